@@ -1,0 +1,52 @@
+"""fastpde: tokens of deep Transformers as interacting particles, from a few to millions."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Softmax
+from .energy import interaction_energy
+from .errors import InputError, InputTypeError
+from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
+from .meanfield import solve
+
+if TYPE_CHECKING:
+    from .backends.direct import Direct
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "L2",
+    "Attention",
+    "BlowUp",
+    "Collapsed",
+    "Direct",
+    "Event",
+    "Exponential",
+    "InputError",
+    "InputTypeError",
+    "Layers",
+    "Linear",
+    "Masked",
+    "MultiHead",
+    "Observer",
+    "Sigmoid",
+    "Softmax",
+    "Solution",
+    "Status",
+    "SteadyState",
+    "interaction_energy",
+    "solve",
+]
+
+# Imported on first use: they bring Numba, half a second.
+_LATE = {"Direct": "fastpde.backends.direct"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module 'fastpde' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

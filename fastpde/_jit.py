@@ -1,0 +1,112 @@
+"""Compiler policy, in one place: flags, and a disk cache that never serves an edited law.
+
+Numba stamps a cache entry with the file that defines the function only. Here the folder of the cache carries a digest
+of every source the kernels are made of (and of Numba, NumPy and the vector width), so any edit is a new cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+import warnings
+from functools import cache
+from pathlib import Path
+
+import numba
+import numpy as np
+from numba.extending import intrinsic
+
+from .kernels.vectors import BITS
+
+__all__ = ["cache_folder", "intrinsic", "jit"]
+
+_PACKAGE = Path(__file__).parent
+_SOURCES = ("_jit.py", "laws.py", "kernels/*.py")
+
+
+@cache
+def source_digest() -> str:
+    """Digest of what compiled code depends on beside the CPU, which Numba's own key holds."""
+    digest = hashlib.blake2b(digest_size=12)
+    digest.update(f"{numba.__version__} {np.__version__} {BITS}".encode())
+    for pattern in _SOURCES:
+        for path in sorted(_PACKAGE.glob(pattern)):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def cache_folder() -> Path | None:
+    """The private folder (mode 0700) of compiled code, or None when none can be written.
+
+    `FASTPDE_CACHE_DIR` names its parent; the default is the user's cache folder.
+    """
+    parent = os.environ.get("FASTPDE_CACHE_DIR")
+    base = Path(parent) if parent else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastpde"
+    folder = base / source_digest()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(stat.S_IRWXU)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError) as error:
+        warnings.warn(
+            f"compiled kernels cannot be cached in {folder} ({error}); they are compiled again in every process. "
+            "Set FASTPDE_CACHE_DIR to a folder you can write.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return folder
+
+
+def _attach_cache(dispatcher) -> None:
+    """Gives a dispatcher a disk cache in `cache_folder`. Uses Numba's private classes: without them, no cache."""
+    if cache_folder() is None:
+        return
+    try:
+        from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+    except ImportError:
+        return
+
+    class Locator(_CacheLocator):
+        def __init__(self, function, file):
+            self._name = f"{function.__module__}-{function.__qualname__}"
+
+        def get_cache_path(self):
+            return str(cache_folder())
+
+        def get_source_stamp(self):
+            return source_digest()
+
+        def get_disambiguator(self):
+            return self._name
+
+        @classmethod
+        def from_function(cls, function, file):
+            return cls(function, file)
+
+    class Impl(CompileResultCacheImpl):
+        _locator_classes = [Locator]  # noqa: RUF012 (Numba's name and type)
+
+    class Cache(FunctionCache):
+        _impl_class = Impl
+
+    dispatcher._cache = Cache(dispatcher.py_func)
+
+
+def jit(function=None, *, parallel: bool = False, inline: bool = False):
+    """`numba.njit` as every kernel uses it: no GIL, no fast-math (the exp2 bit trick does not survive it), cached.
+
+    inline=True marks a helper that is compiled into its callers and needs no cache entry of its own.
+    """
+
+    def wrap(f):
+        dispatcher = numba.njit(nogil=True, parallel=parallel, error_model="numpy")(f)
+        if not inline:
+            _attach_cache(dispatcher)
+        return dispatcher
+
+    return wrap if function is None else wrap(function)

@@ -1,0 +1,66 @@
+"""Array arguments, checked once on the way in: tokens, weights, positions.
+
+Inside the package tokens are C-contiguous float64 or float32 arrays (B, n, d); a single cloud has B = 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError, InputTypeError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def as_numbers(name: str, value: object) -> Array:
+    """A float array of what came; lists and integers become float64. Raises for text, objects, complex, NaN, inf."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(name, "a ragged sequence", "an array of numbers", "All rows need the same length.") from error
+    if array.dtype.kind in "iu" or (array.dtype.kind == "f" and array.dtype not in (np.float32, np.float64)):
+        array = array.astype(np.float64)
+    if array.dtype.kind != "f":
+        raise InputTypeError(name, f"dtype {array.dtype}", "float64 or float32 numbers")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if not np.isfinite(array).all():
+        index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise InputError(f"{name}[{', '.join(map(str, index))}]", str(array[index]), "finite numbers")
+    return array
+
+
+def as_tokens(name: str, value: object) -> Array:
+    """Tokens (n, d) or (B, n, d) as a C-contiguous array; never the caller's to modify."""
+    array = as_numbers(name, value)
+    if array.ndim not in (2, 3) or 0 in array.shape:
+        need = "shape (n, d) or (B, n, d), n and d at least 1"
+        raise InputError(name, f"shape {array.shape}", need, "One token is x[None]; scalar tokens are x[:, None].")
+    return np.ascontiguousarray(array)
+
+
+def as_weights(value: object, shape: tuple[int, ...], dtype: np.dtype) -> Array | None:
+    """Weights (n,) or (B, n) as (1, n) or (B, n) in the tokens' dtype, or None."""
+    if value is None:
+        return None
+    array = as_numbers("weights", value)
+    systems, n = (shape[0] if len(shape) == 3 else 1), shape[-2]
+    if array.shape not in {(n,), (systems, n)}:
+        raise InputError("weights", f"shape {array.shape}", f"shape ({n},) or ({systems}, {n}), one weight per token")
+    if array.min() <= 0.0:
+        raise InputError("weights", f"a weight of {array.min()}", "weights > 0", "Leave out tokens of weight zero.")
+    sums = array.reshape(-1, n).sum(axis=1, dtype=np.float64)
+    worst = sums[np.argmax(np.abs(sums - 1.0))]
+    if abs(worst - 1.0) > 1e-6:
+        raise InputError("weights", f"a sum of {worst:.9g}", "weights that sum to 1", "Divide them by their sum.")
+    return np.ascontiguousarray(array.reshape(-1, n), dtype=dtype)
+
+
+def as_positions(name: str, value: object, n: int) -> Array:
+    """Positions (n,) of the tokens in the sequence, any finite numbers; equal ones are ties."""
+    array = as_numbers(name, value).astype(np.float64)
+    if array.shape != (n,):
+        raise InputError(name, f"shape {array.shape}", f"shape ({n},), one position per token")
+    return array

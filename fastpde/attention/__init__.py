@@ -1,0 +1,13 @@
+"""Attention variants: what each is, in parameters, a law and a reduction to pair sums. No loops over tokens here."""
+
+from .base import Attention
+from .exponential import Exponential
+from .l2 import L2
+from .linear import Linear
+from .masked import Masked
+from .multihead import MultiHead
+from .parameters import Layers
+from .sigmoid import Sigmoid
+from .softmax import Softmax
+
+__all__ = ["L2", "Attention", "Exponential", "Layers", "Linear", "Masked", "MultiHead", "Sigmoid", "Softmax"]

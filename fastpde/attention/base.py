@@ -1,0 +1,176 @@
+"""The interface of attention variants: a velocity field Gamma_mu that depends on the law mu of all tokens."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._types import Array, as_positions, as_tokens, as_weights
+from ..errors import InputError, InputTypeError
+from .parameters import Parameter
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Who sees whom under a mask: sources in the order of their positions, and how many of them each target sees."""
+
+    order: Array | None  # (n,) source order; None: they are in order
+    target_order: Array | None  # (m,)
+    limits: Array  # (m,) int64, non-decreasing
+
+    @staticmethod
+    def of(positions: Array, at_positions: Array | None = None) -> Visibility:
+        """Targets at position s see every source at a position <= s. Raises InputError if one sees nothing."""
+
+        def order(values: Array) -> Array | None:
+            return None if np.all(values[:-1] <= values[1:]) else np.argsort(values, kind="stable")
+
+        sources = order(positions)
+        ordered = positions if sources is None else positions[sources]
+        at = positions if at_positions is None else at_positions
+        targets = order(at)
+        limits = np.searchsorted(ordered, at if targets is None else at[targets], side="right")
+        if limits[0] == 0:
+            need = f"positions >= {ordered[0]}, the first token's, in at_positions"
+            raise InputError("at_positions", f"a position of {at.min()}, which sees no token", need)
+        return Visibility(sources, targets, limits.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """The measure mu = sum_j w_j delta_{x_j}, and the points where the field is wanted."""
+
+    x: Array  # (B, n, d)
+    at: Array | None = None  # (B, m, d); None: the tokens themselves
+    weights: Array | None = None  # (1, n) or (B, n); None: 1/n
+    visibility: Visibility | None = None  # used by masked attention only
+    limits: Array | None = None  # (m,) set by masked attention for what it contains
+
+    @property
+    def targets(self) -> Array:
+        return self.x if self.at is None else self.at
+
+    def with_(self, **changes: Any) -> Cloud:
+        return replace(self, **changes)
+
+
+class Attention(ABC):
+    """A velocity field Gamma_mu(x) on R^d; subclasses are the variants of MATH 1.1 (Castin et al. 2025)."""
+
+    @abstractmethod
+    def parameters(self) -> Iterator[Parameter]:
+        """All parameters, named."""
+
+    @abstractmethod
+    def dimensions(self, t: float) -> tuple[int, int]:
+        """(d of the tokens, length of the field's vectors), from the parameters at time t.
+
+        Raises InputError naming parameters whose shapes do not fit each other.
+        """
+
+    @abstractmethod
+    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        """Writes Gamma_mu at the targets into out (B, m, length). The arguments have been checked."""
+
+    @abstractmethod
+    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        """For each head, Z_mu(x) = int weight(s(x, y)) dmu(y) at the targets, (B, m) float64; inf on overflow."""
+
+    @property
+    def masked(self) -> bool:
+        """Whether positions matter."""
+        return False
+
+    def velocity(
+        self,
+        x: Any,
+        *,
+        at: Any = None,
+        t: float = 0.0,
+        weights: Any = None,
+        positions: Any = None,
+        at_positions: Any = None,
+        backend: Any = "auto",
+    ) -> Array:
+        """The velocity Gamma_mu at the tokens, or at other points, mu = sum_j w_j delta_{x_j}.
+
+        Args:
+            x: tokens (n, d), or (B, n, d) for B independent systems; float64 or float32.
+            at: points (m, d) or (B, m, d) at which to evaluate; default: the tokens.
+            t: time at which the parameters are taken.
+            weights: (n,) or (B, n), positive, sum 1; default 1/n.
+            positions: (n,) for masked attention; default: the order of the tokens.
+            at_positions: (m,) for masked attention with `at`.
+            backend: "auto", "direct" or a backend object, whose memory is then reused.
+
+        Returns:
+            (m, d) or (B, m, d) in the dtype of x. Unnormalised attention returns inf where the value exceeds the dtype.
+
+        Raises:
+            InputError, InputTypeError: naming the argument.
+        """
+        from ..backends import resolve
+
+        tokens = as_tokens("x", x)
+        cloud = make_cloud(self, tokens, weights, positions, as_points(at, tokens), at_positions)
+        length = self.check(cloud.x, t)
+        out = np.empty((*cloud.targets.shape[:2], length), tokens.dtype)
+        self.evaluate(cloud, float(t), resolve(backend), out)
+        return out if tokens.ndim == 3 else out[0]
+
+    def check(self, x: Array, t: float) -> int:
+        """Raises InputError unless the parameters at time t fit tokens (B, n, d); returns the field's length."""
+        if isinstance(t, bool) or not isinstance(t, int | float | np.floating | np.integer):
+            raise InputTypeError("t", repr(t), "a number")
+        if not np.isfinite(t):
+            raise InputError("t", repr(t), "a finite number")
+        d, length = self.dimensions(t)
+        if d != x.shape[2]:
+            raise InputError("x", f"tokens of dimension {x.shape[2]}", f"dimension {d}, the columns of the parameters")
+        for p in self.parameters():
+            systems = p(t).shape[0] if p(t).ndim in (1, 3, 4) else 1
+            if systems not in (1, x.shape[0]):
+                raise InputError(p.name, f"values for {systems} systems", f"one for all, or {x.shape[0]} as in x")
+        return length
+
+
+def as_points(at: Any, tokens: Array) -> Array | None:
+    """Evaluation points (m, d) or (B, m, d) for tokens of the same kind, or None."""
+    if at is None:
+        return None
+    points = as_tokens("at", at)
+    same = points.ndim == tokens.ndim and points.shape[-1] == tokens.shape[-1] and points.shape[:-2] == tokens.shape[:-2]
+    if not same:
+        raise InputError("at", f"shape {points.shape}", f"shape {(*tokens.shape[:-2], 'm', tokens.shape[-1])}, as x")
+    return points.astype(tokens.dtype, copy=False)
+
+
+def make_cloud(
+    attention: Attention, tokens: Array, weights: Any, positions: Any, at: Array | None, at_positions: Any
+) -> Cloud:
+    """The checked measure for one evaluation or one run."""
+    n = tokens.shape[-2]
+    cloud = Cloud(
+        x=tokens.reshape(-1, *tokens.shape[-2:]),
+        at=None if at is None else at.reshape(-1, *at.shape[-2:]),
+        weights=as_weights(weights, tokens.shape, tokens.dtype),
+    )
+    if not attention.masked:
+        for name, value in (("positions", positions), ("at_positions", at_positions)):
+            if value is not None:
+                raise InputError(name, "a value", "none: this attention is not masked", "Wrap it in fp.Masked.")
+        return cloud
+    places = np.arange(n, dtype=np.float64) if positions is None else as_positions("positions", positions, n)
+    if at is None and at_positions is not None:
+        raise InputError("at_positions", "a value", "none without `at`")
+    if at is not None and at_positions is None:
+        raise InputError("at_positions", "none", "positions (m,) of the points `at`, as the attention is masked")
+    at_places = None if at is None else as_positions("at_positions", at_positions, at.shape[-2])
+    return cloud.with_(visibility=Visibility.of(places, at_places))

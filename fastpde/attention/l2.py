@@ -1,0 +1,60 @@
+"""L2 attention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._types import Array
+from ..laws import ExpLaw
+from .base import Cloud
+from .pairwise import PairwiseAttention, Scores
+from .parameters import column
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+
+class L2(PairwiseAttention):
+    """Gamma_mu(x) = V int y e^{-scale |Qx-Ky|^2} dmu(y) / int e^{-scale |Qx-Ky|^2} dmu(y).
+
+    The sum is the tilted one of MATH 1.1: score 2 scale <Qx - Kc, K(y - c)> - scale |K(y - c)|^2, c the mean token;
+    the rest of the exponent, -scale |Qx - Kc|^2, is the same for all y and cancels.
+
+    Source: MATH 1.1; Castin et al. 2025.
+    """
+
+    law = ExpLaw()
+    normalised = True
+
+    def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
+        Q, K, scale = self.Q(t), self.K(t), column(self.scale(t))
+        centre = backend.centre(cloud.x) if centre is None else centre
+        # Qx - Kc = Q(x - c) + (Q - K)c: no digits are lost when Q = K and the cloud is far from the origin.
+        offset = 2 * scale * np.matmul(Q - K, centre[..., None])
+        target_map, key_map = 2 * scale * Q, K
+        if self.keys_are_tokens(t):
+            transposed = np.swapaxes(K, -1, -2)
+            offset, target_map, key_map = transposed @ offset, transposed @ target_map, None
+        r, dtype = target_map.shape[-2], cloud.x.dtype
+        targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
+        keys = backend.take("keys", (*cloud.x.shape[:2], r), dtype)
+        backend.project(cloud.targets, target_map, targets, origin=centre, shift=offset[..., 0])
+        backend.project(cloud.x, key_map, keys, origin=centre)
+        moved = keys
+        if key_map is None:
+            moved = backend.take("moved", (*cloud.x.shape[:2], K.shape[-2]), dtype)
+            backend.project(cloud.x, K, moved, origin=centre)
+        bias = backend.take("bias", cloud.x.shape[:2], dtype)
+        np.einsum("bnk,bnk->bn", moved, moved, out=bias)
+        bias *= -scale.reshape(-1, 1).astype(dtype)
+        return Scores(targets, keys, bias)
+
+    def log_offset(self, cloud: Cloud, t: float) -> Array:
+        """-scale |Qx - Kc|^2 (B, m)."""
+        Q, K, scale = self.Q(t), self.K(t), self.scale(t)
+        x = cloud.x.astype(np.float64)
+        centre = x.mean(axis=1, keepdims=True)
+        moved = (cloud.targets - centre) @ np.swapaxes(Q, -1, -2) + centre @ np.swapaxes(Q - K, -1, -2)
+        return -scale.reshape(-1, 1) * np.einsum("bmk,bmk->bm", moved, moved)

@@ -1,0 +1,33 @@
+"""Linear attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._types import Array
+from ..laws import LinearLaw
+from .base import Cloud
+from .pairwise import PairwiseAttention
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+
+class Linear(PairwiseAttention):
+    """Gamma_mu(x) = V int y s(x,y) dmu(y) = V M2 A x, M2 = int y y^T dmu(y), A = scale K^T Q. Costs O(n).
+
+    Source: MATH 1.1; Castin et al. 2025.
+    """
+
+    law = LinearLaw()
+    normalised = False
+
+    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        scores = self.scores(cloud, t, backend, None)
+        ones = np.ones((*cloud.x.shape[:2], 1), cloud.x.dtype)
+        out = np.empty((*cloud.targets.shape[:2], 1), cloud.x.dtype)
+        backend.attend(self.pair(cloud, scores, ones), out)
+        yield out[..., 0].astype(np.float64)

@@ -1,0 +1,81 @@
+"""Masked (causal) attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._types import Array
+from ..errors import InputTypeError
+from .base import Attention, Cloud
+from .parameters import Parameter
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+
+class Masked(Attention):
+    """An attention whose token at position s sees the tokens at positions <= s only, ties and itself included.
+
+    int dmu is replaced by int over [0, s] x R^d, in the normalisation too; mu itself is not rescaled.
+
+    Source: MATH 1.1; Castin et al. 2025; Castin, Ablin, Peyre (ICML 2024).
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        """Raises InputTypeError unless `attention` is an unmasked attention."""
+        if not isinstance(attention, Attention):
+            raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+        if attention.masked:
+            raise InputTypeError("attention", repr(attention), "an attention that is not masked yet")
+        self.attention = attention
+
+    def __repr__(self) -> str:
+        return f"Masked({self.attention!r})"
+
+    @property
+    def masked(self) -> bool:
+        return True
+
+    def parameters(self) -> Iterator[Parameter]:
+        yield from self.attention.parameters()
+
+    def dimensions(self, t: float) -> tuple[int, int]:
+        return self.attention.dimensions(t)
+
+    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        ordered = _ordered(cloud, backend)
+        places = cloud.visibility.target_order
+        if places is None:
+            self.attention.evaluate(ordered, t, backend, out)
+            return
+        result = backend.take("masked_result", out.shape, out.dtype)
+        self.attention.evaluate(ordered, t, backend, result)
+        out[:, places] = result
+
+    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        places = cloud.visibility.target_order
+        for ordered in self.attention.masses(_ordered(cloud, backend), t, backend):
+            total = ordered if places is None else np.empty_like(ordered)
+            if places is not None:
+                total[:, places] = ordered
+            yield total
+
+
+def _ordered(cloud: Cloud, backend: Backend) -> Cloud:
+    """The cloud with sources and targets in the order of their positions."""
+    seen = cloud.visibility
+
+    def gather(name: str, array: Array, order: Array | None) -> Array:
+        if order is None:
+            return array
+        return np.take(array, order, axis=1, out=backend.take(name, array.shape, array.dtype), mode="clip")
+
+    return cloud.with_(
+        x=gather("masked_tokens", cloud.x, seen.order),
+        at=None if cloud.at is None else gather("masked_points", cloud.at, seen.target_order),
+        weights=None if cloud.weights is None else gather("masked_weights", cloud.weights, seen.order),
+        limits=seen.limits,
+    )

@@ -1,0 +1,109 @@
+"""Multi-head attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .._types import Array
+from ..errors import InputError, InputTypeError
+from .base import Attention, Cloud
+from .parameters import Parameter, Value, matrix, parameter
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+
+class MultiHead(Attention):
+    """Gamma_mu(x) = sum_h W_h Gamma_mu^h(x), Gamma^h the field of head h with V_h (dv, d), W_h (d, dv) or absent.
+
+    Source: MATH 1.1; Castin et al. 2025.
+    """
+
+    def __init__(self, heads: Any, W: Value | None = None) -> None:
+        """heads: H attentions of any variant. W: (H, d, dv), (B, H, d, dv), a function of time, `Layers`, a list of H
+        matrices or such parameters (heads may then differ in dv), or None when every V_h is (d, d).
+
+        Raises InputError, InputTypeError: for no heads, or shapes that do not fit.
+        """
+        if isinstance(heads, Attention | str) or not hasattr(heads, "__iter__"):
+            raise InputTypeError("heads", type(heads).__name__, "a list of attentions")
+        self.heads = tuple(heads)
+        if not self.heads:
+            raise InputError("heads", "no heads", "at least one")
+        for h, head in enumerate(self.heads):
+            if not isinstance(head, Attention):
+                raise InputTypeError(f"heads[{h}]", type(head).__name__, "an attention, as fp.Softmax(Q, K, V)")
+        self._stack: Parameter | None = None
+        self._each: tuple[Parameter, ...] | None = None
+        if isinstance(W, list | tuple):
+            if len(W) != len(self.heads):
+                raise InputError("W", f"{len(W)} matrices", f"{len(self.heads)}, one per head")
+            self._each = tuple(matrix(f"W[{h}]", w) for h, w in enumerate(W))
+        elif W is not None:
+            self._stack = parameter("W", W, (3, 4))
+        if all(p.constant for p in self.parameters()):
+            self.dimensions(0.0)
+
+    def __repr__(self) -> str:
+        return f"MultiHead([{', '.join(map(repr, self.heads))}])"
+
+    @property
+    def masked(self) -> bool:
+        return any(head.masked for head in self.heads)
+
+    def parameters(self) -> Iterator[Parameter]:
+        for head in self.heads:
+            yield from head.parameters()
+        yield from self._each or ()
+        if self._stack is not None:
+            yield self._stack
+
+    def outputs(self, t: float) -> list[Array] | None:
+        """W_h (d, dv) or (B, d, dv) for every head, or None."""
+        if self._each is not None:
+            return [w(t) for w in self._each]
+        if self._stack is None:
+            return None
+        stack = self._stack(t)
+        if stack.shape[-3] != len(self.heads):
+            raise InputError("W", f"shape {stack.shape}", f"{len(self.heads)} matrices, one per head")
+        return [stack[..., h, :, :] for h in range(len(self.heads))]
+
+    def dimensions(self, t: float) -> tuple[int, int]:
+        sizes = []
+        for h, head in enumerate(self.heads):
+            try:
+                sizes.append(head.dimensions(t))
+            except InputError as error:
+                raise InputError(f"heads[{h}]", str(error), "parameters that fit each other") from error
+        outputs = self.outputs(t)
+        d, rows = sizes[0][0], None
+        for h, (columns, length) in enumerate(sizes):
+            if columns != d:
+                raise InputError(f"heads[{h}]", f"parameters with {columns} columns", f"{d}, as in heads[0]")
+            if outputs is not None and outputs[h].shape[-1] != length:
+                raise InputError(f"W[{h}]", f"shape {outputs[h].shape}", f"{length} columns, the rows of V of head {h}")
+            out = length if outputs is None else outputs[h].shape[-2]
+            rows = out if rows is None else rows
+            if out != rows:
+                raise InputError(f"heads[{h}]", f"a field of length {out}", f"{rows}, as heads[0]")
+        return d, rows
+
+    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        outputs = self.outputs(t)
+        out[...] = 0.0
+        # Scratch is named by the object: a head may be a MultiHead itself.
+        term = backend.take(f"head_term{id(self)}", out.shape, out.dtype)
+        for h, head in enumerate(self.heads):
+            if outputs is None:
+                head.evaluate(cloud, t, backend, term)
+            else:
+                field = backend.take(f"head_field{id(self)}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
+                head.evaluate(cloud, t, backend, field)
+                backend.project(field, outputs[h], term)
+            out += term
+
+    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        for head in self.heads:
+            yield from head.masses(cloud, t, backend)

@@ -1,0 +1,135 @@
+"""What variants that sum over pairs share: parameters, and the reduction to the smallest sum with the same value.
+
+The score scale <Qx, Ky> = <A x, y>, A = scale K^T Q, is taken over R^k or over R^d, whichever is smaller; likewise the
+values V y, or y with V applied to the sum. Normalised sums are invariant when keys move by a constant and shift with
+their values, so both are centred: scores keep their digits far from the origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._types import Array
+from ..errors import InputError
+from .base import Attention, Cloud
+from .parameters import Parameter, Value, column, matrix, scalar
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend, PairSum
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Targets (B, m, r), keys (B, n, r) and bias (B, n) or None: score = <target, key> + bias."""
+
+    targets: Array
+    keys: Array
+    bias: Array | None = None
+
+
+class PairwiseAttention(Attention):
+    """Attention int weight(s(x, y)) V y dmu(y), divided by int weight(s(x, y)) dmu(y) if normalised."""
+
+    law: Any
+    normalised: bool
+
+    def __init__(self, Q: Value, K: Value, V: Value, scale: Value = 1.0) -> None:
+        """Q, K (k, d); V (d, d), in a head of MultiHead (dv, d); scale a number. Each may be one value for all systems,
+        one per system (leading axis B), a function of time, or `Layers`.
+
+        Raises InputError, InputTypeError: for shapes that do not fit and numbers that are not finite.
+        """
+        self.Q, self.K, self.V = matrix("Q", Q), matrix("K", K), matrix("V", V)
+        self.scale = scalar("scale", scale)
+        if all(p.constant for p in self.parameters()):
+            self.dimensions(0.0)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(_describe(p) for p in self.parameters())})"
+
+    def parameters(self) -> Iterator[Parameter]:
+        yield from (self.Q, self.K, self.V, self.scale)
+
+    def dimensions(self, t: float) -> tuple[int, int]:
+        Q, K, V = self.Q(t), self.K(t), self.V(t)
+        if K.shape[-2:] != Q.shape[-2:]:
+            raise InputError("K", f"shape {K.shape}", f"rows and columns as Q, {Q.shape[-2:]}")
+        if V.shape[-1] != Q.shape[-1]:
+            raise InputError("V", f"shape {V.shape}", f"{Q.shape[-1]} columns, as Q")
+        return Q.shape[-1], V.shape[-2]
+
+    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        V = self.V(t)
+        centre = backend.centre(cloud.x) if self.normalised else None
+        scores = self.scores(cloud, t, backend, centre)
+        rows, d = V.shape[-2:]
+        late = rows >= d  # apply V to the sums instead of to the tokens
+        if late and scores.keys.shape[2] == d and self.keys_are_tokens(t):
+            values = scores.keys
+        else:
+            values = backend.take("values", (*cloud.x.shape[:2], min(rows, d)), cloud.x.dtype)
+            backend.project(cloud.x, None if late else V, values, origin=centre)
+        shift = None if centre is None else np.matmul(V, centre[..., None])[..., 0]
+        if not late:
+            backend.attend(self.pair(cloud, scores, values), out)
+            if shift is not None:
+                out += shift[:, None, :].astype(out.dtype)
+            return
+        mean = backend.take("means", (*out.shape[:2], d), out.dtype)
+        backend.attend(self.pair(cloud, scores, values), mean)
+        backend.project(mean, V, out, shift=shift)
+
+    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        scores = self.scores(cloud, t, backend, None)
+        values = np.empty((*cloud.x.shape[:2], 0), cloud.x.dtype)
+        out = np.empty((*cloud.targets.shape[:2], 0), cloud.x.dtype)
+        total = np.empty(out.shape[:2])
+        backend.attend(self.pair(cloud, scores, values), out, total)
+        with np.errstate(over="ignore"):
+            yield np.exp(total + self.log_offset(cloud, t))
+
+    def log_offset(self, cloud: Cloud, t: float) -> Array | float:
+        """Log of what `scores` leaves out of a target's weights, (B, m)."""
+        return 0.0
+
+    def pair(self, cloud: Cloud, scores: Scores, values: Array) -> PairSum:
+        """The sum a backend is asked for."""
+        from ..backends.base import PairSum
+
+        return PairSum(
+            self.law, self.normalised, scores.targets, scores.keys, values, scores.bias, cloud.weights, cloud.limits
+        )
+
+    def keys_are_tokens(self, t: float) -> bool:
+        """Whether scores are taken over R^d, with the (centred) tokens as keys."""
+        k, d = self.Q(t).shape[-2:]
+        return k >= d
+
+    def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
+        """Targets and keys of s(x, y) = scale <Qx, Ky>."""
+        Q, K, scale = self.Q(t), self.K(t), column(self.scale(t))
+        if self.keys_are_tokens(t):
+            return self.project(cloud, backend, scale * np.matmul(np.swapaxes(K, -1, -2), Q), None, centre)
+        return self.project(cloud, backend, scale * Q, K, centre)
+
+    def project(
+        self, cloud: Cloud, backend: Backend, target_map: Array, key_map: Array | None, centre: Array | None
+    ) -> Scores:
+        """Scores <target_map x, key_map (y - centre)>; key_map None: the identity."""
+        r, dtype = target_map.shape[-2], cloud.x.dtype
+        targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
+        keys = backend.take("keys", (*cloud.x.shape[:2], r), dtype)
+        backend.project(cloud.targets, target_map, targets)
+        backend.project(cloud.x, key_map, keys, origin=centre)
+        return Scores(targets, keys)
+
+
+def _describe(p: Parameter) -> str:
+    value = p.source
+    if callable(value):
+        return f"{p.name}={getattr(value, '__name__', type(value).__name__)}"
+    return f"{p.name}={value.item()}" if value.ndim == 0 else f"{p.name}{value.shape}"

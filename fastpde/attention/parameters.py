@@ -1,0 +1,97 @@
+"""Parameters of an attention: an array, a function of time, or layers; one matrix, or one per system of a batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._types import Array, as_numbers
+from ..errors import InputError, InputTypeError
+
+Value = Any  # array_like | Callable[[float], array_like] | Layers
+
+
+class Layers:
+    """A parameter that is constant on each of L equal intervals of [0, t_end]: the layers of a Transformer.
+
+    `stack` (L, ...) holds one value per layer; layer l acts on [l, l+1) t_end / L. With `method="euler"` and
+    `step=t_end / L`, `solve` is the residual attention stack x_{l+1} = x_l + step Gamma_l(x_l).
+
+    Raises InputError for an empty stack or t_end <= 0; and, when called, for a time outside [0, t_end].
+    """
+
+    def __init__(self, stack: object, t_end: float) -> None:
+        self.stack = as_numbers("Layers.stack", stack)
+        if self.stack.ndim == 0 or len(self.stack) == 0:
+            raise InputError("Layers.stack", f"shape {self.stack.shape}", "shape (L, ...) with L >= 1 layers")
+        if isinstance(t_end, bool) or not isinstance(t_end, int | float | np.floating | np.integer):
+            raise InputTypeError("Layers.t_end", repr(t_end), "a number > 0")
+        if not (math.isfinite(t_end) and t_end > 0):
+            raise InputError("Layers.t_end", repr(t_end), "a number > 0")
+        self.t_end = float(t_end)
+
+    def __len__(self) -> int:
+        return len(self.stack)
+
+    def __call__(self, t: float) -> Array:
+        """The value of the layer that acts at time t; at t_end, the last layer's."""
+        place = t / self.t_end * len(self)
+        if not -1e-9 <= place <= len(self) * (1 + 1e-9):
+            raise InputError("t", repr(t), f"a time in [0, {self.t_end}]", "Give Layers a later t_end.")
+        # A multiple of the step that rounding left a hair below a boundary belongs to the layer that starts there.
+        return self.stack[min(int(max(place, 0.0) + 1e-9), len(self) - 1)]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A named value, constant or a function of time, checked against the numbers of axes it may have."""
+
+    name: str
+    source: Callable[[float], object] | Array
+    axes: tuple[int, ...]
+
+    @property
+    def constant(self) -> bool:
+        return not callable(self.source)
+
+    def __call__(self, t: float) -> Array:
+        """The value at time t in float64. Raises InputError if a function of time returns an unfit one."""
+        if callable(self.source):
+            return _checked(f"{self.name}({t})", self.source(t), self.axes)
+        return self.source
+
+
+def _checked(name: str, value: object, axes: tuple[int, ...]) -> Array:
+    array = as_numbers(name, value).astype(np.float64)
+    if array.ndim not in axes or 0 in array.shape:
+        forms = {0: "a number", 1: "(B,)", 2: "(rows, columns)", 3: "(B, rows, columns)", 4: "(B, H, rows, columns)"}
+        raise InputError(name, f"shape {array.shape}", " or ".join(forms[a] for a in axes))
+    return array
+
+
+def parameter(name: str, value: Value, axes: tuple[int, ...]) -> Parameter:
+    """The parameter `name` with a value of one of the given numbers of axes."""
+    if callable(value):
+        return Parameter(name, value, axes)
+    array = _checked(name, value, axes).copy()
+    array.flags.writeable = False
+    return Parameter(name, array, axes)
+
+
+def matrix(name: str, value: Value) -> Parameter:
+    """A matrix (rows, columns), or (B, rows, columns), one per system."""
+    return parameter(name, value, (2, 3))
+
+
+def scalar(name: str, value: Value) -> Parameter:
+    """A number, or (B,), one per system."""
+    return parameter(name, value, (0, 1))
+
+
+def column(number: Array) -> Array:
+    """A number or (B,) shaped so that it multiplies matrices or (B, rows, columns)."""
+    return number.reshape(-1, 1, 1) if number.ndim else number

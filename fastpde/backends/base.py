@@ -1,0 +1,66 @@
+"""The contract between attention and the ways to sum: a pair sum goes in, one vector per target comes out.
+
+A backend also owns the memory of repeated evaluations (`take`), so that nothing large is allocated in a time step.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+
+
+@dataclass(frozen=True)
+class PairSum:
+    """What is summed: for every target z, sum_j w_j law(<z, y_j> + b_j) v_j, divided by the weights' sum if normalised.
+
+    Scores are in natural units. Arrays have one dtype, float64 or float32.
+    """
+
+    law: Any  # a NamedTuple of `laws`: its type is the law
+    normalised: bool
+    targets: Array  # (B, m, k)
+    keys: Array  # (B, n, k)
+    values: Array  # (B, n, c); c = 0 asks for the sum of the weights alone
+    bias: Array | None = None  # (B, n)
+    weights: Array | None = None  # (1, n) or (B, n), sum 1; None: 1/n
+    limits: Array | None = None  # (m,) int64: target i sees the first limits[i] >= 1 sources; None: all
+
+
+class Backend(ABC):
+    """Evaluates pair sums. One object serves one computation at a time; results do not depend on the thread count."""
+
+    def __init__(self) -> None:
+        self._memory: dict[str, Array] = {}
+
+    @abstractmethod
+    def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
+        """Writes the sums into out (B, m, c); the log of each target's total weight into log_total (B, m) float64."""
+
+    @abstractmethod
+    def project(
+        self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
+    ) -> None:
+        """out[b, i] = matrix[b] (x[b, i] - origin[b]) + shift[b]; matrix (q, d) or (B, q, d), None: the identity;
+        origin (B, d) and shift (B, q) default to zero."""
+
+    @abstractmethod
+    def centre(self, x: Array) -> Array:
+        """The plain mean (B, d) of each system's tokens, in float64."""
+
+    def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An uninitialised array that lives until the same name is taken again: kept between evaluations."""
+        size = int(np.prod(shape))
+        key = f"{name}.{np.dtype(dtype).char}"
+        held = self._memory.get(key)
+        if held is None or held.size < size:
+            # Cache-line aligned: a vector that straddles two lines costs up to 7 %.
+            raw = np.empty(size * np.dtype(dtype).itemsize + 64, np.uint8)
+            start = -raw.ctypes.data % 64
+            held = raw[start : start + size * np.dtype(dtype).itemsize].view(dtype)
+            self._memory[key] = held
+        return held[:size].reshape(shape)

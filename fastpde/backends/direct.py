@@ -1,0 +1,81 @@
+"""The exact sum over all pairs: O(m n) time, O(m + n) memory, in the explicit vectors of `kernels`."""
+
+from __future__ import annotations
+
+import threading
+
+import numba
+import numpy as np
+
+from .._types import Array
+from ..kernels import attend, moments, pack, project
+from ..laws import LinearLaw
+from .base import Backend, PairSum
+
+# Numba's simplest threading layer must not be entered from two Python threads at once.
+_LOCK = threading.Lock()
+_NONE = np.empty((0, 0))
+_ALL = np.empty(0, np.int64)
+
+
+class Direct(Backend):
+    """Direct sums, exact to rounding. A row's bits depend on the data alone, not on the number of threads."""
+
+    def __repr__(self) -> str:
+        return "Direct()"
+
+    def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
+        if isinstance(pair.law, LinearLaw):
+            self._attend_linear(pair, out)
+            return
+        systems, n, k = pair.keys.shape
+        columns = pack.columns_for(pair.values.shape[2] + 1)
+        packed = pack.allocate(pair.keys, pair.values.shape[2], self.take)
+        scratch = attend.allocate(numba.get_num_threads(), k, columns.groups * columns.width, pair.keys.dtype, self.take)
+        none = _NONE.astype(pair.keys.dtype)
+        bias = none if pair.bias is None else pair.bias
+        weights = none if pair.weights is None else pair.weights
+        limits = _ALL if pair.limits is None else pair.limits
+        mean = pair.weights is None and not pair.normalised  # weights 1/n
+        with _LOCK:
+            pack.pack_sources(pair.keys, bias, weights, pair.values, pair.law.shiftable, columns, packed)
+            attend.attend(
+                pair.law, pair.normalised, packed, columns, n, pair.targets, limits, scratch, out,
+                _NONE if log_total is None else log_total,
+            )  # fmt: skip
+        if mean:
+            out *= out.dtype.type(1.0 / n)
+        if log_total is not None and pair.weights is None:
+            log_total -= np.log(n)
+
+    def _attend_linear(self, pair: PairSum, out: Array) -> None:
+        systems, n, k = pair.keys.shape
+        weights = _NONE.astype(pair.keys.dtype) if pair.weights is None else pair.weights
+        blocks = moments.blocks_for(n) if pair.limits is None else 1
+        partial = self.take("moments", (systems, blocks, pair.values.shape[2], k), np.float64)
+        with _LOCK:
+            if pair.limits is None:
+                moments.attend_all(pair.targets, pair.keys, pair.values, weights, partial, out)
+            else:
+                moments.attend_masked(pair.targets, pair.keys, pair.values, weights, pair.limits, partial, out)
+
+    def project(
+        self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
+    ) -> None:
+        systems, _, d = x.shape
+        if matrix is None:
+            np.subtract(x, 0.0 if origin is None else origin[:, None, :].astype(x.dtype), out=out, dtype=x.dtype)
+            if shift is not None:
+                out += shift[:, None, :].astype(out.dtype)
+            return
+        stack = matrix.reshape(-1, *matrix.shape[-2:])
+        transposed = np.ascontiguousarray(stack.transpose(0, 2, 1), dtype=x.dtype)
+        origin = np.zeros((systems, d)) if origin is None else origin
+        shift = np.zeros((systems, stack.shape[1])) if shift is None else shift
+        with _LOCK:
+            project.project(x, transposed, origin, shift, out)
+
+    def centre(self, x: Array) -> Array:
+        out = np.empty((x.shape[0], x.shape[2]))
+        project.mean(x, out)
+        return out

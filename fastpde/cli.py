@@ -1,0 +1,183 @@
+"""The `fastpde` command: arguments in, exit code out. Heavy packages are imported after the arguments have
+been checked.
+
+Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite, 5 output could not be
+written, 130 and 143 stopped by SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from fastpde.errors import InputError, InputTypeError
+from fastpde.run import machine
+
+BAD = 2
+_MAX_THREADS = 4096  # a bound on what a typing error can ask for
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD, f"fastpde: error: {message} (see: {self.prog} --help)\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    top = _Parser(prog="fastpde", description="Tokens of a Transformer as interacting particles.")
+    top.add_argument("--version", action="version", version=f"fastpde {machine.version()}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a configuration, or the built-in example", description=_RUN)
+    run.add_argument(
+        "config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example"
+    )
+    run.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run directory; default: CONFIG's name + .run"
+    )
+    run.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
+    run.add_argument(
+        "--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's"
+    )
+    run.add_argument("--quiet", action="store_true", help="show no progress")
+    run.set_defaults(call=_run)
+
+    plot = commands.add_parser("plot", help="draw the pictures of a run again")
+    plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not")
+    plot.set_defaults(call=_plot)
+
+    warmup = commands.add_parser("warmup", help="compile every kernel once, so that later runs start at once")
+    warmup.set_defaults(call=_warmup)
+    doctor = commands.add_parser("doctor", help="say what this machine will do and why")
+    doctor.set_defaults(call=_doctor)
+    return top
+
+
+_RUN = "Run a configuration into a directory. A finished run of the same configuration is not run again."
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; argument errors exit by themselves, with 2."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.call(options))
+    except (InputError, InputTypeError) as error:
+        return _fail(BAD, str(error))
+    except KeyboardInterrupt:
+        return _fail(130, "stopped by SIGINT")
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(code: int, message: str) -> int:
+    sys.stderr.write("fastpde: error: " + " ".join(message.split()) + "\n")
+    return code
+
+
+def _threads(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MAX_THREADS and len(text) <= 9):
+        raise InputError("--threads", repr(text), f"a whole number from 1 to {_MAX_THREADS}")
+    return min(int(text), machine.cores())
+
+
+def _run(options: argparse.Namespace) -> int:
+    from fastpde import config
+    from fastpde.run import directory
+
+    threads = _threads(options.threads)
+    if options.config is None:
+        if options.data is not None:
+            raise InputError("--data", str(options.data), "a CONFIG that names files: the example has none")
+        problem, stem = config.example(), "example"
+    else:
+        problem, stem = config.load(options.config, options.data), options.config.stem
+    target = options.out or Path(f"{stem}.run")
+    if directory.is_finished(target, problem.config):
+        return _finished(target, "already finished")
+    _set_threads(threads)
+    from fastpde.run import runner
+
+    outcome = runner.run(problem, target, quiet=options.quiet)
+    if outcome.code:
+        code = _fail(outcome.code, outcome.message)
+        if outcome.code == runner.UNWRITABLE:
+            _leave(code)
+        return code
+    return _finished(target, outcome.message)
+
+
+def _leave(code: int) -> NoReturn:
+    """Leave without interpreter shutdown: HDF5 tries once more to flush what it could not write, and may
+    abort there.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    from fastpde import backends
+
+    backends.set_threads(threads)
+
+
+def _finished(target: Path, message: str) -> int:
+    """Say where the pictures are, drawing them if they are not there."""
+    from fastpde import plot
+
+    first = target / plot.TOKENS
+    if not first.exists():
+        try:
+            first = plot.plot_run(target)[0]
+        except OSError as error:
+            return _fail(5, f"the pictures could not be written to {target}: {error.strerror or error}")
+    sys.stdout.write(f"{message}: {target}\n{first}\n")
+    return 0
+
+
+def _plot(options: argparse.Namespace) -> int:
+    from fastpde import plot
+
+    try:
+        paths = plot.plot_run(options.directory)
+    except OSError as error:
+        return _fail(
+            5, f"the pictures could not be written to {options.directory}: {error.strerror or error}"
+        )
+    sys.stdout.writelines(f"{path}\n" for path in paths)
+    return 0
+
+
+def _warmup(_: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from fastpde import backends
+
+    with tqdm(desc="compiling", unit=" kernels", file=sys.stderr) as bar:
+
+        def report(name: str) -> None:
+            bar.set_postfix_str(name, refresh=False)
+            bar.update()
+
+        backends.warmup(report)
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from fastpde import backends
+
+    facts = {**machine.facts(), **machine.versions(), **backends.describe(), **machine.libraries()}
+    width = max(map(len, facts))
+    sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in facts.items())
+    return 0

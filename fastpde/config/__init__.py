@@ -1,0 +1,86 @@
+"""Strict TOML configurations: text <-> objects. Everything is checked before anything is computed or
+compiled.
+
+`load` reads a file into a `Problem`, whose `tokens()` and `attention()` make the real things; `dumps` writes
+a configuration as
+understood. The keys, their checks and their defaults are in `schema`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from fastpde.config import schema
+from fastpde.config.build import Problem, resolve
+from fastpde.config.emit import dumps
+from fastpde.config.schema import Config
+from fastpde.config.shapes import Files
+from fastpde.errors import InputError
+
+__all__ = ["EXAMPLE", "Config", "Files", "Problem", "dumps", "example", "load", "parse", "resolve"]
+
+_LARGEST = 2**24  # bytes of a configuration: matrices of more than that belong in a file
+
+EXAMPLE = """\
+# The built-in example: a Gaussian cloud under softmax attention grows like e^t and gathers in a few
+# clusters, the corners of a
+# polygon. Pictures are scaled to the cloud.
+seed = 1
+
+[tokens]
+kind = "gaussian"
+n = 2000
+d = 2
+
+[attention]
+kind = "softmax"
+scale = 2.0
+
+[time]
+t_end = 3.0
+
+[output]
+every = 0.075
+"""
+
+
+def parse(text: str) -> Config:
+    """Return the configuration of a TOML text; files that it names are not looked at.
+
+    Raises InputError naming the key at fault, or the line where the text is no TOML.
+    """
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise InputError("config", f"text that is no TOML ({error})", "a TOML file") from None
+    return schema.read(Config, table, "")
+
+
+def load(path: Path, data: Path | None = None) -> Problem:
+    """Return the problem of a configuration file; its files are relative to its own folder, or to `data`."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise InputError("CONFIG", f"{path}, which is no file", "the name of a TOML file")
+        raw = path.read_bytes() if path.stat().st_size <= _LARGEST else None
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError("CONFIG", f"{path} ({reason})", "the name of a TOML file that can be read") from None
+    if raw is None:
+        raise InputError(
+            "CONFIG", f"{path} of more than 16 MiB", "a small TOML file", "Keep matrices in .npy files."
+        )
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise InputError("CONFIG", f"{path}, which is no UTF-8 text", "a TOML file in UTF-8") from None
+    if data is not None and not data.is_dir():
+        raise InputError("--data", str(data), "a folder that exists")
+    return resolve(parse(text), Files(data or path.parent))
+
+
+def example() -> Problem:
+    """Return the problem of the built-in example."""
+    return resolve(parse(EXAMPLE), Files(Path()))

@@ -1,0 +1,213 @@
+"""A configuration made real: its tokens as an array, its attention as an object of the library."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastpde import initial
+from fastpde.config import schema
+from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled, Stored
+from fastpde.config.schema import Config, Single
+from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
+from fastpde.errors import InputError
+
+Array = np.ndarray[Any, Any]
+_MAX_FRAMES = 1_000_000
+_ARRAYS = 12  # arrays of all tokens alive in a step: the stages of dopri5, the state, the sums' own copies
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A configuration whose files and shapes agree: n tokens of dimension d, one shape per head."""
+
+    config: Config
+    files: Files
+    n: int
+    d: int
+    shapes: tuple[HeadShape, ...]
+
+    def tokens(self) -> Array:
+        """Return the tokens (n, d); raises InputError if a file holds numbers that are not finite."""
+        return _tokens(self)
+
+    def attention(self) -> Any:
+        """Return the attention object; raises InputError if a file holds numbers that are not finite."""
+        return _attention(self)
+
+
+def resolve(config: Config, files: Files) -> Problem:
+    """Return the problem of a configuration, `output.energy` filled in.
+
+    Raises InputError for missing files, shapes that do not fit, and sizes beyond this machine.
+    """
+    tokens = config.tokens
+    if isinstance(tokens, schema.FileTokens):
+        shape = files.array("tokens.path", tokens.path).shape
+        if len(shape) != 2 or 0 in shape:
+            raise InputError("tokens.path", f'"{tokens.path}" of shape {shape}', "shape (n, d)")
+        if tokens.n is not None and tokens.n > shape[0]:
+            raise InputError("tokens.n", str(tokens.n), f'at most the {shape[0]} tokens of "{tokens.path}"')
+        n, d = tokens.n or shape[0], shape[1]
+    else:
+        n, d = tokens.n, int(tokens.d or 0)
+        if isinstance(tokens, schema.GaussianTokens) and tokens.cov is not None:
+            initial.square_root(np.array(tokens.cov), "tokens.cov")
+    _check_sizes(config, n, d)
+    shapes = tuple(head_shape(files, head, d) for head in each_head(config))
+    _check_layers(config, shapes)
+    if config.output.energy is None:
+        energy = n <= schema.ENERGY_LIMIT
+        config = replace(config, output=replace(config.output, energy=energy))
+    return Problem(config, files, n, d, shapes)
+
+
+def _check_sizes(config: Config, n: int, d: int) -> None:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    size = n * d * np.dtype(config.backend.dtype).itemsize * _ARRAYS
+    if size > 0.8 * memory:
+        name = "tokens.path" if config.tokens.kind == "file" else "tokens.n"
+        came = f"{n} tokens of dimension {d}, about {size / 2**30:.3g} GiB at work"
+        raise InputError(name, came, f"less than 80 % of this machine's {memory / 2**30:.3g} GiB")
+    frames = (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
+    if frames > _MAX_FRAMES:
+        came = f"{config.output.every:g}, which means {frames:.3g} frames"
+        raise InputError("output.every", came, f"at most {_MAX_FRAMES} frames")
+
+
+def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:
+    layered = [h for h, shape in enumerate(shapes) if shape.layers]
+    if not layered:
+        return
+    if config.time.t_start < 0:
+        need = "at least 0: layers divide the time from 0 to t_end"
+        raise InputError("time.t_start", f"{config.time.t_start:g}", need)
+    heads = list(each_head(config))
+    first = shapes[layered[0]].layers
+    for h in layered:
+        if shapes[h].layers != first:
+            raise InputError(
+                heads[h][0], f"{shapes[h].layers} layers", f"{first} layers, as the heads before"
+            )
+    if _layered_w(config) and len({shape.dv for shape in shapes}) > 1:
+        raise InputError("attention.heads", "W with layers and heads of several dv", "one dv for all heads")
+
+
+def _layered_w(config: Config) -> bool:
+    matrices = [getattr(block, "W", None) for block in config.attention.heads]
+    return any(isinstance(matrix, Stored) and matrix.layered for matrix in matrices)
+
+
+def _tokens(problem: Problem) -> Array:
+    tokens: Any = problem.config.tokens
+    seed, dtype, n, d = problem.config.seed, problem.config.backend.dtype, problem.n, problem.d
+    if tokens.kind == "file":
+        path = problem.files.locate("tokens.path", tokens.path)
+        return initial.from_file(path, n=n, dtype=dtype, name="tokens.path")
+    if tokens.kind == "gaussian":
+        root = tokens.std if tokens.cov is None else initial.square_root(np.array(tokens.cov), "tokens.cov")
+        x = initial.gaussian(n, d, seed=seed, mean=tokens.mean, root=root, dtype=dtype)
+    elif tokens.kind == "mixture":
+        spread = {"std": tokens.std, "weights": tokens.weights}
+        x = initial.mixture(n, tokens.means, seed=seed, dtype=dtype, **spread)
+    else:
+        cloud = initial.ball if tokens.kind == "ball" else initial.sphere
+        x = cloud(n, d, seed=seed, radius=tokens.radius, dtype=dtype)
+    if not np.isfinite(x).all():
+        raise InputError(
+            "tokens", f"numbers that overflow in {dtype}", f"a cloud within the range of {dtype}"
+        )
+    return x
+
+
+class _Parameters:
+    """The arrays of one head: (a, b), or (L, a, b) where the file's layers are meant."""
+
+    def __init__(self, problem: Problem, index: int, head: tuple[str, Single, int]) -> None:
+        self.problem, self.index, self.shape = problem, index, problem.shapes[index]
+        self.name, self.block, self.number = head
+
+    def array(self, letter: str, matrix: Matrix | None) -> Array:
+        """Return one parameter in the precision of the run."""
+        shape = self._wanted(letter)
+        name, dtype = f"{self.name}.{letter}", self.problem.config.backend.dtype
+        if matrix is None or isinstance(matrix, Identity):
+            return np.eye(*shape, dtype=dtype)
+        if isinstance(matrix, Scaled):
+            return (
+                matrix.scale * (self.array("Q", self.block.Q) if letter == "K" else np.eye(*shape))
+            ).astype(dtype)
+        if isinstance(matrix, Normal):
+            # Key 1: parameters (tokens have 0); then the head and the letter, so no two matrices share
+            # numbers.
+            source = initial.stream(self.problem.config.seed, 1, self.index, "QKVW".index(letter))
+            return (source.standard_normal(shape) / math.sqrt(shape[1])).astype(dtype)
+        with np.errstate(over="ignore"):  # reported below, with the key
+            if isinstance(matrix, Entries):
+                values = np.array(matrix.rows, dtype=dtype)
+            else:
+                values = np.array(stored_slice(self.problem.files, name, matrix, self.number), dtype=dtype)
+        if not np.isfinite(values).all():
+            came = "an entry that is nan, infinite or too large"
+            raise InputError(name, came, f"numbers that are finite in {dtype}")
+        return values
+
+    def _wanted(self, letter: str) -> tuple[int, int]:
+        k, dv, d = self.shape.k, self.shape.dv, self.problem.d
+        return {"Q": (k, d), "K": (k, d), "V": (dv, d), "W": (d, dv)}[letter]
+
+    def scale(self) -> float:
+        """Return the scale as a number."""
+        value = self.block.scale
+        if isinstance(value, float):
+            return value
+        return 1.0 / math.sqrt(self.shape.k if value == "1/sqrt(k)" else self.problem.d)
+
+
+def _layers(problem: Problem, array: Array) -> Any:
+    if array.ndim == 2:
+        return array
+    import fastpde as fp
+
+    return fp.Layers(array, problem.config.time.t_end)
+
+
+def _head(problem: Problem, parameters: _Parameters) -> Any:
+    import fastpde as fp
+
+    variants = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid}
+    variants |= {"exponential": fp.Exponential, "linear": fp.Linear}
+    block = parameters.block
+    q, k, v = (_layers(problem, parameters.array(letter, getattr(block, letter))) for letter in "QKV")
+    extra = {} if block.bias is None else {"bias": block.bias}
+    return variants[block.kind](q, k, v, scale=parameters.scale(), **extra)
+
+
+def _outputs(problem: Problem, heads: list[_Parameters]) -> Any:
+    """Return W of all heads: None, (H, d, dv), a list of (d, dv), or layers of (L, H, d, dv)."""
+    if all(getattr(head.block, "W", None) is None for head in heads):
+        return None
+    arrays = [head.array("W", getattr(head.block, "W", None)) for head in heads]
+    depth = max(array.ndim for array in arrays)
+    if depth == 3:
+        count = next(array.shape[0] for array in arrays if array.ndim == 3)
+        stack = [np.broadcast_to(array, (count, *array.shape[-2:])) for array in arrays]
+        import fastpde as fp
+
+        return fp.Layers(np.stack(stack, axis=1), problem.config.time.t_end)
+    return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
+
+
+def _attention(problem: Problem) -> Any:
+    import fastpde as fp
+
+    parameters = [_Parameters(problem, i, head) for i, head in enumerate(each_head(problem.config))]
+    heads = [_head(problem, one) for one in parameters]
+    attention = heads[0]
+    if problem.config.attention.kind == "multihead":
+        attention = fp.MultiHead(heads, W=_outputs(problem, parameters))
+    return fp.Masked(attention) if problem.config.attention.masked else attention

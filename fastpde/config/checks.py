@@ -1,0 +1,130 @@
+"""What a value in a configuration may be: each check takes the full key and the value, and returns the value
+or refuses it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+from fastpde.errors import InputError
+
+Check = Callable[[str, object], Any]
+_LONGEST = 60  # characters of a wrong value that a message shows
+
+
+def show(value: object) -> str:
+    """Return a value as TOML would write it, shortened."""
+    if isinstance(value, bool):
+        text = str(value).lower()
+    elif isinstance(value, str):
+        text = f'"{value}"'
+    elif isinstance(value, dict):
+        text = f"a table with {', '.join(map(str, value)) or 'no keys'}"
+    else:
+        text = str(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+def refuse(name: str, value: object, need: str, remedy: str = "") -> NoReturn:
+    """Raise the InputError of a wrong value."""
+    raise InputError(name, show(value), need, remedy)
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """Return 'Did you mean "rtol"?' or nothing."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f'Did you mean "{found[0]}"?' if found else ""
+
+
+def integer(minimum: int, maximum: int = 2**53) -> Check:
+    """Whole numbers in [minimum, maximum]; 2.0 and true are none. Up to 2^53 they stay exact in a float."""
+    top = "2^53" if maximum == 2**53 else str(maximum)
+
+    def check(name: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            refuse(name, value, f"a whole number from {minimum} to {top}")
+        return value
+
+    return check
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def number(*, minimum: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> Check:
+    """Finite numbers with minimum <= value, above < value < below; whole numbers are taken as numbers."""
+    need = "a finite number"
+    if minimum > -math.inf:
+        need += f" of at least {minimum:g}"
+    if above > -math.inf:
+        need += f" above {above:g}"
+    if below < math.inf:
+        need += f" and below {below:g}"
+
+    def check(name: str, value: object) -> float:
+        found = _finite(value)
+        if found is None or found < minimum or found <= above or found >= below:
+            refuse(name, value, need)
+        return found
+
+    return check
+
+
+def boolean(name: str, value: object) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        refuse(name, value, "true or false")
+    return value
+
+
+def choice(*words: str) -> Check:
+    """One of some words."""
+
+    def check(name: str, value: object) -> str:
+        if not isinstance(value, str) or value not in words:
+            need = ", ".join(f'"{word}"' for word in words)
+            refuse(name, value, f"one of {need}", closest(value, words) if isinstance(value, str) else "")
+        return value
+
+    return check
+
+
+def text(name: str, value: object) -> str:
+    """A string that is not empty and has no NUL (no file has one in its name)."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        refuse(name, value, "text in quotes")
+    return value
+
+
+def vector(name: str, value: object) -> tuple[float, ...]:
+    """A list of at least one finite number."""
+    if not isinstance(value, list) or not value:
+        refuse(name, value, "a list of finite numbers")
+    numbers = []
+    for i, entry in enumerate(value):
+        found = _finite(entry)
+        if found is None:
+            refuse(f"{name}[{i}]", entry, "a finite number")
+        numbers.append(found)
+    return tuple(numbers)
+
+
+def rows(name: str, value: object) -> tuple[tuple[float, ...], ...]:
+    """A matrix: a list of rows, each a list of as many finite numbers."""
+    if not isinstance(value, list) or not value:
+        refuse(name, value, "a list of rows, each a list of finite numbers")
+    matrix = tuple(vector(f"{name}[{i}]", row) for i, row in enumerate(value))
+    for i, row in enumerate(matrix):
+        if len(row) != len(matrix[0]):
+            refuse(f"{name}[{i}]", f"{len(row)} numbers", f"{len(matrix[0])} numbers, as in row 0")
+    return matrix

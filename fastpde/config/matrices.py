@@ -1,0 +1,123 @@
+"""The values a matrix parameter can have in a configuration, as small objects that know their text."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from fastpde.config import checks
+
+WORDS = ("layer", "head")  # axes of a stored array that are named instead of numbered
+_STORED = re.compile(r"(?P<path>[^\[\]]+\.npy)(?:\[(?P<index>[^\[\]]*)\])?")
+_NEED = '"identity", "normal", a list of rows or "file.npy[0, layer, head]"'
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity of the token's dimension."""
+
+    def toml(self) -> object:
+        """Return the value as a configuration has it."""
+        return "identity"
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Independent N(0, 1/columns) entries drawn from the configuration's seed, so that |M x| is about |x|."""
+
+    def toml(self) -> object:
+        """Return the value as a configuration has it."""
+        return "normal"
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """K: scale * Q of the same head. V, W: scale * identity."""
+
+    scale: float
+
+    def toml(self) -> object:
+        """Return the value as a configuration has it."""
+        return {"scale": self.scale}
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A matrix written out, row by row."""
+
+    rows: tuple[tuple[float, ...], ...]
+
+    def toml(self) -> object:
+        """Return the value as a configuration has it."""
+        return [list(row) for row in self.rows]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A matrix of a .npy file: leading axes have numbers or the words `layer` and `head`."""
+
+    path: str
+    index: tuple[int | str, ...] = ()
+
+    def toml(self) -> object:
+        """Return the value as a configuration has it."""
+        return f"{self.path}[{', '.join(map(str, self.index))}]" if self.index else self.path
+
+    @property
+    def layered(self) -> bool:
+        """Whether the layers of the file become layers in time."""
+        return "layer" in self.index
+
+
+Matrix = Identity | Normal | Scaled | Entries | Stored
+
+
+def _stored(name: str, value: str) -> Stored:
+    found = _STORED.fullmatch(value)
+    if not found:
+        checks.refuse(name, value, _NEED, checks.closest(value, ("identity", "normal")))
+    index: list[int | str] = []
+    for item in (found["index"] or "").split(",") if found["index"] is not None else []:
+        word = item.strip()
+        if word in WORDS and word not in index:
+            index.append(word)
+        elif word.isascii() and word.isdigit() and len(word) <= 9:
+            index.append(int(word))
+        else:
+            checks.refuse(name, value, "indices from 0 or the words layer and head, each word once")
+    return Stored(checks.text(name, found["path"].strip()), tuple(index))
+
+
+def matrix(*, scaled: str = "") -> checks.Check:
+    """Return the check of a matrix; `scaled` says what { scale = c } is a multiple of, nothing if that is not
+    allowed.
+    """
+
+    def check(name: str, value: object) -> Matrix:
+        if value == "identity":
+            return Identity()
+        if value == "normal":
+            return Normal()
+        if isinstance(value, str):
+            return _stored(name, value)
+        if isinstance(value, list):
+            return Entries(checks.rows(name, value))
+        if isinstance(value, dict) and scaled:
+            for key in value:
+                if key != "scale":
+                    checks.refuse(f"{name}.{key}", value[key], f"the one key scale, a multiple of {scaled}")
+            if value:
+                return Scaled(checks.number()(f"{name}.scale", value["scale"]))
+        need = _NEED + (f" or {{ scale = -1.0 }}, a multiple of {scaled}" if scaled else "")
+        checks.refuse(name, value, need)
+
+    return check
+
+
+def scale(name: str, value: object) -> float | str:
+    """A finite number, or the words "1/sqrt(k)" and "1/sqrt(d)" (k rows of Q, d columns)."""
+    if isinstance(value, str):
+        return checks.choice("1/sqrt(k)", "1/sqrt(d)")(name, value)  # type: ignore[no-any-return]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        checks.refuse(name, value, 'a finite number, "1/sqrt(k)" or "1/sqrt(d)"')
+    return checks.number()(name, value)  # type: ignore[no-any-return]

@@ -1,0 +1,266 @@
+"""Every key of a configuration, with its check and its default, in one place: a section is a dataclass, a key
+is a field.
+
+A field made by `key` without a default is required. A default of None means "said by other keys" and is
+either filled in when
+the section is read (`settled`) or left out of the text.
+"""
+# ruff: noqa: RUF009  (`key` makes a field; its checks are frozen)
+
+from __future__ import annotations
+
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from fastpde.config import checks
+from fastpde.config.matrices import Identity, Matrix, matrix, scale
+from fastpde.errors import InputError
+
+FIXED = ("euler", "rk4")
+ADAPTIVE = ("dopri5", "tsit5", "bosh3")
+VARIANTS = ("softmax", "l2", "sigmoid", "exponential", "linear")
+MAX_COUNT = 100_000  # heads of one block: a bound on what a typing error can ask for
+ENERGY_LIMIT = 20_000  # tokens up to which the O(n^2) energy is on by default
+
+Section = TypeVar("Section")
+
+
+def key(check: checks.Check, default: Any = MISSING) -> Any:
+    """Return the dataclass field of one key."""
+    return field(metadata={"check": check}, **({} if default is MISSING else {"default": default}))
+
+
+def read(kind: type[Section], table: object, name: str) -> Section:
+    """Return the section `kind` filled from a TOML table, refusing unknown, missing and wrong keys by their
+    full name.
+    """
+    prefix = f"{name}." if name else ""
+    if not isinstance(table, dict):
+        checks.refuse(name, table, "a table")
+    known = {item.name: item for item in fields(kind) if item.init}  # type: ignore[arg-type]
+    for word, value in table.items():
+        if word not in known:
+            need = f"one of the keys {', '.join(known)}"
+            raise InputError(prefix + word, checks.show(value), need, checks.closest(word, known))
+    values = {}
+    for word, item in known.items():
+        if word in table:
+            values[word] = item.metadata["check"](prefix + word, table[word])
+        elif item.default is MISSING:
+            raise InputError(prefix + word, "nothing", f"a value: {prefix + word} has no default")
+    section = kind(**values)
+    settled = getattr(section, "settled", None)
+    return settled(name) if settled else section
+
+
+_COUNT = checks.integer(1)
+_POSITIVE = checks.number(above=0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianTokens:
+    """N(mean, cov), or N(mean, std^2 I)."""
+
+    kind: str = key(checks.choice("gaussian"))
+    n: int = key(_COUNT)
+    d: int = key(_COUNT)
+    mean: tuple[float, ...] | None = key(checks.vector, None)
+    std: float | None = key(checks.number(minimum=0.0), None)
+    cov: tuple[tuple[float, ...], ...] | None = key(checks.rows, None)
+
+    def settled(self, name: str) -> GaussianTokens:
+        """Return the section with std filled in, if shapes agree and not both std and cov are given."""
+        if self.std is not None and self.cov is not None:
+            checks.refuse(f"{name}.std", self.std, "either std or cov, not both")
+        if self.mean is not None and len(self.mean) != self.d:
+            checks.refuse(f"{name}.mean", f"{len(self.mean)} numbers", f"d = {self.d} numbers")
+        if self.cov is None:
+            return replace(self, std=1.0 if self.std is None else self.std)
+        if (len(self.cov), len(self.cov[0])) != (self.d, self.d):
+            shape = f"{len(self.cov)} x {len(self.cov[0])} numbers"
+            raise InputError(f"{name}.cov", shape, f"d = {self.d} rows of {self.d} numbers")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundTokens:
+    """Uniform in a ball or on a sphere about the origin."""
+
+    kind: str = key(checks.choice("ball", "sphere"))
+    n: int = key(_COUNT)
+    d: int = key(_COUNT)
+    radius: float = key(_POSITIVE, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureTokens:
+    """sum_m weights_m N(means_m, std^2 I)."""
+
+    kind: str = key(checks.choice("mixture"))
+    n: int = key(_COUNT)
+    means: tuple[tuple[float, ...], ...] = key(checks.rows)
+    d: int | None = key(_COUNT, None)
+    std: float = key(checks.number(minimum=0.0), 1.0)
+    weights: tuple[float, ...] | None = key(checks.vector, None)
+
+    def settled(self, name: str) -> MixtureTokens:
+        """Return the section with d and weights filled in and checked against `means`."""
+        m, d = len(self.means), len(self.means[0])
+        if self.d not in (None, d):
+            checks.refuse(f"{name}.d", self.d, f"{d}, the length of a row of means")
+        weights = self.weights or (1.0 / m,) * m
+        if len(weights) != m or min(weights) < 0 or abs(sum(weights) - 1) > 1e-9:
+            checks.refuse(f"{name}.weights", list(weights), f"{m} numbers of at least 0 that sum to 1")
+        return replace(self, d=d, weights=weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileTokens:
+    """The first n (default: all) rows of a .npy file (m, d)."""
+
+    kind: str = key(checks.choice("file"))
+    path: str = key(checks.text)
+    n: int | None = key(_COUNT, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Single:
+    """One attention head of one variant; k is the number of rows of "normal" Q and K (default d)."""
+
+    kind: str = key(checks.choice(*VARIANTS))
+    Q: Matrix = key(matrix(), Identity())
+    K: Matrix = key(matrix(scaled="Q"), Identity())
+    V: Matrix = key(matrix(scaled="the identity"), Identity())
+    scale: float | str = key(scale, 1.0)
+    bias: float | None = key(checks.number(), None)
+    k: int | None = key(_COUNT, None)
+    masked: bool = key(checks.boolean, False)
+
+    def settled(self, name: str) -> Any:
+        """Return the section with the bias of a sigmoid filled in; other variants have none."""
+        if self.kind == "sigmoid":
+            return replace(self, bias=0.0 if self.bias is None else self.bias)
+        if self.bias is not None:
+            checks.refuse(f"{name}.bias", self.bias, f'no bias: only "sigmoid" has one, not "{self.kind}"')
+        return self
+
+    @property
+    def heads(self) -> tuple[Single, ...]:
+        """The one head, as a tuple of blocks like that of `MultiHead`."""
+        return (self,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(Single):
+    """A block of `count` equal heads of a multi-head attention; `head` in a file index runs from 0 to count -
+    1 in it.
+    """
+
+    masked: bool = field(default=False, init=False)
+    kind: str = key(checks.choice(*VARIANTS), "softmax")
+    W: Matrix | None = key(matrix(scaled="the identity"), None)
+    dv: int | None = key(_COUNT, None)
+    count: int = key(checks.integer(1, MAX_COUNT), 1)
+
+
+def _heads(name: str, value: object) -> tuple[Head, ...]:
+    if not isinstance(value, list) or not value:
+        checks.refuse(name, value, "one [[attention.heads]] table or more")
+    return tuple(read(Head, table, f"{name}[{i}]") for i, table in enumerate(value))
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiHead:
+    """sum_h W_h head_h."""
+
+    kind: str = key(checks.choice("multihead"))
+    masked: bool = key(checks.boolean, False)
+    heads: tuple[Head, ...] = key(_heads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Time:
+    """The interval and how it is stepped through."""
+
+    t_start: float = key(checks.number(), 0.0)
+    t_end: float = key(checks.number())
+    method: str = key(checks.choice(*FIXED, *ADAPTIVE), "dopri5")
+    step: float | None = key(_POSITIVE, None)
+    rtol: float = key(checks.number(above=0.0, below=1.0), 1e-6)
+    atol: float = key(_POSITIVE, 1e-9)
+    max_steps: int = key(_COUNT, 100_000)
+
+    def settled(self, name: str) -> Time:
+        """Return the section if the interval is not empty and a fixed-step method has its step."""
+        if not self.t_end > self.t_start:
+            checks.refuse(f"{name}.t_end", self.t_end, f"a time after t_start = {self.t_start:g}")
+        if self.method in FIXED and self.step is None:
+            checks.refuse(f"{name}.step", None, f'a step: "{self.method}" does not choose its own')
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What is kept. `every` defaults to a fiftieth of the interval, `energy` to n <= 20,000 (it costs a sum
+    over all pairs).
+    """
+
+    every: float | None = key(_POSITIVE, None)
+    max_tokens: int = key(_COUNT, 100_000)
+    energy: bool | None = key(checks.boolean, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backend:
+    """How the sums are computed: kind, relative tolerance (used by approximate sums only) and precision."""
+
+    kind: str = key(checks.choice("auto", "direct"), "auto")
+    tol: float = key(checks.number(above=0.0, below=1.0), 1e-8)
+    dtype: str = key(checks.choice("float64", "float32"), "float64")
+
+
+TOKENS: dict[str, type] = {
+    "gaussian": GaussianTokens,
+    "ball": RoundTokens,
+    "sphere": RoundTokens,
+    "mixture": MixtureTokens,
+    "file": FileTokens,
+}
+ATTENTION: dict[str, type] = {**dict.fromkeys(VARIANTS, Single), "multihead": MultiHead}
+
+
+def by_kind(kinds: dict[str, type]) -> checks.Check:
+    """Return the check of a section whose keys depend on its `kind`."""
+
+    def check(name: str, value: object) -> object:
+        if not isinstance(value, dict):
+            checks.refuse(name, value, "a table")
+        if "kind" not in value:
+            raise InputError(f"{name}.kind", "nothing", f"one of {', '.join(kinds)}")
+        return read(kinds[checks.choice(*kinds)(f"{name}.kind", value["kind"])], value, name)
+
+    return check
+
+
+def section(kind: type) -> checks.Check:
+    """Return the check of a section with fixed keys."""
+    return lambda name, value: read(kind, value, name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole configuration."""
+
+    seed: int = key(checks.integer(0), 0)
+    tokens: GaussianTokens | RoundTokens | MixtureTokens | FileTokens = key(by_kind(TOKENS))
+    attention: Single | MultiHead = key(by_kind(ATTENTION))
+    time: Time = key(section(Time))
+    output: Output = key(section(Output), Output())
+    backend: Backend = key(section(Backend), Backend())
+
+    def settled(self, name: str) -> Config:
+        """Return the configuration with `output.every` filled in."""
+        if self.output.every is None:
+            every = (self.time.t_end - self.time.t_start) / 50
+            return replace(self, output=replace(self.output, every=every))
+        return self

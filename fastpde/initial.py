@@ -1,0 +1,172 @@
+"""Seeded clouds of tokens: where a simulation starts.
+
+A token's numbers depend on the seed and on its own index, never on how many tokens are asked for: tokens come
+in blocks of
+`BLOCK`, and block b of the variate number v (0: normals, 1: uniforms) has a Philox stream of its own, keyed
+by
+`SeedSequence(seed, spawn_key=(0, v, b))`. A block is always drawn whole, in float64, and then cut and
+rounded, so any range of
+whole blocks can be made alone (by one process of many, say) and the first m tokens of n are the m tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpde.errors import InputError
+
+BLOCK = 4096
+_TOKENS = 0  # the spawn key's first number: other users of the same seed take another
+_NORMAL, _UNIFORM = 0, 1
+
+Array = np.ndarray[Any, Any]
+Draw = Callable[[np.random.Generator, np.random.Generator], Array]
+
+
+def stream(seed: int, *key: int) -> np.random.Generator:
+    """Return the Philox generator of one purpose: `key` says which, so purposes never share numbers."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
+
+
+def _blocks(seed: int, n: int, d: int, draw: Draw, dtype: Any) -> Array:
+    if n < 1 or d < 1:
+        raise InputError("n" if n < 1 else "d", str(n if n < 1 else d), "a whole number of at least 1")
+    x = np.empty((n, d), dtype=dtype)
+    for start in range(0, n, BLOCK):
+        b = start // BLOCK
+        block = draw(stream(seed, _TOKENS, _NORMAL, b), stream(seed, _TOKENS, _UNIFORM, b))
+        x[start : start + BLOCK] = block[: n - start]
+    return x
+
+
+def square_root(cov: Array, name: str = "cov") -> Array:
+    """Return the symmetric root R of a covariance, R R = cov; singular ones are allowed.
+
+    Raises InputError naming `name` if `cov` (d, d) is not symmetric and positive semidefinite to rounding.
+    """
+    cov = np.asarray(cov, dtype=np.float64)
+    if cov.ndim != 2 or cov.shape[0] != cov.shape[1]:
+        raise InputError(name, f"shape {cov.shape}", "a square matrix (d, d)")
+    size = np.abs(cov).max()
+    if np.abs(cov - cov.T).max() > 1e-12 * size:
+        raise InputError(name, "a matrix that is not symmetric", "a symmetric matrix")
+    values, vectors = np.linalg.eigh(cov)
+    if values[0] < -1e-12 * size:
+        raise InputError(name, f"the eigenvalue {values[0]:.3g}", "eigenvalues of at least 0")
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def gaussian(
+    n: int, d: int, *, seed: int, mean: Any = None, root: Any = 1.0, dtype: Any = np.float64
+) -> Array:
+    """Return n tokens of N(mean, R R^T), x = mean + R z; `root` is R, a number or (d, d)."""
+    shift = np.zeros(d) if mean is None else np.asarray(mean, dtype=np.float64)
+    if shift.shape != (d,):
+        raise InputError("mean", f"shape {shift.shape}", f"shape ({d},)")
+    root = np.asarray(root, dtype=np.float64)
+    if root.ndim and root.shape != (d, d):
+        raise InputError("root", f"shape {root.shape}", f"a number or shape ({d}, {d})")
+
+    def draw(normal: np.random.Generator, _: np.random.Generator) -> Array:
+        z = normal.standard_normal((BLOCK, d))
+        return shift + (z @ root.T if root.ndim else z * root)
+
+    return _blocks(seed, n, d, draw, dtype)
+
+
+def _directions(normal: np.random.Generator, d: int) -> Array:
+    z = normal.standard_normal((BLOCK, d))
+    return z / np.linalg.norm(z, axis=1, keepdims=True)
+
+
+def ball(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.float64) -> Array:
+    """Return n tokens uniform in the ball |x| <= radius: x = radius u^(1/d) z / |z|."""
+
+    def draw(normal: np.random.Generator, uniform: np.random.Generator) -> Array:
+        return radius * uniform.random((BLOCK, 1)) ** (1.0 / d) * _directions(normal, d)
+
+    return _blocks(seed, n, d, draw, dtype)
+
+
+def sphere(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.float64) -> Array:
+    """Return n tokens uniform on the sphere |x| = radius: x = radius z / |z|."""
+
+    def draw(normal: np.random.Generator, _: np.random.Generator) -> Array:
+        return radius * _directions(normal, d)
+
+    return _blocks(seed, n, d, draw, dtype)
+
+
+def mixture(
+    n: int, means: Any, *, seed: int, std: float = 1.0, weights: Any = None, dtype: Any = np.float64
+) -> Array:
+    """Return n tokens of sum_m p_m N(means_m, std^2 I); `means` (m, d), `weights` p (m,) sum to 1, uniform by
+    default.
+    """
+    means = np.asarray(means, dtype=np.float64)
+    if means.ndim != 2:
+        raise InputError("means", f"shape {means.shape}", "shape (m, d), one row per component")
+    m, d = means.shape
+    weights = np.full(m, 1.0 / m) if weights is None else np.asarray(weights, dtype=np.float64)
+    if weights.shape != (m,) or weights.min() < 0 or abs(weights.sum() - 1) > 1e-9:
+        raise InputError("weights", str(weights.tolist()), f"{m} numbers of at least 0 that sum to 1")
+    edges = np.cumsum(weights)[:-1]
+
+    def draw(normal: np.random.Generator, uniform: np.random.Generator) -> Array:
+        component = np.searchsorted(edges, uniform.random(BLOCK), side="right")
+        return means[component] + std * normal.standard_normal((BLOCK, d))
+
+    return _blocks(seed, n, d, draw, dtype)
+
+
+def open_array(path: Path, name: str) -> Array:
+    """Map a .npy file of float32 or float64 into memory without reading it.
+
+    Raises InputError naming `name` for anything else: no file, pickled objects, a cut file, whole numbers.
+    """
+    if not path.is_file():
+        raise InputError(name, f'"{path.name}", which is no file in {path.parent}', "the name of a .npy file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(name, f'"{path.name}": {error}', "a readable, complete .npy file") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        kind = getattr(array, "dtype", "an archive")
+        raise InputError(name, f'"{path.name}" with {kind}', "an array of float32 or float64")
+    return array
+
+
+def from_file(path: Path, *, n: int | None = None, dtype: Any = np.float64, name: str = "path") -> Array:
+    """Return the first n (default: all) tokens of a .npy file (m, d), read block by block and checked to be
+    finite.
+    """
+    source = open_array(path, name)
+    if source.ndim != 2 or 0 in source.shape:
+        raise InputError(name, f'"{path.name}" of shape {source.shape}', "shape (n, d)")
+    if n is not None and n > source.shape[0]:
+        raise InputError("n", str(n), f"at most the {source.shape[0]} tokens of {path.name}")
+    x = np.empty((n or source.shape[0], source.shape[1]), dtype=dtype)
+    for rows in _ranges(len(x)):
+        with np.errstate(over="ignore"):  # too large for float32: found by the check below
+            x[rows] = source[rows]
+        bad = ~np.isfinite(x[rows])
+        if bad.any():
+            row, column = np.argwhere(bad)[0]
+            where = f"{x[rows][row, column]} at row {rows.start + row}, column {column} of {path.name}"
+            raise InputError(name, where, f"numbers that are finite in {np.dtype(dtype).name}")
+    return x
+
+
+def _ranges(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
+
+
+def subset(n: int, size: int, *, seed: int) -> Array:
+    """Return the sorted indices of a fixed random subset of `size` tokens out of n, at most all."""
+    if size >= n:
+        return np.arange(n, dtype=np.int64)
+    return np.sort(stream(seed, 2).choice(n, size=size, replace=False, shuffle=False)).astype(np.int64)

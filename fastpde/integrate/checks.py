@@ -1,0 +1,162 @@
+"""Every argument of `integrate`, checked in one place before any work starts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from fastpde.errors import InputError, InputTypeError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keyword arguments of `integrate` that say what is computed, as they came."""
+
+    method: Any = "dopri5"
+    step: Any = None
+    rtol: Any = 1e-6
+    atol: Any = 1e-9
+    max_steps: Any = 100_000
+    t_eval: Any = None
+    events: Any = ()
+    observers: Any = ()
+    space: Any = None
+
+
+def show(value: object) -> str:
+    """Return a short text of what came, for an error."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def real(name: str, value: object) -> float:
+    """Return a finite float, or raise: text, booleans and arrays are not numbers here."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "a number")
+    number = float(value)
+    if not math.isfinite(number):
+        raise InputError(name, show(value), "a finite number")
+    return number
+
+
+def positive(name: str, value: object) -> float:
+    """Return a finite float above zero, or raise."""
+    number = real(name, value)
+    if number <= 0.0:
+        raise InputError(name, show(value), "a number > 0")
+    return number
+
+
+def positive_int(name: str, value: object) -> int:
+    """Return an int above zero, or raise; 10.0 is not an int."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "an int > 0")
+    if value <= 0:
+        raise InputError(name, show(value), "an int > 0")
+    return int(value)
+
+
+def flag(name: str, value: object) -> bool:
+    """Return a bool, or raise."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "True or False")
+    return bool(value)
+
+
+def function(name: str, value: object, form: str) -> Callable:
+    """Return a callable, or raise; a class in place of its instance is a common slip."""
+    if not callable(value) or isinstance(value, type):
+        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", f"a function {form}")
+    return value
+
+
+def sequence(name: str, value: object, form: str) -> list:
+    """Return the items of a list, tuple or other finite iterable, or raise."""
+    if isinstance(value, str | dict) or not isinstance(value, Iterable):
+        need = f"a sequence of {form}"
+        raise InputTypeError(
+            name, f"{show(value)} ({type(value).__name__})", need, f"A single one is written {name}=(item,)."
+        )
+    return list(value)
+
+
+def one_of(name: str, value: object, choices: Iterable[str]) -> str:
+    """Return a name that is among the choices, or raise with their list."""
+    valid = ", ".join(map(repr, choices))
+    if not isinstance(value, str):
+        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", f"one of {valid}")
+    if value not in choices:
+        raise InputError(name, show(value), f"one of {valid}")
+    return value
+
+
+def time_span(name: str, value: object) -> tuple[float, float]:
+    """Return (t0, t1), or raise."""
+    ends = sequence(name, value, "two numbers (t0, t1)")
+    if len(ends) != 2:
+        raise InputError(name, f"{len(ends)} values", "two numbers (t0, t1)")
+    t0, t1 = real(f"{name}[0]", ends[0]), real(f"{name}[1]", ends[1])
+    if not math.isfinite(t1 - t0):
+        raise InputError(name, show(value), "ends whose difference is finite")
+    return t0, t1
+
+
+def state(name: str, value: object) -> np.ndarray:
+    """Return a C-contiguous copy of a finite float64 or float32 array that is not empty, or raise."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputTypeError(name, "a masked array", "a plain array", "Select the unmasked entries first.")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(name, show(value), "an array", str(error)) from None
+    if array.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
+        remedy = "Convert it with astype(float)." if array.dtype.kind in "biuf" else ""
+        raise InputTypeError(name, f"dtype {array.dtype}", "float64 or float32", remedy)
+    if array.size == 0:
+        raise InputError(name, f"shape {array.shape}", "at least one entry")
+    if not np.isfinite(array).all():
+        index = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
+        raise InputError(name, f"{array[index]} at index {index}", "finite entries")
+    return np.array(array, order="C", subok=False)
+
+
+def output_times(name: str, value: object, span: tuple[float, float]) -> np.ndarray | None:
+    """Return a copy (m,) of times that run strictly from t0 towards t1, or raise; None stays None."""
+    if value is None:
+        return None
+    try:
+        times = np.asarray(value)
+    except ValueError:
+        times = np.asarray(None)
+    if times.dtype.kind not in "iuf":
+        raise InputTypeError(name, show(value), "an array of numbers")
+    times = np.array(times, dtype=np.float64)
+    if times.ndim != 1 or times.size == 0:
+        raise InputError(
+            name,
+            f"shape {times.shape}",
+            "shape (m,) with m >= 1",
+            "Leave it out to keep the start and the end.",
+        )
+    if not np.isfinite(times).all():
+        raise InputError(name, f"{times[~np.isfinite(times)][0]}", "finite times")
+    low, high = min(span), max(span)
+    outside = times[(times < low) | (times > high)]
+    if outside.size:
+        raise InputError(name, f"{outside[0]!s}", f"times within t_span, {low!r} to {high!r}")
+    steps = np.diff(times) * (1.0 if span[1] >= span[0] else -1.0)
+    if not (steps > 0.0).all():
+        index = int(np.argmin(steps > 0.0))
+        came = f"{times[index]!s} followed by {times[index + 1]!s}"
+        raise InputError(
+            name,
+            came,
+            "times in the order of the integration, without repeats",
+            "Sort them with numpy.unique.",
+        )
+    return times

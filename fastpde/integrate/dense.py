@@ -1,0 +1,32 @@
+"""The continuous extension over the last accepted step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastpde.integrate.tableau import Tableau
+
+
+@dataclass(frozen=True)
+class Piece:
+    """y(t) for t between t0 and t0 + h, from the stages of the step of size h that leaves y0 at t0.
+
+        y(t0 + theta h) = y0 + h sum_s b_s(theta) k_s,    theta = (t - t0) / h.
+
+    It refers to the stepper's buffers and is valid until the next step is attempted.
+    Source: Hairer, Norsett, Wanner (1993) II.6.
+    """
+
+    tableau: Tableau
+    space: object
+    t0: float
+    h: float
+    y0: np.ndarray
+    stages: np.ndarray
+
+    def evaluate(self, t: float, out: np.ndarray) -> None:
+        """Write y(t) into `out`; at t0 exactly y0, because all its weights are zero there."""
+        weights = self.tableau.weights_at((t - self.t0) / self.h)
+        self.space.combine(self.y0, self.h, weights, self.stages, out)

@@ -1,0 +1,222 @@
+"""Events: conditions that are located in time and may end a run, without influence on the steps before."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import numpy as np
+
+from fastpde.errors import InputError, InputTypeError
+from fastpde.integrate.checks import flag, function, positive, real
+from fastpde.integrate.dense import Piece
+from fastpde.integrate.status import Status
+
+_EPS = 2.0**-52
+
+
+class Event:
+    """Base class: an event happens where `value` crosses zero.
+
+    `direction` +1 means crossings from below to zero or above, -1 from above to zero or below, 0 both. An
+    event with a direction
+    is a condition: it is "already satisfied" if its value is on the far side at t0, and is then reported at
+        t0.
+    Only the values at the ends of a step are compared: a condition that comes and goes within one step is not
+        seen.
+
+    Attributes:
+        terminal: whether the event ends the run.
+        direction: -1, 0 or +1.
+        status: how a run that it ends is reported.
+        uses_velocity: whether `value` needs f(t, y). Such an event is checked, and reported, at the ends of
+            steps; any other one is located on the continuous extension to about 4 eps |t| and gets None for
+            the velocity.
+    """
+
+    terminal: bool = True
+    direction: int = 0
+    status: ClassVar[Status] = Status.EVENT
+    uses_velocity: ClassVar[bool] = False
+
+    def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
+        """Return the number whose sign tells; y and velocity are read-only and valid during the call."""
+        raise NotImplementedError
+
+    def satisfied_at_start(self, value: float) -> bool:
+        """Return whether the value at t0 counts as the event."""
+        return self.direction * value >= 0.0 if self.direction else value == 0.0
+
+
+class SteadyState(Event):
+    """All tokens are slow: max_i |v_i| <= tol max(1, max_i |x_i|), for every system of a batch.
+
+    The norms are Euclidean, so tol is a speed for clouds of size up to one and a relative rate, per unit of
+    time, beyond. The last axis holds the components of a token; the largest radius is that of the token's own
+    system. Checked at the ends of steps.
+
+    Raises:
+        InputError, InputTypeError: tol is not a number > 0.
+    """
+
+    direction = -1
+    status = Status.STEADY_STATE
+    uses_velocity = True
+
+    def __init__(self, tol: float, *, terminal: bool = True) -> None:
+        self.tol = positive("SteadyState.tol", tol)
+        self.terminal = flag("SteadyState.terminal", terminal)
+
+    def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
+        """Return the largest of max_i |v_i| / max(1, max_i |x_i|) over the systems, minus tol."""
+        rate = float((_largest_norms(velocity) / np.maximum(1.0, _largest_norms(y))).max())
+        # A velocity that is not finite is not slow; the next step will report it.
+        return rate - self.tol if math.isfinite(rate) else math.inf
+
+
+class BlowUp(Event):
+    """A token has left the ball: max_i |x_i| >= radius, Euclidean norm over the last axis.
+
+    Raises:
+        InputError, InputTypeError: radius is not a number > 0.
+    """
+
+    direction = 1
+    status = Status.BLOW_UP
+
+    def __init__(self, radius: float, *, terminal: bool = True) -> None:
+        self.radius = positive("BlowUp.radius", radius)
+        self.terminal = flag("BlowUp.terminal", terminal)
+
+    def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
+        """Return max_i |x_i| / radius - 1."""
+        return float(_largest_norms(y).max()) / self.radius - 1.0
+
+
+class Collapsed(Event):
+    """The tokens have met: max_i |x_i - mean| <= tol, for every system of a batch (B, n, d).
+
+    Raises:
+        InputError, InputTypeError: tol is not a number > 0.
+    """
+
+    direction = -1
+    status = Status.COLLAPSED
+
+    def __init__(self, tol: float, *, terminal: bool = True) -> None:
+        self.tol = positive("Collapsed.tol", tol)
+        self.terminal = flag("Collapsed.terminal", terminal)
+
+    def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
+        """Return max_i |x_i - mean| / tol - 1."""
+        if y.ndim < 2:  # one token, which is its own mean
+            return -1.0
+        # A float32 mean summed along the tokens would lose digits as n grows.
+        mean = y.mean(axis=-2, keepdims=True, dtype=np.float64)
+        return float(_largest_norms(y - mean).max()) / self.tol - 1.0
+
+
+class FunctionEvent(Event):
+    """Any function event(t, x) -> float; its attributes are `terminal` (True) and `direction` (0).
+
+    Raises:
+        InputError, InputTypeError: not callable, or an attribute is of no use.
+    """
+
+    def __init__(self, name: str, event: object) -> None:
+        self._function = function(name, event, "(t, x) -> float or an Event")
+        self.terminal = flag(f"{name}.terminal", getattr(event, "terminal", True))
+        direction = real(f"{name}.direction", getattr(event, "direction", 0))
+        if direction not in (-1.0, 0.0, 1.0):
+            raise InputError(f"{name}.direction", str(direction), "-1, 0 or +1")
+        self.direction = int(direction)
+
+    def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
+        """Return event(t, x)."""
+        return self._function(t, y)
+
+    def satisfied_at_start(self, value: float) -> bool:
+        """Return whether t0 is a root; a function means a change of sign, so the far side is no event.
+
+        With a direction a root at t0 is not one either: nothing has crossed yet (a ball thrown up from the
+            ground).
+        """
+        return self.direction == 0 and value == 0.0
+
+
+def as_event(name: str, event: object) -> Event:
+    """Return an `Event` as it is and wrap a function, or raise."""
+    return event if isinstance(event, Event) else FunctionEvent(name, event)
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """Return a view that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def measure(name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
+    """Return the event's value as a float that is not nan, or raise."""
+    came = event.value(t, read_only(y), None if velocity is None else read_only(velocity))
+    try:
+        value = float(came)
+    except (TypeError, ValueError):
+        raise InputTypeError(name, f"{came!r} at t = {t!r}", "a function that returns a number") from None
+    if value != value:
+        raise InputError(name, f"nan at t = {t!r}", "a function that returns a number")
+    return value
+
+
+def crosses(direction: int, before: float, after: float) -> bool:
+    """Return whether the value went through zero the way `direction` asks; from zero nothing crosses."""
+    rising, falling = before < 0.0 <= after, before > 0.0 >= after
+    return (rising and direction >= 0) or (falling and direction <= 0)
+
+
+def locate(
+    name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float], ...], buffer: np.ndarray
+) -> float:
+    """Return the time at which the event's value crosses zero on the continuous extension, by Brent's method.
+
+    `ends` are (time, value) at the two ends of the step; `buffer` is of the size of a state.
+    Source: Brent (1973), Algorithms for Minimization without Derivatives, chapter 4.
+    """
+    from scipy.optimize import brentq  # here: a run without events does not pay for the import
+
+    known = dict(ends)
+    (t0, _), (t1, value) = ends
+    if value == 0.0:
+        return t1
+
+    def at(t: float) -> float:
+        # The ends keep their own values: the extension meets them to rounding only, which could cost the sign
+        # change.
+        if t in known:
+            return known[t]
+        piece.evaluate(t, buffer)
+        return measure(name, event, t, buffer, None)
+
+    root, _ = brentq(
+        at,
+        t0,
+        t1,
+        xtol=_EPS * max(abs(t0), abs(t1)),
+        rtol=4 * _EPS,
+        maxiter=300,
+        full_output=True,
+        disp=False,
+    )
+    return float(root)
+
+
+def _largest_norms(x: np.ndarray) -> np.ndarray:
+    """Return max_i |x_i| of each system (B,), or (1,) when there is only one.
+
+    Scaled by the largest entry, so that the squares neither overflow nor vanish.
+    """
+    systems = x.reshape(x.shape[0] if x.ndim == 3 else 1, -1, x.shape[-1] if x.ndim else 1)
+    largest = np.maximum(systems.max(axis=(1, 2)), -systems.min(axis=(1, 2))).astype(np.float64)
+    unit = np.where(largest > 0.0, largest, 1.0)
+    scaled = systems / unit[:, None, None]
+    return largest * np.sqrt(np.einsum("bij,bij->bi", scaled, scaled).max(axis=1))

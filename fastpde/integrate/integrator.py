@@ -1,0 +1,137 @@
+"""The one loop: an integration that is driven step by step, by `integrate` or from outside."""
+
+from __future__ import annotations
+
+import time as clock
+
+import numpy as np
+
+from fastpde.integrate.observers import Watch
+from fastpde.integrate.problem import Problem
+from fastpde.integrate.solution import Recorder, Solution
+from fastpde.integrate.status import Status
+from fastpde.integrate.stepper import State, Stepper
+from fastpde.integrate.tracker import Tracker
+
+
+class Integrator:
+    """An integration in progress. Call `step` until it returns a status, then `solution`.
+
+    `state` is the whole of what a checkpoint must hold: `Integrator(problem, state=saved)` goes on bit for
+    bit. Output is not part
+    of it: after a restart only points of t_eval later than the state's time are recorded, events that have
+        happened are not repeated,
+    and observers are not called until their cadence is next due.
+
+    Args:
+        problem: what to integrate.
+        state: where to go on (copied); None: from the beginning.
+    """
+
+    def __init__(self, problem: Problem, state: State | None = None) -> None:
+        self._began = clock.monotonic()
+        self.problem = problem
+        self.status: Status | None = None
+        start = State.initial(problem.span.start, problem.y0, problem.first_step) if state is None else state
+        p = problem
+        self._stepper = Stepper(p.field, p.tableau, p.controller, p.space, p.span, start)
+        timed = any(observer.time is not None for observer in p.observers)
+        self._buffer = np.empty_like(p.y0) if timed or p.events else None
+        self._tracker = Tracker(p.events, self._stepper, self._buffer)
+        self._watches = [Watch(observer, p.span, start.t) for observer in p.observers]
+        times = np.empty(0) if p.t_eval is None else p.t_eval
+        self._recorder = Recorder(times, p.span, p.y0, None if state is None else start.t)
+        self._final: tuple[float, np.ndarray] | None = None
+        self._begin(fresh=state is None)
+
+    @property
+    def state(self) -> State:
+        """The record of the last accepted step; it belongs to the run, `state.copy()` can be kept."""
+        return self._stepper.state
+
+    def step(self) -> Status | None:
+        """Advance by one accepted step; return the status once the run has ended, else None."""
+        state = self.state
+        before = state.step
+        while self.status is None and state.step == before:
+            if state.accepted + state.rejected >= self.problem.max_steps:
+                return self._finish(Status.MAX_STEPS, state.t)
+            failure = self._stepper.attempt()
+            if failure is not None:
+                return self._finish(failure, state.t)
+        return self.status if state.step == before else self._after_step()
+
+    def interrupt(self) -> None:
+        """End the run from outside; observers get no final call, because the run goes on from its state."""
+        if self.status is None:
+            self._finish(Status.INTERRUPTED, self.state.t)
+
+    def stats(self) -> dict[str, float]:
+        """Return the counters of the run so far."""
+        state = self.state
+        return {
+            "steps": state.step,
+            "accepted": state.accepted,
+            "rejected": state.rejected,
+            "evaluations": state.evaluations,
+            "wall_time": clock.monotonic() - self._began,
+            "last_step": self._stepper.last_step,
+        }
+
+    def solution(self) -> Solution:
+        """Return what was asked for; if the run has not ended, as if it were interrupted here."""
+        t_final, x_final = self._final or (self.state.t, self.state.y.copy())
+        status = self.status or Status.INTERRUPTED
+        if self.problem.t_eval is not None:
+            t, x = self._recorder.t, self._recorder.x
+        elif t_final == self.problem.span.start:
+            t, x = np.array([t_final]), x_final[None].copy()
+        else:
+            t, x = np.array([self.problem.span.start, t_final]), np.stack([self.problem.y0, x_final])
+        message = f"{status.message} ({self._where(status, t_final)})"
+        events = self._tracker.times(), self._tracker.states()
+        return Solution(t, x, status, message, t_final, x_final, *events, self.stats())
+
+    def _begin(self, *, fresh: bool) -> None:
+        state, span = self.state, self.problem.span
+        hit = None
+        if fresh:
+            self._recorder.advance(state.t, self._stepper.evaluate)
+            for watch in self._watches:
+                watch.call(state.t, state.y)
+            hit = self._tracker.at_start()
+        if hit is not None:
+            self._finish(self.problem.events[hit.index].status, hit.t)
+        elif state.t == span.end:
+            self._finish(Status.COMPLETED, state.t)
+        elif (failure := self._stepper.prepare()) is not None:
+            self._finish(failure, state.t)
+
+    def _after_step(self) -> Status | None:
+        """Give every output what the last step owes it, up to its end or to the terminal event."""
+        state, evaluate = self.state, self._stepper.evaluate
+        hit = self._tracker.after_step()
+        until = state.t if hit is None else hit.t
+        self._recorder.advance(until, evaluate)
+        for watch in self._watches:
+            watch.between(until, evaluate, self._buffer)
+            if until == state.t:
+                watch.at_step(state.t, state.y, state.step)
+        if hit is not None:
+            return self._finish(self.problem.events[hit.index].status, until)
+        return self._finish(Status.COMPLETED, until) if state.t == self.problem.span.end else None
+
+    def _finish(self, status: Status, t: float) -> Status:
+        """Fix the final state, at time t within the last step, and show it to the observers."""
+        x = np.empty_like(self.state.y)
+        self._stepper.evaluate(t, x)
+        self._final, self.status = (t, x), status
+        if status is not Status.INTERRUPTED:
+            for watch in self._watches:
+                watch.call(t, x)
+        return status
+
+    def _where(self, status: Status, t: float) -> str:
+        text = f"t = {t!r}, {self.state.step} steps"
+        bad = self._stepper.first_bad() if status is Status.NOT_FINITE else None
+        return text if bad is None else f"{text}, first bad entry of the step tried: {bad}"

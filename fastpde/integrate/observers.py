@@ -1,0 +1,100 @@
+"""Observers look at a run without touching it: whatever they do, the steps are the same to the bit."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Callable
+
+import numpy as np
+
+from fastpde.errors import InputError
+from fastpde.integrate.checks import function, positive, positive_int
+from fastpde.integrate.controller import Span
+from fastpde.integrate.events import read_only
+
+# A point of the time grid closer to the end than this fraction of its spacing is the end.
+_SAME_POINT = 1e-9
+
+
+class Observer:
+    """Calls callback(t, x) at t0, at the cadence, and at the final time, once each.
+
+    x is a read-only view, valid during the call: copy what must be kept.
+
+    Args:
+        callback: its result is ignored; its exceptions end the run.
+        steps: every so many accepted steps.
+        time: at t0 + k time, by the continuous extension.
+        walltime: at the end of the first step after so many seconds since the last call.
+
+    Raises:
+        InputError, InputTypeError: not exactly one cadence, or one that is not a number > 0.
+    """
+
+    def __init__(
+        self,
+        callback: Callable[[float, np.ndarray], object],
+        *,
+        steps: int | None = None,
+        time: float | None = None,
+        walltime: float | None = None,
+    ) -> None:
+        self.callback = function("Observer.callback", callback, "(t, x)")
+        given = [
+            name
+            for name, value in (("steps", steps), ("time", time), ("walltime", walltime))
+            if value is not None
+        ]
+        if len(given) != 1:
+            raise InputError(
+                "Observer", " and ".join(given) or "no cadence", "exactly one of steps, time, walltime"
+            )
+        self.steps = None if steps is None else positive_int("Observer.steps", steps)
+        self.time = None if time is None else positive("Observer.time", time)
+        self.walltime = None if walltime is None else positive("Observer.walltime", walltime)
+
+
+class Watch:
+    """One observer during one run: where it is in its cadence, found again from the time after a restart."""
+
+    def __init__(self, observer: Observer, span: Span, t: float) -> None:
+        self._observer, self._span = observer, span
+        self._last_t: float | None = None
+        self._last_wall = clock.monotonic()
+        self._next = 1
+        if observer.time is not None:
+            self._next = max(1, int(abs(t - span.start) / observer.time) - 1)
+            while span.reached(self._point(), t):
+                self._next += 1
+
+    def call(self, t: float, x: np.ndarray) -> None:
+        """Show the state, unless it has been shown at this time."""
+        if t != self._last_t:
+            self._last_t = t
+            self._observer.callback(t, read_only(x))
+            self._last_wall = clock.monotonic()
+
+    def between(
+        self, until: float, evaluate: Callable[[float, np.ndarray], None], buffer: np.ndarray
+    ) -> None:
+        """Make the calls of the time cadence up to `until`, which is within the last step."""
+        if self._observer.time is None:
+            return
+        while self._span.reached(t := self._point(), until) and self._span.reached(t, self._span.end):
+            self._next += 1
+            evaluate(t, buffer)
+            self.call(t, buffer)
+
+    def at_step(self, t: float, y: np.ndarray, step: int) -> None:
+        """Make the call due at the end of a step, if any."""
+        observer = self._observer
+        every_steps = observer.steps is not None and step % observer.steps == 0
+        waited = observer.walltime is not None and clock.monotonic() - self._last_wall >= observer.walltime
+        if every_steps or waited:
+            self.call(t, y)
+
+    def _point(self) -> float:
+        """Return the next point of the time grid, as a multiple; one next to the end is the end."""
+        spacing = self._observer.time
+        t = self._span.start + self._next * self._span.direction * spacing
+        return self._span.end if abs(t - self._span.end) <= _SAME_POINT * spacing else t

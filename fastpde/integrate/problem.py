@@ -1,0 +1,114 @@
+"""What is to be integrated, with every argument checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastpde.errors import InputError, InputTypeError
+from fastpde.integrate.checks import (
+    Options,
+    function,
+    one_of,
+    output_times,
+    positive,
+    positive_int,
+    sequence,
+    show,
+    time_span,
+)
+from fastpde.integrate.checks import state as check_state
+from fastpde.integrate.controller import FixedStep, PIController, Span
+from fastpde.integrate.events import Event, as_event
+from fastpde.integrate.methods import METHODS, TABLEAUX
+from fastpde.integrate.observers import Observer
+from fastpde.integrate.space import VectorSpace
+from fastpde.integrate.stepper import Field
+from fastpde.integrate.tableau import Tableau
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An initial value problem with everything about its solution that has been asked for, checked."""
+
+    field: Field
+    y0: np.ndarray
+    span: Span
+    tableau: Tableau
+    controller: PIController | FixedStep
+    first_step: float  # signed; 0.0: to be chosen
+    max_steps: int
+    t_eval: np.ndarray | None
+    events: tuple[Event, ...]
+    observers: tuple[Observer, ...]
+    space: object
+
+    @classmethod
+    def checked(cls, field: object, y0: object, t_span: object, options: Options) -> Problem:
+        """Return the problem, or raise before any work.
+
+        Raises:
+            InputError, InputTypeError: an argument cannot be used; `name` says which.
+        """
+        tableau = TABLEAUX[one_of("method", options.method, METHODS)]
+        span = Span(*time_span("t_span", t_span))
+        y = check_state("y0", y0)
+        controller, step = _control(tableau, span, options)
+        return cls(
+            field=function("field", field, "(t, y, out) that writes f(t, y) into out"),
+            y0=y,
+            span=span,
+            tableau=tableau,
+            controller=controller,
+            first_step=step,
+            max_steps=positive_int("max_steps", options.max_steps),
+            t_eval=output_times("t_eval", options.t_eval, span),
+            events=tuple(
+                as_event(f"events[{i}]", event)
+                for i, event in enumerate(sequence("events", options.events, "events"))
+            ),
+            observers=_observers(options.observers, span),
+            space=_space(options.space, y),
+        )
+
+
+def _control(tableau: Tableau, span: Span, options: Options) -> tuple[PIController | FixedStep, float]:
+    """Return the controller and the signed first step, 0.0 if it is to be chosen."""
+    rtol, atol = positive("rtol", options.rtol), positive("atol", options.atol)
+    if options.step is None and not tableau.adaptive:
+        remedy = "Give the step size, or take an adaptive method (bosh3, dopri5, tsit5)."
+        raise InputError(
+            "step", "None", f"a number > 0, because {tableau.name} takes steps of a fixed size", remedy
+        )
+    step = 0.0 if options.step is None else positive("step", options.step)
+    if tableau.adaptive:
+        return PIController(rtol, atol, tableau.embedded_order + 1), span.direction * step
+    if span.start + span.direction * step == span.start:
+        raise InputError("step", show(options.step), f"a step that moves the time away from {span.start!r}")
+    return FixedStep(step, span), span.direction * step
+
+
+def _observers(came: object, span: Span) -> tuple[Observer, ...]:
+    observers = tuple(sequence("observers", came, "Observer objects"))
+    for i, observer in enumerate(observers):
+        if not isinstance(observer, Observer):
+            raise InputTypeError(
+                f"observers[{i}]", show(observer), "an Observer", "Wrap it: Observer(callback, steps=1)."
+            )
+        if observer.time is not None and max(map(abs, span)) + observer.time == max(map(abs, span)):
+            raise InputError(f"observers[{i}].time", str(observer.time), "a cadence that moves the time")
+    return observers
+
+
+def _space(came: object, y: np.ndarray) -> object:
+    if came is None:
+        return VectorSpace(y.shape, y.dtype)
+    missing = [
+        name for name in ("combine", "error_norm", "max_norm") if not callable(getattr(came, name, None))
+    ]
+    if missing:
+        raise InputTypeError(
+            "space", f"{show(came)} without {', '.join(missing)}", "an object with the methods of VectorSpace"
+        )
+    return came

@@ -1,0 +1,41 @@
+"""A progress bar, a callback, or nothing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from fastpde.errors import InputTypeError
+from fastpde.integrate.checks import show
+from fastpde.integrate.controller import Span
+
+Report = Callable[[float, dict[str, float]], object]
+
+_FORMAT = "{l_bar}{bar}| t = {n:.4g} of {total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+def check_progress(progress: object) -> bool | Report:
+    """Return `progress` if it is a bool or a function (t, stats), or raise."""
+    if isinstance(progress, bool) or (callable(progress) and not isinstance(progress, type)):
+        return progress
+    raise InputTypeError("progress", show(progress), "True, False or a function (t, stats)")
+
+
+@contextmanager
+def reporting(progress: bool | Report, span: Span) -> Iterator[Report | None]:
+    """Yield what to call after every accepted step: report(t, stats), or None."""
+    if progress is not True:
+        yield progress or None
+        return
+    from tqdm import tqdm  # here: only a run that shows a bar needs it
+
+    total = abs(span.end - span.start)
+    with tqdm(total=total, unit=" t", bar_format=_FORMAT, file=sys.stderr) as bar:
+
+        def report(t: float, stats: dict[str, float]) -> None:
+            bar.set_postfix_str(f"{stats['steps']} steps", refresh=False)
+            # The difference to what is shown, so that rounding does not build up.
+            bar.update(abs(t - span.start) - bar.n)
+
+        yield report

@@ -1,0 +1,76 @@
+"""`integrate`: the initial value problem y' = f(t, y) from one function call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fastpde.integrate.checks import Options
+from fastpde.integrate.integrator import Integrator
+from fastpde.integrate.observers import Observer
+from fastpde.integrate.problem import Problem
+from fastpde.integrate.progress import Report, check_progress, reporting
+from fastpde.integrate.solution import Solution
+from fastpde.integrate.stepper import Field
+
+
+def integrate(
+    field: Field,
+    y0: np.ndarray,
+    t_span: tuple[float, float],
+    *,
+    method: str = "dopri5",
+    step: float | None = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_steps: int = 100_000,
+    t_eval: Sequence[float] | np.ndarray | None = None,
+    events: Sequence = (),
+    observers: Sequence[Observer] = (),
+    progress: bool | Report = False,
+    space: object = None,
+) -> Solution:
+    """Integrate y' = f(t, y), y(t0) = y0, from t0 to t1, which may be smaller than t0.
+
+    Output never influences the steps: whatever t_eval, events, observers and progress are, a step gives the
+        same bits.
+
+    Args:
+        field: field(t, y, out) writes f(t, y) into out and changes nothing else; y and out are valid during
+            the call.
+        y0: float64 or float32 array, (n, d), (B, n, d) or any other shape; never modified. The result has its
+            dtype.
+        t_span: (t0, t1).
+        method: "euler", "rk4" (fixed step), "bosh3", "dopri5", "tsit5" (adaptive).
+        step: the step size, required for a fixed-step method; the size of the first step for an adaptive one.
+        rtol, atol: an adaptive step is accepted if the root mean square of its estimated error over atol +
+            rtol |y| is at most 1, in every system of a batch (B, n, d).
+        max_steps: bound on attempted steps, accepted or not.
+        t_eval: times (m,) at which to keep the state, from t0 towards t1; None: the start and the end.
+        events: `Event` objects or functions event(t, x) -> float whose sign change is the event; a function
+            may have the attributes `terminal` (default True) and `direction` (default 0).
+        observers: `Observer` objects.
+        progress: True for a bar on the standard error, or a function progress(t, stats) called after every
+            accepted step.
+        space: the vector arithmetic of a backend, see `fastpde.integrate.space`; None: NumPy.
+
+    Returns:
+        The `Solution`. A run that could not reach its end says so in `status` and `message` and holds the
+        last good state.
+
+    Raises:
+        InputError, InputTypeError: an argument cannot be used; raised before any work.
+
+    Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.
+    """
+    options = Options(method, step, rtol, atol, max_steps, t_eval, events, observers, space)
+    check_progress(progress)
+    integrator = Integrator(Problem.checked(field, y0, t_span, options))
+    with reporting(progress, integrator.problem.span) as report:
+        while integrator.status is None:
+            before = integrator.state.step
+            integrator.step()
+            if report is not None and integrator.state.step > before:
+                report(integrator.state.t, integrator.stats())
+    return integrator.solution()

@@ -1,0 +1,144 @@
+"""The vector space of states: the only arithmetic the stepper does on them.
+
+A backend may pass its own object in place of `VectorSpace`. The contract is three methods. All arrays are
+C-contiguous, of one shape and dtype, owned by the stepper; `out` never overlaps another argument; nothing of
+the size of a state is allocated; results do not depend on the number of threads. `stages` is (S, *shape) and
+`coefs` a tuple of S Python floats.
+
+    combine(y, h, coefs, stages, out)
+        Write out = y + h sum_s coefs[s] stages[s]; terms with coefs[s] == 0 are not read.
+    error_norm(stages, coefs, h, y0, y1, rtol, atol) -> float
+        Scaled size of h sum_s coefs[s] stages[s]; inf or nan if that, y0 or y1 is not finite.
+    max_norm(y) -> float
+        max |y|; inf or nan if anything is not finite.
+
+Every state the stepper makes (stage arguments, results, continuous extension) comes out of `combine`: a space
+whose `combine` also retracts to a manifold keeps all of them on the manifold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+# Elements per block: the handful of blocks that one operation touches stay in the second-level cache.
+_BLOCK = 16384
+
+
+class VectorSpace:
+    """NumPy arithmetic, blockwise and in place, for one shape and dtype.
+
+    Args:
+        shape: of the state: (n, d), (B, n, d) or any other. For three axes the first one counts independent
+            systems.
+        dtype: float64 or float32. The norms accumulate in float64.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+        size = math.prod(shape)
+        self._systems = shape[0] if len(shape) == 3 else 1
+        self._length = size // self._systems if self._systems else 0
+        block = max(1, min(size, _BLOCK))
+        self._term = np.empty(block, dtype)
+        self._scale = np.empty(block, dtype)
+        self._squares = np.empty(block, np.float64)
+        self._sums = np.empty(self._systems, np.float64)
+
+    def combine(
+        self, y: np.ndarray, h: float, coefs: Sequence[float], stages: np.ndarray, out: np.ndarray
+    ) -> None:
+        """Write out = y + h sum_s coefs[s] stages[s], summed in the order of s."""
+        flat, source, target = stages.reshape(len(stages), -1), y.reshape(-1), out.reshape(-1)
+        weights = [(s, h * coef) for s, coef in enumerate(coefs) if coef]
+        for start in range(0, target.size, _BLOCK):
+            stop = min(start + _BLOCK, target.size)
+            # The increments are summed before y is added: one rounding at the size of y instead of S.
+            self._increment(flat, weights, slice(start, stop), target[start:stop])
+            target[start:stop] += source[start:stop]
+
+    def error_norm(
+        self,
+        stages: np.ndarray,
+        coefs: Sequence[float],
+        h: float,
+        y0: np.ndarray,
+        y1: np.ndarray,
+        rtol: float,
+        atol: float,
+    ) -> float:
+        """Return the root mean square of e / (atol + rtol max(|y0|, |y1|)), e = h sum_s coefs[s] stages[s].
+
+        For states (B, n, d) it is the largest of the B systems' own values, so that a system's accuracy does
+        not depend on its company. Source: Hairer, Norsett, Wanner (1993) II.4 (4.11).
+        """
+        flat = stages.reshape(len(stages), -1)
+        old, new = y0.reshape(-1), y1.reshape(-1)
+        weights = [(s, h * coef) for s, coef in enumerate(coefs) if coef]
+        self._sums.fill(0.0)
+        for first, rows, part in self._parts():
+            size = part.stop - part.start
+            error, scale, squares = self._term[:size], self._scale[:size], self._squares[:size]
+            np.abs(old[part], out=error)
+            np.abs(new[part], out=scale)
+            np.maximum(error, scale, out=scale)
+            # inf in y would give e / inf = 0: the one way a bad state could pass for a good one.
+            if not math.isfinite(np.maximum.reduce(scale)):
+                return math.inf
+            scale *= rtol
+            scale += atol
+            self._scaled_squares(flat, weights, part, error, scale, squares)
+            self._sums[first : first + rows] += np.add.reduce(squares.reshape(rows, -1), axis=1)
+        worst = float(np.maximum.reduce(self._sums))
+        return math.sqrt(worst / self._length) if worst >= 0.0 else math.nan
+
+    def max_norm(self, y: np.ndarray) -> float:
+        """Return max |y| over all entries; nan if one is nan."""
+        flat, worst = y.reshape(-1), 0.0
+        for start in range(0, flat.size, _BLOCK):
+            block = flat[start : start + _BLOCK]
+            largest = float(np.maximum.reduce(np.abs(block, out=self._term[: block.size])))
+            if not math.isfinite(largest):
+                return largest
+            worst = max(worst, largest)
+        return worst
+
+    def _increment(self, flat: np.ndarray, weights: list, part: slice, out: np.ndarray) -> None:
+        """Write out = sum of weight * flat[s, part] over (s, weight) in `weights`."""
+        if not weights:
+            out.fill(0.0)
+            return
+        (s, weight), *rest = weights
+        np.multiply(flat[s, part], weight, out=out)
+        term = self._term[: out.size]
+        for s, weight in rest:
+            np.multiply(flat[s, part], weight, out=term)
+            out += term
+
+    def _scaled_squares(self, flat, weights, part, term, scale, out) -> None:
+        """Write out = (sum of weight * flat[s, part] / scale)^2, the sum taken in float64."""
+        out.fill(0.0)
+        for s, weight in weights:
+            np.multiply(flat[s, part], weight, out=term)
+            out += term
+        out /= scale
+        np.square(out, out=out)
+
+    def _parts(self) -> Iterator[tuple[int, int, slice]]:
+        """Yield (first system, number of systems, slice of the flat state) so that each slice fits a block.
+
+        Short systems go many to a slice, long ones many slices to a system; either way a system is summed in
+        an order that depends on its own length alone.
+        """
+        length = self._length
+        if length > _BLOCK:
+            for system in range(self._systems):
+                for start in range(0, length, _BLOCK):
+                    offset = system * length
+                    yield system, 1, slice(offset + start, offset + min(start + _BLOCK, length))
+            return
+        together = max(1, _BLOCK // length)
+        for first in range(0, self._systems, together):
+            rows = min(together, self._systems - first)
+            yield first, rows, slice(first * length, (first + rows) * length)

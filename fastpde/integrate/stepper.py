@@ -1,0 +1,248 @@
+"""One step of a Runge-Kutta method, in place, with everything it must remember in one record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fastpde.integrate.controller import (
+    FixedStep,
+    PIController,
+    Span,
+    first_guess,
+    second_guess,
+    smallest_step,
+)
+from fastpde.integrate.dense import Piece
+from fastpde.integrate.status import Status
+from fastpde.integrate.tableau import Tableau
+
+Field = Callable[[float, np.ndarray, np.ndarray], None]
+
+# Each rejection shrinks the step by at least 0.9 and usually by 0.2; at t = 0, where floating-point time has
+# no smallest step, this bounds the attempts.
+_MAX_RETRIES = 50
+
+
+@dataclass(slots=True)
+class State:
+    """All that a step depends on: saving this record and nothing else makes a restart exact to the bit.
+
+    Attributes:
+        t, y: the last accepted time and state.
+        step: the number of accepted steps.
+        f: f(t, y), the first stage of the next step; meaningless while `fresh` is False.
+        fresh: whether f has been evaluated (fixed-step methods leave it to the step that needs it).
+        h: the signed size proposed for the next step; 0.0 until one has been chosen.
+        error: the scaled error of the last accepted step, for the controller.
+        retries: rejections since the last accepted step.
+        rejected, evaluations: counters of rejected steps and of calls of the field.
+    """
+
+    t: float
+    y: np.ndarray
+    step: int
+    f: np.ndarray
+    fresh: bool
+    h: float
+    error: float
+    retries: int
+    rejected: int
+    evaluations: int
+
+    @classmethod
+    def initial(cls, t: float, y: np.ndarray, h: float = 0.0) -> State:
+        """Return the record of a run that has not begun, at y (copied)."""
+        y = np.array(y, order="C")
+        return cls(t, y, 0, np.full_like(y, np.nan), False, h, 1.0, 0, 0, 0)
+
+    @property
+    def accepted(self) -> int:
+        """The number of accepted steps."""
+        return self.step
+
+    def copy(self) -> State:
+        """Return a record that shares no array with this one."""
+        return replace(self, y=np.array(self.y, order="C"), f=np.array(self.f, order="C"))
+
+
+class Stepper:
+    """Advances its own copy of a `State` step by step; a step allocates nothing of the size of a state.
+
+    It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried.
+
+    Args:
+        field: writes f(t, y) into its third argument; it must not change y.
+        tableau: the method.
+        controller: `PIController` for adaptive tableaux, or `FixedStep`.
+        space: the arithmetic, see `fastpde.integrate.space`.
+        span: the interval of integration.
+        state: where to start; copied.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        tableau: Tableau,
+        controller: PIController | FixedStep,
+        space: object,
+        span: Span,
+        state: State,
+    ) -> None:
+        self.field, self.tableau, self.controller, self.space, self.span = (
+            field,
+            tableau,
+            controller,
+            space,
+            span,
+        )
+        # nan: entries the field forgets to write must not pass for velocities.
+        self._stages = np.full((tableau.stages, *state.y.shape), np.nan, state.y.dtype)
+        self._k = [self._stages[s, ...] for s in range(tableau.stages)]
+        self._trial = np.empty_like(state.y, order="C")
+        np.copyto(self._k[-1], state.f)
+        self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[-1])
+        self._from = (state.t, 0.0)  # start and size of the last accepted step
+
+    @property
+    def last_step(self) -> float:
+        """The signed size of the last accepted step; 0.0 before the first."""
+        return self._from[1]
+
+    def refresh(self) -> np.ndarray:
+        """Return f(t, y) at the state, evaluated now if it has not been."""
+        state = self.state
+        if not state.fresh:
+            with np.errstate(all="ignore"):
+                self._evaluate(state.t, state.y, state.f)
+            state.fresh = True
+        return state.f
+
+    def prepare(self) -> Status | None:
+        """Choose the first step of an adaptive method; return NOT_FINITE if the field is not finite there."""
+        state = self.state
+        if not self.controller.adaptive or state.h != 0.0:
+            return None
+        with np.errstate(all="ignore"):
+            size = self._first_step()
+        if size is None:
+            return Status.NOT_FINITE
+        size = max(min(size, abs(self.span.end - state.t)), smallest_step(state.t))
+        state.h = self.span.direction * size
+        return None
+
+    def attempt(self) -> Status | None:
+        """Try one step: either `step` grows, or `rejected` does and h shrinks, or a status says why not.
+
+        The state record is changed only after all arithmetic is done: an exception from the field leaves the
+            last good one.
+        """
+        state = self.state
+        # A blow-up is reported by status; NumPy's warnings about it would be noise.
+        with np.errstate(all="ignore"):
+            first = self.refresh()
+            if first is not self._k[0]:
+                np.copyto(self._k[0], first)
+                state.f = self._k[0]
+            t, h = self.controller.target(state.t, state.step, state.h, self.span)
+            if self.controller.adaptive and t != self.span.end and self._too_small():
+                return Status.STEP_TOO_SMALL
+            error = self._try(t, h)
+        if error <= 1.0:  # False for nan
+            self._accept(t, h, error)
+            return None
+        return self._reject(h, error)
+
+    def piece(self) -> Piece:
+        """Return the continuous extension over the last accepted step.
+
+        It may evaluate the FSAL stage, never in vain: the next step begins with it.
+        """
+        if self.tableau.dense_needs_last:
+            self.refresh()
+        return Piece(self.tableau, self.space, *self._from, self._trial, self._stages)
+
+    def evaluate(self, t: float, out: np.ndarray) -> None:
+        """Write y(t), for t within the last accepted step, into `out`; at its end exactly the state."""
+        if t == self.state.t:
+            np.copyto(out, self.state.y)
+        else:
+            self.piece().evaluate(t, out)
+
+    def first_bad(self) -> tuple[int, ...] | None:
+        """Return the index of the first non-finite entry of the state tried last, after a failure."""
+        bad = np.flatnonzero(~np.isfinite(self._trial))
+        return tuple(map(int, np.unravel_index(bad[0], self._trial.shape))) if bad.size else None
+
+    def _evaluate(self, t: float, y: np.ndarray, out: np.ndarray) -> None:
+        self.field(t, y, out)
+        self.state.evaluations += 1
+
+    def _try(self, t: float, h: float) -> float:
+        """Compute the stages and y1 of the step to t; return its scaled error.
+
+        Without an error estimate that is 0 if y1 is finite, else nan.
+        """
+        state, tableau, space = self.state, self.tableau, self.space
+        for s in range(1, tableau.stages - 1):
+            space.combine(state.y, h, tableau.a[s], self._stages, self._trial)
+            c = tableau.c[s]
+            # c = 1 means the end of the step to the bit, where a piecewise constant field changes.
+            self._evaluate(t if c == 1.0 else state.t + c * h, self._trial, self._k[s])
+        space.combine(state.y, h, tableau.b, self._stages, self._trial)
+        if not self.controller.adaptive:
+            return 0.0 if math.isfinite(space.max_norm(self._trial)) else math.nan
+        self._evaluate(t, self._trial, self._k[-1])
+        rtol, atol = self.controller.rtol, self.controller.atol
+        return space.error_norm(self._stages, tableau.b_error, h, state.y, self._trial, rtol, atol)
+
+    def _accept(self, t: float, h: float, error: float) -> None:
+        state, adaptive = self.state, self.controller.adaptive
+        if adaptive:
+            state.h = h * self.controller.factor(error, state.error, state.retries)
+            state.error = self.controller.remember(error)
+        self._from = (state.t, h)
+        state.y, self._trial = self._trial, state.y
+        state.f, state.fresh = self._k[-1], adaptive
+        state.t, state.step, state.retries = t, state.step + 1, 0
+
+    def _reject(self, h: float, error: float) -> Status | None:
+        state = self.state
+        if not self.controller.adaptive:
+            return Status.NOT_FINITE
+        state.h = h * self.controller.shrink(error)
+        state.rejected += 1
+        state.retries += 1
+        if state.retries < _MAX_RETRIES and not self._too_small():
+            return None
+        return Status.STEP_TOO_SMALL if math.isfinite(error) else Status.NOT_FINITE
+
+    def _too_small(self) -> bool:
+        return abs(self.state.h) < smallest_step(self.state.t)
+
+    def _first_step(self) -> float | None:
+        """Return the size of the first step, or None if f(t0, y0) is not finite.
+
+        It costs one evaluation besides f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4.
+        """
+        state, stages, k = self.state, self._stages, self._k
+        norm = (state.y, state.y, self.controller.rtol, self.controller.atol)
+        np.copyto(self._k[0], self.refresh())
+        state.f = k[0]
+        # k[-1] is free until the step: it holds y for its own norm, then the second slope.
+        np.copyto(k[-1], state.y)
+        pick = [(0.0,) * i + (1.0,) + (0.0,) * (len(k) - 1 - i) for i in (0, len(k) - 1)]
+        size = self.space.error_norm(stages, pick[1], 1.0, *norm)
+        slope = self.space.error_norm(stages, pick[0], 1.0, *norm)
+        if not math.isfinite(slope):
+            return None
+        h0 = min(first_guess(size, slope), abs(self.span.end - state.t))
+        signed = self.span.direction * h0
+        self.space.combine(state.y, signed, pick[0], stages, self._trial)
+        self._evaluate(state.t + signed, self._trial, k[-1])
+        difference = (-1.0, *pick[1][1:])
+        bend = self.space.error_norm(stages, difference, 1.0 / h0, *norm)
+        return second_guess(h0, slope, bend, self.controller.order)

@@ -1,0 +1,123 @@
+"""Explicit SIMD vectors for the kernels: their shape on this machine, and the few LLVM instructions they need.
+
+Lanes are targets. A target tile has `VECTORS` vectors; a score panel takes `GROUP[dtype]` sources at a time, so that
+VECTORS * GROUP accumulators, the operands and a temporary fit the register file. Everything is generic LLVM: the same
+source runs as AVX-512, AVX2, SSE or NEON code.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from llvmlite import ir
+
+I32 = ir.IntType(32)
+I64 = ir.IntType(64)
+
+VECTORS = 2  # vectors of targets in a tile
+CHUNK = 192  # sources whose partial sum is kept in the working precision; a multiple of every group size
+TILES = 8  # target tiles that share one source chunk while it is in the L2 cache
+
+
+def vector_bits() -> int:
+    """Width of the SIMD registers in bits: 512, 256 or 128 (`FASTPDE_VECTOR_BITS` overrides, for tests)."""
+    forced = os.environ.get("FASTPDE_VECTOR_BITS")
+    if forced:
+        return int(forced)
+    import llvmlite.binding as llvm
+
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is not None or os.environ.get("NUMBA_CPU_NAME"):
+        names = (features or "").split(",")
+        on = {name[1:] for name in names if name.startswith("+")}
+    else:
+        on = {name for name, has in llvm.get_host_cpu_features().items() if has}
+    if "avx512f" in on and "avx512dq" in on:
+        return 512
+    return 256 if "avx2" in on else 128
+
+
+BITS = vector_bits()
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """One vector type: `count` lanes of a float of `bits` bits, and its integer twin."""
+
+    bits: int
+    count: int
+
+    @property
+    def scalar(self) -> ir.Type:
+        return ir.DoubleType() if self.bits == 64 else ir.FloatType()
+
+    @property
+    def type(self) -> ir.Type:
+        return ir.VectorType(self.scalar, self.count)
+
+    @property
+    def integer(self) -> ir.Type:
+        return ir.VectorType(ir.IntType(self.bits), self.count)
+
+    def constant(self, value: float) -> ir.Constant:
+        return ir.Constant(self.type, [ir.Constant(self.scalar, value)] * self.count)
+
+    def int_constant(self, value: int) -> ir.Constant:
+        return ir.Constant(self.integer, [ir.Constant(ir.IntType(self.bits), value)] * self.count)
+
+    @property
+    def wide(self) -> Lanes:
+        """The same lanes in float64."""
+        return Lanes(64, self.count)
+
+
+def lanes_of(bits: int) -> Lanes:
+    """The vector type of this machine for floats of `bits` bits."""
+    return Lanes(bits, BITS // bits)
+
+
+def group_size(bits: int) -> int:
+    """Sources per score panel: divides CHUNK and leaves no accumulator in memory (measured; see benchmarks)."""
+    if BITS == 512:
+        return 12 if bits == 32 else 8
+    return int(os.environ.get("GRP", 6))
+
+
+def most_columns() -> int:
+    """Value columns per value panel: VECTORS * columns accumulators in the register file."""
+    return 13 if BITS == 512 else 6
+
+
+def fma(builder, lanes: Lanes, a, b, c):
+    """a * b + c, fused where the hardware can (llvm.fma would call a library where it cannot)."""
+    name = f"llvm.fmuladd.v{lanes.count}f{lanes.bits}"
+    module = builder.module
+    function = module.globals.get(name)
+    if function is None:
+        function = ir.Function(module, ir.FunctionType(lanes.type, [lanes.type] * 3), name)
+    return builder.call(function, [a, b, c])
+
+
+def splat(builder, lanes: Lanes, value):
+    """A vector with `value` in every lane (`value` may be an integer of the same width)."""
+    kind = lanes.integer if isinstance(value.type, ir.IntType) else lanes.type
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
+    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, lanes.count), None))
+
+
+def load(builder, kind, pointer, index):
+    """The vector of type `kind` whose first element is pointer[index] (no alignment assumed)."""
+    at = builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
+    return builder.load(at, align=4)
+
+
+def store(builder, vector, pointer, index) -> None:
+    """Writes a vector to pointer[index:] (no alignment assumed)."""
+    at = builder.bitcast(builder.gep(pointer, [index]), vector.type.as_pointer())
+    builder.store(vector, at, align=4)
+
+
+def maximum(builder, a, b):
+    """Lane-wise maximum; keeps b where a is not a number."""
+    return builder.select(builder.fcmp_ordered(">", a, b), a, b)

@@ -1,0 +1,111 @@
+"""The seam between attention variants and kernels: how a score becomes a weight, written once per law.
+
+A law is a NamedTuple; its *type* selects the code, so a kernel is compiled and cached once per law and names none.
+Scores reach a law in units of log 2 (t = score / log 2, bias included). `emit_weight` writes the law for a vector of
+scores in registers; `weight` is the same formula in NumPy, for reading and for tests.
+
+To add a law: one NamedTuple, one entry in EMITTERS and WEIGHTS, and its `shiftable` flag.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .kernels.vectors import Lanes, fma
+
+
+class ExpLaw(NamedTuple):
+    """weight = 2^t: Softmax, L2, unnormalised exponential attention."""
+
+    shiftable = True  # weight(t) = 2^m weight(t - m): the kernel may subtract a running maximum
+
+
+class SigmoidLaw(NamedTuple):
+    """weight = 1 / (1 + 2^-t): sigmoid attention."""
+
+    shiftable = False
+
+
+class LinearLaw(NamedTuple):
+    """weight = t log 2, the score itself: linear attention; backends sum it through moments, never pair by pair."""
+
+    shiftable = False
+
+
+# Relative minimax coefficients of 2^r on [-1/2, 1/2], constant first (scripts/fit_exp2.py): errors 7.5e-8 and 2.1e-16.
+_EXP2 = {
+    32: (
+        1.0000000716547141446,
+        0.69314696706503521429,
+        0.24022119723710719626,
+        0.055507132718556442019,
+        0.0096755413431213273895,
+        0.0013276472631950876055,
+    ),
+    64: (
+        1.0,
+        0.69314718055994977507,
+        0.24022650695908767799,
+        0.055504108664458833193,
+        0.009618129108034588692,
+        0.0013333558228561475528,
+        0.00015403529961135955451,
+        0.000015252658116561384328,
+        1.321566283184610283e-6,
+        1.0208537904552163897e-7,
+        7.0372795305828035197e-9,
+    ),
+}
+_MANTISSA = {32: 23, 64: 52}
+
+# Scores are clamped here before exp2: far inside the exponent range, because sums of 2^-125 with small values are
+# subnormal, and subnormal arithmetic is 50 to 200 times slower. The terms lost weigh less than 2^-100 of the largest.
+CLAMP = {32: 100.0, 64: 1000.0}
+
+
+def emit_exp2(builder, lanes: Lanes, t):
+    """2^t for |t| below the exponent range: t = n + r by adding 1.5 * 2^mantissa, then a polynomial in r.
+
+    n goes into the exponent bits: outside the range the field wraps silently, so the caller bounds or clamps t.
+    """
+    mantissa = _MANTISSA[lanes.bits]
+    magic = lanes.constant(1.5 * 2.0**mantissa)
+    shifted = builder.fadd(t, magic)
+    r = builder.fsub(t, builder.fsub(shifted, magic))
+    coefficients = _EXP2[lanes.bits]
+    p = lanes.constant(coefficients[-1])
+    for c in coefficients[-2::-1]:
+        p = fma(builder, lanes, p, r, lanes.constant(c))
+    exponent = builder.shl(builder.bitcast(shifted, lanes.integer), lanes.int_constant(mantissa))
+    return builder.bitcast(builder.add(builder.bitcast(p, lanes.integer), exponent), lanes.type)
+
+
+def emit_clamp_below(builder, lanes: Lanes, t):
+    """max(t, -CLAMP); a NaN stays a NaN."""
+    low = lanes.constant(-CLAMP[lanes.bits])
+    return builder.select(builder.fcmp_ordered("<", t, low), low, t)
+
+
+def _emit_sigmoid(builder, lanes: Lanes, t):
+    high, one = lanes.constant(CLAMP[lanes.bits]), lanes.constant(1.0)
+    below = emit_clamp_below(builder, lanes, builder.fsub(lanes.constant(-0.0), t))
+    minus = builder.select(builder.fcmp_ordered(">", below, high), high, below)
+    return builder.fdiv(one, builder.fadd(one, emit_exp2(builder, lanes, minus)))
+
+
+EMITTERS = {ExpLaw: emit_exp2, SigmoidLaw: _emit_sigmoid}
+
+
+def emit_weight(law: type, builder, lanes: Lanes, t):
+    """The weight of a vector of scores t under the law of type `law`."""
+    return EMITTERS[law](builder, lanes, t)
+
+
+WEIGHTS = {ExpLaw: np.exp2, LinearLaw: lambda t: t * np.log(2.0), SigmoidLaw: lambda t: 1.0 / (1.0 + np.exp2(-t))}
+
+
+def weight(law: NamedTuple, t: np.ndarray) -> np.ndarray:
+    """The readable law: weight of the scores t (any shape, units of log 2)."""
+    return WEIGHTS[type(law)](np.asarray(t))

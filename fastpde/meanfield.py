@@ -1,0 +1,105 @@
+"""The particle system x_i' = Gamma_mu(x_i): an attention, a measure and a backend bound into a field, and `solve`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ._types import Array, as_tokens
+from .attention.base import Attention, Cloud, make_cloud
+from .errors import InputError, InputTypeError
+from .integrate import Observer, Solution, integrate
+
+if TYPE_CHECKING:
+    from .backends.base import Backend
+
+
+class Field:
+    """f(t, x, out): writes the velocities of the tokens x (n, d) or (B, n, d) into out."""
+
+    def __init__(self, attention: Attention, cloud: Cloud, backend: Backend) -> None:
+        self.attention, self.backend = attention, backend
+        self._cloud = cloud
+
+    def __call__(self, t: float, x: Array, out: Array) -> None:
+        shape = self._cloud.x.shape
+        self.attention.evaluate(self._cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+
+    def check(self, times: Sequence[float]) -> None:
+        """Raises InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
+        d = self._cloud.x.shape[2]
+        for t in times:
+            length = self.attention.check(self._cloud.x, t)
+            if length != d:
+                raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
+
+
+def bind(attention: Attention, x0: Any, *, weights: Any = None, positions: Any = None, backend: Any = "auto") -> Field:
+    """The field of an attention for tokens of x0's shape and dtype. Raises InputError for what does not fit."""
+    from .backends import resolve
+
+    if not isinstance(attention, Attention):
+        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    tokens = as_tokens("x0", x0)
+    return Field(attention, make_cloud(attention, tokens, weights, positions, None, None), resolve(backend))
+
+
+def solve(
+    attention: Attention,
+    x0: Any,
+    t_span: tuple[float, float],
+    *,
+    method: str = "dopri5",
+    step: float | None = None,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    max_steps: int = 100_000,
+    t_eval: Any = None,
+    weights: Any = None,
+    positions: Any = None,
+    backend: Any = "auto",
+    events: Sequence[Any] = (),
+    observers: Sequence[Observer] = (),
+    progress: Any = False,
+) -> Solution:
+    """Moves tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
+
+    Args:
+        attention: a variant, `fp.MultiHead` or `fp.Masked`.
+        x0: tokens (n, d), or (B, n, d) for B independent systems; float64 or float32; not modified.
+        t_span: (t0, t1).
+        method: "euler" (one step is one residual layer), "rk4" (fixed step); "dopri5", "tsit5", "bosh3" (adaptive).
+        step: the step of a fixed-step method; for an adaptive one the first step.
+        rtol, atol: local error tolerances of the adaptive methods.
+        max_steps: bound on the number of steps.
+        t_eval: times to keep; default: the start and the end.
+        weights: (n,) or (B, n), positive, sum 1; default 1/n.
+        positions: (n,) for masked attention; default: the order of the tokens.
+        backend: "auto", "direct" or a backend object.
+        events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or a function event(t, x) whose sign change is the event.
+        observers: `fp.Observer` objects; they never change the result.
+        progress: True for a bar, or a function progress(t, stats).
+
+    Returns:
+        `Solution` with t (m,), x (m, n, d) or (m, B, n, d), success, status, message and stats.
+
+    Raises:
+        InputError, InputTypeError: naming the argument, before any work.
+    """
+    tokens = as_tokens("x0", x0)
+    field = bind(attention, tokens, weights=weights, positions=positions, backend=backend)
+    field.check(_ends(t_span))
+    return integrate(
+        field, tokens, t_span, method=method, step=step, rtol=rtol, atol=atol, max_steps=max_steps, t_eval=t_eval,
+        events=events, observers=observers, progress=progress,
+    )  # fmt: skip
+
+
+def _ends(t_span: Any) -> list[float]:
+    """The finite numbers among the ends of a span; `integrate` says what is wrong with others."""
+    try:
+        return [float(t) for t in t_span if np.isfinite(t)]
+    except TypeError:
+        return []

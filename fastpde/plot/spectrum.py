@@ -1,0 +1,58 @@
+"""spectrum.png: eigenvalues of the tokens' covariance against time, and their effective rank below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
+
+from fastpde.plot import canvas
+
+Array = np.ndarray[Any, Any]
+
+
+def save(table: dict[str, Array], target: Path) -> None:
+    """Draw the columns of observables.csv into `target`."""
+    drawn = canvas.figure(7.0, 5.6)
+    top, bottom = drawn.subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    values = np.array([column for name, column in table.items() if name.startswith("eigenvalue_")])
+    _eigenvalues(top, table["t"], values)
+    _line(bottom, table["t"], table["effective_rank"], canvas.INK, "")
+    bottom.set_ylabel("effective rank")
+    ranks = table["effective_rank"][np.isfinite(table["effective_rank"])]
+    bottom.set_ylim(0, 1.12 * max(1.0, *ranks) if ranks.size else 1.0)
+    bottom.set_xlabel("t")
+    for axes in (top, bottom):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e5e5e5", linewidth=0.6)
+        axes.set_axisbelow(True)
+    drawn.align_ylabels()
+    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+
+
+def _line(axes: Any, t: Array, y: Array, colour: Any, label: str) -> None:
+    axes.plot(t, y, color=colour, linewidth=1.6, label=label, marker="o" if len(t) < 12 else "", markersize=4)
+
+
+def _eigenvalues(axes: Any, t: Array, values: Array) -> None:
+    many = len(values) > len(canvas.COLOURS)
+    for i, row in enumerate(values):
+        colour = mpl.colormaps["viridis"](0.88 * i / (len(values) - 1)) if many else canvas.COLOURS[i]
+        _line(axes, t, np.where(row > 0, row, np.nan), colour, f"$\\lambda_{{{i + 1}}}$")
+    axes.set_ylabel("eigenvalue")
+    axes.set_title(
+        "Covariance of all tokens" + (f": its {len(values)} largest eigenvalues" if many else ""), fontsize=11
+    )
+    positive = values[values > 0]
+    if positive.size:
+        axes.set_yscale("log")
+        if positive.max() / positive.min() > 30:  # decades say enough; minor labels would crowd
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.yaxis.set_minor_formatter(
+                LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(2, 0.5))
+            )
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8 if many else 10)

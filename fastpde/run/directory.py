@@ -1,0 +1,125 @@
+"""The run directory: made whole in one rename, its status replaced in one rename, never half of anything.
+
+config.toml      the configuration as understood, defaults filled in
+trajectory.h5    stored tokens, H5MD layout       observables.csv   moments of all tokens, one row per frame
+status.json      state, time, rate, versions      log.txt           what happened when
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fastpde.config import Config, dumps, parse
+from fastpde.errors import InputError
+
+CONFIG, TRAJECTORY, OBSERVABLES, STATUS, LOG = (
+    "config.toml",
+    "trajectory.h5",
+    "observables.csv",
+    "status.json",
+    "log.txt",
+)
+FINISHED, RUNNING, FAILED, STOPPED = "finished", "running", "failed", "stopped"
+_REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
+
+
+class OutputError(OSError):
+    """Something could not be written; the text says what, where and why."""
+
+
+@contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Turn the errors of writing into an OutputError that names the file; HDF5 has several types for them."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"{what} could not be written to {path}: {reason}") from error
+
+
+def is_finished(path: Path, config: Config) -> bool:
+    """Return whether `path` holds the finished run of this very configuration; False means that it can be
+    made.
+
+    Raises InputError for every other directory, which is left untouched.
+    """
+    try:
+        if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
+            return False
+        text = (path / CONFIG).read_text(encoding="utf-8")
+        status = read_status(path)
+    except (OSError, ValueError):
+        raise InputError("--out", f"{path}, which is no run directory", "a new one", _REMEDY) from None
+    try:
+        same = parse(text) == config
+    except InputError:
+        same = False
+    if not same:
+        came = f"{path}, a run of another configuration"
+        raise InputError("--out", came, "a new directory, or that of the same configuration", _REMEDY)
+    if status.get("state") == FINISHED:
+        return True
+    state, t = status.get("state", "unknown"), status.get("t", "unknown")
+    came = f"{path}, an unfinished run (state {state}, t = {t})"
+    raise InputError("--out", came, "a new or finished run: going on is not possible yet", _REMEDY)
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """Return the status of a run directory; raises OSError or ValueError if none can be read."""
+    status = json.loads((path / STATUS).read_text(encoding="utf-8"))
+    if not isinstance(status, dict):
+        raise ValueError(f"{STATUS} is no table")
+    return status
+
+
+def write_status(path: Path, status: dict[str, Any]) -> None:
+    """Replace status.json in one step: a reader sees the old or the new one, whole."""
+    target = path / STATUS
+    with writing("the status", target):
+        temporary = target.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(status, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(temporary, target)
+
+
+class Stage:
+    """A run directory under construction: a hidden sibling that becomes the real one by `publish`."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        with writing("the run directory", target):
+            if target.parent.exists() and not target.parent.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, f"{target.parent} is not a directory")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self.path = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+            umask = os.umask(0)
+            os.umask(umask)
+            self.path.chmod(0o777 & ~umask)  # mkdtemp makes it private; a run directory is like any other
+
+    def publish(self) -> Path:
+        """Give the directory its name and return it; a directory with content that appeared meanwhile is not
+        replaced.
+        """
+        with writing("the run directory", self.target):
+            os.rename(self.path, self.target)
+        return self.target
+
+    def discard(self) -> None:
+        """Remove the stage, if it is still one."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def write_config(path: Path, config: Config, folder: Path) -> None:
+    """Write config.toml, with a note where its files were read."""
+    note = f"# As understood, defaults filled in. Files are relative to (--data): {str(folder.resolve())!a}\n"
+    with writing("the configuration", path / CONFIG):
+        (path / CONFIG).write_text(note + dumps(config), encoding="utf-8")

@@ -1,0 +1,90 @@
+"""What a user sees while a run goes on: a bar on a terminal, a line now and then in a log, nothing when
+quiet.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Protocol, TextIO
+
+LINE_EVERY = 30.0  # seconds
+
+
+class Progress(Protocol):
+    """Told the time t after every accepted step, and closed at the end."""
+
+    def update(self, t: float, steps: int) -> None:
+        """Show that the run has reached t after so many steps."""
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def update(self, t: float, steps: int) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class Bar:
+    """A tqdm bar over the interval of time."""
+
+    def __init__(self, start: float, end: float, stream: TextIO) -> None:
+        from tqdm import tqdm
+
+        form = "{desc}: {percentage:3.0f}%|{bar}| t = {n:.3g}/{total:.3g} [{elapsed}<{remaining}{postfix}]"
+        self._start = start
+        self._bar: Any = tqdm(
+            total=end - start, desc="fastpde", file=stream, bar_format=form, dynamic_ncols=True
+        )
+
+    def update(self, t: float, steps: int) -> None:
+        """Move the bar."""
+        self._bar.set_postfix_str(f"{steps} steps", refresh=False)
+        self._bar.update(t - self._start - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the last bar on the screen."""
+        self._bar.close()
+
+
+class Lines:
+    """One line per `LINE_EVERY` seconds, for logs of batch jobs."""
+
+    def __init__(self, start: float, end: float, stream: TextIO, every: float = LINE_EVERY) -> None:
+        self._start, self._end, self._stream, self._every = start, end, stream, every
+        self._began = self._last = time.monotonic()
+
+    def update(self, t: float, steps: int) -> None:
+        """Print a line if the last one is old enough."""
+        now = time.monotonic()
+        if now - self._last < self._every:
+            return
+        self._last = now
+        left = remaining(self._start, t, self._end, now - self._began)
+        share = 100 * (t - self._start) / (self._end - self._start)
+        ahead = f"about {left:.0f} s left" if math.isfinite(left) else "just begun"
+        self._stream.write(
+            f"fastpde: t = {t:.6g} of {self._end:.6g} ({share:.0f} %), {steps} steps, {ahead}\n"
+        )
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def remaining(start: float, t: float, end: float, elapsed: float) -> float:
+    """Return the seconds left if time goes on at its mean pace, inf before the first step."""
+    return elapsed * (end - t) / (t - start) if t > start else math.inf
+
+
+def choose(start: float, end: float, stream: TextIO, *, quiet: bool) -> Progress:
+    """Return the progress that suits the stream."""
+    if quiet:
+        return Quiet()
+    return Bar(start, end, stream) if stream.isatty() else Lines(start, end, stream)

@@ -1,0 +1,102 @@
+"""Step size control by itself."""
+
+import math
+
+import pytest
+
+from fastpde.integrate.controller import (
+    FixedStep,
+    PIController,
+    Span,
+    first_guess,
+    second_guess,
+    smallest_step,
+)
+
+CONTROL = PIController(1e-6, 1e-9, order=5)
+
+
+def test_span():
+    assert Span(0.0, 2.0).direction == 1.0
+    assert Span(2.0, 0.0).direction == -1.0
+    assert Span(2.0, 0.0).reached(1.0, 0.5)
+    assert not Span(0.0, 2.0).reached(1.0, 0.5)
+
+
+def test_factor_is_monotone_and_clipped():
+    factors = [CONTROL.factor(10.0**-k, 1.0, 0) for k in range(12)]
+    assert factors == sorted(factors)
+    assert factors[0] == CONTROL.safety  # err = prev = 1: both powers are exactly 1
+    assert factors[-1] == CONTROL.max_factor
+    assert CONTROL.factor(0.0, 1.0, 0) == CONTROL.max_factor
+
+
+def test_no_growth_right_after_a_rejection():
+    assert CONTROL.factor(1e-8, 1.0, 1) == 1.0
+    assert CONTROL.factor(0.0, 1.0, 1) == 1.0
+
+
+def test_integral_part_damps_a_growing_error():
+    # The same error is answered with a smaller step when the step before had a smaller one: the error is on
+    # its way up.
+    assert CONTROL.factor(0.5, 0.1, 0) < CONTROL.factor(0.5, 1.0, 0)
+
+
+def test_shrink():
+    assert CONTROL.shrink(math.nan) == CONTROL.shrink(math.inf) == CONTROL.not_finite_factor
+    assert CONTROL.shrink(1e30) == CONTROL.min_factor
+    assert CONTROL.shrink(1.0 + 1e-9) <= CONTROL.safety  # always shrinks, so that rejections are bounded
+    assert CONTROL.remember(0.0) == CONTROL.smallest_error
+
+
+def test_target_lands_on_the_end():
+    span = Span(0.0, 1.0)
+    assert CONTROL.target(0.9, 3, 0.5, span) == (1.0, 1.0 - 0.9)
+    assert CONTROL.target(0.5, 3, 0.499, span)[0] == 1.0  # less than 1 % would remain
+    t, h = CONTROL.target(0.3, 3, 0.1, span)
+    assert (t, h) == (0.3 + 0.1, (0.3 + 0.1) - 0.3)
+    assert CONTROL.target(0.1, 3, -0.5, Span(1.0, 0.0)) == (0.0, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("step", "t1", "count", "last"),
+    [(0.1, 1.0, 10, 0.1), (1.0, 6.0, 6, 1.0), (0.3, 1.0, 4, 0.1), (2.0, 1.0, 1, 1.0), (0.25, -1.0, 4, -0.25)],
+)
+def test_fixed_step_grid(step, t1, count, last):
+    span = Span(0.0, t1)
+    control = FixedStep(step, span)
+    assert control.count == count
+    times = [control.target(math.nan, i, 0.0, span)[0] for i in range(count)]
+    assert times == [(i + 1) * math.copysign(step, t1) for i in range(count - 1)] + [t1]
+    # The last step is the difference of two times of size one: one rounding each.
+    assert control.target(math.nan, count - 1, 0.0, span)[1] == pytest.approx(last, abs=4e-16)
+
+
+def test_whole_steps_are_whole():
+    # 0.1 * 10 differs from 1 by rounding alone: all ten steps have the same bits.
+    span = Span(0.0, 1.0)
+    assert {FixedStep(0.1, span).target(0.0, i, 0.0, span)[1] for i in range(10)} == {0.1}
+
+
+def test_nearly_integer_ratio_is_an_integer():
+    assert FixedStep(0.1, Span(0.0, 1.0 + 5e-11)).count == 10
+    assert FixedStep(0.1, Span(0.0, 1.0 + 5e-9)).count == 11
+    # ... and the tiny difference is still integrated over, not dropped; 1e-16 is the rounding of the
+    # subtraction.
+    assert FixedStep(0.1, Span(0.0, 1.0 + 5e-11)).target(0.9, 9, 0.1, Span(0.0, 1.0 + 5e-11))[
+        1
+    ] == pytest.approx(0.1 + 5e-11, abs=3e-16)
+
+
+def test_first_step_guesses():
+    assert first_guess(2.0, 4.0) == 0.005
+    assert first_guess(0.0, 1.0) == first_guess(1.0, 0.0) == 1e-6
+    assert second_guess(1.0, 0.0, 0.0, 5) == 1e-3
+    assert second_guess(1e-9, 1e-9, 0.0, 5) == 100.0 * 1e-9  # never more than a hundredfold
+    assert second_guess(1.0, 1.0, 1e3, 5) == pytest.approx((1e-5) ** 0.2, rel=1e-14)  # rounding of one power
+    assert second_guess(1.0, 1.0, math.inf, 5) == 1e-3
+
+
+def test_smallest_step_tells_stages_apart():
+    t = 12345.678
+    assert len({t + c * smallest_step(t) for c in (0.0, 0.2, 0.3, 0.8, 8 / 9, 1.0)}) == 6

@@ -1,0 +1,45 @@
+"""What is shown: a bar on a terminal, lines in a log, nothing when quiet."""
+
+from __future__ import annotations
+
+import io
+
+from fastpde.run import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_lines_come_every_so_many_seconds(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    shown = progress.choose(0.0, 4.0, stream, quiet=False)
+    assert isinstance(shown, progress.Lines)
+    for k in range(1, 9):  # ten seconds and a quarter of time per step
+        now[0] += 10
+        shown.update(0.25 * k, k)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[0] == "fastpde: t = 0.75 of 4 (19 %), 3 steps, about 130 s left"
+    shown.close()
+
+
+def test_a_bar_reaches_its_end():
+    stream = Terminal()
+    shown = progress.choose(1.0, 3.0, stream, quiet=False)
+    assert isinstance(shown, progress.Bar)
+    shown.update(2.0, 5)
+    shown.update(3.0, 10)
+    shown.close()
+    assert "100%" in stream.getvalue() and "t = 2/2" in stream.getvalue()
+
+
+def test_quiet_says_nothing():
+    stream = Terminal()
+    shown = progress.choose(0.0, 1.0, stream, quiet=True)
+    shown.update(1.0, 1)
+    shown.close()
+    assert stream.getvalue() == ""

@@ -1,0 +1,168 @@
+"""The command line: exit codes, one-line errors, nothing left behind, nothing heavy imported for an error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import fastpde
+from fastpde import cli
+
+GOOD = """
+[tokens]
+kind = "gaussian"
+n = 20
+d = 2
+[attention]
+kind = "softmax"
+[time]
+t_end = 0.2
+[output]
+every = 0.1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.toml").write_text(GOOD)
+    return tmp_path
+
+
+def call(capsys, *arguments):
+    """Return exit code, standard output and standard error of the command in this process."""
+    try:
+        code = cli.main(list(arguments))
+    except SystemExit as stop:
+        code = stop.code
+    return code, *capsys.readouterr()
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+WRONG = {  # arguments: what the message must name
+    "no command": ((), "COMMAND"),
+    "unknown command": (("rum",), "rum"),
+    "unknown option": (("run", "a.toml", "--thread-count", "2"), "--thread-count"),
+    "missing config": (("run", "b.toml"), "b.toml"),
+    "folder as config": (("run", "."), "CONFIG"),
+    "threads in words": (("run", "a.toml", "--threads", "two"), "--threads"),
+    "no threads": (("run", "a.toml", "--threads", "0"), "--threads"),
+    "negative threads": (("run", "a.toml", "--threads=-1"), "--threads"),
+    "too many threads": (("run", "a.toml", "--threads", "99999999999999"), "--threads"),
+    "missing data": (("run", "a.toml", "--data", "gone"), "--data"),
+    "data without config": (("run", "--data", "."), "--data"),
+    "out without value": (("run", "a.toml", "--out"), "--out"),
+    "out is a file": (("run", "a.toml", "--out", "a.toml"), "--out"),
+    "out is another folder": (("run", "a.toml", "--out", "."), "--out"),
+    "plot of nothing": (("plot", "gone"), "DIR"),
+    "plot without folder": (("plot",), "DIR"),
+    "two configs": (("run", "a.toml", "b.toml"), "b.toml"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_are_exit_2_in_one_line_and_leave_nothing(folder, capsys, case):
+    arguments, name = WRONG[case]
+    before, clock = files(folder), time.perf_counter()
+    code, out, errors = call(capsys, *arguments)
+    assert time.perf_counter() - clock < 2.0  # what users are promised
+    assert (code, out) == (2, "")
+    assert errors.startswith("fastpde: error: ") and errors.count("\n") == 1 and name in errors
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name"),
+    [
+        ("n = 20", "n = -1", "tokens.n"),
+        ('kind = "softmax"', "kind = \"softmax\"\nQ = 'gone.npy'", "attention.Q"),
+        ("t_end", "t_ned", "time.t_ned"),
+        ("t_end = 0.2", "t_end = '1'", "time.t_end"),
+        ("[output]", "[output", "config"),
+    ],
+)
+def test_wrong_configurations_are_exit_2_in_one_line_and_leave_nothing(folder, capsys, old, new, name):
+    (folder / "a.toml").write_text(GOOD.replace(old, new))
+    code, out, errors = call(capsys, "run", "a.toml")
+    assert (code, out) == (2, "")
+    assert errors.startswith(f"fastpde: error: {name}: got ") and errors.count("\n") == 1
+    assert files(folder) == ["a.toml"]
+
+
+def test_run_ends_with_a_picture_and_again_does_nothing(folder, capsys):
+    code, out, _ = call(capsys, "run", "a.toml", "--quiet", "--threads", "1")
+    assert code == 0
+    picture = Path(out.splitlines()[-1])
+    assert picture == Path("a.run/tokens.png") and picture.stat().st_size > 1000
+    assert Path("a.run/spectrum.png").exists() and Path("a.run/tokens.gif").exists()
+    stamps = {path: path.stat().st_mtime_ns for path in Path("a.run").iterdir()}
+    code, out, _ = call(capsys, "run", "a.toml")
+    assert code == 0 and out.splitlines()[-1] == str(picture) and "already finished" in out
+    assert stamps == {path: path.stat().st_mtime_ns for path in Path("a.run").iterdir()}
+    picture.unlink()
+    assert call(capsys, "run", "a.toml")[0] == 0 and picture.exists()
+    assert call(capsys, "plot", "a.run")[1].splitlines()[0] == str(picture)
+    (folder / "a.toml").write_text(GOOD.replace("n = 20", "n = 21"))
+    code, _, errors = call(capsys, "run", "a.toml")
+    assert code == 2 and "another configuration" in errors
+
+
+def test_doctor_and_warmup(folder, capsys):
+    code, out, _ = call(capsys, "doctor")
+    assert code == 0
+    for word in ("cores", "numba", "hdf5 locking", "fastpde"):
+        assert word in out
+    assert call(capsys, "warmup")[0] == 0
+
+
+def fresh(folder, *arguments, check="numba,h5py,matplotlib,scipy"):
+    """Run the command in a fresh interpreter; return (code, modules among `check`, errors, seconds)."""
+    code = (
+        "import sys\nfrom fastpde.cli import main\ntry:\n    code = main(sys.argv[2:])\n"
+        "except SystemExit as stop:\n    code = stop.code\n"
+        "print('LOADED', [m for m in sys.argv[1].split(',') if m in sys.modules])\nsys.exit(code)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastpde.__file__).parents[1])}
+    begun = time.perf_counter()
+    command = [sys.executable, "-c", code, check, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout.splitlines()[-1], done.stderr, time.perf_counter() - begun
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("--help",), 0), (("run", "--help"), 0), (("run", "gone.toml"), 2), (("run", "b.toml"), 2)],
+)
+def test_help_and_errors_import_nothing_heavy(folder, arguments, code):
+    (folder / "b.toml").write_text(GOOD.replace("n = 20", "n = 2.5"))
+    found, loaded, errors, seconds = fresh(folder, *arguments)
+    assert (found, loaded) == (code, "LOADED []"), errors
+    assert seconds < 2.0  # what users are promised, with the interpreter's start
+
+
+def module(folder, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(Path(fastpde.__file__).parents[1])}
+    command = [sys.executable, "-m", "fastpde", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_module_is_the_command(folder):
+    done = module(folder, "--version")
+    assert done.returncode == 0 and done.stdout.startswith("fastpde ")
+
+
+def test_unwritable_output_is_exit_5(folder):
+    (folder / "file").write_text("x")
+    done = module(folder, "run", "a.toml", "--quiet", "--out", "file/out")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr.startswith("fastpde: error: ") and done.stderr.count("\n") == 1
+    assert "file/out" in done.stderr and "file is not a directory" in done.stderr
+    assert files(folder) == ["a.toml", "file"]

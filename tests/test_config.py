@@ -1,0 +1,266 @@
+"""Configurations: what is refused and by which name, what is filled in, and that text and objects agree."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastpde import config
+from fastpde.errors import InputError
+
+GOOD = """
+[tokens]
+kind = "gaussian"
+n = 20
+d = 2
+[attention]
+kind = "softmax"
+[time]
+t_end = 1.0
+"""
+
+
+def edited(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def heads(block: str) -> str:
+    return edited('kind = "softmax"', f'kind = "multihead"\n[[attention.heads]]\n{block}')
+
+
+WRONG = {  # text: (the key that must be named, a word that must help)
+    "no TOML": ("tokens = [", "config", "TOML"),
+    "unknown section": (GOOD + "[outptu]\nevery = 1", "outptu", "output"),
+    "unknown key": (edited("t_end", "t_ned"), "time.t_ned", "t_end"),
+    "typing error": (GOOD + "[backend]\ndtyp = 'float64'", "backend.dtyp", '"dtype"'),
+    "text for a number": (edited("n = 20", 'n = "20"'), "tokens.n", '"20"'),
+    "fraction for a count": (edited("n = 20", "n = 20.0"), "tokens.n", "whole"),
+    "negative n": (edited("n = 20", "n = -5"), "tokens.n", "-5"),
+    "zero d": (edited("d = 2", "d = 0"), "tokens.d", "0"),
+    "true for a number": (edited("t_end = 1.0", "t_end = true"), "time.t_end", "true"),
+    "nan": (edited("t_end = 1.0", "t_end = nan"), "time.t_end", "finite"),
+    "infinite": (edited("t_end = 1.0", "t_end = inf"), "time.t_end", "finite"),
+    "huge": (edited("t_end = 1.0", "t_end = 1" + "0" * 400), "time.t_end", "finite"),
+    "empty interval": (edited("t_end = 1.0", "t_end = -1.0"), "time.t_end", "t_start"),
+    "no t_end": (edited("t_end = 1.0", ""), "time.t_end", "no default"),
+    "no tokens": (edited('kind = "gaussian"\nn = 20\nd = 2', ""), "tokens.kind", "gaussian"),
+    "unknown kind": (edited('"gaussian"', '"gausian"'), "tokens.kind", 'Did you mean "gaussian"'),
+    "unknown variant": (edited('"softmax"', '"softmx"'), "attention.kind", 'Did you mean "softmax"'),
+    "section is a number": ("tokens = 3\n" + GOOD.replace("[tokens]", "[x]"), "x", "tokens"),
+    "key of another kind": (edited("d = 2", "d = 2\nradius = 1.0"), "tokens.radius", "one of"),
+    "std and cov": (edited("d = 2", "d = 2\nstd = 1.0\ncov = [[1,0],[0,1]]"), "tokens.std", "cov"),
+    "mean too long": (edited("d = 2", "d = 2\nmean = [1, 2, 3]"), "tokens.mean", "d = 2"),
+    "cov not symmetric": (edited("d = 2", "d = 2\ncov = [[1,2],[0,1]]"), "tokens.cov", "symmetric"),
+    "cov not positive": (edited("d = 2", "d = 2\ncov = [[1,2],[2,1]]"), "tokens.cov", "eigenvalue"),
+    "ragged matrix": (edited('"softmax"', '"softmax"\nQ = [[1, 2], [3]]'), "attention.Q[1]", "2 numbers"),
+    "text in a matrix": (edited('"softmax"', '"softmax"\nQ = [[1, "2"]]'), "attention.Q[0][1]", "number"),
+    "wrong columns": (edited('"softmax"', '"softmax"\nQ = [[1, 2, 3]]'), "attention.Q", "d = 2"),
+    "rows differ": (edited('"softmax"', '"softmax"\nQ = [[1, 2]]'), "attention.K", "1 rows"),
+    "scale of Q": (edited('"softmax"', '"softmax"\nQ = { scale = 2.0 }'), "attention.Q", "identity"),
+    "scale misspelt": (edited('"softmax"', '"softmax"\nK = { scal = 2 }'), "attention.K.scal", "scale"),
+    "bias of softmax": (edited('"softmax"', '"softmax"\nbias = 1.0'), "attention.bias", "sigmoid"),
+    "scale in words": (edited('"softmax"', '"softmax"\nscale = "1/k"'), "attention.scale", "sqrt"),
+    "missing file": (edited('"softmax"', '"softmax"\nQ = "gone.npy"'), "attention.Q", "gone.npy"),
+    "no .npy": (edited('"softmax"', '"softmax"\nQ = "Q.npz"'), "attention.Q", ".npy"),
+    "path upwards": (edited('"softmax"', '"softmax"\nQ = "../Q.npy"'), "attention.Q", "inside"),
+    "absolute path": (edited('"softmax"', '"softmax"\nQ = "/etc/Q.npy"'), "attention.Q", "inside"),
+    "bad index": (edited('"softmax"', '"softmax"\nQ = "Q.npy[-1]"'), "attention.Q", "indices"),
+    "no heads": (edited('"softmax"', '"multihead"'), "attention.heads", "no default"),
+    "wrong in a head": (heads('scale = "x"'), "attention.heads[0].scale", "sqrt"),
+    "masked in a head": (heads("masked = true"), "attention.heads[0].masked", "one of"),
+    "W does not fit": (heads("dv = 3\nV = 'normal'\nW = 'identity'"), "attention.heads[0].W", "(2, 3)"),
+    "no step": (edited("t_end = 1.0", 't_end = 1.0\nmethod = "euler"'), "time.step", "euler"),
+    "too many tokens": (edited("n = 20", "n = 1000000000000"), "tokens.n", "GiB"),
+    "too many frames": (GOOD + "[output]\nevery = 1e-12", "output.every", "frames"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_refused_by_name(case, tmp_path):
+    text, name, word = WRONG[case]
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    before = time.perf_counter()
+    with pytest.raises(InputError) as caught:
+        config.load(path)
+    assert caught.value.name == name
+    assert word in str(caught.value)
+    assert time.perf_counter() - before < 2.0  # what users are promised
+
+
+def test_defaults_are_filled_in(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text(GOOD)
+    problem = config.load(path)
+    assert problem.config.tokens.std == 1.0
+    assert problem.config.output.every == 1.0 / 50
+    assert problem.config.output.energy is True
+    assert (problem.n, problem.d) == (20, 2)
+
+
+ROUND = {
+    "minimal": GOOD,
+    "example": config.EXAMPLE,
+    "mixture": edited(
+        'kind = "gaussian"\nn = 20\nd = 2', 'kind = "mixture"\nn = 9\nmeans = [[0, 1], [2.5, -3]]'
+    ),
+    "cov": edited("d = 2", "d = 2\nmean = [1e-300, -0.1]\ncov = [[2, 1], [1, 3]]"),
+    "matrices": edited(
+        '"softmax"', '"sigmoid"\nQ = "normal"\nk = 5\nK = { scale = -1 }\nbias = -2\nmasked = true'
+    ),
+    "heads": heads(
+        "count = 3\nQ = 'Q.npy[layer, 2, head]'\nK = 'normal'\nscale = '1/sqrt(k)'\n[[attention.heads]]"
+    ),
+    "text": edited(
+        'kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "a \\"b\\" \\\\ \\u007f é.npy"'
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ROUND)
+def test_text_of_a_configuration_reads_back_equal(case):
+    once = config.parse(ROUND[case])
+    assert config.parse(config.dumps(once)) == once
+
+
+def save(folder, **arrays):
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+
+
+def load(folder, text, data=None):
+    path = folder / "a.toml"
+    path.write_text(text)
+    return config.load(path, data)
+
+
+LAYERS = (
+    heads(
+        "count = 3\nQ = 'Q.npy[layer, head]'\nK = 'Q.npy[1, head]'\nV = 'V.npy[head]'\n"
+        "W = 'W.npy[layer, head]'"
+    )
+    + "[backend]\ndtype = 'float32'"
+)
+
+
+def stacks():
+    rng = np.random.default_rng(0)
+    return {
+        "Q": rng.normal(size=(4, 3, 5, 2)),
+        "V": rng.normal(size=(3, 6, 2)),
+        "W": rng.normal(size=(4, 3, 2, 6)),
+    }
+
+
+def test_shapes_of_stored_heads_and_layers(tmp_path):
+    save(tmp_path, **stacks())
+    problem = load(tmp_path, LAYERS)
+    assert [(s.k, s.dv, s.layers) for s in problem.shapes] == [(5, 6, 4)] * 3
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "word"),
+    [
+        (("count = 3", "count = 4"), "attention.heads[0].Q", "head = 3"),
+        (("[layer, head]'\nK", "[head]'\nK"), "attention.heads[0].Q", "indices"),
+        (("W.npy[layer, head]", "V.npy[head]"), "attention.heads[0].W", "(2, 6)"),
+        (("Q.npy[1, head]", "Q.npy[4, head]"), "attention.heads[0].K", "below 4"),
+    ],
+)
+def test_stored_parameters_that_do_not_fit(tmp_path, change, name, word):
+    save(tmp_path, **stacks())
+    assert change[0] in LAYERS
+    with pytest.raises(InputError) as caught:
+        load(tmp_path, LAYERS.replace(*change))
+    assert caught.value.name == name
+    assert word in str(caught.value)
+
+
+FILE = edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "x.npy"')
+
+
+@pytest.mark.parametrize(
+    ("array", "word"),
+    [
+        (np.zeros((4, 2), dtype=int), "float"),
+        (np.array([[1.0, None]], dtype=object), "readable"),
+        (np.zeros((4, 2, 2)), "shape"),
+        (np.zeros((0, 2)), "shape"),
+        (np.zeros((4, 2), dtype=complex), "float"),
+    ],
+)
+def test_token_files_of_the_wrong_kind(tmp_path, array, word):
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(InputError, match=word) as caught:
+        load(tmp_path, FILE)
+    assert caught.value.name == "tokens.path"
+
+
+def test_cut_token_file(tmp_path):
+    save(tmp_path, x=np.zeros((100, 2)))
+    whole = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(whole[:-9])
+    with pytest.raises(InputError, match="complete"):
+        load(tmp_path, FILE)
+
+
+def test_files_stay_inside_the_folder(tmp_path):
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    save(outside, x=np.zeros((4, 2)))
+    (inside / "x.npy").symlink_to(outside / "x.npy")
+    with pytest.raises(InputError, match="link"):
+        load(inside, FILE)
+    assert load(inside, FILE, data=outside).n == 4
+
+
+def test_tokens_of_a_file_keep_their_bits_and_nan_is_found(tmp_path):
+    x = np.random.default_rng(0).normal(size=(5000, 2)).astype(">f4")  # the other byte order
+    save(tmp_path, x=np.asfortranarray(x))
+    tokens = load(tmp_path, FILE).tokens()
+    assert tokens.dtype == np.float64 and tokens.flags.c_contiguous
+    assert (tokens == x).all()
+    x[4500, 1] = np.nan
+    save(tmp_path, x=x)
+    with pytest.raises(InputError, match="row 4500, column 1"):
+        load(tmp_path, FILE).tokens()
+
+
+def test_large_numbers_do_not_pass_as_float32(tmp_path):
+    save(tmp_path, x=np.full((3, 2), 1e200))
+    with pytest.raises(InputError, match="float32"):
+        load(tmp_path, FILE + "[backend]\ndtype = 'float32'").tokens()
+
+
+JUNK = st.one_of(
+    st.sampled_from(['"x"', "-1", "0", "true", "nan", "[]", "{}", "[[1]]", '"normal"', "1e400", "'a.npy[0'"]),
+    st.integers(-(2**70), 2**70).map(str),
+    st.floats().map(repr),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    key=st.sampled_from(
+        ["n", "d", "mean", "cov", "std", "kind", "Q", "K", "scale", "bias", "t_end", "step", "z"]
+    ),
+    section=st.sampled_from(["tokens", "attention", "time", "output", "backend"]),
+    junk=JUNK,
+)
+def test_fuzzed_configurations_are_understood_or_refused(tmp_path, key, section, junk):
+    lines = [line for line in GOOD.splitlines() if not line.startswith(f"{key} =")]
+    text = "\n".join(lines).replace(f"[{section}]", f"[{section}]\n{key} = {junk}")
+    if f"[{section}]" not in text:
+        text += f"\n[{section}]\n{key} = {junk}\n"
+    try:
+        problem = load(tmp_path, text)
+    except InputError as error:  # any other exception fails the test
+        assert error.name and error.name in str(error)
+    else:
+        assert config.parse(config.dumps(problem.config)) == problem.config

@@ -1,0 +1,119 @@
+"""Pictures of runs: they exist, they show something, and the user's pyplot is left alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fastpde
+from fastpde import plot
+from fastpde.errors import InputError
+from fastpde.plot import movie, view
+from fastpde.run.observables import ObservablesWriter, row
+from fastpde.run.trajectory import TrajectoryWriter
+
+
+def run_directory(path: Path, *, n=60, d=2, count=9, dtype=np.float64, growth=1.0, cluster=False):
+    """Make the files that `plot_run` reads: a cloud that grows like e^(growth t) and may gather on two
+    points.
+    """
+    path.mkdir()
+    x = np.random.default_rng(0).normal(size=(n, d)).astype(dtype)
+    goal = np.sign(x[:, :1]) * np.ones(d)
+    trajectory = TrajectoryWriter(path / "trajectory.h5", np.arange(n), x, frames=count, version="1")
+    observables = ObservablesWriter(path / "observables.csv", d)
+    for i in range(count):
+        t = 4 * i / max(1, count - 1)
+        y = (np.exp(growth * t) * (x + (goal - x) * (t / 4 if cluster else 0))).astype(dtype)
+        trajectory.append(t, y)
+        observables.append(row(t, y, None))
+    trajectory.close()
+    observables.close()
+    return path
+
+
+def shown(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=float)
+
+
+CASES = {
+    "plane": {},
+    "clusters": {"cluster": True, "n": 300},
+    "space": {"d": 3},
+    "many dimensions": {"d": 20, "dtype": np.float32},
+    "line": {"d": 1},
+    "one frame": {"count": 1},
+    "one token": {"n": 1},
+    "a point": {"growth": -200.0},
+    "huge": {"growth": 40.0},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_pictures_are_made_and_not_blank(tmp_path, case):
+    path = run_directory(tmp_path / "a", **CASES[case])
+    paths = plot.plot_run(path)
+    moving = CASES[case].get("d", 2) > 1 and CASES[case].get("count", 2) > 1
+    names = ["tokens.png", "spectrum.png", "tokens.gif"][: 3 if moving else 2]
+    assert [found.name for found in paths] == names
+    for found in paths:
+        pixels = shown(found)
+        # A white page has deviation 0; axes and text alone are about 15.
+        assert pixels.std() > 5, found
+        # The frame of the page is white: nothing is cut off at its edges.
+        assert min(edge.min() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])) > 240, found
+    assert not [file for file in path.iterdir() if file.suffix == ".tmp"]
+
+
+def test_tokens_are_seen(tmp_path):
+    few, many = (run_directory(tmp_path / str(n), n=n, count=3) for n in (2, 1000))
+    plot.plot_run(few)
+    plot.plot_run(many)
+    coloured = [np.ptp(shown(path / "tokens.png"), axis=2) > 40 for path in (few, many)]
+    assert coloured[0].sum() > 50  # two tokens in three panels, at least a few pixels each
+    assert coloured[1].sum() > 20 * coloured[0].sum()
+
+
+@pytest.mark.parametrize("count", [2, 9, 200])
+def test_movie_has_at_most_sixty_frames(tmp_path, count):
+    path = run_directory(tmp_path / "a", n=5, count=count)
+    plot.plot_run(path)
+    with Image.open(path / "tokens.gif") as image:
+        assert image.n_frames == min(count, movie.MAX_FRAMES)
+        assert image.info["loop"] == 0
+
+
+def test_view_of_many_dimensions_is_that_of_the_principal_components():
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    x = rng.normal(size=(500, 6)) * [9, 5, 0.1, 0.1, 0.1, 0.1] @ axes.T
+    seen = view.of(x)
+    # The plane is found to the ratio of small to large deviations over the root of n: 0.1 / 5 / 22, about
+    # 1e-3.
+    assert np.abs(np.abs(axes[:, :2].T @ seen.axes) - np.eye(2)).max() < 0.2
+    assert seen(x).var(axis=0).sum() > 0.99 * x.var(axis=0).sum()
+    assert "100 %" in seen.caption
+
+
+def test_what_is_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="run directory"):
+        plot.plot_run(tmp_path)
+
+
+def test_pyplot_and_the_global_backend_are_not_touched(tmp_path):
+    run_directory(tmp_path / "a", n=5, count=2)
+    code = (
+        "import sys, matplotlib, pathlib; from fastpde import plot; before = matplotlib.rcParams.copy();"
+        "plot.plot_run(pathlib.Path('a')); assert 'matplotlib.pyplot' not in sys.modules;"
+        "assert before == matplotlib.rcParams.copy()"
+    )
+    root = str(Path(fastpde.__file__).parents[1])
+    subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": root}, check=True, timeout=60
+    )
