@@ -100,13 +100,14 @@ def _attach_cache(dispatcher) -> None:
 def jit(function=None, *, parallel: bool = False, inline: bool = False):
     """`numba.njit` as every kernel uses it: no GIL, no fast-math (the exp2 bit trick does not survive it), cached.
 
-    inline=True marks a helper that is compiled into its callers and needs no cache entry of its own.
+    inline=True marks a helper that is compiled into its callers only: a separate compilation would cost as much again.
     """
 
     def wrap(f):
+        if inline:
+            return numba.njit(inline="always", error_model="numpy")(f)
         dispatcher = numba.njit(nogil=True, parallel=parallel, error_model="numpy")(f)
-        if not inline:
-            _attach_cache(dispatcher)
+        _attach_cache(dispatcher)
         return dispatcher
 
     return wrap if function is None else wrap(function)

@@ -109,3 +109,5 @@ WEIGHTS = {ExpLaw: np.exp2, LinearLaw: lambda t: t * np.log(2.0), SigmoidLaw: la
 def weight(law: NamedTuple, t: np.ndarray) -> np.ndarray:
     """The readable law: weight of the scores t (any shape, units of log 2)."""
     return WEIGHTS[type(law)](np.asarray(t))
+
+LAWS = (ExpLaw(), SigmoidLaw(), LinearLaw())

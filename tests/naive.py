@@ -3,32 +3,73 @@
 import numpy as np
 
 WIDE = np.longdouble
+KINDS = ("Softmax", "L2", "Sigmoid", "Exponential", "Linear")
+NORMALISED = ("Softmax", "L2")
+
+
+def wide(value):
+    """An array in extended precision."""
+    return np.asarray(value).astype(WIDE)
 
 
 def scores(kind, x, y, Q, K, scale=1.0, bias=0.0):
     """(m, n) exponent or argument of the kernel of one variant at targets x (m, d) and sources y (n, d)."""
-    qx, ky = x.astype(WIDE) @ Q.T.astype(WIDE), y.astype(WIDE) @ K.T.astype(WIDE)
+    qx, ky = wide(x) @ wide(Q).T, wide(y) @ wide(K).T
     if kind == "L2":
         difference = qx[:, None, :] - ky[None, :, :]
-        return -scale * (difference**2).sum(axis=-1)
-    return scale * (qx @ ky.T) + bias
+        return -wide(scale) * (difference**2).sum(axis=-1)
+    return wide(scale) * (qx @ ky.T) + wide(bias)
 
 
-def velocity(kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, positions=None, at_positions=None):
-    """Gamma_mu at the points `at` (default x) for kind in Softmax, L2, Sigmoid, Exponential, Linear; positions: masked."""
+def kernel(kind, s):
+    """(P, m): the kernel of scores s (m, n) is P exp(m), m (m, 1); log domain for exponentials, m = 0 for the others."""
+    if kind in ("Softmax", "L2", "Exponential"):
+        top = s.max(axis=1, keepdims=True)
+        return np.exp(s - top), top
+    p = {"Linear": lambda z: z, "Sigmoid": sigmoid}[kind](np.where(np.isneginf(s), 0, s))
+    return np.where(np.isneginf(s), 0, p), np.zeros((len(s), 1), WIDE)
+
+
+def velocity(
+    kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, positions=None, at_positions=None
+):  # fmt: skip
+    """Gamma_mu at the points `at` (default x) for a kind of KINDS; positions: masked. May be inf in extended precision."""
     at = x if at is None else at
     at_positions = positions if at_positions is None else at_positions
-    n = len(x)
-    w = np.full(n, 1 / WIDE(n)) if weights is None else weights.astype(WIDE)
+    w = np.full(len(x), 1 / WIDE(len(x))) if weights is None else wide(weights)
     s = scores(kind, at, x, Q, K, scale, bias)
-    seen = np.ones(s.shape, bool) if positions is None else positions[None, :] <= at_positions[:, None]
-    values = x.astype(WIDE) @ V.T.astype(WIDE)
-    if kind in ("Softmax", "L2"):
-        s = np.where(seen, s + np.log(w), -np.inf)
-        p = np.exp(s - s.max(axis=1, keepdims=True))
+    if positions is not None:
+        s = np.where(np.asarray(positions)[None, :] <= np.asarray(at_positions)[:, None], s, -np.inf)
+    values = wide(x) @ wide(V).T
+    if kind in NORMALISED:
+        p, _ = kernel(kind, s + np.log(w))
         return (p / p.sum(axis=1, keepdims=True)) @ values
-    kernel = {"Exponential": np.exp, "Linear": lambda z: z, "Sigmoid": sigmoid}[kind]
-    return np.where(seen, kernel(s), 0) * w @ values
+    p, top = kernel(kind, s)
+    total = (p * w) @ values
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.where(total == 0, 0, total * np.exp(top))
+
+
+def size(kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, **_):
+    """(m, 1): what rounding errors of a row are relative to, |V| sum_j w_j |kernel_ij| |y_j|; max_j |y_j| if normalised."""
+    at = x if at is None else at
+    w = np.full(len(x), 1 / WIDE(len(x))) if weights is None else wide(weights)
+    lengths, largest = np.sqrt((wide(x) ** 2).sum(axis=1)), WIDE(np.linalg.norm(np.asarray(V, float), 2))
+    if kind in NORMALISED:
+        return np.full((len(at), 1), largest * lengths.max())
+    if kind == "Linear":
+        across = np.linalg.norm(np.asarray(K, float), 2) * np.sqrt(((wide(at) @ wide(Q).T) ** 2).sum(axis=1))
+        return (abs(wide(scale)) * largest * across * (w @ lengths**2))[:, None]
+    p, top = kernel(kind, scores(kind, at, x, Q, K, scale, bias))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return largest * (p @ (w * lengths))[:, None] * np.exp(top)
+
+
+def largest_score(kind, x, Q, K, *, at=None, scale=1.0, bias=0.0, **_):
+    """The size of the numbers a score is made of, max |scale| |Qx| |Ky| and for L2 |scale| (|Qx| + |Ky|)^2."""
+    at = x if at is None else at
+    q, k = (np.sqrt(((wide(p) @ wide(M).T) ** 2).sum(axis=1)).max() for p, M in ((at, Q), (x, K)))
+    return float(abs(scale) * ((q + k) ** 2 if kind == "L2" else q * k) + abs(bias))
 
 
 def sigmoid(z):
@@ -37,16 +78,17 @@ def sigmoid(z):
     return np.where(z >= 0, 1 / (1 + small), small / (1 + small))
 
 
-def energy(kind, x, Q, K, *, scale=1.0, bias=0.0, weights=None):
-    """1/2 iint kernel dmu dmu."""
-    n = len(x)
-    w = np.full(n, 1 / WIDE(n)) if weights is None else weights.astype(WIDE)
+def energy(kind, x, Q, K, *, scale=1.0, bias=0.0, weights=None, positions=None):
+    """1/2 iint kernel dmu dmu, masked pairs left out."""
+    w = np.full(len(x), 1 / WIDE(len(x))) if weights is None else wide(weights)
     s = scores(kind, x, x, Q, K, scale, bias)
-    kernel = {"Softmax": np.exp, "L2": np.exp, "Exponential": np.exp, "Linear": lambda z: z, "Sigmoid": sigmoid}[kind]
-    return w @ kernel(s) @ w / 2
+    values = {"Linear": lambda z: z, "Sigmoid": sigmoid}.get(kind, np.exp)(s)
+    if positions is not None:
+        values = np.where(np.asarray(positions)[None, :] <= np.asarray(positions)[:, None], values, 0)
+    return w @ values @ w / 2
 
 
 def relative_error(got, want, size=None):
-    """max |got - want| over the largest |want| (or `size`)."""
+    """max |got - want| over the largest |want| (or `size`); nan if anything is not a number."""
     want = np.asarray(want, WIDE)
     return float(np.abs(np.asarray(got, WIDE) - want).max() / (np.abs(want).max() if size is None else size))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import fastpde
-from fastpde import cli
+from fastpde import backends, cli
 
 GOOD = """
 [tokens]
@@ -115,12 +115,18 @@ def test_run_ends_with_a_picture_and_again_does_nothing(folder, capsys):
     assert code == 2 and "another configuration" in errors
 
 
-def test_doctor_and_warmup(folder, capsys):
+def test_doctor_says_what_this_machine_will_do(folder, capsys):
     code, out, _ = call(capsys, "doctor")
     assert code == 0
     for word in ("cores", "numba", "hdf5 locking", "fastpde"):
         assert word in out
-    assert call(capsys, "warmup")[0] == 0
+
+
+def test_warmup_reports_every_kernel(folder, capsys, monkeypatch):
+    # Compiling all of them takes longer than a test may; the backends' own tests do it.
+    monkeypatch.setattr(backends, "warmup", lambda report: [report(name) for name in ("one", "two")])
+    code, _, errors = call(capsys, "warmup")
+    assert code == 0 and "2 kernels" in errors and "two" in errors
 
 
 def fresh(folder, *arguments, check="numba,h5py,matplotlib,scipy"):

@@ -135,7 +135,7 @@ class Attention(ABC):
         if d != x.shape[2]:
             raise InputError("x", f"tokens of dimension {x.shape[2]}", f"dimension {d}, the columns of the parameters")
         for p in self.parameters():
-            systems = p(t).shape[0] if p(t).ndim in (1, 3, 4) else 1
+            systems = p.systems(t)
             if systems not in (1, x.shape[0]):
                 raise InputError(p.name, f"values for {systems} systems", f"one for all, or {x.shape[0]} as in x")
         return length

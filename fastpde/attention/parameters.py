@@ -64,6 +64,11 @@ class Parameter:
             return _checked(f"{self.name}({t})", self.source(t), self.axes)
         return self.source
 
+    def systems(self, t: float) -> int:
+        """The number of systems it has values for: B if it has the batch axis, otherwise 1."""
+        value = self(t)
+        return value.shape[0] if value.ndim == max(self.axes) else 1
+
 
 def _checked(name: str, value: object, axes: tuple[int, ...]) -> Array:
     array = as_numbers(name, value).astype(np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, InputTypeError
@@ -19,8 +21,53 @@ def resolve(backend: Any) -> Backend:
 
     if isinstance(backend, Backend):
         return backend
+    need = f"one of {', '.join(map(repr, NAMES))} or a backend object"
     if not isinstance(backend, str):
-        raise InputTypeError("backend", repr(backend), f"one of {', '.join(map(repr, NAMES))} or a backend object")
+        raise InputTypeError("backend", repr(backend), need)
     if backend not in NAMES:
-        raise InputError("backend", repr(backend), f"one of {', '.join(map(repr, NAMES))} or a backend object")
+        raise InputError("backend", repr(backend), need)
     return Direct()
+
+
+def set_threads(count: int) -> None:
+    """Bounds the threads of the kernels. Raises InputError above the machine's number of usable cores."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise InputTypeError("threads", repr(count), "a whole number >= 1")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not 1 <= count <= usable:
+        raise InputError("threads", str(count), f"1 to {usable}, the cores this process may use")
+    import numba
+
+    numba.set_num_threads(count)
+
+
+def warmup(report: Callable[[str], None]) -> None:
+    """Compiles every kernel for both precisions, so that later processes load them; `report` is told each step."""
+    from .direct import Direct
+
+    Direct.warmup(report)
+
+
+def describe() -> dict[str, str]:
+    """What the kernels will use on this machine, for people."""
+    import numba
+    from numba.core import config
+
+    from .._jit import cache_folder
+    from ..kernels.vectors import BITS
+
+    folder = cache_folder()
+    kernels = len(list(folder.glob("*.nbc"))) if folder else 0
+    return {
+        "threads": f"{numba.get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}",
+        "threading layer": str(config.THREADING_LAYER),
+        "vectors": f"{BITS} bits: {BITS // 32} float32 or {BITS // 64} float64 lanes",
+        "cpu": config.CPU_NAME or _cpu_name(),
+        "compiled kernels": "not cached: no writable folder" if folder is None else f"{kernels} in {folder}",
+    }
+
+
+def _cpu_name() -> str:
+    import llvmlite.binding as llvm
+
+    return llvm.get_host_cpu_name()

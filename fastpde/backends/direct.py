@@ -9,6 +9,7 @@ import numpy as np
 
 from .._types import Array
 from ..kernels import attend, moments, pack, project
+from ..kernels.layout import layout_for
 from ..laws import LinearLaw
 from .base import Backend, PairSum
 
@@ -29,18 +30,19 @@ class Direct(Backend):
             self._attend_linear(pair, out)
             return
         systems, n, k = pair.keys.shape
-        columns = pack.columns_for(pair.values.shape[2] + 1)
-        packed = pack.allocate(pair.keys, pair.values.shape[2], self.take)
-        scratch = attend.allocate(numba.get_num_threads(), k, columns.groups * columns.width, pair.keys.dtype, self.take)
-        none = _NONE.astype(pair.keys.dtype)
+        dtype = pair.keys.dtype
+        layout = layout_for(n, k, pair.values.shape[2], dtype)
+        packed = pack.allocate(systems, layout, dtype, self.take)
+        scratch = attend.allocate(numba.get_num_threads(), layout, dtype, self.take)
+        none = _NONE.astype(dtype)
         bias = none if pair.bias is None else pair.bias
         weights = none if pair.weights is None else pair.weights
         limits = _ALL if pair.limits is None else pair.limits
         mean = pair.weights is None and not pair.normalised  # weights 1/n
         with _LOCK:
-            pack.pack_sources(pair.keys, bias, weights, pair.values, pair.law.shiftable, columns, packed)
+            pack.pack_sources(pair.keys, bias, weights, pair.values, pair.law.shiftable, layout, packed)
             attend.attend(
-                pair.law, pair.normalised, packed, columns, n, pair.targets, limits, scratch, out,
+                pair.law, pair.normalised, layout, packed, pair.targets, limits, scratch, out,
                 _NONE if log_total is None else log_total,
             )  # fmt: skip
         if mean:
@@ -79,3 +81,18 @@ class Direct(Backend):
         out = np.empty((x.shape[0], x.shape[2]))
         project.mean(x, out)
         return out
+
+    @staticmethod
+    def warmup(report) -> None:
+        """Compiles every kernel by one tiny evaluation each."""
+        from ..laws import LAWS
+
+        for dtype in (np.float64, np.float32):
+            x = np.ones((1, 2, 1), dtype)
+            backend, out, limits = Direct(), np.empty_like(x), np.array([1, 2])
+            report(f"{np.dtype(dtype).name} maps")
+            backend.project(x, np.eye(1), out, origin=backend.centre(x))
+            for law in LAWS:
+                report(f"{np.dtype(dtype).name} {type(law).__name__}")
+                for seen in (None, limits):
+                    backend.attend(PairSum(law, False, x, x, x, limits=seen), out)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastpde import initial
 from fastpde.config import schema
-from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled, Stored
+from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
 from fastpde.config.schema import Config, Single
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
 from fastpde.errors import InputError
@@ -93,13 +93,6 @@ def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:
             raise InputError(
                 heads[h][0], f"{shapes[h].layers} layers", f"{first} layers, as the heads before"
             )
-    if _layered_w(config) and len({shape.dv for shape in shapes}) > 1:
-        raise InputError("attention.heads", "W with layers and heads of several dv", "one dv for all heads")
-
-
-def _layered_w(config: Config) -> bool:
-    matrices = [getattr(block, "W", None) for block in config.attention.heads]
-    return any(isinstance(matrix, Stored) and matrix.layered for matrix in matrices)
 
 
 def _tokens(problem: Problem) -> Array:
@@ -188,18 +181,10 @@ def _head(problem: Problem, parameters: _Parameters) -> Any:
 
 
 def _outputs(problem: Problem, heads: list[_Parameters]) -> Any:
-    """Return W of all heads: None, (H, d, dv), a list of (d, dv), or layers of (L, H, d, dv)."""
+    """Return W of all heads: None, or a list of (d, dv), each of them layers where its file has them."""
     if all(getattr(head.block, "W", None) is None for head in heads):
         return None
-    arrays = [head.array("W", getattr(head.block, "W", None)) for head in heads]
-    depth = max(array.ndim for array in arrays)
-    if depth == 3:
-        count = next(array.shape[0] for array in arrays if array.ndim == 3)
-        stack = [np.broadcast_to(array, (count, *array.shape[-2:])) for array in arrays]
-        import fastpde as fp
-
-        return fp.Layers(np.stack(stack, axis=1), problem.config.time.t_end)
-    return np.stack(arrays) if len({array.shape for array in arrays}) == 1 else arrays
+    return [_layers(problem, head.array("W", getattr(head.block, "W", None))) for head in heads]
 
 
 def _attention(problem: Problem) -> Any:

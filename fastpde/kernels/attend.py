@@ -19,174 +19,148 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from .pack import LOG2E, rows_per_group
+from .layout import Layout
+from .pack import LOG2E
 from .panels import apply_law, mask_rows, power_of_two, raw_panel, score_panel, shiftable, value_panel
-from .vectors import CHUNK, TILES, VECTORS, lanes_of
+from .vectors import CHUNK, TILES
 
-# Half-width of the score range (units of log 2) in which 2^t and its sums are safe without shift or clamp.
-NARROW_32, NARROW_64 = 100.0, 1000.0
-_LANES_32, _LANES_64 = VECTORS * lanes_of(32).count, VECTORS * lanes_of(64).count
-_FLUSH = -1000
+_FLUSH = -1000  # sums that shrink by more than 2^1000 are zero, not subnormal
 
 
 class Scratch(NamedTuple):
     """Per-thread memory: one row per thread."""
 
-    targets: np.ndarray  # (threads, TILES * k * W) working precision
-    weights: np.ndarray  # (threads, CHUNK * W) the weights P of one tile and chunk
-    tops: np.ndarray  # (threads, 2 * TILES * W) running maxima, then the shifts in use
-    limits: np.ndarray  # (threads, TILES * W) int32 | int64
-    sums: np.ndarray  # (threads, TILES * columns * W) float64
+    targets: np.ndarray  # (threads, TILES * k * width) working precision
+    weights: np.ndarray  # (threads, CHUNK * width) the weights P of one tile and chunk
+    tops: np.ndarray  # (threads, TILES * width) running maxima of raw scores
+    shifts: np.ndarray  # (threads, TILES * width) the shifts in use: whole numbers
+    limits: np.ndarray  # (threads, TILES * width) int32 beside float32, int64 beside float64
+    sums: np.ndarray  # (threads, TILES * parts * columns * width) float64
+    tiles: np.ndarray  # (threads, 3, TILES) int64: smallest limit, largest limit, wide
 
 
-def tile_width(dtype) -> int:
-    """Targets in a tile."""
-    return _LANES_64 if np.dtype(dtype).itemsize == 8 else _LANES_32
-
-
-def allocate(threads: int, k: int, columns: int, dtype, take) -> Scratch:
-    """Scratch for `threads` threads; `columns` counts all padded value columns."""
-    dtype = np.dtype(dtype)
-    width = tile_width(dtype)
-    integer = np.int64 if dtype.itemsize == 8 else np.int32
+def allocate(threads: int, layout: Layout, dtype, take) -> Scratch:
+    """Scratch for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    tile = TILES * layout.width
     return Scratch(
-        take("targets", (threads, TILES * k * width), dtype),
-        take("weights", (threads, CHUNK * width), dtype),
-        take("tops", (threads, 2 * TILES * width), dtype),
-        take("limits", (threads, TILES * width), integer),
-        take("sums", (threads, TILES * columns * width), np.float64),
+        take("targets", (threads, tile * layout.k), dtype),
+        take("weights", (threads, CHUNK * layout.width), dtype),
+        take("tops", (threads, tile), dtype),
+        take("shifts", (threads, tile), dtype),
+        take("limits", (threads, tile), np.int64 if np.dtype(dtype).itemsize == 8 else np.int32),
+        take("sums", (threads, tile * layout.parts * layout.columns), np.float64),
+        take("tiles", (threads, 3, TILES), np.int64),
     )
 
 
 @jit(inline=True)
-def _width(array):
-    return _LANES_64 if array.itemsize == 8 else _LANES_32
-
-
-@jit(inline=True)
-def _load_tile(z, limits, first, tile, sources, zt, ends):
-    """Targets first.. of one tile as [k][lane], scaled; returns (largest |target|, smallest and largest limit)."""
-    width, k = _width(zt), z.shape[1]
-    largest, low, high = 0.0, sources, 0
+def _load_tile(layout, z, limits, first, tile, zt, ends):
+    """Targets first.. of one tile as [k][lane], in units of log 2; returns largest |target|, extreme limits."""
+    width = layout.width
+    largest, low, high = 0.0, layout.n, 0
     for lane in range(width):
         i = min(first + lane, z.shape[0] - 1)
         square = 0.0
-        for r in range(k):
+        for r in range(layout.k):
             value = z[i, r] * LOG2E
-            zt[(tile * k + r) * width + lane] = value
+            zt[(tile * layout.k + r) * width + lane] = value
             square += value * value
         largest = max(largest, square)
-        end = limits[i] if limits.shape[0] else sources
+        end = limits[i] if limits.shape[0] else layout.n
         ends[tile * width + lane] = end
         low, high = min(low, end), max(high, end)
     return math.sqrt(largest), low, high
 
 
 @jit(inline=True)
-def _grow_shift(tops, tile, sums, columns):
-    """Moves the shift of a tile up to its running maximum and rescales its sums: exact powers of two."""
-    width = _width(tops)
-    shifts = TILES * width
-    for lane in range(width):
-        at = tile * width + lane
-        shift = math.ceil(tops[at])
-        old = tops[shifts + at]
-        if shift > old:
-            tops[shifts + at] = shift
-            drop = float(old) - float(shift)
+def _grow_shift(layout, tops, shifts, first, sums, sums_at):
+    """Moves the shifts of a tile up to its running maxima and rescales its sums: exact powers of two."""
+    for lane in range(layout.width):
+        shift = math.ceil(tops[first + lane])
+        drop = float(shifts[first + lane]) - float(shift)
+        if drop < 0.0:
+            shifts[first + lane] = shift
             factor = power_of_two(int(drop)) if drop >= _FLUSH else 0.0
-            for c in range(columns):
-                sums[(tile * columns + c) * width + lane] *= factor
+            for c in range(layout.parts * layout.columns):
+                sums[sums_at + c * layout.width + lane] *= factor
 
 
 @jit(inline=True)
-def _weigh_chunk(law, wide, packed, start, rows, k, tile, low, memory):
-    """Fills P with the weights of `rows` sources from `start` for one tile; sources beyond a lane's limit weigh 0."""
-    P, zt, ends, tops, sums, columns, base = memory
-    width, group = _width(P), rows_per_group(P)
-    for g in range(rows // group):
-        y_at = (base + start + g * group) * k
-        b_at = base + start + g * group
-        if wide:
-            raw_panel(
-                P, g * group * width, zt, tile * k * width, packed.keys, y_at, packed.bias, b_at, k,
-                tops, tile * width, ends, tile * width, start + g * group,
-            )  # fmt: skip
-        else:
-            score_panel(law, P, g * group * width, zt, tile * k * width, packed.keys, y_at, packed.bias, b_at, k)
-    if wide:
-        _grow_shift(tops, tile, sums, columns)
-        apply_law(law, P, rows, tops, (TILES + tile) * width)
-    if low < start + rows:
-        mask_rows(P, max(0, low - start), rows, ends, tile * width, start)
-
-
-@jit(inline=True)
-def _write_rows(normalised, packed, b, memory, first, tile, rows, out, log_total):
-    """Divides by the last column (normalised) or undoes the shift, and writes the rows of one tile."""
-    _, zt, _, tops, sums, columns, _ = memory
-    width, dv = _width(zt), out.shape[1]
-    for lane in range(min(width, rows - first)):
-        i = first + lane
-        at = tile * columns * width + lane
-        total = sums[at + dv * width]
-        shift = int(min(max(tops[TILES * width + tile * width + lane], -4.0e15), 4.0e15)) + packed.exponents[b, 1]
+def _write_tile(layout, normalised, exponents, shifts, first, sums, sums_at, rows, out, log_total):
+    """Divides by the weight column (normalised) or undoes the shift, and writes `rows` rows of one tile."""
+    dv = out.shape[1]
+    for lane in range(rows):
+        at = sums_at + lane
+        total = sums[at + dv * layout.width]
+        shift = int(min(max(shifts[first + lane], -4.0e15), 4.0e15)) + exponents[1]
         if log_total.shape[0]:
-            log_total[0, i] = (shift + math.log2(total)) / LOG2E
-        exponent = packed.exponents[b, 0] + (0 if normalised else shift)
-        exponent = min(max(exponent, -20000), 20000)
+            log_total[0, lane] = (shift + math.log2(total)) / LOG2E
+        exponent = min(max(exponents[0] + (0 if normalised else shift), -20000), 20000)
         for c in range(dv):
-            value = sums[at + c * width]
-            out[i, c] = math.ldexp(value / total if normalised else value, exponent)
+            value = sums[at + c * layout.width]
+            out[lane, c] = math.ldexp(value / total if normalised else value, exponent)
 
 
-@jit(inline=True)
-def _sum_group(law, normalised, packed, columns, b, z, limits, n, memory, out, log_total, group_at):
-    """One group of up to TILES tiles of targets of system b against all its sources."""
-    P, zt, ends, tops, sums, total_columns, base = memory
-    width, k = _width(zt), z.shape[1]
-    rows = base_rows(n, P)
-    first = group_at * TILES * width
-    tiles = min(TILES, -(-(z.shape[0] - first) // width))
-    lows, highs, wides = np.empty(TILES, np.int64), np.empty(TILES, np.int64), np.empty(TILES, np.bool_)
-    limit = (NARROW_64 if P.itemsize == 8 else NARROW_32) - math.log2(n)
-    sums[: tiles * total_columns * width] = 0.0
-    for tile in range(tiles):
-        largest, low, high = _load_tile(z, limits, first + tile * width, tile, n, zt, ends)
-        reach = 1.000001 * largest * packed.bounds[b, 0]
-        wides[tile] = shiftable(law) and not (reach <= limit and reach - packed.bounds[b, 1] <= limit)
-        lows[tile] = low if limits.shape[0] else rows
-        highs[tile] = high
-        start = -1.0e37 if wides[tile] else 0.0
+@jit
+def _sum_group(law, normalised, layout, packed, b, z, limits, memory, out, log_total):
+    """Up to TILES tiles of targets z of system b against all its sources."""
+    zt, P, tops, shifts, ends, sums, tiles = memory
+    width, base = layout.width, b * layout.rows
+    total_columns = layout.parts * layout.columns
+    count = -(-z.shape[0] // width)
+    for c in range(count * total_columns * width):
+        sums[c] = 0.0
+    for tile in range(count):
+        largest, low, high = _load_tile(layout, z, limits, tile * width, tile, zt, ends)
+        bound = 1.000001 * largest * packed.bounds[b, 0]
+        wide = shiftable(law) and not (bound - packed.bounds[b, 1] <= layout.reach)
+        tiles[0, tile] = low if limits.shape[0] else layout.rows
+        tiles[1, tile] = high
+        tiles[2, tile] = wide
         for lane in range(width):
-            tops[tile * width + lane] = start
-            tops[(TILES + tile) * width + lane] = start
-    for start in range(0, rows, CHUNK):
-        chunk_rows = min(CHUNK, rows - start)
-        for tile in range(tiles):
-            if highs[tile] <= start:
+            tops[tile * width + lane] = -1.0e37 if wide else 0.0
+            shifts[tile * width + lane] = tops[tile * width + lane]
+    for start in range(0, layout.rows, CHUNK):
+        chunk_rows = min(CHUNK, layout.rows - start)
+        for tile in range(count):
+            low, high, wide = tiles[0, tile], tiles[1, tile], tiles[2, tile] != 0
+            if high <= start:
                 continue
-            used = min(chunk_rows, base_rows(highs[tile] - start, P))
-            _weigh_chunk(law, wides[tile], packed, start, used, k, tile, lows[tile], memory)
-            values = (base + start) * total_columns
-            for g in range(columns.groups):
+            groups = min(chunk_rows // layout.group, -(-(high - start) // layout.group))
+            rows, lanes_at, sums_at = groups * layout.group, tile * width, tile * total_columns * width
+            for g in range(groups):
+                j = start + g * layout.group
+                if wide:
+                    raw_panel(
+                        P, g * layout.group * width, zt, lanes_at * layout.k, packed.keys, (base + j) * layout.k,
+                        packed.bias, base + j, layout.k, tops, lanes_at, ends, lanes_at, j,
+                    )  # fmt: skip
+                else:
+                    score_panel(
+                        law, P, g * layout.group * width, zt, lanes_at * layout.k, packed.keys, (base + j) * layout.k,
+                        packed.bias, base + j, layout.k,
+                    )  # fmt: skip
+            if wide:
+                _grow_shift(layout, tops, shifts, lanes_at, sums, sums_at)
+                apply_law(law, P, rows, shifts, lanes_at)
+            if low < start + rows:
+                mask_rows(P, max(0, low - start), rows, ends, lanes_at, start)
+            for part in range(layout.parts):
                 value_panel(
-                    columns.width, P, used, packed.values, values + g * chunk_rows * columns.width,
-                    sums, (tile * total_columns + g * columns.width) * width,
+                    layout.columns, P, rows, packed.values,
+                    (base + start) * total_columns + part * chunk_rows * layout.columns,
+                    sums, sums_at + part * layout.columns * width,
                 )  # fmt: skip
-    for tile in range(tiles):
-        _write_rows(normalised, packed, b, memory, first + tile * width, tile, z.shape[0], out, log_total)
-
-
-@jit(inline=True)
-def base_rows(n, P):
-    """n rounded up to whole groups of sources."""
-    group = rows_per_group(P)
-    return -(-n // group) * group
+    for tile in range(count):
+        rows, first = min(width, z.shape[0] - tile * width), tile * width
+        _write_tile(
+            layout, normalised, packed.exponents[b], shifts, first, sums, first * total_columns, rows,
+            out[first:], log_total[:, first:],
+        )  # fmt: skip
 
 
 @jit(parallel=True)
-def attend(law, normalised, packed, columns, n, targets, limits, scratch, out, log_total):
+def attend(law, normalised, layout, packed, targets, limits, scratch, out, log_total):
     """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of the weight total into log_total (B, m).
 
     `limits` (m,) is the number of leading sources each target sees (empty: all). `log_total` (0, 0) is not written.
@@ -194,21 +168,20 @@ def attend(law, normalised, packed, columns, n, targets, limits, scratch, out, l
     masked sums are shared evenly between threads.
     """
     systems, m = targets.shape[0], targets.shape[1]
-    width = _width(targets)
-    groups = -(-m // (TILES * width))
+    size = TILES * layout.width
+    groups = -(-m // size)
     items = systems * groups
-    total_columns = columns.groups * columns.width
     for index in prange((items + 1) // 2):
         pair = np.int64(index)
         thread = numba.get_thread_id()
-        for side in range(2):
-            item = pair if side == 0 else items - 1 - pair
-            if side == 1 and item == pair:
-                continue
-            b = item // groups
-            memory = (
-                scratch.weights[thread], scratch.targets[thread], scratch.limits[thread], scratch.tops[thread],
-                scratch.sums[thread], total_columns, b * base_rows(n, targets),
+        memory = (
+            scratch.targets[thread], scratch.weights[thread], scratch.tops[thread], scratch.shifts[thread],
+            scratch.limits[thread], scratch.sums[thread], scratch.tiles[thread],
+        )  # fmt: skip
+        for item in range(pair, items - pair, max(1, items - 1 - 2 * pair)):
+            b, first = item // groups, (item % groups) * size
+            last = min(m, first + size)
+            _sum_group(
+                law, normalised, layout, packed, b, targets[b, first:last], limits[first:last], memory,
+                out[b, first:last], log_total[b : b + 1, first:last],
             )  # fmt: skip
-            totals = log_total[b : b + 1]
-            _sum_group(law, normalised, packed, columns, b, targets[b], limits, n, memory, out[b], totals, item % groups)

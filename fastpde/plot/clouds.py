@@ -86,6 +86,8 @@ def _panels(data: Trajectory) -> Figure:
     drawn = canvas.figure(max(5.0, 3.2 * columns), 3.25 * rows + 0.4)
     colours = canvas.shades(shown(data.value[0])[:, 0])
     kind = {"projection": "3d"} if len(shown.labels) == 3 else {}
+    if kind:  # the layout does not know how far the labels of 3-D axes reach
+        drawn.set_layout_engine("constrained", rect=(0.0, 0.01, 0.97, 0.96))
     for i, (t, x) in enumerate(zip(data.time, data.value, strict=True)):
         axes = drawn.add_subplot(rows, columns, i + 1, **kind)
         scatter(axes, shown(x), colours, shown.labels)

@@ -52,5 +52,5 @@ def limits(points: Array) -> list[tuple[float, float]]:
     middle, half = (low + high) / 2, float((high - low).max()) / 2
     # A cloud far smaller than its distance from the origin would need ticks of many digits: it is shown as
     # a dot.
-    half = 1.08 * max(half, 1e-2 * float(np.abs(middle).max()), 1e-12)
+    half = 1.08 * max(half, 0.1 * float(np.abs(middle).max()), 1e-12)
     return [(float(m - half), float(m + half)) for m in middle]

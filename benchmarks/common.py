@@ -1,0 +1,106 @@
+"""Inputs of the benchmarks, and a naive reference in the log domain and in extended precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import fastpde as fp
+
+Array = np.ndarray[Any, Any]
+WIDE = np.longdouble
+ROWS = 64  # targets whose error is taken
+HEADS = 4
+ERROR_UNIT = "largest error / largest value"
+SINGLE = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid, "exponential": fp.Exponential, "linear": fp.Linear}
+VARIANTS = (*SINGLE, "multihead", "masked")
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head: kind, Q, K (k, d), V (dv, d) and the scale of its scores."""
+
+    kind: str
+    Q: Array
+    K: Array
+    V: Array
+    scale: float
+
+    def attention(self) -> fp.Attention:
+        """The head as fastpde has it."""
+        return SINGLE[self.kind](self.Q, self.K, self.V, scale=self.scale)
+
+    def naive(self, x: Array, rows: Array, masked: bool = False, wide: Any = WIDE) -> Array:
+        """The field at x[rows], pair by pair: (m, dv)."""
+        x, Q, K, V = (a.astype(wide) for a in (x, self.Q, self.K, self.V))
+        score = self.scale * self._score(x[rows] @ Q.T, x @ K.T)
+        seen = np.arange(len(x)) <= rows[:, None] if masked else np.True_
+        if self.kind in ("softmax", "l2"):
+            score = np.where(seen, score, -np.inf)
+            weight = np.exp(score - score.max(axis=1, keepdims=True))
+            return (weight / weight.sum(axis=1, keepdims=True)) @ (x @ V.T)
+        kernel = {"exponential": np.exp, "linear": lambda s: s, "sigmoid": lambda s: 1 / (1 + np.exp(-s))}
+        return np.where(seen, kernel[self.kind](score), 0) @ (x @ V.T) / len(x)
+
+    def _score(self, q: Array, k: Array) -> Array:
+        if self.kind == "l2":
+            return -sum((q[:, None, i] - k[None, :, i]) ** 2 for i in range(q.shape[1]))
+        return q @ k.T
+
+
+@dataclass(frozen=True)
+class Case:
+    """An attention on tokens: fastpde's object beside the heads it is made of."""
+
+    x: Array
+    heads: tuple[Head, ...]
+    W: tuple[Array, ...] | None
+    masked: bool
+
+    def attention(self) -> fp.Attention:
+        """The attention as fastpde has it."""
+        heads = [head.attention() for head in self.heads]
+        attention = heads[0] if self.W is None else fp.MultiHead(heads, W=list(self.W))
+        return fp.Masked(attention) if self.masked else attention
+
+    def naive(self, rows: Array) -> Array:
+        """The field at x[rows]: (m, d)."""
+        fields = [head.naive(self.x, rows, self.masked) for head in self.heads]
+        if self.W is None:
+            return fields[0]
+        return sum(field @ w.T.astype(WIDE) for field, w in zip(fields, self.W, strict=True))
+
+
+def tokens(n: int, d: int, dtype: str, seed: int = 0) -> Array:
+    """Standard normal tokens (n, d)."""
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(dtype)
+
+
+def head(kind: str, d: int, k: int, rng: np.random.Generator) -> Head:
+    """A head with normal Q, K, V (k, d) whose scores are of order one in every dimension."""
+    Q, K, V = rng.standard_normal((3, k, d)) / np.sqrt(d)
+    return Head(kind, Q, K, V, scale=1 / k if kind == "l2" else 1 / np.sqrt(k))
+
+
+def case(variant: str, n: int, d: int, dtype: str) -> Case:
+    """One of `VARIANTS` on n normal tokens; the same numbers in every process."""
+    rng = np.random.default_rng([n, d])
+    x = tokens(n, d, dtype)
+    if variant != "multihead":
+        kind = "softmax" if variant == "masked" else variant
+        return Case(x, (head(kind, d, d, rng),), None, variant == "masked")
+    k = max(1, d // HEADS)
+    heads = tuple(head("softmax", d, k, rng) for _ in range(HEADS))
+    return Case(x, heads, tuple(rng.standard_normal((HEADS, d, k)) / np.sqrt(d)), False)
+
+
+def sample(n: int) -> Array:
+    """`ROWS` row numbers, evenly spaced, the first and the last among them."""
+    return np.linspace(0, n - 1, min(n, ROWS)).astype(int)
+
+
+def relative_error(got: Array, want: Array) -> float:
+    """max |got - want| / max |want|."""
+    return float(np.abs(got.astype(WIDE) - want).max() / np.abs(want).max())

@@ -1,0 +1,42 @@
+"""The shape of one direct sum: sizes that the panels fix, and sizes of the problem. Plain integers, known at run time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .vectors import VECTORS, group_size, lanes_of, most_columns
+
+# Half-width of the score range (units of log 2) in which 2^t and its sums are safe without shift or clamp.
+_NARROW = {32: 100.0, 64: 1000.0}
+
+
+class Layout(NamedTuple):
+    """Sizes of a sum over n sources with keys in R^k, shared by packing and summing."""
+
+    n: int  # sources
+    rows: int  # sources after padding to whole groups
+    k: int  # key dimension
+    group: int  # sources in a score panel
+    width: int  # targets in a tile
+    parts: int  # groups of value columns
+    columns: int  # value columns in each of them; the last of all used columns is the weight
+    reach: float  # largest |score| for which no shift and no clamp are needed
+
+
+def layout_for(n: int, k: int, value_count: int, dtype: np.dtype) -> Layout:
+    """The layout for keys (n, k) and values (n, value_count)."""
+    bits = 8 * np.dtype(dtype).itemsize
+    group = group_size(bits)
+    parts = -(-(value_count + 1) // most_columns())
+    return Layout(
+        n=n,
+        rows=-(-n // group) * group,
+        k=k,
+        group=group,
+        width=VECTORS * lanes_of(bits).count,
+        parts=parts,
+        columns=-(-(value_count + 1) // parts),
+        reach=_NARROW[bits] - float(np.log2(n)),
+    )
