@@ -4,7 +4,7 @@ A law is a NamedTuple; its *type* selects the code, so a kernel is compiled and 
 Scores reach a law in units of log 2 (t = score / log 2, bias included). `emit_weight` writes the law for a vector of
 scores in registers; `weight` is the same formula in NumPy, for reading and for tests.
 
-To add a law: one NamedTuple, one entry in EMITTERS and WEIGHTS, and its `shiftable` flag.
+To add a law: one NamedTuple with its `shiftable` flag, one entry in _EMITTERS and WEIGHTS, and LAWS.
 """
 
 from __future__ import annotations
@@ -65,16 +65,17 @@ _MANTISSA = {32: 23, 64: 52}
 CLAMP = {32: 100.0, 64: 1000.0}
 
 
-def emit_exp2(builder, lanes: Lanes, t):
-    """2^t for |t| below the exponent range: t = n + r by adding 1.5 * 2^mantissa, then a polynomial in r.
+def emit_exp2(builder, lanes: Lanes, t, sign: float = 1.0):
+    """2^(sign t) for |t| below the exponent range: sign t = n + r by adding 1.5 * 2^mantissa, then a polynomial in r.
 
     n goes into the exponent bits: outside the range the field wraps silently, so the caller bounds or clamps t.
     """
     mantissa = _MANTISSA[lanes.bits]
     magic = lanes.constant(1.5 * 2.0**mantissa)
-    shifted = builder.fadd(t, magic)
-    r = builder.fsub(t, builder.fsub(shifted, magic))
-    coefficients = _EXP2[lanes.bits]
+    shifted = builder.fadd(magic, t) if sign > 0 else builder.fsub(magic, t)
+    whole = builder.fsub(shifted, magic)
+    r = builder.fsub(t, whole) if sign > 0 else builder.fadd(t, whole)  # sign times the remainder
+    coefficients = [c * sign**power for power, c in enumerate(_EXP2[lanes.bits])]
     p = lanes.constant(coefficients[-1])
     for c in coefficients[-2::-1]:
         p = fma(builder, lanes, p, r, lanes.constant(c))
@@ -82,25 +83,24 @@ def emit_exp2(builder, lanes: Lanes, t):
     return builder.bitcast(builder.add(builder.bitcast(p, lanes.integer), exponent), lanes.type)
 
 
-def emit_clamp_below(builder, lanes: Lanes, t):
-    """max(t, -CLAMP); a NaN stays a NaN."""
-    low = lanes.constant(-CLAMP[lanes.bits])
-    return builder.select(builder.fcmp_ordered("<", t, low), low, t)
-
-
 def _emit_sigmoid(builder, lanes: Lanes, t):
-    high, one = lanes.constant(CLAMP[lanes.bits]), lanes.constant(1.0)
-    below = emit_clamp_below(builder, lanes, builder.fsub(lanes.constant(-0.0), t))
-    minus = builder.select(builder.fcmp_ordered(">", below, high), high, below)
-    return builder.fdiv(one, builder.fadd(one, emit_exp2(builder, lanes, minus)))
+    one = lanes.constant(1.0)
+    return builder.fdiv(one, builder.fadd(one, emit_exp2(builder, lanes, t, sign=-1.0)))
 
 
-EMITTERS = {ExpLaw: emit_exp2, SigmoidLaw: _emit_sigmoid}
+_EMITTERS = {ExpLaw: emit_exp2, SigmoidLaw: _emit_sigmoid}
 
 
 def emit_weight(law: type, builder, lanes: Lanes, t):
-    """The weight of a vector of scores t under the law of type `law`."""
-    return EMITTERS[law](builder, lanes, t)
+    """The weight of a vector of scores t under the law of type `law`, for |t| < CLAMP."""
+    return _EMITTERS[law](builder, lanes, t)
+
+
+def emit_clamp(builder, lanes: Lanes, t):
+    """t brought into [-CLAMP, CLAMP]; a NaN stays a NaN."""
+    low, high = lanes.constant(-CLAMP[lanes.bits]), lanes.constant(CLAMP[lanes.bits])
+    t = builder.select(builder.fcmp_ordered("<", t, low), low, t)
+    return builder.select(builder.fcmp_ordered(">", t, high), high, t)
 
 
 WEIGHTS = {ExpLaw: np.exp2, LinearLaw: lambda t: t * np.log(2.0), SigmoidLaw: lambda t: 1.0 / (1.0 + np.exp2(-t))}

@@ -65,6 +65,13 @@ def size(kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, **_):
         return largest * (p @ (w * lengths))[:, None] * np.exp(top)
 
 
+def saturation(kind, x, V, data):
+    """What a sigmoid may be wrong by in absolute terms: the scores are clamped at -100 log 2 (laws.CLAMP), 2^-100 = 8e-31."""
+    if kind != "Sigmoid":
+        return 0.0
+    return 2.0**-99 * np.linalg.norm(np.asarray(V, float), 2) * np.sqrt((wide(x) ** 2).sum(axis=1)).max()
+
+
 def largest_score(kind, x, Q, K, *, at=None, scale=1.0, bias=0.0, **_):
     """The size of the numbers a score is made of, max |scale| |Qx| |Ky| and for L2 |scale| (|Qx| + |Ky|)^2."""
     at = x if at is None else at

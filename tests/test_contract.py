@@ -397,26 +397,25 @@ def test_extreme_weights_float32(kind, given, logit, tiny):
     check_bounded(case)
 
 
-@pytest.mark.parametrize("far", [1e5, 1e10, 1e12, 1e18])
+@pytest.mark.parametrize("far", [1e5, 1e9, 1e10, 1e12, 1e18])
 @pytest.mark.parametrize("masked", [False, True])
 @each_dtype
 @each_variant
 def test_enormous_tokens(kind, dtype, masked, far):
-    """Logits up to 1e36: attention is an argmax, whatever integers the exponents would need."""
-    rng = np.random.default_rng(5)
-    x = np.array([[1.0, 0], [2, 0], [-1, 1], [0.5, -3], [1.5, 0.25]]) * far
-    case = Case(kind, x.astype(dtype), np.eye(2), np.eye(2), np.eye(2), data={})
+    """Logits up to 1e36: attention is an argmax or a sign, whatever integers the exponents would need.
+
+    Logits differ by far more than their rounding errors, so the answer has no error but that of the values: 16 eps.
+    """
+    x = (np.array([[1.0], [2.0], [-1.0], [0.0], [-3.0], [1.5]]) * far).astype(dtype)
+    case = Case(kind, x, np.eye(1), np.eye(1), np.eye(1))
     if masked:
-        case = case.with_(data={"positions": rng.permutation(5).astype(float)})
-    check_bounded(case)
-
-
-@each_variant
-def test_float32_logits_of_1e20(kind):
-    """The same along a line, with points at which all scores are equal."""
-    x = np.array([[1e10], [-1e10], [3e10]], "float32")
-    case = Case(kind, x, np.eye(1), np.eye(1), np.eye(1), data={"at": np.array([[0.0], [1e10], [-1e10]], "float32")})
-    check_bounded(case)
+        case = case.with_(data={"positions": np.array([3.0, 0, 1, 5, 2, 2])})
+    with np.errstate(over="ignore", invalid="ignore"):
+        want = case.naive().astype(dtype)
+        got = case.velocity()
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(got[~finite], want[~finite])
+    np.testing.assert_allclose(got[finite], want[finite], rtol=16 * problems.EPS[dtype], atol=16 * problems.EPS[dtype] * far)
 
 
 @pytest.mark.parametrize("offset", [1e3, 1e6])

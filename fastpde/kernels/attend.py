@@ -6,7 +6,8 @@ One thread owns a group of target tiles and reads all sources in order, chunk by
 in the working precision in registers, and added to a float64 total. So a row's bits depend on nothing but the row.
 
 Two modes, chosen per tile from |target| max |key|: narrow (no score can leave the range of 2^t: no shift, no clamp) and
-wide (raw scores first, a running maximum rounded up to an integer, sums rescaled by exact powers of two when it grows).
+wide (raw scores first; for a law that allows it a running maximum, rounded up to an integer, is subtracted, and the sums
+are rescaled by exact powers of two when it grows; then a clamp).
 """
 
 from __future__ import annotations
@@ -113,12 +114,12 @@ def _sum_group(law, normalised, layout, packed, b, z, limits, memory, out, log_t
     for tile in range(count):
         largest, low, high = _load_tile(layout, z, limits, tile * width, tile, zt, ends)
         bound = 1.000001 * largest * packed.bounds[b, 0]
-        wide = shiftable(law) and not (bound - packed.bounds[b, 1] <= layout.reach)
+        wide = not (bound + packed.bounds[b, 1] <= layout.reach)
         tiles[0, tile] = low if limits.shape[0] else layout.rows
         tiles[1, tile] = high
         tiles[2, tile] = wide
         for lane in range(width):
-            tops[tile * width + lane] = -1.0e37 if wide else 0.0
+            tops[tile * width + lane] = -1.0e37 if wide and shiftable(law) else 0.0
             shifts[tile * width + lane] = tops[tile * width + lane]
     for start in range(0, layout.rows, CHUNK):
         chunk_rows = min(CHUNK, layout.rows - start)
@@ -140,8 +141,9 @@ def _sum_group(law, normalised, layout, packed, b, z, limits, memory, out, log_t
                         law, P, g * layout.group * width, zt, lanes_at * layout.k, packed.keys, (base + j) * layout.k,
                         packed.bias, base + j, layout.k,
                     )  # fmt: skip
-            if wide:
+            if wide and shiftable(law):
                 _grow_shift(layout, tops, shifts, lanes_at, sums, sums_at)
+            if wide:
                 apply_law(law, P, rows, shifts, lanes_at)
             if low < start + rows:
                 mask_rows(P, max(0, low - start), rows, ends, lanes_at, start)

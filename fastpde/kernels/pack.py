@@ -28,7 +28,7 @@ class Packed(NamedTuple):
     keys: np.ndarray  # (B * rows * k,)
     bias: np.ndarray  # (B * rows,) units of log 2; at most 0 when the law is shiftable
     values: np.ndarray  # (B * rows * parts * columns,) scaled by 2^-value_exponent
-    bounds: np.ndarray  # (B, 2) largest |key|, smallest bias
+    bounds: np.ndarray  # (B, 2) largest |key|, largest |bias|
     exponents: np.ndarray  # (B, 2) of the values, and of the weights (taken out of the bias)
 
 
@@ -63,7 +63,7 @@ def _survey(keys, bias, weights, values, shiftable, b, packed):
             top = max(top, abs(float(values[b, j, c])))
     lift = math.ceil(high) if shiftable else 0
     packed.bounds[b, 0] = math.sqrt(largest)
-    packed.bounds[b, 1] = low - lift
+    packed.bounds[b, 1] = max(abs(low - lift), abs(high - lift))
     exponent = math.frexp(top)[1] if 0.0 < top < math.inf else 0
     packed.exponents[b, 0] = min(max(exponent, -_LARGEST_EXPONENT), _LARGEST_EXPONENT)
     packed.exponents[b, 1] = lift

@@ -18,7 +18,7 @@ from numba.core.imputils import impl_ret_untracked
 from numba.np.arrayobj import make_array
 
 from .._jit import intrinsic
-from ..laws import emit_clamp_below, emit_weight
+from ..laws import emit_clamp, emit_weight
 from .vectors import I64, VECTORS, fma, group_size, lanes_of, load, maximum, most_columns, splat, store
 
 
@@ -114,7 +114,7 @@ def apply_law(typingctx, law, P, rows, shift, s_at):
             for v in range(VECTORS):
                 at = builder.add(builder.mul(loop.index, I64(VECTORS * lanes.count)), I64(v * lanes.count))
                 t = builder.fsub(load(builder, lanes.type, p, at), shift_of[v])
-                store(builder, emit_weight(kind, builder, lanes, emit_clamp_below(builder, lanes, t)), p, at)
+                store(builder, emit_weight(kind, builder, lanes, emit_clamp(builder, lanes, t)), p, at)
         return _void(context, builder, signature)
 
     return types.void(law, P, types.int64, shift, types.int64), codegen
