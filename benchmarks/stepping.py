@@ -22,7 +22,7 @@ class Step:
 
     def setup(self) -> None:
         self.case = common.case("softmax", N, D, "float64")
-        self.attention, self.backend = self.case.attention(), fp.Direct()
+        self.attention, self.backend = self.case.attention(), common.Direct()
         self.time_rk4()
 
     def time_rk4(self) -> fp.Solution:

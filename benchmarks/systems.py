@@ -25,7 +25,7 @@ class Batch:
         self.heads = [common.head("softmax", d, d, rng) for _ in range(B)]
         self.x = common.tokens(B * N, d, dtype).reshape(B, N, d)
         Q, K, V = (np.stack([getattr(head, letter) for head in self.heads]) for letter in "QKV")
-        self.attention, self.backend = fp.Softmax(Q, K, V, scale=self.heads[0].scale), fp.Direct()
+        self.attention, self.backend = fp.Softmax(Q, K, V, scale=self.heads[0].scale), common.Direct()
         self.time_velocity()
 
     def time_velocity(self, *_: object) -> None:

@@ -35,16 +35,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run a configuration, or the built-in example", description=_RUN)
-    run.add_argument(
-        "config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example"
-    )
-    run.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run directory; default: CONFIG's name + .run"
-    )
+    run.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
+    run.add_argument("--out", type=Path, metavar="DIR", help="the run directory; default: CONFIG's name + .run")
     run.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
-    run.add_argument(
-        "--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's"
-    )
+    run.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     run.add_argument("--quiet", action="store_true", help="show no progress")
     run.set_defaults(call=_run)
 
@@ -152,9 +146,7 @@ def _plot(options: argparse.Namespace) -> int:
     try:
         paths = plot.plot_run(options.directory)
     except OSError as error:
-        return _fail(
-            5, f"the pictures could not be written to {options.directory}: {error.strerror or error}"
-        )
+        return _fail(5, f"the pictures could not be written to {options.directory}: {error.strerror or error}")
     sys.stdout.writelines(f"{path}\n" for path in paths)
     return 0
 

@@ -60,9 +60,7 @@ def square_root(cov: Array, name: str = "cov") -> Array:
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
-def gaussian(
-    n: int, d: int, *, seed: int, mean: Any = None, root: Any = 1.0, dtype: Any = np.float64
-) -> Array:
+def gaussian(n: int, d: int, *, seed: int, mean: Any = None, root: Any = 1.0, dtype: Any = np.float64) -> Array:
     """Return n tokens of N(mean, R R^T), x = mean + R z; `root` is R, a number or (d, d)."""
     shift = np.zeros(d) if mean is None else np.asarray(mean, dtype=np.float64)
     if shift.shape != (d,):
@@ -101,9 +99,7 @@ def sphere(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.fl
     return _blocks(seed, n, d, draw, dtype)
 
 
-def mixture(
-    n: int, means: Any, *, seed: int, std: float = 1.0, weights: Any = None, dtype: Any = np.float64
-) -> Array:
+def mixture(n: int, means: Any, *, seed: int, std: float = 1.0, weights: Any = None, dtype: Any = np.float64) -> Array:
     """Return n tokens of sum_m p_m N(means_m, std^2 I); `means` (m, d), `weights` p (m,) sum to 1, uniform by
     default.
     """

@@ -4,7 +4,7 @@ A law is a NamedTuple; its *type* selects the code, so a kernel is compiled and 
 Scores reach a law in units of log 2 (t = score / log 2, bias included). `emit_weight` writes the law for a vector of
 scores in registers; `weight` is the same formula in NumPy, for reading and for tests.
 
-To add a law: one NamedTuple with its `shiftable` flag, one entry in _EMITTERS and WEIGHTS, and LAWS.
+To add a law: one NamedTuple, its place in SHIFTABLE or not, one entry in _EMITTERS and WEIGHTS, and LAWS.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ from .kernels.vectors import Lanes, fma
 class ExpLaw(NamedTuple):
     """weight = 2^t: Softmax, L2, unnormalised exponential attention."""
 
-    shiftable = True  # weight(t) = 2^m weight(t - m): the kernel may subtract a running maximum
-
 
 class SigmoidLaw(NamedTuple):
     """weight = 1 / (1 + 2^-t): sigmoid attention."""
-
-    shiftable = False
 
 
 class LinearLaw(NamedTuple):
     """weight = t log 2, the score itself: linear attention; backends sum it through moments, never pair by pair."""
 
-    shiftable = False
+
+# Laws with weight(t) = 2^m weight(t - m): a kernel may subtract a running maximum.
+SHIFTABLE = frozenset({ExpLaw})
 
 
 # Relative minimax coefficients of 2^r on [-1/2, 1/2], constant first (scripts/fit_exp2.py): errors 7.5e-8 and 2.1e-16.
@@ -109,5 +107,6 @@ WEIGHTS = {ExpLaw: np.exp2, LinearLaw: lambda t: t * np.log(2.0), SigmoidLaw: la
 def weight(law: NamedTuple, t: np.ndarray) -> np.ndarray:
     """The readable law: weight of the scores t (any shape, units of log 2)."""
     return WEIGHTS[type(law)](np.asarray(t))
+
 
 LAWS = (ExpLaw(), SigmoidLaw(), LinearLaw())

@@ -25,9 +25,7 @@ def remez(degree: int, rounds: int = 12) -> tuple[list, object]:
 
         grid = [mp.mpf(i) / 2000 - mp.mpf(1) / 2 for i in range(2001)]
         values = [error(r) for r in grid]
-        extrema = [0] + [
-            i for i in range(1, 2000) if (values[i] - values[i - 1]) * (values[i + 1] - values[i]) <= 0
-        ]
+        extrema = [0] + [i for i in range(1, 2000) if (values[i] - values[i - 1]) * (values[i + 1] - values[i]) <= 0]
         points = [grid[i] for i in [*extrema, 2000]][:count]
     return coefficients, max(abs(v) for v in values)
 

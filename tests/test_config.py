@@ -106,19 +106,11 @@ def test_defaults_are_filled_in(tmp_path):
 ROUND = {
     "minimal": GOOD,
     "example": config.EXAMPLE,
-    "mixture": edited(
-        'kind = "gaussian"\nn = 20\nd = 2', 'kind = "mixture"\nn = 9\nmeans = [[0, 1], [2.5, -3]]'
-    ),
+    "mixture": edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "mixture"\nn = 9\nmeans = [[0, 1], [2.5, -3]]'),
     "cov": edited("d = 2", "d = 2\nmean = [1e-300, -0.1]\ncov = [[2, 1], [1, 3]]"),
-    "matrices": edited(
-        '"softmax"', '"sigmoid"\nQ = "normal"\nk = 5\nK = { scale = -1 }\nbias = -2\nmasked = true'
-    ),
-    "heads": heads(
-        "count = 3\nQ = 'Q.npy[layer, 2, head]'\nK = 'normal'\nscale = '1/sqrt(k)'\n[[attention.heads]]"
-    ),
-    "text": edited(
-        'kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "a \\"b\\" \\\\ \\u007f é.npy"'
-    ),
+    "matrices": edited('"softmax"', '"sigmoid"\nQ = "normal"\nk = 5\nK = { scale = -1 }\nbias = -2\nmasked = true'),
+    "heads": heads("count = 3\nQ = 'Q.npy[layer, 2, head]'\nK = 'normal'\nscale = '1/sqrt(k)'\n[[attention.heads]]"),
+    "text": edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "a \\"b\\" \\\\ \\u007f é.npy"'),
 }
 
 
@@ -140,10 +132,7 @@ def load(folder, text, data=None):
 
 
 LAYERS = (
-    heads(
-        "count = 3\nQ = 'Q.npy[layer, head]'\nK = 'Q.npy[1, head]'\nV = 'V.npy[head]'\n"
-        "W = 'W.npy[layer, head]'"
-    )
+    heads("count = 3\nQ = 'Q.npy[layer, head]'\nK = 'Q.npy[1, head]'\nV = 'V.npy[head]'\nW = 'W.npy[layer, head]'")
     + "[backend]\ndtype = 'float32'"
 )
 
@@ -247,9 +236,7 @@ JUNK = st.one_of(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    key=st.sampled_from(
-        ["n", "d", "mean", "cov", "std", "kind", "Q", "K", "scale", "bias", "t_end", "step", "z"]
-    ),
+    key=st.sampled_from(["n", "d", "mean", "cov", "std", "kind", "Q", "K", "scale", "bias", "t_end", "step", "z"]),
     section=st.sampled_from(["tokens", "attention", "time", "output", "backend"]),
     junk=JUNK,
 )

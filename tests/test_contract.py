@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpde as fp
@@ -46,14 +46,15 @@ def test_every_registered_variant_has_an_oracle():
 def test_the_error_measures_can_fail():
     case = random_case("Softmax")
     want = case.naive().astype(float)
-    assert case.scaled_error(want) < 1 and naive.relative_error(want, case.naive()) < 1e-15
+    assert case.scaled_error(want) < 1
+    assert naive.relative_error(want, case.naive()) < 1e-15
     for wrong in (want * (1 + 1e-10), want + 1e-10, np.full_like(want, np.nan), np.full_like(want, np.inf)):
         assert not case.scaled_error(wrong) <= BOUND
         assert not naive.relative_error(wrong, case.naive()) <= CONTRACT["float64"]
-    huge = random_case("Exponential", d=1, k=1).with_(x=np.array([[40.0], [40.0]]), V=np.eye(1), Q=np.eye(1), K=np.eye(1))
+    huge = Case("Exponential", np.array([[40.0], [40.0]]), np.eye(1), np.eye(1), np.eye(1))
     assert huge.scaled_error(np.full((2, 1), np.inf)) == 0.0
     for wrong in (-np.inf, np.nan, 1e308):
-        assert np.isnan(huge.scaled_error(np.full((2, 1), wrong)))
+        assert not huge.scaled_error(np.full((2, 1), wrong)) <= BOUND
 
 
 @pytest.mark.parametrize("backend", [*backends.NAMES, None])
@@ -78,13 +79,17 @@ def test_velocity(kind, dtype, d, k, form):
 @each_dtype
 @each_variant
 def test_token_counts(kind, dtype, n):
-    """Around the sizes of tiles, groups and chunks, masked and not."""
+    """Around the sizes of tiles, groups and chunks, masked and not; as many sources and as many targets."""
     for masked in (False, True):
-        case = random_case(kind, n=n, d=2, k=2, dtype=dtype, masked=masked, weights=masked)
+        case = random_case(kind, n=n, d=2, k=2, m=33, dtype=dtype, masked=masked, weights=masked)
+        check(case.velocity(), case)
+        case = random_case(kind, n=9, d=2, k=2, m=n, dtype=dtype, masked=masked, weights=masked)
         check(case.velocity(), case)
 
 
-@pytest.mark.parametrize("d, k", [(1, 1), (2, 2), (4, 4), (1, 9), (9, 1), (64, 64), (130, 130), (130, 2), (3, 400), (12, 12), (13, 13)])
+@pytest.mark.parametrize(
+    "d, k", [(1, 1), (2, 2), (4, 4), (1, 9), (9, 1), (64, 64), (130, 130), (130, 2), (3, 400), (12, 12), (13, 13)]
+)
 @each_dtype
 def test_dimensions(dtype, d, k):
     """Value columns in one group and in several."""
@@ -98,7 +103,9 @@ def test_dimensions(dtype, d, k):
 def test_masks(kind, dtype, order):
     case = random_case(kind, n=101, dtype=dtype)
     rng = np.random.default_rng(1)
-    positions = {"sorted": np.arange(101.0), "reversed": -np.arange(101.0), "tied": np.zeros(101), "default": None}[order]
+    positions = {"sorted": np.arange(101.0), "reversed": -np.arange(101.0), "tied": np.zeros(101), "default": None}[
+        order
+    ]
     got = fp.Masked(case.attention).velocity(case.x, positions=positions)
     positions = np.arange(101.0) if positions is None else positions
     check(got, case.with_(data={"positions": positions}))
@@ -117,7 +124,10 @@ def test_masks(kind, dtype, order):
 def test_batches(kind, dtype, masked, shared):
     """Systems with their own parameters, weights and points are what each is alone."""
     systems = 5
-    cases = [random_case(kind, n=37, d=3, k=2, m=11, seed=s, dtype=dtype, weights=True, masked=masked) for s in range(systems)]
+    cases = [
+        random_case(kind, n=37, d=3, k=2, m=11, seed=s, dtype=dtype, weights=True, masked=masked)
+        for s in range(systems)
+    ]
     first = cases[0]
     places = {key: first.data[key] for key in ("positions", "at_positions") if key in first.data}
     cases = [c.with_(data={**c.data, **places}) for c in cases]
@@ -125,12 +135,14 @@ def test_batches(kind, dtype, masked, shared):
         cases = [c.with_(Q=first.Q, K=first.K, V=first.V) for c in cases]
         parameters, options = (first.Q, first.K, first.V), first.options
     else:
-        options = {key: value * np.linspace(0.5, 1.5, systems) for key, value in first.options.items()}
+        options = {key: value * np.linspace(0.5, 1.0, systems) for key, value in first.options.items()}
         cases = [c.with_(options={key: value[b] for key, value in options.items()}) for b, c in enumerate(cases)]
         parameters = [np.stack([getattr(c, name) for c in cases]) for name in "QKV"]
     attention = getattr(fp, kind)(*parameters, **options)
     attention = fp.Masked(attention) if masked else attention
-    x, at, weights = (np.stack(a) for a in ([c.x for c in cases], [c.data["at"] for c in cases], [c.data["weights"] for c in cases]))
+    x, at, weights = (
+        np.stack(a) for a in ([c.x for c in cases], [c.data["at"] for c in cases], [c.data["weights"] for c in cases])
+    )
     got = attention.velocity(x, at=at, weights=weights, **places)
     assert got.shape == (systems, 11, 3)
     for b, case in enumerate(cases):
@@ -200,8 +212,13 @@ def test_heads_of_different_kinds_nested(dtype):
 def test_heads_per_system(dtype):
     """W (B, H, d, dv) and heads with parameters (B, k, d)."""
     rng = np.random.default_rng(0)
-    cases = [[random_case("Softmax", n=20, d=3, k=2, rows=2, seed=10 * b + h, dtype=dtype) for h in range(2)] for b in range(3)]
-    heads = [fp.Softmax(*(np.stack([cases[b][h].__dict__[p] for b in range(3)]) for p in "QKV"), scale=0.8) for h in range(2)]
+    cases = [
+        [random_case("Softmax", n=20, d=3, k=2, rows=2, seed=10 * b + h, dtype=dtype) for h in range(2)]
+        for b in range(3)
+    ]
+    heads = [
+        fp.Softmax(*(np.stack([cases[b][h].__dict__[p] for b in range(3)]) for p in "QKV"), scale=0.8) for h in range(2)
+    ]
     W, x = rng.normal(size=(3, 2, 3, 2)), np.stack([cases[b][0].x for b in range(3)])
     got = fp.MultiHead(heads, W=W).velocity(x)
     for b in range(3):
@@ -213,7 +230,13 @@ def test_heads_per_system(dtype):
 def test_a_reused_backend_forgets(dtype):
     """Large and small sums in turn through one object, each as with an object of its own."""
     backend = fp.Direct()
-    for n, d, k, masked in ((300, 5, 5, True), (3, 2, 7, False), (900, 1, 1, True), (3, 2, 7, False), (40, 30, 2, True)):
+    for n, d, k, masked in (
+        (300, 5, 5, True),
+        (3, 2, 7, False),
+        (900, 1, 1, True),
+        (3, 2, 7, False),
+        (40, 30, 2, True),
+    ):
         for kind in VARIANTS:
             case = random_case(kind, n=n, d=d, k=k, dtype=dtype, masked=masked)
             np.testing.assert_array_equal(case.velocity(backend), case.velocity())
@@ -265,20 +288,15 @@ def test_degenerate_input(case):
     assert case.scaled_error(case.velocity()) <= BOUND
 
 
-@given(st.data())
-def test_degenerate_batches(data):
-    """Several such systems of equal shape at once: bit for bit what each gives alone."""
-    case = data.draw(degenerate())
-    shared = {key: value for key, value in case.data.items() if "positions" in key}
-    scales = (1, 0, -2, 100) if case.x.dtype == np.float64 else (1, 0, -2)
-    x = np.stack([case.x * np.asarray(s, case.x.dtype) for s in scales])
-    got = case.attention.velocity(x, **shared, **({"at": x} if "at_positions" in shared else {})) if not (
-        "at_positions" in shared and len(shared["at_positions"]) != len(case.x)
-    ) else None  # fmt: skip
-    if got is not None:
-        for b, one in enumerate(x):
-            alone = case.attention.velocity(one, **shared, **({"at": one} if "at_positions" in shared else {}))
-            np.testing.assert_array_equal(got[b], alone)
+@given(degenerate())
+@settings(max_examples=25)
+def test_degenerate_batches(case):
+    """Several such systems of equal shape at once, of very different sizes: bit for bit what each gives alone."""
+    places = {"positions": case.data["positions"]} if "positions" in case.data else {}
+    x = np.stack([case.x * np.asarray(scale, case.x.dtype) for scale in (1, 0, -2, 0.01)])
+    got = case.attention.velocity(x, **places)
+    for system, one in zip(got, x, strict=True):
+        np.testing.assert_array_equal(system, case.attention.velocity(one, **places))
 
 
 # ---- large logits --------------------------------------------------------------------------------------------------
@@ -311,36 +329,43 @@ def check_bounded(case):
     assert case.scaled_error(got) <= BOUND
 
 
+def failures(cases):
+    """The labels of the cases that are not right (see `check_bounded`), of a dict label -> case."""
+    return [label for label, case in cases.items() if not case.scaled_error(case.velocity()) <= BOUND]
+
+
 @pytest.mark.parametrize("arrangement", ["equal", "opposite", "growing", "shrinking", "one"])
-@pytest.mark.parametrize("logit", LOGITS)
 @each_dtype
 @each_variant
-def test_large_logits(kind, dtype, logit, arrangement):
+def test_large_logits(kind, dtype, arrangement):
     """Right where representable, inf where not, never nan: growing logits move the running maximum in every chunk."""
-    n = 400
-    logits = {
-        "equal": np.full(n, logit),
-        "opposite": np.where(np.arange(n) % 2, logit, -logit),
-        "growing": np.linspace(-logit, logit, n),
-        "shrinking": np.linspace(logit, -logit, n),
-        "one": np.where(np.arange(n) == 333, logit, 0.0),
-    }[arrangement]
-    for masked in (False, True):
-        check_bounded(logit_case(kind, dtype, logits, n=n, masked=masked))
+    n, cases = 400, {}
+    for logit in LOGITS:
+        logits = {
+            "equal": np.full(n, logit),
+            "opposite": np.where(np.arange(n) % 2, logit, -logit),
+            "growing": np.linspace(-logit, logit, n),
+            "shrinking": np.linspace(logit, -logit, n),
+            "one": np.where(np.arange(n) == 333, logit, 0.0),
+        }[arrangement]
+        for masked in (False, True):
+            cases[logit, masked] = logit_case(kind, dtype, logits, n=n, masked=masked)
+    assert failures(cases) == []
 
 
-@pytest.mark.parametrize("logit", LOGITS)
 @pytest.mark.parametrize("d", [1, 2, 3])
 @each_dtype
 @each_variant
-def test_large_logits_among_tokens(kind, dtype, d, logit):
+def test_large_logits_among_tokens(kind, dtype, d):
     """Tokens of norm sqrt(logit) seeing each other, V = I: no component may turn another one's overflow into nan."""
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=(60, d))
-    x *= np.sqrt(logit) / np.linalg.norm(x, axis=1, keepdims=True)
-    case = Case(kind, x.astype(dtype), np.eye(d), np.eye(d), np.eye(d))
-    for data in ({}, {"positions": rng.integers(0, 30, 60).astype(float)}):
-        check_bounded(case.with_(data=data))
+    rng, cases = np.random.default_rng(2), {}
+    for logit in LOGITS:
+        x = rng.normal(size=(60, d))
+        x *= np.sqrt(logit) / np.linalg.norm(x, axis=1, keepdims=True)
+        case = Case(kind, x.astype(dtype), np.eye(d), np.eye(d), np.eye(d))
+        cases[logit, False] = case
+        cases[logit, True] = case.with_(data={"positions": rng.integers(0, 30, 60).astype(float)})
+    assert failures(cases) == []
 
 
 @pytest.mark.parametrize("dtype, logit", [("float64", 709.0), ("float64", 709.7), ("float32", 88.0), ("float32", 88.7)])
@@ -415,7 +440,9 @@ def test_enormous_tokens(kind, dtype, masked, far):
         got = case.velocity()
     finite = np.isfinite(want)
     np.testing.assert_array_equal(got[~finite], want[~finite])
-    np.testing.assert_allclose(got[finite], want[finite], rtol=16 * problems.EPS[dtype], atol=16 * problems.EPS[dtype] * far)
+    np.testing.assert_allclose(
+        got[finite], want[finite], rtol=16 * problems.EPS[dtype], atol=16 * problems.EPS[dtype] * far
+    )
 
 
 @pytest.mark.parametrize("offset", [1e3, 1e6])
@@ -429,7 +456,9 @@ def test_far_from_the_origin(dtype, offset):
     assert naive.relative_error(moved.velocity(), moved.naive()) < 8 * problems.EPS[dtype]
 
 
-@pytest.mark.parametrize("positions", [[1e300, -1e300, 0, 5, 5], [-5, -3, -3, -1e-300, 0.0], [2**53 - 1, 2**53, 0, 1, 1]])
+@pytest.mark.parametrize(
+    "positions", [[1e300, -1e300, 0, 5, 5], [-5, -3, -3, -1e-300, 0.0], [2**53 - 1, 2**53, 0, 1, 1]]
+)
 def test_extreme_positions(positions):
     case = random_case("Softmax", n=5, d=2, k=2).with_(data={"positions": np.array(positions, float)})
     check(case.velocity(), case)

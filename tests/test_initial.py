@@ -72,7 +72,5 @@ def test_what_is_no_covariance_is_refused(cov):
 def test_subset_is_fixed_sorted_and_without_repetition():
     ids = initial.subset(1000, 100, seed=1)
     assert (np.diff(ids) > 0).all() and ids.min() >= 0 and ids.max() < 1000 and len(ids) == 100
-    assert (ids == initial.subset(1000, 100, seed=1)).all() and (
-        ids != initial.subset(1000, 100, seed=2)
-    ).any()
+    assert (ids == initial.subset(1000, 100, seed=1)).all() and (ids != initial.subset(1000, 100, seed=2)).any()
     assert (initial.subset(7, 100, seed=1) == np.arange(7)).all()

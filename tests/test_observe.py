@@ -57,9 +57,7 @@ def test_mean_cosine_is_the_mean_over_pairs(weights):
     u = x / np.where(norm > 0, norm, 1)[:, None]
     pairs = np.outer(w, w) * (1 - np.eye(50))
     expected = (pairs * (u @ u.T)).sum() / pairs.sum()
-    assert observe.mean_cosine(x, weights) == pytest.approx(
-        expected, rel=1e-12
-    )  # 2500 terms, no cancellation
+    assert observe.mean_cosine(x, weights) == pytest.approx(expected, rel=1e-12)  # 2500 terms, no cancellation
 
 
 def test_wrong_shapes_are_named():

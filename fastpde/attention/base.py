@@ -146,7 +146,9 @@ def as_points(at: Any, tokens: Array) -> Array | None:
     if at is None:
         return None
     points = as_tokens("at", at)
-    same = points.ndim == tokens.ndim and points.shape[-1] == tokens.shape[-1] and points.shape[:-2] == tokens.shape[:-2]
+    same = (
+        points.ndim == tokens.ndim and points.shape[-1] == tokens.shape[-1] and points.shape[:-2] == tokens.shape[:-2]
+    )
     if not same:
         raise InputError("at", f"shape {points.shape}", f"shape {(*tokens.shape[:-2], 'm', tokens.shape[-1])}, as x")
     return points.astype(tokens.dtype, copy=False)

@@ -33,7 +33,8 @@ class L2(PairwiseAttention):
         centre = backend.centre(cloud.x) if centre is None else centre
         # Qx - Kc = Q(x - c) + (Q - K)c: no digits are lost when Q = K and the cloud is far from the origin.
         offset = 2 * scale * np.matmul(Q - K, centre[..., None])
-        target_map, key_map = 2 * scale * Q, K
+        target_map = 2 * scale * Q
+        key_map: Array | None = K
         if self.keys_are_tokens(t):
             transposed = np.swapaxes(K, -1, -2)
             offset, target_map, key_map = transposed @ offset, transposed @ target_map, None

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._types import Array
-from ..errors import InputTypeError
-from .base import Attention, Cloud
+from ..errors import InputError, InputTypeError
+from .base import Attention, Cloud, Visibility
 from .parameters import Parameter
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Masked(Attention):
 
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         ordered = _ordered(cloud, backend)
-        places = cloud.visibility.target_order
+        places = _seen(cloud).target_order
         if places is None:
             self.attention.evaluate(ordered, t, backend, out)
             return
@@ -56,7 +56,7 @@ class Masked(Attention):
         out[:, places] = result
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        places = cloud.visibility.target_order
+        places = _seen(cloud).target_order
         for ordered in self.attention.masses(_ordered(cloud, backend), t, backend):
             total = ordered if places is None else np.empty_like(ordered)
             if places is not None:
@@ -64,9 +64,15 @@ class Masked(Attention):
             yield total
 
 
+def _seen(cloud: Cloud) -> Visibility:
+    if cloud.visibility is None:
+        raise InputError("positions", "none", "positions, as the attention is masked")
+    return cloud.visibility
+
+
 def _ordered(cloud: Cloud, backend: Backend) -> Cloud:
     """The cloud with sources and targets in the order of their positions."""
-    seen = cloud.visibility
+    seen = _seen(cloud)
 
     def gather(name: str, array: Array, order: Array | None) -> Array:
         if order is None:

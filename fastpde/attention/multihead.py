@@ -78,14 +78,14 @@ class MultiHead(Attention):
             except InputError as error:
                 raise InputError(f"heads[{h}]", str(error), "parameters that fit each other") from error
         outputs = self.outputs(t)
-        d, rows = sizes[0][0], None
+        d, rows = sizes[0][0], 0
         for h, (columns, length) in enumerate(sizes):
             if columns != d:
                 raise InputError(f"heads[{h}]", f"parameters with {columns} columns", f"{d}, as in heads[0]")
             if outputs is not None and outputs[h].shape[-1] != length:
                 raise InputError(f"W[{h}]", f"shape {outputs[h].shape}", f"{length} columns, the rows of V of head {h}")
             out = length if outputs is None else outputs[h].shape[-2]
-            rows = out if rows is None else rows
+            rows = rows or out
             if out != rows:
                 raise InputError(f"heads[{h}]", f"a field of length {out}", f"{rows}, as heads[0]")
         return d, rows

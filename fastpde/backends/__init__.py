@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError, InputTypeError
 
@@ -51,18 +51,17 @@ def warmup(report: Callable[[str], None]) -> None:
 def describe() -> dict[str, str]:
     """What the kernels will use on this machine, for people."""
     import numba
-    from numba.core import config
 
     from .._jit import cache_folder
     from ..kernels.vectors import BITS
 
-    folder = cache_folder()
+    folder, settings = cache_folder(), cast(Any, numba.config)
     kernels = len(list(folder.glob("*.nbc"))) if folder else 0
     return {
-        "threads": f"{numba.get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}",
-        "threading layer": str(config.THREADING_LAYER),
+        "threads": f"{numba.get_num_threads()} of {settings.NUMBA_NUM_THREADS}",
+        "threading layer": str(settings.THREADING_LAYER),
         "vectors": f"{BITS} bits: {BITS // 32} float32 or {BITS // 64} float64 lanes",
-        "cpu": config.CPU_NAME or _cpu_name(),
+        "cpu": settings.CPU_NAME or _cpu_name(),
         "compiled kernels": "not cached: no writable folder" if folder is None else f"{kernels} in {folder}",
     }
 

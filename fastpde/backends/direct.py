@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from .._types import Array
 from ..kernels import attend, moments, pack, project
 from ..kernels.layout import layout_for
-from ..laws import LinearLaw
+from ..laws import LAWS, SHIFTABLE, LinearLaw
 from .base import Backend, PairSum
 
 # Numba's simplest threading layer must not be entered from two Python threads at once.
@@ -40,7 +41,7 @@ class Direct(Backend):
         limits = _ALL if pair.limits is None else pair.limits
         mean = pair.weights is None and not pair.normalised  # weights 1/n
         with _LOCK:
-            pack.pack_sources(pair.keys, bias, weights, pair.values, pair.law.shiftable, layout, packed)
+            pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)
             attend.attend(
                 pair.law, pair.normalised, layout, packed, pair.targets, limits, scratch, out,
                 _NONE if log_total is None else log_total,
@@ -83,10 +84,8 @@ class Direct(Backend):
         return out
 
     @staticmethod
-    def warmup(report) -> None:
+    def warmup(report: Callable[[str], None]) -> None:
         """Compiles every kernel by one tiny evaluation each."""
-        from ..laws import LAWS
-
         for dtype in (np.float64, np.float32):
             x = np.ones((1, 2, 1), dtype)
             backend, out, limits = Direct(), np.empty_like(x), np.array([1, 2])

@@ -69,9 +69,7 @@ def load(path: Path, data: Path | None = None) -> Problem:
         reason = getattr(error, "strerror", None) or error
         raise InputError("CONFIG", f"{path} ({reason})", "the name of a TOML file that can be read") from None
     if raw is None:
-        raise InputError(
-            "CONFIG", f"{path} of more than 16 MiB", "a small TOML file", "Keep matrices in .npy files."
-        )
+        raise InputError("CONFIG", f"{path} of more than 16 MiB", "a small TOML file", "Keep matrices in .npy files.")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:

@@ -90,9 +90,7 @@ def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:
     first = shapes[layered[0]].layers
     for h in layered:
         if shapes[h].layers != first:
-            raise InputError(
-                heads[h][0], f"{shapes[h].layers} layers", f"{first} layers, as the heads before"
-            )
+            raise InputError(heads[h][0], f"{shapes[h].layers} layers", f"{first} layers, as the heads before")
 
 
 def _tokens(problem: Problem) -> Array:
@@ -111,9 +109,7 @@ def _tokens(problem: Problem) -> Array:
         cloud = initial.ball if tokens.kind == "ball" else initial.sphere
         x = cloud(n, d, seed=seed, radius=tokens.radius, dtype=dtype)
     if not np.isfinite(x).all():
-        raise InputError(
-            "tokens", f"numbers that overflow in {dtype}", f"a cloud within the range of {dtype}"
-        )
+        raise InputError("tokens", f"numbers that overflow in {dtype}", f"a cloud within the range of {dtype}")
     return x
 
 
@@ -131,9 +127,7 @@ class _Parameters:
         if matrix is None or isinstance(matrix, Identity):
             return np.eye(*shape, dtype=dtype)
         if isinstance(matrix, Scaled):
-            return (
-                matrix.scale * (self.array("Q", self.block.Q) if letter == "K" else np.eye(*shape))
-            ).astype(dtype)
+            return (matrix.scale * (self.array("Q", self.block.Q) if letter == "K" else np.eye(*shape))).astype(dtype)
         if isinstance(matrix, Normal):
             # Key 1: parameters (tokens have 0); then the head and the letter, so no two matrices share
             # numbers.

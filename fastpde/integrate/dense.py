@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ class Piece:
     """
 
     tableau: Tableau
-    space: object
+    space: Any
     t0: float
     h: float
     y0: np.ndarray

@@ -69,6 +69,7 @@ class SteadyState(Event):
 
     def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
         """Return the largest of max_i |v_i| / max(1, max_i |x_i|) over the systems, minus tol."""
+        assert velocity is not None, "uses_velocity is set"
         rate = float((_largest_norms(velocity) / np.maximum(1.0, _largest_norms(y))).max())
         # A velocity that is not finite is not slow; the next step will report it.
         return rate - self.tol if math.isfinite(rate) else math.inf
@@ -174,9 +175,7 @@ def crosses(direction: int, before: float, after: float) -> bool:
     return (rising and direction >= 0) or (falling and direction <= 0)
 
 
-def locate(
-    name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float], ...], buffer: np.ndarray
-) -> float:
+def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float], ...], buffer: np.ndarray) -> float:
     """Return the time at which the event's value crosses zero on the continuous extension, by Brent's method.
 
     `ends` are (time, value) at the two ends of the step; `buffer` is of the size of a state.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time as clock
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Integrator:
         p = problem
         self._stepper = Stepper(p.field, p.tableau, p.controller, p.space, p.span, start)
         timed = any(observer.time is not None for observer in p.observers)
-        self._buffer = np.empty_like(p.y0) if timed or p.events else None
+        self._buffer: Any = np.empty_like(p.y0) if timed or p.events else None
         self._tracker = Tracker(p.events, self._stepper, self._buffer)
         self._watches = [Watch(observer, p.span, start.t) for observer in p.observers]
         times = np.empty(0) if p.t_eval is None else p.t_eval
@@ -101,7 +102,7 @@ class Integrator:
                 watch.call(state.t, state.y)
             hit = self._tracker.at_start()
         if hit is not None:
-            self._finish(self.problem.events[hit.index].status, hit.t)
+            self._finish(self.problem.events[hit.event].status, hit.t)
         elif state.t == span.end:
             self._finish(Status.COMPLETED, state.t)
         elif (failure := self._stepper.prepare()) is not None:
@@ -118,7 +119,7 @@ class Integrator:
             if until == state.t:
                 watch.at_step(state.t, state.y, state.step)
         if hit is not None:
-            return self._finish(self.problem.events[hit.index].status, until)
+            return self._finish(self.problem.events[hit.event].status, until)
         return self._finish(Status.COMPLETED, until) if state.t == self.problem.span.end else None
 
     def _finish(self, status: Status, t: float) -> Status:

@@ -41,14 +41,10 @@ class Observer:
     ) -> None:
         self.callback = function("Observer.callback", callback, "(t, x)")
         given = [
-            name
-            for name, value in (("steps", steps), ("time", time), ("walltime", walltime))
-            if value is not None
+            name for name, value in (("steps", steps), ("time", time), ("walltime", walltime)) if value is not None
         ]
         if len(given) != 1:
-            raise InputError(
-                "Observer", " and ".join(given) or "no cadence", "exactly one of steps, time, walltime"
-            )
+            raise InputError("Observer", " and ".join(given) or "no cadence", "exactly one of steps, time, walltime")
         self.steps = None if steps is None else positive_int("Observer.steps", steps)
         self.time = None if time is None else positive("Observer.time", time)
         self.walltime = None if walltime is None else positive("Observer.walltime", walltime)
@@ -74,9 +70,7 @@ class Watch:
             self._observer.callback(t, read_only(x))
             self._last_wall = clock.monotonic()
 
-    def between(
-        self, until: float, evaluate: Callable[[float, np.ndarray], None], buffer: np.ndarray
-    ) -> None:
+    def between(self, until: float, evaluate: Callable[[float, np.ndarray], None], buffer: np.ndarray) -> None:
         """Make the calls of the time cadence up to `until`, which is within the last step."""
         if self._observer.time is None:
             return
@@ -95,6 +89,6 @@ class Watch:
 
     def _point(self) -> float:
         """Return the next point of the time grid, as a multiple; one next to the end is the end."""
-        spacing = self._observer.time
+        spacing = self._observer.time or 0.0
         t = self._span.start + self._next * self._span.direction * spacing
         return self._span.end if abs(t - self._span.end) <= _SAME_POINT * spacing else t

@@ -65,8 +65,7 @@ class Problem:
             max_steps=positive_int("max_steps", options.max_steps),
             t_eval=output_times("t_eval", options.t_eval, span),
             events=tuple(
-                as_event(f"events[{i}]", event)
-                for i, event in enumerate(sequence("events", options.events, "events"))
+                as_event(f"events[{i}]", event) for i, event in enumerate(sequence("events", options.events, "events"))
             ),
             observers=_observers(options.observers, span),
             space=_space(options.space, y),
@@ -78,12 +77,10 @@ def _control(tableau: Tableau, span: Span, options: Options) -> tuple[PIControll
     rtol, atol = positive("rtol", options.rtol), positive("atol", options.atol)
     if options.step is None and not tableau.adaptive:
         remedy = "Give the step size, or take an adaptive method (bosh3, dopri5, tsit5)."
-        raise InputError(
-            "step", "None", f"a number > 0, because {tableau.name} takes steps of a fixed size", remedy
-        )
+        raise InputError("step", "None", f"a number > 0, because {tableau.name} takes steps of a fixed size", remedy)
     step = 0.0 if options.step is None else positive("step", options.step)
     if tableau.adaptive:
-        return PIController(rtol, atol, tableau.embedded_order + 1), span.direction * step
+        return PIController(rtol, atol, (tableau.embedded_order or 0) + 1), span.direction * step
     if span.start + span.direction * step == span.start:
         raise InputError("step", show(options.step), f"a step that moves the time away from {span.start!r}")
     return FixedStep(step, span), span.direction * step
@@ -104,9 +101,7 @@ def _observers(came: object, span: Span) -> tuple[Observer, ...]:
 def _space(came: object, y: np.ndarray) -> object:
     if came is None:
         return VectorSpace(y.shape, y.dtype)
-    missing = [
-        name for name in ("combine", "error_norm", "max_norm") if not callable(getattr(came, name, None))
-    ]
+    missing = [name for name in ("combine", "error_norm", "max_norm") if not callable(getattr(came, name, None))]
     if missing:
         raise InputTypeError(
             "space", f"{show(came)} without {', '.join(missing)}", "an object with the methods of VectorSpace"

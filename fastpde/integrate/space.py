@@ -46,9 +46,7 @@ class VectorSpace:
         self._squares = np.empty(block, np.float64)
         self._sums = np.empty(self._systems, np.float64)
 
-    def combine(
-        self, y: np.ndarray, h: float, coefs: Sequence[float], stages: np.ndarray, out: np.ndarray
-    ) -> None:
+    def combine(self, y: np.ndarray, h: float, coefs: Sequence[float], stages: np.ndarray, out: np.ndarray) -> None:
         """Write out = y + h sum_s coefs[s] stages[s], summed in the order of s."""
         flat, source, target = stages.reshape(len(stages), -1), y.reshape(-1), out.reshape(-1)
         weights = [(s, h * coef) for s, coef in enumerate(coefs) if coef]

@@ -8,6 +8,9 @@ from enum import Enum
 class Status(Enum):
     """The outcome of an integration: `value` for files, `message` for people, with the remedy."""
 
+    _success: bool
+    _message: str
+
     def __new__(cls, label: str, success: bool, message: str) -> Status:
         """Make the label the value, so that `Status("event")` and JSON files read well."""
         member = object.__new__(cls)

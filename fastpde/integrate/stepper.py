@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from fastpde.integrate.controller import (
-    FixedStep,
-    PIController,
     Span,
     first_guess,
     second_guess,
@@ -87,8 +86,8 @@ class Stepper:
         self,
         field: Field,
         tableau: Tableau,
-        controller: PIController | FixedStep,
-        space: object,
+        controller: Any,
+        space: Any,
         span: Span,
         state: State,
     ) -> None:

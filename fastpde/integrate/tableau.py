@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 
@@ -50,12 +51,12 @@ class Tableau:
 
     name: str
     order: int
-    a: Sequence[Sequence[float]]
-    b: Sequence[float]
-    c: Sequence[float]
-    dense: Sequence[Sequence[float]]
+    a: Sequence[Sequence[Any]]  # coefficients come as fractions or floats and are kept as floats
+    b: Sequence[Any]
+    c: Sequence[Any]
+    dense: Sequence[Sequence[Any]]
     dense_order: int
-    b_error: Sequence[float] | None = None
+    b_error: Sequence[Any] | None = None
     embedded_order: int | None = None
 
     def __post_init__(self) -> None:
@@ -68,9 +69,7 @@ class Tableau:
         _check_shape(self)
         _check_weights(self, "b", np.array(self.b), self.order)
         if self.b_error is not None:
-            _check_weights(
-                self, "b - b_error", np.array(self.b) - np.array(self.b_error), self.embedded_order
-            )
+            _check_weights(self, "b - b_error", np.array(self.b) - np.array(self.b_error), self.embedded_order or 0)
         for theta in _THETAS:
             _check_weights(self, "dense", np.array(self.weights_at(theta)), self.dense_order, theta)
 
@@ -94,7 +93,7 @@ class Tableau:
         return tuple(_horner(row, theta) for row in self.dense)
 
 
-def hermite(b: Sequence[float], bump: Sequence[float] | None = None) -> list[list[float]]:
+def hermite(b: Sequence[Any], bump: Sequence[Any] | None = None) -> list[list[Any]]:
     """Return P (S, 3 or 4) of the cubic Hermite interpolant, plus theta^2 (1 - theta)^2 sum_s bump_s k_s.
 
     The interpolant meets y and k_first at theta = 0, y1 and k_last at theta = 1. Every C1 continuous

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from fastpde.integrate.stepper import Stepper
 class Hit(NamedTuple):
     """An event that happened: which one and when."""
 
-    index: int
+    event: int
     t: float
 
 
@@ -27,7 +27,7 @@ class Tracker:
         buffer: of the size of a state, for root finding.
     """
 
-    def __init__(self, events: tuple[Event, ...], stepper: Stepper, buffer: np.ndarray | None) -> None:
+    def __init__(self, events: tuple[Event, ...], stepper: Stepper, buffer: Any) -> None:
         self._events, self._stepper, self._buffer = events, stepper, buffer
         self._t = stepper.state.t
         self._values = self._measure()
@@ -61,9 +61,7 @@ class Tracker:
     def states(self) -> tuple[np.ndarray, ...]:
         """Return per event the states (k, *shape) in which it happened."""
         y = self._stepper.state.y
-        return tuple(
-            np.array(states, dtype=y.dtype).reshape(len(states), *y.shape) for states in self._states
-        )
+        return tuple(np.array(states, dtype=y.dtype).reshape(len(states), *y.shape) for states in self._states)
 
     def _measure(self) -> list[float]:
         stepper, values = self._stepper, []
@@ -84,12 +82,12 @@ class Tracker:
         hits = sorted(
             hits, key=lambda hit: span.direction * hit.t
         )  # stable: the order given decides between equal times
-        last = next((hit for hit in hits if self._events[hit.index].terminal), None)
+        last = next((hit for hit in hits if self._events[hit.event].terminal), None)
         for hit in hits:
             if last is not None and not span.reached(hit.t, last.t):
                 break
             y = np.empty_like(self._stepper.state.y)
             self._stepper.evaluate(hit.t, y)
-            self._times[hit.index].append(hit.t)
-            self._states[hit.index].append(y)
+            self._times[hit.event].append(hit.t)
+            self._states[hit.event].append(y)
         return last

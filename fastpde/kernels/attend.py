@@ -6,8 +6,8 @@ One thread owns a group of target tiles and reads all sources in order, chunk by
 in the working precision in registers, and added to a float64 total. So a row's bits depend on nothing but the row.
 
 Two modes, chosen per tile from |target| max |key|: narrow (no score can leave the range of 2^t: no shift, no clamp) and
-wide (raw scores first; for a law that allows it a running maximum, rounded up to an integer, is subtracted, and the sums
-are rescaled by exact powers of two when it grows; then a clamp).
+wide (raw scores first; for a law that allows it a running maximum, rounded up to an integer, is subtracted, and the
+sums are rescaled by exact powers of two when it grows; then a clamp).
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ def _sum_group(law, normalised, layout, packed, b, z, limits, memory, out, log_t
 
 @jit(parallel=True)
 def attend(law, normalised, layout, packed, targets, limits, scratch, out, log_total):
-    """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of the weight total into log_total (B, m).
+    """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of total weights into log_total (B, m).
 
     `limits` (m,) is the number of leading sources each target sees (empty: all). `log_total` (0, 0) is not written.
     normalised: out = sum w v / sum w; otherwise out = sum w v. Work items pair an early with a late group, so that

@@ -1,4 +1,4 @@
-"""The shape of one direct sum: sizes that the panels fix, and sizes of the problem. Plain integers, known at run time."""
+"""The shape of one direct sum: sizes that the panels fix, and sizes of the problem, as plain integers."""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@
   value_panel   sums[c, lane] += sum_j P[j, lane] values[j, c]                       for up to `most_columns` columns
 
 Arguments are flat arrays and offsets in elements. P, targets, sources, bias and values have the working precision;
-`sums` is float64. `limits[lane]` is the number of leading sources a lane may see (int32 beside float32, int64 beside float64).
+`sums` is float64. `limits[lane]` is the number of leading sources a lane may see (int32 beside float32, int64 beside
+float64).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numba.core.imputils import impl_ret_untracked
 from numba.np.arrayobj import make_array
 
 from .._jit import intrinsic
-from ..laws import emit_clamp, emit_weight
+from ..laws import SHIFTABLE, emit_clamp, emit_weight
 from .vectors import I64, VECTORS, fma, group_size, lanes_of, load, maximum, most_columns, splat, store
 
 
@@ -73,7 +74,9 @@ def score_panel(typingctx, law, P, p_at, targets, z_at, sources, y_at, bias, b_a
                 store(builder, weight, p, builder.add(p0, I64((q * VECTORS + v) * lanes.count)))
         return _void(context, builder, signature)
 
-    return types.void(law, P, types.int64, targets, types.int64, sources, types.int64, bias, types.int64, types.int64), codegen
+    return types.void(
+        law, P, types.int64, targets, types.int64, sources, types.int64, bias, types.int64, types.int64
+    ), codegen
 
 
 @intrinsic
@@ -213,7 +216,7 @@ def power_of_two(typingctx, exponent):
 @intrinsic
 def shiftable(typingctx, law):
     """Whether weights of this law may be computed relative to a running maximum: a constant of the law's type."""
-    answer = law.instance_class.shiftable
+    answer = law.instance_class in SHIFTABLE
 
     def codegen(context, builder, signature, args):
         return context.get_constant(types.boolean, answer)

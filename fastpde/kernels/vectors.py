@@ -103,7 +103,9 @@ def splat(builder, lanes: Lanes, value):
     """A vector with `value` in every lane (`value` may be an integer of the same width)."""
     kind = lanes.integer if isinstance(value.type, ir.IntType) else lanes.type
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
-    return builder.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, lanes.count), None))
+    return builder.shuffle_vector(
+        one, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(I32, lanes.count), None)
+    )
 
 
 def load(builder, kind, pointer, index):

@@ -94,9 +94,7 @@ def _panels(data: Trajectory) -> Figure:
         axes.set_title(title(float(t)), fontsize=11)
     text = caption(shown, data, "each panel at its own scale")
     # About 16 characters of this size fit an inch.
-    drawn.supxlabel(
-        "\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=8, color=canvas.INK
-    )
+    drawn.supxlabel("\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=8, color=canvas.INK)
     return drawn
 
 

@@ -29,9 +29,7 @@ def save(source: Path, count: int, target: Path) -> bool:
     drawn = canvas.figure(4.6, 4.9, dpi=100, layout="none")
     three = len(shown.labels) == 3
     axes = drawn.add_subplot(projection="3d") if three else drawn.add_subplot()
-    drawn.subplots_adjust(
-        left=0.18, right=0.96, bottom=0.17, top=0.92
-    )  # fixed: moving axes would shake the movie
+    drawn.subplots_adjust(left=0.18, right=0.96, bottom=0.17, top=0.92)  # fixed: moving axes would shake the movie
     points = [shown(x) for x in data.value]
     artist = clouds.scatter(axes, points[0], canvas.shades(points[0][:, 0]), shown.labels)
     text = shown.caption or f"{clouds.tokens(data)}, scale follows the cloud"

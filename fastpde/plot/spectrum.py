@@ -52,7 +52,5 @@ def _eigenvalues(axes: Any, t: Array, values: Array) -> None:
         if positive.max() / positive.min() > 30:  # decades say enough; minor labels would crowd
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
-            axes.yaxis.set_minor_formatter(
-                LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(2, 0.5))
-            )
+            axes.yaxis.set_minor_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8 if many else 10)

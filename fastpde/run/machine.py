@@ -55,11 +55,7 @@ def facts() -> dict[str, str | int]:
 
 def libraries() -> dict[str, str]:
     """Return the BLAS libraries in this process and how HDF5 will lock files."""
-    found = {
-        "hdf5 locking": os.environ.get(
-            "HDF5_USE_FILE_LOCKING", "off for runs, whatever the file system offers"
-        )
-    }
+    found = {"hdf5 locking": os.environ.get("HDF5_USE_FILE_LOCKING", "off for runs, whatever the file system offers")}
     try:
         from threadpoolctl import threadpool_info
     except ImportError:

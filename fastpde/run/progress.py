@@ -39,9 +39,7 @@ class Bar:
 
         form = "{desc}: {percentage:3.0f}%|{bar}| t = {n:.3g}/{total:.3g} [{elapsed}<{remaining}{postfix}]"
         self._start = start
-        self._bar: Any = tqdm(
-            total=end - start, desc="fastpde", file=stream, bar_format=form, dynamic_ncols=True
-        )
+        self._bar: Any = tqdm(total=end - start, desc="fastpde", file=stream, bar_format=form, dynamic_ncols=True)
 
     def update(self, t: float, steps: int) -> None:
         """Move the bar."""
@@ -69,9 +67,7 @@ class Lines:
         left = remaining(self._start, t, self._end, now - self._began)
         share = 100 * (t - self._start) / (self._end - self._start)
         ahead = f"about {left:.0f} s left" if math.isfinite(left) else "just begun"
-        self._stream.write(
-            f"fastpde: t = {t:.6g} of {self._end:.6g} ({share:.0f} %), {steps} steps, {ahead}\n"
-        )
+        self._stream.write(f"fastpde: t = {t:.6g} of {self._end:.6g} ({share:.0f} %), {steps} steps, {ahead}\n")
         self._stream.flush()
 
     def close(self) -> None:

@@ -27,9 +27,7 @@ class Recorder:
     behind.
     """
 
-    def __init__(
-        self, problem: Problem, target: Path, energy: Callable[[float, Array], float] | None
-    ) -> None:
+    def __init__(self, problem: Problem, target: Path, energy: Callable[[float, Array], float] | None) -> None:
         self.problem, self.target, self.energy = problem, target, energy
         self.path: Path | None = None
         self._log: list[str] = []

@@ -79,9 +79,7 @@ def _energy(problem: Problem, attention: Any) -> Callable[[float, Any], float] |
     return lambda t, x: float(fp.interaction_energy(attention, x, t=t, backend=backend))
 
 
-def _solve(
-    problem: Problem, attention: Any, tokens: Any, recorder: Recorder, step: Callable[..., None]
-) -> Any:
+def _solve(problem: Problem, attention: Any, tokens: Any, recorder: Recorder, step: Callable[..., None]) -> Any:
     import fastpde as fp
 
     times, output = problem.config.time, problem.config.output

@@ -83,9 +83,9 @@ def test_nearly_integer_ratio_is_an_integer():
     assert FixedStep(0.1, Span(0.0, 1.0 + 5e-9)).count == 11
     # ... and the tiny difference is still integrated over, not dropped; 1e-16 is the rounding of the
     # subtraction.
-    assert FixedStep(0.1, Span(0.0, 1.0 + 5e-11)).target(0.9, 9, 0.1, Span(0.0, 1.0 + 5e-11))[
-        1
-    ] == pytest.approx(0.1 + 5e-11, abs=3e-16)
+    assert FixedStep(0.1, Span(0.0, 1.0 + 5e-11)).target(0.9, 9, 0.1, Span(0.0, 1.0 + 5e-11))[1] == pytest.approx(
+        0.1 + 5e-11, abs=3e-16
+    )
 
 
 def test_first_step_guesses():

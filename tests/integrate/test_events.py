@@ -82,22 +82,16 @@ def test_already_satisfied_at_the_start():
     assert integrate(circle, START, (0.0, 1.0), events=[lambda t, x: x[0, 1]]).t_final == 0.0
     # A ball that leaves the ground at t0 has not landed.
     land = event(lambda t, x: x[0, 1], direction=-1)
-    assert integrate(circle, START, (0.0, 9.0), events=[land], **TIGHT).t_final == pytest.approx(
-        np.pi, abs=WITHIN
-    )
+    assert integrate(circle, START, (0.0, 9.0), events=[land], **TIGHT).t_final == pytest.approx(np.pi, abs=WITHIN)
     # A function is a change of sign: the far side is no event.
-    assert (
-        integrate(circle, START, (0.0, 1.0), events=[lambda t, x: x[0, 0] + 5.0]).status is Status.COMPLETED
-    )
+    assert integrate(circle, START, (0.0, 1.0), events=[lambda t, x: x[0, 0] + 5.0]).status is Status.COMPLETED
 
 
 @pytest.mark.parametrize("name", ["bosh3", "dopri5", "tsit5"])
 def test_blow_up_is_located(name):
     # y = 1 / (1 - t) reaches 1e3 at 1 - 1e-3. Near it a relative error of 1e-9 in y moves the time by 1e-12;
     # the accumulated one is amplified by y^2 (1 - t) / y0^2 = 1e3: 1e-8 is a safe bound.
-    sol = integrate(
-        Riccati().field, Riccati.y0, (0.0, 2.0), method=name, rtol=1e-10, atol=1e-10, events=[BlowUp(1e3)]
-    )
+    sol = integrate(Riccati().field, Riccati.y0, (0.0, 2.0), method=name, rtol=1e-10, atol=1e-10, events=[BlowUp(1e3)])
     assert sol.status is Status.BLOW_UP
     assert sol.success
     assert sol.t_final == pytest.approx(1.0 - 1e-3, abs=1e-8)

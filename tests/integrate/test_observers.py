@@ -18,9 +18,7 @@ def watch(t_span=(0.0, 1.0), events=(), **cadence):
     seen = []
     observer = Observer(lambda t, x: seen.append((t, x.copy())), **cadence)
     y0 = SPIRAL.exact(t_span[0])
-    sol = integrate(
-        SPIRAL.field, y0, t_span, observers=[observer], events=events, rtol=1e-8, atol=1e-8, **run
-    )
+    sol = integrate(SPIRAL.field, y0, t_span, observers=[observer], events=events, rtol=1e-8, atol=1e-8, **run)
     return [t for t, _ in seen], [x for _, x in seen], sol
 
 
@@ -59,9 +57,7 @@ def test_walltime_cadence():
         SPIRAL.field(t, y, out)
 
     run = {"method": "euler", "step": 0.02}
-    integrate(
-        slow, SPIRAL.y0, (0.0, 1.0), observers=[Observer(lambda t, x: calls.append(t), walltime=0.02)], **run
-    )
+    integrate(slow, SPIRAL.y0, (0.0, 1.0), observers=[Observer(lambda t, x: calls.append(t), walltime=0.02)], **run)
     # 50 steps of at least 2 ms are at least 100 ms: between one call (a machine that hangs) and every tenth
     # step, and the ends.
     assert 3 <= len(calls) <= 7

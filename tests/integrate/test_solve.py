@@ -29,8 +29,7 @@ def test_error_is_proportional_to_the_tolerance(name):
     # estimates); over six decades the fitted exponent of a healthy controller lies between 0.8 and 1.2.
     tols = 10.0 ** -np.arange(3, 10)
     errors = [
-        np.abs(integrate(*RUN, method=name, rtol=tol, atol=tol).x_final - SPIRAL.exact(3.0)).max()
-        for tol in tols
+        np.abs(integrate(*RUN, method=name, rtol=tol, atol=tol).x_final - SPIRAL.exact(3.0)).max() for tol in tols
     ]
     assert 0.8 < np.polyfit(np.log(tols), np.log(errors), 1)[0] < 1.2
     # No tolerance is missed by more than the growth of errors along the orbit, measured as below 20.
@@ -97,9 +96,7 @@ def test_no_output_changes_the_bits(name):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("cut", [1, 4, 17])
 def test_restart_from_the_record_is_exact(name, cut):
-    problem = Problem.checked(
-        *RUN, Options(method=name, step=0.05, rtol=1e-9, atol=1e-9, t_eval=[0.03, 1.0, 2.0])
-    )
+    problem = Problem.checked(*RUN, Options(method=name, step=0.05, rtol=1e-9, atol=1e-9, t_eval=[0.03, 1.0, 2.0]))
     whole = Integrator(problem)
     while whole.step() is None:
         pass
@@ -120,9 +117,7 @@ def test_restart_from_the_record_is_exact(name, cut):
 
 
 def test_restart_right_after_a_rejection():
-    problem = Problem.checked(
-        Decay(np.ones((2, 2)), 50.0).field, np.ones((2, 2)), (0.0, 1.0), Options(step=1.0)
-    )
+    problem = Problem.checked(Decay(np.ones((2, 2)), 50.0).field, np.ones((2, 2)), (0.0, 1.0), Options(step=1.0))
     whole, cut = Integrator(problem), Integrator(problem)
     cut._stepper.attempt()
     assert cut.state.retries == 1
@@ -153,9 +148,7 @@ def test_a_restart_at_the_end_is_complete():
     assert Integrator(problem, state=end).status is Status.COMPLETED
 
 
-@pytest.mark.parametrize(
-    ("name", "calls"), [("euler", 6), ("rk4", 24), ("bosh3", 3), ("dopri5", 6), ("tsit5", 6)]
-)
+@pytest.mark.parametrize(("name", "calls"), [("euler", 6), ("rk4", 24), ("bosh3", 3), ("dopri5", 6), ("tsit5", 6)])
 def test_number_of_evaluations(name, calls):
     counted = Counted(SPIRAL.field)
     sol = integrate(counted, SPIRAL.y0, (0.0, 0.6), method=name, step=0.1)
@@ -220,9 +213,7 @@ def test_float32_stays_float32(name):
 def test_any_shape(shape, name):
     problem = Decay(np.full(shape, 2.0))
     events = [BlowUp(1e3)]
-    sol = integrate(
-        problem.field, problem.y0, (0.0, 1.0), method=name, step=0.01, t_eval=[0.5, 1.0], events=events
-    )
+    sol = integrate(problem.field, problem.y0, (0.0, 1.0), method=name, step=0.01, t_eval=[0.5, 1.0], events=events)
     assert sol.x.shape == (2, *shape)
     np.testing.assert_allclose(sol.x_final, problem.exact(1.0), rtol=0.01 if name == "euler" else 1e-5)
     assert sol.x_events[0].shape == (0, *shape)
@@ -313,8 +304,7 @@ def test_import_is_light():
     )
     # The package itself may import more one day; time stepping alone must not be the reason.
     code = (
-        "import types, sys; sys.modules['fastpde'] = p = types.ModuleType('fastpde');"
-        "p.__path__ = ['fastpde'];" + code
+        "import types, sys; sys.modules['fastpde'] = p = types.ModuleType('fastpde');p.__path__ = ['fastpde'];" + code
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

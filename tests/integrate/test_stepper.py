@@ -15,13 +15,9 @@ from tests.problems_ode import Counted, Decay, Layers, Spiral
 
 def stepper(problem, name, step=0.01, t1=10.0, tol=1e-6):
     tableau, span = TABLEAUX[name], Span(0.0, t1)
-    control = (
-        PIController(tol, tol, tableau.embedded_order + 1) if tableau.adaptive else FixedStep(step, span)
-    )
+    control = PIController(tol, tol, tableau.embedded_order + 1) if tableau.adaptive else FixedStep(step, span)
     y0 = np.asarray(problem.y0)
-    return Stepper(
-        problem.field, tableau, control, VectorSpace(y0.shape, y0.dtype), span, State.initial(0.0, y0, step)
-    )
+    return Stepper(problem.field, tableau, control, VectorSpace(y0.shape, y0.dtype), span, State.initial(0.0, y0, step))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -35,12 +31,8 @@ def test_a_step_is_its_formula(name):
     middle = np.empty_like(problem.y0)
     run.evaluate(0.3 * h, middle)
     # The same sums in another order: a few roundings of numbers of size one.
-    np.testing.assert_allclose(
-        run.state.y, problem.y0 + h * np.tensordot(tableau.b, k, 1), rtol=0, atol=2e-15
-    )
-    np.testing.assert_allclose(
-        middle, problem.y0 + h * np.tensordot(tableau.weights_at(0.3), k, 1), rtol=0, atol=2e-15
-    )
+    np.testing.assert_allclose(run.state.y, problem.y0 + h * np.tensordot(tableau.b, k, 1), rtol=0, atol=2e-15)
+    np.testing.assert_allclose(middle, problem.y0 + h * np.tensordot(tableau.weights_at(0.3), k, 1), rtol=0, atol=2e-15)
     np.testing.assert_allclose(run.refresh(), k[-1], rtol=0, atol=1e-14)
 
 
@@ -150,9 +142,7 @@ def test_a_field_that_forgets_to_write_is_found():
     assert stepper(problem, "dopri5", step=0.0).prepare() is Status.NOT_FINITE
 
 
-@pytest.mark.parametrize(
-    ("name", "calls"), [("euler", 1), ("rk4", 4), ("bosh3", 3), ("dopri5", 6), ("tsit5", 6)]
-)
+@pytest.mark.parametrize(("name", "calls"), [("euler", 1), ("rk4", 4), ("bosh3", 3), ("dopri5", 6), ("tsit5", 6)])
 def test_evaluations_per_step(name, calls):
     problem = Spiral()
     counted = Counted(problem.field)
@@ -160,9 +150,7 @@ def test_evaluations_per_step(name, calls):
     run = stepper(problem, name, step=0.001)
     while run.state.step < 10:
         run.attempt()
-    first = (
-        1 if run.tableau.adaptive else 0
-    )  # f(t0, y0), which fixed-step methods count within their first step
+    first = 1 if run.tableau.adaptive else 0  # f(t0, y0), which fixed-step methods count within their first step
     assert run.state.rejected == 0
     assert counted.calls == run.state.evaluations == 10 * calls + first
 

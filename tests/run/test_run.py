@@ -197,10 +197,7 @@ def test_a_full_disk_keeps_every_frame_and_crashes_nothing(tmp_path):
     run = f"PYTHONPATH='{root}' exec '{sys.executable}' '{script}'"
     shell = f"mount -t tmpfs -o size=3m none '{disk}' || exit 77; cd '{disk}'; {run}"
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", shell]
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*command[:3], "true"], capture_output=True).returncode
-    ):
+    if shutil.which("unshare") is None or subprocess.run([*command[:3], "true"], capture_output=True).returncode:
         pytest.skip("no private mounts here")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     if done.returncode == 77:

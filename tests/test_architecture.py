@@ -1,0 +1,155 @@
+"""The arrows of STYLE.md, checked by reading imports: what may import what, and how long files and functions may be."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from .problems import ROOT, VARIANTS, run
+
+PACKAGE = ROOT / "fastpde"
+FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+
+# Outside libraries that only some modules may import, at any depth of the code.
+ONLY = {
+    "numba": r"(_jit|laws|kernels/.*|backends/.*)\.py",
+    "llvmlite": r"(_jit|laws|kernels/.*)\.py",
+    "h5py": r"run/trajectory.*\.py",
+    "argparse": r"cli.*\.py",
+    "matplotlib": r"plot/.*\.py",
+    "tqdm": r"(integrate/progress|run/progress|cli)\.py",
+    "mpi4py": r"backends/mpi\.py",
+    "ot": r"transport/wasserstein\.py",
+    "scipy": r"(observe|integrate/.*|transport/.*|gaussian/.*|run/.*|studies/.*|plot/.*|config/.*)\.py",
+}
+
+# Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
+BASE = {"errors", "_types"}
+MAY = {
+    "errors": set(),
+    "_types": {"errors"},
+    "laws": {"kernels"},
+    "_jit": {"kernels"},
+    "kernels": {"_jit", "laws"},
+    "backends": {"kernels", "laws", "_jit"} | BASE,
+    "attention": {"backends", "laws"} | BASE,
+    "integrate": {"errors"},
+    "meanfield": {"attention", "backends", "integrate"} | BASE,
+    "energy": {"attention", "backends"} | BASE,
+    "initial": BASE,
+    "observe": BASE,
+}
+ABOVE = {"config", "run", "plot", "cli", "__main__", "studies", "report", "__init__"}
+
+
+def imports(path: Path, text: str):
+    """(module, names) of every import of a file of the package, absolute: "fastpde.kernels.pack", ["LOG2E"]."""
+    package = ["fastpde", *path.parent.parts]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, []
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            yield ".".join([*base, *filter(None, [node.module])]), [alias.name for alias in node.names]
+
+
+def parts(path: Path, text: str) -> set[str]:
+    """The parts of the package that a file imports: "kernels", "laws", ..."""
+    found = set()
+    for module, names in imports(path, text):
+        head, *rest = module.split(".")
+        if head == "fastpde":
+            found |= {rest[0]} if rest else set(names)
+    return found
+
+
+def part_of(path: Path) -> str:
+    return path.parts[0].removesuffix(".py")
+
+
+def forbidden(path: Path, text: str) -> list[str]:
+    """What a file imports and may not."""
+    wrong = []
+    for module, _ in imports(path, text):
+        library = module.split(".")[0]
+        if library in ONLY and not re.fullmatch(ONLY[library], path.as_posix()):
+            wrong.append(library)
+    me = part_of(path)
+    if me in MAY:
+        wrong += sorted(parts(path, text) - MAY[me] - {me})
+    return wrong
+
+
+def long(text: str, lines: int = 400, function: int = 80) -> list[str]:
+    """The file, if it is too long, and its functions that are."""
+    found = [f"{len(text.splitlines())} lines"] if len(text.splitlines()) > lines else []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno - node.lineno + 1 > function:
+            found.append(node.name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_imports_point_down(path):
+    assert forbidden(path, (PACKAGE / path).read_text()) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_files_and_functions_are_short(path):
+    assert long((PACKAGE / path).read_text()) == []
+
+
+def test_every_part_has_its_place():
+    assert {part_of(path) for path in FILES} <= set(MAY) | ABOVE
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] in ("kernels", "backends")], ids=str)
+def test_sums_name_no_variant(path):
+    """Code below the seam knows laws, not variants; prose may mention them in comments and docstrings."""
+    tree = ast.parse((PACKAGE / path).read_text())
+    names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
+        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)
+    }
+    names |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for alias in n.names}
+    assert names.isdisjoint({*VARIANTS, "MultiHead", "Masked", "Attention"})
+
+
+def test_the_checks_can_fail():
+    """Each rule on a file that breaks it, however the import is written."""
+    broken = {
+        ("integrate/solve.py", "from fastpde.attention import Softmax"): ["attention"],
+        ("integrate/solve.py", "from ..attention.base import Attention"): ["attention"],
+        ("integrate/solve.py", "from .. import meanfield"): ["meanfield"],
+        ("integrate/solve.py", "def f():\n    import fastpde.run.runner"): ["run"],
+        ("attention/base.py", "from ..kernels.pack import Packed"): ["kernels"],
+        ("attention/base.py", "if True:\n    from ..meanfield import solve"): ["meanfield"],
+        ("attention/l2.py", "import numba"): ["numba"],
+        ("attention/l2.py", "def f():\n    from numba.core import types"): ["numba"],
+        ("observe.py", "import h5py"): ["h5py"],
+        ("run/recorder.py", "import h5py"): ["h5py"],
+        ("meanfield.py", "import matplotlib.pyplot as plt"): ["matplotlib"],
+        ("kernels/pack.py", "from ..attention.softmax import Softmax"): ["attention"],
+    }
+    for (path, text), want in broken.items():
+        assert forbidden(Path(path), text) == want
+    assert forbidden(Path("kernels/pack.py"), "import numba\nfrom .._jit import jit\nfrom .panels import x") == []
+    assert long("x = 1\n" * 401) == ["401 lines"]
+    assert long("def f():\n" + "    x = 1\n" * 80) == ["f"]
+    assert long("def f():\n" + "    x = 1\n" * 79) == []
+
+
+def test_import_is_light():
+    """`import fastpde` brings no compiler, no files, no pictures; making and printing an attention neither."""
+    code = """
+import sys, json, fastpde as fp
+attention = fp.Masked(fp.MultiHead([fp.Softmax([[1.0]], [[1.0]], [[1.0]])]))
+repr(attention)
+heavy = ["numba", "llvmlite", "scipy", "h5py", "matplotlib", "tqdm", "argparse", "pandas"]
+print(json.dumps([name for name in heavy if name in sys.modules]))
+"""
+    found, _ = run(code)
+    assert found == []

@@ -1,0 +1,77 @@
+"""Energies against the naive oracle, and as what the flow ascends or descends (MATH 7)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fastpde as fp
+
+from . import naive
+from .problems import CONTRACT, DTYPES, VARIANTS, case_like, random_case
+
+each_variant = pytest.mark.parametrize("kind", VARIANTS)
+
+
+@pytest.mark.parametrize("form", [{}, {"weights": True}, {"masked": True}, {"masked": True, "weights": True}])
+@pytest.mark.parametrize("dtype", DTYPES)
+@each_variant
+def test_energy(kind, dtype, form):
+    for d, k in ((1, 1), (3, 2), (2, 5)):
+        case = random_case(kind, d=d, k=k, dtype=dtype, **form)
+        want = naive.energy(kind, case.x, case.Q, case.K, **case.options, **case.data)
+        got = fp.interaction_energy(case.attention, case.x, **case.data)
+        assert isinstance(got, float)
+        # A linear energy is a difference: relative to the size of its terms.
+        size = np.abs(naive.scores(kind, case.x, case.x, case.Q, case.K)).mean() if kind == "Linear" else None
+        assert naive.relative_error(got, want, size) < CONTRACT[dtype]
+
+
+@each_variant
+def test_batches_and_heads(kind):
+    x = np.random.default_rng(0).normal(size=(3, 20, 2))
+    attention = case_like(kind, 2)
+    together = fp.interaction_energy(attention, x)
+    alone = [fp.interaction_energy(attention, one) for one in x]
+    np.testing.assert_array_equal(together, alone)
+    twice = fp.MultiHead([attention, attention], W=np.ones((2, 2, 2)))
+    # Two equal terms: exact doubling.
+    assert fp.interaction_energy(twice, x[0]) == 2 * alone[0]
+
+
+def test_energy_overflows_to_inf():
+    x = np.array([[40.0], [1.0]])
+    eye = [[1.0]]
+    assert fp.interaction_energy(fp.Exponential(eye, eye, eye), x) == np.inf
+    assert fp.interaction_energy(fp.Softmax(eye, eye, eye), x) == np.inf
+    assert fp.interaction_energy(fp.L2(eye, eye, eye), 1e9 * x) == 0.25  # each token sees itself alone
+    assert fp.interaction_energy(fp.Softmax(eye, [[-1.0]], eye), 40.0 * np.ones((3, 1))) == 0.0
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("kind", ["Softmax", "Exponential"])
+def test_the_flow_moves_the_energy(kind, sign):
+    """Q^T K symmetric: V = Q^T K ascends, V = -Q^T K descends."""
+    Q = np.array([[0.8, 0.2], [0.2, 0.6]])
+    x0 = np.random.default_rng(2).normal(size=(40, 2))
+    attention = getattr(fp, kind)(Q, np.eye(2), sign * Q)
+    solution = fp.solve(attention, x0, (0.0, 0.3), t_eval=np.linspace(0, 0.3, 7))
+    energies = [fp.interaction_energy(attention, x) for x in solution.x]
+    assert (sign * np.diff(energies) > 0).all()
+
+
+@pytest.mark.parametrize("kind", ["Softmax", "Exponential"])
+def test_the_rate_of_the_energy(kind):
+    """dE/dt = int Z Gamma^T B^{-1} Gamma (Softmax, V = B Q^T K) or int |Gamma|^2 (Exponential), by a central difference.
+
+    1e-6: the difference quotient's h^2 with h = 1e-4, times derivatives of the order of a hundred.
+    """
+    Q, B = np.array([[0.8, 0.2], [0.2, 0.6]]), np.diag([1.5, 0.5])
+    V = B @ Q if kind == "Softmax" else Q
+    attention = getattr(fp, kind)(Q, np.eye(2), V)
+    x = np.random.default_rng(2).normal(size=(40, 2))
+    h, v = 1e-4, attention.velocity(x)
+    slope = (fp.interaction_energy(attention, x + h * v) - fp.interaction_energy(attention, x - h * v)) / (2 * h)
+    z = np.exp(naive.scores(kind, x, x, Q, np.eye(2)).astype(float)).mean(axis=1)
+    exact = (z * np.einsum("ij,j,ij->i", v, 1 / np.diag(B), v)).mean() if kind == "Softmax" else (v**2).sum(axis=1).mean()
+    np.testing.assert_allclose(slope, exact, rtol=1e-6)

@@ -1,0 +1,208 @@
+"""The cache of compiled code: hit by the next process, never stale, never the reason of a failure; bits of the results."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+
+import numpy as np
+import pytest
+
+from . import problems
+from .problems import ROOT, finish, launch, run
+
+# Importing the package, then one velocity, counting the functions that Numba compiles.
+FIRST_CALL = """
+import json, time
+start = time.process_time()
+import numpy as np, fastpde as fp
+from numba.core import event
+x = np.random.default_rng(0).normal(size=(100, 2))
+with event.install_recorder("numba:compile") as compiled:
+    v = fp.Softmax(np.eye(2), np.eye(2), np.eye(2)).velocity(x)
+print(json.dumps({"compiled": len(compiled.buffer), "cpu": time.process_time() - start, "v": v.tolist()}))
+"""
+
+# The cheapest compiled function that is public: the mean of the tokens.
+CENTRE = """
+import json, warnings
+import numpy as np
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from numba.core import event
+    import fastpde as fp
+    with event.install_recorder("numba:compile") as compiled:
+        mean = fp.Direct().centre(np.arange(12.0).reshape(2, 3, 2))
+    from fastpde import _jit
+texts = [f"{w.category.__name__}: {w.message}" for w in caught]
+print(json.dumps({"mean": mean.tolist(), "warnings": texts, "compiled": len(compiled.buffer), "folder": str(_jit.cache_folder())}))
+"""
+MEAN = [[2.0, 3.0], [8.0, 9.0]]
+
+
+def test_the_second_process_compiles_nothing():
+    """This process has compiled what is asked for, so another one only loads it."""
+    fp_velocity = problems.case_like("Softmax", 2).velocity(np.zeros((3, 2)))
+    assert fp_velocity.shape == (3, 2)
+    found, _ = run(FIRST_CALL)
+    assert found["compiled"] == 0
+    # Processor time, which does not depend on who else is running: import and first call take about 1.5 s of it,
+    # compilation ten.
+    assert found["cpu"] < 4
+
+
+@pytest.mark.parametrize("edit", ["law", "kernel"])
+def test_edited_code_is_never_stale(tmp_path, edit):
+    """A copy of the package shares this one's cache folder; when a law or a kernel is edited, its results change.
+
+    The law is edited so that every weight is what it was to the power 1.5; the kernel so that a mean is off by 100.
+    """
+    shutil.copytree(ROOT / "fastpde", tmp_path / "fastpde", ignore=shutil.ignore_patterns("__pycache__"))
+    code = FIRST_CALL if edit == "law" else CENTRE
+    before, _ = run(code, root=tmp_path)
+    assert before["compiled"] == 0 or edit == "kernel"
+    if edit == "law":
+        path, old = tmp_path / "fastpde" / "laws.py", "def emit_exp2(builder, lanes: Lanes, t):\n"
+        lines = path.read_text().split(old)
+        start = lines[1].index('"""', lines[1].index('"""') + 3) + 4
+        new = lines[1][:start] + "    t = builder.fmul(t, lanes.constant(1.5))\n" + lines[1][start:]
+        text = old.join([lines[0], new])
+    else:
+        path, old = tmp_path / "fastpde" / "kernels" / "project.py", "out[b, r] /= n"
+        assert old in path.read_text()
+        text = path.read_text().replace(old, "out[b, r] = out[b, r] / n + 100.0")
+    path.write_text(text)
+    after, _ = run(code, root=tmp_path)
+    if edit == "law":
+        x = np.random.default_rng(0).normal(size=(100, 2))
+        p = np.exp(1.5 * x @ x.T)
+        # Rounding of exponents of a few units.
+        np.testing.assert_allclose(after["v"], p @ x / p.sum(axis=1, keepdims=True), rtol=0, atol=1e-13)
+        assert np.abs(np.array(after["v"]) - before["v"]).max() > 1e-3
+    else:
+        assert after["mean"] == [[a + 100 for a in row] for row in MEAN]
+    again, _ = run(code, root=tmp_path)
+    assert {**again, "cpu": 0} == {**after, "cpu": 0, "compiled": 0}
+
+
+def test_the_folder_is_private(tmp_path):
+    """Mode 0700 whatever the umask and whatever the folder's mode was before."""
+    found, _ = run(CENTRE, FASTPDE_CACHE_DIR=tmp_path / "new" / "cache")
+    folder = tmp_path / "new" / "cache"
+    (inside,) = folder.iterdir()
+    assert str(inside) == found["folder"]
+    assert stat.S_IMODE(inside.stat().st_mode) == 0o700
+    assert any(path.suffix == ".nbc" for path in inside.iterdir())
+    inside.chmod(0o755)
+    found, _ = run(CENTRE, FASTPDE_CACHE_DIR=folder)
+    assert (found["compiled"], found["warnings"]) == (0, [])
+    assert stat.S_IMODE(inside.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_cannot_be_written_only_warns(tmp_path):
+    """The parent is a file, so this holds for root too."""
+    (tmp_path / "file").write_text("")
+    found, _ = run(CENTRE, FASTPDE_CACHE_DIR=tmp_path / "file" / "cache")
+    assert found["mean"] == MEAN
+    (warning,) = found["warnings"]
+    assert warning.startswith("RuntimeWarning") and "FASTPDE_CACHE_DIR" in warning
+
+
+def test_no_home_only_warns(monkeypatch):
+    """A process without a home folder, as a user id without an account has in a container."""
+    code = "import os, pathlib\ndef none(): raise RuntimeError('no home')\npathlib.Path.home = none\n" + CENTRE
+    found, _ = run(code, FASTPDE_CACHE_DIR=None, XDG_CACHE_HOME=None)
+    assert found["mean"] == MEAN and len(found["warnings"]) == 1
+
+
+DAMAGES = {
+    "empty": lambda data: b"",
+    "truncated": lambda data: data[: len(data) // 2],
+    "garbage": lambda data: b"\x93garbage" * 50,
+    "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 255]) + data[len(data) // 2 + 1 :],
+}
+
+
+def test_damaged_cache_files_are_replaced(tmp_path):
+    """Index or code empty, cut, overwritten or with one byte changed: a warning, the right result, whole files afterwards."""
+    sound = tmp_path / "sound"
+    run(CENTRE, FASTPDE_CACHE_DIR=sound)
+    cases = [(suffix, name) for suffix in (".nbi", ".nbc") for name in DAMAGES]
+    for suffix, name in cases:
+        folder = tmp_path / f"{name}{suffix}"
+        shutil.copytree(sound, folder)
+        (path,) = folder.glob(f"*/*{suffix}")
+        path.write_bytes(DAMAGES[name](path.read_bytes()))
+    wrong = {}
+    for pair in (cases[i : i + 2] for i in range(0, len(cases), 2)):
+        started = [launch(CENTRE, FASTPDE_CACHE_DIR=tmp_path / f"{name}{suffix}") for suffix, name in pair]
+        for (suffix, name), process in zip(pair, started, strict=True):
+            try:
+                found, _ = finish(process)
+            except AssertionError as error:
+                wrong[name, suffix] = str(error).strip().splitlines()[-1]
+                continue
+            if found["mean"] != MEAN or len(found["warnings"]) > 1:
+                wrong[name, suffix] = found
+    assert wrong == {}
+    found, _ = run(CENTRE, FASTPDE_CACHE_DIR=tmp_path / "garbage.nbc")
+    assert (found["mean"], found["compiled"], found["warnings"]) == (MEAN, 0, [])
+
+
+# ---- the same bits -------------------------------------------------------------------------------------------------
+
+DIGESTS = "import json\nfrom tests.problems import digests\nprint(json.dumps(digests()))"
+
+
+def test_bits_do_not_depend_on_threads():
+    """1 to 4 threads of Numba and of the BLAS libraries, each in a process of its own, and changed within this one."""
+    import numba
+
+    settings = [(1, 1), (2, 4), (3, 1), (4, 2)]
+    started = [
+        launch(DIGESTS, NUMBA_NUM_THREADS=a, OMP_NUM_THREADS=b, OPENBLAS_NUM_THREADS=b, MKL_NUM_THREADS=b)
+        for a, b in settings
+    ]
+    found = [finish(process)[0] for process in started]
+    threads = numba.get_num_threads()
+    try:
+        for count in {1, threads}:
+            numba.set_num_threads(count)
+            found.append(problems.digests())
+    finally:
+        numba.set_num_threads(threads)
+    differing = {name for name in found[0] if len({one[name] for one in found}) > 1}
+    assert differing == set()
+
+
+def test_the_digests_can_differ():
+    """They see one bit, and every one of the evaluations counts."""
+    digests = problems.digests()
+    assert len(set(digests.values())) == len(digests) > 60
+    assert digests == problems.digests()
+
+
+PAIR = "import json\nfrom tests.problems import softmax_pair\nprint(json.dumps(softmax_pair()))"
+MACHINES = {
+    "128": {"FASTPDE_VECTOR_BITS": "128"},
+    "512": {"FASTPDE_VECTOR_BITS": "512"},
+    "generic": {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+}
+
+
+def test_vector_width_and_missing_fma_change_roundings_only():
+    """Vectors of 128 and 512 bits, and a processor without fused operations: equal to rounding.
+
+    1e-14 and 1e-6: a dot product, an exponent and a sum round differently, at most a few dozen units in the last place.
+    """
+    started = {name: launch(PAIR, **environment) for name, environment in MACHINES.items()}
+    here = problems.softmax_pair()
+    for name, process in started.items():
+        there, _ = finish(process)
+        assert there.keys() == here.keys()
+        for key, value in here.items():
+            tolerance = 1e-14 if key.startswith("float64") else 1e-6
+            wide = key.endswith("12")  # logits of hundreds are themselves rounded
+            tolerance *= 100 if wide else 1
+            error = np.abs(np.array(there[key]) - value).max() / np.abs(value).max()
+            assert error < tolerance, (name, key)
