@@ -16,6 +16,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 def as_numbers(name: str, value: object) -> Array:
     """A float array of what came; lists and integers become float64. Raises for text, objects, complex, NaN, inf."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise InputTypeError(name, "a masked array", "a plain array", "Leave the masked tokens out.")
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -41,8 +43,8 @@ def as_tokens(name: str, value: object) -> Array:
     return np.ascontiguousarray(array)
 
 
-def as_weights(value: object, shape: tuple[int, ...], dtype: np.dtype) -> Array | None:
-    """Weights (n,) or (B, n) as (1, n) or (B, n) in the tokens' dtype, or None."""
+def as_weights(value: object, shape: tuple[int, ...]) -> Array | None:
+    """Weights (n,) or (B, n) as (1, n) or (B, n) float64, or None."""
     if value is None:
         return None
     array = as_numbers("weights", value)
@@ -55,12 +57,14 @@ def as_weights(value: object, shape: tuple[int, ...], dtype: np.dtype) -> Array 
     worst = sums[np.argmax(np.abs(sums - 1.0))]
     if abs(worst - 1.0) > 1e-6:
         raise InputError("weights", f"a sum of {worst:.9g}", "weights that sum to 1", "Divide them by their sum.")
-    return np.ascontiguousarray(array.reshape(-1, n), dtype=dtype)
+    return np.ascontiguousarray(array.reshape(-1, n), dtype=np.float64)
 
 
 def as_positions(name: str, value: object, n: int) -> Array:
     """Positions (n,) of the tokens in the sequence, any finite numbers; equal ones are ties."""
-    array = as_numbers(name, value).astype(np.float64)
+    array = np.asarray(value)
+    # Integers stay integers: beyond 2^53 a float would make ties of them.
+    array = array if array.dtype.kind in "iu" else as_numbers(name, value)
     if array.shape != (n,):
         raise InputError(name, f"shape {array.shape}", f"shape ({n},), one position per token")
     return array

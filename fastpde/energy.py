@@ -41,5 +41,5 @@ def interaction_energy(
         if cloud.weights is None:
             total += 0.5 * masses.mean(axis=1)
         else:
-            total += 0.5 * (cloud.weights.astype(np.float64) * masses).sum(axis=1)
+            total += 0.5 * (cloud.weights * masses).sum(axis=1)
     return total if tokens.ndim == 3 else float(total[0])

@@ -25,7 +25,7 @@ class SigmoidLaw(NamedTuple):
 
 
 class LinearLaw(NamedTuple):
-    """weight = t log 2, the score itself: linear attention; backends sum it through moments, never pair by pair."""
+    """weight = t: linear maps, and linear attention, which backends sum through moments and never pair by pair."""
 
 
 # Laws with weight(t) = 2^m weight(t - m): a kernel may subtract a running maximum.
@@ -86,7 +86,7 @@ def _emit_sigmoid(builder, lanes: Lanes, t):
     return builder.fdiv(one, builder.fadd(one, emit_exp2(builder, lanes, t, sign=-1.0)))
 
 
-_EMITTERS = {ExpLaw: emit_exp2, SigmoidLaw: _emit_sigmoid}
+_EMITTERS = {ExpLaw: emit_exp2, SigmoidLaw: _emit_sigmoid, LinearLaw: lambda builder, lanes, t: t}
 
 
 def emit_weight(law: type, builder, lanes: Lanes, t):
@@ -101,7 +101,7 @@ def emit_clamp(builder, lanes: Lanes, t):
     return builder.select(builder.fcmp_ordered(">", t, high), high, t)
 
 
-WEIGHTS = {ExpLaw: np.exp2, LinearLaw: lambda t: t * np.log(2.0), SigmoidLaw: lambda t: 1.0 / (1.0 + np.exp2(-t))}
+WEIGHTS = {ExpLaw: np.exp2, LinearLaw: lambda t: t, SigmoidLaw: lambda t: 1.0 / (1.0 + np.exp2(-t))}
 
 
 def weight(law: NamedTuple, t: np.ndarray) -> np.ndarray:

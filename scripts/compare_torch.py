@@ -3,9 +3,9 @@
     python scripts/compare_torch.py [--n 16384] [--repeats 7] [--threads 2]
 
 Softmax with Q = K = V = I and scale 1 on standard normal tokens, the same arrays for both; medians of interleaved
-repetitions, errors against a naive sum in extended precision on 64 rows. Then the other kinds of pair sum by their speed
-per useful pair relative to softmax, and 2048 systems of 32 tokens with matrices of their own against batched matrix
-products and batched attention. PyTorch is no dependency of fastpde: `pip install torch`.
+repetitions, errors against a naive sum in extended precision on 64 rows. Then the other kinds of pair sum by their
+speed per useful pair relative to softmax, and 2048 systems of 32 tokens with matrices of their own against batched
+matrix products and batched attention. PyTorch is no dependency of fastpde: `pip install torch`.
 """
 
 from __future__ import annotations

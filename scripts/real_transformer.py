@@ -52,7 +52,8 @@ def load(data: Path) -> tuple[Weights, Array]:
     if missing:
         raise FileNotFoundError(
             f"{data} has no {', '.join(missing)}; needed: Q, K (6, 12, 32, 385), V (6, 12, 33, 385), "
-            "W (6, 12, 385, 33) and tokens (4096, 385) of all-MiniLM-L6-v2, as .npy files. Name their folder with --data."
+            "W (6, 12, 385, 33) and tokens (4096, 385) of all-MiniLM-L6-v2, as .npy files. "
+            "Name their folder with --data."
         )
     return Weights(*(np.load(data / f"{name}.npy") for name in Weights._fields)), np.load(data / "tokens.npy")
 
@@ -162,7 +163,9 @@ def _draw_spectra(ax: Any, layers: list[Layer]) -> None:
 
     for row in layers:
         shade = colormaps["viridis"](0.9 * row.layer / max(1, len(layers) - 1))
-        ax.semilogy(np.arange(1, len(row.spectrum) + 1), row.spectrum, color=shade, label=f"{row.layer}")
+        ax.loglog(np.arange(1, len(row.spectrum) + 1), row.spectrum, color=shade, label=f"{row.layer}")
+    top = max(row.spectrum[0] for row in layers)
+    ax.set_ylim(1e-5 * top, 2 * top)  # layer norm leaves one direction empty: its eigenvalue is rounding
     ax.set(xlabel="index", ylabel="eigenvalue of the covariance", title="spectrum")
     ax.legend(title="layers passed", ncols=2, fontsize="small")
 

@@ -49,7 +49,7 @@ class Cloud:
 
     x: Array  # (B, n, d)
     at: Array | None = None  # (B, m, d); None: the tokens themselves
-    weights: Array | None = None  # (1, n) or (B, n); None: 1/n
+    weights: Array | None = None  # (1, n) or (B, n) float64; None: 1/n
     visibility: Visibility | None = None  # used by masked attention only
     limits: Array | None = None  # (m,) set by masked attention for what it contains
 
@@ -162,7 +162,7 @@ def make_cloud(
     cloud = Cloud(
         x=tokens.reshape(-1, *tokens.shape[-2:]),
         at=None if at is None else at.reshape(-1, *at.shape[-2:]),
-        weights=as_weights(weights, tokens.shape, tokens.dtype),
+        weights=as_weights(weights, tokens.shape),
     )
     if not attention.masked:
         for name, value in (("positions", positions), ("at_positions", at_positions)):

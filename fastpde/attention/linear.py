@@ -29,5 +29,5 @@ class Linear(PairwiseAttention):
         scores = self.scores(cloud, t, backend, None)
         ones = np.ones((*cloud.x.shape[:2], 1), cloud.x.dtype)
         out = np.empty((*cloud.targets.shape[:2], 1), cloud.x.dtype)
-        backend.attend(self.pair(cloud, scores, ones), out)
+        backend.attend(self.pair(cloud, scores, ones, False), out)
         yield out[..., 0].astype(np.float64)

@@ -67,20 +67,21 @@ class PairwiseAttention(Attention):
         centre = backend.centre(cloud.x) if self.normalised else None
         scores = self.scores(cloud, t, backend, centre)
         rows, d = V.shape[-2:]
-        late = rows >= d  # apply V to the sums instead of to the tokens
+        # V is applied to the mean token where that is no longer; a sum may overflow, and 0 inf would be nan.
+        late = self.normalised and rows >= d
         if late and scores.keys.shape[2] == d and self.keys_are_tokens(t):
             values = scores.keys
         else:
-            values = backend.take("values", (*cloud.x.shape[:2], min(rows, d)), cloud.x.dtype)
+            values = backend.take("values", (*cloud.x.shape[:2], d if late else rows), cloud.x.dtype)
             backend.project(cloud.x, None if late else V, values, origin=centre)
         shift = None if centre is None else np.matmul(V, centre[..., None])[..., 0]
         if not late:
-            backend.attend(self.pair(cloud, scores, values), out)
+            backend.attend(self.pair(cloud, scores, values, self.normalised), out)
             if shift is not None:
                 out += shift[:, None, :].astype(out.dtype)
             return
         mean = backend.take("means", (*out.shape[:2], d), out.dtype)
-        backend.attend(self.pair(cloud, scores, values), mean)
+        backend.attend(self.pair(cloud, scores, values, self.normalised), mean)
         backend.project(mean, V, out, shift=shift)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
@@ -88,7 +89,7 @@ class PairwiseAttention(Attention):
         values = np.empty((*cloud.x.shape[:2], 0), cloud.x.dtype)
         out = np.empty((*cloud.targets.shape[:2], 0), cloud.x.dtype)
         total = np.empty(out.shape[:2])
-        backend.attend(self.pair(cloud, scores, values), out, total)
+        backend.attend(self.pair(cloud, scores, values, False), out, total)
         with np.errstate(over="ignore"):
             yield np.exp(total + self.log_offset(cloud, t))
 
@@ -96,13 +97,11 @@ class PairwiseAttention(Attention):
         """Log of what `scores` leaves out of a target's weights, (B, m)."""
         return 0.0
 
-    def pair(self, cloud: Cloud, scores: Scores, values: Array) -> PairSum:
+    def pair(self, cloud: Cloud, scores: Scores, values: Array, normalised: bool) -> PairSum:
         """The sum a backend is asked for."""
         from ..backends.base import PairSum
 
-        return PairSum(
-            self.law, self.normalised, scores.targets, scores.keys, values, scores.bias, cloud.weights, cloud.limits
-        )
+        return PairSum(self.law, normalised, scores.targets, scores.keys, values, scores.bias, cloud.weights, cloud.limits)
 
     def keys_are_tokens(self, t: float) -> bool:
         """Whether scores are taken over R^d, with the (centred) tokens as keys."""

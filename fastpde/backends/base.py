@@ -27,7 +27,7 @@ class PairSum:
     keys: Array  # (B, n, k)
     values: Array  # (B, n, c); c = 0 asks for the sum of the weights alone
     bias: Array | None = None  # (B, n)
-    weights: Array | None = None  # (1, n) or (B, n), sum 1; None: 1/n
+    weights: Array | None = None  # (1, n) or (B, n) float64, sum 1; None: 1/n
     limits: Array | None = None  # (m,) int64: target i sees the first limits[i] >= 1 sources; None: all
 
 
@@ -39,7 +39,10 @@ class Backend(ABC):
 
     @abstractmethod
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
-        """Writes the sums into out (B, m, c); the log of each target's total weight into log_total (B, m) float64."""
+        """Writes the sums into out (B, m, c); the log of each target's total weight into log_total (B, m) float64.
+
+        log_total is for sums that are not normalised.
+        """
 
     @abstractmethod
     def project(

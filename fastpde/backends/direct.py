@@ -37,23 +37,19 @@ class Direct(Backend):
         scratch = attend.allocate(numba.get_num_threads(), layout, dtype, self.take)
         none = _NONE.astype(dtype)
         bias = none if pair.bias is None else pair.bias
-        weights = none if pair.weights is None else pair.weights
+        weights = _NONE if pair.weights is None else pair.weights
+        factor = 0.0 if pair.normalised else 1.0 if pair.weights is not None else 1.0 / n
         limits = _ALL if pair.limits is None else pair.limits
-        mean = pair.weights is None and not pair.normalised  # weights 1/n
         with _LOCK:
             pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)
             attend.attend(
-                pair.law, pair.normalised, layout, packed, pair.targets, limits, scratch, out,
+                pair.law, factor, layout, packed, pair.targets, limits, scratch, out,
                 _NONE if log_total is None else log_total,
             )  # fmt: skip
-        if mean:
-            out *= out.dtype.type(1.0 / n)
-        if log_total is not None and pair.weights is None:
-            log_total -= np.log(n)
 
     def _attend_linear(self, pair: PairSum, out: Array) -> None:
         systems, n, k = pair.keys.shape
-        weights = _NONE.astype(pair.keys.dtype) if pair.weights is None else pair.weights
+        weights = _NONE if pair.weights is None else pair.weights
         blocks = moments.blocks_for(n) if pair.limits is None else 1
         partial = self.take("moments", (systems, blocks, pair.values.shape[2], k), np.float64)
         with _LOCK:
@@ -65,18 +61,16 @@ class Direct(Backend):
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
     ) -> None:
-        systems, _, d = x.shape
+        d = x.shape[2]
         if matrix is None:
             np.subtract(x, 0.0 if origin is None else origin[:, None, :].astype(x.dtype), out=out, dtype=x.dtype)
             if shift is not None:
                 out += shift[:, None, :].astype(out.dtype)
             return
         stack = matrix.reshape(-1, *matrix.shape[-2:])
-        transposed = np.ascontiguousarray(stack.transpose(0, 2, 1), dtype=x.dtype)
-        origin = np.zeros((systems, d)) if origin is None else origin
-        shift = np.zeros((systems, stack.shape[1])) if shift is None else shift
+        linear = project.prepare(stack, shift, x.dtype, numba.get_num_threads(), self.take)
         with _LOCK:
-            project.project(x, transposed, origin, shift, out)
+            project.project(x, np.zeros((1, d)) if origin is None else origin, linear, out)
 
     def centre(self, x: Array) -> Array:
         out = np.empty((x.shape[0], x.shape[2]))

@@ -26,6 +26,7 @@ from .panels import apply_law, mask_rows, power_of_two, raw_panel, score_panel, 
 from .vectors import CHUNK, TILES
 
 _FLUSH = -1000  # sums that shrink by more than 2^1000 are zero, not subnormal
+_ALL_GONE = 20000.0  # times 2^20000 is inf, times 2^-20000 is 0, whatever the sum
 
 
 class Scratch(NamedTuple):
@@ -77,7 +78,7 @@ def _load_tile(layout, z, limits, first, tile, zt, ends):
 def _grow_shift(layout, tops, shifts, first, sums, sums_at):
     """Moves the shifts of a tile up to its running maxima and rescales its sums: exact powers of two."""
     for lane in range(layout.width):
-        shift = math.ceil(tops[first + lane])
+        shift = np.ceil(tops[first + lane])
         drop = float(shifts[first + lane]) - float(shift)
         if drop < 0.0:
             shifts[first + lane] = shift
@@ -87,23 +88,24 @@ def _grow_shift(layout, tops, shifts, first, sums, sums_at):
 
 
 @jit(inline=True)
-def _write_tile(layout, normalised, exponents, shifts, first, sums, sums_at, rows, out, log_total):
-    """Divides by the weight column (normalised) or undoes the shift, and writes `rows` rows of one tile."""
+def _write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, out, log_total):
+    """Divides by the weight column (factor 0: normalised) or undoes the shift, and writes `rows` rows of one tile."""
     dv = out.shape[1]
     for lane in range(rows):
         at = sums_at + lane
         total = sums[at + dv * layout.width]
-        shift = int(min(max(shifts[first + lane], -4.0e15), 4.0e15)) + exponents[1]
+        shift = float(shifts[first + lane]) + exponents[1]
         if log_total.shape[0]:
-            log_total[0, lane] = (shift + math.log2(total)) / LOG2E
-        exponent = min(max(exponents[0] + (0 if normalised else shift), -20000), 20000)
+            log_total[0, lane] = (shift + math.log2(total * factor)) / LOG2E
+        lift = exponents[0] + (0.0 if factor == 0.0 else shift)
+        exponent = int(min(max(lift, -_ALL_GONE), _ALL_GONE))
         for c in range(dv):
             value = sums[at + c * layout.width]
-            out[lane, c] = math.ldexp(value / total if normalised else value, exponent)
+            out[lane, c] = math.ldexp(value / total if factor == 0.0 else value * factor, exponent)
 
 
 @jit
-def _sum_group(law, normalised, layout, packed, b, z, limits, memory, out, log_total):
+def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total):
     """Up to TILES tiles of targets z of system b against all its sources."""
     zt, P, tops, shifts, ends, sums, tiles = memory
     width, base = layout.width, b * layout.rows
@@ -156,17 +158,17 @@ def _sum_group(law, normalised, layout, packed, b, z, limits, memory, out, log_t
     for tile in range(count):
         rows, first = min(width, z.shape[0] - tile * width), tile * width
         _write_tile(
-            layout, normalised, packed.exponents[b], shifts, first, sums, first * total_columns, rows,
+            layout, factor, packed.exponents[b], shifts, first, sums, first * total_columns, rows,
             out[first:], log_total[:, first:],
         )  # fmt: skip
 
 
 @jit(parallel=True)
-def attend(law, normalised, layout, packed, targets, limits, scratch, out, log_total):
+def attend(law, factor, layout, packed, targets, limits, scratch, out, log_total):
     """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of total weights into log_total (B, m).
 
     `limits` (m,) is the number of leading sources each target sees (empty: all). `log_total` (0, 0) is not written.
-    normalised: out = sum w v / sum w; otherwise out = sum w v. Work items pair an early with a late group, so that
+    factor 0: out = sum w v / sum w; otherwise out = factor sum w v, and the log is of factor sum w. Work items pair an early with a late group, so that
     masked sums are shared evenly between threads.
     """
     systems, m = targets.shape[0], targets.shape[1]
@@ -184,6 +186,6 @@ def attend(law, normalised, layout, packed, targets, limits, scratch, out, log_t
             b, first = item // groups, (item % groups) * size
             last = min(m, first + size)
             _sum_group(
-                law, normalised, layout, packed, b, targets[b, first:last], limits[first:last], memory,
+                law, factor, layout, packed, b, targets[b, first:last], limits[first:last], memory,
                 out[b, first:last], log_total[b : b + 1, first:last],
             )  # fmt: skip

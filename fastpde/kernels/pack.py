@@ -29,7 +29,7 @@ class Packed(NamedTuple):
     bias: np.ndarray  # (B * rows,) units of log 2; at most 0 when the law is shiftable
     values: np.ndarray  # (B * rows * parts * columns,) scaled by 2^-value_exponent
     bounds: np.ndarray  # (B, 2) largest |key|, largest |bias|
-    exponents: np.ndarray  # (B, 2) of the values, and of the weights (taken out of the bias)
+    exponents: np.ndarray  # (B, 2) powers of two taken out of the values, and out of the weights (largest bias)
 
 
 def allocate(systems: int, layout: Layout, dtype, take) -> Packed:
@@ -40,7 +40,7 @@ def allocate(systems: int, layout: Layout, dtype, take) -> Packed:
         take("packed_bias", (rows,), dtype),
         take("packed_values", (rows * layout.parts * layout.columns,), dtype),
         take("packed_bounds", (systems, 2), np.float64),
-        take("packed_exponents", (systems, 2), np.int64),
+        take("packed_exponents", (systems, 2), np.float64),
     )
 
 
@@ -61,7 +61,7 @@ def _survey(keys, bias, weights, values, shiftable, b, packed):
         low, high = min(low, offset), max(high, offset)
         for c in range(values.shape[2]):
             top = max(top, abs(float(values[b, j, c])))
-    lift = math.ceil(high) if shiftable else 0
+    lift = np.ceil(high) if shiftable else 0.0
     packed.bounds[b, 0] = math.sqrt(largest)
     packed.bounds[b, 1] = max(abs(low - lift), abs(high - lift))
     exponent = math.frexp(top)[1] if 0.0 < top < math.inf else 0
@@ -70,38 +70,48 @@ def _survey(keys, bias, weights, values, shiftable, b, packed):
 
 
 @jit(inline=True)
-def _pack_row(keys, bias, weights, values, shiftable, layout, b, row, packed):
-    """One source of one system into keys, bias and values."""
+def _pack_keys(keys, bias, weights, shiftable, layout, b, packed):
+    """Keys and biases of one system, group by group."""
+    w = b % max(weights.shape[0], 1)
+    for start in range(0, layout.rows, layout.group):
+        at = (b * layout.rows + start) * layout.k
+        for q in range(layout.group):
+            j = min(start + q, layout.n - 1)
+            for r in range(layout.k):
+                packed.keys[at + r * layout.group + q] = keys[b, j, r]
+            offset = (bias[b, j] * LOG2E if bias.shape[0] else 0.0) - packed.exponents[b, 1]
+            if shiftable and weights.shape[0]:
+                offset += math.frexp(weights[w, j])[1]
+            packed.bias[b * layout.rows + start + q] = offset
+
+
+@jit(inline=True)
+def _pack_values(weights, values, shiftable, layout, b, packed):
+    """Weighted values and weights of one system, chunk by chunk, part by part."""
     dv = values.shape[2]
     w = b % max(weights.shape[0], 1)
-    j = min(row, layout.n - 1)
-    first = b * layout.rows
-    group, q = row // layout.group, row % layout.group
-    for r in range(layout.k):
-        packed.keys[((first + group * layout.group) * layout.k) + r * layout.group + q] = keys[b, j, r]
-    offset = (bias[b, j] * LOG2E if bias.shape[0] else 0.0) - packed.exponents[b, 1]
-    weight = 1.0 if row < layout.n else 0.0
-    if weights.shape[0]:
-        mantissa, exponent = math.frexp(weights[w, j])
-        offset += exponent if shiftable else 0
-        weight *= mantissa if shiftable else weights[w, j]
-    packed.bias[first + row] = offset
-    chunk = row // CHUNK * CHUNK
-    chunk_rows = min(CHUNK, layout.rows - chunk)
-    base = (first + chunk) * layout.parts * layout.columns + (row - chunk) * layout.columns
-    scale = power_of_two(-packed.exponents[b, 0])
-    for part in range(layout.parts):
-        for column in range(layout.columns):
-            c = part * layout.columns + column
-            value = weight * (values[b, j, c] * scale) if c < dv else (weight if c == dv else 0.0)
-            packed.values[base + part * chunk_rows * layout.columns + column] = value
+    scale = power_of_two(-int(packed.exponents[b, 0]))
+    at = b * layout.rows * layout.parts * layout.columns
+    for chunk in range(0, layout.rows, CHUNK):
+        end = min(chunk + CHUNK, layout.rows)
+        for part in range(layout.parts):
+            for j in range(chunk, end):
+                weight = 1.0 if j < layout.n else 0.0
+                if weights.shape[0] and j < layout.n:
+                    weight = math.frexp(weights[w, j])[0] if shiftable else weights[w, j]
+                for c in range(part * layout.columns, (part + 1) * layout.columns):
+                    if c < dv and j < layout.n:
+                        packed.values[at] = weight * (values[b, j, c] * scale)
+                    else:
+                        packed.values[at] = weight if c == dv else 0.0
+                    at += 1
 
 
 @jit
 def _pack_system(keys, bias, weights, values, shiftable, layout, b, packed):
     _survey(keys, bias, weights, values, shiftable, b, packed)
-    for row in range(layout.rows):
-        _pack_row(keys, bias, weights, values, shiftable, layout, b, row, packed)
+    _pack_keys(keys, bias, weights, shiftable, layout, b, packed)
+    _pack_values(weights, values, shiftable, layout, b, packed)
 
 
 @jit(parallel=True)
