@@ -22,7 +22,7 @@ def scores(kind, x, y, Q, K, scale=1.0, bias=0.0):
 
 
 def kernel(kind, s):
-    """(P, m): the kernel of scores s (m, n) is P exp(m), m (m, 1); log domain for exponentials, m = 0 for the others."""
+    """(P, top): the kernel of scores s (m, n) is P exp(top), top (m, 1); 0 for kernels that need no log domain."""
     if kind in ("Softmax", "L2", "Exponential"):
         top = s.max(axis=1, keepdims=True)
         return np.exp(s - top), top
@@ -33,7 +33,7 @@ def kernel(kind, s):
 def velocity(
     kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, positions=None, at_positions=None
 ):  # fmt: skip
-    """Gamma_mu at the points `at` (default x) for a kind of KINDS; positions: masked. May be inf in extended precision."""
+    """Gamma_mu at the points `at` (default x) for a kind of KINDS; positions: masked. May be inf in the end."""
     at = x if at is None else at
     at_positions = positions if at_positions is None else at_positions
     w = np.full(len(x), 1 / WIDE(len(x))) if weights is None else wide(weights)
@@ -51,7 +51,7 @@ def velocity(
 
 
 def size(kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, **_):
-    """(m, 1): what rounding errors of a row are relative to, |V| sum_j w_j |kernel_ij| |y_j|; max_j |y_j| if normalised."""
+    """(m, 1): what errors of a row are relative to, |V| sum_j w_j |kernel_ij| |y_j|, or |V| max_j |y_j| if normalised."""
     at = x if at is None else at
     w = np.full(len(x), 1 / WIDE(len(x))) if weights is None else wide(weights)
     lengths, largest = np.sqrt((wide(x) ** 2).sum(axis=1)), WIDE(np.linalg.norm(np.asarray(V, float), 2))
@@ -66,7 +66,7 @@ def size(kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, **_):
 
 
 def saturation(kind, x, V, data):
-    """What a sigmoid may be wrong by in absolute terms: the scores are clamped at -100 log 2 (laws.CLAMP), 2^-100 = 8e-31."""
+    """What a sigmoid may be wrong by in absolute terms: its scores are clamped at -100 log 2 (laws.CLAMP)."""
     if kind != "Sigmoid":
         return 0.0
     return 2.0**-99 * np.linalg.norm(np.asarray(V, float), 2) * np.sqrt((wide(x) ** 2).sum(axis=1)).max()

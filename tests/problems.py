@@ -52,7 +52,7 @@ class Case:
         return naive.velocity(self.kind, self.x, self.Q, self.K, self.V, **self.options, **self.data)
 
     def scaled_error(self, got):
-        """Largest error of a row over `naive.size`, in units of eps (1 + largest logit) sqrt(d): RELIABILITY asks <= 16.
+        """Largest error over `naive.size` of its row, in units of eps (1 + max logit) sqrt(d): RELIABILITY asks <= 16.
 
         Where the value leaves the dtype, inf of the right sign is asked for and counts as no error; nan is nan.
         """
@@ -141,9 +141,12 @@ def case_like(kind, d):
 
 def digests():
     """`evaluations`, each as a digest of its bits."""
-    return {
-        name: hashlib.sha256(np.ascontiguousarray(a).tobytes()).hexdigest()[:16] for name, a in evaluations().items()
-    }
+    return {name: digest(array) for name, array in evaluations().items()}
+
+
+def digest(array):
+    """A few characters that tell arrays of different bits apart."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
 
 
 def softmax_pair(dtype):

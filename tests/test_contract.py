@@ -1,4 +1,4 @@
-"""Every variant on every backend against the naive oracle: one contract, whatever the shapes, the masks and the sizes."""
+"""Every variant on every backend against the naive oracle: one contract for all shapes, masks and sizes."""
 
 from __future__ import annotations
 

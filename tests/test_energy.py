@@ -63,9 +63,9 @@ def test_the_flow_moves_the_energy(kind, sign):
 
 @pytest.mark.parametrize("kind", ["Softmax", "Exponential"])
 def test_the_rate_of_the_energy(kind):
-    """dE/dt = int Z Gamma^T B^{-1} Gamma (Softmax, V = B Q^T K) or int |Gamma|^2 (Exponential), by a central difference.
+    """dE/dt = int Z Gamma^T B^{-1} Gamma (Softmax, V = B Q^T K) or int |Gamma|^2 (Exponential).
 
-    1e-6: the difference quotient's error, with steps that move tokens of size 0.5 by 1e-5.
+    1e-6: the error of the central difference, with steps that move tokens of size 0.5 by 1e-5.
     """
     Q, B = np.array([[0.8, 0.2], [0.2, 0.6]]), np.diag([1.5, 0.5])
     V = B @ Q if kind == "Softmax" else Q

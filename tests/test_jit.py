@@ -1,4 +1,4 @@
-"""The cache of compiled code: hit by the next process, never stale, never the reason of a failure; bits of the results."""
+"""The cache of compiled code: used by the next process, never stale, never a reason to fail; bits of the results."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ with warnings.catch_warnings(record=True) as caught:
         mean = fp.Direct().centre(np.arange(12.0).reshape(2, 3, 2))
     from fastpde import _jit
 texts = [f"{w.category.__name__}: {w.message}" for w in caught]
-print(json.dumps({"mean": mean.tolist(), "warnings": texts, "compiled": len(compiled.buffer), "folder": str(_jit.cache_folder())}))
+found = {"mean": mean.tolist(), "warnings": texts, "compiled": len(compiled.buffer)}
+print(json.dumps({**found, "folder": str(_jit.cache_folder())}))
 """
 MEAN = [[2.0, 3.0], [8.0, 9.0]]
 
@@ -117,7 +118,7 @@ DAMAGES = {
 
 
 def test_damaged_cache_files_are_replaced(tmp_path):
-    """Index or code empty, cut, overwritten or with one byte changed: a warning, the right result, whole files afterwards."""
+    """Index or code empty, cut, overwritten or with one byte changed: one warning, the right result, then whole files."""
     sound = tmp_path / "sound"
     run(CENTRE, FASTPDE_CACHE_DIR=sound)
     cases = [(suffix, name) for suffix in (".nbi", ".nbc") for name in DAMAGES]

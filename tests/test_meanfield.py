@@ -256,7 +256,7 @@ def test_the_first_token_of_a_masked_sequence_sees_itself_only():
 
 
 def test_masked_tokens_do_not_see_the_future():
-    """Tokens after a place do not move those before it, but for rounding: keys are centred by the mean of all tokens."""
+    """Tokens after a place do not move those before it, to rounding: keys are centred by the mean of all tokens."""
     rng = np.random.default_rng(0)
     x0, other = rng.normal(size=(2, 60, 2))
     other[:33] = x0[:33]

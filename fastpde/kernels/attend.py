@@ -99,9 +99,12 @@ def _write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, o
             log_total[0, lane] = (shift + math.log2(total * factor)) / LOG2E
         lift = exponents[0] + (0.0 if factor == 0.0 else shift)
         exponent = int(min(max(lift, -_ALL_GONE), _ALL_GONE))
+        power = power_of_two(min(max(exponent, _FLUSH), -_FLUSH))
         for c in range(dv):
             value = sums[at + c * layout.width]
-            out[lane, c] = math.ldexp(value / total if factor == 0.0 else value * factor, exponent)
+            value = value / total if factor == 0.0 else value * factor
+            # ldexp is a library call: only where one multiplication cannot do it.
+            out[lane, c] = value * power if _FLUSH <= exponent <= -_FLUSH else math.ldexp(value, exponent)
 
 
 @jit

@@ -1,6 +1,6 @@
 """Linear maps of tokens, and their mean, with bits that do not depend on the number of threads.
 
-A map is the score panel without a law: lanes are tokens, the matrix's rows take the place of the sources.
+A map is the score panel without a law: lanes are rows of the matrix, tokens take the place of the sources.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from ..laws import LinearLaw
 from .panels import score_panel
 from .vectors import VECTORS, group_size, lanes_of
 
-_TILES = 16  # token tiles per work item
+_GROUPS = 16  # groups of tokens per work item
 
 
 class Map(NamedTuple):
     """Matrices ready for the panels, with scratch of one row per thread."""
 
-    matrix: np.ndarray  # (B or 1, rows * d) in groups of rows [group][d][row]
+    matrix: np.ndarray  # (B or 1, rows * d) in tiles of rows [tile][d][row]
     shift: np.ndarray  # (B or 1, rows)
-    tokens: np.ndarray  # (threads, d * width)
-    result: np.ndarray  # (threads, rows * width)
-    group: int
-    width: int
-    rows: int  # of the matrix, padded to whole groups
+    zeros: np.ndarray  # (group,) the panels' bias
+    tokens: np.ndarray  # (threads, _GROUPS * group * d)
+    result: np.ndarray  # (threads, group * width)
+    group: int  # tokens in a panel
+    width: int  # rows of the matrix in a tile
+    tiles: int
 
 
 def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, take) -> Map:
@@ -36,58 +37,65 @@ def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, t
     bits = 8 * np.dtype(dtype).itemsize
     group, width = group_size(bits), VECTORS * lanes_of(bits).count
     systems, q, d = matrix.shape
-    rows = -(-q // group) * group
-    padded = np.zeros((systems, rows, d), dtype)
+    tiles = -(-q // width)
+    padded = np.zeros((systems, tiles * width, d), dtype)
     padded[:, :q] = matrix
-    shifts = np.zeros((1 if shift is None else len(shift), rows), dtype)
+    shifts = np.zeros((1 if shift is None else len(shift), q), dtype)
     if shift is not None:
-        shifts[:, :q] = shift
+        shifts[...] = shift
     return Map(
-        np.ascontiguousarray(padded.reshape(systems, -1, group, d).swapaxes(2, 3)).reshape(systems, -1),
+        np.ascontiguousarray(padded.reshape(systems, tiles, width, d).swapaxes(2, 3)).reshape(systems, -1),
         shifts,
-        take("map_tokens", (threads, d * width), dtype),
-        take("map_result", (threads, rows * width), dtype),
+        np.zeros(group, dtype),
+        take("map_tokens", (threads, _GROUPS * group * d), dtype),
+        take("map_result", (threads, group * width), dtype),
         group,
         width,
-        rows,
+        tiles,
     )
 
 
 @jit
-def _project_tile(x, origin, matrix, shift, sizes, tokens, result, out):
-    """One tile: tokens x (m <= width, d) transposed, the panels, and the results transposed back to out (m, q)."""
-    group, width, rows = sizes
-    d = x.shape[1]
-    for lane in range(width):
-        i = min(lane, x.shape[0] - 1)
-        for r in range(d):
-            # Rounded once, to the working precision: exact for tokens near the origin's scale.
-            tokens[r * width + lane] = x[i, r] - origin[r]
-    for first in range(0, rows, group):
-        score_panel(LinearLaw(), result, first * width, tokens, 0, matrix, first * d, shift, first, d)
-    for lane in range(x.shape[0]):
-        for c in range(out.shape[1]):
-            out[lane, c] = result[c * width + lane]
+def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
+    """Tokens x (m, d), m <= _GROUPS groups, packed as [group][d][token]; then tile by tile into out (m, q)."""
+    group, width, tiles = sizes
+    m, d = x.shape
+    groups = -(-m // group)
+    for g in range(groups):
+        for j in range(group):
+            i = min(g * group + j, m - 1)
+            for r in range(d):
+                # Rounded once, to the working precision: exact for tokens near the origin's scale.
+                tokens[(g * d + r) * group + j] = x[i, r] - origin[r]
+    for tile in range(tiles):
+        first = tile * width
+        count = min(width, out.shape[1] - first)
+        shifts = shift[first : first + count]
+        for g in range(groups):
+            score_panel(LinearLaw(), result, 0, matrix, first * d, tokens, g * d * group, zeros, 0, d)
+            for j in range(min(group, m - g * group)):
+                # Views that start at zero: indices that cannot be negative are what lets this loop vectorise.
+                row, part = out[g * group + j, first : first + count], result[j * width : j * width + count]
+                for c in range(count):
+                    row[c] = part[c] + shifts[c]
 
 
 @jit(parallel=True)
 def project(x, origin, linear, out):
     """out[b, i] = matrix[b] (x[b, i] - origin[b]) + shift[b] for x (B, n, d), origin (B or 1, d), out (B, n, q)."""
     systems, n = x.shape[0], x.shape[1]
-    size = _TILES * linear.width
+    size = _GROUPS * linear.group
     blocks = -(-n // size)
-    sizes = (linear.group, linear.width, linear.rows)
+    sizes = (linear.group, linear.width, linear.tiles)
     for index in prange(systems * blocks):
         item, thread = np.int64(index), numba.get_thread_id()
-        b = item // blocks
-        start = (item % blocks) * size
-        for first in range(start, min(start + size, n), linear.width):
-            last = min(first + linear.width, n)
-            _project_tile(
-                x[b, first:last], origin[b % origin.shape[0]], linear.matrix[b % linear.matrix.shape[0]],
-                linear.shift[b % linear.shift.shape[0]], sizes, linear.tokens[thread], linear.result[thread],
-                out[b, first:last],
-            )  # fmt: skip
+        b, first = item // blocks, (item % blocks) * size
+        last = min(first + size, n)
+        _project_block(
+            x[b, first:last], origin[b % origin.shape[0]], linear.matrix[b % linear.matrix.shape[0]],
+            linear.shift[b % linear.shift.shape[0]], linear.zeros, sizes, linear.tokens[thread],
+            linear.result[thread], out[b, first:last],
+        )  # fmt: skip
 
 
 @jit
