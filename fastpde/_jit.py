@@ -26,8 +26,7 @@ _PACKAGE = Path(__file__).parent
 _SOURCES = ("_jit.py", "laws.py", "kernels/*.py")
 
 
-@cache
-def source_digest() -> str:
+def _source_digest() -> str:
     """Digest of what compiled code depends on beside the CPU, which Numba's own key holds."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(f"{numba.__version__} {np.__version__} {BITS}".encode())
@@ -37,6 +36,10 @@ def source_digest() -> str:
     return digest.hexdigest()
 
 
+# Taken at import, with the sources that are being imported: a later edit must not give old code a new name.
+_DIGEST = _source_digest()
+
+
 @cache
 def cache_folder() -> Path | None:
     """The private folder (mode 0700) of compiled code, or None when none can be written.
@@ -44,16 +47,17 @@ def cache_folder() -> Path | None:
     `FASTPDE_CACHE_DIR` names its parent; the default is the user's cache folder.
     """
     parent = os.environ.get("FASTPDE_CACHE_DIR")
-    base = Path(parent) if parent else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastpde"
-    folder = base / source_digest()
+    base: Path | str = parent or "the home folder"
     try:
+        base = Path(parent) if parent else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastpde"
+        folder = base / _DIGEST
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(stat.S_IRWXU)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except (OSError, RuntimeError) as error:
         warnings.warn(
-            f"compiled kernels cannot be cached in {folder} ({error}); they are compiled again in every process. "
+            f"compiled kernels cannot be cached in {base} ({error}); they are compiled again in every process. "
             "Set FASTPDE_CACHE_DIR to a folder you can write.",
             RuntimeWarning,
             stacklevel=2,
@@ -67,34 +71,10 @@ def _attach_cache(dispatcher) -> None:
     if cache_folder() is None:
         return
     try:
-        from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
-    except ImportError:
+        from ._cache import PackageCache
+    except (ImportError, AttributeError):
         return
-
-    class Locator(_CacheLocator):
-        def __init__(self, function, file):
-            self._name = f"{function.__module__}-{function.__qualname__}"
-
-        def get_cache_path(self):
-            return str(cache_folder())
-
-        def get_source_stamp(self):
-            return source_digest()
-
-        def get_disambiguator(self):
-            return self._name
-
-        @classmethod
-        def from_function(cls, function, file):
-            return cls(function, file)
-
-    class Impl(CompileResultCacheImpl):
-        _locator_classes = [Locator]  # noqa: RUF012 (Numba's name and type)
-
-    class Cache(FunctionCache):
-        _impl_class = Impl
-
-    dispatcher._cache = Cache(dispatcher.py_func)
+    dispatcher._cache = PackageCache(dispatcher.py_func, str(cache_folder()), _DIGEST)
 
 
 def jit(function=None, *, parallel: bool = False, inline: bool = False):

@@ -62,9 +62,9 @@ def as_weights(value: object, shape: tuple[int, ...]) -> Array | None:
 
 def as_positions(name: str, value: object, n: int) -> Array:
     """Positions (n,) of the tokens in the sequence, any finite numbers; equal ones are ties."""
-    array = np.asarray(value)
+    array = as_numbers(name, value)
     # Integers stay integers: beyond 2^53 a float would make ties of them.
-    array = array if array.dtype.kind in "iu" else as_numbers(name, value)
+    array = np.asarray(value) if np.asarray(value).dtype.kind in "iu" else array
     if array.shape != (n,):
         raise InputError(name, f"shape {array.shape}", f"shape ({n},), one position per token")
     return array

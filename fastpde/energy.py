@@ -8,6 +8,7 @@ import numpy as np
 
 from ._types import Array, as_tokens
 from .attention.base import Attention, make_cloud
+from .errors import InputTypeError
 
 
 def interaction_energy(
@@ -33,6 +34,8 @@ def interaction_energy(
     """
     from .backends import resolve
 
+    if not isinstance(attention, Attention):
+        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
     tokens = as_tokens("x", x)
     cloud = make_cloud(attention, tokens, weights, positions, None, None)
     attention.check(cloud.x, t)

@@ -31,19 +31,20 @@ class Field:
         """Raises InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
         d = self._cloud.x.shape[2]
         for t in times:
-            length = self.attention.check(self._cloud.x, t)
+            length = self.attention.check(self._cloud.x, t, "x0")
             if length != d:
                 raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
 
 
 def bind(attention: Attention, x0: Any, *, weights: Any = None, positions: Any = None, backend: Any = "auto") -> Field:
-    """The field of an attention for tokens of x0's shape and dtype. Raises InputError for what does not fit."""
+    """The field of an attention for tokens x0 (n, d) or (B, n, d). Raises InputError for what does not fit."""
     from .backends import resolve
 
     if not isinstance(attention, Attention):
-        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    tokens = as_tokens("x0", x0)
-    return Field(attention, make_cloud(attention, tokens, weights, positions, None, None), resolve(backend))
+        came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
+        raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
+    cloud = make_cloud(attention, as_tokens("x0", x0), weights, positions, None, None)
+    return Field(attention, cloud, resolve(backend))
 
 
 def solve(

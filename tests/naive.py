@@ -51,7 +51,7 @@ def velocity(
 
 
 def size(kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, **_):
-    """(m, 1): what errors of a row are relative to, |V| sum_j w_j |kernel_ij| |y_j|, or |V| max_j |y_j| if normalised."""
+    """(m, 1): what its errors are relative to, |V| sum_j w_j |kernel_ij| |y_j|, or |V| max_j |y_j| if normalised."""
     at = x if at is None else at
     w = np.full(len(x), 1 / WIDE(len(x))) if weights is None else wide(weights)
     lengths, largest = np.sqrt((wide(x) ** 2).sum(axis=1)), WIDE(np.linalg.norm(np.asarray(V, float), 2))

@@ -15,7 +15,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # Outside libraries that only some modules may import, at any depth of the code.
 ONLY = {
-    "numba": r"(_jit|laws|kernels/.*|backends/.*)\.py",
+    "numba": r"(_cache|_jit|laws|kernels/.*|backends/.*)\.py",
     "llvmlite": r"(_jit|laws|kernels/.*|backends/.*)\.py",
     "h5py": r"run/trajectory.*\.py",
     "argparse": r"cli.*\.py",
@@ -32,7 +32,8 @@ MAY = {
     "errors": set(),
     "_types": {"errors"},
     "laws": {"kernels"},
-    "_jit": {"kernels"},
+    "_cache": set(),
+    "_jit": {"_cache", "kernels"},
     "kernels": {"_jit", "laws"},
     "backends": {"kernels", "laws", "_jit"} | BASE,
     "attention": {"backends", "laws"} | BASE,

@@ -54,7 +54,7 @@ def test_energy_overflows_to_inf():
 def test_the_flow_moves_the_energy(kind, sign):
     """Q^T K symmetric: V = Q^T K ascends, V = -Q^T K descends."""
     Q = np.array([[0.8, 0.2], [0.2, 0.6]])
-    x0 = np.random.default_rng(2).normal(size=(40, 2))
+    x0 = np.random.default_rng(2).normal(size=(40, 2)) / 2
     attention = getattr(fp, kind)(Q, np.eye(2), sign * Q)
     solution = fp.solve(attention, x0, (0.0, 0.02), t_eval=np.linspace(0, 0.02, 5), method="rk4", step=0.005)
     energies = [fp.interaction_energy(attention, x) for x in solution.x]

@@ -118,7 +118,7 @@ DAMAGES = {
 
 
 def test_damaged_cache_files_are_replaced(tmp_path):
-    """Index or code empty, cut, overwritten or with one byte changed: one warning, the right result, then whole files."""
+    """Index or code empty, cut, overwritten or with one byte changed: a warning, the right result, then whole files."""
     sound = tmp_path / "sound"
     run(CENTRE, FASTPDE_CACHE_DIR=sound)
     cases = [(suffix, name) for suffix in (".nbi", ".nbc") for name in DAMAGES]

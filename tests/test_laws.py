@@ -158,6 +158,12 @@ def test_the_readable_law_is_the_emitted_one(law, bits):
     assert worst(weights[law](t), want) <= SIGMOID_ERROR[bits]
 
 
+@each_bits
+def test_the_linear_law_is_the_score(bits):
+    t = grid(bits, -1e6, 1e6, 2001)
+    np.testing.assert_array_equal(emitted(lambda b, lanes, t: laws.emit_weight(laws.LinearLaw, b, lanes, t))(t), t)
+
+
 def test_every_law_can_be_read():
     """Each has its formula, and says whether it can be shifted."""
     assert set(LAWS) == set(laws.WEIGHTS)

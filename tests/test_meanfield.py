@@ -248,7 +248,7 @@ def test_the_scaled_hull_shrinks(kind, masked):
 def test_the_first_token_of_a_masked_sequence_sees_itself_only():
     """x_1' = V x_1, whatever follows."""
     V = np.array([[0.3, -1.0], [1.0, 0.1]])
-    x0 = np.random.default_rng(0).normal(size=(30, 2))
+    x0 = np.random.default_rng(0).normal(size=(8, 2))
     solution = fp.solve(fp.Masked(fp.Softmax(np.eye(2), np.eye(2), V)), x0, (0.0, 1.0), **TIGHT)
     values, vectors = np.linalg.eig(V)
     turn = np.real(vectors @ np.diag(np.exp(values)) @ np.linalg.inv(vectors))
@@ -293,7 +293,8 @@ def test_weights_count_copies(kind):
 def test_batches_are_separate_runs(kind, masked):
     """Fixed steps: bit for bit; adaptive steps: up to the tolerance, because the step is common."""
     x0 = np.random.default_rng(6).normal(size=(4, 25, 2)) / 2
-    attention = case_like(kind, 2)
+    # Contracting, so that no variant blows up.
+    attention = getattr(fp, kind)([[0.7, 0.2], [0.0, 0.5]], np.eye(2), [[-0.6, 0.3], [-0.3, -0.6]])
     attention = fp.Masked(attention) if masked else attention
     fixed = {"method": "rk4", "step": 0.1}
     together = fp.solve(attention, x0, (0.0, 0.3), **fixed).x[-1]

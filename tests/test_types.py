@@ -192,7 +192,7 @@ with event.install_recorder("numba:compile") as compiled:
         start = time.process_time()
         try:
             call()
-        except (fp.InputError, fp.InputTypeError, AttributeError):
+        except Exception:
             pass
         worst = max(worst, time.process_time() - start)
 print(json.dumps([len(compiled.buffer), worst]))
@@ -236,4 +236,4 @@ def test_weights_that_sum_to_one_in_float32_are_taken():
     for n in (3, 1000, 100_000):
         w = rng.uniform(size=n).astype(np.float32)
         w /= w.sum(dtype=np.float64).astype(np.float32)
-        assert _types.as_weights(w, (n, 2), np.dtype(np.float32)).shape == (1, n)
+        assert _types.as_weights(w, (n, 2)).shape == (1, n)

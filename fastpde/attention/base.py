@@ -125,7 +125,7 @@ class Attention(ABC):
         self.evaluate(cloud, float(t), resolve(backend), out)
         return out if tokens.ndim == 3 else out[0]
 
-    def check(self, x: Array, t: float) -> int:
+    def check(self, x: Array, t: float, name: str = "x") -> int:
         """Raises InputError unless the parameters at time t fit tokens (B, n, d); returns the field's length."""
         if isinstance(t, bool) or not isinstance(t, int | float | np.floating | np.integer):
             raise InputTypeError("t", repr(t), "a number")
@@ -133,11 +133,11 @@ class Attention(ABC):
             raise InputError("t", repr(t), "a finite number")
         d, length = self.dimensions(t)
         if d != x.shape[2]:
-            raise InputError("x", f"tokens of dimension {x.shape[2]}", f"dimension {d}, the columns of the parameters")
+            raise InputError(name, f"tokens of dimension {x.shape[2]}", f"dimension {d}, the columns of the parameters")
         for p in self.parameters():
             systems = p.systems(t)
             if systems not in (1, x.shape[0]):
-                raise InputError(p.name, f"values for {systems} systems", f"one for all, or {x.shape[0]} as in x")
+                raise InputError(p.name, f"values for {systems} systems", f"one for all, or {x.shape[0]} as in {name}")
         return length
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from .._types import Array
 from ..laws import ExpLaw
 from .base import Cloud
-from .pairwise import PairwiseAttention, Scores
+from .pairwise import PairwiseAttention, Scores, apply, gram
 from .parameters import column
 
 if TYPE_CHECKING:
@@ -32,16 +32,19 @@ class L2(PairwiseAttention):
         Q, K, scale = self.Q(t), self.K(t), column(self.scale(t))
         centre = backend.centre(cloud.x) if centre is None else centre
         # Qx - Kc = Q(x - c) + (Q - K)c: no digits are lost when Q = K and the cloud is far from the origin.
-        offset = 2 * scale * np.matmul(Q - K, centre[..., None])
+        offset = 2 * scale.reshape(-1, 1) * apply(backend, Q - K, centre)
         target_map = 2 * scale * Q
         key_map: Array | None = K
         if self.keys_are_tokens(t):
-            transposed = np.swapaxes(K, -1, -2)
-            offset, target_map, key_map = transposed @ offset, transposed @ target_map, None
+            offset, target_map, key_map = (
+                apply(backend, np.swapaxes(K, -1, -2), offset),
+                gram(backend, K, target_map),
+                None,
+            )
         r, dtype = target_map.shape[-2], cloud.x.dtype
         targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
         keys = backend.take("keys", (*cloud.x.shape[:2], r), dtype)
-        backend.project(cloud.targets, target_map, targets, origin=centre, shift=offset[..., 0])
+        backend.project(cloud.targets, target_map, targets, origin=centre, shift=offset)
         backend.project(cloud.x, key_map, keys, origin=centre)
         moved = keys
         if key_map is None:
@@ -52,10 +55,11 @@ class L2(PairwiseAttention):
         bias *= -scale.reshape(-1, 1).astype(dtype)
         return Scores(targets, keys, bias)
 
-    def log_offset(self, cloud: Cloud, t: float) -> Array:
+    def log_offset(self, cloud: Cloud, t: float, backend: Backend) -> Array:
         """-scale |Qx - Kc|^2 (B, m)."""
         Q, K, scale = self.Q(t), self.K(t), self.scale(t)
-        x = cloud.x.astype(np.float64)
-        centre = x.mean(axis=1, keepdims=True)
-        moved = (cloud.targets - centre) @ np.swapaxes(Q, -1, -2) + centre @ np.swapaxes(Q - K, -1, -2)
+        centre = backend.centre(cloud.x)
+        moved = np.empty((*cloud.targets.shape[:2], Q.shape[-2]))
+        targets = cloud.targets.astype(np.float64)
+        backend.project(targets, Q, moved, origin=centre, shift=apply(backend, Q - K, centre))
         return -scale.reshape(-1, 1) * np.einsum("bmk,bmk->bm", moved, moved)

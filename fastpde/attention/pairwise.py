@@ -74,7 +74,7 @@ class PairwiseAttention(Attention):
         else:
             values = backend.take("values", (*cloud.x.shape[:2], d if late else rows), cloud.x.dtype)
             backend.project(cloud.x, None if late else V, values, origin=centre)
-        shift = None if centre is None else np.matmul(V, centre[..., None])[..., 0]
+        shift = None if centre is None else apply(backend, V, centre)
         if not late:
             backend.attend(self.pair(cloud, scores, values, self.normalised), out)
             if shift is not None:
@@ -91,9 +91,9 @@ class PairwiseAttention(Attention):
         total = np.empty(out.shape[:2])
         backend.attend(self.pair(cloud, scores, values, False), out, total)
         with np.errstate(over="ignore"):
-            yield np.exp(total + self.log_offset(cloud, t))
+            yield np.exp(total + self.log_offset(cloud, t, backend))
 
-    def log_offset(self, cloud: Cloud, t: float) -> Array | float:
+    def log_offset(self, cloud: Cloud, t: float, backend: Backend) -> Array | float:
         """Log of what `scores` leaves out of a target's weights, (B, m)."""
         return 0.0
 
@@ -101,7 +101,9 @@ class PairwiseAttention(Attention):
         """The sum a backend is asked for."""
         from ..backends.base import PairSum
 
-        return PairSum(self.law, normalised, scores.targets, scores.keys, values, scores.bias, cloud.weights, cloud.limits)
+        return PairSum(
+            self.law, normalised, scores.targets, scores.keys, values, scores.bias, cloud.weights, cloud.limits
+        )
 
     def keys_are_tokens(self, t: float) -> bool:
         """Whether scores are taken over R^d, with the (centred) tokens as keys."""
@@ -112,7 +114,7 @@ class PairwiseAttention(Attention):
         """Targets and keys of s(x, y) = scale <Qx, Ky>."""
         Q, K, scale = self.Q(t), self.K(t), column(self.scale(t))
         if self.keys_are_tokens(t):
-            return self.project(cloud, backend, scale * np.matmul(np.swapaxes(K, -1, -2), Q), None, centre)
+            return self.project(cloud, backend, scale * gram(backend, K, Q), None, centre)
         return self.project(cloud, backend, scale * Q, K, centre)
 
     def project(
@@ -125,6 +127,22 @@ class PairwiseAttention(Attention):
         backend.project(cloud.targets, target_map, targets)
         backend.project(cloud.x, key_map, keys, origin=centre)
         return Scores(targets, keys)
+
+
+def apply(backend: Backend, matrix: Array, vectors: Array) -> Array:
+    """matrix[b] vectors[b], (B, q), without BLAS, whose bits may depend on the number of threads."""
+    out = np.empty((len(vectors), 1, matrix.shape[-2]))
+    backend.project(vectors[:, None, :], matrix, out)
+    return out[:, 0]
+
+
+def gram(backend: Backend, K: Array, Q: Array) -> Array:
+    """K^T Q, (d, d) or (B, d, d), in the same way."""
+    rows, columns = np.swapaxes(K, -1, -2), np.swapaxes(Q, -1, -2)
+    systems = max(Q.shape[0] if Q.ndim == 3 else 1, K.shape[0] if K.ndim == 3 else 1)
+    out = np.empty((systems, rows.shape[-2], columns.shape[-2]))
+    backend.project(np.broadcast_to(rows, (systems, *rows.shape[-2:])).copy(), columns, out)
+    return out if max(Q.ndim, K.ndim) == 3 else out[0]
 
 
 def _describe(p: Parameter) -> str:

@@ -8,8 +8,9 @@ import numpy as np
 
 from .vectors import VECTORS, group_size, lanes_of, most_columns
 
-# Half-width of the score range (units of log 2) in which 2^t and its sums are safe without shift or clamp.
-_NARROW = {32: 100.0, 64: 1000.0}
+# Largest |score| (units of log 2) that needs no shift and no clamp: a chunk's sum of 192 float32 terms, and the whole
+# sum of up to 2^30 float64 terms, stay in range, and so do the weights times values of 1e-3 at the other end.
+_REACH = {32: 115.0, 64: 990.0}
 
 
 class Layout(NamedTuple):
@@ -38,5 +39,5 @@ def layout_for(n: int, k: int, value_count: int, dtype: np.dtype) -> Layout:
         width=VECTORS * lanes_of(bits).count,
         parts=parts,
         columns=-(-(value_count + 1) // parts),
-        reach=_NARROW[bits] - float(np.log2(n)),
+        reach=_REACH[bits],
     )
