@@ -171,8 +171,8 @@ def attend(law, factor, layout, packed, targets, limits, scratch, out, log_total
     """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of total weights into log_total (B, m).
 
     `limits` (m,) is the number of leading sources each target sees (empty: all). `log_total` (0, 0) is not written.
-    factor 0: out = sum w v / sum w; otherwise out = factor sum w v, and the log is of factor sum w. Work items pair an early with a late group, so that
-    masked sums are shared evenly between threads.
+    factor 0: out = sum w v / sum w; otherwise out = factor sum w v, and the log is of factor sum w. Work items pair an
+    early with a late group, so that masked sums are shared evenly between threads.
     """
     systems, m = targets.shape[0], targets.shape[1]
     size = TILES * layout.width
