@@ -22,9 +22,12 @@ class Field:
     def __init__(self, attention: Attention, cloud: Cloud, backend: Backend) -> None:
         self.attention, self.backend = attention, backend
         self._cloud = cloud
+        self._varies = not all(p.constant for p in attention.parameters())
 
     def __call__(self, t: float, x: Array, out: Array) -> None:
         shape = self._cloud.x.shape
+        if self._varies:
+            self.check([t])
         self.attention.evaluate(self._cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
 
     def check(self, times: Sequence[float]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,11 +32,11 @@ def set_threads(count: int) -> None:
     """Bounds the threads of the kernels. Raises InputError above the machine's number of usable cores."""
     if isinstance(count, bool) or not isinstance(count, int):
         raise InputTypeError("threads", repr(count), "a whole number >= 1")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not 1 <= count <= usable:
-        raise InputError("threads", str(count), f"1 to {usable}, the cores this process may use")
     import numba
 
+    usable = cast(Any, numba.config).NUMBA_NUM_THREADS
+    if not 1 <= count <= usable:
+        raise InputError("threads", str(count), f"1 to {usable}, the threads this process may use")
     numba.set_num_threads(count)
 
 

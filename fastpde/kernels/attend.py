@@ -20,9 +20,20 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
+from ..laws import LinearLaw
 from .layout import Layout
 from .pack import LOG2E
-from .panels import apply_law, mask_rows, power_of_two, raw_panel, score_panel, shiftable, value_panel
+from .panels import (
+    apply_law,
+    apply_shifted,
+    fused,
+    mask_rows,
+    power_of_two,
+    raise_tops,
+    score_panel,
+    shiftable,
+    value_panel,
+)
 from .vectors import CHUNK, TILES
 
 _FLUSH = -1000  # sums that shrink by more than 2^1000 are zero, not subnormal
@@ -53,6 +64,12 @@ def allocate(threads: int, layout: Layout, dtype, take) -> Scratch:
         take("sums", (threads, tile * layout.parts * layout.columns), np.float64),
         take("tiles", (threads, 3, TILES), np.int64),
     )
+
+
+def chunk_size(targets: np.ndarray, layout: Layout) -> int:
+    """Pairs of work items that a thread takes at a time: eight portions per thread, or all when there are few."""
+    items = targets.shape[0] * -(-targets.shape[1] // (TILES * layout.width))
+    return (items + 1) // 2 // (8 * numba.get_num_threads())
 
 
 @jit(inline=True)
@@ -136,20 +153,23 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
             rows, lanes_at, sums_at = groups * layout.group, tile * width, tile * total_columns * width
             for g in range(groups):
                 j = start + g * layout.group
-                if wide:
-                    raw_panel(
-                        P, g * layout.group * width, zt, lanes_at * layout.k, packed.keys, (base + j) * layout.k,
-                        packed.bias, base + j, layout.k, tops, lanes_at, ends, lanes_at, j,
+                if wide or not fused(law):
+                    score_panel(
+                        LinearLaw(), P, g * layout.group * width, zt, lanes_at * layout.k,
+                        packed.keys, (base + j) * layout.k, packed.bias, base + j, layout.k,
                     )  # fmt: skip
                 else:
                     score_panel(
-                        law, P, g * layout.group * width, zt, lanes_at * layout.k, packed.keys, (base + j) * layout.k,
-                        packed.bias, base + j, layout.k,
+                        law, P, g * layout.group * width, zt, lanes_at * layout.k,
+                        packed.keys, (base + j) * layout.k, packed.bias, base + j, layout.k,
                     )  # fmt: skip
             if wide and shiftable(law):
+                raise_tops(P, rows, ends, lanes_at, start, tops, lanes_at)
                 _grow_shift(layout, tops, shifts, lanes_at, sums, sums_at)
             if wide:
-                apply_law(law, P, rows, shifts, lanes_at)
+                apply_shifted(law, P, rows, shifts, lanes_at)
+            elif not fused(law):
+                apply_law(law, P, rows)
             if low < start + rows:
                 mask_rows(P, max(0, low - start), rows, ends, lanes_at, start)
             for part in range(layout.parts):

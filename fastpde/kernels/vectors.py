@@ -81,7 +81,7 @@ def group_size(bits: int) -> int:
     """Sources per score panel: divides CHUNK and leaves no accumulator in memory (measured; see benchmarks)."""
     if BITS == 512:
         return 12 if bits == 32 else 8
-    return int(os.environ.get("GRP", 6))
+    return 6
 
 
 def most_columns() -> int:
