@@ -131,6 +131,7 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
     width, base = layout.width, b * layout.rows
     total_columns = layout.parts * layout.columns
     count = -(-z.shape[0] // width)
+    lowest = -1.0e307 if P.itemsize == 8 else -1.0e37
     for c in range(count * total_columns * width):
         sums[c] = 0.0
     for tile in range(count):
@@ -141,7 +142,7 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
         tiles[1, tile] = high
         tiles[2, tile] = wide
         for lane in range(width):
-            tops[tile * width + lane] = -1.0e37 if wide and shiftable(law) else 0.0
+            tops[tile * width + lane] = lowest if wide and shiftable(law) else 0.0
             shifts[tile * width + lane] = tops[tile * width + lane]
     for start in range(0, layout.rows, CHUNK):
         chunk_rows = min(CHUNK, layout.rows - start)
