@@ -134,6 +134,8 @@ def test_a_kill_after_any_write_leaves_every_flushed_frame(tmp_path, monkeypatch
         checked += 1
     assert checked >= 2 * count  # a value and a time at least per frame
     writer.close()
+    for recorder in recorders:
+        recorder.file.close()
 
 
 def test_what_is_no_trajectory_is_refused(tmp_path):
