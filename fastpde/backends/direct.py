@@ -43,12 +43,11 @@ class Direct(Backend):
         with _LOCK:
             pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)
             # Threads take portions of the work in turn: one that was held up does not hold up the sum.
-            numba.set_parallel_chunksize(attend.chunk_size(pair.targets, layout))
-            attend.attend(
-                pair.law, factor, layout, packed, pair.targets, limits, scratch, out,
-                _NONE if log_total is None else log_total,
-            )  # fmt: skip
-            numba.set_parallel_chunksize(0)
+            with numba.parallel_chunksize(attend.chunk_size(pair.targets, layout)):
+                attend.attend(
+                    pair.law, factor, layout, packed, pair.targets, limits, scratch, out,
+                    _NONE if log_total is None else log_total,
+                )  # fmt: skip
 
     def _attend_linear(self, pair: PairSum, out: Array) -> None:
         systems, n, k = pair.keys.shape
