@@ -90,7 +90,7 @@ _EMITTERS = {ExpLaw: emit_exp2, SigmoidLaw: _emit_sigmoid, LinearLaw: lambda bui
 
 
 def emit_weight(law: type, builder, lanes: Lanes, t):
-    """The weight of a vector of scores t under the law of type `law`, for |t| < CLAMP."""
+    """The weight of a vector of scores t under the law of type `law`, for |t| inside the exponent range."""
     return _EMITTERS[law](builder, lanes, t)
 
 

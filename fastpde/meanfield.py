@@ -90,7 +90,8 @@ def solve(
         `Solution` with t (m,), x (m, n, d) or (m, B, n, d), success, status, message and stats.
 
     Raises:
-        InputError, InputTypeError: naming the argument, before any work.
+        InputError, InputTypeError: naming the argument, before any work; and naming a parameter in time that stops
+            fitting, when it does.
     """
     tokens = as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend)

@@ -82,16 +82,12 @@ def score_panel(typingctx, law, P, p_at, targets, z_at, sources, y_at, bias, b_a
     ), codegen
 
 
+@contextmanager
 def _each_vector(builder, lanes, start, stop):
     """A loop over rows of P that yields, for its one body, (row index, [offset of each vector])."""
-
-    @contextmanager
-    def loop():
-        with cgutils.for_range_slice(builder, start, stop, I64(1)) as (index, _):
-            row = builder.mul(index, I64(VECTORS * lanes.count))
-            yield index, [builder.add(row, I64(v * lanes.count)) for v in range(VECTORS)]
-
-    return loop()
+    with cgutils.for_range_slice(builder, start, stop, I64(1)) as (index, _):
+        row = builder.mul(index, I64(VECTORS * lanes.count))
+        yield index, [builder.add(row, I64(v * lanes.count)) for v in range(VECTORS)]
 
 
 def _load_tile(builder, kind, lanes, pointer, first):
