@@ -26,10 +26,10 @@ class Packed(NamedTuple):
     """Packed sources of B systems."""
 
     keys: np.ndarray  # (B * rows * k,)
-    bias: np.ndarray  # (B * rows,) units of log 2; at most 0 when the law is shiftable
+    bias: np.ndarray  # (B * rows,) units of log 2; less exponents[:, 1] when the law is shiftable
     values: np.ndarray  # (B * rows * parts * columns,) scaled by 2^-value_exponent
     bounds: np.ndarray  # (B, 2) largest |key|, largest |bias|
-    exponents: np.ndarray  # (B, 2) powers of two taken out of the values, and out of the weights (largest bias)
+    exponents: np.ndarray  # (B, 2) powers of two taken out of the values, and out of the weights (see _lift)
 
 
 def allocate(systems: int, layout: Layout, dtype, take) -> Packed:
@@ -45,7 +45,15 @@ def allocate(systems: int, layout: Layout, dtype, take) -> Packed:
 
 
 @jit(inline=True)
-def _survey(keys, bias, weights, values, shiftable, b, packed):
+def _lift(low, high, reach):
+    """The whole number taken from biases in [low, high]: the middle where they may then be added without a shift, so
+    that most tiles are narrow; else the largest, next to which float32 keeps the digits of the largest weights."""
+    half = 0.5 * (high - low)
+    return np.ceil(high - half if half <= reach else high)
+
+
+@jit(inline=True)
+def _survey(keys, bias, weights, values, shiftable, reach, b, packed):
     """Bounds of one system: largest |key|, range of biases, exponent of the largest value; biases go to packed.bias."""
     n, k = keys.shape[1], keys.shape[2]
     w = b % max(weights.shape[0], 1)
@@ -61,7 +69,7 @@ def _survey(keys, bias, weights, values, shiftable, b, packed):
         low, high = min(low, offset), max(high, offset)
         for c in range(values.shape[2]):
             top = max(top, abs(float(values[b, j, c])))
-    lift = np.ceil(high) if shiftable else 0.0
+    lift = _lift(low, high, reach) if shiftable else 0.0
     packed.bounds[b, 0] = math.sqrt(largest)
     packed.bounds[b, 1] = max(abs(low - lift), abs(high - lift))
     exponent = math.frexp(top)[1] if 0.0 < top < math.inf else 0
@@ -109,7 +117,7 @@ def _pack_values(weights, values, shiftable, layout, b, packed):
 
 @jit
 def _pack_system(keys, bias, weights, values, shiftable, layout, b, packed):
-    _survey(keys, bias, weights, values, shiftable, b, packed)
+    _survey(keys, bias, weights, values, shiftable, layout.reach, b, packed)
     _pack_keys(keys, bias, weights, shiftable, layout, b, packed)
     _pack_values(weights, values, shiftable, layout, b, packed)
 
