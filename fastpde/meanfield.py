@@ -9,6 +9,7 @@ import numpy as np
 
 from ._types import Array, as_tokens
 from .attention.base import Attention, Cloud, make_cloud
+from .attention.memory import Memory
 from .errors import InputError, InputTypeError
 from .integrate import Observer, Solution, integrate
 
@@ -21,8 +22,18 @@ class Field:
 
     def __init__(self, attention: Attention, cloud: Cloud, backend: Backend) -> None:
         self.attention, self.backend = attention, backend
-        self._cloud = cloud
+        self._memory = Memory()
+        self._cloud = cloud.with_(memory=self._memory)
         self._varies = not all(p.constant for p in attention.parameters())
+
+    @property
+    def memory(self) -> dict[str, Array]:
+        """What the attention remembers between evaluations: part of the state of an integration."""
+        return self._memory.arrays
+
+    def stats(self) -> dict[str, float]:
+        """Counters of the evaluations so far."""
+        return self._memory.counters()
 
     def __call__(self, t: float, x: Array, out: Array) -> None:
         shape = self._cloud.x.shape

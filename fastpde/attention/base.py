@@ -11,6 +11,7 @@ import numpy as np
 
 from .._types import Array, as_positions, as_tokens, as_weights
 from ..errors import InputError, InputTypeError
+from .memory import Memory
 from .parameters import Parameter
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Cloud:
     weights: Array | None = None  # (1, n) or (B, n) float64; None: 1/n
     visibility: Visibility | None = None  # used by masked attention only
     limits: Array | None = None  # (m,) set by masked attention for what it contains
+    memory: Memory | None = None  # of the run this evaluation belongs to; None: a single evaluation
 
     @property
     def targets(self) -> Array:
@@ -87,6 +89,11 @@ class Attention(ABC):
     def masked(self) -> bool:
         """Whether positions matter."""
         return False
+
+    @property
+    def unmaskable(self) -> str:
+        """Why `Masked` must refuse it; empty: it need not."""
+        return ""
 
     def velocity(
         self,

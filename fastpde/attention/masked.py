@@ -30,6 +30,8 @@ class Masked(Attention):
             raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
         if attention.masked:
             raise InputTypeError("attention", repr(attention), "an attention that is not masked yet")
+        if attention.unmaskable:
+            raise InputError("attention", repr(attention), "an attention that can be masked", attention.unmaskable)
         self.attention = attention
 
     def __repr__(self) -> str:

@@ -52,6 +52,10 @@ class MultiHead(Attention):
     def masked(self) -> bool:
         return any(head.masked for head in self.heads)
 
+    @property
+    def unmaskable(self) -> str:
+        return next((head.unmaskable for head in self.heads if head.unmaskable), "")
+
     def parameters(self) -> Iterator[Parameter]:
         for head in self.heads:
             yield from head.parameters()
@@ -96,11 +100,12 @@ class MultiHead(Attention):
         # Scratch is named by the object: a head may be a MultiHead itself.
         term = backend.take(f"head_term{id(self)}", out.shape, out.dtype)
         for h, head in enumerate(self.heads):
+            own = cloud if cloud.memory is None else cloud.with_(memory=cloud.memory.head(h))
             if outputs is None:
-                head.evaluate(cloud, t, backend, term)
+                head.evaluate(own, t, backend, term)
             else:
                 field = backend.take(f"head_field{id(self)}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
-                head.evaluate(cloud, t, backend, field)
+                head.evaluate(own, t, backend, field)
                 backend.project(field, outputs[h], term)
             out += term
 

@@ -77,6 +77,7 @@ class Integrator:
             "evaluations": state.evaluations,
             "wall_time": clock.monotonic() - self._began,
             "last_step": self._stepper.last_step,
+            **getattr(self.problem.field, "stats", dict)(),
         }
 
     def solution(self) -> Solution:

@@ -38,7 +38,8 @@ def integrate(
 
     Args:
         field: field(t, y, out) writes f(t, y) into out and changes nothing else; y and out are valid during
-            the call.
+            the call. If results depend on earlier calls, all that is remembered is in field.memory, a dict of arrays
+            that becomes part of the `State`. Numbers of field.stats(), if there is one, join the stats.
         y0: float64 or float32 array, (n, d), (B, n, d) or any other shape; never modified. The result has its
             dtype.
         t_span: (t0, t1).

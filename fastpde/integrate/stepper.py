@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ class State:
         error: the scaled error of the last accepted step, for the controller.
         retries: rejections since the last accepted step.
         rejected, evaluations: counters of rejected steps and of calls of the field.
+        memory: named arrays that the field keeps between evaluations (its `memory`, if it has one).
     """
 
     t: float
@@ -51,6 +53,7 @@ class State:
     retries: int
     rejected: int
     evaluations: int
+    memory: dict[str, np.ndarray] = dataclass_field(default_factory=dict)
 
     @classmethod
     def initial(cls, t: float, y: np.ndarray, h: float = 0.0) -> State:
@@ -65,7 +68,8 @@ class State:
 
     def copy(self) -> State:
         """Return a record that shares no array with this one."""
-        return replace(self, y=np.array(self.y, order="C"), f=np.array(self.f, order="C"))
+        memory = {name: array.copy() for name, array in self.memory.items()}
+        return replace(self, y=np.array(self.y, order="C"), f=np.array(self.f, order="C"), memory=memory)
 
 
 class Stepper:
@@ -103,8 +107,16 @@ class Stepper:
         self._k = [self._stages[s, ...] for s in range(tableau.stages)]
         self._trial = np.empty_like(state.y, order="C")
         np.copyto(self._k[-1], state.f)
-        self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[-1])
+        self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[-1], memory=self._remembered(state))
         self._from = (state.t, 0.0)  # start and size of the last accepted step
+
+    def _remembered(self, state: State) -> dict[str, np.ndarray]:
+        """The field's own memory, made equal to the state's: they are one from now on."""
+        kept = state.copy().memory
+        memory = getattr(self.field, "memory", {})
+        memory.clear()
+        memory.update(kept)
+        return memory
 
     @property
     def last_step(self) -> float:

@@ -360,3 +360,36 @@ def test_bad_arguments_are_named_before_any_work(change, error, text):
     with pytest.raises(error, match=text):
         integrate(**arguments)
     assert counted.calls == 0
+
+
+class Remembering:
+    """y' = -y (1 + 1e-3 times the number of calls so far): a field whose results depend on its memory."""
+
+    def __init__(self):
+        self.memory = {}
+
+    def __call__(self, t, y, out):
+        calls = self.memory.get("calls", np.zeros(1))
+        self.memory["calls"] = calls + 1.0
+        out[...] = -y * (1.0 + 1e-3 * calls)
+
+    def stats(self):
+        return {"calls": float(self.memory["calls"][0])}
+
+
+def test_the_memory_of_a_field_is_part_of_the_state():
+    def fresh():
+        return Problem.checked(Remembering(), np.ones((2, 2)), (0.0, 1.0), Options(method="dopri5"))
+
+    whole, part = Integrator(fresh()), Integrator(fresh())
+    while whole.status is None:
+        whole.step()
+    for _ in range(3):
+        part.step()
+    saved = part.state.copy()
+    part.step()  # must not reach into what was saved
+    resumed = Integrator(fresh(), state=saved)
+    while resumed.status is None:
+        resumed.step()
+    np.testing.assert_array_equal(resumed.solution().x_final, whole.solution().x_final)
+    assert resumed.stats()["calls"] == whole.stats()["calls"] == whole.stats()["evaluations"]
