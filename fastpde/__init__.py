@@ -7,6 +7,7 @@ from .attention import L2, Attention, Exponential, Layers, Linear, Masked, Multi
 from .energy import interaction_energy
 from .errors import InputError, InputTypeError
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
+from .manifold import Euclidean, Sphere
 from .meanfield import solve
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "BlowUp",
     "Collapsed",
     "Direct",
+    "Euclidean",
     "Event",
     "Exponential",
     "InputError",
@@ -32,6 +34,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Solution",
+    "Sphere",
     "Status",
     "SteadyState",
     "interaction_energy",

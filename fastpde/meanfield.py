@@ -12,16 +12,18 @@ from .attention.base import Attention, Cloud, make_cloud
 from .attention.memory import Memory
 from .errors import InputError, InputTypeError
 from .integrate import Observer, Solution, integrate
+from .manifold import Euclidean, Manifold, as_manifold
+from .noise import Brownian
 
 if TYPE_CHECKING:
     from .backends.base import Backend
 
 
 class Field:
-    """f(t, x, out): writes the velocities of the tokens x (n, d) or (B, n, d) into out."""
+    """f(t, x, out): writes the velocities of the tokens x (n, d) or (B, n, d), tangent to their manifold, into out."""
 
-    def __init__(self, attention: Attention, cloud: Cloud, backend: Backend) -> None:
-        self.attention, self.backend = attention, backend
+    def __init__(self, attention: Attention, cloud: Cloud, backend: Backend, manifold: Manifold) -> None:
+        self.attention, self.backend, self.manifold = attention, backend, manifold
         self._memory = Memory()
         self._cloud = cloud.with_(memory=self._memory)
         self._varies = not all(p.constant for p in attention.parameters())
@@ -40,6 +42,7 @@ class Field:
         if self._varies:
             self.check([t])
         self.attention.evaluate(self._cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+        self.manifold.project(x, out)
 
     def check(self, times: Sequence[float]) -> None:
         """Raises InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
@@ -50,7 +53,15 @@ class Field:
                 raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
 
 
-def bind(attention: Attention, x0: Any, *, weights: Any = None, positions: Any = None, backend: Any = "auto") -> Field:
+def bind(
+    attention: Attention,
+    x0: Any,
+    *,
+    weights: Any = None,
+    positions: Any = None,
+    backend: Any = "auto",
+    manifold: Manifold | None = None,
+) -> Field:
     """The field of an attention for tokens x0 (n, d) or (B, n, d). Raises InputError for what does not fit."""
     from .backends import resolve
 
@@ -58,7 +69,7 @@ def bind(attention: Attention, x0: Any, *, weights: Any = None, positions: Any =
         came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
         raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
     cloud = make_cloud(attention, as_tokens("x0", x0), weights, positions, None, None)
-    return Field(attention, cloud, resolve(backend))
+    return Field(attention, cloud, resolve(backend), manifold or Euclidean())
 
 
 def solve(
@@ -74,6 +85,10 @@ def solve(
     t_eval: Any = None,
     weights: Any = None,
     positions: Any = None,
+    manifold: Manifold | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+    first_system: int = 0,
     backend: Any = "auto",
     events: Sequence[Any] = (),
     observers: Sequence[Observer] = (),
@@ -81,17 +96,26 @@ def solve(
 ) -> Solution:
     """Moves tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
 
+    On a manifold the velocity is projected to the tangent space. With noise dx_i = Gamma_mu(x_i) dt + noise dW_i, W_i
+    independent standard Brownian motions in R^d (on a manifold: on it), by the Euler-Maruyama method ("euler") or the
+    stochastic Heun method ("heun"). Between the ends of its steps a run with noise is a straight line.
+
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.
         x0: tokens (n, d), or (B, n, d) for B independent systems; float64 or float32; not modified.
         t_span: (t0, t1).
-        method: "euler" (one step is one residual layer), "rk4" (fixed step); "dopri5", "tsit5", "bosh3" (adaptive).
+        method: "euler" (one step is one residual layer), "heun", "rk4", of fixed step; or adaptive: "dopri5", "tsit5",
+            "bosh3".
         step: the step of a fixed-step method; for an adaptive one the first step.
         rtol, atol: local error tolerances of the adaptive methods.
         max_steps: bound on the number of steps.
         t_eval: times to keep; default: the start and the end.
         weights: (n,) or (B, n), positive, sum 1; default 1/n.
         positions: (n,) for masked attention; default: the order of the tokens.
+        manifold: `fp.Euclidean()` (default) or `fp.Sphere()`: tokens of norm 1, kept there to rounding.
+        noise: standard deviation per square root of time; more than 0 with method "euler" or "heun", forward in time.
+        seed: of the noise. A token's numbers depend on the seed, the step, its index and its system's number alone.
+        first_system: the number of the first system, so that system b of a batch can be run alone, as x0[b].
         backend: "auto", "direct" or a backend object.
         events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or a function event(t, x) whose sign change is the event.
         observers: `fp.Observer` objects; they never change the result.
@@ -104,12 +128,16 @@ def solve(
         InputError, InputTypeError: naming the argument, before any work; and naming a parameter in time that stops
             fitting, when it does.
     """
+    place = as_manifold(manifold)
     tokens = as_tokens("x0", x0)
-    field = bind(attention, tokens, weights=weights, positions=positions, backend=backend)
+    field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))
+    tokens = place.start(tokens)
+    source = Brownian(noise, seed, first_system=first_system, project=place.project)
     return integrate(
         field, tokens, t_span, method=method, step=step, rtol=rtol, atol=atol, max_steps=max_steps, t_eval=t_eval,
         events=events, observers=observers, progress=progress,
+        space=place.space(tokens.shape, tokens.dtype), noise=source if source.noise else None,
     )  # fmt: skip
 
 

@@ -74,6 +74,21 @@ WRONG = {  # text: (the key that must be named, a word that must help)
     "wrong in a head": (heads('scale = "x"'), "attention.heads[0].scale", "sqrt"),
     "masked in a head": (heads("masked = true"), "attention.heads[0].masked", "one of"),
     "W does not fit": (heads("dv = 3\nV = 'normal'\nW = 'identity'"), "attention.heads[0].W", "(2, 3)"),
+    "unknown manifold": (edited("t_end = 1.0", 't_end = 1.0\nmanifold = "spere"'), "time.manifold", '"sphere"'),
+    "Gaussian on the sphere": (
+        edited("t_end = 1.0", 't_end = 1.0\nmanifold = "sphere"'),
+        "tokens.kind",
+        "time.manifold",
+    ),
+    "sphere of radius 2": (
+        edited("t_end = 1.0", 't_end = 1.0\nmanifold = "sphere"').replace('"gaussian"', '"sphere"\nradius = 2'),
+        "tokens.radius",
+        "time.manifold",
+    ),
+    "negative noise": (edited("t_end = 1.0", "t_end = 1.0\nnoise = -0.1"), "time.noise", "at least 0"),
+    "noise without a method": (edited("t_end = 1.0", "t_end = 1.0\nnoise = 0.1"), "time.method", '"heun"'),
+    "noise with rk4": (edited("t_end = 1.0", 't_end = 1\nnoise = 1\nmethod = "rk4"\nstep = 1'), "time.method", "noise"),
+    "noise without a step": (edited("t_end = 1.0", 't_end = 1\nnoise = 1\nmethod = "heun"'), "time.step", "heun"),
     "no step": (edited("t_end = 1.0", 't_end = 1.0\nmethod = "euler"'), "time.step", "euler"),
     "too many tokens": (edited("n = 20", "n = 1000000000000"), "tokens.n", "GiB"),
     "too many frames": (GOOD + "[output]\nevery = 1e-12", "output.every", "frames"),
@@ -100,6 +115,7 @@ def test_defaults_are_filled_in(tmp_path):
     assert problem.config.tokens.std == 1.0
     assert problem.config.output.every == 1.0 / 50
     assert problem.config.output.energy is True
+    assert (problem.config.time.manifold, problem.config.time.noise) == ("euclidean", 0.0)
     assert (problem.n, problem.d) == (20, 2)
 
 
@@ -110,6 +126,9 @@ ROUND = {
     "cov": edited("d = 2", "d = 2\nmean = [1e-300, -0.1]\ncov = [[2, 1], [1, 3]]"),
     "matrices": edited('"softmax"', '"sigmoid"\nQ = "normal"\nk = 5\nK = { scale = -1 }\nbias = -2\nmasked = true'),
     "heads": heads("count = 3\nQ = 'Q.npy[layer, 2, head]'\nK = 'normal'\nscale = '1/sqrt(k)'\n[[attention.heads]]"),
+    "sphere": edited('"gaussian"', '"sphere"').replace(
+        "t_end = 1.0", 't_end = 1\nmanifold = "sphere"\nnoise = 0.25\nmethod = "heun"\nstep = 0.1'
+    ),
     "text": edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "a \\"b\\" \\\\ \\u007f é.npy"'),
 }
 
@@ -221,6 +240,19 @@ def test_tokens_of_a_file_keep_their_bits_and_nan_is_found(tmp_path):
         load(tmp_path, FILE).tokens()
 
 
+def test_tokens_of_a_file_must_be_on_the_sphere(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    text = FILE.replace("t_end = 1.0", 't_end = 1.0\nmanifold = "sphere"')
+    save(tmp_path, x=x)
+    assert len(load(tmp_path, text).tokens()) == 20
+    x[7] *= 1.1
+    save(tmp_path, x=x)
+    with pytest.raises(InputError, match=r"\[7\] of norm 1\.1;") as caught:
+        load(tmp_path, text).tokens()
+    assert caught.value.name == "tokens.path"
+
+
 def test_large_numbers_do_not_pass_as_float32(tmp_path):
     save(tmp_path, x=np.full((3, 2), 1e200))
     with pytest.raises(InputError, match="float32"):
@@ -236,7 +268,9 @@ JUNK = st.one_of(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    key=st.sampled_from(["n", "d", "mean", "cov", "std", "kind", "Q", "K", "scale", "bias", "t_end", "step", "z"]),
+    key=st.sampled_from(
+        ["n", "d", "mean", "cov", "std", "kind", "Q", "K", "scale", "bias", "t_end", "step", "z", "noise", "manifold"]
+    ),
     section=st.sampled_from(["tokens", "attention", "time", "output", "backend"]),
     junk=JUNK,
 )

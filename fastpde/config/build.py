@@ -32,8 +32,14 @@ class Problem:
     shapes: tuple[HeadShape, ...]
 
     def tokens(self) -> Array:
-        """Return the tokens (n, d); raises InputError if a file holds numbers that are not finite."""
+        """Return the tokens (n, d); raises InputError for a file with tokens that are not finite or off the sphere."""
         return _tokens(self)
+
+    def manifold(self) -> Any:
+        """Return the manifold object."""
+        import fastpde as fp
+
+        return fp.Sphere() if self.config.time.manifold == "sphere" else fp.Euclidean()
 
     def attention(self) -> Any:
         """Return the attention object; raises InputError if a file holds numbers that are not finite."""
@@ -98,7 +104,9 @@ def _tokens(problem: Problem) -> Array:
     seed, dtype, n, d = problem.config.seed, problem.config.backend.dtype, problem.n, problem.d
     if tokens.kind == "file":
         path = problem.files.locate("tokens.path", tokens.path)
-        return initial.from_file(path, n=n, dtype=dtype, name="tokens.path")
+        x = initial.from_file(path, n=n, dtype=dtype, name="tokens.path")
+        problem.manifold().check(x, "tokens.path")
+        return x
     if tokens.kind == "gaussian":
         root = tokens.std if tokens.cov is None else initial.square_root(np.array(tokens.cov), "tokens.cov")
         x = initial.gaussian(n, d, seed=seed, mean=tokens.mean, root=root, dtype=dtype)
@@ -129,8 +137,7 @@ class _Parameters:
         if isinstance(matrix, Scaled):
             return (matrix.scale * (self.array("Q", self.block.Q) if letter == "K" else np.eye(*shape))).astype(dtype)
         if isinstance(matrix, Normal):
-            # Key 1: parameters (tokens have 0); then the head and the letter, so no two matrices share
-            # numbers.
+            # Key 1: parameters (tokens have 0); then the head and the letter, so no two matrices share numbers.
             source = initial.stream(self.problem.config.seed, 1, self.index, "QKVW".index(letter))
             return (source.standard_normal(shape) / math.sqrt(shape[1])).astype(dtype)
         with np.errstate(over="ignore"):  # reported below, with the key

@@ -31,8 +31,8 @@ class Span(NamedTuple):
 class PIController:
     """Proportional-integral step size control.
 
-    With err the scaled error of the step (err <= 1 is accepted), prev that of the accepted step before, and k
-    one more than the order of the error estimate, the next step is h times
+    With err the scaled error of the step (err <= 1 is accepted), prev that of the accepted step before, and k one more
+    than the order of the error estimate, the next step is h times
 
         safety err^(-0.7 / k) prev^(0.4 / k),    clipped to [min_factor, max_factor].
 
@@ -54,9 +54,8 @@ class PIController:
     def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
         """Return the time the next step aims at and its size.
 
-        A step that would leave less than a hundredth of itself is stretched to the end: 1.01^k is far within
-            `safety`, and the
-        remainder would be a step of no use.
+        A step that would leave less than a hundredth of itself is stretched to the end: 1.01^k is far within `safety`,
+        and the remainder would be a step of no use.
         """
         remaining = span.end - t
         if abs(remaining) <= 1.01 * abs(h):
@@ -115,8 +114,8 @@ class FixedStep:
 def first_guess(size: float, slope: float) -> float:
     """Return h0 = 0.01 |y| / |f|: an explicit Euler step that changes the state by one per cent.
 
-    `size` and `slope` are the scaled norms of y0 and f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4,
-    steps (a), (b).
+    `size` and `slope` are the scaled norms of y0 and f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4, steps (a),
+    (b).
     """
     return 1e-6 if size < 1e-5 or slope < 1e-5 else 0.01 * size / slope
 
@@ -124,8 +123,8 @@ def first_guess(size: float, slope: float) -> float:
 def second_guess(h0: float, slope: float, bend: float, order: int) -> float:
     """Return the first step, with the local error h^order max(|f|, |f'|) near 0.01.
 
-    `bend` is the scaled norm of (f(t0 + h0, y0 + h0 f0) - f0) / h0. Source: Hairer, Norsett, Wanner (1993)
-    II.4, steps (d) - (f).
+    `bend` is the scaled norm of (f(t0 + h0, y0 + h0 f0) - f0) / h0. Source: Hairer, Norsett, Wanner (1993) II.4, steps
+    (d) - (f).
     """
     if not math.isfinite(bend):
         return 1e-3 * h0
