@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Softmax
-from .energy import interaction_energy
-from .errors import InputError, InputTypeError
+from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Sinkhorn, Softmax
+from .energy import interaction_energy, sinkhorn_energy
+from .errors import ConvergenceError, InputError, InputTypeError
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
 from .meanfield import solve
@@ -20,6 +20,7 @@ __all__ = [
     "Attention",
     "BlowUp",
     "Collapsed",
+    "ConvergenceError",
     "Direct",
     "Euclidean",
     "Event",
@@ -32,12 +33,14 @@ __all__ = [
     "MultiHead",
     "Observer",
     "Sigmoid",
+    "Sinkhorn",
     "Softmax",
     "Solution",
     "Sphere",
     "Status",
     "SteadyState",
     "interaction_energy",
+    "sinkhorn_energy",
     "solve",
 ]
 

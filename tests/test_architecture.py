@@ -36,7 +36,8 @@ MAY = {
     "_jit": {"_cache", "kernels"},
     "kernels": {"_jit", "laws"},
     "backends": {"kernels", "laws", "_jit"} | BASE,
-    "attention": {"backends", "laws"} | BASE,
+    "transport": BASE,
+    "attention": {"backends", "laws", "transport"} | BASE,
     "integrate": {"errors"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
@@ -118,7 +119,7 @@ def test_sums_name_no_variant(path):
         n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)
     }
     names |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for alias in n.names}
-    assert names.isdisjoint({*VARIANTS, "MultiHead", "Masked", "Attention"})
+    assert names.isdisjoint({*VARIANTS, "Sinkhorn", "MultiHead", "Masked", "Attention"})
 
 
 def test_the_checks_can_fail():
@@ -131,6 +132,7 @@ def test_the_checks_can_fail():
         ("attention/base.py", "from ..kernels.pack import Packed"): ["kernels"],
         ("attention/base.py", "if True:\n    from ..meanfield import solve"): ["meanfield"],
         ("attention/l2.py", "import numba"): ["numba"],
+        ("transport/sinkhorn.py", "from ..attention.base import Cloud"): ["attention"],
         ("attention/l2.py", "def f():\n    from numba.core import types"): ["numba"],
         ("observe.py", "import h5py"): ["h5py"],
         ("run/recorder.py", "import h5py"): ["h5py"],

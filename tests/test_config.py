@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import fastpde as fp
 from fastpde import config
 from fastpde.errors import InputError
 
@@ -64,6 +65,24 @@ WRONG = {  # text: (the key that must be named, a word that must help)
     "scale of Q": (edited('"softmax"', '"softmax"\nQ = { scale = 2.0 }'), "attention.Q", "identity"),
     "scale misspelt": (edited('"softmax"', '"softmax"\nK = { scal = 2 }'), "attention.K.scal", "scale"),
     "bias of softmax": (edited('"softmax"', '"softmax"\nbias = 1.0'), "attention.bias", "sigmoid"),
+    "eps of softmax": (edited('"softmax"', '"softmax"\neps = 1.0'), "attention.eps", "sinkhorn"),
+    "eps zero": (edited('"softmax"', '"sinkhorn"\neps = 0.0'), "attention.eps", "above 0"),
+    "tol too large": (edited('"softmax"', '"sinkhorn"\ntol = 1'), "attention.tol", "below 1"),
+    "one half-iteration": (edited('"softmax"', '"sinkhorn"\nmax_iter = 1'), "attention.max_iter", "from 2"),
+    "even n_half": (edited('"softmax"', '"sinkhorn"\nn_half = 4'), "attention.n_half", "odd"),
+    "masked sinkhorn": (edited('"softmax"', '"sinkhorn"\nmasked = true'), "attention.masked", "identity"),
+    "eps of another head": (heads("eps = 0.5"), "attention.heads[0].eps", "sinkhorn"),
+    "masked sinkhorn heads": (
+        heads("kind = 'sinkhorn'").replace("[[", "masked = true\n[[", 1),
+        "attention.masked",
+        "head",
+    ),
+    "energy of heads": (heads("kind = 'sinkhorn'") + "[output]\nenergy = true", "output.energy", "false"),
+    "energy of n_half": (
+        edited('"softmax"', '"sinkhorn"\nn_half = 3') + "[output]\nenergy = true",
+        "output.energy",
+        "n_half",
+    ),
     "scale in words": (edited('"softmax"', '"softmax"\nscale = "1/k"'), "attention.scale", "sqrt"),
     "missing file": (edited('"softmax"', '"softmax"\nQ = "gone.npy"'), "attention.Q", "gone.npy"),
     "no .npy": (edited('"softmax"', '"softmax"\nQ = "Q.npz"'), "attention.Q", ".npy"),
@@ -119,6 +138,22 @@ def test_defaults_are_filled_in(tmp_path):
     assert (problem.n, problem.d) == (20, 2)
 
 
+def test_sinkhorn(tmp_path):
+    """Its keys reach the attention, alone and in a head; no energy unless asked for; `sinkhorn_energy` then."""
+    problem = load(tmp_path, edited('"softmax"', '"sinkhorn"\neps = 0.5\ntol = 1e-7\nmax_iter = 50'))
+    attention = problem.attention()
+    assert isinstance(attention, fp.Sinkhorn)
+    assert (float(attention.eps(0.0)), attention.tol, attention.max_iter, attention.n_half) == (0.5, 1e-7, 50, None)
+    assert problem.config.output.energy is False
+    defaults = load(tmp_path, edited('"softmax"', '"sinkhorn"')).config.attention
+    assert (defaults.eps, defaults.tol, defaults.max_iter) == (1.0, 1e-9, 10_000)
+    several = load(tmp_path, heads("kind = 'sinkhorn'\neps = 2\nn_half = 3\n[[attention.heads]]")).attention()
+    assert (float(several.heads[0].eps(0.0)), several.heads[0].n_half) == (2.0, 3)
+    assert isinstance(several.heads[1], fp.Softmax)
+    asked = load(tmp_path, edited('"softmax"', '"sinkhorn"') + "[output]\nenergy = true")
+    assert asked.config.output.energy is True
+
+
 ROUND = {
     "minimal": GOOD,
     "example": config.EXAMPLE,
@@ -129,6 +164,7 @@ ROUND = {
     "sphere": edited('"gaussian"', '"sphere"').replace(
         "t_end = 1.0", 't_end = 1\nmanifold = "sphere"\nnoise = 0.25\nmethod = "heun"\nstep = 0.1'
     ),
+    "sinkhorn": edited('"softmax"', '"sinkhorn"\neps = 0.1\nn_half = 5'),
     "text": edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "a \\"b\\" \\\\ \\u007f é.npy"'),
 }
 

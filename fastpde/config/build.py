@@ -66,10 +66,25 @@ def resolve(config: Config, files: Files) -> Problem:
     _check_sizes(config, n, d)
     shapes = tuple(head_shape(files, head, d) for head in each_head(config))
     _check_layers(config, shapes)
+    _check_energy(config)
     if config.output.energy is None:
-        energy = n <= schema.ENERGY_LIMIT
+        energy = n <= schema.ENERGY_LIMIT and not _sinkhorn(config)
         config = replace(config, output=replace(config.output, energy=energy))
     return Problem(config, files, n, d, shapes)
+
+
+def _sinkhorn(config: Config) -> bool:
+    return any(head.kind == "sinkhorn" for head in config.attention.heads)
+
+
+def _check_energy(config: Config) -> None:
+    attention = config.attention
+    if not config.output.energy or not _sinkhorn(config):
+        return
+    if attention.kind == "multihead":
+        raise InputError("output.energy", "true", "false: Sinkhorn heads have no common energy with others")
+    if attention.heads[0].n_half is not None:
+        raise InputError("output.energy", "true", "false: the energy needs converged potentials, not attention.n_half")
 
 
 def _check_sizes(config: Config, n: int, d: int) -> None:
@@ -173,11 +188,11 @@ def _layers(problem: Problem, array: Array) -> Any:
 def _head(problem: Problem, parameters: _Parameters) -> Any:
     import fastpde as fp
 
-    variants = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid}
-    variants |= {"exponential": fp.Exponential, "linear": fp.Linear}
+    variants: dict[str, Any] = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid}
+    variants |= {"exponential": fp.Exponential, "linear": fp.Linear, "sinkhorn": fp.Sinkhorn}
     block = parameters.block
     q, k, v = (_layers(problem, parameters.array(letter, getattr(block, letter))) for letter in "QKV")
-    extra = {} if block.bias is None else {"bias": block.bias}
+    extra = {word: getattr(block, word) for word in schema.OWN.get(block.kind, {})}
     return variants[block.kind](q, k, v, scale=parameters.scale(), **extra)
 
 

@@ -18,7 +18,13 @@ from fastpde.errors import InputError
 FIXED = ("euler", "heun", "rk4")
 NOISY = ("euler", "heun")
 ADAPTIVE = ("dopri5", "tsit5", "bosh3")
-VARIANTS = ("softmax", "l2", "sigmoid", "exponential", "linear")
+VARIANTS = ("softmax", "l2", "sigmoid", "exponential", "linear", "sinkhorn")
+# Keys that only one variant has, with their defaults; None stays "not given".
+OWN: dict[str, dict[str, Any]] = {
+    "sigmoid": {"bias": 0.0},
+    "sinkhorn": {"eps": 1.0, "tol": 1e-9, "max_iter": 10_000, "n_half": None},
+}
+_UNMASKABLE = "The only bistochastic causal kernel is the identity."
 MAX_COUNT = 100_000  # heads of one block: a bound on what a typing error can ask for
 ENERGY_LIMIT = 20_000  # tokens up to which the O(n^2) energy is on by default
 
@@ -131,16 +137,25 @@ class Single:
     V: Matrix = key(matrix(scaled="the identity"), Identity())
     scale: float | str = key(scale, 1.0)
     bias: float | None = key(checks.number(), None)
+    eps: float | None = key(_POSITIVE, None)
+    tol: float | None = key(checks.number(above=0.0, below=1.0), None)
+    max_iter: int | None = key(checks.integer(2), None)
+    n_half: int | None = key(checks.integer(1), None)
     k: int | None = key(_COUNT, None)
     masked: bool = key(checks.boolean, False)
 
     def settled(self, name: str) -> Any:
-        """Return the section with the bias of a sigmoid filled in; other variants have none."""
-        if self.kind == "sigmoid":
-            return replace(self, bias=0.0 if self.bias is None else self.bias)
-        if self.bias is not None:
-            checks.refuse(f"{name}.bias", self.bias, f'no bias: only "sigmoid" has one, not "{self.kind}"')
-        return self
+        """Return the section with the keys that its variant alone has filled in; other variants' are refused."""
+        for variant, defaults in OWN.items():
+            for word in defaults:
+                if variant != self.kind and (value := getattr(self, word)) is not None:
+                    checks.refuse(f"{name}.{word}", value, f'no {word}: only "{variant}" has one, not "{self.kind}"')
+        if self.n_half is not None and self.n_half % 2 == 0:
+            checks.refuse(f"{name}.n_half", self.n_half, "an odd number of half-iterations: the last makes rows exact")
+        if self.kind == "sinkhorn" and self.masked:
+            checks.refuse(f"{name}.masked", self.masked, 'false for "sinkhorn"', _UNMASKABLE)
+        own = OWN.get(self.kind, {})
+        return replace(self, **{word: value for word, value in own.items() if getattr(self, word) is None})
 
     @property
     def heads(self) -> tuple[Single, ...]:
@@ -173,6 +188,12 @@ class MultiHead:
     masked: bool = key(checks.boolean, False)
     heads: tuple[Head, ...] = key(_heads)
 
+    def settled(self, name: str) -> MultiHead:
+        """Return the section, unless it masks a head that cannot be masked."""
+        if self.masked and any(head.kind == "sinkhorn" for head in self.heads):
+            checks.refuse(f"{name}.masked", self.masked, 'false with a "sinkhorn" head', _UNMASKABLE)
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class Time:
@@ -203,7 +224,7 @@ class Time:
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """What is kept. `every` defaults to a fiftieth of the interval, `energy` to n <= 20,000 (it costs a sum over all
-    pairs).
+    pairs) and to false with Sinkhorn heads (theirs costs a whole scaling).
     """
 
     every: float | None = key(_POSITIVE, None)

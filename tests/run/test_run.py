@@ -108,6 +108,19 @@ def test_too_few_steps_is_exit_2_naming_the_key(small):
     assert outcome.code == 2 and outcome.message.startswith("time.max_steps")
 
 
+def test_sinkhorn_with_its_energy(small):
+    """V = -Q^T K with Q = K: the energy rises (MATH 7). Stopped by max_iter it is exit 2, and frames are kept."""
+    keys = '"sinkhorn"\neps = 2.0\ntol = 1e-8'
+    changed(small, ('"softmax"', keys), ("[output]", "[output]\nenergy = true"))
+    outcome = runner.run(config.load(small), small.parent / "out", quiet=True)
+    assert outcome.code == 0
+    energy = read_observables(small.parent / "out" / "observables.csv")["energy"]
+    assert len(energy) > 2 and (np.diff(energy) > 0).all()
+    changed(small, ("eps = 2.0", "eps = 0.1\nmax_iter = 5"))
+    outcome = runner.run(config.load(small), small.parent / "stopped", quiet=True)
+    assert outcome.code == 2 and "attention.max_iter" in outcome.message and "marginal error" in outcome.message
+
+
 def test_output_below_a_file_is_exit_5_and_leaves_nothing(small):
     (small.parent / "file").write_text("x")
     outcome = runner.run(config.load(small), small.parent / "file" / "out", quiet=True)
