@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Sinkhorn, Softmax
 from .energy import interaction_energy, sinkhorn_energy
+from .ensemble import EnsembleSolution
 from .errors import ConvergenceError, InputError, InputTypeError
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
@@ -22,6 +23,7 @@ __all__ = [
     "Collapsed",
     "ConvergenceError",
     "Direct",
+    "EnsembleSolution",
     "Euclidean",
     "Event",
     "Exponential",

@@ -10,8 +10,10 @@ import numpy as np
 from ._types import Array, as_tokens
 from .attention.base import Attention, Cloud, make_cloud
 from .attention.memory import Memory
+from .ensemble import Ensemble, EnsembleSolution
 from .errors import InputError, InputTypeError
 from .integrate import Observer, Solution, integrate
+from .integrate.checks import Options
 from .manifold import Euclidean, Manifold, as_manifold
 from .noise import Brownian
 
@@ -25,7 +27,7 @@ class Field:
     def __init__(self, attention: Attention, cloud: Cloud, backend: Backend, manifold: Manifold) -> None:
         self.attention, self.backend, self.manifold = attention, backend, manifold
         self._memory = Memory()
-        self._cloud = cloud.with_(memory=self._memory)
+        self.cloud = cloud.with_(memory=self._memory)
         self._varies = not all(p.constant for p in attention.parameters())
 
     @property
@@ -38,17 +40,17 @@ class Field:
         return self._memory.counters()
 
     def __call__(self, t: float, x: Array, out: Array) -> None:
-        shape = self._cloud.x.shape
+        shape = self.cloud.x.shape
         if self._varies:
             self.check([t])
-        self.attention.evaluate(self._cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+        self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
         self.manifold.project(x, out)
 
     def check(self, times: Sequence[float]) -> None:
         """Raises InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
-        d = self._cloud.x.shape[2]
+        d = self.cloud.x.shape[2]
         for t in times:
-            length = self.attention.check(self._cloud.x, t, "x0")
+            length = self.attention.check(self.cloud.x, t, "x0")
             if length != d:
                 raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
 
@@ -93,7 +95,7 @@ def solve(
     events: Sequence[Any] = (),
     observers: Sequence[Observer] = (),
     progress: Any = False,
-) -> Solution:
+) -> Solution | EnsembleSolution:
     """Moves tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
 
     On a manifold the velocity is projected to the tangent space. With noise dx_i = Gamma_mu(x_i) dt + noise dW_i, W_i
@@ -102,7 +104,8 @@ def solve(
 
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.
-        x0: tokens (n, d), or (B, n, d) for B independent systems; float64 or float32; not modified.
+        x0: tokens (n, d), or (B, n, d) for B independent systems, each with steps, events and an end of its own;
+            float64 or float32; not modified.
         t_span: (t0, t1).
         method: "euler" (one step is one residual layer), "heun", "rk4", of fixed step; or adaptive: "dopri5", "tsit5",
             "bosh3".
@@ -119,10 +122,10 @@ def solve(
         backend: "auto", "direct" or a backend object.
         events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or a function event(t, x) whose sign change is the event.
         observers: `fp.Observer` objects; they never change the result.
-        progress: True for a bar, or a function progress(t, stats).
+        progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
 
     Returns:
-        `Solution` with t (m,), x (m, n, d) or (m, B, n, d), success, status, message and stats.
+        `Solution` with t (m,), x (m, n, d), success, status, message and stats; for a batch `EnsembleSolution`.
 
     Raises:
         InputError, InputTypeError: naming the argument, before any work; and naming a parameter in time that stops
@@ -132,13 +135,28 @@ def solve(
     tokens = as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))
-    tokens = place.start(tokens)
+    start = place.start(tokens)
     source = Brownian(noise, seed, first_system=first_system, project=place.project)
-    return integrate(
-        field, tokens, t_span, method=method, step=step, rtol=rtol, atol=atol, max_steps=max_steps, t_eval=t_eval,
-        events=events, observers=observers, progress=progress,
-        space=place.space(tokens.shape, tokens.dtype), noise=source if source.noise else None,
-    )  # fmt: skip
+    asked = {
+        "method": method, "step": step, "rtol": rtol, "atol": atol, "max_steps": max_steps, "t_eval": t_eval,
+        "events": events, "observers": observers, "noise": source if source.noise else None,
+    }  # fmt: skip
+    space = place.space(start.shape, start.dtype)
+    if tokens.ndim == 3:
+        whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
+        asked |= {"positions": positions, "manifold": place, "noise": noise, "seed": seed, "backend": field.backend}
+
+        def alone(b: int, times: Any) -> Any:
+            own = {"weights": _row(weights, b), "t_eval": times, "first_system": first_system + b}
+            return solve(attention.system(b), tokens[b], t_span, **(asked | own))
+
+        return whole.solve(alone, progress, fuse=backend == "auto")
+    return integrate(field, start, t_span, **asked, progress=progress, space=space)
+
+
+def _row(weights: Any, b: int) -> Any:
+    """The weights of system b."""
+    return np.asarray(weights)[b] if np.ndim(weights) == 2 else weights
 
 
 def _ends(t_span: Any) -> list[float]:

@@ -5,7 +5,8 @@
 Softmax with Q = K = V = I and scale 1 on standard normal tokens, the same arrays for both; medians of interleaved
 repetitions, errors against a naive sum in extended precision on 64 rows. Then the other kinds of pair sum by their
 speed per useful pair relative to softmax, and 2048 systems of 32 tokens with matrices of their own against batched
-matrix products and batched attention. PyTorch is no dependency of fastpde: `pip install torch`.
+matrix products and batched attention: velocities, and right-hand sides of a run of `fp.solve`. PyTorch is no dependency
+of fastpde: `pip install torch`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ Work = Callable[[], Any]
 WIDE = np.longdouble
 ROWS, SYSTEMS, SMALL = 64, 2048, 32
 DIMENSIONS, SMALL_DIMENSIONS = (1, 2, 8, 16, 64), (2, 4, 8)
+STEPPED = ((32, 2), (32, 4), (32, 8), (64, 2))
 DTYPES = ("float64", "float32")
 LINE = "{:<22} {:>3} {:<8} {:>10} {:>10} {:>7} {:>9} {:>9}"
 
@@ -79,14 +81,14 @@ def one_system(n: int, d: int, dtype: str) -> Case:
     )
 
 
-def many_systems(d: int, dtype: str) -> Case:
-    """Systems of 32 tokens, each with Q, K, V of its own."""
+def many_systems(d: int, dtype: str, n: int = SMALL) -> Case:
+    """Systems of n tokens, each with Q, K, V of its own."""
     import torch
 
     import fastpde as fp
 
     rng = np.random.default_rng(d)
-    x = rng.standard_normal((SYSTEMS, SMALL, d)).astype(dtype)
+    x = rng.standard_normal((SYSTEMS, n, d)).astype(dtype)
     matrices = (rng.standard_normal((3, SYSTEMS, d, d)) / np.sqrt(d)).astype(dtype)
     attention, backend = fp.Softmax(*matrices), fp.Direct()
     tensor, transposed = torch.from_numpy(x), [torch.from_numpy(m).transpose(1, 2).contiguous() for m in matrices]
@@ -98,6 +100,27 @@ def many_systems(d: int, dtype: str) -> Case:
     q, k, v = (x[:ROWS].astype(WIDE) @ m[:ROWS].astype(WIDE).swapaxes(1, 2) for m in matrices)
     naive = softmax(q @ k.swapaxes(1, 2), v)
     return Case(lambda: attention.velocity(x, backend=backend), theirs, lambda y: y[:ROWS], naive)
+
+
+def stepped_systems(n: int, d: int, dtype: str) -> tuple[Work, Work]:
+    """A right-hand side of 2048 systems: one of 200 in 50 rk4 steps of `fp.solve`, the whole run counted, against
+    batched projections and batched attention alone."""
+    import fastpde as fp
+
+    case, rng = many_systems(d, dtype, n), np.random.default_rng(d)
+    x = rng.standard_normal((SYSTEMS, n, d)).astype(dtype)
+    matrices = (rng.standard_normal((3, SYSTEMS, d, d)) / np.sqrt(d)).astype(dtype)
+    attention = fp.Softmax(*matrices)
+    return lambda: fp.solve(attention, x, (0.0, 0.5), method="rk4", step=0.01), case.theirs
+
+
+def stepping(n: int, d: int, dtype: str, repeats: int) -> None:
+    """Print milliseconds per right-hand side of an ensemble of both, and how many times faster fastpde is."""
+    ours, theirs = stepped_systems(n, d, dtype)
+    times = medians([ours, theirs], repeats)
+    mine, other = times[0] / 200, times[1]
+    name = f"{SYSTEMS} of {n}, solve"
+    print(LINE.format(name, d, dtype, f"{mine * 1e3:.2f}", f"{other * 1e3:.2f}", f"{other / mine:.2f}", "", ""))
 
 
 def against_torch(name: str, d: int, dtype: str, case: Case, repeats: int) -> None:
@@ -167,6 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
     for dtype in DTYPES:
         for d in SMALL_DIMENSIONS:
             against_torch(f"{SYSTEMS} systems of {SMALL}", d, dtype, many_systems(d, dtype), chosen.repeats)
+    for dtype in DTYPES:
+        for n, d in STEPPED:
+            stepping(n, d, dtype, chosen.repeats)
     return 0
 
 

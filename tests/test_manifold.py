@@ -311,7 +311,7 @@ def attentions():
 @each_dtype
 @pytest.mark.parametrize("name", attentions())
 def test_every_attention_on_the_sphere(name, dtype):
-    """The field is the projected velocity, and batches are separate runs, both to the bit."""
+    """The field is the projected velocity, to the bit, and batches are separate runs, to rounding."""
     attention, x0 = attentions()[name], np.stack([cloud(17, 3, seed=s, dtype=dtype) for s in range(3)])
     want, got = attention.velocity(x0), np.empty_like(x0)
     SPHERE.project(x0, want)
@@ -323,7 +323,8 @@ def test_every_attention_on_the_sphere(name, dtype):
     together = fp.solve(attention, x0, **run).x_final
     assert together.dtype == x0.dtype and distance(together) < 2 * EPS[dtype]
     for alone, system in zip(x0, together, strict=True):
-        assert fp.solve(attention, alone, **run).x_final.tobytes() == system.tobytes()
+        # Ten steps of four evaluations, whose roundings differ between the kernels for one and for many systems.
+        np.testing.assert_allclose(system, fp.solve(attention, alone, **run).x_final, atol=200 * EPS[dtype], rtol=0)
 
 
 @each_method

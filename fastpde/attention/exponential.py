@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..laws import ExpLaw
 from .pairwise import PairwiseAttention
+
+if TYPE_CHECKING:
+    from ..backends.tilt import Tilt
 
 
 class Exponential(PairwiseAttention):
@@ -14,3 +19,6 @@ class Exponential(PairwiseAttention):
 
     law = ExpLaw()
     normalised = False
+
+    def tilt(self) -> Tilt | None:
+        return self.plain_tilt()

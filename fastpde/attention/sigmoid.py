@@ -15,6 +15,7 @@ from .parameters import Parameter, Value, scalar
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
+    from ..backends.tilt import Tilt
 
 
 class Sigmoid(PairwiseAttention):
@@ -34,6 +35,9 @@ class Sigmoid(PairwiseAttention):
     def parameters(self) -> Iterator[Parameter]:
         yield from super().parameters()
         yield self.bias
+
+    def tilt(self) -> Tilt | None:
+        return self.plain_tilt(self.bias(0.0)) if self.bias.constant else None
 
     def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
         plain = super().scores(cloud, t, backend, centre)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ..laws import ExpLaw
 from .pairwise import PairwiseAttention
+
+if TYPE_CHECKING:
+    from ..backends.tilt import Tilt
 
 
 class Softmax(PairwiseAttention):
@@ -14,3 +19,6 @@ class Softmax(PairwiseAttention):
 
     law = ExpLaw()
     normalised = True
+
+    def tilt(self) -> Tilt | None:
+        return self.plain_tilt()

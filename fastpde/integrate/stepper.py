@@ -28,7 +28,7 @@ Noise = Callable[[int, float, np.ndarray, np.ndarray], None]
 
 # Each rejection shrinks the step by at least 0.9 and usually by 0.2; at t = 0, where floating-point time has no
 # smallest step, this bounds the attempts.
-_MAX_RETRIES = 50
+MAX_RETRIES = 50
 
 
 @dataclass(slots=True)
@@ -248,7 +248,7 @@ class Stepper:
         state.h = h * self.controller.shrink(error)
         state.rejected += 1
         state.retries += 1
-        if state.retries < _MAX_RETRIES and not self._too_small():
+        if state.retries < MAX_RETRIES and not self._too_small():
             return None
         return Status.STEP_TOO_SMALL if math.isfinite(error) else Status.NOT_FINITE
 
