@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .backends.systems import Batch, Control, Method, Runs, Watched
     from .backends.tilt import Tilt
 
-# Above these the ordinary path, with both threads on one system, is as fast (benchmarks/systems.py).
+# From here on a sum over all cores is as fast as systems that have a core each (measured between 512 and 1024).
 _MOST_TOKENS, _LARGEST_DIMENSION = 512, 128
 _SECONDS = 0.2  # a compiled call should take this long, so that Ctrl-C and progress bars are prompt
 _PAIRS = 2e7  # pairs of tokens in one step of a block of systems
