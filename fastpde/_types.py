@@ -30,7 +30,8 @@ def as_numbers(name: str, value: object) -> Array:
         array = array.astype(array.dtype.newbyteorder("="))
     if not np.isfinite(array).all():
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise InputError(f"{name}[{', '.join(map(str, index))}]", str(array[index]), "finite numbers")
+        place = f"{name}[{', '.join(map(str, index))}]" if index else name
+        raise InputError(place, str(array[index]), "finite numbers")
     return array
 
 

@@ -117,7 +117,7 @@ class Ensemble:
             if tilt is not None:
                 found = self._fused(tilt, report)
             elif not (self.problem.tableau.adaptive or self.problem.events):
-                path, found = "together", self._together()
+                path, found = "together", self._together(report)
             if found is None:
                 path, found = "one by one", self._one_by_one(alone, report)
         t_final, x_final, x, status, events, counts = found
@@ -128,12 +128,16 @@ class Ensemble:
         stats = {"path": path, "systems": len(status), **totals, "wall_time": clock.monotonic() - began, **each}
         return EnsembleSolution(self.times, x, t_final, x_final, status, _message(status), tuple(events.T), stats)
 
-    def _together(self) -> tuple | None:
-        """All systems as one state, which takes the steps that each would take alone; None if one of them fails."""
-        run = Integrator(self.problem)
+    def _together(self, report: Report) -> tuple | None:
+        """All systems as one state, which takes the steps that each would take alone; None if one of them fails.
+
+        Reports count systems: as many of them as the share of the span that is done.
+        """
+        run, count, span = Integrator(self.problem), len(self.cloud.x), self.problem.span
         while run.status is None:
             run.step()
-        sol, count = run.solution(), len(self.cloud.x)
+            report(int(count * abs(run.state.t - span.start) / abs(span.end - span.start)))
+        sol = run.solution()
         if not sol.success:
             return None
         counts = np.tile([int(sol.stats[name]) for name in ("steps", "rejected", "evaluations")], (count, 1))

@@ -30,7 +30,10 @@ class ConvergenceError(RuntimeError):
     """An iteration that did not reach its tolerance. `error` is what it reached, after `half_iterations`, at time t."""
 
     def __init__(self, error: float, tol: float, half_iterations: int, t: float) -> None:
-        remedy = "Raise max_iter or tol, or take a larger eps: the smaller eps, the slower the convergence."
+        remedy = (
+            "Raise max_iter or tol, or take a larger eps: the smaller eps, the slower the convergence, "
+            "and the larger the scores, the larger the error that is rounding."
+        )
         if math.isnan(error):
             remedy = "The scores overflow: take smaller tokens, Q, K or scale, or a larger eps."
         super().__init__(

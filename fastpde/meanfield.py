@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -134,6 +134,7 @@ def solve(
     place = as_manifold(manifold)
     tokens = as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
+    t_span = cast(Any, tuple(t_span) if isinstance(t_span, Iterable) else t_span)
     field.check(_ends(t_span))
     start = place.start(tokens)
     source = Brownian(noise, seed, first_system=first_system, project=place.project)
@@ -145,6 +146,7 @@ def solve(
     if tokens.ndim == 3:
         whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
         asked |= {"positions": positions, "manifold": place, "noise": noise, "seed": seed, "backend": field.backend}
+        asked["events"] = whole.problem.events  # what came may be an iterator
 
         def alone(b: int, times: Any) -> Any:
             own = {"weights": _row(weights, b), "t_eval": times, "first_system": first_system + b}

@@ -51,6 +51,8 @@ class Brownian:
             raise InputError("noise", show(noise), "a number >= 0")
         self.seed, self.first_system = natural("seed", seed), natural("first_system", first_system)
         self._project = project
+        if self.first_system >= 2**62:
+            raise InputError("first_system", show(first_system), "an int below 2^62")
         key = np.random.SeedSequence(self.seed, spawn_key=(_PURPOSE,)).generate_state(2, np.uint64)
         self._philox = np.random.Philox(key=key)
         self._generator = np.random.Generator(self._philox)

@@ -125,6 +125,25 @@ def test_masked_with_ties_in_any_order(kind):
     compare(attention, tokens(), (0.0, 0.5), 1e-13, positions=positions, weights=weights, t_eval=[0.1, 0.5], **RK4)
 
 
+@pytest.mark.parametrize("method", ["bosh3", "dopri5", "tsit5"])
+def test_a_step_that_is_tried_again_starts_as_the_first_time(method):
+    """First steps far too long, in part so long that the trial is not finite: the same retries as alone."""
+    x0 = tokens(9, 2)
+    both, _ = compare(attention_of("Softmax", 2), x0, (0.0, 2.0), 1e-9, method=method, step=2.0)
+    assert (both.stats["rejected_each"] > 0).all() and both.success
+    wild = fp.Exponential(*[np.eye(2)] * 3, scale=0.3)
+    both, _ = compare(wild, x0 / 3, (0.0, 0.5), 1e-6, method=method, step=0.5, rtol=1e-9)
+    assert both.stats["rejected"] > 0
+    compare(attention_of("Softmax", 2), x0, (0.0, 2.0), 1e-9, method=method, step=2.0, max_steps=4)
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5"])
+def test_max_steps_of_each_system(method):
+    """No velocity is taken that a single run does not take."""
+    both, _ = compare(attention_of("Softmax", 2), tokens(9, 2), (0.0, 2.0), 1e-9, method=method, step=0.1, max_steps=3)
+    assert set(both.status) == {fp.Status.MAX_STEPS}
+
+
 @each_dtype
 @pytest.mark.parametrize("method", ["bosh3", "dopri5", "tsit5"])
 def test_adaptive_steps_are_those_of_single_runs(method, dtype):

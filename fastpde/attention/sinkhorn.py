@@ -63,7 +63,7 @@ class Sinkhorn(PairwiseAttention):
         self.eps = scalar("eps", eps)
         if self.eps.constant:
             _positive(self.eps(0.0))
-        self.tol, self.max_iter, self.n_half = _tolerance(tol), _count("max_iter", max_iter, 2), _odd(n_half)
+        self.tol, self.max_iter, self.n_half = _tolerance(tol), _count("max_iter", max_iter, 3), _odd(n_half)
         super().__init__(Q, K, V, scale)
 
     def parameters(self) -> Iterator[Parameter]:

@@ -139,7 +139,7 @@ class Single:
     bias: float | None = key(checks.number(), None)
     eps: float | None = key(_POSITIVE, None)
     tol: float | None = key(checks.number(above=0.0, below=1.0), None)
-    max_iter: int | None = key(checks.integer(2), None)
+    max_iter: int | None = key(checks.integer(3), None)
     n_half: int | None = key(checks.integer(1), None)
     k: int | None = key(_COUNT, None)
     masked: bool = key(checks.boolean, False)

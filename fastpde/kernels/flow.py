@@ -21,6 +21,7 @@ from .motion import (
     EVENT,
     FRESH,
     FROM,
+    MAX_STEPS,
     PHASE,
     RECORDED,
     REJECTED,
@@ -228,6 +229,9 @@ def _drive(shape, method, control, watched, times, b, last_attempt, runs, local)
             if counts[STATUS] != RUNNING:
                 return -1
         elif phase == _STEP:
+            if counts[ACCEPTED] + counts[REJECTED] >= control.max_steps:
+                _stop(shape, MAX_STEPS, b, runs, states[0])
+                return -1
             if counts[FRESH] == 0:
                 counts[FRESH] = 1
                 return 0

@@ -207,8 +207,6 @@ def between(shape, method, theta, h, before, local, out):
 def begin_step(shape, method, control, state, counts, local):
     """Aims the next step; returns RUNNING, or why there is none."""
     stages, size = local[0], local[1][0].shape[0]
-    if counts[ACCEPTED] + counts[REJECTED] >= control.max_steps:
-        return MAX_STEPS
     copy(stages[stages.shape[0] - 1, :size], stages[0])
     t, h = _target(control, method.adaptive, state[T], counts[ACCEPTED], state[H])
     if method.adaptive and t != control.end and abs(state[H]) < _smallest_step(control, state[T]):
@@ -239,6 +237,8 @@ def end_step(shape, method, control, state, counts, local):
         return RUNNING
     if not method.adaptive:
         return NOT_FINITE
+    # The last stage held the velocity of the state refused; the next attempt begins with that of the old one.
+    copy(stages[0][: y.shape[0]], stages[stages.shape[0] - 1])
     state[H] = h * _step_shrink(control, error)
     counts[REJECTED] += 1
     counts[RETRIES] += 1

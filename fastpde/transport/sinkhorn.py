@@ -62,13 +62,13 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
     and g: e is taken of g - f less its mean.
 
     A system that has converged is left as it is: what it gets does not depend on the others. The scaling ends without
-    `converged` after `max_half` half-iterations, or when an error is not a number.
+    `converged` after `max_half` half-iterations, when an error is not a number, or when it is rounding.
     """
     weights, cost = softmin.weights, 1 if softmin.symmetric else 2
     g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)
     mixing = Mixing(weights, g.shape, window)
     error, foreseen, half, last = np.full(len(g), np.inf), np.inf, 0, False
-    while half + cost <= max_half:
+    while half + cost < max_half:
         last = foreseen <= _MARGIN * tol
         softmin.rows(g, f, last)
         if softmin.symmetric:
@@ -79,17 +79,17 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
             residual = c - g
         half += cost
         before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights)
-        if not (error > tol).any():  # all are below it, or one is no number
+        # All are below it or one is no number; no more can be gained; no more may be done.
+        if not (error > tol).any() or _at_rounding(error, f, g) or half + cost >= max_half:
             break
         foreseen = _foresee(before, error) if half > cost else np.inf
         if softmin.symmetric:
             residual *= _DAMPING
         mixing.step(g, residual, (weights * (f + g)).sum(axis=1), moving=error > tol)
-    converged = bool((error <= tol).all())
-    if converged and not last:
+    if not last and np.isfinite(error).all():
         softmin.rows(g, f, True)
         half += 1
-    return Scalings(f, g, error, half, converged, mixing.window)
+    return Scalings(f, g, error, half, bool((error <= tol).all()), mixing.window)
 
 
 def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
@@ -107,6 +107,12 @@ def _marginal_error(residual: Array, weights: Array) -> Array:
     with np.errstate(over="ignore"):
         error: Array = (weights * np.abs(np.expm1(-residual))).sum(axis=1)
     return error
+
+
+def _at_rounding(error: Array, f: Array, g: Array) -> bool:
+    """Whether the errors are no larger than what rounding of the potentials makes of them."""
+    size = np.maximum(np.abs(f).max(axis=1), np.abs(g).max(axis=1))
+    return bool((error <= 2.0**-50 * size).all())
 
 
 def _foresee(before: Array, error: Array) -> float:
