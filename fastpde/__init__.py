@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Softmax
 from .energy import interaction_energy
-from .errors import InputError, InputTypeError
+from .errors import InputError, InputTypeError, NoGaussianClosure
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .meanfield import solve
 
@@ -28,6 +28,7 @@ __all__ = [
     "Linear",
     "Masked",
     "MultiHead",
+    "NoGaussianClosure",
     "Observer",
     "Sigmoid",
     "Softmax",

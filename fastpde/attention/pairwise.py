@@ -16,6 +16,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError
 from .base import Attention, Cloud
+from .closure import transposed
 from .parameters import Parameter, Value, column, matrix, scalar
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class PairwiseAttention(Attention):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(_describe(p) for p in self.parameters())})"
 
+    @property
+    def averages(self) -> bool:
+        return self.normalised
+
     def parameters(self) -> Iterator[Parameter]:
         yield from (self.Q, self.K, self.V, self.scale)
 
@@ -83,6 +88,10 @@ class PairwiseAttention(Attention):
         mean = backend.take("means", (*out.shape[:2], d), out.dtype)
         backend.attend(self.pair(cloud, scores, values, self.normalised), mean)
         backend.project(mean, V, out, shift=shift)
+
+    def score_matrix(self, t: float) -> Array:
+        """A (d, d) or (B, d, d) of the score s(x, y) = <y, A x>: scale K^T Q."""
+        return column(self.scale(t)) * (transposed(self.K(t)) @ self.Q(t))
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         scores = self.scores(cloud, t, backend, None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from .._types import Array
 from ..laws import ExpLaw
+from .closure import Affine, tilted
 from .pairwise import PairwiseAttention
 
 
@@ -14,3 +16,7 @@ class Softmax(PairwiseAttention):
 
     law = ExpLaw()
     normalised = True
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """M = V S A, c = V mean."""
+        return tilted(self.score_matrix(t), None, self.V(t), mean, factor)
