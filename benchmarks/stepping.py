@@ -47,3 +47,43 @@ class Step:
 
 def _blocks() -> Iterator[common.Array]:
     yield from np.split(np.arange(N), N // 256)
+
+
+class Places:
+    """Seconds for one step of heun, two velocities of linear attention (which cost little), of 65536 tokens in
+    dimension 3, all threads, warm: what a manifold and noise add to a step."""
+
+    params = ("plain", "sphere", "noise", "sphere and noise")
+    param_names = ("run",)
+    repeat = (3, 10, 1.0)
+    number = 1
+    warmup_time = 0.05
+
+    def setup(self, run: str) -> None:
+        x = common.tokens(65536, 3, "float64")
+        self.x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        self.time_heun(run)
+
+    def time_heun(self, run: str) -> common.Array:
+        V = -np.eye(3)
+        options = {"noise": 0.3 if "noise" in run else 0.0, "manifold": fp.Sphere() if "sphere" in run else None}
+        attention = fp.Linear(np.eye(3), np.eye(3), V)
+        return fp.solve(attention, self.x, (0.0, STEP), method="heun", step=STEP, **options).x_final
+
+    def track_error(self, run: str) -> float:
+        """Largest distance of a norm from 1; or the excess of the mean square move over its expectation, relative."""
+        end = self.time_heun(run)
+        if "sphere" in run:
+            return float(np.abs(np.linalg.norm(end, axis=1) - 1.0).max())
+        moved = end - self._naive()
+        return abs(float(np.mean(moved**2)) / (0.09 * STEP) - 1.0) if "noise" in run else float(np.abs(moved).max())
+
+    def _naive(self) -> common.Array:
+        """Heun's step without noise and manifold: with noise its field differs by O(noise^2 STEP^2)."""
+        a = self._field(self.x)
+        return self.x + STEP / 2 * (a + self._field(self.x + STEP * a))
+
+    def _field(self, x: common.Array) -> common.Array:
+        return -x @ (x.T @ x / len(x))
+
+    track_error.unit = "distance of a norm from 1, or relative error"

@@ -3,10 +3,13 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Softmax
-from .energy import interaction_energy
-from .errors import InputError, InputTypeError, NoGaussianClosure
+from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Sinkhorn, Softmax
+from .energy import interaction_energy, sinkhorn_energy
+from .ensemble import EnsembleSolution
+from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure
+from .gaussian import Gaussian, GaussianSolution
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
+from .manifold import Euclidean, Sphere
 from .meanfield import solve
 
 if TYPE_CHECKING:
@@ -19,9 +22,14 @@ __all__ = [
     "Attention",
     "BlowUp",
     "Collapsed",
+    "ConvergenceError",
     "Direct",
+    "EnsembleSolution",
+    "Euclidean",
     "Event",
     "Exponential",
+    "Gaussian",
+    "GaussianSolution",
     "InputError",
     "InputTypeError",
     "Layers",
@@ -31,11 +39,14 @@ __all__ = [
     "NoGaussianClosure",
     "Observer",
     "Sigmoid",
+    "Sinkhorn",
     "Softmax",
     "Solution",
+    "Sphere",
     "Status",
     "SteadyState",
     "interaction_energy",
+    "sinkhorn_energy",
     "solve",
 ]
 

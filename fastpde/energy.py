@@ -8,6 +8,7 @@ import numpy as np
 
 from ._types import Array, as_tokens
 from .attention.base import Attention, make_cloud
+from .attention.sinkhorn import Sinkhorn
 from .errors import InputTypeError
 
 
@@ -45,4 +46,35 @@ def interaction_energy(
             total += 0.5 * masses.mean(axis=1)
         else:
             total += 0.5 * (cloud.weights * masses).sum(axis=1)
+    return total if tokens.ndim == 3 else float(total[0])
+
+
+def sinkhorn_energy(
+    attention: Sinkhorn, x: Any, *, weights: Any = None, t: float = 0.0, backend: Any = "auto"
+) -> float | Array:
+    """S_eps(mu) = min over couplings pi of mu and mu of int -s dpi + eps KL(pi | mu x mu) = eps (int f + int g) dmu.
+
+    With Q^T K symmetric the Sinkhorn flow descends it for V = Q^T K and ascends it for V = -Q^T K.
+
+    Args:
+        attention: an `fp.Sinkhorn` without n_half; its tol bounds the marginal error of the potentials.
+        x: tokens (n, d) or (B, n, d); the other arguments as in `velocity`.
+
+    Returns:
+        A float, or (B,) for a batch.
+
+    Raises:
+        InputError, InputTypeError: naming the argument. ConvergenceError: tol was not reached within max_iter.
+
+    Source: MATH 7; Castin et al. 2025.
+    """
+    from .backends import resolve
+
+    if not isinstance(attention, Sinkhorn):
+        need = "an fp.Sinkhorn(Q, K, V)"
+        raise InputTypeError("attention", type(attention).__name__, need, "Others have fp.interaction_energy.")
+    tokens = as_tokens("x", x)
+    cloud = make_cloud(attention, tokens, weights, None, None, None)
+    attention.check(cloud.x, t)
+    total = attention.energy(cloud, float(t), resolve(backend))
     return total if tokens.ndim == 3 else float(total[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def _message(name: str, came: str, need: str, remedy: str) -> str:
     text = f"{name}: got {came}; need {need}."
@@ -26,3 +28,17 @@ class InputTypeError(TypeError):
     def __init__(self, name: str, came: str, need: str, remedy: str = "") -> None:
         super().__init__(_message(name, came, need, remedy))
         self.name = name
+
+
+class ConvergenceError(RuntimeError):
+    """An iteration that did not reach its tolerance. `error` is what it reached, after `half_iterations`, at time t."""
+
+    def __init__(self, error: float, tol: float, half_iterations: int, t: float) -> None:
+        remedy = "Raise max_iter or tol, or take a larger eps: the smaller eps, the slower the convergence."
+        if math.isnan(error):
+            remedy = "The scores overflow: take smaller tokens, Q, K or scale, or a larger eps."
+        super().__init__(
+            f"Sinkhorn scaling at t = {t!r}: marginal error {error:.3g} after {half_iterations} half-iterations; "
+            f"need tol = {tol:g}. {remedy}"
+        )
+        self.error, self.tol, self.half_iterations, self.t = error, tol, half_iterations, t

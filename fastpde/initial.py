@@ -1,12 +1,9 @@
 """Seeded clouds of tokens: where a simulation starts.
 
-A token's numbers depend on the seed and on its own index, never on how many tokens are asked for: tokens come
-in blocks of
-`BLOCK`, and block b of the variate number v (0: normals, 1: uniforms) has a Philox stream of its own, keyed
-by
-`SeedSequence(seed, spawn_key=(0, v, b))`. A block is always drawn whole, in float64, and then cut and
-rounded, so any range of
-whole blocks can be made alone (by one process of many, say) and the first m tokens of n are the m tokens.
+A token's numbers depend on the seed and on its own index, never on how many tokens are asked for: tokens come in blocks
+of `BLOCK`, and block b of the variate number v (0: normals, 1: uniforms) has a Philox stream of its own, keyed by
+`SeedSequence(seed, spawn_key=(0, v, b))`. A block is always drawn whole, in float64, and then cut and rounded, so any
+range of whole blocks can be made alone (by one process of many, say) and the first m tokens of n are the m tokens.
 """
 
 from __future__ import annotations
@@ -100,9 +97,7 @@ def sphere(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.fl
 
 
 def mixture(n: int, means: Any, *, seed: int, std: float = 1.0, weights: Any = None, dtype: Any = np.float64) -> Array:
-    """Return n tokens of sum_m p_m N(means_m, std^2 I); `means` (m, d), `weights` p (m,) sum to 1, uniform by
-    default.
-    """
+    """Return n tokens of sum_m p_m N(means_m, std^2 I); `means` (m, d), `weights` p (m,) sum to 1, default uniform."""
     means = np.asarray(means, dtype=np.float64)
     if means.ndim != 2:
         raise InputError("means", f"shape {means.shape}", "shape (m, d), one row per component")
@@ -137,9 +132,7 @@ def open_array(path: Path, name: str) -> Array:
 
 
 def from_file(path: Path, *, n: int | None = None, dtype: Any = np.float64, name: str = "path") -> Array:
-    """Return the first n (default: all) tokens of a .npy file (m, d), read block by block and checked to be
-    finite.
-    """
+    """Return the first n (default: all) tokens of a .npy file (m, d), read block by block and checked to be finite."""
     source = open_array(path, name)
     if source.ndim != 2 or 0 in source.shape:
         raise InputError(name, f'"{path.name}" of shape {source.shape}', "shape (n, d)")

@@ -10,20 +10,25 @@ import numpy as np
 from ._types import Array, as_tokens
 from .attention.base import Attention, Cloud, make_cloud
 from .attention.memory import Memory
+from .ensemble import Ensemble, EnsembleSolution
 from .errors import InputError, InputTypeError
+from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Solution, integrate
+from .integrate.checks import Options
+from .manifold import Euclidean, Manifold, as_manifold
+from .noise import Brownian
 
 if TYPE_CHECKING:
     from .backends.base import Backend
 
 
 class Field:
-    """f(t, x, out): writes the velocities of the tokens x (n, d) or (B, n, d) into out."""
+    """f(t, x, out): writes the velocities of the tokens x (n, d) or (B, n, d), tangent to their manifold, into out."""
 
-    def __init__(self, attention: Attention, cloud: Cloud, backend: Backend) -> None:
-        self.attention, self.backend = attention, backend
+    def __init__(self, attention: Attention, cloud: Cloud, backend: Backend, manifold: Manifold) -> None:
+        self.attention, self.backend, self.manifold = attention, backend, manifold
         self._memory = Memory()
-        self._cloud = cloud.with_(memory=self._memory)
+        self.cloud = cloud.with_(memory=self._memory)
         self._varies = not all(p.constant for p in attention.parameters())
 
     @property
@@ -36,21 +41,30 @@ class Field:
         return self._memory.counters()
 
     def __call__(self, t: float, x: Array, out: Array) -> None:
-        shape = self._cloud.x.shape
+        shape = self.cloud.x.shape
         if self._varies:
             self.check([t])
-        self.attention.evaluate(self._cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+        self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+        self.manifold.project(x, out)
 
     def check(self, times: Sequence[float]) -> None:
         """Raises InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
-        d = self._cloud.x.shape[2]
+        d = self.cloud.x.shape[2]
         for t in times:
-            length = self.attention.check(self._cloud.x, t, "x0")
+            length = self.attention.check(self.cloud.x, t, "x0")
             if length != d:
                 raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
 
 
-def bind(attention: Attention, x0: Any, *, weights: Any = None, positions: Any = None, backend: Any = "auto") -> Field:
+def bind(
+    attention: Attention,
+    x0: Any,
+    *,
+    weights: Any = None,
+    positions: Any = None,
+    backend: Any = "auto",
+    manifold: Manifold | None = None,
+) -> Field:
     """The field of an attention for tokens x0 (n, d) or (B, n, d). Raises InputError for what does not fit."""
     from .backends import resolve
 
@@ -58,7 +72,7 @@ def bind(attention: Attention, x0: Any, *, weights: Any = None, positions: Any =
         came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
         raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
     cloud = make_cloud(attention, as_tokens("x0", x0), weights, positions, None, None)
-    return Field(attention, cloud, resolve(backend))
+    return Field(attention, cloud, resolve(backend), manifold or Euclidean())
 
 
 def solve(
@@ -74,43 +88,89 @@ def solve(
     t_eval: Any = None,
     weights: Any = None,
     positions: Any = None,
+    manifold: Manifold | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+    first_system: int = 0,
     backend: Any = "auto",
     events: Sequence[Any] = (),
     observers: Sequence[Observer] = (),
     progress: Any = False,
-) -> Solution:
+) -> Solution | EnsembleSolution | GaussianSolution:
     """Moves tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
+
+    On a manifold the velocity is projected to the tangent space. With noise dx_i = Gamma_mu(x_i) dt + noise dW_i, W_i
+    independent standard Brownian motions in R^d (on a manifold: on it), by the Euler-Maruyama method ("euler") or the
+    stochastic Heun method ("heun"). Between the ends of its steps a run with noise is a straight line.
 
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.
-        x0: tokens (n, d), or (B, n, d) for B independent systems; float64 or float32; not modified.
+        x0: tokens (n, d), or (B, n, d) for B independent systems, each with steps, events and an end of its own;
+            float64 or float32; not modified. Or `fp.Gaussian(mean, cov)`: the law of infinitely many tokens.
         t_span: (t0, t1).
-        method: "euler" (one step is one residual layer), "rk4" (fixed step); "dopri5", "tsit5", "bosh3" (adaptive).
+        method: "euler" (one step is one residual layer), "heun", "rk4", of fixed step; or adaptive: "dopri5", "tsit5",
+            "bosh3".
         step: the step of a fixed-step method; for an adaptive one the first step.
         rtol, atol: local error tolerances of the adaptive methods.
         max_steps: bound on the number of steps.
         t_eval: times to keep; default: the start and the end.
         weights: (n,) or (B, n), positive, sum 1; default 1/n.
         positions: (n,) for masked attention; default: the order of the tokens.
+        manifold: `fp.Euclidean()` (default) or `fp.Sphere()`: tokens of norm 1, kept there to rounding.
+        noise: standard deviation per square root of time; more than 0 with method "euler" or "heun", forward in time.
+        seed: of the noise. A token's numbers depend on the seed, the step, its index and its system's number alone.
+        first_system: the number of the first system, so that system b of a batch can be run alone, as x0[b].
         backend: "auto", "direct" or a backend object.
         events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or a function event(t, x) whose sign change is the event.
         observers: `fp.Observer` objects; they never change the result.
-        progress: True for a bar, or a function progress(t, stats).
+        progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
 
     Returns:
-        `Solution` with t (m,), x (m, n, d) or (m, B, n, d), success, status, message and stats.
+        `Solution` with t (m,), x (m, n, d), success, status, message and stats; for a batch `EnsembleSolution`; for a
+        Gaussian law `GaussianSolution` with mean, cov and blowup_time.
 
     Raises:
         InputError, InputTypeError: naming the argument, before any work; and naming a parameter in time that stops
             fitting, when it does.
     """
+    asked: dict[str, Any] = {
+        "method": method, "step": step, "rtol": rtol, "atol": atol, "max_steps": max_steps, "t_eval": t_eval,
+    }  # fmt: skip
+    if isinstance(x0, Gaussian):
+        _none_of(
+            weights=weights, positions=positions, manifold=manifold, events=events, observers=observers, noise=noise
+        )
+        return solve_gaussian(attention, x0, t_span, **asked, progress=progress)
+    place = as_manifold(manifold)
     tokens = as_tokens("x0", x0)
-    field = bind(attention, tokens, weights=weights, positions=positions, backend=backend)
+    field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))
-    return integrate(
-        field, tokens, t_span, method=method, step=step, rtol=rtol, atol=atol, max_steps=max_steps, t_eval=t_eval,
-        events=events, observers=observers, progress=progress,
-    )  # fmt: skip
+    start = place.start(tokens)
+    source = Brownian(noise, seed, first_system=first_system, project=place.project)
+    asked |= {"events": events, "observers": observers, "noise": source if source.noise else None}
+    space = place.space(start.shape, start.dtype)
+    if tokens.ndim == 3:
+        whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
+        asked |= {"positions": positions, "manifold": place, "noise": noise, "seed": seed, "backend": field.backend}
+
+        def alone(b: int, times: Any) -> Any:
+            own = {"weights": _row(weights, b), "t_eval": times, "first_system": first_system + b}
+            return solve(attention.system(b), tokens[b], t_span, **(asked | own))
+
+        return whole.solve(alone, progress, fuse=backend == "auto")
+    return integrate(field, start, t_span, **asked, progress=progress, space=space)
+
+
+def _none_of(**given: Any) -> None:
+    """Raises InputError naming what was given although a Gaussian law has none of it."""
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, int | float | tuple | list) and not value):
+            raise InputError(name, "a value", "none for a Gaussian law")
+
+
+def _row(weights: Any, b: int) -> Any:
+    """The weights of system b."""
+    return np.asarray(weights)[b] if np.ndim(weights) == 2 else weights
 
 
 def _ends(t_span: Any) -> list[float]:

@@ -5,7 +5,8 @@
 Softmax with Q = K = V = I and scale 1 on standard normal tokens, the same arrays for both; medians of interleaved
 repetitions, errors against a naive sum in extended precision on 64 rows. Then the other kinds of pair sum by their
 speed per useful pair relative to softmax, and 2048 systems of 32 tokens with matrices of their own against batched
-matrix products and batched attention. PyTorch is no dependency of fastpde: `pip install torch`.
+matrix products and batched attention: velocities, and right-hand sides of a run of `fp.solve`. PyTorch is no dependency
+of fastpde: `pip install torch`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ Array = np.ndarray[Any, Any]
 Work = Callable[[], Any]
 WIDE = np.longdouble
 ROWS, SYSTEMS, SMALL = 64, 2048, 32
+# Of the runs of ensembles: steps, systems whose error is taken, and calls of PyTorch beside them.
+STEPS, STEP, FEW, CALLS = 50, 0.01, 4, 20
 DIMENSIONS, SMALL_DIMENSIONS = (1, 2, 8, 16, 64), (2, 4, 8)
+STEPPED = ((32, 2), (32, 4), (32, 8), (64, 2))
 DTYPES = ("float64", "float32")
 LINE = "{:<22} {:>3} {:<8} {:>10} {:>10} {:>7} {:>9} {:>9}"
 
@@ -79,14 +83,14 @@ def one_system(n: int, d: int, dtype: str) -> Case:
     )
 
 
-def many_systems(d: int, dtype: str) -> Case:
-    """Systems of 32 tokens, each with Q, K, V of its own."""
+def many_systems(d: int, dtype: str, n: int = SMALL) -> Case:
+    """Systems of n tokens, each with Q, K, V of its own."""
     import torch
 
     import fastpde as fp
 
     rng = np.random.default_rng(d)
-    x = rng.standard_normal((SYSTEMS, SMALL, d)).astype(dtype)
+    x = rng.standard_normal((SYSTEMS, n, d)).astype(dtype)
     matrices = (rng.standard_normal((3, SYSTEMS, d, d)) / np.sqrt(d)).astype(dtype)
     attention, backend = fp.Softmax(*matrices), fp.Direct()
     tensor, transposed = torch.from_numpy(x), [torch.from_numpy(m).transpose(1, 2).contiguous() for m in matrices]
@@ -98,6 +102,46 @@ def many_systems(d: int, dtype: str) -> Case:
     q, k, v = (x[:ROWS].astype(WIDE) @ m[:ROWS].astype(WIDE).swapaxes(1, 2) for m in matrices)
     naive = softmax(q @ k.swapaxes(1, 2), v)
     return Case(lambda: attention.velocity(x, backend=backend), theirs, lambda y: y[:ROWS], naive)
+
+
+def naive_rk4(x: Array, q: Array, k: Array, v: Array) -> Array:
+    """x (B, n, d) after STEPS steps of size STEP, in the precision of x."""
+
+    def field(y: Array) -> Array:
+        scores = (y @ q.swapaxes(1, 2)) @ (y @ k.swapaxes(1, 2)).swapaxes(1, 2)
+        return softmax(scores, y @ v.swapaxes(1, 2))
+
+    for _ in range(STEPS):
+        k1 = field(x)
+        k2 = field(x + STEP / 2 * k1)
+        k3 = field(x + STEP / 2 * k2)
+        x = x + STEP / 6 * (k1 + 2 * k2 + 2 * k3 + field(x + STEP * k3))
+    return x
+
+
+def stepping(n: int, d: int, dtype: str, repeats: int) -> None:
+    """Print a right-hand side of 2048 systems: one of those of `fp.solve` with rk4, the whole run counted, against
+    batched projections and batched attention alone; and the error of the run."""
+    import fastpde as fp
+
+    once, rng = many_systems(d, dtype, n).theirs, np.random.default_rng(d)
+    x = rng.standard_normal((SYSTEMS, n, d)).astype(dtype)
+    matrices = (rng.standard_normal((3, SYSTEMS, d, d)) / np.sqrt(d)).astype(dtype)
+    attention = fp.Softmax(*matrices)
+
+    def ours() -> Array:
+        end: Array = fp.solve(attention, x, (0.0, STEPS * STEP), method="rk4", step=STEP).x_final
+        return end
+
+    def theirs() -> None:  # many in a row: a single one after a pause takes twice as long
+        for _ in range(CALLS):
+            once()
+
+    times = medians([ours, theirs], repeats)
+    mine, other = times[0] / (4 * STEPS), times[1] / CALLS
+    off = error(ours()[:FEW], naive_rk4(x[:FEW].astype(WIDE), *(m[:FEW].astype(WIDE) for m in matrices)))
+    numbers = (f"{mine * 1e3:.2f}", f"{other * 1e3:.2f}", f"{other / mine:.2f}", f"{off:.1e}", "")
+    print(LINE.format(f"{SYSTEMS} of {n}, solve", d, dtype, *numbers))
 
 
 def against_torch(name: str, d: int, dtype: str, case: Case, repeats: int) -> None:
@@ -167,6 +211,9 @@ def main(arguments: list[str] | None = None) -> int:
     for dtype in DTYPES:
         for d in SMALL_DIMENSIONS:
             against_torch(f"{SYSTEMS} systems of {SMALL}", d, dtype, many_systems(d, dtype), chosen.repeats)
+    for dtype in DTYPES:
+        for n, d in STEPPED:
+            stepping(n, d, dtype, chosen.repeats)
     return 0
 
 

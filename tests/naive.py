@@ -95,6 +95,42 @@ def energy(kind, x, Q, K, *, scale=1.0, bias=0.0, weights=None, positions=None):
     return w @ values @ w / 2
 
 
+def softmin(s, g, w):
+    """-log sum_j w_j e^{s_ij + g_j}, (m,)."""
+    s = s + g + np.log(w)
+    top = s.max(axis=1, keepdims=True)
+    return -(top[:, 0] + np.log(np.exp(s - top).sum(axis=1)))
+
+
+def potentials(s, w, *, n_half=None, tol=1e-14, max_half=200_000):
+    """(f, g) of the kernel s (n, n): plain half-iterations from g = 0, rows last, until the columns' error is tol."""
+    g, half = np.zeros(len(s), WIDE), 1
+    f = softmin(s, g, w)
+    while half != n_half:
+        columns = softmin(s.T, f, w)
+        if n_half is None and marginal_error(g - columns, w) <= tol:
+            break
+        if half > max_half:
+            raise RuntimeError("the oracle did not converge")
+        g = columns
+        f, half = softmin(s, g, w), half + 2
+    return f, g
+
+
+def marginal_error(log_ratio, w):
+    """sum_j w_j |e^{log_ratio_j} - 1|."""
+    return float((w * np.abs(np.exp(log_ratio) - 1)).sum())
+
+
+def sinkhorn(x, Q, K, V, *, eps=1.0, scale=1.0, weights=None, at=None, **stop):
+    """Gamma_mu of Sinkhorn attention at the points `at` (default x); `stop` as in `potentials`."""
+    w = np.full(len(x), 1 / WIDE(len(x))) if weights is None else wide(weights)
+    _, g = potentials(scores("Softmax", x, x, Q, K, scale) / wide(eps), w, **stop)
+    s = scores("Softmax", x if at is None else at, x, Q, K, scale) / wide(eps)
+    kappa = np.exp(softmin(s, g, w)[:, None] + s + g)
+    return (kappa * w) @ (wide(x) @ wide(V).T) / wide(eps)
+
+
 def relative_error(got, want, size=None):
     """max |got - want| over the largest |want| (or `size`); nan if anything is not a number."""
     want = np.asarray(want, WIDE)

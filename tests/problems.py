@@ -18,7 +18,12 @@ from fastpde.attention.pairwise import PairwiseAttention
 from . import naive
 
 ROOT = Path(fp.__file__).parents[1]
-VARIANTS = sorted(cls.__name__ for cls in PairwiseAttention.__subclasses__() if cls.__module__.startswith("fastpde."))
+# One pair sum each. Sinkhorn is an iteration of them, with a tolerance of its own: tests/attention/test_sinkhorn.py.
+VARIANTS = sorted(
+    cls.__name__
+    for cls in PairwiseAttention.__subclasses__()
+    if cls.__module__.startswith("fastpde.") and cls is not fp.Sinkhorn
+)
 DTYPES = ("float64", "float32")
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23}
 # The promise for moderate logits, relative to the largest velocity.
@@ -124,6 +129,13 @@ def evaluations():
             batch = np.stack([random_case(kind, n=33, d=2, k=2, seed=s, dtype=dtype).x for s in range(40)])
             found[f"{kind} {dtype} batch"] = case_like(kind, 2).velocity(batch)
             found[f"{kind} {dtype} masked batch"] = fp.Masked(case_like(kind, 2)).velocity(batch)
+    # An iteration: a bit that differed in one sum would show in its result. Easy ones, as each sum wakes all threads.
+    case = random_case("Softmax", n=400, d=2, k=2, weights=True)
+    for name, K in (("symmetric", case.Q), ("other", case.K)):
+        found[f"Sinkhorn {name}"] = fp.Sinkhorn(case.Q, K, case.V, eps=4.0).velocity(case.x, **case.data)
+    batch = np.stack([case.x[:40], case.x[40:80]])
+    run = fp.solve(fp.Sinkhorn(case.Q, case.K, case.V, eps=4.0), batch, (0.0, 0.2), method="euler", step=0.1)
+    found["Sinkhorn run"] = run.x
     # Large enough for a threaded BLAS to split its products.
     big = random_case("L2", n=700, d=130, k=130)
     found["L2 d=130"], found["L2 d=130 energy"] = (

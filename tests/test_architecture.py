@@ -20,7 +20,7 @@ ONLY = {
     "h5py": r"run/trajectory.*\.py",
     "argparse": r"cli.*\.py",
     "matplotlib": r"plot/.*\.py",
-    "tqdm": r"(integrate/progress|run/progress|cli)\.py",
+    "tqdm": r"(ensemble|integrate/progress|run/progress|cli)\.py",
     "mpi4py": r"backends/mpi\.py",
     "ot": r"transport/wasserstein\.py",
     "scipy": r"(observe|integrate/.*|transport/.*|gaussian/.*|run/.*|studies/.*|plot/.*|config/.*)\.py",
@@ -36,9 +36,14 @@ MAY = {
     "_jit": {"_cache", "kernels"},
     "kernels": {"_jit", "laws"},
     "backends": {"kernels", "laws", "_jit"} | BASE,
-    "attention": {"backends", "laws"} | BASE,
+    "transport": BASE,
+    "attention": {"backends", "laws", "transport"} | BASE,
     "integrate": {"errors"},
-    "meanfield": {"attention", "backends", "integrate"} | BASE,
+    "manifold": {"integrate"} | BASE,
+    "noise": {"initial", "integrate"} | BASE,
+    "gaussian": {"attention", "integrate"} | BASE,
+    "ensemble": {"attention", "backends", "integrate", "manifold"} | BASE,
+    "meanfield": {"attention", "backends", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "energy": {"attention", "backends"} | BASE,
     "initial": BASE,
     "observe": BASE,
@@ -116,7 +121,7 @@ def test_sums_name_no_variant(path):
         n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)
     }
     names |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for alias in n.names}
-    assert names.isdisjoint({*VARIANTS, "MultiHead", "Masked", "Attention"})
+    assert names.isdisjoint({*VARIANTS, "Sinkhorn", "MultiHead", "Masked", "Attention"})
 
 
 def test_the_checks_can_fail():
@@ -129,6 +134,7 @@ def test_the_checks_can_fail():
         ("attention/base.py", "from ..kernels.pack import Packed"): ["kernels"],
         ("attention/base.py", "if True:\n    from ..meanfield import solve"): ["meanfield"],
         ("attention/l2.py", "import numba"): ["numba"],
+        ("transport/sinkhorn.py", "from ..attention.base import Cloud"): ["attention"],
         ("attention/l2.py", "def f():\n    from numba.core import types"): ["numba"],
         ("observe.py", "import h5py"): ["h5py"],
         ("run/recorder.py", "import h5py"): ["h5py"],

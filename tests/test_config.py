@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import fastpde as fp
 from fastpde import config
 from fastpde.errors import InputError
 
@@ -64,6 +65,24 @@ WRONG = {  # text: (the key that must be named, a word that must help)
     "scale of Q": (edited('"softmax"', '"softmax"\nQ = { scale = 2.0 }'), "attention.Q", "identity"),
     "scale misspelt": (edited('"softmax"', '"softmax"\nK = { scal = 2 }'), "attention.K.scal", "scale"),
     "bias of softmax": (edited('"softmax"', '"softmax"\nbias = 1.0'), "attention.bias", "sigmoid"),
+    "eps of softmax": (edited('"softmax"', '"softmax"\neps = 1.0'), "attention.eps", "sinkhorn"),
+    "eps zero": (edited('"softmax"', '"sinkhorn"\neps = 0.0'), "attention.eps", "above 0"),
+    "tol too large": (edited('"softmax"', '"sinkhorn"\ntol = 1'), "attention.tol", "below 1"),
+    "one half-iteration": (edited('"softmax"', '"sinkhorn"\nmax_iter = 1'), "attention.max_iter", "from 2"),
+    "even n_half": (edited('"softmax"', '"sinkhorn"\nn_half = 4'), "attention.n_half", "odd"),
+    "masked sinkhorn": (edited('"softmax"', '"sinkhorn"\nmasked = true'), "attention.masked", "identity"),
+    "eps of another head": (heads("eps = 0.5"), "attention.heads[0].eps", "sinkhorn"),
+    "masked sinkhorn heads": (
+        heads("kind = 'sinkhorn'").replace("[[", "masked = true\n[[", 1),
+        "attention.masked",
+        "head",
+    ),
+    "energy of heads": (heads("kind = 'sinkhorn'") + "[output]\nenergy = true", "output.energy", "false"),
+    "energy of n_half": (
+        edited('"softmax"', '"sinkhorn"\nn_half = 3') + "[output]\nenergy = true",
+        "output.energy",
+        "n_half",
+    ),
     "scale in words": (edited('"softmax"', '"softmax"\nscale = "1/k"'), "attention.scale", "sqrt"),
     "missing file": (edited('"softmax"', '"softmax"\nQ = "gone.npy"'), "attention.Q", "gone.npy"),
     "no .npy": (edited('"softmax"', '"softmax"\nQ = "Q.npz"'), "attention.Q", ".npy"),
@@ -74,6 +93,21 @@ WRONG = {  # text: (the key that must be named, a word that must help)
     "wrong in a head": (heads('scale = "x"'), "attention.heads[0].scale", "sqrt"),
     "masked in a head": (heads("masked = true"), "attention.heads[0].masked", "one of"),
     "W does not fit": (heads("dv = 3\nV = 'normal'\nW = 'identity'"), "attention.heads[0].W", "(2, 3)"),
+    "unknown manifold": (edited("t_end = 1.0", 't_end = 1.0\nmanifold = "spere"'), "time.manifold", '"sphere"'),
+    "Gaussian on the sphere": (
+        edited("t_end = 1.0", 't_end = 1.0\nmanifold = "sphere"'),
+        "tokens.kind",
+        "time.manifold",
+    ),
+    "sphere of radius 2": (
+        edited("t_end = 1.0", 't_end = 1.0\nmanifold = "sphere"').replace('"gaussian"', '"sphere"\nradius = 2'),
+        "tokens.radius",
+        "time.manifold",
+    ),
+    "negative noise": (edited("t_end = 1.0", "t_end = 1.0\nnoise = -0.1"), "time.noise", "at least 0"),
+    "noise without a method": (edited("t_end = 1.0", "t_end = 1.0\nnoise = 0.1"), "time.method", '"heun"'),
+    "noise with rk4": (edited("t_end = 1.0", 't_end = 1\nnoise = 1\nmethod = "rk4"\nstep = 1'), "time.method", "noise"),
+    "noise without a step": (edited("t_end = 1.0", 't_end = 1\nnoise = 1\nmethod = "heun"'), "time.step", "heun"),
     "no step": (edited("t_end = 1.0", 't_end = 1.0\nmethod = "euler"'), "time.step", "euler"),
     "too many tokens": (edited("n = 20", "n = 1000000000000"), "tokens.n", "GiB"),
     "too many frames": (GOOD + "[output]\nevery = 1e-12", "output.every", "frames"),
@@ -100,7 +134,24 @@ def test_defaults_are_filled_in(tmp_path):
     assert problem.config.tokens.std == 1.0
     assert problem.config.output.every == 1.0 / 50
     assert problem.config.output.energy is True
+    assert (problem.config.time.manifold, problem.config.time.noise) == ("euclidean", 0.0)
     assert (problem.n, problem.d) == (20, 2)
+
+
+def test_sinkhorn(tmp_path):
+    """Its keys reach the attention, alone and in a head; no energy unless asked for; `sinkhorn_energy` then."""
+    problem = load(tmp_path, edited('"softmax"', '"sinkhorn"\neps = 0.5\ntol = 1e-7\nmax_iter = 50'))
+    attention = problem.attention()
+    assert isinstance(attention, fp.Sinkhorn)
+    assert (float(attention.eps(0.0)), attention.tol, attention.max_iter, attention.n_half) == (0.5, 1e-7, 50, None)
+    assert problem.config.output.energy is False
+    defaults = load(tmp_path, edited('"softmax"', '"sinkhorn"')).config.attention
+    assert (defaults.eps, defaults.tol, defaults.max_iter) == (1.0, 1e-9, 10_000)
+    several = load(tmp_path, heads("kind = 'sinkhorn'\neps = 2\nn_half = 3\n[[attention.heads]]")).attention()
+    assert (float(several.heads[0].eps(0.0)), several.heads[0].n_half) == (2.0, 3)
+    assert isinstance(several.heads[1], fp.Softmax)
+    asked = load(tmp_path, edited('"softmax"', '"sinkhorn"') + "[output]\nenergy = true")
+    assert asked.config.output.energy is True
 
 
 ROUND = {
@@ -110,6 +161,10 @@ ROUND = {
     "cov": edited("d = 2", "d = 2\nmean = [1e-300, -0.1]\ncov = [[2, 1], [1, 3]]"),
     "matrices": edited('"softmax"', '"sigmoid"\nQ = "normal"\nk = 5\nK = { scale = -1 }\nbias = -2\nmasked = true'),
     "heads": heads("count = 3\nQ = 'Q.npy[layer, 2, head]'\nK = 'normal'\nscale = '1/sqrt(k)'\n[[attention.heads]]"),
+    "sphere": edited('"gaussian"', '"sphere"').replace(
+        "t_end = 1.0", 't_end = 1\nmanifold = "sphere"\nnoise = 0.25\nmethod = "heun"\nstep = 0.1'
+    ),
+    "sinkhorn": edited('"softmax"', '"sinkhorn"\neps = 0.1\nn_half = 5'),
     "text": edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "a \\"b\\" \\\\ \\u007f é.npy"'),
 }
 
@@ -221,6 +276,19 @@ def test_tokens_of_a_file_keep_their_bits_and_nan_is_found(tmp_path):
         load(tmp_path, FILE).tokens()
 
 
+def test_tokens_of_a_file_must_be_on_the_sphere(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    text = FILE.replace("t_end = 1.0", 't_end = 1.0\nmanifold = "sphere"')
+    save(tmp_path, x=x)
+    assert len(load(tmp_path, text).tokens()) == 20
+    x[7] *= 1.1
+    save(tmp_path, x=x)
+    with pytest.raises(InputError, match=r"\[7\] of norm 1\.1;") as caught:
+        load(tmp_path, text).tokens()
+    assert caught.value.name == "tokens.path"
+
+
 def test_large_numbers_do_not_pass_as_float32(tmp_path):
     save(tmp_path, x=np.full((3, 2), 1e200))
     with pytest.raises(InputError, match="float32"):
@@ -236,7 +304,9 @@ JUNK = st.one_of(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    key=st.sampled_from(["n", "d", "mean", "cov", "std", "kind", "Q", "K", "scale", "bias", "t_end", "step", "z"]),
+    key=st.sampled_from(
+        ["n", "d", "mean", "cov", "std", "kind", "Q", "K", "scale", "bias", "t_end", "step", "z", "noise", "manifold"]
+    ),
     section=st.sampled_from(["tokens", "attention", "time", "output", "backend"]),
     junk=JUNK,
 )

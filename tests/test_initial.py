@@ -55,6 +55,24 @@ def test_ball_and_sphere_have_their_radii():
     assert np.abs(s - 2).max() < 1e-14  # a few roundings of 2.2e-16
 
 
+@pytest.mark.parametrize("d", [2, 3, 8])
+def test_sphere_is_uniform(d):
+    """The moments of the uniform law, five standard errors each; and, in the plane, angles that fill the circle evenly.
+
+    E x = 0, E x_i x_j = delta_ij / d, E x_i^4 = 3 / (d (d + 2)).
+    """
+    n = 40_000
+    x = initial.sphere(n, d, seed=0)
+    assert np.abs(x.mean(axis=0)).max() < 5 / np.sqrt(d * n)
+    assert np.abs(x.T @ x / n - np.eye(d) / d).max() < 5 * np.sqrt(3 / (d * (d + 2)) / n)
+    fourth = x**4
+    assert np.abs(fourth.mean(axis=0) - 3 / (d * (d + 2))).max() < 5 * fourth.std() / np.sqrt(n)
+    if d == 2:
+        turns = np.sort(np.arctan2(x[:, 1], x[:, 0]) / (2 * np.pi) + 0.5)
+        # Kolmogorov: sqrt(n) sup |F_n - F| exceeds 2.5 with probability 2 e^{-2 * 2.5^2} = 7e-6.
+        assert np.abs(turns - (np.arange(n) + 0.5) / n).max() < 2.5 / np.sqrt(n)
+
+
 def test_mixture_has_its_weights():
     n = 20_000
     x = initial.mixture(n, MEANS, seed=0, std=0.01, weights=[0.25, 0.75])

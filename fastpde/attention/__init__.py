@@ -8,6 +8,18 @@ from .masked import Masked
 from .multihead import MultiHead
 from .parameters import Layers
 from .sigmoid import Sigmoid
+from .sinkhorn import Sinkhorn
 from .softmax import Softmax
 
-__all__ = ["L2", "Attention", "Exponential", "Layers", "Linear", "Masked", "MultiHead", "Sigmoid", "Softmax"]
+__all__ = [
+    "L2",
+    "Attention",
+    "Exponential",
+    "Layers",
+    "Linear",
+    "Masked",
+    "MultiHead",
+    "Sigmoid",
+    "Sinkhorn",
+    "Softmax",
+]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from .parameters import Parameter
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
+    from ..backends.tilt import Tilt
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,17 @@ class Attention(ABC):
     @abstractmethod
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         """For each head, Z_mu(x) = int weight(s(x, y)) dmu(y) at the targets, (B, m) float64; inf on overflow."""
+
+    def tilt(self) -> Tilt | None:
+        """The field as one reduced form, for the sums over many small systems; None: it has none.
+
+        Masking is left out of it: who wants the field of a masked attention brings the limits.
+        """
+        return None
+
+    def system(self, b: int) -> Attention:
+        """The attention of system b of a batch: every parameter with a leading axis B at its index b."""
+        return cast(Attention, _of_system(self, b))
 
     @property
     def masked(self) -> bool:
@@ -204,6 +217,19 @@ class Attention(ABC):
             if systems not in (1, x.shape[0]):
                 raise InputError(p.name, f"values for {systems} systems", f"one for all, or {x.shape[0]} as in {name}")
         return length
+
+
+def _of_system(value: Any, b: int) -> Any:
+    """A parameter, attention or tuple of them as system b has it; anything else as it is."""
+    if isinstance(value, Parameter):
+        return value.system(b)
+    if isinstance(value, tuple):
+        return tuple(_of_system(item, b) for item in value)
+    if isinstance(value, Attention):
+        one = copy(value)
+        vars(one).update({name: _of_system(item, b) for name, item in vars(value).items()})
+        return one
+    return value
 
 
 def as_points(at: Any, tokens: Array) -> Array | None:

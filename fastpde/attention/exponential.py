@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from .._types import Array
@@ -9,6 +11,9 @@ from ..errors import NoGaussianClosure
 from ..laws import ExpLaw
 from .closure import Affine, times, transposed
 from .pairwise import PairwiseAttention
+
+if TYPE_CHECKING:
+    from ..backends.tilt import Tilt
 
 
 class Exponential(PairwiseAttention):
@@ -32,3 +37,6 @@ class Exponential(PairwiseAttention):
         seen = tilt @ factor
         exponent = times(tilt, mean) + 0.5 * np.sum(seen * seen, axis=-1)
         return (mean[..., None, :] + seen @ transposed(factor)) @ transposed(self.V(t)) * np.exp(exponent)[..., None]
+
+    def tilt(self) -> Tilt | None:
+        return self.plain_tilt()

@@ -10,11 +10,12 @@ from .._types import Array
 from ..laws import ExpLaw
 from .base import Cloud
 from .closure import Affine, tilted, transposed
-from .pairwise import PairwiseAttention, Scores, apply, gram
+from .pairwise import PairwiseAttention, Scores, apply, gram, one_head, product
 from .parameters import column
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
+    from ..backends.tilt import Tilt
 
 
 class L2(PairwiseAttention):
@@ -34,6 +35,17 @@ class L2(PairwiseAttention):
         K = self.K(t)
         D = column(self.scale(t)) * (transposed(K) @ K)
         return tilted(2.0 * self.score_matrix(t), D, self.V(t), mean, factor)
+
+    def tilt(self) -> Tilt | None:
+        """A = 2 scale K^T Q, E = 2 scale K^T (Q - K), D = scale K^T K: see `scores`."""
+        from ..backends.tilt import Tilt
+
+        if not all(p.constant for p in self.parameters()):
+            return None
+        Q, K, scale = self.Q(0.0), self.K(0.0), column(self.scale(0.0))
+        turned = 2 * scale * np.swapaxes(K, -1, -2)
+        A, E, D = (one_head(product(turned, m)) for m in (Q, Q - K, K / 2))
+        return Tilt(self.law, self.normalised, A, E, one_head(self.V(0.0)), np.zeros((1, 1)), D)
 
     def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
         Q, K, scale = self.Q(t), self.K(t), column(self.scale(t))

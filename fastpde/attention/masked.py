@@ -15,6 +15,7 @@ from .parameters import Parameter
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
+    from ..backends.tilt import Tilt
 
 
 class Masked(Attention):
@@ -44,6 +45,9 @@ class Masked(Attention):
 
     def parameters(self) -> Iterator[Parameter]:
         yield from self.attention.parameters()
+
+    def tilt(self) -> Tilt | None:
+        return self.attention.tilt()
 
     def dimensions(self, t: float) -> tuple[int, int]:
         return self.attention.dimensions(t)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -11,10 +11,12 @@ from .._types import Array
 from ..errors import InputError, InputTypeError
 from .base import Attention, Cloud
 from .closure import Affine, times, transposed
+from .pairwise import product
 from .parameters import Parameter, Value, matrix, parameter
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
+    from ..backends.tilt import Tilt
 
 
 class MultiHead(Attention):
@@ -136,6 +138,31 @@ class MultiHead(Attention):
     def averages(self) -> bool:
         return all(head.averages for head in self.heads)
 
+    def tilt(self) -> Tilt | None:
+        """The heads' forms side by side, where they have one law and none is masked for itself; W_h V_h for V_h."""
+        from ..backends.tilt import Tilt
+
+        tilts = [head.tilt() for head in self.heads]
+        if self.masked or not all(p.constant for p in self.parameters()) or None in tilts:
+            return None
+        forms = cast("list[Tilt]", tilts)
+        kinds = {(form.law, type(form.law), form.normalised, form.D is None) for form in forms}
+        if len(kinds) > 1:
+            return None
+        outputs = self.outputs(0.0)
+        V = [form.V for form in forms]
+        if outputs is not None:
+            V = [product(W[..., None, :, :], v) for W, v in zip(outputs, V, strict=True)]
+        D = None if forms[0].D is None else _side_by_side([cast(Array, form.D) for form in forms])
+        A, E, bias = (_side_by_side([getattr(form, name) for form in forms]) for name in ("A", "E", "bias"))
+        return Tilt(forms[0].law, forms[0].normalised, A, E, _side_by_side(V), bias, D)
+
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         for head in self.heads:
             yield from head.masses(cloud, t, backend)
+
+
+def _side_by_side(arrays: list[Array]) -> Array:
+    """Arrays (1 or B, H, ...) as one with all their heads."""
+    systems = max(map(len, arrays))
+    return np.concatenate([np.broadcast_to(a, (systems, *a.shape[1:])) for a in arrays], axis=1)

@@ -21,6 +21,7 @@ from .parameters import Parameter, Value, column, matrix, scalar
 
 if TYPE_CHECKING:
     from ..backends.base import Backend, PairSum
+    from ..backends.tilt import Tilt
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,15 @@ class PairwiseAttention(Attention):
         """A (d, d) or (B, d, d) of the score s(x, y) = <y, A x>: scale K^T Q."""
         return column(self.scale(t)) * (transposed(self.K(t)) @ self.Q(t))
 
+    def plain_tilt(self, bias: Array | float = 0.0) -> Tilt | None:
+        """The reduced form of scores scale <Qx, Ky> + bias; None where a parameter is a function of time."""
+        from ..backends.tilt import Tilt
+
+        if not all(p.constant for p in self.parameters()):
+            return None
+        A = one_head(column(self.scale(0.0)) * product(np.swapaxes(self.K(0.0), -1, -2), self.Q(0.0)))
+        return Tilt(self.law, self.normalised, A, A, one_head(self.V(0.0)), np.reshape(bias, (-1, 1)))
+
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         scores = self.scores(cloud, t, backend, None)
         values = np.empty((*cloud.x.shape[:2], 0), cloud.x.dtype)
@@ -143,6 +153,16 @@ def apply(backend: Backend, matrix: Array, vectors: Array) -> Array:
     out = np.empty((len(vectors), 1, matrix.shape[-2]))
     backend.project(vectors[:, None, :], matrix, out)
     return out[:, 0]
+
+
+def product(left: Array, right: Array) -> Array:
+    """left right for matrices, or one of each system, without BLAS."""
+    return np.einsum("...ij,...jk->...ik", left, right)
+
+
+def one_head(matrix: Array) -> Array:
+    """A matrix, or one of each system, as (1 or B, 1, rows, columns)."""
+    return matrix.reshape(-1, 1, *matrix.shape[-2:])
 
 
 def gram(backend: Backend, K: Array, Q: Array) -> Array:

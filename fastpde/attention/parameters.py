@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,18 @@ class Parameter:
         if callable(self.source):
             return _checked(f"{self.name}({t})", self.source(t), self.axes)
         return self.source
+
+    def system(self, b: int) -> Parameter:
+        """The parameter of system b: its value, at every time, without the batch axis."""
+        source = self.source
+        if not callable(source):
+            return replace(self, source=source[b] if source.ndim == max(self.axes) else source)
+
+        def one(t: float) -> Array:
+            value = np.asarray(source(t))
+            return value[b] if value.ndim == max(self.axes) else value
+
+        return replace(self, source=one)
 
     def systems(self, t: float) -> int:
         """The number of systems it has values for: B if it has the batch axis, otherwise 1."""

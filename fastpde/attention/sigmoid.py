@@ -17,6 +17,7 @@ from .parameters import Parameter, Value, scalar
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
+    from ..backends.tilt import Tilt
 
 
 class Sigmoid(PairwiseAttention):
@@ -52,6 +53,9 @@ class Sigmoid(PairwiseAttention):
         value, slope = _expected_sigmoid(centre, np.sqrt(np.sum(seen * seen, axis=-1)))
         inner = mean[..., None, :] * value[..., None] + (seen @ transposed(factor)) * slope[..., None]
         return inner @ transposed(self.V(t))
+
+    def tilt(self) -> Tilt | None:
+        return self.plain_tilt(self.bias(0.0)) if self.bias.constant else None
 
     def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
         plain = super().scores(cloud, t, backend, centre)

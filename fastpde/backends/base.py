@@ -39,10 +39,7 @@ class Backend(ABC):
 
     @abstractmethod
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
-        """Writes the sums into out (B, m, c); the log of each target's total weight into log_total (B, m) float64.
-
-        log_total is for sums that are not normalised.
-        """
+        """Writes the sums into out (B, m, c); the log of each target's total weight into log_total (B, m) float64."""
 
     @abstractmethod
     def project(

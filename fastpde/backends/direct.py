@@ -38,7 +38,7 @@ class Direct(Backend):
         none = _NONE.astype(dtype)
         bias = none if pair.bias is None else pair.bias
         weights = _NONE if pair.weights is None else pair.weights
-        factor = 0.0 if pair.normalised else 1.0 if pair.weights is not None else 1.0 / n
+        factor = (-1.0 if pair.normalised else 1.0) / (n if pair.weights is None else 1)
         limits = _ALL if pair.limits is None else pair.limits
         with _LOCK:
             pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)

@@ -1,9 +1,7 @@
-"""Strict TOML configurations: text <-> objects. Everything is checked before anything is computed or
-compiled.
+"""Strict TOML configurations: text <-> objects. Everything is checked before anything is computed or compiled.
 
-`load` reads a file into a `Problem`, whose `tokens()` and `attention()` make the real things; `dumps` writes
-a configuration as
-understood. The keys, their checks and their defaults are in `schema`.
+`load` reads a file into a `Problem`, whose `tokens()` and `attention()` make the real things; `dumps` writes a
+configuration as understood. The keys, their checks and their defaults are in `schema`.
 """
 
 from __future__ import annotations
@@ -23,9 +21,8 @@ __all__ = ["EXAMPLE", "Config", "Files", "Problem", "dumps", "example", "load", 
 _LARGEST = 2**24  # bytes of a configuration: matrices of more than that belong in a file
 
 EXAMPLE = """\
-# The built-in example: a Gaussian cloud under softmax attention grows like e^t and gathers in a few
-# clusters, the corners of a
-# polygon. Pictures are scaled to the cloud.
+# The built-in example: a Gaussian cloud under softmax attention grows like e^t and gathers in a few clusters, the
+# corners of a polygon. Pictures are scaled to the cloud.
 seed = 1
 
 [tokens]

@@ -32,8 +32,14 @@ class Problem:
     shapes: tuple[HeadShape, ...]
 
     def tokens(self) -> Array:
-        """Return the tokens (n, d); raises InputError if a file holds numbers that are not finite."""
+        """Return the tokens (n, d); raises InputError for a file with tokens that are not finite or off the sphere."""
         return _tokens(self)
+
+    def manifold(self) -> Any:
+        """Return the manifold object."""
+        import fastpde as fp
+
+        return fp.Sphere() if self.config.time.manifold == "sphere" else fp.Euclidean()
 
     def attention(self) -> Any:
         """Return the attention object; raises InputError if a file holds numbers that are not finite."""
@@ -60,10 +66,25 @@ def resolve(config: Config, files: Files) -> Problem:
     _check_sizes(config, n, d)
     shapes = tuple(head_shape(files, head, d) for head in each_head(config))
     _check_layers(config, shapes)
+    _check_energy(config)
     if config.output.energy is None:
-        energy = n <= schema.ENERGY_LIMIT
+        energy = n <= schema.ENERGY_LIMIT and not _sinkhorn(config)
         config = replace(config, output=replace(config.output, energy=energy))
     return Problem(config, files, n, d, shapes)
+
+
+def _sinkhorn(config: Config) -> bool:
+    return any(head.kind == "sinkhorn" for head in config.attention.heads)
+
+
+def _check_energy(config: Config) -> None:
+    attention = config.attention
+    if not config.output.energy or not _sinkhorn(config):
+        return
+    if attention.kind == "multihead":
+        raise InputError("output.energy", "true", "false: Sinkhorn heads have no common energy with others")
+    if attention.heads[0].n_half is not None:
+        raise InputError("output.energy", "true", "false: the energy needs converged potentials, not attention.n_half")
 
 
 def _check_sizes(config: Config, n: int, d: int) -> None:
@@ -98,7 +119,9 @@ def _tokens(problem: Problem) -> Array:
     seed, dtype, n, d = problem.config.seed, problem.config.backend.dtype, problem.n, problem.d
     if tokens.kind == "file":
         path = problem.files.locate("tokens.path", tokens.path)
-        return initial.from_file(path, n=n, dtype=dtype, name="tokens.path")
+        x = initial.from_file(path, n=n, dtype=dtype, name="tokens.path")
+        problem.manifold().check(x, "tokens.path")
+        return x
     if tokens.kind == "gaussian":
         root = tokens.std if tokens.cov is None else initial.square_root(np.array(tokens.cov), "tokens.cov")
         x = initial.gaussian(n, d, seed=seed, mean=tokens.mean, root=root, dtype=dtype)
@@ -129,8 +152,7 @@ class _Parameters:
         if isinstance(matrix, Scaled):
             return (matrix.scale * (self.array("Q", self.block.Q) if letter == "K" else np.eye(*shape))).astype(dtype)
         if isinstance(matrix, Normal):
-            # Key 1: parameters (tokens have 0); then the head and the letter, so no two matrices share
-            # numbers.
+            # Key 1: parameters (tokens have 0); then the head and the letter, so no two matrices share numbers.
             source = initial.stream(self.problem.config.seed, 1, self.index, "QKVW".index(letter))
             return (source.standard_normal(shape) / math.sqrt(shape[1])).astype(dtype)
         with np.errstate(over="ignore"):  # reported below, with the key
@@ -166,11 +188,11 @@ def _layers(problem: Problem, array: Array) -> Any:
 def _head(problem: Problem, parameters: _Parameters) -> Any:
     import fastpde as fp
 
-    variants = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid}
-    variants |= {"exponential": fp.Exponential, "linear": fp.Linear}
+    variants: dict[str, Any] = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid}
+    variants |= {"exponential": fp.Exponential, "linear": fp.Linear, "sinkhorn": fp.Sinkhorn}
     block = parameters.block
     q, k, v = (_layers(problem, parameters.array(letter, getattr(block, letter))) for letter in "QKV")
-    extra = {} if block.bias is None else {"bias": block.bias}
+    extra = {word: getattr(block, word) for word in schema.OWN.get(block.kind, {})}
     return variants[block.kind](q, k, v, scale=parameters.scale(), **extra)
 
 

@@ -1,5 +1,5 @@
-"""What a value in a configuration may be: each check takes the full key and the value, and returns the value
-or refuses it.
+"""What a value in a configuration may be: each check takes the full key and the value, and returns the value or refuses
+it.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A configuration as TOML text: what the run directory keeps, every default filled in; reading it gives an
-equal configuration.
+"""A configuration as TOML text: what the run directory keeps, every default filled in; reading it gives an equal
+configuration.
 """
 
 from __future__ import annotations

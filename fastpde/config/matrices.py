@@ -89,9 +89,7 @@ def _stored(name: str, value: str) -> Stored:
 
 
 def matrix(*, scaled: str = "") -> checks.Check:
-    """Return the check of a matrix; `scaled` says what { scale = c } is a multiple of, nothing if that is not
-    allowed.
-    """
+    """Return the check of a matrix; `scaled` says what { scale = c } is a multiple of, nothing if it is refused."""
 
     def check(name: str, value: object) -> Matrix:
         if value == "identity":

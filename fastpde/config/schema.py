@@ -1,9 +1,8 @@
-"""Every key of a configuration, with its check and its default, in one place: a section is a dataclass, a key
-is a field.
+"""Every key of a configuration, with its check and its default, in one place: a section is a dataclass, a key is a
+field.
 
-A field made by `key` without a default is required. A default of None means "said by other keys" and is
-either filled in when
-the section is read (`settled`) or left out of the text.
+A field made by `key` without a default is required. A default of None means "said by other keys" and is either filled
+in when the section is read (`settled`) or left out of the text.
 """
 # ruff: noqa: RUF009  (`key` makes a field; its checks are frozen)
 
@@ -16,9 +15,16 @@ from fastpde.config import checks
 from fastpde.config.matrices import Identity, Matrix, matrix, scale
 from fastpde.errors import InputError
 
-FIXED = ("euler", "rk4")
+FIXED = ("euler", "heun", "rk4")
+NOISY = ("euler", "heun")
 ADAPTIVE = ("dopri5", "tsit5", "bosh3")
-VARIANTS = ("softmax", "l2", "sigmoid", "exponential", "linear")
+VARIANTS = ("softmax", "l2", "sigmoid", "exponential", "linear", "sinkhorn")
+# Keys that only one variant has, with their defaults; None stays "not given".
+OWN: dict[str, dict[str, Any]] = {
+    "sigmoid": {"bias": 0.0},
+    "sinkhorn": {"eps": 1.0, "tol": 1e-9, "max_iter": 10_000, "n_half": None},
+}
+_UNMASKABLE = "The only bistochastic causal kernel is the identity."
 MAX_COUNT = 100_000  # heads of one block: a bound on what a typing error can ask for
 ENERGY_LIMIT = 20_000  # tokens up to which the O(n^2) energy is on by default
 
@@ -31,9 +37,7 @@ def key(check: checks.Check, default: Any = MISSING) -> Any:
 
 
 def read(kind: type[Section], table: object, name: str) -> Section:
-    """Return the section `kind` filled from a TOML table, refusing unknown, missing and wrong keys by their
-    full name.
-    """
+    """Return the section `kind` filled from a TOML table, refusing unknown, missing and wrong keys by full name."""
     prefix = f"{name}." if name else ""
     if not isinstance(table, dict):
         checks.refuse(name, table, "a table")
@@ -133,16 +137,25 @@ class Single:
     V: Matrix = key(matrix(scaled="the identity"), Identity())
     scale: float | str = key(scale, 1.0)
     bias: float | None = key(checks.number(), None)
+    eps: float | None = key(_POSITIVE, None)
+    tol: float | None = key(checks.number(above=0.0, below=1.0), None)
+    max_iter: int | None = key(checks.integer(2), None)
+    n_half: int | None = key(checks.integer(1), None)
     k: int | None = key(_COUNT, None)
     masked: bool = key(checks.boolean, False)
 
     def settled(self, name: str) -> Any:
-        """Return the section with the bias of a sigmoid filled in; other variants have none."""
-        if self.kind == "sigmoid":
-            return replace(self, bias=0.0 if self.bias is None else self.bias)
-        if self.bias is not None:
-            checks.refuse(f"{name}.bias", self.bias, f'no bias: only "sigmoid" has one, not "{self.kind}"')
-        return self
+        """Return the section with the keys that its variant alone has filled in; other variants' are refused."""
+        for variant, defaults in OWN.items():
+            for word in defaults:
+                if variant != self.kind and (value := getattr(self, word)) is not None:
+                    checks.refuse(f"{name}.{word}", value, f'no {word}: only "{variant}" has one, not "{self.kind}"')
+        if self.n_half is not None and self.n_half % 2 == 0:
+            checks.refuse(f"{name}.n_half", self.n_half, "an odd number of half-iterations: the last makes rows exact")
+        if self.kind == "sinkhorn" and self.masked:
+            checks.refuse(f"{name}.masked", self.masked, 'false for "sinkhorn"', _UNMASKABLE)
+        own = OWN.get(self.kind, {})
+        return replace(self, **{word: value for word, value in own.items() if getattr(self, word) is None})
 
     @property
     def heads(self) -> tuple[Single, ...]:
@@ -152,9 +165,7 @@ class Single:
 
 @dataclass(frozen=True, kw_only=True)
 class Head(Single):
-    """A block of `count` equal heads of a multi-head attention; `head` in a file index runs from 0 to count -
-    1 in it.
-    """
+    """A block of `count` equal heads of a multi-head attention; in it `head` in a file index is 0 to count - 1."""
 
     masked: bool = field(default=False, init=False)
     kind: str = key(checks.choice(*VARIANTS), "softmax")
@@ -177,10 +188,16 @@ class MultiHead:
     masked: bool = key(checks.boolean, False)
     heads: tuple[Head, ...] = key(_heads)
 
+    def settled(self, name: str) -> MultiHead:
+        """Return the section, unless it masks a head that cannot be masked."""
+        if self.masked and any(head.kind == "sinkhorn" for head in self.heads):
+            checks.refuse(f"{name}.masked", self.masked, 'false with a "sinkhorn" head', _UNMASKABLE)
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class Time:
-    """The interval and how it is stepped through."""
+    """The interval and how it is stepped through; where tokens live, and how noisily (needs "euler" or "heun")."""
 
     t_start: float = key(checks.number(), 0.0)
     t_end: float = key(checks.number())
@@ -189,11 +206,16 @@ class Time:
     rtol: float = key(checks.number(above=0.0, below=1.0), 1e-6)
     atol: float = key(_POSITIVE, 1e-9)
     max_steps: int = key(_COUNT, 100_000)
+    manifold: str = key(checks.choice("euclidean", "sphere"), "euclidean")
+    noise: float = key(checks.number(minimum=0.0), 0.0)
 
     def settled(self, name: str) -> Time:
-        """Return the section if the interval is not empty and a fixed-step method has its step."""
+        """Return the section if the interval is not empty, noise has its method and a fixed-step method its step."""
         if not self.t_end > self.t_start:
             checks.refuse(f"{name}.t_end", self.t_end, f"a time after t_start = {self.t_start:g}")
+        if self.noise and self.method not in NOISY:
+            need = f'"euler" or "heun", because {name}.noise = {self.noise:g}'
+            checks.refuse(f"{name}.method", self.method, need, "Both take steps of a fixed size: give step as well.")
         if self.method in FIXED and self.step is None:
             checks.refuse(f"{name}.step", None, f'a step: "{self.method}" does not choose its own')
         return self
@@ -201,8 +223,8 @@ class Time:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What is kept. `every` defaults to a fiftieth of the interval, `energy` to n <= 20,000 (it costs a sum
-    over all pairs).
+    """What is kept. `every` defaults to a fiftieth of the interval, `energy` to n <= 20,000 (it costs a sum over all
+    pairs) and to false with Sinkhorn heads (theirs costs a whole scaling).
     """
 
     every: float | None = key(_POSITIVE, None)
@@ -247,6 +269,14 @@ def section(kind: type) -> checks.Check:
     return lambda name, value: read(kind, value, name)
 
 
+def _check_on_sphere(tokens: Any) -> None:
+    """Refuse clouds that are not on the unit sphere; a file's tokens are looked at when it is read."""
+    if tokens.kind not in ("sphere", "file"):
+        checks.refuse("tokens.kind", tokens.kind, '"sphere" or "file", because time.manifold = "sphere"')
+    if tokens.kind == "sphere" and tokens.radius != 1.0:
+        checks.refuse("tokens.radius", tokens.radius, '1, because time.manifold = "sphere"')
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """A whole configuration."""
@@ -259,7 +289,9 @@ class Config:
     backend: Backend = key(section(Backend), Backend())
 
     def settled(self, name: str) -> Config:
-        """Return the configuration with `output.every` filled in."""
+        """Return the configuration with `output.every` filled in, if the tokens can be on the manifold."""
+        if self.time.manifold == "sphere":
+            _check_on_sphere(self.tokens)
         if self.output.every is None:
             every = (self.time.t_end - self.time.t_start) / 50
             return replace(self, output=replace(self.output, every=every))

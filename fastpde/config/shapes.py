@@ -1,5 +1,5 @@
-"""Shapes of every parameter, from the text and the headers of .npy files alone: disagreements are found
-before anything big is read.
+"""Shapes of every parameter, from the text and the headers of .npy files alone: disagreements are found before anything
+big is read.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def each_head(config: Config) -> Iterator[tuple[str, Single, int]]:
 
 
 def stored_slice(files: Files, name: str, matrix: Stored, head: int) -> np.ndarray[Any, Any]:
-    """Return the matrix (a, b), or the stack of layers (L, a, b), that a file reference means for one head;
-    still mapped.
+    """Return the matrix (a, b), or the stack of layers (L, a, b), that a file reference means for one head; still
+    mapped.
     """
     array = files.array(name, matrix.path)
     if array.ndim - len(matrix.index) != 2:
@@ -117,9 +117,7 @@ class _Shapes:
 
 
 def head_shape(files: Files, head: tuple[str, Single, int], d: int) -> HeadShape:
-    """Return the shape of one head of `each_head`, or raise InputError naming the parameter that does not
-    fit.
-    """
+    """Return the shape of one head of `each_head`, or raise InputError naming the parameter that does not fit."""
     name, block, number = head
     shapes = _Shapes(files, name, block, number)
     k = block.k or d

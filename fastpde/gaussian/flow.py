@@ -15,8 +15,9 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.closure import transposed
-from ..errors import InputError
+from ..errors import InputError, InputTypeError
 from ..integrate import Solution, Status, integrate
+from ..integrate.checks import time_span
 from .measure import Gaussian
 
 
@@ -73,7 +74,15 @@ def solve_gaussian(
     """The flow of one Gaussian law, see `fp.solve`; options are those of `integrate`."""
     if start.mean.ndim != 1:
         raise InputError("x0", repr(start), "one Gaussian law")
-    attention.closure(start.mean, start.factor, float(t_span[0]))  # raises before any work
+    if not isinstance(attention, Attention):
+        came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
+        raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
+    t0, _ = time_span("t_span", t_span)
+    d = len(start.mean)
+    length = attention.check_dimension(d, t0, "x0")
+    if length != d:
+        raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the law")
+    attention.closure(start.mean, start.factor, t0)  # raises before any work
     y0 = np.concatenate([start.mean[:, None], start.factor], axis=1)
     sol = integrate(Field(attention), y0, t_span, t_eval=t_eval, **options)
     return _solution(attention, sol)

@@ -26,6 +26,7 @@ class Options:
     events: Any = ()
     observers: Any = ()
     space: Any = None
+    noise: Any = None
 
 
 def show(value: object) -> str:
@@ -58,6 +59,15 @@ def positive_int(name: str, value: object) -> int:
         raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "an int > 0")
     if value <= 0:
         raise InputError(name, show(value), "an int > 0")
+    return int(value)
+
+
+def natural(name: str, value: object) -> int:
+    """Return an int that is not negative, or raise; 10.0 is not an int."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "an int >= 0")
+    if value < 0:
+        raise InputError(name, show(value), "an int >= 0")
     return int(value)
 
 

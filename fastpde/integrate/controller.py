@@ -9,6 +9,8 @@ from typing import ClassVar, NamedTuple
 # Two times that differ by less than this fraction of a step are meant to be the same.
 _SAME_STEP = 1e-9
 _EPS = 2.0**-52
+# The smallest step, in spacings of the floating-point numbers at t.
+SPACINGS = 10.0
 
 
 class Span(NamedTuple):
@@ -31,10 +33,10 @@ class Span(NamedTuple):
 class PIController:
     """Proportional-integral step size control.
 
-    With err the scaled error of the step (err <= 1 is accepted), prev that of the accepted step before, and k
-    one more than the order of the error estimate, the next step is h times
+    With err the scaled error of the step (err <= 1 is accepted), prev that of the accepted step before, and k one more
+    than the order of the error estimate, the next step is h times
 
-        safety err^(-0.7 / k) prev^(0.4 / k),    clipped to [min_factor, max_factor].
+        safety err^(-integral / k) prev^(proportional / k),    clipped to [min_factor, max_factor].
 
     The controller itself is frozen: `prev` lives in the state record, so that a restart is exact.
     Source: Hairer, Norsett, Wanner (1993) II.4; Gustafsson (1991), ACM Trans. Math. Softw. 17, 533-554.
@@ -48,18 +50,20 @@ class PIController:
     max_factor: float = 5.0
     not_finite_factor: float = 0.1
     smallest_error: float = 1e-4  # one lucky step must not make the next one timid
+    integral: float = 0.7
+    proportional: float = 0.4
+    stretch: float = 1.01
 
     adaptive: ClassVar[bool] = True
 
     def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
         """Return the time the next step aims at and its size.
 
-        A step that would leave less than a hundredth of itself is stretched to the end: 1.01^k is far within
-            `safety`, and the
-        remainder would be a step of no use.
+        A step that would leave less than a hundredth of itself is stretched to the end: 1.01^k is far within `safety`,
+        and the remainder would be a step of no use.
         """
         remaining = span.end - t
-        if abs(remaining) <= 1.01 * abs(h):
+        if abs(remaining) <= self.stretch * abs(h):
             return span.end, remaining
         # t + h - t rather than h: the step taken is the one between the two representable times.
         return t + h, (t + h) - t
@@ -69,7 +73,7 @@ class PIController:
         limit = 1.0 if retries else self.max_factor
         if error == 0.0:
             return limit
-        proposal = self.safety * error ** (-0.7 / self.order) * previous ** (0.4 / self.order)
+        proposal = self.safety * error ** (-self.integral / self.order) * previous ** (self.proportional / self.order)
         return min(limit, max(self.min_factor, proposal))
 
     def shrink(self, error: float) -> float:
@@ -115,8 +119,8 @@ class FixedStep:
 def first_guess(size: float, slope: float) -> float:
     """Return h0 = 0.01 |y| / |f|: an explicit Euler step that changes the state by one per cent.
 
-    `size` and `slope` are the scaled norms of y0 and f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4,
-    steps (a), (b).
+    `size` and `slope` are the scaled norms of y0 and f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4, steps (a),
+    (b).
     """
     return 1e-6 if size < 1e-5 or slope < 1e-5 else 0.01 * size / slope
 
@@ -124,8 +128,8 @@ def first_guess(size: float, slope: float) -> float:
 def second_guess(h0: float, slope: float, bend: float, order: int) -> float:
     """Return the first step, with the local error h^order max(|f|, |f'|) near 0.01.
 
-    `bend` is the scaled norm of (f(t0 + h0, y0 + h0 f0) - f0) / h0. Source: Hairer, Norsett, Wanner (1993)
-    II.4, steps (d) - (f).
+    `bend` is the scaled norm of (f(t0 + h0, y0 + h0 f0) - f0) / h0. Source: Hairer, Norsett, Wanner (1993) II.4, steps
+    (d) - (f).
     """
     if not math.isfinite(bend):
         return 1e-3 * h0
@@ -136,4 +140,4 @@ def second_guess(h0: float, slope: float, bend: float, order: int) -> float:
 
 def smallest_step(t: float) -> float:
     """Return ten spacings of the floating-point numbers at t: below, t + c h cannot tell the stages apart."""
-    return 10.0 * math.ulp(t)
+    return SPACINGS * math.ulp(t)

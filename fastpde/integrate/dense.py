@@ -11,6 +11,20 @@ from fastpde.integrate.tableau import Tableau
 
 
 @dataclass(frozen=True)
+class Chord:
+    """The straight line between the ends of a step, y0 + theta (y1 - y0) with y1 = y0 + h sum_s b_s k_s.
+
+    What a step with noise is between its ends: the Brownian path there has not been drawn.
+    """
+
+    b: tuple[float, ...]
+
+    def weights_at(self, theta: float) -> tuple[float, ...]:
+        """Return theta b_s."""
+        return tuple(theta * weight for weight in self.b)
+
+
+@dataclass(frozen=True)
 class Piece:
     """y(t) for t between t0 and t0 + h, from the stages of the step of size h that leaves y0 at t0.
 
@@ -20,7 +34,7 @@ class Piece:
     Source: Hairer, Norsett, Wanner (1993) II.6.
     """
 
-    tableau: Tableau
+    extension: Tableau | Chord
     space: Any
     t0: float
     h: float
@@ -29,5 +43,5 @@ class Piece:
 
     def evaluate(self, t: float, out: np.ndarray) -> None:
         """Write y(t) into `out`; at t0 exactly y0, because all its weights are zero there."""
-        weights = self.tableau.weights_at((t - self.t0) / self.h)
+        weights = self.extension.weights_at((t - self.t0) / self.h)
         self.space.combine(self.y0, self.h, weights, self.stages, out)

@@ -18,20 +18,16 @@ _EPS = 2.0**-52
 class Event:
     """Base class: an event happens where `value` crosses zero.
 
-    `direction` +1 means crossings from below to zero or above, -1 from above to zero or below, 0 both. An
-    event with a direction
-    is a condition: it is "already satisfied" if its value is on the far side at t0, and is then reported at
-        t0.
-    Only the values at the ends of a step are compared: a condition that comes and goes within one step is not
-        seen.
+    `direction` +1 means crossings from below to zero or above, -1 from above to zero or below, 0 both. An event with a
+    direction is a condition: it is "already satisfied" if its value is on the far side at t0, and is then reported at
+    t0. Only the values at the ends of a step are compared: a condition that comes and goes within one step is not seen.
 
     Attributes:
         terminal: whether the event ends the run.
         direction: -1, 0 or +1.
         status: how a run that it ends is reported.
-        uses_velocity: whether `value` needs f(t, y). Such an event is checked, and reported, at the ends of
-            steps; any other one is located on the continuous extension to about 4 eps |t| and gets None for
-            the velocity.
+        uses_velocity: whether `value` needs f(t, y). Such an event is checked, and reported, at the ends of steps; any
+            other one is located on the continuous extension to about 4 eps |t| and gets None for the velocity.
     """
 
     terminal: bool = True
@@ -51,9 +47,9 @@ class Event:
 class SteadyState(Event):
     """All tokens are slow: max_i |v_i| <= tol max(1, max_i |x_i|), for every system of a batch.
 
-    The norms are Euclidean, so tol is a speed for clouds of size up to one and a relative rate, per unit of
-    time, beyond. The last axis holds the components of a token; the largest radius is that of the token's own
-    system. Checked at the ends of steps.
+    The norms are Euclidean, so tol is a speed for clouds of size up to one and a relative rate, per unit of time,
+    beyond. The last axis holds the components of a token; the largest radius is that of the token's own system. Checked
+    at the ends of steps.
 
     Raises:
         InputError, InputTypeError: tol is not a number > 0.
@@ -139,8 +135,7 @@ class FunctionEvent(Event):
     def satisfied_at_start(self, value: float) -> bool:
         """Return whether t0 is a root; a function means a change of sign, so the far side is no event.
 
-        With a direction a root at t0 is not one either: nothing has crossed yet (a ball thrown up from the
-            ground).
+        With a direction a root at t0 is not one either: nothing has crossed yet (a ball thrown up from the ground).
         """
         return self.direction == 0 and value == 0.0
 
@@ -189,8 +184,7 @@ def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float
         return t1
 
     def at(t: float) -> float:
-        # The ends keep their own values: the extension meets them to rounding only, which could cost the sign
-        # change.
+        # The ends keep their own values: the extension meets them to rounding only, which could cost the sign change.
         if t in known:
             return known[t]
         piece.evaluate(t, buffer)

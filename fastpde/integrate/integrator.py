@@ -18,11 +18,9 @@ from fastpde.integrate.tracker import Tracker
 class Integrator:
     """An integration in progress. Call `step` until it returns a status, then `solution`.
 
-    `state` is the whole of what a checkpoint must hold: `Integrator(problem, state=saved)` goes on bit for
-    bit. Output is not part
-    of it: after a restart only points of t_eval later than the state's time are recorded, events that have
-        happened are not repeated,
-    and observers are not called until their cadence is next due.
+    `state` is the whole of what a checkpoint must hold: `Integrator(problem, state=saved)` goes on bit for bit. Output
+    is not part of it: after a restart only points of t_eval later than the state's time are recorded, events that have
+    happened are not repeated, and observers are not called until their cadence is next due.
 
     Args:
         problem: what to integrate.
@@ -35,7 +33,7 @@ class Integrator:
         self.status: Status | None = None
         start = State.initial(problem.span.start, problem.y0, problem.first_step) if state is None else state
         p = problem
-        self._stepper = Stepper(p.field, p.tableau, p.controller, p.space, p.span, start)
+        self._stepper = Stepper(p.field, p.tableau, p.controller, p.space, p.span, start, p.noise)
         timed = any(observer.time is not None for observer in p.observers)
         self._buffer: Any = np.empty_like(p.y0) if timed or p.events else None
         self._tracker = Tracker(p.events, self._stepper, self._buffer)

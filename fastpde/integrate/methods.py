@@ -1,4 +1,4 @@
-"""The methods, as data: euler and rk4 (fixed step), bosh3, dopri5 and tsit5 (adaptive)."""
+"""The methods, as data: euler, heun and rk4 (fixed step), bosh3, dopri5 and tsit5 (adaptive)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,22 @@ def _square(*rows: tuple) -> list[list]:
 def _euler() -> Tableau:
     """Euler's method; its continuous extension is the straight line y + theta h f(t, y).
 
-    With step 1 and parameters constant on [i, i + 1) this is a residual network, and the line needs no
-    evaluation at t + h, where the parameters are already those of the next layer.
+    With step 1 and parameters constant on [i, i + 1) this is a residual network, and the line needs no evaluation at
+    t + h, where the parameters are already those of the next layer.
     """
     return Tableau("euler", 1, _square((), (1,)), (1, 0), (0, 1), dense=((1,), (0,)), dense_order=1)
+
+
+def _heun() -> Tableau:
+    """Heun's method, the explicit trapezoidal rule; its continuous extension is the parabola of order two.
+
+    y1 = y + h/2 (k1 + k2) with k2 = f(t + h, y + h k1). Like Euler's line, the parabola needs no evaluation beyond the
+    step's own. With noise it is the stochastic Heun method, of strong order one if the noise is additive.
+    Source: Heun (1900), Z. Math. Phys. 45, 23-38; Rümelin (1982), SIAM J. Numer. Anal. 19, 604-613.
+    """
+    half = Q(1, 2)
+    a = _square((), (1,), (half, half))
+    return Tableau("heun", 2, a, (half, half, 0), (0, 1, 1), dense=((1, -half), (0, half), (0, 0)), dense_order=2)
 
 
 def _rk4() -> Tableau:
@@ -55,8 +67,8 @@ def _bosh3() -> Tableau:
 def _dopri5() -> Tableau:
     """The 5(4) pair of Dormand and Prince with the free continuous extension of order four.
 
-    Source: Dormand, Prince (1980), J. Comput. Appl. Math. 6, 19-26; extension: Shampine (1986), Math. Comp.
-    46, 135-150, in the form of Hairer, Norsett, Wanner (1993) II.6.
+    Source: Dormand, Prince (1980), J. Comput. Appl. Math. 6, 19-26; extension: Shampine (1986), Math. Comp. 46,
+    135-150, in the form of Hairer, Norsett, Wanner (1993) II.6.
     """
     b = (Q(35, 384), 0, Q(500, 1113), Q(125, 192), -Q(2187, 6784), Q(11, 84))
     a = _square(
@@ -146,6 +158,9 @@ def _tsit5() -> Tableau:
     )
 
 
-TABLEAUX: dict[str, Tableau] = {t.name: t for t in (_euler(), _rk4(), _bosh3(), _dopri5(), _tsit5())}
+TABLEAUX: dict[str, Tableau] = {t.name: t for t in (_euler(), _heun(), _rk4(), _bosh3(), _dopri5(), _tsit5())}
 
 METHODS: tuple[str, ...] = tuple(TABLEAUX)
+
+# The methods of which it is known what they converge to when a step is given a random increment.
+NOISY: tuple[str, ...] = ("euler", "heun")

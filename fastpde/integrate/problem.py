@@ -21,10 +21,10 @@ from fastpde.integrate.checks import (
 from fastpde.integrate.checks import state as check_state
 from fastpde.integrate.controller import FixedStep, PIController, Span
 from fastpde.integrate.events import Event, as_event
-from fastpde.integrate.methods import METHODS, TABLEAUX
+from fastpde.integrate.methods import METHODS, NOISY, TABLEAUX
 from fastpde.integrate.observers import Observer
 from fastpde.integrate.space import VectorSpace
-from fastpde.integrate.stepper import Field
+from fastpde.integrate.stepper import Field, Noise
 from fastpde.integrate.tableau import Tableau
 
 
@@ -43,6 +43,7 @@ class Problem:
     events: tuple[Event, ...]
     observers: tuple[Observer, ...]
     space: object
+    noise: Noise | None = None
 
     @classmethod
     def checked(cls, field: object, y0: object, t_span: object, options: Options) -> Problem:
@@ -54,6 +55,7 @@ class Problem:
         tableau = TABLEAUX[one_of("method", options.method, METHODS)]
         span = Span(*time_span("t_span", t_span))
         y = check_state("y0", y0)
+        noise = _noise(options.noise, tableau, span)
         controller, step = _control(tableau, span, options)
         return cls(
             field=function("field", field, "(t, y, out) that writes f(t, y) into out"),
@@ -69,6 +71,7 @@ class Problem:
             ),
             observers=_observers(options.observers, span),
             space=_space(options.space, y),
+            noise=noise,
         )
 
 
@@ -84,6 +87,18 @@ def _control(tableau: Tableau, span: Span, options: Options) -> tuple[PIControll
     if span.start + span.direction * step == span.start:
         raise InputError("step", show(options.step), f"a step that moves the time away from {span.start!r}")
     return FixedStep(step, span), span.direction * step
+
+
+def _noise(came: object, tableau: Tableau, span: Span) -> Noise | None:
+    """Return the source of noise, if there is one and method and span allow it."""
+    if came is None:
+        return None
+    if tableau.name not in NOISY:
+        need = f"{' or '.join(map(repr, NOISY))}, because there is noise"
+        raise InputError("method", repr(tableau.name), need, "Both take steps of a fixed size: give step as well.")
+    if span.end < span.start:
+        raise InputError("t_span", show(tuple(span)), "t1 >= t0, because there is noise, which cannot be run backwards")
+    return function("noise", came, "(step, h, y, out) that writes the random velocity of a step into out")
 
 
 def _observers(came: object, span: Span) -> tuple[Observer, ...]:

@@ -16,13 +16,13 @@ class Solution:
     """The result of `integrate`.
 
     Attributes:
-        t, x: times (m,) and states (m, *shape): the points of t_eval that were reached, or the start and the
-            end (one row if the run ended where it began).
+        t, x: times (m,) and states (m, *shape): the points of t_eval that were reached, or the start and the end (one
+            row if the run ended where it began).
         status, message: how it ended, in one word and in a sentence with the remedy.
         t_final, x_final: the last good time and state, at the event if one ended the run.
         t_events, x_events: per event, the times (k,) and states (k, *shape) at which it happened.
-        stats: steps, accepted, rejected, evaluations, wall_time in seconds, last_step (the size of the last
-            accepted step).
+        stats: steps, accepted, rejected, evaluations, wall_time in seconds, last_step (the size of the last accepted
+            step).
     """
 
     t: np.ndarray
@@ -48,8 +48,7 @@ class Recorder:
         times: (m,), in the order of the integration.
         span: the interval of integration.
         like: a state, for shape and dtype.
-        after: times up to and including this one are skipped (they belong to the part of the run before a
-            restart).
+        after: times up to and including this one are skipped (they belong to the part of the run before a restart).
     """
 
     def __init__(self, times: np.ndarray, span: Span, like: np.ndarray, after: float | None = None) -> None:

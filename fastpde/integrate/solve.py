@@ -30,42 +30,43 @@ def integrate(
     observers: Sequence[Observer] = (),
     progress: bool | Report = False,
     space: object = None,
+    noise: object = None,
 ) -> Solution:
     """Integrate y' = f(t, y), y(t0) = y0, from t0 to t1, which may be smaller than t0.
 
-    Output never influences the steps: whatever t_eval, events, observers and progress are, a step gives the
-        same bits.
+    Output never influences the steps: whatever t_eval, events, observers and progress are, a step gives the same bits.
 
     Args:
-        field: field(t, y, out) writes f(t, y) into out and changes nothing else; y and out are valid during
-            the call. If results depend on earlier calls, all that is remembered is in field.memory, a dict of arrays
-            that becomes part of the `State`. Numbers of field.stats(), if there is one, join the stats.
-        y0: float64 or float32 array, (n, d), (B, n, d) or any other shape; never modified. The result has its
-            dtype.
+        field: field(t, y, out) writes f(t, y) into out and changes nothing else; y and out are valid during the call.
+            If results depend on earlier calls, all that is remembered is in field.memory, a dict of arrays that becomes
+            part of the `State`. Numbers of field.stats(), if there is one, join the stats.
+        y0: float64 or float32 array, (n, d), (B, n, d) or any other shape; never modified. The result has its dtype.
         t_span: (t0, t1).
-        method: "euler", "rk4" (fixed step), "bosh3", "dopri5", "tsit5" (adaptive).
+        method: "euler", "heun", "rk4" (fixed step), "bosh3", "dopri5", "tsit5" (adaptive).
         step: the step size, required for a fixed-step method; the size of the first step for an adaptive one.
-        rtol, atol: an adaptive step is accepted if the root mean square of its estimated error over atol +
-            rtol |y| is at most 1, in every system of a batch (B, n, d).
+        rtol, atol: an adaptive step is accepted if the root mean square of its estimated error over atol + rtol |y| is
+            at most 1, in every system of a batch (B, n, d).
         max_steps: bound on attempted steps, accepted or not.
         t_eval: times (m,) at which to keep the state, from t0 towards t1; None: the start and the end.
-        events: `Event` objects or functions event(t, x) -> float whose sign change is the event; a function
-            may have the attributes `terminal` (default True) and `direction` (default 0).
+        events: `Event` objects or functions event(t, x) -> float whose sign change is the event; a function may have
+            the attributes `terminal` (default True) and `direction` (default 0).
         observers: `Observer` objects.
-        progress: True for a bar on the standard error, or a function progress(t, stats) called after every
-            accepted step.
+        progress: True for a bar on the standard error, or a function progress(t, stats) called after every accepted
+            step.
         space: the vector arithmetic of a backend, see `fastpde.integrate.space`; None: NumPy.
+        noise: noise(step, h, y, out) writes into out the random increment of a step, divided by h; for "euler" and
+            "heun", forward in time. Between the ends of its steps a run with noise is a straight line.
 
     Returns:
-        The `Solution`. A run that could not reach its end says so in `status` and `message` and holds the
-        last good state.
+        The `Solution`. A run that could not reach its end says so in `status` and `message` and holds the last good
+        state.
 
     Raises:
         InputError, InputTypeError: an argument cannot be used; raised before any work.
 
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.
     """
-    options = Options(method, step, rtol, atol, max_steps, t_eval, events, observers, space)
+    options = Options(method, step, rtol, atol, max_steps, t_eval, events, observers, space, noise)
     check_progress(progress)
     integrator = Integrator(Problem.checked(field, y0, t_span, options))
     with reporting(progress, integrator.problem.span) as report:

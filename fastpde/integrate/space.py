@@ -1,9 +1,9 @@
 """The vector space of states: the only arithmetic the stepper does on them.
 
-A backend may pass its own object in place of `VectorSpace`. The contract is three methods. All arrays are
-C-contiguous, of one shape and dtype, owned by the stepper; `out` never overlaps another argument; nothing of
-the size of a state is allocated; results do not depend on the number of threads. `stages` is (S, *shape) and
-`coefs` a tuple of S Python floats.
+A backend may pass its own object in place of `VectorSpace`. The contract is three methods. All arrays are C-contiguous,
+of one shape and dtype, owned by the stepper; `out` never overlaps another argument; nothing of the size of a state is
+allocated; results do not depend on the number of threads. `stages` is (S, *shape) and `coefs` a tuple of S Python
+floats.
 
     combine(y, h, coefs, stages, out)
         Write out = y + h sum_s coefs[s] stages[s]; terms with coefs[s] == 0 are not read.
@@ -12,8 +12,8 @@ the size of a state is allocated; results do not depend on the number of threads
     max_norm(y) -> float
         max |y|; inf or nan if anything is not finite.
 
-Every state the stepper makes (stage arguments, results, continuous extension) comes out of `combine`: a space
-whose `combine` also retracts to a manifold keeps all of them on the manifold.
+Every state the stepper makes (stage arguments, results, continuous extension) comes out of `combine`: a space whose
+`combine` also retracts to a manifold keeps all of them on the manifold.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class VectorSpace:
     """NumPy arithmetic, blockwise and in place, for one shape and dtype.
 
     Args:
-        shape: of the state: (n, d), (B, n, d) or any other. For three axes the first one counts independent
-            systems.
+        shape: of the state: (n, d), (B, n, d) or any other. For three axes the first one counts independent systems.
         dtype: float64 or float32. The norms accumulate in float64.
     """
 
@@ -68,8 +67,8 @@ class VectorSpace:
     ) -> float:
         """Return the root mean square of e / (atol + rtol max(|y0|, |y1|)), e = h sum_s coefs[s] stages[s].
 
-        For states (B, n, d) it is the largest of the B systems' own values, so that a system's accuracy does
-        not depend on its company. Source: Hairer, Norsett, Wanner (1993) II.4 (4.11).
+        For states (B, n, d) it is the largest of the B systems' own values, so that a system's accuracy does not depend
+        on its company. Source: Hairer, Norsett, Wanner (1993) II.4 (4.11).
         """
         flat = stages.reshape(len(stages), -1)
         old, new = y0.reshape(-1), y1.reshape(-1)
@@ -126,8 +125,8 @@ class VectorSpace:
     def _parts(self) -> Iterator[tuple[int, int, slice]]:
         """Yield (first system, number of systems, slice of the flat state) so that each slice fits a block.
 
-        Short systems go many to a slice, long ones many slices to a system; either way a system is summed in
-        an order that depends on its own length alone.
+        Short systems go many to a slice, long ones many slices to a system; either way a system is summed in an order
+        that depends on its own length alone.
         """
         length = self._length
         if length > _BLOCK:

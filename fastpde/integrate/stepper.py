@@ -16,15 +16,19 @@ from fastpde.integrate.controller import (
     second_guess,
     smallest_step,
 )
-from fastpde.integrate.dense import Piece
+from fastpde.integrate.dense import Chord, Piece
 from fastpde.integrate.status import Status
 from fastpde.integrate.tableau import Tableau
 
 Field = Callable[[float, np.ndarray, np.ndarray], None]
 
-# Each rejection shrinks the step by at least 0.9 and usually by 0.2; at t = 0, where floating-point time has
-# no smallest step, this bounds the attempts.
-_MAX_RETRIES = 50
+# noise(step, h, y, out) writes N / h into `out`, N the random increment of step number `step`, of size h from y. It
+# depends on its arguments alone, so that a restart draws the same numbers.
+Noise = Callable[[int, float, np.ndarray, np.ndarray], None]
+
+# Each rejection shrinks the step by at least 0.9 and usually by 0.2; at t = 0, where floating-point time has no
+# smallest step, this bounds the attempts.
+MAX_RETRIES = 50
 
 
 @dataclass(slots=True)
@@ -75,7 +79,12 @@ class State:
 class Stepper:
     """Advances its own copy of a `State` step by step; a step allocates nothing of the size of a state.
 
-    It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried.
+    It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried; with noise one more.
+
+    With noise the step's increment N enters the argument of stage s as c_s N and the result as N: the Euler-Maruyama
+    method and the stochastic Heun method, for y' = f(t, y) + additive noise. Between its ends such a step is a straight
+    line. Source: Kloeden, Platen, Numerical Solution of Stochastic Differential Equations (1992), 10.2; Rümelin (1982),
+    SIAM J. Numer. Anal. 19, 604-613.
 
     Args:
         field: writes f(t, y) into its third argument; it must not change y.
@@ -84,6 +93,7 @@ class Stepper:
         space: the arithmetic, see `fastpde.integrate.space`.
         span: the interval of integration.
         state: where to start; copied.
+        noise: writes the random velocity of a step, see `Noise`; None: there is none.
     """
 
     def __init__(
@@ -94,6 +104,7 @@ class Stepper:
         space: Any,
         span: Span,
         state: State,
+        noise: Noise | None = None,
     ) -> None:
         self.field, self.tableau, self.controller, self.space, self.span = (
             field,
@@ -102,8 +113,14 @@ class Stepper:
             space,
             span,
         )
+        self._noise = noise
+        # N / h is kept as one more stage, whose coefficient in each row is the row's node.
+        self._a, self._b = [tuple(row) for row in tableau.a], tuple(tableau.b)
+        if noise is not None:
+            self._a = [(*row, node) for row, node in zip(self._a, tableau.c, strict=True)]
+            self._b = (*self._b, 1.0)
         # nan: entries the field forgets to write must not pass for velocities.
-        self._stages = np.full((tableau.stages, *state.y.shape), np.nan, state.y.dtype)
+        self._stages = np.full((len(self._b), *state.y.shape), np.nan, state.y.dtype)
         self._k = [self._stages[s, ...] for s in range(tableau.stages)]
         self._trial = np.empty_like(state.y, order="C")
         np.copyto(self._k[-1], state.f)
@@ -148,8 +165,8 @@ class Stepper:
     def attempt(self) -> Status | None:
         """Try one step: either `step` grows, or `rejected` does and h shrinks, or a status says why not.
 
-        The state record is changed only after all arithmetic is done: an exception from the field leaves the
-            last good one.
+        The state record is changed only after all arithmetic is done: an exception from the field leaves the last good
+        one.
         """
         state = self.state
         # A blow-up is reported by status; NumPy's warnings about it would be noise.
@@ -172,6 +189,8 @@ class Stepper:
 
         It may evaluate the FSAL stage, never in vain: the next step begins with it.
         """
+        if self._noise is not None:
+            return Piece(Chord(self._b), self.space, *self._from, self._trial, self._stages)
         if self.tableau.dense_needs_last:
             self.refresh()
         return Piece(self.tableau, self.space, *self._from, self._trial, self._stages)
@@ -198,12 +217,14 @@ class Stepper:
         Without an error estimate that is 0 if y1 is finite, else nan.
         """
         state, tableau, space = self.state, self.tableau, self.space
+        if self._noise is not None:
+            self._noise(state.step, h, state.y, self._stages[-1, ...])
         for s in range(1, tableau.stages - 1):
-            space.combine(state.y, h, tableau.a[s], self._stages, self._trial)
+            space.combine(state.y, h, self._a[s], self._stages, self._trial)
             c = tableau.c[s]
             # c = 1 means the end of the step to the bit, where a piecewise constant field changes.
             self._evaluate(t if c == 1.0 else state.t + c * h, self._trial, self._k[s])
-        space.combine(state.y, h, tableau.b, self._stages, self._trial)
+        space.combine(state.y, h, self._b, self._stages, self._trial)
         if not self.controller.adaptive:
             return 0.0 if math.isfinite(space.max_norm(self._trial)) else math.nan
         self._evaluate(t, self._trial, self._k[-1])
@@ -227,7 +248,7 @@ class Stepper:
         state.h = h * self.controller.shrink(error)
         state.rejected += 1
         state.retries += 1
-        if state.retries < _MAX_RETRIES and not self._too_small():
+        if state.retries < MAX_RETRIES and not self._too_small():
             return None
         return Status.STEP_TOO_SMALL if math.isfinite(error) else Status.NOT_FINITE
 

@@ -1,14 +1,13 @@
 """Runge-Kutta methods as data that checks itself.
 
-A method is its coefficients. With the stages k_s = f(t + c_s h, y + h sum_j a_sj k_j) a step
-is y1 = y + h sum_s b_s k_s. Every tableau here is written in first-same-as-last (FSAL) form: the last row of
-`a` is `b`, so the last stage is f(t + h, y1), which is also the first stage of the next step. Between the
-ends of a step
+A method is its coefficients. With the stages k_s = f(t + c_s h, y + h sum_j a_sj k_j) a step is y1 = y + h sum_s b_s
+k_s. Every tableau here is written in first-same-as-last (FSAL) form: the last row of `a` is `b`, so the last stage is
+f(t + h, y1), which is also the first stage of the next step. Between the ends of a step
 
     y(t + theta h) = y + h sum_s b_s(theta) k_s,      b_s(theta) = sum_j P[s, j] theta^(j + 1).
 
-Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.1, II.2 (trees), II.6
-(dense output).
+Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.1, II.2 (trees), II.6 (dense
+output).
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-# An order condition is a sum of products of coefficients. Its rounding error is a few eps times the sum of
-# the absolute values of its terms; a wrong digit anywhere above the 12th is far outside.
+# An order condition is a sum of products of coefficients. Its rounding error is a few eps times the sum of the absolute
+# values of its terms; a wrong digit anywhere above the 12th is far outside.
 _TOLERANCE = 1e-13
 
-# Where the continuous extension is checked. Its conditions are polynomials in theta of degree at most 4, so
-# agreement at these six points besides theta = 0 (where they hold trivially) is agreement everywhere.
+# Where the continuous extension is checked. Its conditions are polynomials in theta of degree at most 4, so agreement
+# at these six points besides theta = 0 (where they hold trivially) is agreement everywhere.
 _THETAS = (0.125, 0.25, 0.5, 0.625, 0.875, 1.0)
 
 Tree = tuple  # a rooted tree is the sorted tuple of the subtrees that hang from its root; the leaf is ()
@@ -96,10 +95,8 @@ class Tableau:
 def hermite(b: Sequence[Any], bump: Sequence[Any] | None = None) -> list[list[Any]]:
     """Return P (S, 3 or 4) of the cubic Hermite interpolant, plus theta^2 (1 - theta)^2 sum_s bump_s k_s.
 
-    The interpolant meets y and k_first at theta = 0, y1 and k_last at theta = 1. Every C1 continuous
-    extension of degree four has this form: the bump is all the freedom there is. Source:
-        Hairer, Norsett,
-    Wanner (1993) II.6.
+    The interpolant meets y and k_first at theta = 0, y1 and k_last at theta = 1. Every C1 continuous extension of
+    degree four has this form: the bump is all the freedom there is. Source: Hairer, Norsett, Wanner (1993) II.6.
     """
     last = len(b) - 1
     rows = [[0.0, 3 * w, -2 * w] for w in b]
@@ -140,8 +137,7 @@ def density(tree: Tree) -> int:
 
 
 def elementary_weights(a: np.ndarray, tree: Tree) -> np.ndarray:
-    """Return phi (S,) of a tree: phi(leaf) = 1, phi([u, v, ...]) = (a phi(u)) (a phi(v)) ...
-    componentwise."""
+    """Return phi (S,) of a tree: phi(leaf) = 1, phi([u, v, ...]) = (a phi(u)) (a phi(v)) ... componentwise."""
     product = np.ones(len(a))
     for child in tree:
         product = product * (a @ elementary_weights(a, child))

@@ -106,20 +106,21 @@ def _grow_shift(layout, tops, shifts, first, sums, sums_at):
 
 @jit(inline=True)
 def _write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, out, log_total):
-    """Divides by the weight column (factor 0: normalised) or undoes the shift, and writes `rows` rows of one tile."""
+    """Divides by the weight column (factor < 0: normalised) or undoes the shift, and writes `rows` rows of one tile."""
     dv = out.shape[1]
+    normalised = factor < 0.0
     for lane in range(rows):
         at = sums_at + lane
         total = sums[at + dv * layout.width]
         shift = float(shifts[first + lane]) + exponents[1]
         if log_total.shape[0]:
-            log_total[0, lane] = (shift + math.log2(total * factor)) / LOG2E
-        lift = exponents[0] + (0.0 if factor == 0.0 else shift)
+            log_total[0, lane] = (shift + math.log2(total * abs(factor))) / LOG2E
+        lift = exponents[0] + (0.0 if normalised else shift)
         exponent = int(min(max(lift, -_ALL_GONE), _ALL_GONE))
         power = power_of_two(min(max(exponent, _FLUSH), -_FLUSH))
         for c in range(dv):
             value = sums[at + c * layout.width]
-            value = value / total if factor == 0.0 else value * factor
+            value = value / total if normalised else value * factor
             # ldexp is a library call: only where one multiplication cannot do it.
             out[lane, c] = value * power if _FLUSH <= exponent <= -_FLUSH else math.ldexp(value, exponent)
 
@@ -192,7 +193,7 @@ def attend(law, factor, layout, packed, targets, limits, scratch, out, log_total
     """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of total weights into log_total (B, m).
 
     `limits` (m,) is the number of leading sources each target sees (empty: all). `log_total` (0, 0) is not written.
-    factor 0: out = sum w v / sum w; otherwise out = factor sum w v, and the log is of factor sum w. Work items pair an
+    factor < 0: out = sum w v / sum w; otherwise out = factor sum w v. The log is of |factor| sum w. Work items pair an
     early with a late group, so that masked sums are shared evenly between threads.
     """
     systems, m = targets.shape[0], targets.shape[1]

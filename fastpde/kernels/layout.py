@@ -26,6 +26,11 @@ class Layout(NamedTuple):
     reach: float  # largest |score| for which no shift and no clamp are needed
 
 
+def reach_of(bits: int) -> float:
+    """Largest |score|, in units of log 2, that floats of `bits` bits need no shift and no clamp for."""
+    return _REACH[bits]
+
+
 def layout_for(n: int, k: int, value_count: int, dtype: np.dtype) -> Layout:
     """The layout for keys (n, k) and values (n, value_count)."""
     bits = 8 * np.dtype(dtype).itemsize
@@ -39,5 +44,5 @@ def layout_for(n: int, k: int, value_count: int, dtype: np.dtype) -> Layout:
         width=VECTORS * lanes_of(bits).count,
         parts=parts,
         columns=-(-(value_count + 1) // parts),
-        reach=_REACH[bits],
+        reach=reach_of(bits),
     )

@@ -10,22 +10,51 @@ from .._jit import jit
 _ROWS = 1024  # tokens per partial moment: the order of summation depends on n alone
 
 
-@jit(inline=True)
-def _add(C, keys, values, weights, b, j):
-    n, k, dv = keys.shape[1], keys.shape[2], values.shape[2]
-    w = float(weights[b % weights.shape[0], j]) if weights.shape[0] else 1.0 / n
-    for c in range(dv):
-        for r in range(k):
-            C[c, r] += w * float(values[b, j, c]) * float(keys[b, j, r])
+@jit
+def _add(C, keys, values, weights):
+    """C += sum_j w_j v_j y_j^T for sources keys (n, k), values (n, dv), weights (n,) or one for all (1,)."""
+    n, k, dv = keys.shape[0], keys.shape[1], values.shape[1]
+    for j in range(n):
+        w = weights[j % weights.shape[0]]
+        for c in range(dv):
+            value = w * float(values[j, c])
+            for r in range(k):
+                C[c, r] += value * float(keys[j, r])
+
+
+@jit
+def _apply(C, targets, out):
+    """out[i] = C targets[i] for targets (m, k)."""
+    for i in range(targets.shape[0]):
+        for c in range(out.shape[1]):
+            total = 0.0
+            for r in range(targets.shape[1]):
+                total += C[c, r] * float(targets[i, r])
+            out[i, c] = total
 
 
 @jit(inline=True)
-def _apply(C, target, out):
-    for c in range(out.shape[0]):
-        total = 0.0
-        for r in range(target.shape[0]):
-            total += C[c, r] * float(target[r])
-        out[c] = total
+def _weights(weights, b, first, last, each):
+    """The weights of some sources of system b: those given, or `each` (1,) for all."""
+    return weights[b % weights.shape[0], first:last] if weights.shape[0] else each
+
+
+@jit
+def _moment(C, keys, values, weights, each, b, first, last):
+    """C <- the moment of sources first .. last - 1 of system b."""
+    C[:, :] = 0.0
+    _add(C, keys[b, first:last], values[b, first:last], _weights(weights, b, first, last, each))
+
+
+@jit
+def _masked(C, targets, keys, values, weights, each, limits, b, out):
+    C[:, :] = 0.0
+    seen = 0
+    for i in range(targets.shape[1]):
+        if limits[i] > seen:
+            _add(C, keys[b, seen : limits[i]], values[b, seen : limits[i]], _weights(weights, b, seen, limits[i], each))
+            seen = limits[i]
+        _apply(C, targets[b, i : i + 1], out[b, i : i + 1])
 
 
 @jit(parallel=True)
@@ -34,37 +63,30 @@ def attend_all(targets, keys, values, weights, partial, out):
 
     `partial` (B, blocks, dv, k) float64 is scratch, blocks = ceil(n / 1024).
     """
-    systems, n = keys.shape[0], keys.shape[1]
-    blocks = partial.shape[1]
+    systems, n, m = keys.shape[0], keys.shape[1], targets.shape[1]
+    blocks, each = partial.shape[1], np.full(1, 1.0 / n)
     for index in prange(systems * blocks):
         item = np.int64(index)
-        b, block = item // blocks, item % blocks
-        partial[b, block] = 0.0
-        for j in range(block * _ROWS, min(n, (block + 1) * _ROWS)):
-            _add(partial[b, block], keys, values, weights, b, j)
+        b, first = item // blocks, (item % blocks) * _ROWS
+        _moment(partial[b, item % blocks], keys, values, weights, each, b, first, min(n, first + _ROWS))
     for b in range(systems):
         for block in range(1, blocks):
             partial[b, 0] += partial[b, block]
-    m = targets.shape[1]
-    for index in prange(systems * m):
+    parts = -(-m // _ROWS)
+    for index in prange(systems * parts):
         item = np.int64(index)
-        b, i = item // m, item % m
-        _apply(partial[b, 0], targets[b, i], out[b, i])
+        b, first = item // parts, (item % parts) * _ROWS
+        last = min(m, first + _ROWS)
+        _apply(partial[b, 0], targets[b, first:last], out[b, first:last])
 
 
 @jit(parallel=True)
 def attend_masked(targets, keys, values, weights, limits, partial, out):
     """The same for target i seeing the first limits[i] sources only; limits must not decrease. One pass per system."""
+    each = np.full(1, 1.0 / keys.shape[1])
     for index in prange(keys.shape[0]):
         b = np.int64(index)
-        C = partial[b, 0]
-        C[:] = 0.0
-        seen = 0
-        for i in range(targets.shape[1]):
-            for j in range(seen, limits[i]):
-                _add(C, keys, values, weights, b, j)
-            seen = limits[i]
-            _apply(C, targets[b, i], out[b, i])
+        _masked(partial[b, 0], targets, keys, values, weights, each, limits, b, out)
 
 
 def blocks_for(n: int) -> int:

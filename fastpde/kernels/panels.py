@@ -30,7 +30,7 @@ def _pointer(context, builder, kind, value):
     return make_array(kind)(context, builder, value).data
 
 
-def _pointers(context, builder, signature, args):
+def pointers(context, builder, signature, args):
     """The arguments with every array replaced by its data pointer."""
     return [
         _pointer(context, builder, kind, value) if isinstance(kind, types.Array) else value
@@ -38,22 +38,23 @@ def _pointers(context, builder, signature, args):
     ]
 
 
-def _void(context, builder, signature):
+def void(context, builder, signature):
     return impl_ret_untracked(context, builder, signature.return_type, context.get_dummy_value())
 
 
-def _scores(builder, lanes, targets, z_at, sources, y_at, bias, b_at, k):
-    """The VECTORS x group accumulators of one score panel, as [vector][source] lists of LLVM values."""
-    group = group_size(lanes.bits)
-    step = VECTORS * lanes.count
+def emit_scores(builder, lanes, group, targets, z_at, z_step, sources, y_at, y_step, bias, b_at, k):
+    """The VECTORS x group accumulators of one score panel, as [vector][source] lists of LLVM values.
+
+    `z_step` and `y_step` are the distances between the rows, one per coordinate, of targets and sources.
+    """
     cells = [[cgutils.alloca_once(builder, lanes.type) for _ in range(group)] for _ in range(VECTORS)]
     for q in range(group):
         start = splat(builder, lanes, builder.load(builder.gep(bias, [builder.add(b_at, I64(q))])))
         for v in range(VECTORS):
             builder.store(start, cells[v][q])
     with cgutils.for_range(builder, k) as loop:
-        z_row = builder.add(z_at, builder.mul(loop.index, I64(step)))
-        y_row = builder.add(y_at, builder.mul(loop.index, I64(group)))
+        z_row = builder.add(z_at, builder.mul(loop.index, z_step))
+        y_row = builder.add(y_at, builder.mul(loop.index, y_step))
         z = [load(builder, lanes.type, targets, builder.add(z_row, I64(v * lanes.count))) for v in range(VECTORS)]
         for q in range(group):
             y = splat(builder, lanes, builder.load(builder.gep(sources, [builder.add(y_row, I64(q))])))
@@ -69,13 +70,14 @@ def score_panel(typingctx, law, P, p_at, targets, z_at, sources, y_at, bias, b_a
     kind = law.instance_class
 
     def codegen(context, builder, signature, args):
-        _, p, p0, *rest = _pointers(context, builder, signature, args)
-        scores = _scores(builder, lanes, *rest)
-        for q in range(group_size(lanes.bits)):
+        _, p, p0, targets, z_at, sources, y_at, *rest = pointers(context, builder, signature, args)
+        group, step = group_size(lanes.bits), I64(VECTORS * lanes.count)
+        scores = emit_scores(builder, lanes, group, targets, z_at, step, sources, y_at, I64(group), *rest)
+        for q in range(group):
             for v in range(VECTORS):
                 weight = emit_weight(kind, builder, lanes, scores[v][q])
                 store(builder, weight, p, builder.add(p0, I64((q * VECTORS + v) * lanes.count)))
-        return _void(context, builder, signature)
+        return void(context, builder, signature)
 
     return types.void(
         law, P, types.int64, targets, types.int64, sources, types.int64, bias, types.int64, types.int64
@@ -83,7 +85,7 @@ def score_panel(typingctx, law, P, p_at, targets, z_at, sources, y_at, bias, b_a
 
 
 @contextmanager
-def _each_vector(builder, lanes, start, stop):
+def each_vector(builder, lanes, start, stop):
     """A loop over rows of P that yields, for its one body, (row index, [offset of each vector])."""
     with cgutils.for_range_slice(builder, start, stop, I64(1)) as (index, _):
         row = builder.mul(index, I64(VECTORS * lanes.count))
@@ -122,14 +124,14 @@ def apply_law(typingctx, law, P, rows):
     together = 3 if VECTORS * group_size(lanes.bits) % 3 == 0 else 2
 
     def codegen(context, builder, signature, args):
-        _, p, count = _pointers(context, builder, signature, args)
+        _, p, count = pointers(context, builder, signature, args)
         vectors = builder.mul(count, I64(VECTORS))
         with cgutils.for_range_slice(builder, I64(0), vectors, I64(together)) as (index, _):
             places = [builder.mul(builder.add(index, I64(u)), I64(lanes.count)) for u in range(together)]
             scores = [load(builder, lanes.type, p, at) for at in places]
             for at, t in zip(places, scores, strict=True):
                 store(builder, emit_weight(kind, builder, lanes, t), p, at)
-        return _void(context, builder, signature)
+        return void(context, builder, signature)
 
     return types.void(law, P, types.int64), codegen
 
@@ -140,10 +142,10 @@ def raise_tops(typingctx, P, rows, limits, l_at, first, tops, t_at):
     lanes = lanes_of(P.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):
-        p, count, ends, l0, j0, top, t0 = _pointers(context, builder, signature, args)
+        p, count, ends, l0, j0, top, t0 = pointers(context, builder, signature, args)
         limit = _load_tile(builder, lanes.integer, lanes, ends, l0)
         best = [cgutils.alloca_once_value(builder, value) for value in _load_tile(builder, lanes.type, lanes, top, t0)]
-        with _each_vector(builder, lanes, I64(0), count) as (index, places):
+        with each_vector(builder, lanes, I64(0), count) as (index, places):
             j = splat(builder, lanes, _narrow(builder, lanes, builder.add(index, j0)))
             for v, at in enumerate(places):
                 old = builder.load(best[v])
@@ -151,7 +153,7 @@ def raise_tops(typingctx, P, rows, limits, l_at, first, tops, t_at):
                 builder.store(builder.select(builder.icmp_signed("<", j, limit[v]), larger, old), best[v])
         for v in range(VECTORS):
             store(builder, builder.load(best[v]), top, builder.add(t0, I64(v * lanes.count)))
-        return _void(context, builder, signature)
+        return void(context, builder, signature)
 
     i = types.int64
     return types.void(P, i, limits, i, i, tops, i), codegen
@@ -164,13 +166,13 @@ def apply_shifted(typingctx, law, P, rows, shifts, s_at):
     kind = law.instance_class
 
     def codegen(context, builder, signature, args):
-        _, p, count, shift, s0 = _pointers(context, builder, signature, args)
+        _, p, count, shift, s0 = pointers(context, builder, signature, args)
         shift_of = _load_tile(builder, lanes.type, lanes, shift, s0)
-        with _each_vector(builder, lanes, I64(0), count) as (_, places):
+        with each_vector(builder, lanes, I64(0), count) as (_, places):
             for v, at in enumerate(places):
                 t = builder.fsub(load(builder, lanes.type, p, at), shift_of[v])
                 store(builder, emit_weight(kind, builder, lanes, emit_clamp(builder, lanes, t)), p, at)
-        return _void(context, builder, signature)
+        return void(context, builder, signature)
 
     return types.void(law, P, types.int64, shifts, types.int64), codegen
 
@@ -186,14 +188,14 @@ def mask_rows(typingctx, P, start, stop, limits, l_at, first):
     lanes = lanes_of(P.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):
-        p, low, high, ends, l0, j0 = _pointers(context, builder, signature, args)
+        p, low, high, ends, l0, j0 = pointers(context, builder, signature, args)
         limit = _load_tile(builder, lanes.integer, lanes, ends, l0)
-        with _each_vector(builder, lanes, low, high) as (index, places):
+        with each_vector(builder, lanes, low, high) as (index, places):
             j = splat(builder, lanes, _narrow(builder, lanes, builder.add(index, j0)))
             for v, at in enumerate(places):
                 seen = builder.icmp_signed("<", j, limit[v])
                 store(builder, builder.select(seen, load(builder, lanes.type, p, at), lanes.constant(0.0)), p, at)
-        return _void(context, builder, signature)
+        return void(context, builder, signature)
 
     i = types.int64
     return types.void(P, i, i, limits, i, i), codegen
@@ -204,9 +206,13 @@ def _unroll(columns: int) -> int:
     return 2 if columns <= 3 else 1
 
 
-def _emit_value_panel(builder, lanes, count, pointers):
-    """The value panel for `count` columns: all its sums stay in registers until the last row."""
-    p, stop, values, v0, out, s0 = pointers
+def _emit_value_panel(builder, lanes, count, steps, places):
+    """The value panel for `count` columns: all its sums stay in registers until the last row.
+
+    `steps` are the distances between the rows and between the columns of the values.
+    """
+    p, stop, values, v0, out, s0 = places
+    row_step, column_step = steps
     unroll, zero = _unroll(count), lanes.constant(0.0)
     cells = [
         [[cgutils.alloca_once_value(builder, zero) for _ in range(count)] for _ in range(VECTORS)]
@@ -216,10 +222,11 @@ def _emit_value_panel(builder, lanes, count, pointers):
         for u in range(unroll):
             j = builder.add(index, I64(u))
             p_row = builder.mul(j, I64(VECTORS * lanes.count))
-            v_row = builder.add(v0, builder.mul(j, I64(count)))
+            v_row = builder.add(v0, builder.mul(j, row_step))
             weights = [load(builder, lanes.type, p, builder.add(p_row, I64(v * lanes.count))) for v in range(VECTORS)]
             for c in range(count):
-                value = splat(builder, lanes, builder.load(builder.gep(values, [builder.add(v_row, I64(c))])))
+                at = builder.add(v_row, builder.mul(I64(c), column_step))
+                value = splat(builder, lanes, builder.load(builder.gep(values, [at])))
                 for v in range(VECTORS):
                     cell = cells[u][v][c]
                     builder.store(fma(builder, lanes, weights[v], value, builder.load(cell)), cell)
@@ -234,23 +241,28 @@ def _emit_value_panel(builder, lanes, count, pointers):
             store(builder, builder.fadd(load(builder, lanes.wide.type, out, at), total), out, at)
 
 
+def emit_value_panels(builder, lanes, count, steps_for, places):
+    """A switch over the number of columns; `steps_for(columns)` are the value panel's steps."""
+    done = builder.append_basic_block("value_panel.done")
+    switch = builder.switch(count, done)
+    for case in range(1, most_columns() + 1):
+        block = builder.append_basic_block(f"value_panel.{case}")
+        switch.add_case(I64(case), block)
+        builder.position_at_end(block)
+        _emit_value_panel(builder, lanes, case, steps_for(case), places)
+        builder.branch(done)
+    builder.position_at_end(done)
+
+
 @intrinsic
 def value_panel(typingctx, columns, P, rows, values, v_at, sums, s_at):
     """sums[c, :] += sum over j < rows of P[j, :] values[j, c], for c < columns <= most_columns(); rows is even."""
     lanes = lanes_of(P.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):
-        count, *pointers = _pointers(context, builder, signature, args)
-        done = builder.append_basic_block("value_panel.done")
-        switch = builder.switch(count, done)
-        for case in range(1, most_columns() + 1):
-            block = builder.append_basic_block(f"value_panel.{case}")
-            switch.add_case(I64(case), block)
-            builder.position_at_end(block)
-            _emit_value_panel(builder, lanes, case, pointers)
-            builder.branch(done)
-        builder.position_at_end(done)
-        return _void(context, builder, signature)
+        count, *places = pointers(context, builder, signature, args)
+        emit_value_panels(builder, lanes, count, lambda columns: (I64(columns), I64(1)), places)
+        return void(context, builder, signature)
 
     i = types.int64
     return types.void(i, P, i, values, i, sums, i), codegen

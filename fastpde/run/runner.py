@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpde.config import Problem
+from fastpde.errors import ConvergenceError
 from fastpde.run import directory, progress
 from fastpde.run.directory import OutputError
 from fastpde.run.recorder import Recorder
@@ -55,6 +56,10 @@ def run(problem: Problem, target: Path, *, quiet: bool = False) -> Outcome:
             return _ended(recorder, solution)
         except Stopped as stop:
             return _stopped(recorder, stop)
+        except ConvergenceError as error:
+            message = f"attention.max_iter: {error}"
+            recorder.finish(directory.FAILED, message)
+            return Outcome(BAD, f"{message} {_kept(recorder)}", recorder.path)
         except OutputError as error:
             recorder.abandon(str(error))
             return Outcome(UNWRITABLE, f"{error}. {_kept(recorder)}", recorder.path)
@@ -76,7 +81,8 @@ def _energy(problem: Problem, attention: Any) -> Callable[[float, Any], float] |
     import fastpde as fp
 
     backend = problem.config.backend.kind
-    return lambda t, x: float(fp.interaction_energy(attention, x, t=t, backend=backend))
+    energy: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
+    return lambda t, x: float(energy(attention, x, t=t, backend=backend))
 
 
 def _solve(problem: Problem, attention: Any, tokens: Any, recorder: Recorder, step: Callable[..., None]) -> Any:
@@ -93,6 +99,9 @@ def _solve(problem: Problem, attention: Any, tokens: Any, recorder: Recorder, st
         rtol=times.rtol,
         atol=times.atol,
         max_steps=times.max_steps,
+        manifold=problem.manifold(),
+        noise=times.noise,
+        seed=problem.config.seed,
         backend=problem.config.backend.kind,
         observers=(fp.Observer(recorder.frame, time=output.every),),
         progress=step,

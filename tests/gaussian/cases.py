@@ -49,5 +49,6 @@ def attentions(d):
     Q1, K1, V1 = matrices(d, 3, seed=1)
     heads = [fp.Softmax(Q, K, V, scale=0.8), fp.L2(Q1, K1, V1), fp.Linear(Q, K1[:2], V1)]
     W = np.random.default_rng(2).normal(size=(3, d, d)) * 0.5
-    found = {kind: getattr(fp, kind)(Q, K, V, scale=0.8) for kind in AFFINE}
+    found: dict = {kind: getattr(fp, kind)(Q, K, V, scale=0.8) for kind in AFFINE}
+    found |= {"Sinkhorn": fp.Sinkhorn(Q, K, V, eps=0.7, tol=1e-13), "3 half": fp.Sinkhorn(Q, K, V, eps=0.7, n_half=3)}
     return {**found, "MultiHead": fp.MultiHead(heads, W=W), "heads": fp.MultiHead(heads)}

@@ -7,7 +7,6 @@ import pytest
 from scipy.integrate import quad
 
 import fastpde as fp
-from fastpde.gaussian import Gaussian, solve_gaussian
 
 from ..test_meanfield import l2_1d, linear_1d, softmax_1d
 from .cases import AFFINE, attentions, law, matrices, moments, nodes
@@ -25,8 +24,8 @@ def softmax_of(A, V):
 @pytest.mark.parametrize("kind", AFFINE)
 def test_closed_forms_in_1d(kind, v):
     q, k, mean, var, times = 0.6, 0.5, 0.4, 0.5, np.linspace(0.0, 2.0, 5)
-    sol = solve_gaussian(
-        getattr(fp, kind)([[q]], [[k]], [[v]]), Gaussian([mean], [[var]]), (0.0, 2.0), t_eval=times, **TIGHT
+    sol = fp.solve(
+        getattr(fp, kind)([[q]], [[k]], [[v]]), fp.Gaussian([mean], [[var]]), (0.0, 2.0), t_eval=times, **TIGHT
     )
     assert sol.success and sol.status is fp.Status.COMPLETED and np.isnan(sol.blowup_time)
     for i, t in enumerate(times):
@@ -43,7 +42,7 @@ def test_commuting_matrices():
     v, t = 0.6, 0.4
     _, S0 = law(2)
     A = np.array([[0.5, 0.8], [-0.3, -0.4]])
-    sol = solve_gaussian(softmax_of(A, v * np.eye(2)), Gaussian(0.0, S0), (0.0, t), **TIGHT)
+    sol = fp.solve(softmax_of(A, v * np.eye(2)), fp.Gaussian(0.0, S0), (0.0, t), **TIGHT)
     np.testing.assert_allclose(sol.cov[-1], np.linalg.inv(np.linalg.inv(S0) - t * v * (A + A.T)), rtol=1e-9)
 
 
@@ -52,7 +51,7 @@ def test_parameters_in_time():
     _, S0 = law(2)
     A = np.array([[0.5, 0.8], [-0.3, -0.4]])
     attention = fp.Softmax(lambda t: A * np.cos(3 * t), np.eye(2), np.eye(2))
-    sol = solve_gaussian(attention, Gaussian(0.0, S0), (0.0, 1.0), **TIGHT)
+    sol = fp.solve(attention, fp.Gaussian(0.0, S0), (0.0, 1.0), **TIGHT)
     want = np.linalg.inv(np.linalg.inv(S0) - (A + A.T) * np.sin(3.0) / 3)
     np.testing.assert_allclose(sol.cov[-1], want, rtol=1e-9)
 
@@ -67,7 +66,7 @@ def test_rank_one():
 
     tau = 0.5
     t = quad(lambda s: 1 / (u(s) @ A1 @ u(s)), 0, tau, epsabs=1e-14)[0]
-    sol = solve_gaussian(softmax_of(A1, V1), Gaussian(0.0, np.outer(u0, u0)), (0.0, t), **TIGHT)
+    sol = fp.solve(softmax_of(A1, V1), fp.Gaussian(0.0, np.outer(u0, u0)), (0.0, t), **TIGHT)
     np.testing.assert_allclose(sol.cov[-1], np.outer(u(tau), u(tau)), rtol=1e-9)
     assert np.linalg.matrix_rank(sol.factor[-1], tol=1e-12) == 1
 
@@ -78,7 +77,7 @@ def test_particles_at_nodes_follow(d, name):
     attention, (mean, cov) = attentions(d)[name], law(d, size=0.4)
     x, weights = nodes(mean, cov, order=24)
     particles = fp.solve(attention, x, (0.0, 0.4), weights=weights, **TIGHT)
-    sol = solve_gaussian(attention, Gaussian(mean, cov), (0.0, 0.4), **TIGHT)
+    sol = fp.solve(attention, fp.Gaussian(mean, cov), (0.0, 0.4), **TIGHT)
     got = moments(particles.x[-1], weights)
     np.testing.assert_allclose(sol.mean[-1], got[0], atol=1e-9)
     np.testing.assert_allclose(sol.cov[-1], got[1], atol=1e-9)
@@ -96,7 +95,7 @@ def test_particles_at_nodes_follow(d, name):
     ids=["softmax", "linear", "l2"],
 )
 def test_blow_up(attention, cov, want):
-    sol = solve_gaussian(attention, Gaussian(0.0, cov), (0.0, 100.0), rtol=1e-10, atol=1e-12)
+    sol = fp.solve(attention, fp.Gaussian(0.0, cov), (0.0, 100.0), rtol=1e-10, atol=1e-12)
     assert sol.status is fp.Status.BLOW_UP and sol.success
     assert abs(sol.blowup_time / want - 1) < 1e-8
     assert f"{want:.6g}"[:5] in sol.message
@@ -109,16 +108,16 @@ def test_blow_up_despite_a_negative_spectrum():
     assert np.linalg.eigvalsh(V @ A + (V @ A).T).max() < -0.4
     values, vectors = np.linalg.eig(V)
     u = vectors[:, np.argmax(values)]
-    rank_one = solve_gaussian(softmax_of(A, V), Gaussian(0.0, np.outer(u, u)), (0.0, 1.0), **TIGHT)
+    rank_one = fp.solve(softmax_of(A, V), fp.Gaussian(0.0, np.outer(u, u)), (0.0, 1.0), **TIGHT)
     assert abs(rank_one.blowup_time * 2 * values.max() * (u @ A @ u) - 1) < 1e-9
-    full = solve_gaussian(softmax_of(A, V), Gaussian(0.0, np.outer(u, u) + 0.01 * np.eye(2)), (0.0, 1.0), **TIGHT)
+    full = fp.solve(softmax_of(A, V), fp.Gaussian(0.0, np.outer(u, u) + 0.01 * np.eye(2)), (0.0, 1.0), **TIGHT)
     assert abs(full.blowup_time - 0.1478) < 5e-5
 
 
 def test_exponential_growth_is_no_blow_up():
     """L2 with injective K grows like e^{2 v q t / k} (MATH 3)."""
     q, k, v = 0.6, 0.5, 0.7
-    sol = solve_gaussian(fp.L2([[q]], [[k]], [[v]]), Gaussian(0.0, [[0.5]]), (0.0, 40.0), t_eval=[39.0, 40.0])
+    sol = fp.solve(fp.L2([[q]], [[k]], [[v]]), fp.Gaussian(0.0, [[0.5]]), (0.0, 40.0), t_eval=[39.0, 40.0])
     assert sol.status is fp.Status.COMPLETED and np.isnan(sol.blowup_time)
     assert abs(np.log(sol.cov[1, 0, 0] / sol.cov[0, 0, 0]) - 2 * v * q / k) < 1e-3
 
@@ -129,7 +128,7 @@ def test_what_is_conserved(kind):
     Q, K, V = matrices(3)
     _, cov = law(3)
     kernel = np.linalg.svd(Q)[2][2:].T
-    sol = solve_gaussian(getattr(fp, kind)(Q, K, V), Gaussian(0.0, cov), (0.0, 1.0), t_eval=[0.0, 0.5, 1.0], **TIGHT)
+    sol = fp.solve(getattr(fp, kind)(Q, K, V), fp.Gaussian(0.0, cov), (0.0, 1.0), t_eval=[0.0, 0.5, 1.0], **TIGHT)
     kept = [kernel.T @ np.linalg.inv(S) @ kernel for S in sol.cov]
     np.testing.assert_allclose(kept[1:], [kept[0]] * 2, rtol=1e-9)
 
@@ -141,7 +140,7 @@ def test_limits_for_opposite_keys(d, kind):
     rng = np.random.default_rng(d)
     Q = rng.random((d // 2, d))
     _, cov = law(d, size=1.0)
-    sol = solve_gaussian(getattr(fp, kind)(Q, -Q, np.eye(d)), Gaussian(0.0, cov), (0.0, 1e8), rtol=1e-9, atol=1e-13)
+    sol = fp.solve(getattr(fp, kind)(Q, -Q, np.eye(d)), fp.Gaussian(0.0, cov), (0.0, 1e8), rtol=1e-9, atol=1e-13)
     kernel = np.linalg.svd(Q)[2][d // 2 :].T
     want = kernel @ np.linalg.inv(kernel.T @ np.linalg.inv(cov) @ kernel) @ kernel.T
     np.testing.assert_allclose(sol.cov[-1], want, atol=1e-6)
@@ -149,13 +148,26 @@ def test_limits_for_opposite_keys(d, kind):
 
 
 def test_gaussian():
-    g = Gaussian(0.0, np.eye(2))
-    assert repr(g) == "Gaussian(d=2)" and repr(Gaussian(0.0, np.zeros((5, 3, 3)))) == "Gaussian(d=3, systems=(5,))"
+    g = fp.Gaussian(0.0, np.eye(2))
+    assert repr(g) == "Gaussian(d=2)" and repr(fp.Gaussian(0.0, np.zeros((5, 3, 3)))) == "Gaussian(d=3, systems=(5,))"
     np.testing.assert_array_equal(g.mean, [0.0, 0.0])
     with pytest.raises(ValueError, match="read-only"):
         g.cov[0, 0] = 2.0
-    singular = Gaussian([1.0, 2.0], [[1.0, 1.0], [1.0, 1.0]])
+    singular = fp.Gaussian([1.0, 2.0], [[1.0, 1.0], [1.0, 1.0]])
     np.testing.assert_allclose(singular.factor @ singular.factor.T, singular.cov, atol=1e-15)
     assert np.sum(np.abs(singular.factor).max(axis=0) > 0) == 1
     with pytest.raises(fp.NoGaussianClosure):
-        solve_gaussian(fp.Sigmoid(*[np.eye(2)] * 3), g, (0.0, 1.0))
+        fp.solve(fp.Sigmoid(*[np.eye(2)] * 3), g, (0.0, 1.0))
+
+
+def test_arguments_that_a_gaussian_law_has_not_are_named():
+    start, attention = fp.Gaussian(0.0, np.eye(2)), fp.Softmax(*[np.eye(2)] * 3)
+    for name, value in {"weights": [1.0], "noise": 0.1, "events": [fp.BlowUp(3.0)], "manifold": fp.Sphere()}.items():
+        with pytest.raises(fp.InputError, match=f"^{name}.*Gaussian"):
+            fp.solve(attention, start, (0.0, 1.0), **{name: value})
+    with pytest.raises(fp.InputError, match="^x0.*dimension 3"):
+        fp.solve(attention, fp.Gaussian(0.0, np.eye(3)), (0.0, 1.0))
+    with pytest.raises(fp.InputError, match="^x0.*one Gaussian"):
+        fp.solve(attention, fp.Gaussian(0.0, np.zeros((4, 2, 2))), (0.0, 1.0))
+    with pytest.raises(fp.InputTypeError, match="^attention"):
+        fp.solve(fp.Softmax, start, (0.0, 1.0))

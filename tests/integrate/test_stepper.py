@@ -142,7 +142,9 @@ def test_a_field_that_forgets_to_write_is_found():
     assert stepper(problem, "dopri5", step=0.0).prepare() is Status.NOT_FINITE
 
 
-@pytest.mark.parametrize(("name", "calls"), [("euler", 1), ("rk4", 4), ("bosh3", 3), ("dopri5", 6), ("tsit5", 6)])
+@pytest.mark.parametrize(
+    ("name", "calls"), [("euler", 1), ("heun", 2), ("rk4", 4), ("bosh3", 3), ("dopri5", 6), ("tsit5", 6)]
+)
 def test_evaluations_per_step(name, calls):
     problem = Spiral()
     counted = Counted(problem.field)

@@ -65,6 +65,34 @@ def test_a_run_is_reproducible_and_a_subset_is_a_subset(small):
     assert all((tables[0][name] == tables[1][name]).all() for name in tables[0])  # moments are of all tokens
 
 
+SPHERE = ('kind = "gaussian"', 'kind = "sphere"'), ("V = { scale = -1.0 }", "scale = 3.0")
+SPHERE_TIME = ('method = "rk4"', 'method = "heun"\nmanifold = "sphere"')
+
+
+def test_a_run_on_the_sphere(small):
+    changed(small, *SPHERE, SPHERE_TIME, ("t_end = 1.0", "t_end = 5.0"))
+    outcome = runner.run(config.load(small), small.parent / "out", quiet=True)
+    assert outcome.code == 0
+    stored = read_trajectory(outcome.path / "trajectory.h5")
+    assert np.abs(np.linalg.norm(stored.value, axis=-1) - 1).max() < 1e-14
+    energy = read_observables(outcome.path / "observables.csv")["energy"]
+    assert (np.diff(energy) > 0).all()  # Q = K = V = I: tokens attract each other (MATH 7)
+    assert 'manifold = "sphere"' in (outcome.path / "config.toml").read_text()
+
+
+def test_a_noisy_run_depends_on_its_seed_alone(small):
+    changed(small, *SPHERE, SPHERE_TIME, ("t_end = 1.0", "t_end = 1.0\nnoise = 0.5"))
+    runs = [runner.run(config.load(small), small.parent / name, quiet=True) for name in "ab"]
+    changed(small, ("every = 0.25", "every = 0.5"))
+    runs.append(runner.run(config.load(small), small.parent / "c", quiet=True))
+    changed(small, ("noise = 0.5", "noise = 0.0"))
+    runs.append(runner.run(config.load(small), small.parent / "d", quiet=True))
+    a, b, c, d = (read_trajectory(outcome.path / "trajectory.h5").value for outcome in runs)
+    assert a.tobytes() == b.tobytes() and a[-1].tobytes() == c[-1].tobytes() and a[0].tobytes() == d[0].tobytes()
+    assert np.abs(a[-1] - d[-1]).max() > 0.1  # noise of 0.5 moves tokens by about that much
+    assert np.abs(np.linalg.norm(a, axis=-1) - 1).max() < 1e-14
+
+
 def test_overflow_is_exit_3_and_keeps_what_was_finite(small):
     # Linear attention with V = I blows up; rk4 with a fixed step runs into infinity and says so.
     changed(small, ('"softmax"', '"linear"'), ("V = { scale = -1.0 }", ""), ("t_end = 1.0", "t_end = 100.0"))
@@ -78,6 +106,19 @@ def test_too_few_steps_is_exit_2_naming_the_key(small):
     changed(small, ("step = 0.05", "step = 0.05\nmax_steps = 3"))
     outcome = runner.run(config.load(small), small.parent / "out", quiet=True)
     assert outcome.code == 2 and outcome.message.startswith("time.max_steps")
+
+
+def test_sinkhorn_with_its_energy(small):
+    """V = -Q^T K with Q = K: the energy rises (MATH 7). Stopped by max_iter it is exit 2, and frames are kept."""
+    keys = '"sinkhorn"\neps = 2.0\ntol = 1e-8'
+    changed(small, ('"softmax"', keys), ("[output]", "[output]\nenergy = true"))
+    outcome = runner.run(config.load(small), small.parent / "out", quiet=True)
+    assert outcome.code == 0
+    energy = read_observables(small.parent / "out" / "observables.csv")["energy"]
+    assert len(energy) > 2 and (np.diff(energy) > 0).all()
+    changed(small, ("eps = 2.0", "eps = 0.1\nmax_iter = 5"))
+    outcome = runner.run(config.load(small), small.parent / "stopped", quiet=True)
+    assert outcome.code == 2 and "attention.max_iter" in outcome.message and "marginal error" in outcome.message
 
 
 def test_output_below_a_file_is_exit_5_and_leaves_nothing(small):

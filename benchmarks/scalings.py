@@ -1,0 +1,79 @@
+"""Sinkhorn attention: one velocity from a cold start, and half-iterations of cold starts and inside a run."""
+
+from __future__ import annotations
+
+import numpy as np
+
+import fastpde as fp
+
+from . import common
+
+KERNELS = ("K = Q", "K = -Q", "other")
+
+
+def attention(kernel: str, d: int, eps: float = 1.0) -> fp.Sinkhorn:
+    """Identity or normal matrices, the same in every process."""
+    Q = np.eye(d)
+    K = {"K = Q": Q, "K = -Q": -Q, "other": np.random.default_rng(d).standard_normal((d, d)) / np.sqrt(d)}[kernel]
+    return fp.Sinkhorn(Q, K, Q, eps=eps)
+
+
+def naive(field: fp.Sinkhorn, x: common.Array) -> common.Array:
+    """The field at x by plain scalings of the whole matrix of e^{s / eps}, of moderate size here, to rounding."""
+    Q, K, V, eps = (p(0.0) for p in (field.Q, field.K, field.V, field.eps))
+    centred = x - x.mean(axis=0)
+    kernel = np.exp((centred @ Q.T) @ (centred @ K.T).T / eps) / len(x)
+    v = np.ones(len(x))
+    for _ in range(2000):
+        u = 1 / (kernel @ v)
+        before, v = v, 1 / (u @ kernel)
+        if np.abs(before / v - 1).max() < 1e-13:
+            break
+    u = 1 / (kernel @ v)
+    return (u[:, None] * (kernel @ (v[:, None] * x))) @ V.T / eps
+
+
+class Velocity:
+    """Seconds for the velocities of n tokens in dimension d, eps = 1, tol 1e-9, all threads, warm caches."""
+
+    params = (KERNELS, ("1024x2", "4096x2", "4096x8"))
+    param_names = ("kernel", "n x d")
+    repeat = (3, 10, 1.0)
+    number = 1
+    warmup_time = 0.05
+
+    def setup(self, kernel: str, size: str) -> None:
+        n, d = map(int, size.split("x"))
+        self.x, self.attention, self.backend = common.tokens(n, d, "float64"), attention(kernel, d), common.Direct()
+        self.time_velocity()
+
+    def time_velocity(self, *_: str) -> common.Array:
+        return self.attention.velocity(self.x, backend=self.backend)
+
+    def track_error(self, *_: str) -> float:
+        return common.relative_error(self.time_velocity(), naive(self.attention, self.x))
+
+    track_error.unit = common.ERROR_UNIT
+
+
+class HalfIterations:
+    """Sums over all pairs per velocity of 1000 tokens in the plane."""
+
+    params = (KERNELS, (0.1, 1.0, 10.0))
+    param_names = ("kernel", "eps")
+
+    def setup(self, kernel: str, eps: float) -> None:
+        self.x, self.attention = common.tokens(1000, 2, "float64"), attention(kernel, 2, eps)
+
+    def track_cold(self, *_: object) -> float:
+        """Of one velocity."""
+        once = fp.solve(self.attention, self.x, (0.0, 1e-9), method="euler", step=1e-9)
+        return float(once.stats["half_iterations"])
+
+    def track_warm(self, *_: object) -> float:
+        """Per right-hand side of a dopri5 run, over a time in which a token moves by a fifth of its size."""
+        eps = float(self.attention.eps(0.0))
+        stats = fp.solve(self.attention, self.x, (0.0, 0.2 * eps)).stats
+        return float(stats["half_iterations"] / stats["evaluations"])
+
+    track_cold.unit = track_warm.unit = "half-iterations"

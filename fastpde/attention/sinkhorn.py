@@ -1,0 +1,244 @@
+"""Sinkhorn attention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._types import Array
+from ..errors import ConvergenceError, InputError, InputTypeError
+from ..laws import ExpLaw
+from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
+from .base import Cloud
+from .closure import Affine, half_steps, regression, times
+from .forecast import Forecast
+from .memory import Memory
+from .pairwise import PairwiseAttention, Scores, apply, gram
+from .parameters import Parameter, Value, column, scalar
+
+if TYPE_CHECKING:
+    from ..backends.base import Backend
+
+_EPS = 2.0**-52
+# Of tol: velocities are up to about twice as far from their limit, relative to the largest, as the marginals are.
+_AIM = 0.25
+
+
+class Sinkhorn(PairwiseAttention):
+    """Gamma_mu(x) = (1/eps) V int y kappa(x,y) dmu(y), kappa = e^{f(x) + g(y) + s(x,y)/eps}, s(x, y) = scale <Qx, Ky>.
+
+    The potentials f, g make kappa bistochastic: int kappa dmu(y) = 1 = int kappa dmu(x), the first to rounding, the
+    second up to `tol` in L1(mu). So Gamma is a true weighted average, and the mean velocity is V/eps times the mean
+    token up to |V| max|y| tol / eps, any measure. The error of a velocity is larger than tol where the kernel couples
+    distant tokens weakly. At a point off the support f(x) = -log int e^{g + s/eps} dmu.
+
+    The scaling runs in float64, for float32 tokens too: in float32 sums no useful tol could be reached.
+
+    Source: MATH 1.1; Castin et al. 2025; Sander, Ablin, Blondel, Peyre, Sinkformers (AISTATS 2022).
+    """
+
+    law = ExpLaw()
+    normalised = True
+
+    def __init__(
+        self,
+        Q: Value,
+        K: Value,
+        V: Value,
+        eps: Value = 1.0,
+        scale: Value = 1.0,
+        tol: float = 1e-9,
+        max_iter: int = 10_000,
+        n_half: int | None = None,
+    ) -> None:
+        """Q, K (k, d), V (d, d), scale as `PairwiseAttention`; eps > 0 likewise a number, (B,), a function or `Layers`.
+
+        tol > 0: marginal error to reach, sum_j w_j |int kappa(x, y_j) dmu(x) - 1|, within max_iter half-iterations; a
+            quarter of it is aimed at, so that velocities too are right to about tol of the largest.
+        n_half: an odd number of plain half-iterations instead, as Sinkformers do: 1 is Softmax/eps; no tol then.
+
+        Raises InputError, InputTypeError: naming the argument.
+        """
+        self.eps = scalar("eps", eps)
+        if self.eps.constant:
+            _positive(self.eps(0.0))
+        self.tol, self.max_iter, self.n_half = _tolerance(tol), _count("max_iter", max_iter, 2), _odd(n_half)
+        super().__init__(Q, K, V, scale)
+
+    def parameters(self) -> Iterator[Parameter]:
+        yield from super().parameters()
+        yield self.eps
+
+    @property
+    def unmaskable(self) -> str:
+        return "The only bistochastic causal kernel is the identity: masked Sinkhorn attention is V x / eps."
+
+    def dimensions(self, t: float) -> tuple[int, int]:
+        _positive(self.eps(t))
+        return super().dimensions(t)
+
+    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        if out.dtype == np.float64:
+            self._evaluate(cloud, t, backend, out)
+            return
+        wide = backend.take("wide_result", out.shape, np.float64)
+        self._evaluate(_widened(cloud, backend), t, backend, wide)
+        out[...] = wide
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (MATH 2.1)."""
+        eps = column(self.eps(t))
+        A, V = self.score_matrix(t) / eps, self.V(t) / eps
+        if self.n_half is not None:
+            M, c = half_steps(A, mean, factor, self.n_half)
+            return V @ M, times(V, c)
+        N = regression(A, factor)
+        return V @ N, times(V, mean - times(N, mean))
+
+    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        """Raises InputError: they are all 1."""
+        need = "an attention with an interaction energy"
+        raise InputError("attention", repr(self), need, "Use fp.sinkhorn_energy(attention, x).")
+
+    def energy(self, cloud: Cloud, t: float, backend: Backend) -> Array:
+        """S_eps(mu) = eps (int f dmu + int g dmu), (B,). Raises ConvergenceError; InputError with `n_half`."""
+        if self.n_half is not None:
+            raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
+        cloud = cloud if cloud.x.dtype == np.float64 else _widened(cloud, backend)
+        softmin = _Kernel(self, cloud, t, backend)
+        found = self._scaled(softmin, cloud, t)
+        total = (softmin.weights * (found.f + found.g)).sum(axis=1)
+        return self.eps(t) * total - self._moved(softmin, t)
+
+    def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
+        """Targets and keys of s(x, y) / eps, both about the centre: the potentials take up the difference.
+
+        A fixed number of half-iterations starts from g = 0, which is another kernel's about another centre: only keys
+        are moved then.
+        """
+        Q, K, factor = self.Q(t), self.K(t), column(np.asarray(self.scale(t) / self.eps(t)))
+        key_map = None if self.keys_are_tokens(t) else K
+        target_map = factor * (gram(backend, K, Q) if key_map is None else Q)
+        r = target_map.shape[-2]
+        targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), np.float64)
+        keys = backend.take("keys", (*cloud.x.shape[:2], r), np.float64)
+        backend.project(cloud.targets, target_map, targets, origin=centre if self.n_half is None else None)
+        backend.project(cloud.x, key_map, keys, origin=centre)
+        return Scores(targets, keys)
+
+    def symmetric(self, t: float, backend: Backend) -> bool:
+        """Whether s(x, y) = s(y, x), to rounding: Q^T K symmetric, in every system."""
+        A = gram(backend, self.K(t), self.Q(t))
+        return bool(np.abs(A - np.swapaxes(A, -1, -2)).max() <= 4 * _EPS * np.abs(A).max())
+
+    def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        V = self.V(t) / column(self.eps(t))
+        softmin = _Kernel(self, cloud, t, backend)
+        if not np.isfinite(softmin.centre).all():
+            out[...] = np.nan  # a step that left the range of numbers: the solver tries a smaller one
+            return
+        found = self._scaled(softmin, cloud, t)
+        means = softmin.means
+        if cloud.at is not None:
+            means = backend.take("means", (*cloud.at.shape[:2], cloud.at.shape[2]), np.float64)
+            scores = self.scores(cloud, t, backend, softmin.centre)
+            backend.attend(self.pair(cloud, Scores(scores.targets, scores.keys, found.g), softmin.tokens, True), means)
+        backend.project(means, V, out, shift=apply(backend, V, softmin.centre))
+
+    def _scaled(self, softmin: _Kernel, cloud: Cloud, t: float) -> Scalings:
+        """The potentials. Raises ConvergenceError."""
+        shape, memory = cloud.x.shape[:2], cloud.memory
+        if self.n_half is not None:
+            found = iterate(softmin, np.zeros(shape), self.n_half)
+        else:
+            forecast = Forecast(Memory() if memory is None else memory, cloud.x)
+            found = scale(softmin, forecast.start(), _AIM * self.tol, self.max_iter, forecast.window())
+            if not (found.error <= self.tol).all():
+                raise ConvergenceError(float(found.error.max()), self.tol, found.half_iterations, t)
+            forecast.keep(found.g, found.window)
+        if memory is not None:
+            memory.add("half_iterations", found.half_iterations)
+            if self.n_half is None:
+                memory.raise_to("marginal_error", float(found.error.max()))
+        return found
+
+    def _moved(self, softmin: _Kernel, t: float) -> Array:
+        """int s(x, y) - s(x - c, y - c) dmu(x) dmu(y), (B,), c the centre."""
+        backend, c, w = softmin.backend, softmin.centre, softmin.weights
+        offset = (w[:, :, None] * softmin.tokens).sum(axis=1)
+        qc, kc, qu, ku = (apply(backend, M(t), v) for v in (c, offset) for M in (self.Q, self.K))
+        return self.scale(t) * (qc * (kc + ku) + qu * kc).sum(axis=1)
+
+
+class _Kernel(Softmin):
+    """e^{s(x, y) / eps} on a cloud: every half-iteration is one pair sum in O(n d) memory.
+
+    The last row step also sums the tokens: `means` (B, n, d) are int (y - c) kappa(x, y) dmu(y), c the centre.
+    """
+
+    def __init__(self, attention: Sinkhorn, cloud: Cloud, t: float, backend: Backend) -> None:
+        shape = cloud.x.shape
+        self.attention, self.backend = attention, backend
+        self.centre = backend.centre(cloud.x)
+        self.symmetric = attention.n_half is None and attention.symmetric(t, backend)
+        self.weights = np.full((1, shape[1]), 1.0 / shape[1]) if cloud.weights is None else cloud.weights
+        self._cloud, self._averages = cloud.with_(at=None), cloud.at is None
+        self._scores = attention.scores(self._cloud, t, backend, self.centre)
+        self.tokens = self._scores.keys
+        if not attention.keys_are_tokens(t):
+            self.tokens = backend.take("values", shape, np.float64)
+            backend.project(cloud.x, None, self.tokens, origin=self.centre)
+        self.means = backend.take("means", shape, np.float64)
+        self._nothing = np.empty((*shape[:2], 0))
+
+    def rows(self, g: Array, out: Array, last: bool) -> None:
+        self._sum(Scores(self._scores.targets, self._scores.keys, g), out, last and self._averages)
+
+    def columns(self, f: Array, out: Array) -> None:
+        self._sum(Scores(self._scores.keys, self._scores.targets, f), out, False)
+
+    def _sum(self, scores: Scores, out: Array, averages: bool) -> None:
+        values, result = (self.tokens, self.means) if averages else (self._nothing, self._nothing)
+        self.backend.attend(self.attention.pair(self._cloud, scores, values, averages), result, out)
+        np.negative(out, out=out)
+
+
+def _widened(cloud: Cloud, backend: Backend) -> Cloud:
+    """The cloud in float64."""
+    x = backend.take("wide_tokens", cloud.x.shape, np.float64)
+    x[...] = cloud.x
+    return cloud.with_(x=x, at=None if cloud.at is None else cloud.at.astype(np.float64))
+
+
+def _positive(eps: Array) -> None:
+    if not (eps > 0.0).all():
+        raise InputError("eps", str(eps.min()), "numbers > 0")
+
+
+def _tolerance(tol: object) -> float:
+    if isinstance(tol, bool) or not isinstance(tol, int | float | np.floating | np.integer):
+        raise InputTypeError("tol", repr(tol), "a number > 0")
+    if not 0.0 < tol < np.inf:
+        raise InputError("tol", repr(tol), "a number > 0")
+    return float(tol)
+
+
+def _count(name: str, value: object, least: int) -> int:
+    need = f"a whole number >= {least}"
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputTypeError(name, repr(value), need)
+    if value < least:
+        raise InputError(name, repr(value), need)
+    return int(value)
+
+
+def _odd(n_half: object) -> int | None:
+    if n_half is None:
+        return None
+    count = _count("n_half", n_half, 1)
+    if count % 2 == 0:
+        reason = "After an even number the columns are exact and the rows are not: no weighted average."
+        raise InputError("n_half", repr(n_half), "an odd number of half-iterations, or None", reason)
+    return count

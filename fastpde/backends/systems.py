@@ -1,0 +1,187 @@
+"""Many small systems in one call: the arrays of `kernels.flow`, filled from tokens, a reduced field and options."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+
+import numba
+import numpy as np
+
+from .._types import Array
+from ..kernels import flow, motion, systems
+from ..kernels.flow import BLOW_UP, COLLAPSED, STEADY_STATE, Runs, Watched
+from ..kernels.motion import (
+    ACCEPTED,
+    ERROR,
+    EVALUATIONS,
+    EVENT,
+    FRESH,
+    NOT_FINITE,
+    PHASE,
+    REJECTED,
+    RUNNING,
+    STATUS,
+    Control,
+    H,
+    Method,
+    T,
+)
+from ..kernels.pack import LOG2E
+from ..laws import SHIFTABLE
+from .direct import Direct
+from .tilt import Tilt
+
+__all__ = ["BLOW_UP", "COLLAPSED", "EVENT", "STEADY_STATE", "Batch", "Control", "Method", "Runs", "Watched"]
+
+_PORTIONS = 8  # of a call for each thread: one that was held up does not hold up the call
+
+
+class Batch:
+    """B systems in motion, each as far as it has come; `runs` is their whole state.
+
+    Args:
+        tilt: the field.
+        x0: tokens (B, n, d), in the order of their positions if there are limits.
+        weights: (1, n) or (B, n) float64; None: 1/n.
+        limits: (n,) how many leading tokens each token sees; None: all.
+        sphere: whether tokens live on the unit sphere, as x0 does.
+    """
+
+    def __init__(self, tilt: Tilt, x0: Array, weights: Array | None, limits: Array | None, *, sphere: bool) -> None:
+        _, n, d = x0.shape
+        self._law, self._tokens, self._take = tilt.law, x0, Direct().take
+        self._threads = numba.get_num_threads()
+        self._shape = systems.shape_for(
+            n, d, tilt.A.shape[1], x0.dtype,
+            normalised=tilt.normalised, tilted=tilt.D is not None, weighted=weights is not None, sphere=sphere,
+        )  # fmt: skip
+        self._forms = _forms(self._shape, tilt, x0.dtype, weights, limits)
+
+    def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
+        """Runs at their beginning, with room for the tokens at `times` (m,); first_step 0: to be chosen."""
+        (count, n, d), lanes = self._tokens.shape, self._shape.lanes
+        size, dtype, events = d * lanes, self._tokens.dtype, len(watched.kinds)
+        self._options = method, control, watched, times
+        self._steps = motion.allocate(self._threads, self._shape, method, events, dtype, self._take)
+        self._scratch = systems.allocate(self._threads, self._shape, dtype, self._take)
+        numbers, counts = np.zeros((count, 7)), np.zeros((count, 8), np.int64)
+        numbers[:, [T, H, ERROR]] = control.start, first_step, 1.0
+        counts[:, PHASE] = flow.START
+        return Runs(
+            y=self.rows(self._tokens),
+            f=np.zeros((count, size), dtype),
+            numbers=numbers,
+            counts=counts,
+            values=np.zeros((count, events)),
+            hits=np.full((count, events), np.nan),
+            finals=np.full(count, control.start),
+            x_final=self._tokens.copy(),
+            x=np.full((len(times), count, n, d), np.nan, dtype),
+        )
+
+    def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
+        """Moves systems first .. last - 1 on by up to `attempts` attempted steps; returns how many are still running.
+
+        With no attempts a run is begun: the start is recorded and its events are looked at, and `f` is its velocity.
+        """
+        portion = max(1, -(-(last - first) // (_PORTIONS * self._threads)))
+        parts: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        for start in range(first, last, portion):
+            parts.put((start, min(start + portion, last)))
+
+        def work(thread: int) -> None:
+            with suppress(Empty):
+                while True:
+                    flow.advance(
+                        self._law, self._shape, self._forms, *self._options, parts.get_nowait(), attempts, runs,
+                        self._scratch, self._steps, thread,
+                    )  # fmt: skip
+
+        # The kernel is serial and holds no lock of the interpreter. A parallel one would be compiled three times over.
+        with ThreadPoolExecutor(self._threads) as pool:
+            for done in [pool.submit(work, thread) for thread in range(self._threads)]:
+                done.result()
+        return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
+
+    def probe(self, runs: Runs, x: Array, first: int, last: int) -> Array:
+        """The velocities (last - first, n, d) of the systems that run, at other states x; nan for the others."""
+        part = slice(first, last)
+        other = runs._replace(y=runs.y.copy(), f=np.full_like(runs.f, np.nan), counts=runs.counts.copy())
+        other.y[part] = self.rows(x)
+        other.counts[part, FRESH] = 0
+        self.advance(other, first, last, 0)
+        runs.counts[part, EVALUATIONS] = other.counts[part, EVALUATIONS]
+        return self.tokens(other.f[part])
+
+    def set_step(self, runs: Runs, b: int, h: float) -> None:
+        """Proposes a first step for system b."""
+        runs.numbers[b, H] = h
+
+    def give_up(self, runs: Runs, b: int) -> None:
+        """Ends system b, if it runs, where it is: its velocity is not finite."""
+        if runs.counts[b, STATUS] == RUNNING:
+            runs.counts[b, STATUS] = NOT_FINITE
+
+    def status(self, runs: Runs) -> Array:
+        """The status codes (B,)."""
+        return runs.counts[:, STATUS]
+
+    def counters(self, runs: Runs) -> Array:
+        """Accepted steps, rejected steps and evaluations of each system (B, 3)."""
+        return runs.counts[:, [ACCEPTED, REJECTED, EVALUATIONS]]
+
+    def rows(self, x: Array) -> Array:
+        """Tokens (B, n, d) as rows of lanes (B, d * lanes); the last token fills up."""
+        places = np.minimum(np.arange(self._shape.lanes), self._shape.n - 1)
+        return np.ascontiguousarray(x[:, places].swapaxes(1, 2)).reshape(len(x), -1)
+
+    def tokens(self, rows: Array) -> Array:
+        """Rows of lanes as tokens (B, n, d), a view."""
+        return rows.reshape(len(rows), self._shape.d, -1)[:, :, : self._shape.n].swapaxes(1, 2)
+
+
+def _forms(shape: systems.Shape, tilt: Tilt, dtype: np.dtype, weights: Array | None, limits: Array | None):
+    """The parameters as the kernels read them."""
+    heads = tilt.A.shape[1]
+    D = np.zeros((1, heads, 0, 0)) if tilt.D is None else LOG2E * tilt.D
+    each = [LOG2E * tilt.A, LOG2E * tilt.E, D, tilt.V, LOG2E * tilt.bias]
+    count = max(map(len, each))
+    A, E, D, V, bias = (np.broadcast_to(value, (count, *value.shape[1:])) for value in each)
+    norms = np.stack([_norm_bound(A), np.zeros((count, heads)) if tilt.D is None else _norm_bound(D)], axis=-1)
+    spread = (1, shape.lanes) if weights is None else (len(weights), shape.lanes)
+    mantissas, exponents = np.ones(spread, dtype), np.zeros(spread, dtype)
+    if weights is not None:
+        parts = np.frexp(weights) if type(tilt.law) in SHIFTABLE else (weights, np.zeros_like(weights))
+        for target, part in zip((mantissas, exponents), parts, strict=True):
+            target[:, : shape.n] = part
+    seen = np.full(shape.lanes, shape.n, np.int64 if dtype.itemsize == 8 else np.int32)
+    if limits is not None:
+        seen[:] = limits[np.minimum(np.arange(shape.lanes), shape.n - 1)]
+    return systems.Forms(
+        A=_transposed(A, shape.rows, dtype),
+        E=_transposed(E, shape.rows, dtype),
+        D=_transposed(D, shape.rows, dtype),
+        V=_transposed(V, shape.rows, dtype),
+        bias=bias.astype(dtype),
+        norms=norms.reshape(count, -1),
+        mantissas=mantissas,
+        exponents=exponents,
+        limits=seen,
+    )
+
+
+def _transposed(matrices: Array, rows: int, dtype: np.dtype) -> Array:
+    """Matrices (P, H, d, d) as (P, H * d * rows): transposed, with the rows of the matrix padded to `rows`."""
+    count, heads, d, columns = matrices.shape
+    padded = np.zeros((count, heads, columns, rows), dtype)
+    padded[..., :d] = matrices.swapaxes(-1, -2)
+    return padded.reshape(count, -1)
+
+
+def _norm_bound(matrices: Array) -> Array:
+    """A bound of the Euclidean operator norm, exact for multiples of the identity: min(|M|_F, sqrt(|M|_1 |M|_inf))."""
+    sizes = np.abs(matrices)
+    sums = sizes.sum(axis=-1).max(axis=-1) * sizes.sum(axis=-2).max(axis=-1)
+    return np.minimum(np.sqrt(np.square(sizes).sum(axis=(-1, -2))), np.sqrt(sums)) * (1 + 1e-6)

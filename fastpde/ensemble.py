@@ -1,0 +1,294 @@
+"""Ensembles: B independent systems, each with its own parameters, step, events, end and result."""
+
+from __future__ import annotations
+
+import sys
+import time as clock
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from ._types import Array
+from .attention.base import Attention, Cloud
+from .errors import InputError
+from .integrate import BlowUp, Collapsed, Integrator, Problem, Solution, Status, SteadyState
+from .integrate.checks import Options
+from .integrate.controller import SPACINGS, FixedStep, PIController, first_guess, second_guess, smallest_step
+from .integrate.progress import check_progress
+from .integrate.stepper import MAX_RETRIES
+from .manifold import Euclidean, Manifold, Sphere
+
+if TYPE_CHECKING:
+    from .backends.systems import Batch, Control, Method, Runs, Watched
+    from .backends.tilt import Tilt
+
+# From here on a sum over all cores is as fast as systems that have a core each (measured between 512 and 1024).
+_MOST_TOKENS, _LARGEST_DIMENSION = 512, 128
+_SECONDS = 0.2  # a compiled call should take this long, so that Ctrl-C and progress bars are prompt
+_PAIRS = 2e7  # pairs of tokens in one step of a block of systems
+
+Alone = Callable[[int, Array], Solution]
+Report = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class EnsembleSolution:
+    """The result of `solve` for tokens (B, n, d): B runs, each as if it were alone.
+
+    Attributes:
+        t, x: times (m,) and states (m, B, n, d): the points of t_eval, nan for systems that ended before; without
+            t_eval the start, and for each system its end (at t_final, which need not be the end of the span).
+        t_final, x_final: (B,) and (B, n, d): the last good time and state of each system, at the event if one ended it.
+        status: how each system ended.
+        message: how many systems ended how, with remedies.
+        t_events: per event, (B,): the first time it happened to each system, nan where it never did.
+        stats: systems, steps, rejected, evaluations, wall_time in seconds; steps_each, rejected_each, evaluations_each
+            (B,), of which those are the sums; and path: "fused" (a kernel for small systems), "together" (as one state,
+            where all take the same steps), or "one by one".
+    """
+
+    t: Array
+    x: Array
+    t_final: Array
+    x_final: Array
+    status: tuple[Status, ...]
+    message: str
+    t_events: tuple[Array, ...]
+    stats: dict[str, Any]
+
+    @property
+    def success(self) -> bool:
+        """Whether every system ended as asked."""
+        return all(status.success for status in self.status)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Systems ready to run, every argument checked.
+
+    Args:
+        attention: of all systems.
+        cloud: their tokens and weights, and who sees whom.
+        manifold: where the tokens live.
+        problem: the arguments of `integrate`, for the batch.
+    """
+
+    attention: Attention
+    cloud: Cloud
+    manifold: Manifold
+    problem: Problem
+
+    @staticmethod
+    def of(field: Any, x0: Array, t_span: Any, options: Options) -> Ensemble:
+        """The systems of a `meanfield.Field` from x0. Raises InputError, InputTypeError before any work."""
+        if options.observers:
+            remedy = "Ask for states at given times with t_eval, or observe systems one by one."
+            raise InputError("observers", f"{len(options.observers)}", "none for tokens (B, n, d)", remedy)
+        problem = Problem.checked(field, x0, t_span, options)
+        return Ensemble(field.attention, field.cloud.with_(x=problem.y0), field.manifold, problem)
+
+    @property
+    def times(self) -> Array:
+        """The times to keep: t_eval, or the start and the end."""
+        span = self.problem.span
+        if self.problem.t_eval is not None:
+            return self.problem.t_eval
+        return np.array([span.start, span.end] if span.start != span.end else [span.start])
+
+    def fusible(self) -> Tilt | None:
+        """The reduced field, if all of this ensemble can run in the fused kernel."""
+        _, n, d = self.cloud.x.shape
+        simple = all(type(event) in (SteadyState, BlowUp, Collapsed) for event in self.problem.events)
+        simple = simple and type(self.manifold) in (Euclidean, Sphere)
+        small = n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION
+        return self.attention.tilt() if simple and small and self.problem.noise is None else None
+
+    def solve(self, alone: Alone, progress: Any, *, fuse: bool) -> EnsembleSolution:
+        """Runs every system to its end: with `fuse` in one kernel, where that is possible; else by alone(b, times)."""
+        check_progress(progress)
+        began = clock.monotonic()
+        tilt = self.fusible() if fuse else None
+        path, found = "fused", None
+        with _reporting(progress, len(self.cloud.x)) as report:
+            if tilt is not None:
+                found = self._fused(tilt, report)
+            elif not (self.problem.tableau.adaptive or self.problem.events):
+                path, found = "together", self._together()
+            if found is None:
+                path, found = "one by one", self._one_by_one(alone, report)
+        t_final, x_final, x, status, events, counts = found
+        if self.problem.t_eval is None:
+            x[-1] = x_final
+        each = dict(zip(("steps_each", "rejected_each", "evaluations_each"), counts.T, strict=True))
+        totals = {name.removesuffix("_each"): int(values.sum()) for name, values in each.items()}
+        stats = {"path": path, "systems": len(status), **totals, "wall_time": clock.monotonic() - began, **each}
+        return EnsembleSolution(self.times, x, t_final, x_final, status, _message(status), tuple(events.T), stats)
+
+    def _together(self) -> tuple | None:
+        """All systems as one state, which takes the steps that each would take alone; None if one of them fails."""
+        run = Integrator(self.problem)
+        while run.status is None:
+            run.step()
+        sol, count = run.solution(), len(self.cloud.x)
+        if not sol.success:
+            return None
+        counts = np.tile([int(sol.stats[name]) for name in ("steps", "rejected", "evaluations")], (count, 1))
+        return np.full(count, sol.t_final), sol.x_final, sol.x, (sol.status,) * count, np.empty((count, 0)), counts
+
+    def _one_by_one(self, alone: Alone, report: Report) -> tuple:
+        """One system after the other, each by the ordinary path."""
+        problem, x0, times = self.problem, self.cloud.x, self.times
+        count = len(x0)
+        t_final, x_final, status = np.empty(count), np.empty_like(x0), []
+        x = np.full((len(times), *x0.shape), np.nan, x0.dtype)
+        events, counts = np.full((count, len(problem.events)), np.nan), np.zeros((count, 3), np.int64)
+        for b in range(count):
+            one = alone(b, times)
+            t_final[b], x_final[b], x[: len(one.t), b] = one.t_final, one.x_final, one.x
+            status.append(one.status)
+            events[b] = [hits[0] if len(hits) else np.nan for hits in one.t_events]
+            counts[b] = [one.stats[name] for name in ("steps", "rejected", "evaluations")]
+            report(b + 1)
+        return t_final, x_final, x, tuple(status), events, counts
+
+    def _fused(self, tilt: Tilt, report: Report) -> tuple:
+        """All systems in the fused kernel, block by block, in calls short enough to be interrupted."""
+        from .backends.systems import Batch
+
+        problem, seen = self.problem, self.cloud.visibility
+        x0, weights = self.cloud.x, self.cloud.weights
+        order = slice(None) if seen is None or seen.order is None else seen.order
+        limits = None if seen is None else seen.limits
+        weights = None if weights is None else weights[:, order]
+        batch = Batch(tilt, x0[:, order], weights, limits, sphere=isinstance(self.manifold, Sphere))
+        runs = batch.plan(_method(problem), _control(problem), _watched(problem), self.times, problem.first_step)
+        count, n, _ = x0.shape
+        block = max(64, int(_PAIRS / (n * n * tilt.A.shape[1] * problem.tableau.stages)))
+        for first in range(0, count, block):
+            self._run_block(batch, runs, first, min(first + block, count), report)
+        x, x_final = np.empty_like(runs.x), np.empty_like(runs.x_final)
+        x[:, :, order], x_final[:, order] = runs.x, runs.x_final
+        return runs.finals, x_final, x, self._ends(batch.status(runs)), runs.hits, batch.counters(runs)
+
+    def _run_block(self, batch: Batch, runs: Runs, first: int, last: int, report: Report) -> None:
+        """Runs systems first .. last - 1 to their ends."""
+        attempts = 1
+        left = batch.advance(runs, first, last, 0)
+        if self.problem.tableau.adaptive and self.problem.first_step == 0.0:
+            self._choose_steps(batch, runs, first, last)
+        while left:
+            began = clock.monotonic()
+            left = batch.advance(runs, first, last, attempts)
+            report(last - left)
+            seconds = clock.monotonic() - began
+            attempts = max(
+                1, 2 * attempts if seconds < _SECONDS / 2 else attempts // 2 if seconds > _SECONDS else attempts
+            )
+
+    def _choose_steps(self, batch: Batch, runs: Runs, first: int, last: int) -> None:
+        """The first step of every system that runs, as the ordinary stepper chooses it."""
+        problem, controller = self.problem, cast(PIController, self.problem.controller)
+        span, order = problem.span, controller.order
+        y, f = (batch.tokens(rows[first:last]).astype(np.float64, order="C") for rows in (runs.y, runs.f))
+        unit = controller.atol + controller.rtol * np.abs(y)
+        with np.errstate(all="ignore"):
+            sizes, slopes = _mean_square(y / unit), _mean_square(f / unit)
+            fine = np.isfinite(slopes)
+            h0 = np.array([first_guess(*pair) for pair in zip(sizes, slopes, strict=True)])
+            h0 = np.minimum(h0, abs(span.end - span.start))
+            trial = (y + span.direction * h0[:, None, None] * f).astype(runs.y.dtype)
+            self.manifold.retract(trial)
+            bends = _mean_square((batch.probe(runs, trial, first, last) - f) / unit) / h0
+        least = smallest_step(span.start)
+        for i, b in enumerate(range(first, last)):
+            if fine[i]:
+                guess = second_guess(float(h0[i]), float(slopes[i]), float(bends[i]), order)
+                batch.set_step(runs, b, span.direction * max(min(guess, abs(span.end - span.start)), least))
+            else:
+                batch.give_up(runs, b)
+
+    def _ends(self, codes: Array) -> tuple[Status, ...]:
+        from .backends.systems import EVENT
+
+        return tuple(_STATUS[code] if code < EVENT else self.problem.events[code - EVENT].status for code in codes)
+
+
+# In the order of the codes of `kernels.motion`; a run that has ended has none of 0.
+_STATUS = (Status.INTERRUPTED, Status.COMPLETED, Status.MAX_STEPS, Status.STEP_TOO_SMALL, Status.NOT_FINITE)
+
+
+def _mean_square(x: Array) -> Array:
+    """Root mean square of each system."""
+    return np.sqrt(np.square(x).mean(axis=(1, 2)))
+
+
+def _method(problem: Problem) -> Method:
+    from .backends.systems import Method
+
+    tableau = problem.tableau
+    error = () if tableau.b_error is None else tableau.b_error
+    a, b_error, dense = (np.array(rows, dtype=np.float64) for rows in (tableau.a, error, tableau.dense))
+    return Method(a, b_error, dense, tableau.adaptive, tableau.dense_needs_last)
+
+
+def _control(problem: Problem) -> Control:
+    """The constants of the controller, as the kernel reads them."""
+    from .backends.systems import Control
+
+    span, rule = problem.span, problem.controller
+    fixed = rule if isinstance(rule, FixedStep) else None
+    # For a fixed step the constants of the adaptive rule are there, but not read.
+    pi = rule if isinstance(rule, PIController) else PIController(1.0, 1.0, 1)
+    return Control(
+        start=span.start,
+        end=span.end,
+        direction=span.direction,
+        step=0.0 if fixed is None else span.direction * fixed.step,
+        count=0 if fixed is None else fixed.count,
+        last=0.0 if fixed is None else fixed.target(span.start, fixed.count - 1, 0.0, span)[1],
+        **asdict(pi),
+        spacings=SPACINGS,
+        max_retries=MAX_RETRIES,
+        max_steps=problem.max_steps,
+    )
+
+
+def _watched(problem: Problem) -> Watched:
+    """The built-in events, as the kernel reads them."""
+    from .backends.systems import BLOW_UP, COLLAPSED, STEADY_STATE, Watched
+
+    kinds = {SteadyState: STEADY_STATE, BlowUp: BLOW_UP, Collapsed: COLLAPSED}
+    levels = [getattr(event, "radius" if isinstance(event, BlowUp) else "tol") for event in problem.events]
+    return Watched(
+        np.array([kinds[type(event)] for event in problem.events], dtype=np.int64),
+        np.array(levels, dtype=np.float64),
+        np.array([event.direction for event in problem.events], dtype=np.float64),
+        np.array([event.terminal for event in problem.events], dtype=np.bool_),
+    )
+
+
+def _message(status: tuple[Status, ...]) -> str:
+    """How many systems ended how, the remedies of failures included."""
+    counts = Counter(status)
+    parts = ", ".join(f"{found} {end.value}" for end, found in counts.most_common())
+    remedies = "".join(f" {end.value}: {end.message}" for end in counts if not end.success)
+    return f"{len(status)} systems: {parts}.{remedies}"
+
+
+@contextmanager
+def _reporting(progress: Any, systems: int) -> Iterator[Report]:
+    """Yield what to call with the number of systems that are done: a bar, progress(done, stats), or nothing."""
+    if callable(progress):
+        yield lambda done: progress(done, {"systems": systems})
+        return
+    if not progress:
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=systems, unit=" systems", file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.n)

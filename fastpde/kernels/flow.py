@@ -1,0 +1,287 @@
+"""Many small systems moving in time, each with a step, events and an end of its own: one thread owns a system.
+
+`_drive` is the loop of `fastpde.integrate` (integrator, stepper, tracker) turned inside out: it goes on until it needs
+a velocity, says of what, and is called again with it. So the field is compiled once, in one place, and the loop without
+it. All that a system needs to go on is in `Runs`: a long run is cut into short calls, and how it is cut changes no bit.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .._jit import jit
+from .motion import (
+    ACCEPTED,
+    AIM_SIZE,
+    COMPLETED,
+    EVALUATIONS,
+    EVENT,
+    FRESH,
+    FROM,
+    PHASE,
+    RECORDED,
+    REJECTED,
+    RUNNING,
+    SIZE,
+    STATUS,
+    T,
+    begin_step,
+    between,
+    combine,
+    copy,
+    end_step,
+)
+from .rows import largest
+from .systems import mean_of, velocity
+
+STEADY_STATE, BLOW_UP, COLLAPSED = 0, 1, 2  # kinds of events
+# What a run does next: look at its start, at the end of a step, begin a step, or (s >= 1) go on from stage s.
+START, _LOOK, _STEP = -2, -1, 0
+
+
+class Watched(NamedTuple):
+    """Events, in the order given."""
+
+    kinds: np.ndarray  # (E,) int64
+    levels: np.ndarray  # (E,) tolerances and radii
+    directions: np.ndarray  # (E,) -1 or +1
+    terminal: np.ndarray  # (E,) bool
+
+
+class Runs(NamedTuple):
+    """The state of B runs, and what they have left behind. Tokens are rows of lanes as in `systems`."""
+
+    y: np.ndarray  # (B, d * lanes)
+    f: np.ndarray  # (B, d * lanes) the velocity at y, if fresh
+    numbers: np.ndarray  # (B, 7) float64: see `motion.T` and the others
+    counts: np.ndarray  # (B, 8) int64: see `motion.STATUS` and the others
+    values: np.ndarray  # (B, E) the events' values at t
+    hits: np.ndarray  # (B, E) first time of each event, nan: never
+    finals: np.ndarray  # (B,) final time
+    x_final: np.ndarray  # (B, n, d)
+    x: np.ndarray  # (m, B, n, d)
+
+
+@jit(borrowed=True)
+def _largest_norm(shape, x, centred, wide):
+    """max_i |x_i|, or of x_i less the mean of all tokens; in float64."""
+    lanes, unit = shape.lanes, 1.0
+    for attempt in range(2):
+        wide[:] = 0.0
+        for r in range(shape.d):
+            row = x[r * lanes : (r + 1) * lanes]
+            mean = mean_of(row, shape.n) if centred else 0.0
+            for i in range(lanes):
+                wide[i] += ((row[i] - mean) * unit) ** 2
+        square = float(largest(wide))
+        if attempt == 1 or 1e-280 < square < 1e280:
+            break
+        top = 0.0
+        for i in range(shape.d * lanes):
+            top = max(top, abs(float(x[i])))
+        if top == 0.0 or not (top < math.inf):
+            break
+        unit = 1.0 / top  # squares that overflow or vanish: once more, in units of the largest entry
+    return math.sqrt(square) / unit
+
+
+@jit(borrowed=True)
+def _event_value(shape, watched, e, x, f, wide):
+    """The number whose sign tells of event e at state x with velocity f."""
+    kind, level = watched.kinds[e], watched.levels[e]
+    centred = kind == COLLAPSED
+    if kind == STEADY_STATE:
+        rate = _largest_norm(shape, f, centred, wide) / max(1.0, _largest_norm(shape, x, centred, wide))
+        return rate - level if math.isfinite(rate) else math.inf
+    return _largest_norm(shape, x, centred, wide) / level - 1.0
+
+
+@jit(borrowed=True)
+def _locate(shape, method, watched, e, ends, h, before, local):
+    """The time in a step at which the value of event e crosses zero, by bisection to 4 spacings of t."""
+    wide, middle = local[3], local[1][2]
+    t0, v0, t1, v1 = ends
+    if v1 == 0.0:
+        return t1
+    low, high = t0, t1
+    while abs(high - low) > 4.0 * np.spacing(max(abs(low), abs(high))):
+        t = 0.5 * (low + high)
+        between(shape, method, (t - t0) / h, h, before, local, middle)
+        if (_event_value(shape, watched, e, middle, middle, wide) < 0.0) == (v0 < 0.0):
+            low = t
+        else:
+            high = t
+    return 0.5 * (low + high)
+
+
+@jit(inline=True)
+def _crosses(direction, before, after):
+    if direction > 0.0:
+        return before < 0.0 and after >= 0.0
+    return before > 0.0 and after <= 0.0
+
+
+@jit(inline=True)
+def _write(shape, y, out):
+    """Rows of lanes to tokens (n, d)."""
+    for r in range(shape.d):
+        for i in range(shape.n):
+            out[i, r] = y[r * shape.lanes + i]
+
+
+@jit(borrowed=True)
+def _keep_hits(control, watched, found, hits):
+    """Records the first times of the events found in a step, up to the first terminal one; returns its index, or -1."""
+    last = -1
+    for e in range(found.shape[0]):
+        earlier = last < 0 or control.direction * (found[last] - found[e]) > 0.0
+        if watched.terminal[e] and not math.isnan(found[e]) and earlier:
+            last = e
+    for e in range(found.shape[0]):
+        if math.isnan(found[e]) or not math.isnan(hits[e]):
+            continue
+        if last < 0 or control.direction * (found[last] - found[e]) >= 0.0:
+            hits[e] = found[e]
+    return last
+
+
+@jit(borrowed=True)
+def _evaluate(shape, method, t, state, local, out):
+    """out <- the state at time t of the last step."""
+    if t == state[T]:
+        copy(local[1][0], out)
+    else:
+        between(shape, method, (t - state[FROM]) / state[SIZE], state[SIZE], local[1][1], local, out)
+
+
+@jit(borrowed=True)
+def _wants_velocity(shape, method, control, watched, times, values, state, counts, local):
+    """Whether the events or the output of the last step need the velocity at its end."""
+    due = counts[RECORDED] < times.shape[0] and control.direction * (state[T] - times[counts[RECORDED]]) > 0.0
+    wanted = due and method.dense_needs_last
+    for e in range(watched.kinds.shape[0]):
+        if watched.kinds[e] == STEADY_STATE:
+            wanted = True
+        elif method.dense_needs_last and counts[PHASE] == _LOOK:
+            value = _event_value(shape, watched, e, local[1][0], local[1][0], local[3])
+            wanted = wanted or _crosses(watched.directions[e], values[e], value)
+    return wanted
+
+
+@jit(borrowed=True)
+def _look(shape, method, control, watched, times, b, runs, local):
+    """What the last step (or the start) owes events and output; returns the status it leaves the run with."""
+    stages, states, _, wide, _, _, found = local
+    y, middle, state, counts, values = states[0], states[2], runs.numbers[b], runs.counts[b], runs.values[b]
+    t, f = state[T], stages[stages.shape[0] - 1]
+    for e in range(found.shape[0]):
+        value = _event_value(shape, watched, e, y, f, wide)
+        found[e] = math.nan
+        if counts[PHASE] == START:
+            found[e] = t if watched.directions[e] * value >= 0.0 else math.nan
+        elif _crosses(watched.directions[e], values[e], value):
+            found[e] = t
+            if watched.kinds[e] != STEADY_STATE:
+                ends = (state[FROM], values[e], t, value)
+                found[e] = _locate(shape, method, watched, e, ends, state[SIZE], states[1], local)
+        values[e] = value
+    last = _keep_hits(control, watched, found, runs.hits[b])
+    until = t if last < 0 else found[last]
+    while counts[RECORDED] < times.shape[0] and control.direction * (until - times[counts[RECORDED]]) >= 0.0:
+        _evaluate(shape, method, times[counts[RECORDED]], state, local, middle)
+        _write(shape, middle, runs.x[counts[RECORDED], b])
+        counts[RECORDED] += 1
+    if last < 0 and t != control.end:
+        return RUNNING
+    _evaluate(shape, method, until, state, local, middle)
+    _write(shape, middle, runs.x_final[b])
+    runs.finals[b] = until
+    return COMPLETED if last < 0 else EVENT + last
+
+
+@jit(borrowed=True)
+def _stop(shape, status, b, runs, y):
+    """Ends a run that has failed, at its last good state."""
+    runs.counts[b, STATUS] = status
+    runs.finals[b] = runs.numbers[b, T]
+    _write(shape, y, runs.x_final[b])
+
+
+@jit(borrowed=True)
+def _drive(shape, method, control, watched, times, b, last_attempt, runs, local):
+    """Goes on until a velocity is needed: returns 0 for that of states[0] in the last stage, s >= 1 for that of
+    states[1] in stage s, or -1 when the run ends or stands before a step after number `last_attempt`."""
+    stages, states = local[0], local[1]
+    state, counts, count = runs.numbers[b], runs.counts[b], stages.shape[0]
+    while True:
+        phase = counts[PHASE]
+        if phase < _STEP:
+            wanted = _wants_velocity(shape, method, control, watched, times, runs.values[b], state, counts, local)
+            if wanted and counts[FRESH] == 0:
+                counts[FRESH] = 1
+                return 0
+            counts[STATUS] = _look(shape, method, control, watched, times, b, runs, local)
+            counts[PHASE] = _STEP
+            if counts[STATUS] != RUNNING:
+                return -1
+        elif phase == _STEP:
+            if counts[FRESH] == 0:
+                counts[FRESH] = 1
+                return 0
+            if counts[ACCEPTED] + counts[REJECTED] >= last_attempt:
+                return -1
+            status = begin_step(shape, method, control, state, counts, local)
+            if status != RUNNING:
+                _stop(shape, status, b, runs, states[0])
+                return -1
+            counts[PHASE] = 1
+        else:
+            # Stage by stage; the last is the state tried itself, whose velocity only an error estimate needs.
+            for s in range(phase, count):
+                combine(shape, states[0], state[AIM_SIZE], method.a[s], local, states[1])
+                if s < count - 1 or method.adaptive:
+                    counts[PHASE] = s + 1
+                    return s
+            before = counts[ACCEPTED]
+            status = end_step(shape, method, control, state, counts, local)
+            counts[PHASE] = _LOOK if counts[ACCEPTED] > before else _STEP
+            if status != RUNNING:
+                _stop(shape, status, b, runs, states[0])
+                return -1
+
+
+@jit(borrowed=True)
+def advance(law, shape, forms, method, control, watched, times, part, attempts, runs, scratch, steps, thread):
+    """Moves the systems part[0] .. part[1] - 1 that are running on by up to `attempts` attempted steps each.
+
+    With no attempts a run is begun: its start is recorded, its events looked at, and `f` is its velocity.
+    """
+    local = (
+        steps.stages[thread], steps.states[thread], steps.squares[thread], steps.wide[thread],
+        steps.coefficients[thread], steps.weights[thread], steps.found[thread],
+    )  # fmt: skip
+    memory = (
+        scratch.keys[thread], scratch.values[thread], scratch.targets[thread], scratch.means[thread],
+        scratch.weights[thread], scratch.bias[thread], scratch.squares[thread], scratch.shift[thread],
+        scratch.tops[thread], scratch.sums[thread], scratch.centre[thread], scratch.wide_shift[thread],
+    )  # fmt: skip
+    stages, states = local[0], local[1]
+    last, size = stages.shape[0] - 1, states.shape[1]
+    for b in range(part[0], part[1]):
+        counts = runs.counts[b]
+        if counts[STATUS] != RUNNING:
+            continue
+        copy(runs.y[b], states[0])
+        copy(runs.f[b], stages[last])
+        until = counts[ACCEPTED] + counts[REJECTED] + attempts
+        while True:
+            s = _drive(shape, method, control, watched, times, b, until, runs, local)
+            if s < 0:
+                break
+            velocity(law, shape, forms, b, states[min(s, 1)], memory, stages[s if s > 0 else last])
+            counts[EVALUATIONS] += 1
+        copy(states[0], runs.y[b])
+        copy(stages[last, :size], runs.f[b])

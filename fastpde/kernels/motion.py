@@ -1,0 +1,247 @@
+"""One Runge-Kutta step of one small system, with its step size: the rules of `fastpde.integrate` (stepper, controller).
+
+The constants of those rules come in as data. Tokens are rows of lanes as in `systems`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .._jit import jit
+
+# What a run is doing; EVENT + e: it was ended by event e.
+RUNNING, COMPLETED, MAX_STEPS, STEP_TOO_SMALL, NOT_FINITE, EVENT = 0, 1, 2, 3, 4, 5
+# What is counted of a run: columns of `Runs.counts`.
+STATUS, PHASE, FRESH, ACCEPTED, REJECTED, RETRIES, EVALUATIONS, RECORDED = range(8)
+# The numbers of a run: time, proposed step, error of the last accepted step, its start and size, aim and size of the
+# one being tried. Columns of `Runs.numbers`.
+T, H, ERROR, FROM, SIZE, AIM, AIM_SIZE = range(7)
+
+
+class Method(NamedTuple):
+    """A tableau, as in `fastpde.integrate.tableau`."""
+
+    a: np.ndarray  # (S, S)
+    b_error: np.ndarray  # (S,) or (0,)
+    dense: np.ndarray  # (S, degree)
+    adaptive: bool
+    dense_needs_last: bool
+
+
+class Control(NamedTuple):
+    """The span and the step size rule, as in `fastpde.integrate.controller`."""
+
+    start: float
+    end: float
+    direction: float
+    step: float  # fixed steps: signed size
+    count: int  # fixed steps: how many
+    last: float  # fixed steps: signed size of the last
+    rtol: float
+    atol: float
+    order: int
+    safety: float
+    min_factor: float
+    max_factor: float
+    not_finite_factor: float
+    smallest_error: float
+    integral: float
+    proportional: float
+    stretch: float
+    spacings: float  # the smallest step, in spacings of the floating-point numbers at t
+    max_retries: int
+    max_steps: int
+
+
+class Steps(NamedTuple):
+    """Per-thread memory of the stepping: one row per thread."""
+
+    stages: np.ndarray  # (threads, S, rows * lanes)
+    states: np.ndarray  # (threads, 3, d * lanes) the state, the one tried or before, and one in between
+    squares: np.ndarray  # (threads, lanes) working precision
+    wide: np.ndarray  # (threads, lanes) float64
+    coefficients: np.ndarray  # (threads, S) working precision
+    weights: np.ndarray  # (threads, S) float64
+    found: np.ndarray  # (threads, E) times of the events of one step
+
+
+def allocate(threads: int, shape, method: Method, events: int, dtype, take) -> Steps:
+    """Memory for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    stages, lanes = len(method.a), shape.lanes
+    return Steps(
+        take("stages", (threads, stages, shape.rows * lanes), dtype),
+        take("states", (threads, 3, shape.d * lanes), dtype),
+        take("step_squares", (threads, lanes), dtype),
+        take("step_wide", (threads, lanes), np.float64),
+        take("coefficients", (threads, stages), dtype),
+        take("dense_weights", (threads, stages), np.float64),
+        take("found", (threads, events), np.float64),
+    )
+
+
+def smallest_step(control, t):
+    """The smallest step at time t: `spacings` times the spacing of the floating-point numbers there."""
+    return control.spacings * np.spacing(abs(t))
+
+
+def step_factor(control, error, previous, retries):
+    """The factor on the step after an accepted one."""
+    limit = 1.0 if retries > 0 else control.max_factor
+    if error == 0.0:
+        return limit
+    proposal = control.safety * error ** (-control.integral / control.order)
+    return min(limit, max(control.min_factor, proposal * previous ** (control.proportional / control.order)))
+
+
+def step_shrink(control, error):
+    """The factor on the step after a rejected one."""
+    if not math.isfinite(error):
+        return control.not_finite_factor
+    return min(control.safety, max(control.min_factor, control.safety * error ** (-1.0 / control.order)))
+
+
+_smallest_step, _step_factor, _step_shrink = (jit(inline=True)(f) for f in (smallest_step, step_factor, step_shrink))
+
+
+@jit(inline=True)
+def copy(source, target):
+    """target <- source, entry by entry: an assignment of arrays brings code for the text of its errors."""
+    for i in range(source.shape[0]):
+        target[i] = source[i]
+
+
+@jit(inline=True)
+def _target(control, adaptive, t, accepted, h):
+    """The time the next step ends at, and its size."""
+    if not adaptive:
+        if accepted + 1 < control.count:
+            return control.start + (accepted + 1) * control.step, control.step
+        return control.end, control.last
+    remaining = control.end - t
+    if abs(remaining) <= control.stretch * abs(h):
+        return control.end, remaining
+    return t + h, (t + h) - t
+
+
+@jit(borrowed=True)
+def combine(shape, y, h, coefs, local, out):
+    """out <- y + h sum_s coefs[s] stages[s], on the sphere divided by its norm."""
+    stages, _, squares, _, coefficients, _, _ = local
+    lanes, size, started = shape.lanes, shape.d * shape.lanes, False
+    target, source = out[:size], y[:size]
+    for s in range(coefs.shape[0]):
+        if coefs[s] == 0.0:
+            continue
+        coefficients[s] = h * coefs[s]  # rounded to the working precision
+        c, stage = coefficients[s], stages[s, :size]
+        if started:
+            for i in range(size):
+                target[i] += c * stage[i]
+        else:
+            for i in range(size):
+                target[i] = c * stage[i]
+        started = True
+    if not started:
+        copy(source, target)
+        return
+    for i in range(size):
+        target[i] += source[i]
+    if shape.sphere:
+        squares[:] = 0.0
+        for r in range(shape.d):
+            row = target[r * lanes : (r + 1) * lanes]
+            for i in range(lanes):
+                squares[i] += row[i] * row[i]
+        for i in range(lanes):
+            # x / inf = 0 would pass for a good token.
+            squares[i] = 1.0 / math.sqrt(squares[i]) if squares[i] < math.inf else math.nan
+        for r in range(shape.d):
+            row = target[r * lanes : (r + 1) * lanes]
+            for i in range(lanes):
+                row[i] *= squares[i]
+
+
+@jit(borrowed=True)
+def _error_norm(shape, control, stages, coefs, h, y0, y1):
+    """The root mean square of h sum_s coefs[s] stages[s] / (atol + rtol max(|y0|, |y1|)); inf or nan if not finite."""
+    total = 0.0
+    for r in range(shape.d):
+        for i in range(r * shape.lanes, r * shape.lanes + shape.n):
+            scale = max(abs(float(y0[i])), abs(float(y1[i])))
+            if not (scale < math.inf):
+                return math.inf
+            error = 0.0
+            for s in range(coefs.shape[0]):
+                if coefs[s] != 0.0:
+                    error += (h * coefs[s]) * stages[s, i]
+            error /= control.atol + control.rtol * scale
+            total += error * error
+    return math.sqrt(total / (shape.n * shape.d))
+
+
+@jit(inline=True)
+def _all_finite(row):
+    # A term that is not finite makes the sum undefined; finite ones make zeros.
+    total = 0.0
+    for i in range(row.shape[0]):
+        total += row[i] * 0.0
+    return total == 0.0
+
+
+@jit(borrowed=True)
+def between(shape, method, theta, h, before, local, out):
+    """out <- the continuous extension of the step of size h from `before`, a fraction theta into it."""
+    weights = local[5]
+    for s in range(weights.shape[0]):
+        weight = 0.0
+        for power in range(method.dense.shape[1]):
+            weight = (weight + method.dense[s, method.dense.shape[1] - 1 - power]) * theta
+        weights[s] = weight
+    combine(shape, before, h, weights, local, out)
+
+
+@jit(borrowed=True)
+def begin_step(shape, method, control, state, counts, local):
+    """Aims the next step; returns RUNNING, or why there is none."""
+    stages, size = local[0], local[1][0].shape[0]
+    if counts[ACCEPTED] + counts[REJECTED] >= control.max_steps:
+        return MAX_STEPS
+    copy(stages[stages.shape[0] - 1, :size], stages[0])
+    t, h = _target(control, method.adaptive, state[T], counts[ACCEPTED], state[H])
+    if method.adaptive and t != control.end and abs(state[H]) < _smallest_step(control, state[T]):
+        return STEP_TOO_SMALL
+    state[AIM], state[AIM_SIZE] = t, h
+    return RUNNING
+
+
+@jit(borrowed=True)
+def end_step(shape, method, control, state, counts, local):
+    """Accepts the state tried, which changes places with the old one, or shrinks the step; returns a status."""
+    stages, (y, trial) = local[0], (local[1][0], local[1][1])
+    t, h, error = state[AIM], state[AIM_SIZE], 0.0
+    if method.adaptive:
+        error = _error_norm(shape, control, stages, method.b_error, h, y, trial)
+    elif not _all_finite(trial):
+        error = math.nan
+    if error <= 1.0:  # False for nan
+        if method.adaptive:
+            state[H] = h * _step_factor(control, error, state[ERROR], counts[RETRIES])
+            state[ERROR] = max(error, control.smallest_error)
+        state[FROM], state[SIZE], state[T] = state[T], h, t
+        for i in range(y.shape[0]):
+            y[i], trial[i] = trial[i], y[i]
+        counts[FRESH] = 1 if method.adaptive else 0
+        counts[ACCEPTED] += 1
+        counts[RETRIES] = 0
+        return RUNNING
+    if not method.adaptive:
+        return NOT_FINITE
+    state[H] = h * _step_shrink(control, error)
+    counts[REJECTED] += 1
+    counts[RETRIES] += 1
+    if counts[RETRIES] < control.max_retries and abs(state[H]) >= _smallest_step(control, state[T]):
+        return RUNNING
+    return STEP_TOO_SMALL if math.isfinite(error) else NOT_FINITE

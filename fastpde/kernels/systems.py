@@ -1,0 +1,329 @@
+"""The velocity of one small system, whole: maps, scores, weights and sums without leaving the first-level cache.
+
+Tokens are rows of lanes, [coordinate][token], padded to whole tiles by copies of the last token. With c their mean
+(0 for sums that are not normalised), and for each of some heads,
+
+    score_ij = <A (x_i - c) + E c, x_j - c> - <x_j - c, D (x_j - c)> + bias,    weight_ij = law(score_ij),
+    v_i = V (c + sum_j w_j weight_ij (x_j - c) / sum_j w_j weight_ij)    or    sum_j w_j weight_ij V x_j,
+
+summed over the heads; on the sphere, v_i - <v_i, x_i> x_i. All sums run over the sources in their order: a system's
+bits depend on the system alone. Narrow and wide tiles are those of `attend`; the sources are few enough to be scored
+at once, so a wide tile knows its maximum before the first weight.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .._jit import jit
+from ..laws import LinearLaw
+from .layout import reach_of
+from .panels import apply_law, apply_shifted, fused, mask_rows, power_of_two, raise_tops, shiftable
+from .rows import ROW_GROUP, largest, row_panel, value_rows
+from .vectors import CHUNK, VECTORS, lanes_of, most_columns
+
+_FARTHEST = 20000.0  # a finite sum times 2^20000 is inf, times 2^-20000 it is 0
+
+
+class Shape(NamedTuple):
+    """Sizes that all systems share, as plain integers."""
+
+    n: int  # tokens
+    d: int
+    heads: int
+    width: int  # tokens in a tile
+    lanes: int  # tokens after padding to whole tiles
+    rows: int  # coordinates after padding to whole groups: what a map writes
+    columns: int  # value rows in a panel
+    normalised: int
+    tilted: int  # whether there is a D
+    plain: int  # whether values are the tokens: normalised and not weighted
+    sphere: int
+    factor: float  # of sums that are not normalised: 1/n without weights
+    reach: float  # largest |score| (units of log 2) for which no shift and no clamp are needed
+
+
+class Forms(NamedTuple):
+    """Parameters of 1 or B systems, in units of log 2 where they make scores; matrices transposed, rows padded."""
+
+    A: np.ndarray  # (1 or B, heads * d * rows)
+    E: np.ndarray  # as A
+    D: np.ndarray  # as A, or (1, 0)
+    V: np.ndarray  # as A
+    bias: np.ndarray  # (1 or B, heads)
+    norms: np.ndarray  # (1 or B, 2 * heads) float64: bounds of |A| and |D|
+    mantissas: np.ndarray  # (1 or B, lanes): weights, less what is in the exponents
+    exponents: np.ndarray  # (1 or B, lanes): powers of two taken out of the weights
+    limits: np.ndarray  # (lanes,) leading sources each token sees; int32 beside float32, int64 beside float64
+
+
+class Scratch(NamedTuple):
+    """Per-thread memory: one row per thread."""
+
+    keys: np.ndarray  # (threads, (d + 1) * lanes) tokens less their mean, and a row of ones
+    values: np.ndarray  # (threads, (rows + 1) * lanes)
+    targets: np.ndarray  # (threads, rows * lanes)
+    means: np.ndarray  # (threads, heads * d * lanes)
+    weights: np.ndarray  # (threads, (lanes + 2) * width)
+    bias: np.ndarray  # (threads, lanes)
+    squares: np.ndarray  # (threads, lanes)
+    shift: np.ndarray  # (threads, rows)
+    tops: np.ndarray  # (threads, width)
+    sums: np.ndarray  # (threads, (d + 1) * width) float64
+    centre: np.ndarray  # (threads, d) float64
+    wide_shift: np.ndarray  # (threads, rows) float64
+
+
+def shape_for(n: int, d: int, heads: int, dtype, *, normalised: bool, tilted: bool, weighted: bool, sphere: bool):
+    """The shape of systems of n tokens in R^d."""
+    bits = 8 * np.dtype(dtype).itemsize
+    width, columns = VECTORS * lanes_of(bits).count, d + normalised
+    return Shape(
+        n=n,
+        d=d,
+        heads=heads,
+        width=width,
+        lanes=-(-n // width) * width,
+        rows=-(-d // ROW_GROUP) * ROW_GROUP,
+        columns=-(-columns // -(-columns // most_columns())),
+        normalised=int(normalised),
+        tilted=int(tilted),
+        plain=int(normalised and not weighted),
+        sphere=int(sphere),
+        factor=1.0 if weighted else 1.0 / n,
+        reach=reach_of(bits),
+    )
+
+
+def allocate(threads: int, shape: Shape, dtype, take) -> Scratch:
+    """Scratch for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    lanes, rows, d, width = shape.lanes, shape.rows, shape.d, shape.width
+    sizes = {
+        "keys": (d + 1) * lanes,
+        "values": (rows + 1) * lanes,
+        "targets": rows * lanes,
+        "means": shape.heads * d * lanes,
+        "weights": (lanes + 2) * width,
+        "bias": lanes,
+        "squares": lanes,
+        "shift": rows,
+        "tops": width,
+    }
+    wide = {"sums": (d + 1) * width, "centre": d, "wide_shift": rows}
+    return Scratch(
+        **{name: take(name, (threads, size), dtype) for name, size in sizes.items()},
+        **{name: take(name, (threads, size), np.float64) for name, size in wide.items()},
+    )
+
+
+@jit(inline=True)
+def mean_of(row, n):
+    """The mean of row[:n] in float64, by four sums: one alone would wait for each addition."""
+    s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
+    whole = n - n % 4
+    for i in range(0, whole, 4):
+        s0 += row[i]
+        s1 += row[i + 1]
+        s2 += row[i + 2]
+        s3 += row[i + 3]
+    for i in range(whole, n):
+        s0 += row[i]
+    return ((s0 + s1) + (s2 + s3)) / n
+
+
+@jit(inline=True)
+def _centre(shape, x, keys, centre, squares):
+    """keys <- x - c and a row of ones; returns the largest |x - c|."""
+    lanes = shape.lanes
+    squares[:] = 0.0
+    for r in range(shape.d):
+        row, key = x[r * lanes : (r + 1) * lanes], keys[r * lanes : (r + 1) * lanes]
+        mean = mean_of(row, shape.n) if shape.normalised else 0.0
+        centre[r] = mean
+        for i in range(lanes):
+            key[i] = row[i] - mean
+        for i in range(lanes):
+            squares[i] += key[i] * key[i]
+    keys[shape.d * lanes :] = 1.0
+    return math.sqrt(float(largest(squares)))
+
+
+@jit(inline=True)
+def _add_image(shape, matrix, centre, total):
+    """total += M c for a transposed matrix."""
+    for r in range(shape.d):
+        column, c = matrix[r * shape.rows : (r + 1) * shape.rows], centre[r]
+        for q in range(shape.rows):
+            total[q] += c * column[q]
+
+
+@jit(borrowed=True)
+def _map(shape, matrix, x, k, shift, out):
+    """out[q] <- shift[q] + sum_r matrix[r, q] x[r] for x of k rows."""
+    for first in range(0, shape.lanes, shape.width):
+        for q in range(0, shape.rows, ROW_GROUP):
+            row_panel(
+                LinearLaw(), out, q * shape.lanes + first, shape.lanes, x, first, shape.lanes,
+                matrix, q, shape.rows, shift, q, k,
+            )  # fmt: skip
+
+
+@jit(inline=True)
+def _norm(vector):
+    total = 0.0
+    for q in range(vector.shape[0]):
+        total += vector[q] * vector[q]
+    return math.sqrt(total)
+
+
+@jit(inline=True)
+def _fill_values(shape, V, keys, mantissas, shift, values):
+    """values <- w x, w for a normalised sum; w V x for another, shift being zero."""
+    lanes, d = shape.lanes, shape.d
+    if not shape.normalised:
+        _map(shape, V, keys, d, shift, values)
+    for r in range(d):
+        row = values[r * lanes : (r + 1) * lanes]
+        source = keys[r * lanes : (r + 1) * lanes] if shape.normalised else row
+        for i in range(lanes):
+            row[i] = source[i] * mantissas[i]
+    for i in range(lanes):
+        values[d * lanes + i] = mantissas[i]
+
+
+@jit(inline=True)
+def _fill_bias(shape, D, keys, exponents, constant, zeros, moved, bias):
+    """bias <- exponent + constant - <x - c, D (x - c)>; returns the largest |exponent + constant|."""
+    lanes, top = shape.lanes, 0.0
+    for i in range(lanes):
+        bias[i] = exponents[i] + constant
+    for i in range(shape.n):
+        top = max(top, abs(float(bias[i])))
+    if shape.tilted:
+        _map(shape, D, keys, shape.d, zeros, moved)
+        for r in range(shape.d):
+            key, image = keys[r * lanes : (r + 1) * lanes], moved[r * lanes : (r + 1) * lanes]
+            for i in range(lanes):
+                bias[i] -= key[i] * image[i]
+    return top
+
+
+@jit(inline=True)
+def _tile(law, shape, first, wide, limits, keys, values, targets, bias, P, tops, sums):
+    """The sums of one tile of targets: `sums` (columns, width) float64, tops the shifts."""
+    lanes, width = shape.lanes, shape.width
+    low, seen = limits[first], limits[first + width - 1]
+    even = seen + seen % 2
+    for j in range(0, seen, ROW_GROUP):
+        if wide or not fused(law):
+            row_panel(LinearLaw(), P, j * width, width, targets, first, lanes, keys, j, lanes, bias, j, shape.d)
+        else:
+            row_panel(law, P, j * width, width, targets, first, lanes, keys, j, lanes, bias, j, shape.d)
+    tops[:] = 0.0
+    if wide:
+        if shiftable(law):
+            tops[:] = -1.0e307 if P.itemsize == 8 else -1.0e37
+            raise_tops(P, seen, limits, first, 0, tops, 0)
+            for lane in range(width):
+                tops[lane] = np.ceil(tops[lane])
+        apply_shifted(law, P, seen, tops, 0)
+    elif not fused(law):
+        apply_law(law, P, seen)
+    if low < seen:
+        mask_rows(P, low, seen, limits, first, 0)
+    if seen < even:
+        P[seen * width : even * width] = 0.0
+    columns = shape.d + shape.normalised
+    sums[: columns * width] = 0.0
+    for start in range(0, even, CHUNK):
+        for column in range(0, columns, shape.columns):
+            value_rows(
+                min(shape.columns, columns - column), P[start * width :], min(CHUNK, even - start), values,
+                column * lanes + start, lanes, sums, column * width,
+            )  # fmt: skip
+
+
+@jit(inline=True)
+def _write_means(shape, sums, first, means):
+    """means[c] <- sums[c] / sums[d] for one tile."""
+    width, d = shape.width, shape.d
+    totals = sums[d * width : (d + 1) * width]
+    for lane in range(width):
+        totals[lane] = 1.0 / totals[lane]
+    for c in range(d):
+        at = c * shape.lanes + first
+        row, source = means[at : at + width], sums[c * width : (c + 1) * width]
+        for lane in range(width):
+            row[lane] = source[lane] * totals[lane]
+
+
+@jit(inline=True)
+def _add_sums(shape, sums, tops, first, out):
+    """out[c] += factor sums[c] 2^shift for one tile."""
+    width = shape.width
+    for c in range(shape.d):
+        for lane in range(width):
+            exponent = int(min(max(float(tops[lane]), -_FARTHEST), _FARTHEST))
+            value = sums[c * width + lane] * shape.factor
+            # ldexp is a library call: only where one multiplication cannot do it.
+            exact = value * power_of_two(exponent) if -1000 <= exponent <= 1000 else math.ldexp(value, exponent)
+            out[c * shape.lanes + first + lane] += exact
+
+
+@jit(inline=True)
+def _to_tangent(shape, x, out, squares):
+    """out <- out - <out, x> x, token by token."""
+    lanes = shape.lanes
+    squares[:] = 0.0
+    for r in range(shape.d):
+        row, place = out[r * lanes : (r + 1) * lanes], x[r * lanes : (r + 1) * lanes]
+        for i in range(lanes):
+            squares[i] += row[i] * place[i]
+    for r in range(shape.d):
+        row, place = out[r * lanes : (r + 1) * lanes], x[r * lanes : (r + 1) * lanes]
+        for i in range(lanes):
+            row[i] -= squares[i] * place[i]
+
+
+@jit(inline=True)
+def velocity(law, shape, forms, b, x, memory, out):
+    """out <- the velocities of system b at x; both (>= d * lanes,), out with room for rows * lanes."""
+    keys, other, targets, means, P, bias, squares, shift, tops, sums, centre, wide_shift = memory
+    d, lanes, size = shape.d, shape.lanes, shape.d * shape.rows
+    p, w = b % forms.A.shape[0], b % forms.mantissas.shape[0]
+    mantissas, exponents = forms.mantissas[w], forms.exponents[w]
+    radius = _centre(shape, x, keys, centre, squares)
+    values = keys if shape.plain else other
+    if not shape.normalised:
+        out[: d * lanes] = 0.0
+    for h in range(shape.heads):
+        at = h * size
+        shift[:] = 0.0
+        if not shape.plain:
+            _fill_values(shape, forms.V[p, at : at + size], keys, mantissas, shift, values)
+        top = _fill_bias(shape, forms.D[p, at : at + size], keys, exponents, forms.bias[p, h], shift, targets, bias)
+        wide_shift[:] = 0.0
+        _add_image(shape, forms.E[p, at : at + size], centre, wide_shift)
+        for q in range(shape.rows):
+            shift[q] = wide_shift[q]
+        _map(shape, forms.A[p, at : at + size], keys, d, shift, targets)
+        reach = (forms.norms[p, 2 * h] + forms.norms[p, 2 * h + 1]) * radius + _norm(wide_shift)
+        wide = not (1.000001 * reach * radius + top <= shape.reach)
+        for first in range(0, lanes, shape.width):
+            _tile(law, shape, first, wide, forms.limits, keys, values, targets, bias, P, tops, sums)
+            if shape.normalised:
+                _write_means(shape, sums, first, means[h * d * lanes :])
+            else:
+                _add_sums(shape, sums, tops, first, out)
+    if shape.normalised:
+        wide_shift[:] = 0.0
+        for h in range(shape.heads):
+            _add_image(shape, forms.V[p, h * size : (h + 1) * size], centre, wide_shift)
+        for q in range(shape.rows):
+            shift[q] = wide_shift[q]
+        _map(shape, forms.V[p], means, shape.heads * d, shift, out)
+    if shape.sphere:
+        _to_tangent(shape, x, out, squares)

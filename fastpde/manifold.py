@@ -1,0 +1,146 @@
+"""Where tokens live: all of R^d, or the unit sphere."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._types import Array
+from .errors import InputError, InputTypeError
+from .integrate.space import VectorSpace
+
+# Elements per block: what one operation touches stays in the second-level cache, and nothing large is allocated.
+_BLOCK = 16384
+# How far from 1 the norm of a token that came may be: what an honest division by the norm leaves, with room to spare.
+_SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
+
+
+class Manifold(ABC):
+    """A closed subset M of R^d to which every token is bound: x_i' = P(x_i) Gamma_mu(x_i), P the tangent projection.
+
+    Arrays hold one token per last axis, (n, d) or (B, n, d), and are C-contiguous, float64 or float32. What is done to
+    a token depends on that token alone, to the bit, and nothing of the size of the array is allocated.
+    """
+
+    @abstractmethod
+    def check(self, x: Array, name: str = "x0") -> None:
+        """Raises InputError, naming `name`, unless every token is on M up to a little more than rounding."""
+
+    @abstractmethod
+    def retract(self, x: Array) -> None:
+        """Moves every token to the point of M nearest to it, in place; to nan where there is none."""
+
+    @abstractmethod
+    def project(self, x: Array, v: Array) -> None:
+        """Replaces every vector of v, in place, by its part tangent to M at the token of x, which is on M."""
+
+    @abstractmethod
+    def space(self, shape: tuple[int, ...], dtype: Any) -> VectorSpace:
+        """The vector space of states (see `fastpde.integrate.space`) whose `combine` returns tokens on M."""
+
+    def start(self, x0: Array) -> Array:
+        """Checked tokens, on M to rounding; x0 itself is not modified."""
+        self.check(x0)
+        x = x0.copy()
+        self.retract(x)
+        return x
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Euclidean(Manifold):
+    """All of R^d: nothing to check, to retract or to project."""
+
+    def check(self, x: Array, name: str = "x0") -> None:
+        pass
+
+    def retract(self, x: Array) -> None:
+        pass
+
+    def project(self, x: Array, v: Array) -> None:
+        pass
+
+    def space(self, shape: tuple[int, ...], dtype: Any) -> VectorSpace:
+        return VectorSpace(shape, dtype)
+
+    def start(self, x0: Array) -> Array:
+        return x0
+
+
+class Sphere(Manifold):
+    """The unit sphere |x| = 1, where layer norm puts the tokens: P(x) v = v - <v, x> x, retraction x / |x|.
+
+    A Runge-Kutta step of this manifold's space is a step for y' = P(y/|y|) Gamma(y/|y|), followed by y / |y|. That
+    field is smooth and its exact solution stays on the sphere, so every method keeps its order.
+
+    Source: Geshkovski, Letrouit, Polyanskiy, Rigollet, A mathematical perspective on Transformers (2025), Bull. AMS 62,
+    427-479; retraction: Hairer, Lubich, Wanner, Geometric Numerical Integration (2006), IV.4.
+    """
+
+    def check(self, x: Array, name: str = "x0") -> None:
+        """Norms must be 1 to 1e-6 (float64) or 1e-4 (float32)."""
+        for start, rows in _blocks(x):
+            norms = np.sqrt(_dots(rows, rows))
+            bad = np.flatnonzero(~(np.abs(norms - 1.0) <= _SLACK[x.dtype]))
+            if bad.size:
+                index = ", ".join(str(int(i)) for i in np.unravel_index(start + bad[0], x.shape[:-1]))
+                came = f"a token {name}[{index}] of norm {norms[bad[0]]:.9g}"
+                remedy = f"Divide the tokens by it: {name} / np.linalg.norm({name}, axis=-1, keepdims=True)."
+                raise InputError(name, came, "tokens of norm 1, for the sphere", remedy)
+
+    def retract(self, x: Array) -> None:
+        for _, rows in _blocks(x):
+            norms = np.sqrt(_dots(rows, rows))
+            # x / inf = 0 is finite: the one way a token that has overflowed could pass for a good one.
+            norms[np.isinf(norms)] = np.nan
+            rows /= norms[:, None]
+
+    def project(self, x: Array, v: Array) -> None:
+        for (_, rows), (_, vectors) in zip(_blocks(x), _blocks(v), strict=True):
+            vectors -= _dots(rows, vectors)[:, None] * rows
+
+    def space(self, shape: tuple[int, ...], dtype: Any) -> VectorSpace:
+        return _Retracting(self, shape, dtype)
+
+
+class _Retracting(VectorSpace):
+    """The vector space with a retraction after each combination."""
+
+    def __init__(self, manifold: Manifold, shape: tuple[int, ...], dtype: Any) -> None:
+        super().__init__(shape, dtype)
+        self._manifold = manifold
+
+    def combine(self, y: Array, h: float, coefs: Sequence[float], stages: Array, out: Array) -> None:
+        """Write out = R(y + h sum_s coefs[s] stages[s]); with no terms a copy of y, which is on M, to the bit."""
+        super().combine(y, h, coefs, stages, out)
+        if any(coefs):
+            self._manifold.retract(out)
+
+
+def as_manifold(value: object) -> Manifold:
+    """The manifold of an argument, None being all of R^d. Raises InputTypeError for anything else."""
+    if value is None:
+        return Euclidean()
+    if not isinstance(value, Manifold):
+        came = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise InputTypeError("manifold", came, "fp.Euclidean() or fp.Sphere()")
+    return value
+
+
+def _blocks(x: Array) -> Iterator[tuple[int, Array]]:
+    """Yield the number of the first token and views (rows, d) of all tokens, some at a time."""
+    tokens = x.reshape(-1, x.shape[-1])
+    step = max(1, _BLOCK // tokens.shape[1])
+    for start in range(0, len(tokens), step):
+        yield start, tokens[start : start + step]
+
+
+def _dots(x: Array, y: Array) -> Array:
+    """Return <x_i, y_i> (rows,), in float64."""
+    # Converted first: a conversion on the fly would cut the sums at the ends of NumPy's buffer, wherever they fall.
+    wide = (a.astype(np.float64, copy=False) for a in (x, y))
+    return np.einsum("ij,ij->i", *wide)

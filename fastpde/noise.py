@@ -1,0 +1,81 @@
+"""Seeded Brownian motion: the noise of a noisy Transformer, with bits that depend on nothing but the seed.
+
+The increment of step k is noise sqrt(h) xi, where token i of system b gets its d standard normal numbers xi from the
+Philox stream whose key comes from (seed, purpose) and whose counter says (k, b, block of `BLOCK` tokens). They come in
+the order of the tokens, so a token's numbers depend neither on how many tokens or systems there are, nor on threads,
+output or restarts; nothing has to be remembered but k.
+
+Source: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ._types import Array
+from .errors import InputError
+from .initial import BLOCK
+from .integrate.checks import natural, real, show
+
+_PURPOSE = 3  # the spawn key's first number; tokens have 0, parameters 1, subsets 2
+_CHUNK = 16384  # numbers drawn at a time: the scratch array stays in the second-level cache
+
+
+class Brownian:
+    """The random velocity of a step, noise xi / sqrt(h): moved along for a time h it is the increment noise sqrt(h) xi.
+
+    Args:
+        noise: standard deviation per square root of time, at least 0.
+        seed: an int of at least 0.
+        first_system: the number of the first system of a batch, so that a part of a batch can be run alone.
+        project: project(y, v) makes v tangent at y, in place; None: tokens move in all of R^d.
+
+    Raises:
+        InputError, InputTypeError: naming noise, seed or first_system.
+    """
+
+    def __init__(
+        self,
+        noise: Any,
+        seed: Any = 0,
+        *,
+        first_system: Any = 0,
+        project: Callable[[Array, Array], None] | None = None,
+    ) -> None:
+        self.noise = real("noise", noise)
+        if self.noise < 0.0:
+            raise InputError("noise", show(noise), "a number >= 0")
+        self.seed, self.first_system = natural("seed", seed), natural("first_system", first_system)
+        self._project = project
+        key = np.random.SeedSequence(self.seed, spawn_key=(_PURPOSE,)).generate_state(2, np.uint64)
+        self._philox = np.random.Philox(key=key)
+        self._generator = np.random.Generator(self._philox)
+        self._start: Any = self._philox.state  # before the first number: nothing is buffered
+        self._normals = np.empty(_CHUNK)
+
+    def __call__(self, step: int, h: float, y: Array, out: Array) -> None:
+        """Write the velocity of step `step`, of size h > 0 from y (n, d) or (B, n, d), into `out`."""
+        scale = self.noise / math.sqrt(h)
+        for b, tokens in enumerate(out.reshape(-1, *out.shape[-2:])):
+            for start in range(0, len(tokens), BLOCK):
+                self._go_to(step, self.first_system + b, start // BLOCK)
+                self._fill(tokens[start : start + BLOCK].reshape(-1), scale)
+        if self._project is not None:
+            self._project(y, out)
+
+    def _go_to(self, step: int, system: int, block: int) -> None:
+        # The lowest word counts the numbers drawn; setting the state is ten times faster than a new generator.
+        self._start["state"]["counter"][:] = 0, block, system, step
+        self._philox.state = self._start
+
+    def _fill(self, out: Array, scale: float) -> None:
+        """Write the next numbers of the stream, drawn in float64 whatever the dtype of `out`."""
+        for start in range(0, out.size, _CHUNK):
+            part = out[start : start + _CHUNK]
+            normals = self._normals[: part.size]
+            self._generator.standard_normal(out=normals)
+            np.multiply(normals, scale, out=part, casting="same_kind")

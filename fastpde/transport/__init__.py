@@ -1,0 +1,1 @@
+"""Optimal transport between clouds: scalings of a kernel to given marginals."""

@@ -1,0 +1,405 @@
+"""Sinkhorn attention: against the oracle run to 1e-14, its structure (MATH 1.1), warm starts, and what it refuses."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastpde as fp
+from fastpde.attention import forecast
+from fastpde.integrate.integrator import Integrator
+from fastpde.integrate.problem import Options, Problem
+from fastpde.integrate.stepper import State
+from fastpde.meanfield import bind
+
+from .. import naive
+from ..problems import gauss_hermite, random_case
+
+EYE = np.eye(2)
+TURN = np.array([[1.0, 0.4], [-0.6, 0.8]])
+
+
+def problem(form, n=50, d=3, seed=0):
+    """(x, Q, K, V, data) of one kind."""
+    rng = np.random.default_rng([seed, d])
+    k = {"k < d": 2, "k > d": 5}.get(form, d)
+    Q, K = rng.normal(size=(2, k, d)) / (k * d) ** 0.25
+    if form == "K = Q":
+        K = Q
+    elif form == "K = -Q":
+        K = -Q
+    elif form == "singular":
+        K[1:] = K[:1]
+    x, data = rng.normal(size=(n, d)), {}
+    if form == "weights":
+        w = rng.uniform(0.1, 3.0, n)
+        data["weights"] = w / w.sum()
+    if form == "far":
+        x = x + 20.0
+    if form == "at":
+        data["at"] = rng.normal(size=(9, d))
+    return x, Q, K, rng.normal(size=(d, d)) / d**0.5, data
+
+
+FORMS = ["plain", "K = Q", "K = -Q", "singular", "weights", "k < d", "k > d", "at", "far"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("eps", [0.1, 1.0, 10.0])
+def test_velocity(eps, form):
+    """1e-9 of the largest token over eps, the scale of velocities: what the default tol is for.
+
+    At eps = 0.1 the slowest of these kernels contract by 0.98 per step, so tol is lower there. The oracle's kernels
+    must be of moderate size for its plain steps to reach 1e-14: scores of some units at eps = 1.
+    """
+    x, Q, K, V, data = problem(form)
+    scale = 0.5 if eps >= 1 else 0.1
+    tol = 1e-9 if eps >= 1 else 1e-11
+    got = fp.Sinkhorn(Q, K, V, eps=eps, scale=scale, tol=tol).velocity(x, **data)
+    want = naive.sinkhorn(x, Q, K, V, eps=eps, scale=scale, **data)
+    assert naive.relative_error(got, want, np.abs(x).max() / eps) < 1e-9
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form != "at"])
+def test_the_mean_velocity_is_that_of_the_mean(form):
+    """V mean / eps: the columns' error times the largest token about the mean bounds the difference."""
+    x, Q, K, V, data = problem(form, n=300)
+    got = np.average(fp.Sinkhorn(Q, K, V, eps=0.5).velocity(x, **data), axis=0, weights=data.get("weights"))
+    mean = np.average(x, axis=0, weights=data.get("weights"))
+    bound = np.linalg.norm(V, 2) * np.linalg.norm(x - mean, axis=1).max() / 0.5
+    np.testing.assert_allclose(got, V @ mean / 0.5, rtol=0, atol=1e-9 * bound)
+    softmax = fp.Softmax(Q, K, V).velocity(x, **data).mean(axis=0)
+    assert np.abs(softmax / 0.5 - V @ mean / 0.5).max() > 1e-3  # others do not have it
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("n_half", [1, 3, 5])
+def test_fixed_half_iterations(n_half, form):
+    x, Q, K, V, data = problem(form)
+    attention = fp.Sinkhorn(Q, K, V, eps=2.0, scale=0.5, n_half=n_half)
+    want = naive.sinkhorn(x, Q, K, V, eps=2.0, scale=0.5, n_half=n_half, **data)
+    # 1e-12: scores of the tokens that are far have 400 units.
+    assert naive.relative_error(attention.velocity(x, **data), want) < 1e-12
+    if n_half == 1:
+        softmax = fp.Softmax(Q, K, V / 2.0, scale=0.25).velocity(x, **data)
+        assert naive.relative_error(attention.velocity(x, **data), softmax) < 1e-12
+
+
+def test_points_off_the_tokens():
+    """At a token's place a point has the token's velocity: the rows are the same sums."""
+    x, Q, K, V, _ = problem("plain")
+    attention = fp.Sinkhorn(Q, K, V)
+    np.testing.assert_allclose(attention.velocity(x, at=x[::-1]), attention.velocity(x)[::-1], rtol=0, atol=1e-13)
+
+
+def test_float32_is_scaled_in_float64():
+    """Rounded once: the velocity of the same tokens in float64, to the bit."""
+    x, Q, K, V, data = problem("weights")
+    x = x.astype(np.float32)
+    for points in ({}, {"at": x[:7] + np.float32(1)}):
+        got = fp.Sinkhorn(Q, K, V).velocity(x, **data, **points)
+        wide = fp.Sinkhorn(Q, K, V).velocity(x.astype(float), **data, **{k: v.astype(float) for k, v in points.items()})
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, wide.astype(np.float32))
+
+
+def test_batches_with_their_own_parameters():
+    """Each system is what it is alone, up to the tolerance (1e-9); eps, matrices and weights per system."""
+    cases = [problem("weights", seed=seed) for seed in range(3)]
+    eps = np.array([0.3, 1.0, 8.0])
+    x, Q, K, V = (np.stack(parts) for parts in list(zip(*cases, strict=True))[:4])
+    weights = np.stack([case[4]["weights"] for case in cases])
+    got = fp.Sinkhorn(Q, K, V, eps=eps).velocity(x, weights=weights)
+    for b, (one, *parameters, data) in enumerate(cases):
+        alone = fp.Sinkhorn(*parameters, eps=eps[b]).velocity(one, **data)
+        assert naive.relative_error(got[b], alone, np.abs(one).max() / eps[b]) < 3e-9
+    # One matrix for all, one eps per system; a batch of one.
+    shared = fp.Sinkhorn(Q[0], K[0], V[0], eps=eps).velocity(x)
+    alone = fp.Sinkhorn(Q[0], K[0], V[0], eps=8.0)
+    assert naive.relative_error(shared[2], alone.velocity(x[2])) < 1e-8
+    np.testing.assert_array_equal(alone.velocity(x[:1])[0], alone.velocity(x[0]))
+
+
+def test_parameters_in_time():
+    x, Q, K, V, _ = problem("plain")
+    moving = fp.Sinkhorn(Q, K, V, eps=lambda t: 1.0 + t)
+    layers = fp.Sinkhorn(Q, K, V, eps=fp.Layers([1.0, 2.0], 1.0))
+    for t, eps in ((0.0, 1.0), (1.0, 2.0)):
+        still = fp.Sinkhorn(Q, K, V, eps=eps).velocity(x)
+        np.testing.assert_array_equal(moving.velocity(x, t=t), still)
+        np.testing.assert_array_equal(layers.velocity(x, t=t), still)
+    with pytest.raises(fp.InputError, match="eps: got -1"):
+        moving.velocity(x, t=-2.0)
+
+
+def test_heads():
+    """sum_h W_h head_h with Sinkhorn heads (dv, d) beside others, one of them twice, inside a run too."""
+    x, Q, K, V, _ = problem("k < d")
+    a, b = fp.Sinkhorn(Q, K, V[:2], eps=0.7), fp.Sinkhorn(K, Q, V[:2])
+    W = np.random.default_rng(0).normal(size=(4, 3, 2))
+    both = fp.MultiHead([a, fp.Softmax(Q, K, V[:2]), b, a], W=W)
+    parts = [head.velocity(x) @ w.T for head, w in zip(both.heads, W, strict=True)]
+    np.testing.assert_allclose(both.velocity(x), sum(parts), rtol=0, atol=1e-12)
+    # Each head has a memory of its own: its potentials are those of its own kernel.
+    solution = fp.solve(both, x, (0.0, 0.1), method="rk4", step=0.05)
+    x1 = x
+    for _ in range(2):
+        k1 = both.velocity(x1)
+        k2 = both.velocity(x1 + 0.025 * k1)
+        k3 = both.velocity(x1 + 0.025 * k2)
+        x1 = x1 + 0.05 / 6 * (k1 + 2 * k2 + 2 * k3 + both.velocity(x1 + 0.05 * k3))
+    np.testing.assert_allclose(solution.x[-1], x1, rtol=0, atol=1e-8)
+    assert solution.stats["marginal_error"] <= 1e-9
+
+
+# ---- exact flows -----------------------------------------------------------------------------------------------------
+
+
+def gaussian_flow(S, mean, A, V, eps, t, steps=400):
+    """Mean and covariance at t: S' = (V C^T + C V^T)/eps, mean' = V mean/eps, C of MATH 2.1, by classical steps."""
+
+    def rates(S, mean):
+        value, vector = np.linalg.eigh(S)
+        root = (vector * np.sqrt(value)) @ vector.T
+        U, s, Wt = np.linalg.svd(root @ A.T @ root / eps)
+        C = root @ (U * (2 * s / (1 + np.sqrt(1 + 4 * s * s)))) @ Wt @ root
+        return (V @ C.T + C @ V.T) / eps, V @ mean / eps
+
+    h = t / steps
+    for _ in range(steps):
+        a = rates(S, mean)
+        b = rates(S + h / 2 * a[0], mean + h / 2 * a[1])
+        c = rates(S + h / 2 * b[0], mean + h / 2 * b[1])
+        e = rates(S + h * c[0], mean + h * c[1])
+        S, mean = (y + h / 6 * (p + 2 * q + 2 * r + u) for y, p, q, r, u in zip((S, mean), a, b, c, e, strict=True))
+    return S, mean
+
+
+def nodes(d, order):
+    """Weighted nodes (n, d) of a standard normal law."""
+    one, w = gauss_hermite(order)
+    grid = np.stack(np.meshgrid(*[one] * d, indexing="ij"), axis=-1).reshape(-1, d)
+    weights = np.prod(np.meshgrid(*[w] * d, indexing="ij"), axis=0).ravel()
+    keep = weights > 1e-18
+    return grid[keep], weights[keep] / weights[keep].sum()
+
+
+@pytest.mark.parametrize("eps", [0.7, 1.5])
+@pytest.mark.parametrize("d, order", [(1, 40), (2, 24)])
+def test_gaussians_stay_gaussian(d, order, eps):
+    """1e-9: nodes below 1e-18 are left out, tol and the solver are below 1e-11, the reference has steps of 1e-3."""
+    rng = np.random.default_rng(d)
+    grid, w = nodes(d, order)
+    root = np.diag(np.linspace(0.5, 0.7, d)) + 0.1
+    Q, K, V = 0.6 * rng.normal(size=(3, d, d))
+    mean0 = np.linspace(0.4, -0.3, d)
+    attention = fp.Sinkhorn(Q, K, V, eps=eps, tol=1e-12)
+    solution = fp.solve(attention, mean0 + grid @ root, (0.0, 0.4), weights=w, rtol=1e-10, atol=1e-12)
+    x = solution.x[-1]
+    S, mean = gaussian_flow(root @ root, mean0, K.T @ Q, V, eps, 0.4)
+    got = w @ x
+    np.testing.assert_allclose(got, mean, rtol=0, atol=1e-9)
+    np.testing.assert_allclose((w * (x - got).T) @ (x - got), S, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+@pytest.mark.parametrize("d, order", [(1, 40), (2, 24)])
+def test_energy_of_a_gaussian(d, order, shift):
+    """-<al, A al> - sum t r - (eps/2) sum log(1 - r^2), r from t/eps (MATH 7).
+
+    The mean is not the plain mean of the nodes, about which the sums are taken.
+    """
+    rng = np.random.default_rng(d)
+    grid, w = nodes(d, order)
+    root = np.diag(np.linspace(0.5, 0.7, d)) + 0.1
+    eps, mean = 0.8, shift + np.linspace(0.4, -0.3, d)
+    for Q, K in ((rng.normal(size=(d, d)),) * 2, rng.normal(size=(2, d, d))):
+        A = 0.5 * K.T @ Q
+        t = np.linalg.svd(root @ A.T @ root)[1]
+        r = 2 * t / eps / (1 + np.sqrt(1 + 4 * (t / eps) ** 2))
+        want = -mean @ A @ mean - (t * r).sum() - eps / 2 * np.log(1 - r * r).sum()
+        attention = fp.Sinkhorn(Q, K, np.eye(d), eps=eps, scale=0.5, tol=1e-11)
+        got = fp.sinkhorn_energy(attention, mean + grid @ root, weights=w)
+        assert isinstance(got, float)
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-9 * (1 + abs(want)))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_rate_of_the_energy(sign):
+    """V = +-Q^T K symmetric: d/dt S/2 = -+eps int |Gamma|^2. 1e-6: the central difference, with steps of 1e-4."""
+    Q, eps = np.array([[0.8, 0.2], [0.2, 0.6]]), 0.7
+    x = np.random.default_rng(2).normal(size=(2, 40, 2))
+    attention = fp.Sinkhorn(Q, EYE, sign * Q, eps=eps, tol=1e-12)
+    v, h = attention.velocity(x), 1e-4
+    slope = (fp.sinkhorn_energy(attention, x + h * v) - fp.sinkhorn_energy(attention, x - h * v)) / (4 * h)
+    assert slope.shape == (2,)
+    np.testing.assert_allclose(slope, -sign * eps * (v**2).sum(axis=2).mean(axis=1), rtol=1e-6)
+
+
+# ---- runs: warm starts, restarts, failures ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("K", [EYE, -EYE, TURN], ids=["K = Q", "K = -Q", "other"])
+def test_warm_starts_halve_the_work(K, monkeypatch):
+    """Half-iterations per right-hand side in dopri5, cold over warm: at least 2 (measured 2.2 to 2.4)."""
+    x = np.random.default_rng(0).normal(size=(2000, 2))
+    attention, per_evaluation = fp.Sinkhorn(EYE, K, EYE), []
+    for warm in (True, False):
+        if not warm:
+            monkeypatch.setattr(forecast.Forecast, "keep", lambda *_: None)
+        stats = fp.solve(attention, x, (0.0, 0.3)).stats
+        per_evaluation.append(stats["half_iterations"] / stats["evaluations"])
+        assert 0.0 < stats["marginal_error"] <= 1e-9
+    assert 2.0 * per_evaluation[0] <= per_evaluation[1]
+
+
+@pytest.mark.parametrize("eps", [0.1, 1.0, 10.0])
+def test_cold_half_iterations_of_equal_queries_and_keys(eps):
+    x = np.random.default_rng(0).normal(size=(2000, 2))
+    stats = fp.solve(fp.Sinkhorn(EYE, EYE, EYE, eps=eps), x, (0.0, 1e-9), method="euler", step=1e-9).stats
+    assert stats["evaluations"] == 1 and stats["half_iterations"] <= 25
+
+
+def started(attention, x):
+    options = Options("dopri5", None, 1e-6, 1e-9, 1000, None, (), (), None)
+    return Problem.checked(bind(attention, x), x, (0.0, 0.6), options)
+
+
+@pytest.mark.parametrize("K", [EYE, TURN], ids=["K = Q", "other"])
+def test_a_restart_has_the_same_bits(K):
+    """From a copy of the state after every step of a run, in a new field: what is remembered is part of the state."""
+    x = np.random.default_rng(1).normal(size=(2, 60, 2))
+    attention = fp.MultiHead([fp.Sinkhorn(EYE, K, EYE), fp.Sinkhorn(EYE, EYE, -0.5 * EYE, eps=0.5)])
+    whole, states = Integrator(started(attention, x)), []
+    while whole.status is None:
+        states.append(whole.state.copy())
+        whole.step()
+    assert len(states) > 3
+    for state in states:
+        part = Integrator(started(attention, x), state=state)
+        while part.status is None:
+            part.step()
+        np.testing.assert_array_equal(part.state.y, whole.state.y)
+        assert part.stats()["half_iterations"] == whole.stats()["half_iterations"]
+    forgetful = states[-1].copy()
+    forgetful.memory.clear()
+    part = Integrator(started(attention, x), state=forgetful)
+    part.step()
+    assert not (part.state.y == whole.state.y).all()  # the comparison can fail
+
+
+def test_not_converged_says_what_to_do():
+    x, Q, K, V, _ = problem("plain")
+    with pytest.raises(fp.ConvergenceError, match=r"marginal error .* after 6 half-iterations.*max_iter") as caught:
+        fp.Sinkhorn(Q, K, V, eps=0.05, max_iter=7).velocity(x)
+    assert caught.value.error > caught.value.tol == 1e-9
+    assert caught.value.half_iterations == 6
+    with pytest.raises(fp.ConvergenceError, match="overflow"):
+        fp.Sinkhorn(Q, K, V).velocity(1e200 * x)
+    assert issubclass(fp.ConvergenceError, RuntimeError)
+
+
+def test_a_run_that_stops_converging_keeps_its_last_state():
+    """eps falls to 0.001 at t = 0.3: the error comes out of solve, and the state of the last good step goes on."""
+    x = np.random.default_rng(1).normal(size=(50, 2))
+
+    def attention(low):
+        return fp.Sinkhorn(EYE, TURN, EYE, eps=lambda t: 1.0 if t < 0.3 else low, max_iter=60)
+
+    with pytest.raises(fp.ConvergenceError) as caught:
+        fp.solve(attention(0.001), x, (0.0, 0.6))
+    assert caught.value.t >= 0.3
+    run = Integrator(started(attention(0.001), x))
+    good = State.initial(0.0, x)
+    with pytest.raises(fp.ConvergenceError):
+        while run.status is None:
+            good = run.state.copy()
+            run.step()
+    assert run.state.t == good.t > 0.0
+    np.testing.assert_array_equal(run.state.y, good.y)
+    on = Integrator(started(attention(1.0), x), state=run.state)
+    while on.status is None:
+        on.step()
+    assert on.status.success
+
+
+def test_a_step_that_leaves_the_range_of_numbers_is_no_failure_to_converge():
+    attention, step = fp.Sinkhorn(EYE, EYE, 1e300 * EYE), 1e10
+    solution = fp.solve(attention, np.ones((3, 2)), (0.0, step), method="rk4", step=step)
+    assert solution.status is fp.Status.NOT_FINITE
+
+
+# ---- memory, refusals ------------------------------------------------------------------------------------------------
+
+
+def test_memory_grows_with_n():
+    """One megabyte per thousand tokens at d = 2, an eighth of the pairs at n = 1000: window, packed sources, tokens."""
+    attention, peaks = fp.Sinkhorn(EYE, TURN, EYE, eps=10.0), []
+    attention.velocity(np.random.default_rng(0).normal(size=(100, 2)))
+    for n in (2000, 8000):
+        x = np.random.default_rng(0).normal(size=(n, 2))
+        tracemalloc.start()
+        try:
+            attention.velocity(x)
+            peaks.append(tracemalloc.get_traced_memory()[1] / n)
+        finally:
+            tracemalloc.stop()
+    assert max(peaks) < 1000.0  # bytes per token
+    assert peaks[1] < 1.1 * peaks[0]
+
+
+REFUSED = {
+    "eps zero": ({"eps": 0.0}, "eps", "numbers > 0"),
+    "eps negative for one system": ({"eps": [1.0, -1.0]}, "eps", "-1"),
+    "eps nan": ({"eps": np.nan}, "eps", "finite"),
+    "tol zero": ({"tol": 0.0}, "tol", "> 0"),
+    "tol nan": ({"tol": np.nan}, "tol", "> 0"),
+    "tol in words": ({"tol": "1e-9"}, "tol", "number"),
+    "max_iter one": ({"max_iter": 1}, "max_iter", ">= 2"),
+    "max_iter fraction": ({"max_iter": 10.0}, "max_iter", "whole"),
+    "n_half even": ({"n_half": 2}, "n_half", "rows are not"),
+    "n_half zero": ({"n_half": 0}, "n_half", ">= 1"),
+    "n_half true": ({"n_half": True}, "n_half", "whole"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_by_name(case):
+    options, name, word = REFUSED[case]
+    with pytest.raises((fp.InputError, fp.InputTypeError), match=word) as caught:
+        fp.Sinkhorn(EYE, EYE, EYE, **options)
+    assert caught.value.name.startswith(name)
+
+
+def test_what_has_no_meaning_is_refused():
+    attention, x = fp.Sinkhorn(EYE, EYE, EYE), np.zeros((3, 2))
+    for masked in (attention, fp.MultiHead([fp.Softmax(EYE, EYE, EYE), attention])):
+        with pytest.raises(fp.InputError, match="identity"):
+            fp.Masked(masked)
+        with pytest.raises(fp.InputError, match="sinkhorn_energy"):
+            fp.interaction_energy(masked, x)
+    with pytest.raises(fp.InputError, match="n_half"):
+        fp.sinkhorn_energy(fp.Sinkhorn(EYE, EYE, EYE, n_half=3), x)
+    with pytest.raises(fp.InputTypeError, match="interaction_energy"):
+        fp.sinkhorn_energy(fp.Softmax(EYE, EYE, EYE), x)
+
+
+def test_one_token_and_equal_tokens():
+    """Alone or all alike, kappa = 1: V x / eps."""
+    V = np.array([[0.3, -1.0], [1.0, 0.1]])
+    for n in (1, 2, 5):
+        for K in (EYE, TURN):
+            x = np.tile([[2.0, -3.0]], (n, 1))
+            np.testing.assert_allclose(fp.Sinkhorn(EYE, K, V, eps=0.5).velocity(x), x @ V.T / 0.5, rtol=1e-14)
+
+
+@pytest.mark.parametrize("n", [3, 17, 193])
+def test_far_from_the_origin(n):
+    """Both sides are centred: a cloud 1e6 away loses the digits that its own rounding costs, no more."""
+    case = random_case("Softmax", n=n, d=2, k=2)
+    near = fp.Sinkhorn(case.Q, case.Q, EYE)
+    x = case.x + 1e6
+    moved = near.velocity(x) - 1e6
+    np.testing.assert_allclose(moved, near.velocity(x - 1e6), rtol=0, atol=1e-8)

@@ -1,0 +1,360 @@
+"""Ensembles: what the fused kernel and the other paths do to system b is what `fp.solve` does to it alone."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+import fastpde as fp
+from fastpde import ensemble
+
+from .problems import DTYPES, EPS, VARIANTS, digest, run
+
+REDUCED = [kind for kind in VARIANTS if kind not in ("Linear", "Sinkhorn")]
+each_reduced = pytest.mark.parametrize("kind", REDUCED)
+each_dtype = pytest.mark.parametrize("dtype", DTYPES)
+EULER, RK4 = {"method": "euler", "step": 0.1}, {"method": "rk4", "step": 0.1}
+SYSTEMS = 3
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Single runs make many short parallel calls, in which the threads of a busy machine mostly wait for each other.
+
+    What several threads do is tested by bits, in processes of their own.
+    """
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
+def matrices(d, systems=SYSTEMS, rng=7):
+    """Q, K, V (B, d, d), contracting so that no variant blows up."""
+    rng = np.random.default_rng(rng)
+    Q, K = np.eye(d) * 0.7 + rng.normal(size=(2, systems, d, d)) / (3 * d)
+    return Q, K, -0.6 * np.eye(d) + rng.normal(size=(systems, d, d)) / (4 * d)
+
+
+def tokens(n=21, d=3, systems=SYSTEMS, dtype="float64"):
+    return (np.random.default_rng(n).normal(size=(systems, n, d)) / 2 + 0.3).astype(dtype)
+
+
+def attention_of(kind, d, shared=False, heads=1):
+    Q, K, V = (m[0] if shared else m for m in matrices(d))
+    bias = {"bias": -0.4} if kind == "Sigmoid" else {}
+    scale = 0.8 if shared else np.array([0.5, 0.8, 1.1])
+    one = getattr(fp, kind)(Q, K, V, scale=scale, **bias)
+    if heads == 1:
+        return one
+    Q, K, V = matrices(d, rng=8)
+    other = getattr(fp, kind)(Q, K, V[:, :2], **bias)
+    W = [np.eye(d) + 0.1, np.random.default_rng(1).normal(size=(d, 2)) / 4]
+    return fp.MultiHead([one, other], W=W)
+
+
+def alone(attention, x0, b, t_span, *, weights=None, **options):
+    own = weights if weights is None or weights.ndim == 1 else weights[b]
+    return fp.solve(attention.system(b), x0[b], t_span, weights=own, **options)
+
+
+def compare(attention, x0, t_span, tolerance, *, path="fused", **options):
+    """The ensemble against each system alone, relative to the largest coordinate; returns both."""
+    # Both are asked for the end: a single run without t_eval would keep its event instead.
+    options.setdefault("t_eval", sorted({*t_span}, reverse=t_span[1] < t_span[0]))
+    together = fp.solve(attention, x0, t_span, **options)
+    assert together.stats["path"] == path
+    singles = [alone(attention, x0, b, t_span, **options) for b in range(len(x0))]
+    for b, one in enumerate(singles):
+        size = np.abs(one.x).max()
+        np.testing.assert_allclose(together.x[: len(one.t), b], one.x, rtol=0, atol=tolerance * size)
+        np.testing.assert_allclose(together.x_final[b], one.x_final, rtol=0, atol=tolerance * size)
+        assert together.status[b] is one.status
+        assert np.isnan(together.x[len(one.t) :, b]).all()
+        for name in ("steps", "rejected", "evaluations"):
+            assert together.stats[f"{name}_each"][b] == one.stats[name]
+    return together, singles
+
+
+# ---- the same as alone -----------------------------------------------------------------------------------------------
+
+
+@each_dtype
+@pytest.mark.parametrize("masked", [False, True])
+@each_reduced
+def test_fixed_steps_are_those_of_single_runs(kind, masked, dtype):
+    """Ten steps; the arithmetic differs in order only: 1e-13 in float64, some tens of eps in float32."""
+    attention = attention_of(kind, 3)
+    attention = fp.Masked(attention) if masked else attention
+    times = [0.0, 0.25, 1.0]
+    compare(attention, tokens(dtype=dtype), (0.0, 1.0), 1e-13 if dtype == "float64" else 2e-6, t_eval=times, **RK4)
+
+
+@pytest.mark.parametrize("n, d", [(1, 1), (2, 1), (8, 2), (33, 9), (200, 5), (7, 70)])
+def test_sizes(n, d):
+    """Tiles and groups that are full, nearly empty, or many; sources in more than one chunk."""
+    compare(attention_of("Softmax", d), tokens(n, d), (0.0, 0.5), 1e-13, **EULER)
+    compare(attention_of("L2", d, shared=True), tokens(n, d), (0.0, 0.5), 1e-13, **EULER)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@each_reduced
+def test_weights_and_heads(kind, heads):
+    x0 = tokens()
+    for shape in ((21,), (3, 21)):
+        weights = np.random.default_rng(3).uniform(0.1, 3.0, shape)
+        weights /= weights.sum(axis=-1, keepdims=True)
+        compare(attention_of(kind, 3, heads=heads), x0, (0.0, 0.5), 1e-13, weights=weights, **RK4)
+
+
+def test_tiny_weights_keep_their_digits():
+    """The heaviest score belongs to the lightest token: a product of the two alone would be lost."""
+    x0 = tokens(5, 2)
+    x0[:, 0] = 30.0
+    weights = np.array([1e-290, 0.25, 0.25, 0.25, 0.25])
+    attention = fp.Softmax(np.eye(2), np.eye(2), -np.eye(2))
+    compare(attention, x0, (0.0, 0.2), 1e-13, weights=weights, **EULER)
+
+
+@each_reduced
+def test_masked_with_ties_in_any_order(kind):
+    positions = np.random.default_rng(2).integers(-4, 5, 21)
+    weights = np.random.default_rng(3).dirichlet(np.full(21, 5.0))
+    attention = fp.Masked(attention_of(kind, 3, heads=2))
+    compare(attention, tokens(), (0.0, 0.5), 1e-13, positions=positions, weights=weights, t_eval=[0.1, 0.5], **RK4)
+
+
+@each_dtype
+@pytest.mark.parametrize("method", ["bosh3", "dopri5", "tsit5"])
+def test_adaptive_steps_are_those_of_single_runs(method, dtype):
+    """Each system takes the steps that it takes alone: rounding decides none of them here."""
+    x0 = tokens(dtype=dtype) * np.array([0.2, 1.0, 4.0], dtype)[:, None, None]
+    times = np.linspace(0.0, 3.0, 8)
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    together, _ = compare(
+        attention_of("L2", 3), x0, (0.0, 3.0), tolerance, method=method, rtol=1e-5, atol=1e-7, t_eval=times
+    )
+    assert len(set(together.stats["steps_each"].tolist())) > 1  # steps of their own
+
+
+def test_backwards_and_a_first_step():
+    compare(attention_of("Softmax", 3), tokens(), (1.0, -0.5), 1e-12, method="dopri5", t_eval=[0.5, 0.0])
+    compare(attention_of("Softmax", 3), tokens(), (0.0, 0.5), 1e-12, method="tsit5", step=0.01)
+    compare(attention_of("Softmax", 3), tokens(), (0.0, 0.37), 1e-13, **RK4)  # a last step that is shorter
+    compare(attention_of("Softmax", 3), tokens(), (0.5, 0.5), 1e-13, **RK4)
+
+
+@each_dtype
+@pytest.mark.parametrize("kind", ["Softmax", "L2"])
+def test_logits_of_a_million(kind, dtype):
+    """Wide mode: where one token takes all the weight, both paths have the same winner and nothing overflows."""
+    x0 = tokens(40, 2, dtype=dtype) * np.asarray(1e3, dtype)
+    attention = getattr(fp, kind)(np.eye(2), np.eye(2), -np.eye(2))
+    together, _ = compare(attention, x0, (0.0, 0.02), 1e-11 if dtype == "float64" else 1e-2, method="euler", step=0.01)
+    assert np.isfinite(together.x_final).all()
+    if dtype == "float64":
+        scores = x0[0] @ x0[0].T
+        assert np.abs(scores).max() > 1e6
+
+
+@pytest.mark.parametrize("method", ["euler", "dopri5"])
+@each_reduced
+def test_spheres(kind, method):
+    x0 = tokens(12, 3)
+    x0 /= np.linalg.norm(x0, axis=-1, keepdims=True)
+    step = {"step": 0.1} if method == "euler" else {}
+    together, _ = compare(
+        attention_of(kind, 3), x0, (0.0, 2.0), 1e-12, method=method, manifold=fp.Sphere(), t_eval=[0.33, 2.0], **step
+    )
+    np.testing.assert_allclose(np.linalg.norm(together.x, axis=-1), 1.0, rtol=0, atol=1e-14)
+
+
+# ---- events and ends -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5"])
+def test_events_of_each_system_are_those_of_single_runs(method):
+    """Sizes 1, 3 and 9 collapse, grow or stop at times of their own; the times are roots, to 1e-9 of each other."""
+    x0 = tokens(9, 2) * np.array([1.0, 3.0, 9.0])[:, None, None]
+    eye = np.eye(2)
+    step = {} if method == "dopri5" else {"step": 0.05}
+    events = [fp.Collapsed(0.05), fp.BlowUp(30.0), fp.SteadyState(1e-3), fp.BlowUp(4.0, terminal=False)]
+    attention = fp.Softmax(eye, eye, np.array([1.0, -1.0, 1.0])[:, None, None] * eye, scale=0.05)
+    together, singles = compare(attention, x0, (0.0, 6.0), 1e-9, method=method, events=events, **step)
+    for b, one in enumerate(singles):
+        for e, times in enumerate(one.t_events):
+            first = times[0] if len(times) else np.nan
+            np.testing.assert_allclose(together.t_events[e][b], first, rtol=1e-9)
+        np.testing.assert_allclose(together.t_final[b], one.t_final, rtol=1e-9)
+    assert len(set(together.status)) > 1 and together.success
+
+
+def test_an_event_at_the_start_and_first_times():
+    x0 = tokens(5, 2)
+    x0[1] = 0.5
+    attention = fp.Softmax(np.eye(2), -np.eye(2), np.eye(2), scale=5.0)
+    solution = fp.solve(attention, x0, (0.0, 50.0), events=[fp.Collapsed(0.3)], t_eval=[0.0, 50.0])
+    assert solution.status[1] is fp.Status.COLLAPSED and solution.t_final[1] == 0.0
+    assert solution.t_events[0][1] == 0.0 and np.isfinite(solution.x[0, 1]).all() and np.isnan(solution.x[1, 1]).all()
+    assert solution.status[0] is fp.Status.COLLAPSED and 0.0 < solution.t_final[0] < 50.0
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_a_system_that_stops_being_finite_ends_alone(method):
+    """Exponential attention blows up in finite time where V > 0 and tokens are large; its neighbours do not see it."""
+    x0 = tokens(9, 2)
+    x0[1] *= 5
+    eye = np.eye(2)
+    attention = fp.Exponential(eye, eye, np.array([-1.0, 1.0, -1.0])[:, None, None] * eye)
+    step = {} if method == "dopri5" else {"step": 0.05}
+    together = fp.solve(attention, x0, (0.0, 1.0), method=method, **step)
+    # The last steps before a singularity magnify rounding: of the system that fails only how it ends is compared.
+    singles = [alone(attention, x0, b, (0.0, 1.0), method=method, **step) for b in range(SYSTEMS)]
+    for b in (0, 2):
+        np.testing.assert_allclose(together.x_final[b], singles[b].x_final, rtol=0, atol=1e-12)
+    failed = (fp.Status.NOT_FINITE, fp.Status.STEP_TOO_SMALL)
+    assert together.status[1] in failed and singles[1].status in failed
+    assert [s is fp.Status.COMPLETED for s in together.status] == [True, False, True]
+    assert not together.success and np.isfinite(together.x_final).all()
+    assert "2 completed" in together.message and together.status[1].message in together.message
+
+
+def test_the_bound_on_steps_is_each_systems_own():
+    x0 = tokens(9, 2) * np.array([0.1, 1.0, 8.0])[:, None, None]
+    compare(attention_of("L2", 2), x0, (0.0, 4.0), 1e-9, max_steps=9)
+
+
+# ---- independence ----------------------------------------------------------------------------------------------------
+
+
+@each_dtype
+def test_a_system_does_not_depend_on_its_company(dtype):
+    """Bits: alone in a batch, in another order, with others that fail."""
+    x0 = tokens(17, 2, dtype=dtype)
+    attention = attention_of("Softmax", 2)
+    whole = fp.solve(attention, x0, (0.0, 1.0)).x
+    for b in range(SYSTEMS):
+        own = fp.solve(attention.system(b), x0[b : b + 1], (0.0, 1.0)).x
+        np.testing.assert_array_equal(own[:, 0], whole[:, b])
+
+
+def test_cuts_change_no_bit(monkeypatch):
+    """A run in calls of one step and blocks of few systems is the run."""
+    x0 = tokens(9, 2, systems=70)
+    attention = fp.Softmax(*np.eye(2)[None].repeat(3, 0))
+    options = {"events": [fp.Collapsed(0.1)], "t_eval": np.linspace(0, 4, 9)}
+    whole = fp.solve(attention, x0, (0.0, 4.0), **options)
+    monkeypatch.setattr(ensemble, "_SECONDS", 0.0)
+    monkeypatch.setattr(ensemble, "_PAIRS", 1.0)
+    cut = fp.solve(attention, x0, (0.0, 4.0), **options)
+    for one, other in ((whole.x, cut.x), (whole.x_final, cut.x_final), (whole.t_events[0], cut.t_events[0])):
+        np.testing.assert_array_equal(one, other)
+
+
+def bits():
+    """Digests of runs on every law, dtype and mode."""
+    found = {}
+    for kind in REDUCED:
+        for dtype in DTYPES:
+            for size in (1, 40) if kind in ("Softmax", "L2") else (1,):
+                x0 = tokens(19, 3, dtype=dtype) * np.asarray(size, dtype)
+                solution = fp.solve(attention_of(kind, 3), x0, (0.0, 0.3), **RK4)
+                found[f"{kind} {dtype} {size}"] = digest(solution.x)
+    return found
+
+
+def test_threads_change_no_bit():
+    code = "import json; from tests.test_ensemble import bits; print(json.dumps(bits()))"
+    one, two = (run(code, NUMBA_NUM_THREADS=threads)[0] for threads in (1, 2))
+    assert one == two and len(set(one.values())) == len(one)
+
+
+# ---- the other paths, refusals, reports ------------------------------------------------------------------------------
+
+
+def varying(t):
+    return np.array([np.eye(2), np.eye(2) * (1 + t), -np.eye(2)])
+
+
+GENERAL = {
+    "a function of time": (fp.Softmax(np.eye(2), varying, -np.eye(2)), {}),
+    "layers": (fp.Softmax(np.eye(2), fp.Layers(np.array([varying(0), varying(1)]), 0.5), -np.eye(2)), {}),
+    "linear": (fp.Linear(np.eye(2), np.eye(2), -np.array([0.1, 0.2, 0.3])[:, None, None] * np.eye(2)), {}),
+    "a function as event": (attention_of("Softmax", 2), {"events": [lambda t, x: x.std() - 0.4]}),
+    "two laws": (fp.MultiHead([attention_of("Softmax", 2), attention_of("Sigmoid", 2)]), {}),
+    "a masked head": (fp.MultiHead([fp.Masked(attention_of("Softmax", 2)), attention_of("Softmax", 2)]), {}),
+    "a backend": (attention_of("Softmax", 2), {"backend": fp.Direct()}),
+}
+
+
+@pytest.mark.parametrize("method", ["euler", "bosh3"])
+@pytest.mark.parametrize("name", GENERAL)
+def test_everything_else_takes_another_path(name, method):
+    """One state for all where all take the same steps, otherwise one system after the other: to the bit."""
+    attention, options = GENERAL[name]
+    path = "together" if method == "euler" and "events" not in options else "one by one"
+    compare(attention, tokens(11, 2), (0.0, 0.5), 0.0, path=path, method=method, step=0.1, **options)
+
+
+def test_one_failure_among_systems_that_go_together():
+    x0 = tokens(11, 2)
+    x0[1] *= 1e200
+    sol = fp.solve(fp.Linear(*[np.eye(2)] * 3), x0, (0.0, 0.3), method="euler", step=0.1)
+    assert sol.stats["path"] == "one by one" and not sol.success
+    assert [status is fp.Status.COMPLETED for status in sol.status] == [True, False, True]
+    assert "1 not_finite" in sol.message
+
+
+def test_large_systems_take_another_path(monkeypatch):
+    monkeypatch.setattr(ensemble, "_MOST_TOKENS", 20)
+    assert fp.solve(attention_of("Softmax", 3), tokens(), (0.0, 0.1), **RK4).stats["path"] == "together"
+
+
+def test_refusals_name_the_argument():
+    x0, attention = tokens(), attention_of("Softmax", 3)
+    with pytest.raises(fp.InputError, match=r"observers: .*t_eval"):
+        fp.solve(attention, x0, (0.0, 1.0), observers=[fp.Observer(print, steps=1)])
+    with pytest.raises(fp.InputError, match="Q: got values for 3 systems; need one for all, or 2 as in x0"):
+        fp.solve(attention, x0[:2], (0.0, 1.0))
+    with pytest.raises(fp.InputError, match=r"weights: .*\(3, 21\)"):
+        fp.solve(attention, x0, (0.0, 1.0), weights=np.full((2, 21), 1 / 21))
+    with pytest.raises(fp.InputTypeError, match="progress"):
+        fp.solve(attention, x0, (0.0, 1.0), progress="yes")
+    with pytest.raises(fp.InputError, match="x0"):
+        fp.solve(attention, x0, (0.0, 1.0), manifold=fp.Sphere())
+
+
+@pytest.mark.parametrize("backend", ["auto", "direct"])
+def test_progress_counts_systems(backend, capsys):
+    seen = []
+    fp.solve(
+        attention_of("Softmax", 3), tokens(), (0.0, 1.0), backend=backend,
+        progress=lambda done, stats: seen.append((done, stats["systems"])),
+    )  # fmt: skip
+    assert seen == sorted(seen) and seen[-1] == (SYSTEMS, SYSTEMS)
+    fp.solve(attention_of("Softmax", 3), tokens(), (0.0, 1.0), backend=backend, progress=True)
+    assert f"{SYSTEMS}/{SYSTEMS}" in capsys.readouterr().err
+
+
+def test_the_input_is_not_modified_and_statistics_add_up():
+    x0 = tokens()
+    before = x0.copy()
+    x0.flags.writeable = False
+    solution = fp.solve(attention_of("Softmax", 3), x0, (0.0, 1.0))
+    np.testing.assert_array_equal(x0, before)
+    for name in ("steps", "rejected", "evaluations"):
+        assert solution.stats[name] == solution.stats[f"{name}_each"].sum()
+    assert solution.stats["systems"] == SYSTEMS and solution.t.tolist() == [0.0, 1.0]
+    np.testing.assert_array_equal(solution.x[1], solution.x_final)
+
+
+def test_the_comparison_can_fail():
+    """One unit in the twelfth place of one parameter is seen at 1e-13."""
+    attention = attention_of("Softmax", 3)
+    moved = attention_of("Softmax", 3)
+    moved.V.source.flags.writeable = True
+    moved.V.source[...] *= 1 + 1e-12
+    x = [fp.solve(a, tokens(), (0.0, 1.0), **RK4).x_final for a in (attention, moved)]
+    assert np.abs(x[0] - x[1]).max() > 1e-13 * np.abs(x[0]).max()
+    assert np.abs(x[0] - x[1]).max() < 1e4 * EPS["float64"]

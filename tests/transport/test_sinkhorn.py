@@ -1,0 +1,176 @@
+"""Scalings of kernels given as matrices: what is promised of the error, the bound on the work, and the safeguards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastpde.transport import mixing
+from fastpde.transport.mixing import Window
+from fastpde.transport.sinkhorn import Softmin, iterate, scale
+
+from .. import naive
+
+
+class Matrix(Softmin):
+    """Scores (B, n, n) as arrays; counts its calls."""
+
+    def __init__(self, scores, weights=None, symmetric=None):
+        self.scores = scores if scores.ndim == 3 else scores[None]
+        n = self.scores.shape[1]
+        self.weights = np.full((1, n), 1 / n) if weights is None else np.atleast_2d(weights)
+        same = bool((self.scores == self.scores.swapaxes(1, 2)).all())
+        self.symmetric = same if symmetric is None else symmetric
+        self.calls, self.last = 0, None
+
+    def rows(self, g, out, last):
+        self.last = g.copy() if last else None
+        self._sum(self.scores, g, out)
+
+    def columns(self, f, out):
+        self._sum(self.scores.swapaxes(1, 2), f, out)
+
+    def _sum(self, scores, g, out):
+        self.calls += 1
+        s = scores + (g + np.log(self.weights))[:, None, :]
+        top = s.max(axis=2, keepdims=True)
+        out[...] = -(top[..., 0] + np.log(np.exp(s - top).sum(axis=2)))
+
+    def errors(self, found):
+        """The true errors of rows and columns, (2, B)."""
+        kappa = np.exp(found.f[:, :, None] + found.g[:, None, :] + self.scores)
+        w = np.broadcast_to(self.weights, found.f.shape)
+        rows, columns = np.einsum("bij,bj->bi", kappa, w), np.einsum("bij,bi->bj", kappa, w)
+        return np.stack([(w * np.abs(rows - 1)).sum(axis=1), (w * np.abs(columns - 1)).sum(axis=1)])
+
+
+def kernel(name, eps, n=80, d=2, seed=0, weighted=False, clusters=False):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    if clusters:
+        x = 0.05 * x + 3 * rng.normal(size=(5, d))[rng.integers(0, 5, n)]
+    A = {"K = Q": np.eye(d), "K = -Q": -np.eye(d), "other": rng.normal(size=(d, d)) / np.sqrt(d)}[name]
+    w = rng.uniform(0.01, 1, n) ** 3 if weighted else np.ones(n)
+    x = x - x.mean(axis=0)
+    return Matrix(np.einsum("ia,ab,jb->ij", x, A, x) / eps, w / w.sum(), symmetric=name != "other")
+
+
+def zeros(softmin):
+    return np.zeros(softmin.scores.shape[:2])
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("eps", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("name", ["K = Q", "K = -Q", "other"])
+@pytest.mark.parametrize("tol", [1e-3, 1e-9])
+def test_the_error_that_is_reported_bounds_the_error(name, eps, weighted, tol):
+    """Rows to rounding: scores of 100 have 1e-14. The last row step is made with the potentials that are returned."""
+    softmin = kernel(name, eps, weighted=weighted)
+    found = scale(softmin, zeros(softmin), tol, 10_000)
+    rows, columns = softmin.errors(found)
+    assert found.converged and found.half_iterations == softmin.calls
+    assert rows[0] < 1e-13
+    assert columns[0] <= found.error[0] + 1e-13 <= tol + 1e-13
+    np.testing.assert_array_equal(softmin.last, found.g)
+
+
+def test_the_true_errors_can_be_large():
+    softmin = kernel("other", 1.0)
+    found = iterate(softmin, zeros(softmin), 1)
+    rows, columns = softmin.errors(found)
+    assert rows[0] < 1e-13 and columns[0] > 0.05
+
+
+@pytest.mark.parametrize("clusters", [False, True])
+@pytest.mark.parametrize("d", [1, 2, 8])
+@pytest.mark.parametrize("eps", [0.1, 0.3, 1.0, 3.0, 10.0])
+def test_symmetric_positive_kernels_need_few_half_iterations(eps, d, clusters):
+    for weighted in (False, True):
+        softmin = kernel("K = Q", eps, d=d, n=200, weighted=weighted, clusters=clusters)
+        found = scale(softmin, zeros(softmin), 1e-9, 1000)
+        assert found.converged and found.half_iterations <= 25
+
+
+@pytest.mark.parametrize("name", ["K = -Q", "other"])
+def test_mixing_is_faster_than_plain_steps(name):
+    """Half the half-iterations at least where the plain ones converge slowly."""
+    softmin = kernel(name, 0.3)
+    found = scale(softmin, zeros(softmin), 1e-9, 1000)
+    plain = 1
+    while softmin.errors(iterate(softmin, zeros(softmin), plain))[1][0] > 1e-9:
+        plain += 2
+    assert 2 * found.half_iterations <= plain
+
+
+@pytest.mark.parametrize("n_half", [1, 3, 7])
+def test_plain_half_iterations(n_half):
+    softmin = kernel("other", 0.5)
+    found = iterate(softmin, zeros(softmin), n_half)
+    f, g = naive.potentials(naive.wide(softmin.scores[0]), naive.wide(softmin.weights[0]), n_half=n_half)
+    np.testing.assert_allclose(found.f[0], f.astype(float), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.g[0], g.astype(float), rtol=0, atol=1e-12)
+    assert softmin.calls == found.half_iterations == n_half and np.isnan(found.error).all()
+
+
+def test_systems_of_a_batch_do_not_see_each_other():
+    """Fast ones beside slow ones, bit for bit: the matrix sums here do not depend on `last`."""
+    alone = [kernel("other", eps, seed=seed) for seed, eps in enumerate((10.0, 0.3, 1.0))]
+    together = Matrix(np.concatenate([one.scores for one in alone]))
+    found = scale(together, zeros(together), 1e-9, 1000)
+    assert found.converged
+    for b, one in enumerate(alone):
+        own = scale(one, zeros(one), 1e-9, 1000)
+        np.testing.assert_array_equal(found.g[b], own.g[0])
+        assert own.half_iterations <= found.half_iterations
+
+
+@pytest.mark.parametrize("name", ["K = Q", "other"])
+def test_not_converged(name):
+    softmin = kernel(name, 0.1)
+    found = scale(softmin, zeros(softmin), 1e-9, 6)
+    assert not found.converged and found.half_iterations == softmin.calls <= 6
+    assert found.error[0] > 1e-9
+
+
+def test_numbers_that_overflow_end_it_at_once():
+    softmin = Matrix(np.full((3, 3), np.nan))
+    found = scale(softmin, zeros(softmin), 1e-9, 1000)
+    assert not found.converged and softmin.calls <= 2 and np.isnan(found.error).all()
+
+
+@pytest.mark.parametrize("name, d, seed", [("K = -Q", 1, 0), ("other", 1, 0), ("other", 2, 0), ("other", 2, 3)])
+def test_the_safeguard_finds_the_way_between_clusters(name, d, seed, monkeypatch):
+    """Clusters far apart: with it at most half of the half-iterations that the unguarded mixing takes (measured 3.3
+    times or more), or of a bound that the mixing does not keep."""
+    found = []
+    for slack in (mixing._SLACK, np.inf):
+        monkeypatch.setattr(mixing, "_SLACK", slack)
+        softmin = kernel(name, 0.1, d=d, n=60, seed=seed, clusters=True)
+        found.append(scale(softmin, zeros(softmin), 1e-9, 800))
+        if found[-1].converged:
+            assert softmin.errors(found[-1])[1][0] <= 1e-9 + 1e-13
+    assert found[0].converged
+    assert 2 * found[0].half_iterations <= found[1].half_iterations
+
+
+@pytest.mark.parametrize("name", ["K = Q", "K = -Q", "other"])
+def test_a_misleading_window_does_no_lasting_harm(name):
+    """Random directions, random changes: the dual value falls, and the window goes."""
+    softmin = kernel(name, 0.5)
+    rng = np.random.default_rng(0)
+    empty = Window.empty((1, 80))
+    dr, du = 1e-3 * rng.normal(size=empty.dr.shape), 1e4 * rng.normal(size=empty.du.shape)
+    window = Window(dr, du, np.einsum("ibn,bn,jbn->bij", dr, softmin.weights, dr), np.array(10))
+    before = window.copy()
+    found = scale(softmin, zeros(softmin), 1e-9, 300, window)
+    assert found.converged and softmin.errors(found)[1][0] <= 1e-9
+    for now, then in zip(window, before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_the_window_of_a_similar_problem_helps():
+    softmin, similar = kernel("other", 0.3), kernel("other", 0.301)
+    first = scale(softmin, zeros(softmin), 1e-9, 1000)
+    with_window = scale(similar, first.g, 1e-9, 1000, first.window)
+    without = scale(similar, first.g, 1e-9, 1000)
+    assert with_window.half_iterations < without.half_iterations < first.half_iterations
