@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Sinkhorn, Softmax
 from .energy import interaction_energy, sinkhorn_energy
 from .ensemble import EnsembleSolution
-from .errors import ConvergenceError, InputError, InputTypeError
+from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure
+from .gaussian import Gaussian, GaussianSolution
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
 from .meanfield import solve
@@ -27,12 +28,15 @@ __all__ = [
     "Euclidean",
     "Event",
     "Exponential",
+    "Gaussian",
+    "GaussianSolution",
     "InputError",
     "InputTypeError",
     "Layers",
     "Linear",
     "Masked",
     "MultiHead",
+    "NoGaussianClosure",
     "Observer",
     "Sigmoid",
     "Sinkhorn",

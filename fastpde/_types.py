@@ -69,3 +69,37 @@ def as_positions(name: str, value: object, n: int) -> Array:
     if array.shape != (n,):
         raise InputError(name, f"shape {array.shape}", f"shape ({n},), one position per token")
     return array
+
+
+def covariance_eigen(name: str, cov: object) -> tuple[Array, Array]:
+    """Eigenvalues (..., d), at least 0, and eigenvectors of symmetric positive semidefinite matrices (..., d, d)."""
+    array = as_numbers(name, cov).astype(np.float64)
+    if array.ndim < 2 or array.shape[-1] != array.shape[-2] or 0 in array.shape:
+        raise InputError(name, f"shape {array.shape}", "a square matrix (d, d), or (..., d, d)")
+    size = np.abs(array).max(axis=(-2, -1))
+    skew = np.abs(array - np.swapaxes(array, -1, -2)).max(axis=(-2, -1))
+    if np.any(skew > 1e-12 * size):
+        raise InputError(name, "a matrix that is not symmetric", "a symmetric matrix")
+    values, vectors = np.linalg.eigh(array)
+    low = values[..., 0]
+    if np.any(low < -1e-12 * size):
+        raise InputError(name, f"the eigenvalue {low.min():.3g}", "eigenvalues of at least 0")
+    # What rounding made of zero must not come back as a direction.
+    return np.where(values > 1e-15 * size[..., None], values, 0.0), vectors
+
+
+def as_gaussian(mean: object, cov: object) -> tuple[Array, Array]:
+    """The mean (..., d) and a factor L (..., d, d), L L^T = cov, of Gaussian measures; leading axes are systems."""
+    centre = as_numbers("mean", mean).astype(np.float64)
+    values, vectors = covariance_eigen("cov", cov)
+    d = vectors.shape[-1]
+    if centre.ndim < 1 or centre.shape[-1] != d:
+        raise InputError("mean", f"shape {centre.shape}", f"shape ({d},), or (..., {d}), as cov")
+    try:
+        lead = np.broadcast_shapes(centre.shape[:-1], vectors.shape[:-2])
+    except ValueError as error:
+        raise InputError(
+            "mean", f"shape {centre.shape}", f"leading axes that fit those of cov, {vectors.shape}"
+        ) from error
+    factor = vectors * np.sqrt(values)[..., None, :]
+    return np.broadcast_to(centre, (*lead, d)).copy(), np.broadcast_to(factor, (*lead, d, d)).copy()

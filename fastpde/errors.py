@@ -18,6 +18,10 @@ class InputError(ValueError):
         self.name = name
 
 
+class NoGaussianClosure(ValueError):
+    """An attention that does not keep Gaussians Gaussian, with the reason."""
+
+
 class InputTypeError(TypeError):
     """A value of the wrong type. `name` is the argument or the key at fault."""
 

@@ -12,6 +12,7 @@ from .attention.base import Attention, Cloud, make_cloud
 from .attention.memory import Memory
 from .ensemble import Ensemble, EnsembleSolution
 from .errors import InputError, InputTypeError
+from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Solution, integrate
 from .integrate.checks import Options
 from .manifold import Euclidean, Manifold, as_manifold
@@ -95,7 +96,7 @@ def solve(
     events: Sequence[Any] = (),
     observers: Sequence[Observer] = (),
     progress: Any = False,
-) -> Solution | EnsembleSolution:
+) -> Solution | EnsembleSolution | GaussianSolution:
     """Moves tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
 
     On a manifold the velocity is projected to the tangent space. With noise dx_i = Gamma_mu(x_i) dt + noise dW_i, W_i
@@ -105,7 +106,7 @@ def solve(
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.
         x0: tokens (n, d), or (B, n, d) for B independent systems, each with steps, events and an end of its own;
-            float64 or float32; not modified.
+            float64 or float32; not modified. Or `fp.Gaussian(mean, cov)`: the law of infinitely many tokens.
         t_span: (t0, t1).
         method: "euler" (one step is one residual layer), "heun", "rk4", of fixed step; or adaptive: "dopri5", "tsit5",
             "bosh3".
@@ -125,12 +126,21 @@ def solve(
         progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
 
     Returns:
-        `Solution` with t (m,), x (m, n, d), success, status, message and stats; for a batch `EnsembleSolution`.
+        `Solution` with t (m,), x (m, n, d), success, status, message and stats; for a batch `EnsembleSolution`; for a
+        Gaussian law `GaussianSolution` with mean, cov and blowup_time.
 
     Raises:
         InputError, InputTypeError: naming the argument, before any work; and naming a parameter in time that stops
             fitting, when it does.
     """
+    asked: dict[str, Any] = {
+        "method": method, "step": step, "rtol": rtol, "atol": atol, "max_steps": max_steps, "t_eval": t_eval,
+    }  # fmt: skip
+    if isinstance(x0, Gaussian):
+        _none_of(
+            weights=weights, positions=positions, manifold=manifold, events=events, observers=observers, noise=noise
+        )
+        return solve_gaussian(attention, x0, t_span, **asked, progress=progress)
     place = as_manifold(manifold)
     tokens = as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
@@ -138,10 +148,7 @@ def solve(
     field.check(_ends(t_span))
     start = place.start(tokens)
     source = Brownian(noise, seed, first_system=first_system, project=place.project)
-    asked = {
-        "method": method, "step": step, "rtol": rtol, "atol": atol, "max_steps": max_steps, "t_eval": t_eval,
-        "events": events, "observers": observers, "noise": source if source.noise else None,
-    }  # fmt: skip
+    asked |= {"events": events, "observers": observers, "noise": source if source.noise else None}
     space = place.space(start.shape, start.dtype)
     if tokens.ndim == 3:
         whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
@@ -154,6 +161,13 @@ def solve(
 
         return whole.solve(alone, progress, fuse=backend == "auto")
     return integrate(field, start, t_span, **asked, progress=progress, space=space)
+
+
+def _none_of(**given: Any) -> None:
+    """Raises InputError naming what was given although a Gaussian law has none of it."""
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, int | float | tuple | list) and not value):
+            raise InputError(name, "a value", "none for a Gaussian law")
 
 
 def _row(weights: Any, b: int) -> Any:

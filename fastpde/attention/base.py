@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .._types import Array, as_positions, as_tokens, as_weights
+from .._types import Array, as_gaussian, as_numbers, as_positions, as_tokens, as_weights
 from ..errors import InputError, InputTypeError
+from .closure import Affine, transposed
 from .memory import Memory
 from .parameters import Parameter
 
@@ -104,9 +105,61 @@ class Attention(ABC):
         return False
 
     @property
+    @abstractmethod
+    def averages(self) -> bool:
+        """Whether the field is V times a weighted average of the tokens: it does not change with the mass of mu."""
+
+    @property
     def unmaskable(self) -> str:
         """Why `Masked` must refuse it; empty: it need not."""
         return ""
+
+    @abstractmethod
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """(M, c) of the field Gamma(x) = M x + c of N(mean, L L^T), mean (..., d), factor L (..., d, r), float64.
+
+        Raises NoGaussianClosure where the field is not affine.
+        """
+
+    def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
+        """Gamma_mu(x) (..., m, length) for mu = N(mean, L L^T) at points x (..., m, d), in closed form."""
+        M, c = self.closure(mean, factor, t)
+        return x @ transposed(M) + c[..., None, :]
+
+    def affine(self, mean: Any, cov: Any, *, t: float = 0.0) -> tuple[Array, Array]:
+        """(M, c) of the affine field Gamma_mu(x) = M x + c that mu = N(mean, cov) makes.
+
+        Args:
+            mean: (d,), or (..., d): leading axes are systems.
+            cov: (d, d) or (..., d, d), symmetric positive semidefinite, of any rank.
+            t: time at which the parameters are taken.
+
+        Returns:
+            M (..., d, d) and c (..., d), float64: then mean' = M mean + c and cov' = M cov + cov M^T.
+
+        Raises:
+            NoGaussianClosure: for an attention that does not keep Gaussians Gaussian, with the reason.
+            InputError, InputTypeError: naming the argument.
+
+        Source: MATH 2; Castin et al. 2025.
+        """
+        mean, factor = as_gaussian(mean, cov)
+        self.check_dimension(mean.shape[-1], t, "mean")
+        return self.closure(mean, factor, float(t))
+
+    def gaussian_velocity(self, x: Any, mean: Any, cov: Any, *, t: float = 0.0) -> Array:
+        """Gamma_mu(x) of mu = N(mean, cov) at points x (m, d), also where it is not affine: (m, length) float64.
+
+        Raises: InputError, InputTypeError, naming the argument; NoGaussianClosure where there is no formula.
+
+        Source: MATH 2.
+        """
+        mean, factor = as_gaussian(mean, cov)
+        points = as_numbers("x", x).astype(np.float64)
+        if points.ndim < 2 or points.shape[-1] != mean.shape[-1]:
+            raise InputError("x", f"shape {points.shape}", f"shape (m, {mean.shape[-1]})")
+        self.check_dimension(mean.shape[-1], t, "mean")
+        return self.gaussian_field(points, mean, factor, float(t))
 
     def velocity(
         self,
@@ -145,15 +198,20 @@ class Attention(ABC):
         self.evaluate(cloud, float(t), resolve(backend), out)
         return out if tokens.ndim == 3 else out[0]
 
-    def check(self, x: Array, t: float, name: str = "x") -> int:
-        """Raises InputError unless the parameters at time t fit tokens (B, n, d); returns the field's length."""
+    def check_dimension(self, dimension: int, t: float, name: str) -> int:
+        """Raises InputError unless the parameters at time t act on R^dimension; returns the field's length."""
         if isinstance(t, bool) or not isinstance(t, int | float | np.floating | np.integer):
             raise InputTypeError("t", repr(t), "a number")
         if not np.isfinite(t):
             raise InputError("t", repr(t), "a finite number")
         d, length = self.dimensions(t)
-        if d != x.shape[2]:
-            raise InputError(name, f"tokens of dimension {x.shape[2]}", f"dimension {d}, the columns of the parameters")
+        if d != dimension:
+            raise InputError(name, f"dimension {dimension}", f"dimension {d}, the columns of the parameters")
+        return length
+
+    def check(self, x: Array, t: float, name: str = "x") -> int:
+        """Raises InputError unless the parameters at time t fit tokens (B, n, d); returns the field's length."""
+        length = self.check_dimension(x.shape[2], t, name)
         for p in self.parameters():
             systems = p.systems(t)
             if systems not in (1, x.shape[0]):

@@ -9,6 +9,7 @@ import numpy as np
 from .._types import Array
 from ..laws import ExpLaw
 from .base import Cloud
+from .closure import Affine, tilted, transposed
 from .pairwise import PairwiseAttention, Scores, apply, gram, one_head, product
 from .parameters import column
 
@@ -28,6 +29,12 @@ class L2(PairwiseAttention):
 
     law = ExpLaw()
     normalised = True
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """The tilt of A = 2 scale K^T Q, D = scale K^T K: M = V P A, c = V (I + 2 S D)^{-1} mean."""
+        K = self.K(t)
+        D = column(self.scale(t)) * (transposed(K) @ K)
+        return tilted(2.0 * self.score_matrix(t), D, self.V(t), mean, factor)
 
     def tilt(self) -> Tilt | None:
         """A = 2 scale K^T Q, E = 2 scale K^T (Q - K), D = scale K^T K: see `scores`."""

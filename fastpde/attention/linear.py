@@ -10,6 +10,7 @@ import numpy as np
 from .._types import Array
 from ..laws import LinearLaw
 from .base import Cloud
+from .closure import Affine, transposed
 from .pairwise import PairwiseAttention
 
 if TYPE_CHECKING:
@@ -24,6 +25,12 @@ class Linear(PairwiseAttention):
 
     law = LinearLaw()
     normalised = False
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """M = V (S + mean mean^T) A, c = 0."""
+        second = factor @ transposed(factor) + mean[..., :, None] * mean[..., None, :]
+        M = self.V(t) @ second @ self.score_matrix(t)
+        return M, np.zeros(M.shape[:-1])
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         scores = self.scores(cloud, t, backend, None)

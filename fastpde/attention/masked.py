@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._types import Array
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .base import Attention, Cloud, Visibility
+from .closure import Affine
 from .parameters import Parameter
 
 if TYPE_CHECKING:
@@ -60,6 +61,23 @@ class Masked(Attention):
         result = backend.take("masked_result", out.shape, out.dtype)
         self.attention.evaluate(ordered, t, backend, result)
         out[:, places] = result
+
+    @property
+    def averages(self) -> bool:
+        return self.attention.averages
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """That of the attention inside, if all positions have the same Gaussian and it averages (MATH 2.2)."""
+        if not self.averages:
+            raise NoGaussianClosure(
+                "masked attention that does not average sees more mass at later positions: positions with equal "
+                "Gaussians do not stay equal (MATH 2.2). Give fp.solve a Gaussian per position instead."
+            )
+        return self.attention.closure(mean, factor, t)
+
+    def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
+        self.closure(mean, factor, t)
+        return self.attention.gaussian_field(x, mean, factor, t)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         places = _seen(cloud).target_order

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError, InputTypeError
 from .base import Attention, Cloud
+from .closure import Affine, times, transposed
 from .pairwise import product
 from .parameters import Parameter, Value, matrix, parameter
 
@@ -112,6 +113,30 @@ class MultiHead(Attention):
                 head.evaluate(own, t, backend, field)
                 backend.project(field, outputs[h], term)
             out += term
+
+    def _weighted(self, t: float) -> Iterator[tuple[Attention, Array | None]]:
+        outputs: Sequence[Array | None] = self.outputs(t) or [None] * len(self.heads)
+        return zip(self.heads, outputs, strict=True)
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """The sums of W_h M_h and of W_h c_h."""
+        M: Array | float = 0.0
+        c: Array | float = 0.0
+        for head, W in self._weighted(t):
+            M_h, c_h = head.closure(mean, factor, t)
+            M, c = M + (M_h if W is None else W @ M_h), c + (c_h if W is None else times(W, c_h))
+        return np.asarray(M), np.asarray(c)
+
+    def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
+        total: Array | float = 0.0
+        for head, W in self._weighted(t):
+            field = head.gaussian_field(x, mean, factor, t)
+            total = total + (field if W is None else field @ transposed(W))
+        return np.asarray(total)
+
+    @property
+    def averages(self) -> bool:
+        return all(head.averages for head in self.heads)
 
     def tilt(self) -> Tilt | None:
         """The heads' forms side by side, where they have one law and none is masked for itself; W_h V_h for V_h."""

@@ -16,6 +16,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError
 from .base import Attention, Cloud
+from .closure import transposed
 from .parameters import Parameter, Value, column, matrix, scalar
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class PairwiseAttention(Attention):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(_describe(p) for p in self.parameters())})"
 
+    @property
+    def averages(self) -> bool:
+        return self.normalised
+
     def parameters(self) -> Iterator[Parameter]:
         yield from (self.Q, self.K, self.V, self.scale)
 
@@ -84,6 +89,10 @@ class PairwiseAttention(Attention):
         mean = backend.take("means", (*out.shape[:2], d), out.dtype)
         backend.attend(self.pair(cloud, scores, values, self.normalised), mean)
         backend.project(mean, V, out, shift=shift)
+
+    def score_matrix(self, t: float) -> Array:
+        """A (d, d) or (B, d, d) of the score s(x, y) = <y, A x>: scale K^T Q."""
+        return column(self.scale(t)) * (transposed(self.K(t)) @ self.Q(t))
 
     def plain_tilt(self, bias: Array | float = 0.0) -> Tilt | None:
         """The reduced form of scores scale <Qx, Ky> + bias; None where a parameter is a function of time."""

@@ -12,6 +12,7 @@ from ..errors import ConvergenceError, InputError, InputTypeError
 from ..laws import ExpLaw
 from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
 from .base import Cloud
+from .closure import Affine, half_steps, regression, times
 from .forecast import Forecast
 from .memory import Memory
 from .pairwise import PairwiseAttention, Scores, apply, gram
@@ -85,6 +86,16 @@ class Sinkhorn(PairwiseAttention):
         wide = backend.take("wide_result", out.shape, np.float64)
         self._evaluate(_widened(cloud, backend), t, backend, wide)
         out[...] = wide
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (MATH 2.1)."""
+        eps = column(self.eps(t))
+        A, V = self.score_matrix(t) / eps, self.V(t) / eps
+        if self.n_half is not None:
+            M, c = half_steps(A, mean, factor, self.n_half)
+            return V @ M, times(V, c)
+        N = regression(A, factor)
+        return V @ N, times(V, mean - times(N, mean))
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         """Raises InputError: they are all 1."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .._types import Array
 from ..laws import ExpLaw
+from .closure import Affine, tilted
 from .pairwise import PairwiseAttention
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ class Softmax(PairwiseAttention):
 
     law = ExpLaw()
     normalised = True
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """M = V S A, c = V mean."""
+        return tilted(self.score_matrix(t), None, self.V(t), mean, factor)
 
     def tilt(self) -> Tilt | None:
         return self.plain_tilt()

@@ -1,0 +1,64 @@
+"""Gaussian measures under attention: the field is affine, Gamma(x) = M x + c, for the kernels e^{x.A.y - y.D.y}.
+
+mu = N(mean, S), S = L L^T with a factor L (..., d, r) of any rank: no formula inverts A or S. Leading axes are systems.
+Source: MATH 2, 2.1; Castin et al. 2025.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._types import Array
+
+Affine = tuple[Array, Array]  # M (..., d, d), c (..., d)
+
+
+def transposed(a: Array) -> Array:
+    """The transposes of matrices (..., p, q)."""
+    return np.swapaxes(a, -1, -2)
+
+
+def times(matrix: Array, vector: Array) -> Array:
+    """matrix (..., p, q) times vector (..., q)."""
+    return (matrix @ vector[..., None])[..., 0]
+
+
+def narrowed(factor: Array, D: Array) -> Array:
+    """(S^{-1} + D)^{-1} = L (I + L^T D L)^{-1} L^T for symmetric D >= 0: the covariance of N(., S) e^{-y.D.y / 2}."""
+    inner = np.eye(factor.shape[-1]) + transposed(factor) @ D @ factor
+    return factor @ np.linalg.solve(inner, transposed(factor) + np.zeros((*inner.shape[:-2], 1, 1)))
+
+
+def tilted(A: Array, D: Array | None, V: Array, mean: Array, factor: Array) -> Affine:
+    """M = V P A, c = V (I + 2 S D)^{-1} mean, P = (S^{-1} + 2 D)^{-1}; (I + 2 S D)^{-1} = I - 2 P D."""
+    if D is None:
+        return V @ factor @ transposed(factor) @ A, times(V, mean)
+    P = narrowed(factor, 2.0 * D)
+    return V @ P @ A, times(V, mean - 2.0 * times(P @ D, mean))
+
+
+def regression(A: Array, factor: Array) -> Array:
+    """N with E[y | x] = mean + N (x - mean) under the Sinkhorn plan of the score x.A.y (MATH 2.1).
+
+    N = L phi(B B^T) L^T A, B = L^T A L, phi(s) = 2 / (1 + sqrt(1 + 4 s)), from the singular values of B.
+    """
+    U, t, _ = np.linalg.svd(transposed(factor) @ A @ factor)
+    phi = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 * t * t))
+    turned = factor @ U
+    return (turned * phi[..., None, :]) @ transposed(turned) @ A
+
+
+def half_steps(A: Array, mean: Array, factor: Array, count: int) -> Affine:
+    """E[y | x] = M x + c after `count` (odd) half-iterations of Sinkhorn from g = 0 (MATH 2.1).
+
+    Potentials are quadratic, -y.G.y / 2 + l.y; a row step has G = A^T P A, l = -A^T b with P = (S^{-1} + G')^{-1} and
+    b = P (S^{-1} mean + l') = mean - P G' mean + P l' of the potential before; a column step has A^T for A.
+    """
+    G, slope = np.zeros((mean.shape[-1],) * 2), np.zeros_like(mean)
+    for index in range(count):
+        step = A if index % 2 == 0 else transposed(A)
+        P = narrowed(factor, G)
+        b = mean + times(P, slope - times(G, mean))
+        M, c = P @ step, b
+        G, slope = transposed(step) @ M, -times(transposed(step), b)
+    return M, c

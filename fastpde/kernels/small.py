@@ -1,0 +1,101 @@
+"""Dense algebra for matrices of a few rows, in place and without allocation."""
+
+from __future__ import annotations
+
+import math
+
+from .._jit import jit
+
+_SWEEPS = 30  # Jacobi converges quadratically; ten sweeps suffice for any matrix seen
+
+
+@jit
+def multiply(a, b, out):
+    """out = a b."""
+    for i in range(a.shape[0]):
+        for j in range(b.shape[1]):
+            out[i, j] = 0.0
+        for q in range(a.shape[1]):
+            value = a[i, q]
+            for j in range(b.shape[1]):
+                out[i, j] += value * b[q, j]
+
+
+@jit
+def multiply_transposed(a, b, out):
+    """out = a^T b."""
+    for i in range(a.shape[1]):
+        for j in range(b.shape[1]):
+            out[i, j] = 0.0
+    for q in range(a.shape[0]):
+        for i in range(a.shape[1]):
+            value = a[q, i]
+            for j in range(b.shape[1]):
+                out[i, j] += value * b[q, j]
+
+
+@jit
+def solve_spd(c, x):
+    """x <- c^{-1} x for a symmetric positive definite c, which becomes its Cholesky factor."""
+    n = c.shape[0]
+    for i in range(n):
+        for j in range(i + 1):
+            value = c[i, j]
+            for q in range(j):
+                value -= c[i, q] * c[j, q]
+            c[i, j] = math.sqrt(value) if i == j else value / c[j, j]
+    for column in range(x.shape[1]):
+        for i in range(n):
+            value = x[i, column]
+            for q in range(i):
+                value -= c[i, q] * x[q, column]
+            x[i, column] = value / c[i, i]
+        for i in range(n - 1, -1, -1):
+            value = x[i, column]
+            for q in range(i + 1, n):
+                value -= c[q, i] * x[q, column]
+            x[i, column] = value / c[i, i]
+
+
+@jit
+def _rotate(c, u, p, q):
+    """One Jacobi rotation of rows and columns p, q: c[p, q] becomes zero."""
+    theta = (c[q, q] - c[p, p]) / (2.0 * c[p, q])
+    t = math.copysign(1.0, theta) / (abs(theta) + math.sqrt(theta * theta + 1.0))
+    cosine = 1.0 / math.sqrt(t * t + 1.0)
+    sine = t * cosine
+    n = c.shape[0]
+    for i in range(n):
+        left, right = c[i, p], c[i, q]
+        c[i, p], c[i, q] = cosine * left - sine * right, sine * left + cosine * right
+    for i in range(n):
+        left, right = c[p, i], c[q, i]
+        c[p, i], c[q, i] = cosine * left - sine * right, sine * left + cosine * right
+    c[p, q], c[q, p] = 0.0, 0.0  # what rounding left there would keep the sweeps going
+    for i in range(n):
+        left, right = u[i, p], u[i, q]
+        u[i, p], u[i, q] = cosine * left - sine * right, sine * left + cosine * right
+
+
+@jit
+def eigen(c, u):
+    """Eigenvectors of a symmetric c into the columns of u; its eigenvalues are left on the diagonal of c.
+
+    Source: Jacobi 1846; Golub, Van Loan, Matrix Computations, 8.5.
+    """
+    n = c.shape[0]
+    for i in range(n):
+        for j in range(n):
+            u[i, j] = 1.0 if i == j else 0.0
+    for _ in range(_SWEEPS):
+        off, size = 0.0, 0.0
+        for i in range(n):
+            size += c[i, i] * c[i, i]
+            for j in range(i):
+                off += c[i, j] * c[i, j]
+        if not off > 1e-32 * size:
+            return
+        for p in range(n):
+            for q in range(p + 1, n):
+                if c[p, q] != 0.0:
+                    _rotate(c, u, p, q)
