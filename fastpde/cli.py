@@ -130,13 +130,13 @@ def _finished(target: Path, message: str) -> int:
     """Say where the pictures are, drawing them if they are not there."""
     from fastpde import plot
 
-    first = target / plot.TOKENS
+    first = plot.first_picture(target)
     if not first.exists():
         try:
             first = plot.plot_run(target)[0]
         except OSError as error:
             return _fail(5, f"the pictures could not be written to {target}: {error.strerror or error}")
-    sys.stdout.write(f"{message}: {target}\n{first}\n")
+    sys.stdout.write(f"{message.rstrip('.')}: {target}\n{first}\n")
     return 0
 
 

@@ -2,8 +2,12 @@
 
 A token's numbers depend on the seed and on its own index, never on how many tokens are asked for: tokens come in blocks
 of `BLOCK`, and block b of the variate number v (0: normals, 1: uniforms) has a Philox stream of its own, keyed by
-`SeedSequence(seed, spawn_key=(0, v, b))`. A block is always drawn whole, in float64, and then cut and rounded, so any
-range of whole blocks can be made alone (by one process of many, say) and the first m tokens of n are the m tokens.
+`SeedSequence(seed, spawn_key=(0, v, b))`. A block is always drawn from its start, row by row, in float64, and then
+rounded, so any range of whole blocks can be made alone (by one process of many, say) and the first m tokens of n are
+the m tokens.
+
+The clouds of an ensemble are drawn one by one: `system` s > 0 has the keys (0, v, b, s), so a system's numbers do not
+depend on how many there are, and system 0 is the cloud of a run of one system.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ _TOKENS = 0  # the spawn key's first number: other users of the same seed take a
 _NORMAL, _UNIFORM = 0, 1
 
 Array = np.ndarray[Any, Any]
-Draw = Callable[[np.random.Generator, np.random.Generator], Array]
+Draw = Callable[[np.random.Generator, np.random.Generator, int], Array]  # streams of normals and uniforms, rows
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
@@ -29,14 +33,17 @@ def stream(seed: int, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def _blocks(seed: int, n: int, d: int, draw: Draw, dtype: Any) -> Array:
+def _blocks(seed: int, n: int, d: int, draw: Draw, dtype: Any, system: int) -> Array:
     if n < 1 or d < 1:
         raise InputError("n" if n < 1 else "d", str(n if n < 1 else d), "a whole number of at least 1")
+    if system < 0:
+        raise InputError("system", str(system), "a whole number of at least 0")
+    own = (system,) if system else ()
     x = np.empty((n, d), dtype=dtype)
     for start in range(0, n, BLOCK):
-        b = start // BLOCK
-        block = draw(stream(seed, _TOKENS, _NORMAL, b), stream(seed, _TOKENS, _UNIFORM, b))
-        x[start : start + BLOCK] = block[: n - start]
+        b, rows = start // BLOCK, min(BLOCK, n - start)
+        normal, uniform = (stream(seed, _TOKENS, variate, b, *own) for variate in (_NORMAL, _UNIFORM))
+        x[start : start + BLOCK] = draw(normal, uniform, rows)
     return x
 
 
@@ -57,7 +64,9 @@ def square_root(cov: Array, name: str = "cov") -> Array:
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
 
 
-def gaussian(n: int, d: int, *, seed: int, mean: Any = None, root: Any = 1.0, dtype: Any = np.float64) -> Array:
+def gaussian(
+    n: int, d: int, *, seed: int, mean: Any = None, root: Any = 1.0, dtype: Any = np.float64, system: int = 0
+) -> Array:
     """Return n tokens of N(mean, R R^T), x = mean + R z; `root` is R, a number or (d, d)."""
     shift = np.zeros(d) if mean is None else np.asarray(mean, dtype=np.float64)
     if shift.shape != (d,):
@@ -66,37 +75,42 @@ def gaussian(n: int, d: int, *, seed: int, mean: Any = None, root: Any = 1.0, dt
     if root.ndim and root.shape != (d, d):
         raise InputError("root", f"shape {root.shape}", f"a number or shape ({d}, {d})")
 
-    def draw(normal: np.random.Generator, _: np.random.Generator) -> Array:
-        z = normal.standard_normal((BLOCK, d))
-        return shift + (z @ root.T if root.ndim else z * root)
+    def draw(normal: np.random.Generator, _: np.random.Generator, rows: int) -> Array:
+        if not root.ndim:
+            return shift + normal.standard_normal((rows, d)) * root
+        z = np.zeros((BLOCK, d))  # whole: how a matrix product rounds may depend on the number of rows
+        z[:rows] = normal.standard_normal((rows, d))
+        return (shift + z @ root.T)[:rows]
 
-    return _blocks(seed, n, d, draw, dtype)
+    return _blocks(seed, n, d, draw, dtype, system)
 
 
-def _directions(normal: np.random.Generator, d: int) -> Array:
-    z = normal.standard_normal((BLOCK, d))
+def _directions(normal: np.random.Generator, rows: int, d: int) -> Array:
+    z = normal.standard_normal((rows, d))
     return z / np.linalg.norm(z, axis=1, keepdims=True)
 
 
-def ball(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.float64) -> Array:
+def ball(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.float64, system: int = 0) -> Array:
     """Return n tokens uniform in the ball |x| <= radius: x = radius u^(1/d) z / |z|."""
 
-    def draw(normal: np.random.Generator, uniform: np.random.Generator) -> Array:
-        return radius * uniform.random((BLOCK, 1)) ** (1.0 / d) * _directions(normal, d)
+    def draw(normal: np.random.Generator, uniform: np.random.Generator, rows: int) -> Array:
+        return radius * uniform.random((rows, 1)) ** (1.0 / d) * _directions(normal, rows, d)
 
-    return _blocks(seed, n, d, draw, dtype)
+    return _blocks(seed, n, d, draw, dtype, system)
 
 
-def sphere(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.float64) -> Array:
+def sphere(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.float64, system: int = 0) -> Array:
     """Return n tokens uniform on the sphere |x| = radius: x = radius z / |z|."""
 
-    def draw(normal: np.random.Generator, _: np.random.Generator) -> Array:
-        return radius * _directions(normal, d)
+    def draw(normal: np.random.Generator, _: np.random.Generator, rows: int) -> Array:
+        return radius * _directions(normal, rows, d)
 
-    return _blocks(seed, n, d, draw, dtype)
+    return _blocks(seed, n, d, draw, dtype, system)
 
 
-def mixture(n: int, means: Any, *, seed: int, std: float = 1.0, weights: Any = None, dtype: Any = np.float64) -> Array:
+def mixture(
+    n: int, means: Any, *, seed: int, std: float = 1.0, weights: Any = None, dtype: Any = np.float64, system: int = 0
+) -> Array:
     """Return n tokens of sum_m p_m N(means_m, std^2 I); `means` (m, d), `weights` p (m,) sum to 1, default uniform."""
     means = np.asarray(means, dtype=np.float64)
     if means.ndim != 2:
@@ -107,11 +121,11 @@ def mixture(n: int, means: Any, *, seed: int, std: float = 1.0, weights: Any = N
         raise InputError("weights", str(weights.tolist()), f"{m} numbers of at least 0 that sum to 1")
     edges = np.cumsum(weights)[:-1]
 
-    def draw(normal: np.random.Generator, uniform: np.random.Generator) -> Array:
-        component = np.searchsorted(edges, uniform.random(BLOCK), side="right")
-        return means[component] + std * normal.standard_normal((BLOCK, d))
+    def draw(normal: np.random.Generator, uniform: np.random.Generator, rows: int) -> Array:
+        component = np.searchsorted(edges, uniform.random(rows), side="right")
+        return means[component] + std * normal.standard_normal((rows, d))
 
-    return _blocks(seed, n, d, draw, dtype)
+    return _blocks(seed, n, d, draw, dtype, system)
 
 
 def open_array(path: Path, name: str) -> Array:
@@ -131,11 +145,21 @@ def open_array(path: Path, name: str) -> Array:
     return array
 
 
-def from_file(path: Path, *, n: int | None = None, dtype: Any = np.float64, name: str = "path") -> Array:
-    """Return the first n (default: all) tokens of a .npy file (m, d), read block by block and checked to be finite."""
+def from_file(
+    path: Path, *, n: int | None = None, dtype: Any = np.float64, name: str = "path", system: int = 0
+) -> Array:
+    """Return the first n (default: all) tokens (n, d) of one system of a .npy file (m, d) or (systems, m, d).
+
+    They are read block by block. Raises InputError naming `name` if they are not finite, or the file is of no use.
+    """
     source = open_array(path, name)
-    if source.ndim != 2 or 0 in source.shape:
-        raise InputError(name, f'"{path.name}" of shape {source.shape}', "shape (n, d)")
+    if source.ndim not in (2, 3) or 0 in source.shape:
+        raise InputError(name, f'"{path.name}" of shape {source.shape}', "shape (n, d) or (systems, n, d)")
+    systems = len(source) if source.ndim == 3 else 1
+    if not 0 <= system < systems:
+        raise InputError("system", str(system), f"one of the {systems} systems of {path.name}, counted from 0")
+    origin = f"system {system} of {path.name}" if source.ndim == 3 else path.name
+    source = source[system] if source.ndim == 3 else source
     if n is not None and n > source.shape[0]:
         raise InputError("n", str(n), f"at most the {source.shape[0]} tokens of {path.name}")
     x = np.empty((n or source.shape[0], source.shape[1]), dtype=dtype)
@@ -145,7 +169,7 @@ def from_file(path: Path, *, n: int | None = None, dtype: Any = np.float64, name
         bad = ~np.isfinite(x[rows])
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            where = f"{x[rows][row, column]} at row {rows.start + row}, column {column} of {path.name}"
+            where = f"{x[rows][row, column]} at row {rows.start + row}, column {column} of {origin}"
             raise InputError(name, where, f"numbers that are finite in {np.dtype(dtype).name}")
     return x
 

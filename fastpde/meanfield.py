@@ -108,8 +108,7 @@ def solve(
         x0: tokens (n, d), or (B, n, d) for B independent systems, each with steps, events and an end of its own;
             float64 or float32; not modified. Or `fp.Gaussian(mean, cov)`: the law of infinitely many tokens.
         t_span: (t0, t1).
-        method: "euler" (one step is one residual layer), "heun", "rk4", of fixed step; or adaptive: "dopri5", "tsit5",
-            "bosh3".
+        method: "euler" (one step is one layer), "heun", "rk4", of fixed step; or adaptive: "dopri5", "tsit5", "bosh3".
         step: the step of a fixed-step method; for an adaptive one the first step.
         rtol, atol: local error tolerances of the adaptive methods.
         max_steps: bound on the number of steps.
@@ -117,7 +116,7 @@ def solve(
         weights: (n,) or (B, n), positive, sum 1; default 1/n.
         positions: (n,) for masked attention; default: the order of the tokens.
         manifold: `fp.Euclidean()` (default) or `fp.Sphere()`: tokens of norm 1, kept there to rounding.
-        noise: standard deviation per square root of time; more than 0 with method "euler" or "heun", forward in time.
+        noise: standard deviation per square root of time; more than 0 with "euler" or "heun" only, forward in time.
         seed: of the noise. A token's numbers depend on the seed, the step, its index and its system's number alone.
         first_system: the number of the first system, so that system b of a batch can be run alone, as x0[b].
         backend: "auto", "direct" or a backend object.
@@ -133,18 +132,15 @@ def solve(
         InputError, InputTypeError: naming the argument, before any work; and naming a parameter in time that stops
             fitting, when it does.
     """
+    t_span = cast(Any, tuple(t_span) if isinstance(t_span, Iterable) else t_span)
     asked: dict[str, Any] = {
         "method": method, "step": step, "rtol": rtol, "atol": atol, "max_steps": max_steps, "t_eval": t_eval,
     }  # fmt: skip
     if isinstance(x0, Gaussian):
-        _none_of(
-            weights=weights, positions=positions, manifold=manifold, events=events, observers=observers, noise=noise
-        )
+        _none(weights=weights, positions=positions, manifold=manifold, noise=noise, events=events, observers=observers)
         return solve_gaussian(attention, x0, t_span, **asked, progress=progress)
-    place = as_manifold(manifold)
-    tokens = as_tokens("x0", x0)
+    place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
-    t_span = cast(Any, tuple(t_span) if isinstance(t_span, Iterable) else t_span)
     field.check(_ends(t_span))
     start = place.start(tokens)
     source = Brownian(noise, seed, first_system=first_system, project=place.project)
@@ -153,7 +149,7 @@ def solve(
     if tokens.ndim == 3:
         whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
         asked |= {"positions": positions, "manifold": place, "noise": noise, "seed": seed, "backend": field.backend}
-        asked["events"] = whole.problem.events  # what came may be an iterator
+        asked["events"] = whole.problem.events  # what came may be an iterator, empty by now
 
         def alone(b: int, times: Any) -> Any:
             own = {"weights": _row(weights, b), "t_eval": times, "first_system": first_system + b}
@@ -163,7 +159,7 @@ def solve(
     return integrate(field, start, t_span, **asked, progress=progress, space=space)
 
 
-def _none_of(**given: Any) -> None:
+def _none(**given: Any) -> None:
     """Raises InputError naming what was given although a Gaussian law has none of it."""
     for name, value in given.items():
         if value is not None and not (isinstance(value, int | float | tuple | list) and not value):

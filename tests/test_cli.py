@@ -115,6 +115,18 @@ def test_run_ends_with_a_picture_and_again_does_nothing(folder, capsys):
     assert code == 2 and "another configuration" in errors
 
 
+def test_an_ensemble_ends_with_a_picture_and_says_how_its_systems_ended(folder, capsys):
+    text = GOOD.replace("d = 2", "d = 2\nsystems = 3") + "[events]\ncollapsed = 100.0\n"
+    (folder / "a.toml").write_text(text)
+    code, out, errors = call(capsys, "run", "a.toml")
+    assert code == 0, errors
+    assert out.splitlines() == ["3 systems: 3 collapsed: a.run", "a.run/ensemble.png"]
+    assert {"ensemble.png", "ends.png", "systems.png"} <= {path.name for path in Path("a.run").iterdir()}
+    code, out, _ = call(capsys, "run", "a.toml")
+    assert (code, out.splitlines()[0]) == (0, "already finished: a.run")
+    assert call(capsys, "plot", "a.run")[1].split() == ["a.run/ensemble.png", "a.run/ends.png", "a.run/systems.png"]
+
+
 def test_doctor_says_what_this_machine_will_do(folder, capsys):
     code, out, _ = call(capsys, "doctor")
     assert code == 0

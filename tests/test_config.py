@@ -108,6 +108,13 @@ WRONG = {  # text: (the key that must be named, a word that must help)
     "noise without a method": (edited("t_end = 1.0", "t_end = 1.0\nnoise = 0.1"), "time.method", '"heun"'),
     "noise with rk4": (edited("t_end = 1.0", 't_end = 1\nnoise = 1\nmethod = "rk4"\nstep = 1'), "time.method", "noise"),
     "noise without a step": (edited("t_end = 1.0", 't_end = 1\nnoise = 1\nmethod = "heun"'), "time.step", "heun"),
+    "no systems": (edited("d = 2", "d = 2\nsystems = 0"), "tokens.systems", "whole number from 1"),
+    "half a system": (edited("d = 2", "d = 2\nsystems = 1.5"), "tokens.systems", "whole"),
+    "too many systems": (edited("d = 2", "d = 2\nsystems = 1000000000000"), "tokens.systems", "GiB"),
+    "event misspelt": (GOOD + "[events]\ncolapsed = 1", "events.colapsed", '"collapsed"'),
+    "event of nothing": (GOOD + "[events]\nblow_up = 0", "events.blow_up", "above 0"),
+    "event in words": (GOOD + "[events]\nsteady_state = true", "events.steady_state", "above 0"),
+    "infinite event": (GOOD + "[events]\ncollapsed = inf", "events.collapsed", "finite"),
     "no step": (edited("t_end = 1.0", 't_end = 1.0\nmethod = "euler"'), "time.step", "euler"),
     "too many tokens": (edited("n = 20", "n = 1000000000000"), "tokens.n", "GiB"),
     "too many frames": (GOOD + "[output]\nevery = 1e-12", "output.every", "frames"),
@@ -165,6 +172,7 @@ ROUND = {
         "t_end = 1.0", 't_end = 1\nmanifold = "sphere"\nnoise = 0.25\nmethod = "heun"\nstep = 0.1'
     ),
     "sinkhorn": edited('"softmax"', '"sinkhorn"\neps = 0.1\nn_half = 5'),
+    "ensemble": edited("d = 2", "d = 2\nsystems = 3") + "[events]\nsteady_state = 1e-6\nblow_up = 50\ncollapsed = 1e-3",
     "text": edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "a \\"b\\" \\\\ \\u007f é.npy"'),
 }
 
@@ -233,7 +241,7 @@ FILE = edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "x.npy"
     [
         (np.zeros((4, 2), dtype=int), "float"),
         (np.array([[1.0, None]], dtype=object), "readable"),
-        (np.zeros((4, 2, 2)), "shape"),
+        (np.zeros((3, 4, 2, 2)), "shape"),
         (np.zeros((0, 2)), "shape"),
         (np.zeros((4, 2), dtype=complex), "float"),
     ],
@@ -276,6 +284,42 @@ def test_tokens_of_a_file_keep_their_bits_and_nan_is_found(tmp_path):
         load(tmp_path, FILE).tokens()
 
 
+def test_systems_of_a_file_are_its_first(tmp_path):
+    x = np.random.default_rng(0).normal(size=(5, 4, 2))
+    save(tmp_path, x=x)
+    problem = load(tmp_path, FILE)
+    assert (problem.systems, problem.n, problem.d) == (5, 4, 2) and (problem.tokens() == x).all()
+    problem = load(tmp_path, FILE.replace('"x.npy"', '"x.npy"\nn = 3\nsystems = 2'))
+    assert (problem.systems, problem.n) == (2, 3) and (problem.tokens() == x[:2, :3]).all()
+    assert (load(tmp_path, FILE.replace('"x.npy"', '"x.npy"\nsystems = 1')).tokens() == x[0]).all()
+    with pytest.raises(InputError, match="at most the 5") as caught:
+        load(tmp_path, FILE.replace('"x.npy"', '"x.npy"\nsystems = 6'))
+    assert caught.value.name == "tokens.systems"
+    x[3, 2, 1] = np.nan
+    save(tmp_path, x=x)
+    with pytest.raises(InputError, match="row 2, column 1 of system 3"):
+        load(tmp_path, FILE).tokens()
+
+
+def test_events_are_made(tmp_path):
+    problem = load(tmp_path, GOOD + "[events]\ncollapsed = 0.5\nsteady_state = 1e-6\nblow_up = 7")
+    steady, blow_up, collapsed = problem.events()
+    assert (steady.tol, blow_up.radius, collapsed.tol) == (1e-6, 7.0, 0.5)
+    assert load(tmp_path, GOOD).events() == [] and "events" not in config.dumps(config.parse(GOOD))
+
+
+@pytest.mark.parametrize(("end", "every"), [(1.0, 0.1), (1.0, 0.3), (0.7, 0.1), (1.0, 5.0), (1e-12, 1.0), (1.3, 1.3)])
+def test_output_times_are_those_of_an_observer(tmp_path, end, every):
+    problem = load(
+        tmp_path, edited("t_end = 1.0", f"t_start = -0.5\nt_end = {-0.5 + end}") + f"[output]\nevery = {every}"
+    )
+    seen = []
+    observer = fp.Observer(lambda t, x: seen.append(t), time=every)
+    attention, times = fp.Linear([[0.0]], [[0.0]], [[0.0]]), problem.config.time
+    fp.solve(attention, np.ones((1, 1)), (times.t_start, times.t_end), observers=[observer])
+    assert problem.times().tolist() == seen
+
+
 def test_tokens_of_a_file_must_be_on_the_sphere(tmp_path):
     x = np.random.default_rng(0).normal(size=(20, 2))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -305,9 +349,9 @@ JUNK = st.one_of(
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     key=st.sampled_from(
-        ["n", "d", "mean", "cov", "std", "kind", "Q", "K", "scale", "bias", "t_end", "step", "z", "noise", "manifold"]
+        ["n", "d", "systems", "mean", "cov", "std", "kind", "Q", "K", "scale", "t_end", "step", "z", "noise", "blow_up"]
     ),
-    section=st.sampled_from(["tokens", "attention", "time", "output", "backend"]),
+    section=st.sampled_from(["tokens", "attention", "time", "events", "output", "backend"]),
     junk=JUNK,
 )
 def test_fuzzed_configurations_are_understood_or_refused(tmp_path, key, section, junk):

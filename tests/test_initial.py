@@ -11,6 +11,7 @@ from fastpde.errors import InputError
 MEANS = [[0.0, 5.0], [3.0, 0.0]]
 CLOUDS = {
     "gaussian": lambda n, **k: initial.gaussian(n, 2, **k),
+    "cov": lambda n, **k: initial.gaussian(n, 2, root=np.array([[1.0, 0.3], [0.3, 2.0]]), **k),
     "ball": lambda n, **k: initial.ball(n, 2, **k),
     "sphere": lambda n, **k: initial.sphere(n, 2, **k),
     "mixture": lambda n, **k: initial.mixture(n, MEANS, **k),
@@ -24,6 +25,23 @@ def test_a_token_depends_on_seed_and_index_alone(kind):
         assert (CLOUDS[kind](n, seed=3) == many[:n]).all()  # to the bit: it is the same draw
     assert (CLOUDS[kind](5, seed=4) != many[:5]).all()
     assert len(np.unique(many[:, 0])) == len(many)  # no block repeats another
+
+
+@pytest.mark.parametrize("kind", CLOUDS)
+def test_systems_have_numbers_of_their_own_and_the_first_has_those_of_a_run_alone(kind):
+    n = initial.BLOCK + 3
+    clouds = [CLOUDS[kind](n, seed=3, system=s) for s in range(3)]
+    assert (clouds[0] == CLOUDS[kind](n, seed=3)).all()
+    assert len(np.unique(np.concatenate(clouds)[:, 0])) == 3 * n  # nor do blocks and systems share keys
+    assert (CLOUDS[kind](5, seed=3, system=2) == clouds[2][:5]).all()
+    with pytest.raises(InputError, match="system"):
+        CLOUDS[kind](5, seed=3, system=-1)
+
+
+def test_the_first_system_never_changes():
+    """Numbers of the first release: a seed means the same cloud for ever."""
+    want = [0.05078286803498232, 0.6618334385513129, -0.6526621576196217, 0.8909970248056861]
+    assert initial.gaussian(2, 2, seed=1).ravel().tolist() == want
 
 
 @pytest.mark.parametrize("kind", CLOUDS)

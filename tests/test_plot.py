@@ -14,8 +14,10 @@ import fastpde
 from fastpde import plot
 from fastpde.errors import InputError
 from fastpde.plot import movie, view
+from fastpde.run import observables
 from fastpde.run.observables import ObservablesWriter, row
 from fastpde.run.trajectory import TrajectoryWriter
+from fastpde.run.trajectory_ensemble import Block, EnsembleWriter
 
 
 def run_directory(path: Path, *, n=60, d=2, count=9, dtype=np.float64, growth=1.0, cluster=False):
@@ -99,6 +101,61 @@ def test_view_of_many_dimensions_is_that_of_the_principal_components():
     assert np.abs(np.abs(axes[:, :2].T @ seen.axes) - np.eye(2)).max() < 0.2
     assert seen(x).var(axis=0).sum() > 0.99 * x.var(axis=0).sum()
     assert "100 %" in seen.caption
+
+
+def ensemble_directory(path: Path, *, systems=30, done=None, n=20, d=2, count=9, events=("collapsed",)):
+    """Make the ensemble.h5 that `plot_run` reads: every other system gathers and ends at a time of its own."""
+    path.mkdir()
+    rng, done = np.random.default_rng(0), systems if done is None else done
+    x = rng.normal(size=(1, done, n, d)) * np.linspace(1, 2, count)[:, None, None, None]
+    times, ends = np.linspace(0, 4, count), np.where(np.arange(done) % 2 == 1, rng.uniform(1, 4, done), 4.0)
+    x[:, 1::2] *= np.exp(-times)[:, None, None, None]
+    x[times[:, None] > ends] = np.nan
+    last = np.stack([x[np.isfinite(x[:, b, 0, 0]), b][-1] for b in range(done)])
+    words = ["collapsed" if b % 2 == 1 and events else "completed" for b in range(done)]
+    columns = observables.columns(d)
+    table = np.full((count, done, len(columns)), np.nan)
+    for j, t in enumerate(times):
+        running = np.isfinite(x[j, :, 0, 0])
+        table[j, running] = observables.rows(t, x[j, running], None)
+    hits = {name: np.where(ends < 4.0, ends, np.nan) for name in events}
+    options = {"systems": systems, "like": last, "events": dict.fromkeys(events, 1.0), "columns": columns}
+    writer = EnsembleWriter(path / "ensemble.h5", np.arange(n), times, version="1", **options)
+    counts = np.arange(done)
+    writer.append(Block(x, last, ends, words, counts, counts, hits, table))
+    writer.close()
+    return path
+
+
+ENSEMBLES = {
+    "plane": {},
+    "space": {"d": 3, "systems": 3},
+    "many dimensions": {"d": 20},
+    "line": {"d": 1},
+    "one time": {"count": 1, "events": ()},
+    "one token": {"n": 1},
+    "one system that is done": {"done": 1, "events": ("collapsed", "blow_up")},
+}
+
+
+@pytest.mark.parametrize("case", ENSEMBLES)
+def test_pictures_of_ensembles_are_made_and_not_blank(tmp_path, case):
+    path = ensemble_directory(tmp_path / "a", **ENSEMBLES[case])
+    names = [found.name for found in plot.plot_run(path)]
+    middle = ["ends.png"] if ENSEMBLES[case].get("events", True) else []
+    assert names == ["ensemble.png", *middle, "systems.png"]
+    assert plot.first_picture(path) == path / "ensemble.png"
+    for name in names:
+        pixels = shown(path / name)
+        assert pixels.std() > 5 and (np.ptp(pixels, axis=2) > 40).sum() > 50, name  # something in colour
+        assert min(edge.min() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])) > 240, name
+
+
+def test_an_ensemble_without_systems_is_refused(tmp_path):
+    options = {"systems": 4, "like": np.ones((1, 2, 2)), "events": {}, "columns": ["t"], "version": "1"}
+    EnsembleWriter(tmp_path / "ensemble.h5", np.arange(2), np.arange(3.0), **options).close()
+    with pytest.raises(InputError, match="no system"):
+        plot.plot_run(tmp_path)
 
 
 def test_what_is_no_run_is_refused(tmp_path):

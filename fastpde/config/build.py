@@ -18,22 +18,45 @@ from fastpde.errors import InputError
 
 Array = np.ndarray[Any, Any]
 _MAX_FRAMES = 1_000_000
+_SAME_TIME = 1e-9  # an output time closer to the end than this fraction of `every` is the end
 _ARRAYS = 12  # arrays of all tokens alive in a step: the stages of dopri5, the state, the sums' own copies
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A configuration whose files and shapes agree: n tokens of dimension d, one shape per head."""
+    """A configuration whose files and shapes agree: systems of n tokens of dimension d, one shape per head."""
 
     config: Config
     files: Files
     n: int
     d: int
     shapes: tuple[HeadShape, ...]
+    systems: int = 1
 
     def tokens(self) -> Array:
-        """Return the tokens (n, d); raises InputError for a file with tokens that are not finite or off the sphere."""
-        return _tokens(self)
+        """Return the tokens (n, d), or (systems, n, d) if there are several.
+
+        Raises InputError for a file with tokens that are not finite or off the sphere.
+        """
+        if self.systems == 1:
+            return _tokens(self, 0)
+        x = np.empty((self.systems, self.n, self.d), dtype=self.config.backend.dtype)
+        for system in range(self.systems):
+            x[system] = _tokens(self, system)
+        return x
+
+    def times(self) -> Array:
+        """Return the times of the output (m,): t_start + k every and the end, as `fastpde.Observer` takes them."""
+        time, every = self.config.time, self.config.output.every or math.inf
+        before = max(1, math.ceil((time.t_end - time.t_start) / every - _SAME_TIME))
+        return np.append(time.t_start + every * np.arange(before), time.t_end)
+
+    def events(self) -> list[Any]:
+        """Return the event objects."""
+        import fastpde as fp
+
+        kinds: dict[str, Any] = {"steady_state": fp.SteadyState, "blow_up": fp.BlowUp, "collapsed": fp.Collapsed}
+        return [kinds[name](level) for name, level in self.config.events.given.items()]
 
     def manifold(self) -> Any:
         """Return the manifold object."""
@@ -53,24 +76,33 @@ def resolve(config: Config, files: Files) -> Problem:
     """
     tokens = config.tokens
     if isinstance(tokens, schema.FileTokens):
-        shape = files.array("tokens.path", tokens.path).shape
-        if len(shape) != 2 or 0 in shape:
-            raise InputError("tokens.path", f'"{tokens.path}" of shape {shape}', "shape (n, d)")
-        if tokens.n is not None and tokens.n > shape[0]:
-            raise InputError("tokens.n", str(tokens.n), f'at most the {shape[0]} tokens of "{tokens.path}"')
-        n, d = tokens.n or shape[0], shape[1]
+        systems, n, d = _stored_tokens(tokens, files)
     else:
-        n, d = tokens.n, int(tokens.d or 0)
+        systems, n, d = tokens.systems, tokens.n, int(tokens.d or 0)
         if isinstance(tokens, schema.GaussianTokens) and tokens.cov is not None:
             initial.square_root(np.array(tokens.cov), "tokens.cov")
-    _check_sizes(config, n, d)
+    _check_sizes(config, systems, n, d)
     shapes = tuple(head_shape(files, head, d) for head in each_head(config))
     _check_layers(config, shapes)
     _check_energy(config)
     if config.output.energy is None:
-        energy = n <= schema.ENERGY_LIMIT and not _sinkhorn(config)
+        energy = n <= schema.ENERGY_LIMIT and systems == 1 and not _sinkhorn(config)
         config = replace(config, output=replace(config.output, energy=energy))
-    return Problem(config, files, n, d, shapes)
+    return Problem(config, files, n, d, shapes, systems)
+
+
+def _stored_tokens(tokens: schema.FileTokens, files: Files) -> tuple[int, int, int]:
+    """Return (systems, n, d) of the tokens of a file."""
+    shape = files.array("tokens.path", tokens.path).shape
+    if len(shape) not in (2, 3) or 0 in shape:
+        raise InputError("tokens.path", f'"{tokens.path}" of shape {shape}', "shape (n, d) or (systems, n, d)")
+    systems, n, d = shape if len(shape) == 3 else (1, *shape)
+    if tokens.n is not None and tokens.n > n:
+        raise InputError("tokens.n", str(tokens.n), f'at most the {n} tokens of "{tokens.path}"')
+    if tokens.systems is not None and tokens.systems > systems:
+        need = f'at most the {systems} of "{tokens.path}" of shape {shape}'
+        raise InputError("tokens.systems", str(tokens.systems), need)
+    return tokens.systems or systems, tokens.n or n, d
 
 
 def _sinkhorn(config: Config) -> bool:
@@ -87,17 +119,21 @@ def _check_energy(config: Config) -> None:
         raise InputError("output.energy", "true", "false: the energy needs converged potentials, not attention.n_half")
 
 
-def _check_sizes(config: Config, n: int, d: int) -> None:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    size = n * d * np.dtype(config.backend.dtype).itemsize * _ARRAYS
-    if size > 0.8 * memory:
-        name = "tokens.path" if config.tokens.kind == "file" else "tokens.n"
-        came = f"{n} tokens of dimension {d}, about {size / 2**30:.3g} GiB at work"
-        raise InputError(name, came, f"less than 80 % of this machine's {memory / 2**30:.3g} GiB")
+def _check_sizes(config: Config, systems: int, n: int, d: int) -> None:
     frames = (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
     if frames > _MAX_FRAMES:
         came = f"{config.output.every:g}, which means {frames:.3g} frames"
         raise InputError("output.every", came, f"at most {_MAX_FRAMES} frames")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # An ensemble holds the start of all its systems, and all frames of those that run at a time, one at least.
+    copies = _ARRAYS if systems == 1 else _ARRAYS + frames + systems
+    size = n * d * np.dtype(config.backend.dtype).itemsize * copies
+    if size > 0.8 * memory:
+        many = "tokens.systems" if systems > _ARRAYS + frames else "tokens.n"
+        name = "tokens.path" if config.tokens.kind == "file" else many
+        came = f"{n} tokens of dimension {d}, about {size / 2**30:.3g} GiB at work"
+        came = came if systems == 1 else f"{systems} systems of {came}"
+        raise InputError(name, came, f"less than 80 % of this machine's {memory / 2**30:.3g} GiB")
 
 
 def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:
@@ -114,23 +150,24 @@ def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:
             raise InputError(heads[h][0], f"{shapes[h].layers} layers", f"{first} layers, as the heads before")
 
 
-def _tokens(problem: Problem) -> Array:
+def _tokens(problem: Problem, system: int) -> Array:
+    """Return the tokens (n, d) of one system."""
     tokens: Any = problem.config.tokens
     seed, dtype, n, d = problem.config.seed, problem.config.backend.dtype, problem.n, problem.d
     if tokens.kind == "file":
         path = problem.files.locate("tokens.path", tokens.path)
-        x = initial.from_file(path, n=n, dtype=dtype, name="tokens.path")
+        x = initial.from_file(path, n=n, dtype=dtype, name="tokens.path", system=system)
         problem.manifold().check(x, "tokens.path")
         return x
     if tokens.kind == "gaussian":
         root = tokens.std if tokens.cov is None else initial.square_root(np.array(tokens.cov), "tokens.cov")
-        x = initial.gaussian(n, d, seed=seed, mean=tokens.mean, root=root, dtype=dtype)
+        x = initial.gaussian(n, d, seed=seed, mean=tokens.mean, root=root, dtype=dtype, system=system)
     elif tokens.kind == "mixture":
         spread = {"std": tokens.std, "weights": tokens.weights}
-        x = initial.mixture(n, tokens.means, seed=seed, dtype=dtype, **spread)
+        x = initial.mixture(n, tokens.means, seed=seed, dtype=dtype, system=system, **spread)
     else:
         cloud = initial.ball if tokens.kind == "ball" else initial.sphere
-        x = cloud(n, d, seed=seed, radius=tokens.radius, dtype=dtype)
+        x = cloud(n, d, seed=seed, radius=tokens.radius, dtype=dtype, system=system)
     if not np.isfinite(x).all():
         raise InputError("tokens", f"numbers that overflow in {dtype}", f"a cloud within the range of {dtype}")
     return x

@@ -48,6 +48,7 @@ def dumps(config: Config) -> str:
     if attention.kind == "multihead":
         for head in attention.heads:
             lines += ["", "[[attention.heads]]", *_keys(head)]
-    for name in ("time", "output", "backend"):
-        lines += ["", f"[{name}]", *_keys(getattr(config, name))]
+    for name in ("time", "events", "output", "backend"):
+        if keys := _keys(getattr(config, name)):  # no events, no section
+            lines += ["", f"[{name}]", *keys]
     return "\n".join(lines) + "\n"

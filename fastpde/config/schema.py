@@ -71,6 +71,7 @@ class GaussianTokens:
     mean: tuple[float, ...] | None = key(checks.vector, None)
     std: float | None = key(checks.number(minimum=0.0), None)
     cov: tuple[tuple[float, ...], ...] | None = key(checks.rows, None)
+    systems: int = key(_COUNT, 1)
 
     def settled(self, name: str) -> GaussianTokens:
         """Return the section with std filled in, if shapes agree and not both std and cov are given."""
@@ -94,6 +95,7 @@ class RoundTokens:
     n: int = key(_COUNT)
     d: int = key(_COUNT)
     radius: float = key(_POSITIVE, 1.0)
+    systems: int = key(_COUNT, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +108,7 @@ class MixtureTokens:
     d: int | None = key(_COUNT, None)
     std: float = key(checks.number(minimum=0.0), 1.0)
     weights: tuple[float, ...] | None = key(checks.vector, None)
+    systems: int = key(_COUNT, 1)
 
     def settled(self, name: str) -> MixtureTokens:
         """Return the section with d and weights filled in and checked against `means`."""
@@ -120,11 +123,14 @@ class MixtureTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class FileTokens:
-    """The first n (default: all) rows of a .npy file (m, d)."""
+    """The first n (default: all) tokens of each of the first systems (default: all) of a .npy file, (m, d) or
+    (systems, m, d).
+    """
 
     kind: str = key(checks.choice("file"))
     path: str = key(checks.text)
     n: int | None = key(_COUNT, None)
+    systems: int | None = key(_COUNT, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,9 +228,25 @@ class Time:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Events:
+    """What ends a run, or each system of an ensemble, before t_end: tol, radius and tol of `fastpde.SteadyState`,
+    `fastpde.BlowUp` and `fastpde.Collapsed`.
+    """
+
+    steady_state: float | None = key(_POSITIVE, None)
+    blow_up: float | None = key(_POSITIVE, None)
+    collapsed: float | None = key(_POSITIVE, None)
+
+    @property
+    def given(self) -> dict[str, float]:
+        """The events that are there, by name."""
+        return {item.name: level for item in fields(self) if (level := getattr(self, item.name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Output:
     """What is kept. `every` defaults to a fiftieth of the interval, `energy` to n <= 20,000 (it costs a sum over all
-    pairs) and to false with Sinkhorn heads (theirs costs a whole scaling).
+    pairs) and to false with Sinkhorn heads (theirs costs a whole scaling) and for ensembles.
     """
 
     every: float | None = key(_POSITIVE, None)
@@ -285,6 +307,7 @@ class Config:
     tokens: GaussianTokens | RoundTokens | MixtureTokens | FileTokens = key(by_kind(TOKENS))
     attention: Single | MultiHead = key(by_kind(ATTENTION))
     time: Time = key(section(Time))
+    events: Events = key(section(Events), Events())
     output: Output = key(section(Output), Output())
     backend: Backend = key(section(Backend), Backend())
 

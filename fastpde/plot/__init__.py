@@ -9,21 +9,31 @@ from pathlib import Path
 from fastpde.errors import InputError
 
 TOKENS, SPECTRUM, MOVIE = "tokens.png", "spectrum.png", "tokens.gif"
+MOMENTS, ENDS, SYSTEMS = "ensemble.png", "ends.png", "systems.png"
+_TRAJECTORY, _ENSEMBLE = "trajectory.h5", "ensemble.h5"
+
+
+def first_picture(directory: Path) -> Path:
+    """Return the path of the picture that is named first, drawn or not."""
+    return directory / (MOMENTS if (directory / _ENSEMBLE).is_file() else TOKENS)
 
 
 def plot_run(directory: Path) -> list[Path]:
-    """Draw tokens.png, spectrum.png and, for d >= 2 and two frames or more, tokens.gif into a run directory.
+    """Draw the pictures of a run into its directory, and return their paths.
 
-    Returns the paths, tokens.png first. A run that goes on or was killed is drawn as far as it got.
+    One system: tokens.png, spectrum.png and, for d >= 2 and two frames or more, tokens.gif. An ensemble: ensemble.png,
+    ends.png if the configuration has events, systems.png. A run that goes on or was killed is drawn as far as it got.
     Raises InputError if `directory` is no run directory, OSError if a picture cannot be written.
     """
-    if not (directory / "trajectory.h5").is_file():
-        raise InputError("DIR", str(directory), "a run directory, with trajectory.h5 in it")
+    if (directory / _ENSEMBLE).is_file():
+        return _plot_ensemble(directory)
+    if not (directory / _TRAJECTORY).is_file():
+        raise InputError("DIR", str(directory), f"a run directory, with {_TRAJECTORY} or {_ENSEMBLE} in it")
     from fastpde.plot import clouds, movie, spectrum
     from fastpde.run.observables import read_observables
     from fastpde.run.trajectory import read_times
 
-    source = directory / "trajectory.h5"
+    source = directory / _TRAJECTORY
     count = len(read_times(source))
     if count == 0:
         raise InputError("DIR", f"{directory}, with no whole frame", "a run that stored a frame")
@@ -32,4 +42,20 @@ def plot_run(directory: Path) -> list[Path]:
     spectrum.save(read_observables(directory / "observables.csv"), paths[1])
     if count > 1 and movie.save(source, count, directory / MOVIE):
         paths.append(directory / MOVIE)
+    return paths
+
+
+def _plot_ensemble(directory: Path) -> list[Path]:
+    from fastpde.plot import ensemble
+    from fastpde.run.trajectory_ensemble import read_ensemble
+
+    source = directory / _ENSEMBLE
+    data = read_ensemble(source)
+    if not data.status:
+        raise InputError("DIR", f"{directory}, with no system that is done", "a run that stored a block of systems")
+    paths = [directory / name for name in ((MOMENTS, ENDS, SYSTEMS) if data.events else (MOMENTS, SYSTEMS))]
+    ensemble.save_moments(data, paths[0])
+    if data.events:
+        ensemble.save_ends(data, paths[1])
+    ensemble.save_systems(data, source, paths[-1])
     return paths

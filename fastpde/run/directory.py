@@ -3,6 +3,8 @@
 config.toml      the configuration as understood, defaults filled in
 trajectory.h5    stored tokens, H5MD layout       observables.csv   moments of all tokens, one row per frame
 status.json      state, time, rate, versions      log.txt           what happened when
+ensemble.h5      several systems' tokens and ends, instead of trajectory.h5
+systems.csv      one row per system: its end and the moments of its last state
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ CONFIG, TRAJECTORY, OBSERVABLES, STATUS, LOG = (
     "status.json",
     "log.txt",
 )
+ENSEMBLE, SYSTEMS = "ensemble.h5", "systems.csv"
 FINISHED, RUNNING, FAILED, STOPPED = "finished", "running", "failed", "stopped"
 _REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
 
@@ -69,8 +72,8 @@ def is_finished(path: Path, config: Config) -> bool:
         raise InputError("--out", came, "a new directory, or that of the same configuration", _REMEDY)
     if status.get("state") == FINISHED:
         return True
-    state, t = status.get("state", "unknown"), status.get("t", "unknown")
-    came = f"{path}, an unfinished run (state {state}, t = {t})"
+    far = f"{status['systems_done']} systems done" if "systems_done" in status else f"t = {status.get('t', 'unknown')}"
+    came = f"{path}, an unfinished run (state {status.get('state', 'unknown')}, {far})"
     raise InputError("--out", came, "a new or finished run: going on is not possible yet", _REMEDY)
 
 
@@ -83,11 +86,15 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def write_status(path: Path, status: dict[str, Any]) -> None:
-    """Replace status.json in one step: a reader sees the old or the new one, whole."""
-    target = path / STATUS
-    with writing("the status", target):
-        temporary = target.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(status, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    """Replace status.json in one step. Raises OutputError."""
+    replace("the status", path / STATUS, json.dumps(status, indent=2, allow_nan=False) + "\n")
+
+
+def replace(what: str, target: Path, text: str) -> None:
+    """Replace a text file in one step: a reader sees the old or the new one, whole. Raises OutputError."""
+    with writing(what, target):
+        temporary = target.with_name(target.name + ".tmp")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, target)
 
 

@@ -1,8 +1,9 @@
-"""observables.csv: moments of all tokens, one row per frame, flushed row by row."""
+"""Tables of moments of all tokens: observables.csv has one row per frame, systems.csv one per system of an ensemble."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import numpy as np
 
 from fastpde import observe
 from fastpde.errors import InputError
-from fastpde.run.directory import writing
+from fastpde.run.directory import replace, writing
 
 Array = np.ndarray[Any, Any]
 LARGEST = 16  # components of the mean and eigenvalues of the covariance that get a column
+_AT_WORK = 2**22  # numbers of tokens whose float64 copies are alive at a time
 
 
 def columns(d: int) -> list[str]:
@@ -38,27 +40,74 @@ def row(t: float, x: Array, energy: float | None) -> list[float]:
     return [float(entry) for entry in (t, norm, *middle, np.nan if energy is None else energy)]
 
 
-class ObservablesWriter:
-    """Appends rows to observables.csv."""
+def rows(t: Array | float, x: Array, energy: Array | None) -> Array:
+    """Return `row` of each of the systems x (B, n, d), shape (B, c), at the times t, () or (B,)."""
+    if x.ndim != 3 or 0 in x.shape[1:]:
+        raise InputError("x", f"shape {x.shape}", "tokens of shape (B, n, d) with n, d >= 1")
+    count, together = min(x.shape[2], LARGEST), max(1, _AT_WORK // (x.shape[1] * x.shape[2]))
+    found = np.full((len(x), len(columns(x.shape[2]))), np.nan)
+    found[:, 0] = t
+    for first in range(0, len(x), together):
+        found[first : first + together, 1:-1] = _moments(x[first : first + together].astype(np.float64), count)
+    if energy is not None:
+        found[:, -1] = energy
+    return found
 
-    def __init__(self, path: Path, d: int) -> None:
+
+def _moments(x: Array, count: int) -> Array:
+    """Return the columns between the time and the energy: the formulas of `observe`, all systems at once."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        mean = x.mean(axis=1)
+        centred = x - mean[:, None]
+        cov = centred.transpose(0, 2, 1) @ centred / x.shape[1]
+        fine = np.isfinite(cov).all(axis=(1, 2))
+        values = np.maximum(np.linalg.eigvalsh(np.where(fine[:, None, None], cov, 0.0))[:, ::-1], 0.0)
+        p = values / values[:, :1]
+        p = p / p.sum(axis=1, keepdims=True)
+        rank = np.exp(-np.where(p > 0, p * np.log(p), 0.0).sum(axis=1))
+        rank[values[:, 0] == 0.0] = 0.0
+        values[~fine], rank[~fine] = np.nan, np.nan
+        peak = np.abs(x).max(axis=(1, 2))
+        unit = np.where((peak > 0) & np.isfinite(peak), peak, 1.0)
+        radius = unit * np.linalg.norm(x / unit[:, None, None], axis=2).max(axis=1)
+        norm, trace = np.linalg.norm(mean, axis=1), np.trace(cov, axis1=1, axis2=2)
+    return np.column_stack([norm, mean[:, :count], trace, values[:, :count], rank, radius])
+
+
+def write_table(path: Path, names: list[str], lines: Sequence[Sequence[float]]) -> None:
+    """Replace a file by a table in one step. Raises OutputError."""
+    text = [",".join(names), *(",".join(map(repr, line)) for line in lines)]
+    replace("the observables", path, "\n".join(text) + "\n")
+
+
+class TableWriter:
+    """Appends rows of words and numbers to a file."""
+
+    def __init__(self, path: Path, names: list[str]) -> None:
         self._path = path
         with writing("the observables", path):
             self._file = path.open("x", newline="", encoding="utf-8")
             self._writer = csv.writer(self._file, lineterminator="\n")
-            self._writer.writerow(columns(d))
+            self._writer.writerow(names)
             self._file.flush()
 
-    def append(self, numbers: list[float]) -> None:
-        """Write one row; numbers read back to the same bits. Raises OutputError."""
+    def append(self, *lines: Sequence[float | str]) -> None:
+        """Write some rows; numbers read back to the same bits. Raises OutputError."""
         with writing("the observables", self._path):
-            self._writer.writerow([repr(number) for number in numbers])
+            self._writer.writerows([entry if isinstance(entry, str) else repr(entry) for entry in one] for one in lines)
             self._file.flush()
 
     def close(self) -> None:
         """Close the file. Raises OutputError."""
         with writing("the observables", self._path):
             self._file.close()
+
+
+class ObservablesWriter(TableWriter):
+    """Appends rows to observables.csv."""
+
+    def __init__(self, path: Path, d: int) -> None:
+        super().__init__(path, columns(d))
 
 
 def read_observables(path: Path) -> dict[str, Array]:

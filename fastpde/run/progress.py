@@ -9,10 +9,11 @@ import time
 from typing import Any, Protocol, TextIO
 
 LINE_EVERY = 30.0  # seconds
+TIME, SYSTEMS = "t =", "systems"
 
 
 class Progress(Protocol):
-    """Told the time t after every accepted step, and closed at the end."""
+    """Told the time t after every accepted step, or how many systems are done, and closed at the end."""
 
     def update(self, t: float, steps: int) -> None:
         """Show that the run has reached t after so many steps."""
@@ -32,18 +33,21 @@ class Quiet:
 
 
 class Bar:
-    """A tqdm bar over the interval of time."""
+    """A tqdm bar over the interval of time, or over the systems of an ensemble."""
 
-    def __init__(self, start: float, end: float, stream: TextIO) -> None:
+    def __init__(self, start: float, end: float, stream: TextIO, name: str) -> None:
         from tqdm import tqdm
 
-        form = "{desc}: {percentage:3.0f}%|{bar}| t = {n:.3g}/{total:.3g} [{elapsed}<{remaining}{postfix}]"
+        digits = ":.0f" if name == SYSTEMS else ":.3g"
+        place = f"{name} {{n{digits}}}/{{total{digits}}}"
+        form = "{desc}: {percentage:3.0f}%|{bar}| " + place + " [{elapsed}<{remaining}{postfix}]"
         self._start = start
         self._bar: Any = tqdm(total=end - start, desc="fastpde", file=stream, bar_format=form, dynamic_ncols=True)
 
     def update(self, t: float, steps: int) -> None:
         """Move the bar."""
-        self._bar.set_postfix_str(f"{steps} steps", refresh=False)
+        if steps:
+            self._bar.set_postfix_str(f"{steps} steps", refresh=False)
         self._bar.update(t - self._start - self._bar.n)
 
     def close(self) -> None:
@@ -54,8 +58,8 @@ class Bar:
 class Lines:
     """One line per `LINE_EVERY` seconds, for logs of batch jobs."""
 
-    def __init__(self, start: float, end: float, stream: TextIO, every: float = LINE_EVERY) -> None:
-        self._start, self._end, self._stream, self._every = start, end, stream, every
+    def __init__(self, start: float, end: float, stream: TextIO, name: str, every: float = LINE_EVERY) -> None:
+        self._start, self._end, self._stream, self._name, self._every = start, end, stream, name, every
         self._began = self._last = time.monotonic()
 
     def update(self, t: float, steps: int) -> None:
@@ -66,8 +70,9 @@ class Lines:
         self._last = now
         left = remaining(self._start, t, self._end, now - self._began)
         share = 100 * (t - self._start) / (self._end - self._start)
+        count = f", {steps} steps" if steps else ""
         ahead = f"about {left:.0f} s left" if math.isfinite(left) else "just begun"
-        self._stream.write(f"fastpde: t = {t:.6g} of {self._end:.6g} ({share:.0f} %), {steps} steps, {ahead}\n")
+        self._stream.write(f"fastpde: {self._name} {t:.6g} of {self._end:.6g} ({share:.0f} %){count}, {ahead}\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -79,8 +84,8 @@ def remaining(start: float, t: float, end: float, elapsed: float) -> float:
     return elapsed * (end - t) / (t - start) if t > start else math.inf
 
 
-def choose(start: float, end: float, stream: TextIO, *, quiet: bool) -> Progress:
-    """Return the progress that suits the stream."""
+def choose(start: float, end: float, stream: TextIO, *, quiet: bool, name: str = TIME) -> Progress:
+    """Return the progress that suits the stream; `name` says what goes from start to end: `TIME` or `SYSTEMS`."""
     if quiet:
         return Quiet()
-    return Bar(start, end, stream) if stream.isatty() else Lines(start, end, stream)
+    return Bar(start, end, stream, name) if stream.isatty() else Lines(start, end, stream, name)

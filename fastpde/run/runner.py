@@ -11,14 +11,15 @@ from typing import Any
 
 from fastpde.config import Problem
 from fastpde.errors import ConvergenceError
-from fastpde.run import directory, progress
+from fastpde.run import blocks, directory, progress
 from fastpde.run.directory import OutputError
+from fastpde.run.record import Record
 from fastpde.run.recorder import Recorder
 from fastpde.run.signals import Stopped, StopSignals
+from fastpde.run.systems import SystemsRecorder
 
 DONE, BAD, NOT_FINITE, UNWRITABLE = 0, 2, 3, 5
-# Outcomes that are results, theory's blow-up among them; the others end a run before its time.
-_RESULTS = ("COMPLETED", "EVENT", "STEADY_STATE", "BLOW_UP", "COLLAPSED")
+# Outcomes that are results, theory's blow-up among them, have no code here; the others end a run before its time.
 _CODES = {"NOT_FINITE": NOT_FINITE, "STEP_TOO_SMALL": NOT_FINITE, "MAX_STEPS": BAD}
 _KEYS = {"MAX_STEPS": "time.max_steps: ", "STEP_TOO_SMALL": "time.rtol: "}
 
@@ -41,28 +42,25 @@ def run(problem: Problem, target: Path, *, quiet: bool = False) -> Outcome:
     if directory.is_finished(target, problem.config):
         return Outcome(DONE, "already finished", target)
     tokens, attention = problem.tokens(), problem.attention()
-    recorder = Recorder(problem, target, _energy(problem, attention))
-    times = problem.config.time
-    shown = progress.choose(times.t_start, times.t_end, sys.stderr, quiet=quiet)
-    with StopSignals(_say) as signals:
-
-        def step(t: float, stats: dict[str, Any]) -> None:
-            recorder.step(t, stats)
-            shown.update(t, int(stats.get("steps", 0)))
-            signals.check()
-
+    one, energy = problem.systems == 1, _energy(problem, attention)
+    recorder = Recorder(problem, target, energy) if one else SystemsRecorder(problem, target, energy)
+    start, _, end = recorder.span()
+    name, piece = (progress.TIME, "this step") if one else (progress.SYSTEMS, "this block of systems")
+    shown = progress.choose(start, end, sys.stderr, quiet=quiet, name=name)
+    with StopSignals(_say, piece) as signals:
         try:
-            solution = _solve(problem, attention, tokens, recorder, step)
-            return _ended(recorder, solution)
+            if isinstance(recorder, Recorder):
+                return _solve_one(recorder, attention, tokens, shown, signals)
+            return _solve_systems(recorder, attention, tokens, shown, signals)
         except Stopped as stop:
             return _stopped(recorder, stop)
         except ConvergenceError as error:
             message = f"attention.max_iter: {error}"
             recorder.finish(directory.FAILED, message)
-            return Outcome(BAD, f"{message} {_kept(recorder)}", recorder.path)
+            return Outcome(BAD, f"{message} {recorder.kept()}", recorder.path)
         except OutputError as error:
             recorder.abandon(str(error))
-            return Outcome(UNWRITABLE, f"{error}. {_kept(recorder)}", recorder.path)
+            return Outcome(UNWRITABLE, f"{error}. {recorder.kept()}", recorder.path)
         except BaseException as error:
             recorder.abandon(f"{type(error).__name__}: {error}")
             raise
@@ -75,61 +73,84 @@ def _say(text: str) -> None:
     os.write(2, text.encode())
 
 
-def _energy(problem: Problem, attention: Any) -> Callable[[float, Any], float] | None:
+def _energy(problem: Problem, attention: Any) -> Callable[[float, Any], Any] | None:
     if not problem.config.output.energy:
         return None
     import fastpde as fp
 
     backend = problem.config.backend.kind
     energy: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
-    return lambda t, x: float(energy(attention, x, t=t, backend=backend))
+    return lambda t, x: energy(attention, x, t=t, backend=backend)
 
 
-def _solve(problem: Problem, attention: Any, tokens: Any, recorder: Recorder, step: Callable[..., None]) -> Any:
+def _arguments(problem: Problem) -> dict[str, Any]:
+    """Return what `fastpde.solve` is told by the configuration, for one system or several."""
+    times = problem.config.time
+    return {
+        "t_span": (times.t_start, times.t_end),
+        "method": times.method,
+        "step": times.step,
+        "rtol": times.rtol,
+        "atol": times.atol,
+        "max_steps": times.max_steps,
+        "manifold": problem.manifold(),
+        "noise": times.noise,
+        "seed": problem.config.seed,
+        "events": problem.events(),
+        "backend": problem.config.backend.kind,
+    }
+
+
+def _begin(recorder: Record, what: str) -> dict[str, Any]:
+    problem = recorder.problem
+    times = problem.config.time
+    recorder.log(f"{what} of dimension {problem.d}, t from {times.t_start:g} to {times.t_end:g}")
+    return _arguments(problem)
+
+
+def _solve_one(
+    recorder: Recorder, attention: Any, tokens: Any, shown: progress.Progress, signals: StopSignals
+) -> Outcome:
     import fastpde as fp
 
-    times, output = problem.config.time, problem.config.output
-    recorder.log(f"{problem.n} tokens of dimension {problem.d}, t from {times.t_start:g} to {times.t_end:g}")
-    return fp.solve(
-        attention,
-        tokens,
-        (times.t_start, times.t_end),
-        method=times.method,
-        step=times.step,
-        rtol=times.rtol,
-        atol=times.atol,
-        max_steps=times.max_steps,
-        manifold=problem.manifold(),
-        noise=times.noise,
-        seed=problem.config.seed,
-        backend=problem.config.backend.kind,
-        observers=(fp.Observer(recorder.frame, time=output.every),),
-        progress=step,
-    )
+    def step(t: float, stats: dict[str, Any]) -> None:
+        recorder.step(t, stats)
+        shown.update(t, int(stats.get("steps", 0)))
+        signals.check()
+
+    arguments = _begin(recorder, f"{recorder.problem.n} tokens")
+    observer = fp.Observer(recorder.frame, time=recorder.problem.config.output.every)
+    solution: Any = fp.solve(attention, tokens, **arguments, observers=(observer,), progress=step)
+    recorder.ended(solution.status.value, solution.t_final)
+    return _ended(recorder, [solution.status], solution.message)
 
 
-def _kept(recorder: Recorder) -> str:
-    if recorder.path is None:
-        return "Nothing was written."
-    return f"{recorder.frames} frames up to t = {recorder.time:.6g} are kept in {recorder.path}."
+def _solve_systems(
+    recorder: SystemsRecorder, attention: Any, tokens: Any, shown: progress.Progress, signals: StopSignals
+) -> Outcome:
+    arguments = _begin(recorder, f"{recorder.problem.systems} systems of {recorder.problem.n} tokens")
+    blocks.run(recorder, attention, tokens, arguments, lambda done: shown.update(done, recorder.steps), signals.check)
+    ends = recorder.counts.most_common()
+    counts = ", ".join(f"{count} {status.value}" for status, count in ends)
+    remedies = "".join(f" {_KEYS.get(end.name, '')}{end.message}" for end, _ in ends if not end.success)
+    return _ended(recorder, [end for end, _ in ends], f"{recorder.done} systems: {counts}.{remedies}")
 
 
-def _ended(recorder: Recorder, solution: Any) -> Outcome:
-    status = solution.status.name
-    if status == "INTERRUPTED":
-        recorder.finish(directory.STOPPED, solution.message)
-        return Outcome(130, f"{solution.message} {_kept(recorder)}", recorder.path)
-    if status in _RESULTS:
-        recorder.finish(directory.FINISHED, solution.message)
-        return Outcome(DONE, solution.message, recorder.path)
-    message = _KEYS.get(status, "") + solution.message
+def _ended(recorder: Record, ends: list[Any], message: str) -> Outcome:
+    """Return the outcome of a run whose systems came to these ends."""
+    codes = [_CODES.get(end.name, NOT_FINITE) for end in ends if not end.success]
+    if not codes:
+        recorder.finish(directory.FINISHED, message)
+        return Outcome(DONE, message, recorder.path)
+    if recorder.problem.systems == 1:
+        message = _KEYS.get(ends[0].name, "") + message
     recorder.finish(directory.FAILED, message)
-    return Outcome(_CODES.get(status, NOT_FINITE), f"{message} {_kept(recorder)}", recorder.path)
+    return Outcome(max(codes), f"{message} {recorder.kept()}", recorder.path)
 
 
-def _stopped(recorder: Recorder, stop: Stopped) -> Outcome:
+def _stopped(recorder: Record, stop: Stopped) -> Outcome:
     try:
         recorder.finish(directory.STOPPED, str(stop))
     except OutputError as error:
-        return Outcome(UNWRITABLE, f"{error}. {_kept(recorder)}", recorder.path)
-    return Outcome(stop.code, f"{stop}. {_kept(recorder)}", recorder.path)
+        return Outcome(UNWRITABLE, f"{error}. {recorder.kept()}", recorder.path)
+    return Outcome(stop.code, f"{stop}. {recorder.kept()}", recorder.path)

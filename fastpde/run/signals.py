@@ -1,4 +1,6 @@
-"""Stopping on a signal at the next step: installed by the command line only, never by the library."""
+"""Stopping on a signal after the step or block of systems at work: installed by the command line only, never by the
+library.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,9 @@ class StopSignals:
     always did.
     """
 
-    def __init__(self, say: Callable[[str], object] = lambda _: None) -> None:
+    def __init__(self, say: Callable[[str], object] = lambda _: None, after: str = "this step") -> None:
         self.number = 0
-        self._say = say
+        self._say, self._after = say, after
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -44,9 +46,9 @@ class StopSignals:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
         self._restore()
-        self._say("fastpde: stopping after this step; once more to leave at once\n")
+        self._say(f"fastpde: stopping after {self._after}; once more to leave at once\n")
 
     def check(self) -> None:
-        """Raise Stopped if a signal came: called between steps, where everything is whole."""
+        """Raise Stopped if a signal came: called between steps or blocks, where everything is whole."""
         if self.number:
             raise Stopped(self.number)

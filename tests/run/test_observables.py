@@ -33,6 +33,20 @@ def test_a_row_holds_the_moments():
     assert np.isnan(row["energy"])
 
 
+@pytest.mark.parametrize(("d", "scale"), [(1, 1.0), (3, 1e-3), (20, 1e5), (40, 1e200)])
+def test_rows_of_many_systems_are_the_row_of_each(d, scale, monkeypatch, recwarn):
+    x = scale * np.random.default_rng(0).normal(size=(5, 12, d))
+    x[3] = 0.0
+    monkeypatch.setattr(observables, "_AT_WORK", 2 * 12 * d)  # two systems at a time
+    found = observables.rows(np.arange(5.0), x, np.arange(5.0) / 3)
+    for b in range(5):
+        want = np.array(observables.row(float(b), x[b], b / 3))
+        # Other orders of sums of 12 numbers; eigenvalues of singular matrices are rounding of the largest.
+        size = np.abs(want[np.isfinite(want)]).max()
+        np.testing.assert_allclose(found[b], want, rtol=1e-11, atol=1e-13 * size)
+    assert not recwarn.list
+
+
 def test_many_dimensions_have_few_columns_and_huge_tokens_no_warning(recwarn):
     x = np.full((3, 40), 1e200)
     x[0] = -1e200

@@ -37,6 +37,21 @@ def test_a_bar_reaches_its_end():
     assert "100%" in stream.getvalue() and "t = 2/2" in stream.getvalue()
 
 
+def test_an_ensemble_counts_systems(monkeypatch):
+    stream = Terminal()
+    shown = progress.choose(0, 8, stream, quiet=False, name=progress.SYSTEMS)
+    shown.update(8, 0)
+    shown.close()
+    assert "systems 8/8" in stream.getvalue() and "steps" not in stream.getvalue()
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    lines = io.StringIO()
+    shown = progress.choose(0, 8, lines, quiet=False, name=progress.SYSTEMS)
+    now[0] = 40.0
+    shown.update(2, 100)
+    assert lines.getvalue() == "fastpde: systems 2 of 8 (25 %), 100 steps, about 120 s left\n"
+
+
 def test_quiet_says_nothing():
     stream = Terminal()
     shown = progress.choose(0.0, 1.0, stream, quiet=True)

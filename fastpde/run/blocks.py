@@ -1,0 +1,70 @@
+"""The systems of an ensemble in blocks that take a few seconds each, so that a run can be watched and stopped.
+
+Systems do not depend on their block: its size follows the clock, and the results have the same bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from fastpde.run import machine
+from fastpde.run.systems import SystemsRecorder
+
+_SECONDS = 2.0  # that a block should take
+_PAIRS, _FIRST = 2**20, 1024  # pairs of tokens and systems of the first block, whose time includes the compilation
+_GROWTH = 8
+_BYTES = 2**28  # of the frames of a block
+_SMALL = 512  # tokens up to which a system has one core, and a block at least some systems per core
+
+
+def run(
+    recorder: SystemsRecorder,
+    attention: Any,
+    tokens: Any,
+    arguments: dict[str, Any],
+    report: Callable[[int], None],
+    check: Callable[[], None],
+) -> None:
+    """Solve all systems from their `tokens` (S, n, d) and record them, block by block.
+
+    `report` is told how many systems are done, `check` is called between blocks and may raise.
+    """
+    import fastpde as fp
+
+    n, most = recorder.problem.n, largest(recorder, tokens[0].nbytes)
+    least = min(most, 2 * machine.cores() if n <= _SMALL else 1)
+    first, size = 0, min(most, _FIRST, max(least, _PAIRS // (n * n)))
+    while first < len(tokens):
+        check()
+        last, began = min(first + size, len(tokens)), time.monotonic()
+        solution = fp.solve(
+            attention,
+            tokens[first:last],
+            **arguments,
+            t_eval=recorder.times,
+            first_system=first,
+            progress=_shifted(report, first),
+        )
+        recorder.block(solution)
+        seconds = time.monotonic() - began
+        recorder.log(f"systems {first} to {last - 1} in {seconds:.2f} s")
+        size = next_size(last - first, seconds, least, most)
+        report(last)
+        first = last
+
+
+def _shifted(report: Callable[[int], None], first: int) -> Callable[[int, Any], None]:
+    return lambda done, stats: report(first + done)
+
+
+def largest(recorder: SystemsRecorder, size: int) -> int:
+    """Return how many systems of `size` bytes a block may have at most, for the memory of their frames."""
+    return max(1, _BYTES // (size * len(recorder.times)))
+
+
+def next_size(size: int, seconds: float, least: int, most: int) -> int:
+    """Return the size of the next block, from the time that one of `size` systems took."""
+    wanted = size * min(_SECONDS / max(seconds, 1e-9), float(_GROWTH))
+    return min(most, max(least, int(wanted)))

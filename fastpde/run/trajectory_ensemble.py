@@ -1,0 +1,182 @@
+"""The states of an ensemble as an HDF5 file that stays readable whenever the writer is killed.
+
+    attributes            kind ("ensemble"), creator, version, author, systems (asked for), events (their names)
+    /time                 (m,) times of the output
+    /token_id             (k,) index of each stored token
+    /position             (m, S, k, d) tokens of system s at each time, nan after its end
+    /position_final       (S, k, d) its last state, at t_final, which an event may have put between two times
+    /t_final              (S,)
+    /status               (S,) codes; the attribute `names` holds their names, 0 is a system that did not run
+    /steps, /rejected     (S,)
+    /event_time/NAME      (S,) when the event happened, nan where it never did
+    /observables          (m, S, c) moments of all tokens; the attribute `columns` holds their names
+
+Systems are stored in blocks. Until a block is whole the status of its systems is 0; those that never came are cut off
+when the file is closed, and left out by `read_ensemble`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from fastpde.errors import InputError
+from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, early, opened
+
+Array = np.ndarray[Any, Any]
+KIND = "ensemble"
+NOT_RUN = "not_run"
+NAMES = (
+    NOT_RUN,
+    *("completed", "event", "steady_state", "blow_up", "collapsed"),
+    *("max_steps", "step_too_small", "not_finite", "interrupted"),
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """B systems: `x` (m, B, k, d), `x_final` (B, k, d), `t_final` (B,), names of statuses, steps and rejected (B,),
+    event times (B,) by name, observables (m, B, c).
+    """
+
+    x: Array
+    x_final: Array
+    t_final: Array
+    status: list[str]
+    steps: Array
+    rejected: Array
+    events: dict[str, Array]
+    observables: Array
+
+
+def _chunk(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Return the chunk of (times, systems, ...): whole systems where they fit, one system at some times else."""
+    frame = max(1, int(np.prod(shape[2:])) * itemsize)
+    systems = min(shape[1], max(1, CHUNK // (shape[0] * frame)))
+    tokens = tuple(min(length, LARGEST // itemsize) for length in shape[2:])
+    return (min(shape[0], max(1, LARGEST // frame)), systems, *tokens)
+
+
+class EnsembleWriter(FileWriter):
+    """Appends blocks of systems; every block is with the operating system when `append` returns."""
+
+    def __init__(
+        self,
+        path: Path,
+        ids: Array,
+        times: Array,
+        *,
+        systems: int,
+        like: Array,
+        events: dict[str, float],
+        columns: list[str],
+        version: str,
+    ) -> None:
+        """Make the file for some `systems`; `like` (any, any, d) has the dtype and dimension of the tokens to come."""
+        self._count, self._systems = 0, systems
+        self._each: dict[str, int] = {}  # the axis of the systems of each dataset
+        shape = (len(times), systems, len(ids), like.shape[2])
+        super().__init__(path, int(np.prod(shape)) * like.dtype.itemsize)
+        with self._storing():
+            root = self._file.attrs
+            root["kind"], root["creator"], root["version"], root["author"] = KIND, "fastpde", version, author()
+            root["systems"], root["events"] = systems, list(events) or h5py.Empty("S1")
+            self._file["time"], self._file["token_id"] = times, ids
+            self._states("position", shape, like.dtype)
+            self._states("position_final", shape[1:], like.dtype)
+            self._states("observables", (*shape[:2], len(columns)), np.dtype(np.float64))
+            self._file["observables"].attrs["columns"] = columns
+            for name in ("t_final", *(f"event_time/{event}" for event in events)):
+                self._numbers(name, np.float64, np.nan)
+            for name, dtype in (("steps", np.int64), ("rejected", np.int64), ("status", np.uint8)):
+                self._numbers(name, dtype, 0)
+            self._file["status"].attrs["names"] = list(NAMES)
+            self._file.flush()
+
+    def _states(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
+        axis = len(shape) - (2 if name == "observables" else 3)
+        chunk = _chunk(shape if axis else (1, *shape), dtype.itemsize)[1 - axis :]
+        self._each[name] = axis
+        self._file.create_dataset(name, shape, dtype, chunks=chunk, maxshape=shape, dcpl=early(False))
+
+    def _numbers(self, name: str, dtype: Any, fill: float) -> None:
+        shape, chunk = (self._systems,), (min(self._systems, CHUNK // 8),)
+        self._each[name] = 0
+        self._file.create_dataset(name, shape, dtype, chunks=chunk, maxshape=shape, fillvalue=fill, dcpl=early(True))
+
+    def append(self, block: Block) -> None:
+        """Store the next systems. Raises OutputError."""
+        place = slice(self._count, self._count + len(block.t_final))
+        with self._storing():
+            self._file["position"][:, place], self._file["position_final"][place] = block.x, block.x_final
+            self._file["observables"][:, place] = block.observables
+            for name in ("t_final", "steps", "rejected"):
+                self._file[name][place] = getattr(block, name)
+            for name, times in block.events.items():
+                self._file[f"event_time/{name}"][place] = times
+            self._file.flush()  # the states before the status that vouches for them
+            self._file["status"][place] = [NAMES.index(name) for name in block.status]
+            self._file.flush()
+        self._count = place.stop
+
+    def _cut(self) -> None:
+        if self._count < self._systems:
+            for name, axis in self._each.items():
+                self._file[name].resize(self._count, axis=axis)
+
+
+@dataclass(frozen=True)
+class EnsembleData:
+    """What is known of the S systems that are done: `time` (m,), `t_final` (S,), names of statuses, event times (S,) by
+    name, observables (m, S) by name, nan after a system's end; and how many systems were asked for.
+    """
+
+    asked: int
+    time: Array
+    t_final: Array
+    status: tuple[str, ...]
+    events: dict[str, Array]
+    observables: dict[str, Array]
+
+
+def read_ensemble(path: Path) -> EnsembleData:
+    """Return everything but the tokens. Raises InputError if the file is no ensemble.
+
+    A file whose writer is still running or was killed can be read.
+    """
+    with opened(path) as file:
+        done = _done(file, path)
+        names = [str(name) for name in file["status"].attrs["names"]]
+        events = {name: times[:done] for name, times in file.get("event_time", {}).items()}
+        columns = [str(name) for name in file["observables"].attrs["columns"]]
+        table = file["observables"][:, :done]
+        return EnsembleData(
+            int(file.attrs["systems"]),
+            file["time"][:],
+            file["t_final"][:done],
+            tuple(names[code] for code in file["status"][:done]),
+            events,
+            {name: table[:, :, i] for i, name in enumerate(columns)},
+        )
+
+
+def read_ends(path: Path, systems: list[int], max_tokens: int) -> tuple[Array, Array]:
+    """Return the first and the last state (s, k, d) of some systems that are done, thinned evenly to `max_tokens`."""
+    with opened(path) as file:
+        _done(file, path)
+        stride = max(1, -(-len(file["token_id"]) // max_tokens))
+        first = [file["position"][0, s][::stride] for s in systems]
+        last = [file["position_final"][s][::stride] for s in systems]
+        return np.array(first), np.array(last)
+
+
+def _done(file: h5py.File, path: Path) -> int:
+    """Return how many systems are whole."""
+    if file.attrs.get("kind") != KIND or "status" not in file:
+        raise InputError("ensemble", str(path), "the ensemble.h5 of a run")
+    status = file["status"][:]
+    return int(np.argmin(status != 0)) if (status == 0).any() else len(status)
