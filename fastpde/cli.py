@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -163,7 +163,21 @@ def _warmup(_: argparse.Namespace) -> int:
             bar.update()
 
         backends.warmup(report)
+        _warmup_systems(report)
     return 0
+
+
+def _warmup_systems(report: Callable[[str], None]) -> None:
+    """Compiles the kernel of small systems for every law and both precisions."""
+    import numpy as np
+
+    import fastpde as fp
+
+    for dtype in ("float64", "float32"):
+        for variant in (fp.Softmax, fp.Sigmoid):
+            report(f"{dtype} systems, {type(variant.law).__name__}")
+            x0 = np.ones((1, 2, 1), dtype)
+            fp.solve(variant(*[np.eye(1)] * 3), x0, (0.0, 1.0), method="euler", step=1.0)
 
 
 def _doctor(_: argparse.Namespace) -> int:

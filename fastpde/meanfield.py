@@ -110,8 +110,7 @@ def solve(
         t_span: (t0, t1).
         method: "euler" (one step is one layer), "heun", "rk4", of fixed step; or adaptive: "dopri5", "tsit5", "bosh3".
         step: the step of a fixed-step method; for an adaptive one the first step.
-        rtol, atol: local error tolerances of the adaptive methods.
-        max_steps: bound on the number of steps.
+        rtol, atol, max_steps: local error tolerances of the adaptive methods; bound on the number of steps.
         t_eval: times to keep; default: the start and the end.
         weights: (n,) or (B, n), positive, sum 1; default 1/n.
         positions: (n,) for masked attention; default: the order of the tokens.
@@ -125,12 +124,11 @@ def solve(
         progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
 
     Returns:
-        `Solution` with t (m,), x (m, n, d), success, status, message and stats; for a batch `EnsembleSolution`; for a
-        Gaussian law `GaussianSolution` with mean, cov and blowup_time.
+        `Solution` (t (m,), x (m, n, d), ...); for a batch `EnsembleSolution`; for a Gaussian law `GaussianSolution`.
 
     Raises:
-        InputError, InputTypeError: naming the argument, before any work; and naming a parameter in time that stops
-            fitting, when it does.
+        InputError, InputTypeError: naming the argument, before any work; a function of time when it stops fitting.
+        ConvergenceError: if a Sinkhorn scaling does not reach its tol.
     """
     t_span = cast(Any, tuple(t_span) if isinstance(t_span, Iterable) else t_span)
     asked: dict[str, Any] = {
