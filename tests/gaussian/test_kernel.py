@@ -1,0 +1,54 @@
+"""The compiled velocity of a Gaussian law against the formulas in NumPy, and the small dense algebra below it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastpde.attention import closure as formulas
+from fastpde.kernels import closure as kernel
+from fastpde.kernels.small import eigen
+
+
+def velocity(kind, count, A, D, V, y):
+    heads = [matrix[None, None] for matrix in (A, D, V)]
+    form = kernel.Closure(np.array([kind]), np.array([count]), *heads)
+    sizes = kernel.shapes(len(A), y.shape[1] - 1)
+    work = kernel.Work(**{name: np.full(shape, np.nan) for name, shape in sizes.items()})
+    out = np.full_like(y, np.nan)
+    kernel.velocity(form, 0, y, work, out)
+    return out
+
+
+@pytest.mark.parametrize("name", ["plain", "curved", "linear", "plan", "1 half", "3 half"])
+@pytest.mark.parametrize("d, r", [(1, 1), (2, 2), (4, 3), (5, 5)])
+def test_velocity(d, r, name):
+    """To rounding: a few hundred operations of size one."""
+    rng = np.random.default_rng([d, r])
+    A, V, root = rng.normal(size=(3, d, d)) * 0.5
+    D, mean, L = root.T @ root, rng.normal(size=d), rng.normal(size=(d, r))
+    y = np.concatenate([mean[:, None], L], axis=1)
+    if name in ("plain", "curved"):
+        kind, count = kernel.TILT, int(name == "curved")
+        M, c = formulas.tilted(A, D if count else None, V, mean, L)
+    elif name == "linear":
+        kind, count, M, c = kernel.LINEAR, 0, V @ (L @ L.T + np.outer(mean, mean)) @ A, np.zeros(d)
+    elif name == "plan":
+        N = formulas.regression(A, L)
+        kind, count, M, c = kernel.PLAN, 0, V @ N, V @ (mean - N @ mean)
+    else:
+        kind, count = kernel.STEPS, int(name[0])
+        M, c = (V @ part for part in formulas.half_steps(A, mean, L, count))
+    want = M @ y
+    want[:, 0] += c
+    np.testing.assert_allclose(velocity(kind, count, A, D, V, y), want, rtol=0, atol=1e-13 * (1 + np.abs(want).max()))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 12])
+def test_eigen(n):
+    root = np.random.default_rng(n).normal(size=(n, max(1, n - 1)))
+    matrix = root @ root.T
+    left, vectors = matrix.copy(), np.empty((n, n))
+    eigen(left, vectors)
+    np.testing.assert_allclose(np.sort(np.diag(left)), np.linalg.eigvalsh(matrix), atol=1e-13 * n)
+    np.testing.assert_allclose((vectors * np.diag(left)) @ vectors.T, matrix, atol=1e-13 * n)
