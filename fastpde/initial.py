@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpde._types import covariance_eigen
 from fastpde.errors import InputError
 
 BLOCK = 4096
@@ -52,16 +53,10 @@ def square_root(cov: Array, name: str = "cov") -> Array:
 
     Raises InputError naming `name` if `cov` (d, d) is not symmetric and positive semidefinite to rounding.
     """
-    cov = np.asarray(cov, dtype=np.float64)
-    if cov.ndim != 2 or cov.shape[0] != cov.shape[1]:
-        raise InputError(name, f"shape {cov.shape}", "a square matrix (d, d)")
-    size = np.abs(cov).max()
-    if np.abs(cov - cov.T).max() > 1e-12 * size:
-        raise InputError(name, "a matrix that is not symmetric", "a symmetric matrix")
-    values, vectors = np.linalg.eigh(cov)
-    if values[0] < -1e-12 * size:
-        raise InputError(name, f"the eigenvalue {values[0]:.3g}", "eigenvalues of at least 0")
-    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    values, vectors = covariance_eigen(name, cov)
+    if values.ndim != 1:
+        raise InputError(name, f"shape {np.shape(cov)}", "a square matrix (d, d)")
+    return (vectors * np.sqrt(values)) @ vectors.T
 
 
 def gaussian(

@@ -9,7 +9,7 @@ import pytest
 import fastpde as fp
 from fastpde import ensemble
 
-from .problems import DTYPES, EPS, VARIANTS, digest, run
+from .problems import DTYPES, VARIANTS, digest, run
 
 REDUCED = [kind for kind in VARIANTS if kind not in ("Linear", "Sinkhorn")]
 each_reduced = pytest.mark.parametrize("kind", REDUCED)
@@ -59,21 +59,34 @@ def alone(attention, x0, b, t_span, *, weights=None, **options):
     return fp.solve(attention.system(b), x0[b], t_span, weights=own, **options)
 
 
-def compare(attention, x0, t_span, tolerance, *, path="fused", **options):
-    """The ensemble against each system alone, relative to the largest coordinate; returns both."""
+def run_both(attention, x0, t_span, **options):
+    """The ensemble, and each of its systems alone."""
     # Both are asked for the end: a single run without t_eval would keep its event instead.
     options.setdefault("t_eval", sorted({*t_span}, reverse=t_span[1] < t_span[0]))
     together = fp.solve(attention, x0, t_span, **options)
-    assert together.stats["path"] == path
-    singles = [alone(attention, x0, b, t_span, **options) for b in range(len(x0))]
+    return together, [alone(attention, x0, b, t_span, **options) for b in range(len(x0))]
+
+
+def assert_same(together, singles, tolerance):
+    """States, ends and counts of the ensemble are those of the single runs, relative to the largest coordinate."""
+    assert len(singles) == len(together.status)
     for b, one in enumerate(singles):
-        size = np.abs(one.x).max()
+        size = np.abs(one.x_final).max()
         np.testing.assert_allclose(together.x[: len(one.t), b], one.x, rtol=0, atol=tolerance * size)
         np.testing.assert_allclose(together.x_final[b], one.x_final, rtol=0, atol=tolerance * size)
         assert together.status[b] is one.status
         assert np.isnan(together.x[len(one.t) :, b]).all()
         for name in ("steps", "rejected", "evaluations"):
             assert together.stats[f"{name}_each"][b] == one.stats[name]
+
+
+def assert_alone(attention, x0, t_span, tolerance, *, path="fused", **options):
+    """`assert_same` of a run by the given path, whose steps move every system; returns both."""
+    together, singles = run_both(attention, x0, t_span, **options)
+    assert together.stats["path"] == path
+    assert_same(together, singles, tolerance)
+    moved = (together.x_final != x0).any(axis=(1, 2))
+    assert moved[together.stats["steps_each"] > 0].all()  # systems that stand still would show nothing
     return together, singles
 
 
@@ -88,14 +101,14 @@ def test_fixed_steps_are_those_of_single_runs(kind, masked, dtype):
     attention = attention_of(kind, 3)
     attention = fp.Masked(attention) if masked else attention
     times = [0.0, 0.25, 1.0]
-    compare(attention, tokens(dtype=dtype), (0.0, 1.0), 1e-13 if dtype == "float64" else 2e-6, t_eval=times, **RK4)
+    assert_alone(attention, tokens(dtype=dtype), (0.0, 1.0), 1e-13 if dtype == "float64" else 2e-6, t_eval=times, **RK4)
 
 
 @pytest.mark.parametrize("n, d", [(1, 1), (2, 1), (8, 2), (33, 9), (200, 5), (7, 70)])
 def test_sizes(n, d):
     """Tiles and groups that are full, nearly empty, or many; sources in more than one chunk."""
-    compare(attention_of("Softmax", d), tokens(n, d), (0.0, 0.5), 1e-13, **EULER)
-    compare(attention_of("L2", d, shared=True), tokens(n, d), (0.0, 0.5), 1e-13, **EULER)
+    assert_alone(attention_of("Softmax", d), tokens(n, d), (0.0, 0.5), 1e-13, **EULER)
+    assert_alone(attention_of("L2", d, shared=True), tokens(n, d), (0.0, 0.5), 1e-13, **EULER)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -105,7 +118,7 @@ def test_weights_and_heads(kind, heads):
     for shape in ((21,), (3, 21)):
         weights = np.random.default_rng(3).uniform(0.1, 3.0, shape)
         weights /= weights.sum(axis=-1, keepdims=True)
-        compare(attention_of(kind, 3, heads=heads), x0, (0.0, 0.5), 1e-13, weights=weights, **RK4)
+        assert_alone(attention_of(kind, 3, heads=heads), x0, (0.0, 0.5), 1e-13, weights=weights, **RK4)
 
 
 def test_tiny_weights_keep_their_digits():
@@ -114,7 +127,7 @@ def test_tiny_weights_keep_their_digits():
     x0[:, 0] = 30.0
     weights = np.array([1e-290, 0.25, 0.25, 0.25, 0.25])
     attention = fp.Softmax(np.eye(2), np.eye(2), -np.eye(2))
-    compare(attention, x0, (0.0, 0.2), 1e-13, weights=weights, **EULER)
+    assert_alone(attention, x0, (0.0, 0.2), 1e-13, weights=weights, **EULER)
 
 
 @each_reduced
@@ -122,25 +135,27 @@ def test_masked_with_ties_in_any_order(kind):
     positions = np.random.default_rng(2).integers(-4, 5, 21)
     weights = np.random.default_rng(3).dirichlet(np.full(21, 5.0))
     attention = fp.Masked(attention_of(kind, 3, heads=2))
-    compare(attention, tokens(), (0.0, 0.5), 1e-13, positions=positions, weights=weights, t_eval=[0.1, 0.5], **RK4)
+    assert_alone(attention, tokens(), (0.0, 0.5), 1e-13, positions=positions, weights=weights, t_eval=[0.1, 0.5], **RK4)
 
 
 @pytest.mark.parametrize("method", ["bosh3", "dopri5", "tsit5"])
 def test_a_step_that_is_tried_again_starts_as_the_first_time(method):
     """First steps far too long, in part so long that the trial is not finite: the same retries as alone."""
     x0 = tokens(9, 2)
-    both, _ = compare(attention_of("Softmax", 2), x0, (0.0, 2.0), 1e-9, method=method, step=2.0)
+    both, _ = assert_alone(attention_of("Softmax", 2), x0, (0.0, 2.0), 1e-9, method=method, step=2.0)
     assert (both.stats["rejected_each"] > 0).all() and both.success
     wild = fp.Exponential(*[np.eye(2)] * 3, scale=0.3)
-    both, _ = compare(wild, x0 / 3, (0.0, 0.5), 1e-6, method=method, step=0.5, rtol=1e-9)
+    both, _ = assert_alone(wild, x0 / 3, (0.0, 0.5), 1e-6, method=method, step=0.5, rtol=1e-9)
     assert both.stats["rejected"] > 0
-    compare(attention_of("Softmax", 2), x0, (0.0, 2.0), 1e-9, method=method, step=2.0, max_steps=4)
+    assert_alone(attention_of("Softmax", 2), x0, (0.0, 2.0), 1e-9, method=method, step=2.0, max_steps=4)
 
 
 @pytest.mark.parametrize("method", ["euler", "rk4", "dopri5"])
 def test_max_steps_of_each_system(method):
     """No velocity is taken that a single run does not take."""
-    both, _ = compare(attention_of("Softmax", 2), tokens(9, 2), (0.0, 2.0), 1e-9, method=method, step=0.1, max_steps=3)
+    both, _ = assert_alone(
+        attention_of("Softmax", 2), tokens(9, 2), (0.0, 2.0), 1e-9, method=method, step=0.1, max_steps=3
+    )
     assert set(both.status) == {fp.Status.MAX_STEPS}
 
 
@@ -151,17 +166,17 @@ def test_adaptive_steps_are_those_of_single_runs(method, dtype):
     x0 = tokens(dtype=dtype) * np.array([0.2, 1.0, 4.0], dtype)[:, None, None]
     times = np.linspace(0.0, 3.0, 8)
     tolerance = 1e-12 if dtype == "float64" else 1e-5
-    together, _ = compare(
+    together, _ = assert_alone(
         attention_of("L2", 3), x0, (0.0, 3.0), tolerance, method=method, rtol=1e-5, atol=1e-7, t_eval=times
     )
     assert len(set(together.stats["steps_each"].tolist())) > 1  # steps of their own
 
 
 def test_backwards_and_a_first_step():
-    compare(attention_of("Softmax", 3), tokens(), (1.0, -0.5), 1e-12, method="dopri5", t_eval=[0.5, 0.0])
-    compare(attention_of("Softmax", 3), tokens(), (0.0, 0.5), 1e-12, method="tsit5", step=0.01)
-    compare(attention_of("Softmax", 3), tokens(), (0.0, 0.37), 1e-13, **RK4)  # a last step that is shorter
-    compare(attention_of("Softmax", 3), tokens(), (0.5, 0.5), 1e-13, **RK4)
+    assert_alone(attention_of("Softmax", 3), tokens(), (1.0, -0.5), 1e-12, method="dopri5", t_eval=[0.5, 0.0])
+    assert_alone(attention_of("Softmax", 3), tokens(), (0.0, 0.5), 1e-12, method="tsit5", step=0.01)
+    assert_alone(attention_of("Softmax", 3), tokens(), (0.0, 0.37), 1e-13, **RK4)  # a last step that is shorter
+    assert_alone(attention_of("Softmax", 3), tokens(), (0.5, 0.5), 1e-13, **RK4)
 
 
 @each_dtype
@@ -170,7 +185,9 @@ def test_logits_of_a_million(kind, dtype):
     """Wide mode: where one token takes all the weight, both paths have the same winner and nothing overflows."""
     x0 = tokens(40, 2, dtype=dtype) * np.asarray(1e3, dtype)
     attention = getattr(fp, kind)(np.eye(2), np.eye(2), -np.eye(2))
-    together, _ = compare(attention, x0, (0.0, 0.02), 1e-11 if dtype == "float64" else 1e-2, method="euler", step=0.01)
+    together, _ = assert_alone(
+        attention, x0, (0.0, 0.02), 1e-11 if dtype == "float64" else 1e-2, method="euler", step=0.01
+    )
     assert np.isfinite(together.x_final).all()
     if dtype == "float64":
         scores = x0[0] @ x0[0].T
@@ -183,7 +200,7 @@ def test_spheres(kind, method):
     x0 = tokens(12, 3)
     x0 /= np.linalg.norm(x0, axis=-1, keepdims=True)
     step = {"step": 0.1} if method == "euler" else {}
-    together, _ = compare(
+    together, _ = assert_alone(
         attention_of(kind, 3), x0, (0.0, 2.0), 1e-12, method=method, manifold=fp.Sphere(), t_eval=[0.33, 2.0], **step
     )
     np.testing.assert_allclose(np.linalg.norm(together.x, axis=-1), 1.0, rtol=0, atol=1e-14)
@@ -200,7 +217,7 @@ def test_events_of_each_system_are_those_of_single_runs(method):
     step = {} if method == "dopri5" else {"step": 0.05}
     events = [fp.Collapsed(0.05), fp.BlowUp(30.0), fp.SteadyState(1e-3), fp.BlowUp(4.0, terminal=False)]
     attention = fp.Softmax(eye, eye, np.array([1.0, -1.0, 1.0])[:, None, None] * eye, scale=0.05)
-    together, singles = compare(attention, x0, (0.0, 6.0), 1e-9, method=method, events=events, **step)
+    together, singles = assert_alone(attention, x0, (0.0, 6.0), 1e-9, method=method, events=events, **step)
     for b, one in enumerate(singles):
         for e, times in enumerate(one.t_events):
             first = times[0] if len(times) else np.nan
@@ -241,7 +258,8 @@ def test_a_system_that_stops_being_finite_ends_alone(method):
 
 def test_the_bound_on_steps_is_each_systems_own():
     x0 = tokens(9, 2) * np.array([0.1, 1.0, 8.0])[:, None, None]
-    compare(attention_of("L2", 2), x0, (0.0, 4.0), 1e-9, max_steps=9)
+    both, _ = assert_alone(attention_of("L2", 2), x0, (0.0, 4.0), 1e-9, max_steps=22)
+    assert set(both.status) == {fp.Status.COMPLETED, fp.Status.MAX_STEPS}
 
 
 # ---- independence ----------------------------------------------------------------------------------------------------
@@ -313,7 +331,7 @@ def test_everything_else_takes_another_path(name, method):
     """One state for all where all take the same steps, otherwise one system after the other: to the bit."""
     attention, options = GENERAL[name]
     path = "together" if method == "euler" and "events" not in options else "one by one"
-    compare(attention, tokens(11, 2), (0.0, 0.5), 0.0, path=path, method=method, step=0.1, **options)
+    assert_alone(attention, tokens(11, 2), (0.0, 0.5), 0.0, path=path, method=method, step=0.1, **options)
 
 
 def test_one_failure_among_systems_that_go_together():
@@ -369,11 +387,21 @@ def test_the_input_is_not_modified_and_statistics_add_up():
 
 
 def test_the_comparison_can_fail():
-    """One unit in the twelfth place of one parameter is seen at 1e-13."""
-    attention = attention_of("Softmax", 3)
-    moved = attention_of("Softmax", 3)
-    moved.V.source.flags.writeable = True
-    moved.V.source[...] *= 1 + 1e-12
-    x = [fp.solve(a, tokens(), (0.0, 1.0), **RK4).x_final for a in (attention, moved)]
-    assert np.abs(x[0] - x[1]).max() > 1e-13 * np.abs(x[0]).max()
-    assert np.abs(x[0] - x[1]).max() < 1e4 * EPS["float64"]
+    """One unit in the twelfth place of a parameter of one system, another end, another step: each is seen."""
+    x0, Q = tokens(), np.stack([np.eye(3)] * SYSTEMS)
+    nudged = Q.copy()
+    nudged[1] *= 1 + 1e-12
+    together, singles = run_both(fp.Softmax(Q, Q, Q), x0, (0.0, 1.0), **RK4)
+    assert_same(together, singles, 1e-13)
+    for other in (
+        {"attention": fp.Softmax(Q, Q, nudged)},
+        {"events": [fp.BlowUp(1e-3)]},
+        {"step": 0.11},
+        {"method": "euler"},
+    ):
+        run = {"attention": fp.Softmax(Q, Q, Q), **RK4, **other}
+        _, others = run_both(run.pop("attention"), x0, (0.0, 1.0), **run)
+        with pytest.raises(AssertionError):
+            assert_same(together, others, 1e-13)
+    with pytest.raises(AssertionError):
+        assert_alone(fp.Softmax(Q, Q, 0 * Q), x0, (0.0, 1.0), 1e-13, **RK4)  # they stand still

@@ -10,6 +10,8 @@ import pytest
 import fastpde as fp
 from fastpde import backends
 from fastpde.backends.base import PairSum
+from fastpde.kernels import pack
+from fastpde.kernels.layout import layout_for
 from fastpde.laws import ExpLaw, LinearLaw, SigmoidLaw
 
 from ..naive import relative_error, sigmoid, wide
@@ -157,3 +159,15 @@ def test_resolve():
     mine = fp.Direct()
     assert backends.resolve(mine) is mine
     assert repr(mine) == "Direct()"
+
+
+def test_biases_are_centred_where_that_keeps_tiles_narrow():
+    """The range is halved up to the reach; beyond, the largest bias is near 0, where float32 keeps its digits."""
+    y = np.ones((1, 12, 1), np.float32)
+    layout = layout_for(12, 1, 1, y.dtype)
+    packed = pack.allocate(1, layout, y.dtype, fp.Direct().take)
+    for spread, largest in ((100.0, 50.0), (1000.0, 1000.0)):
+        bias = np.linspace(-spread, 0.0, 12, dtype=np.float32)[None] / np.float32(pack.LOG2E)
+        pack.pack_sources(y, bias, np.empty((0, 0)), y, True, layout, packed)
+        assert abs(packed.bounds[0, 1] - largest) <= 1.0
+        np.testing.assert_allclose(packed.bias[:12] + packed.exponents[0, 1], bias[0] * pack.LOG2E, atol=1e-3)
