@@ -167,7 +167,7 @@ def test_arguments_that_a_gaussian_law_has_not_are_named():
             fp.solve(attention, start, (0.0, 1.0), **{name: value})
     with pytest.raises(fp.InputError, match=r"^x0.*dimension 3"):
         fp.solve(attention, fp.Gaussian(0.0, np.eye(3)), (0.0, 1.0))
-    with pytest.raises(fp.InputError, match=r"^x0.*one Gaussian"):
-        fp.solve(attention, fp.Gaussian(0.0, np.zeros((4, 2, 2))), (0.0, 1.0))
+    with pytest.raises(fp.InputError, match=r"^x0.*3 as the parameters"):
+        fp.solve(fp.Softmax(*[np.ones((3, 2, 2))] * 3), fp.Gaussian(0.0, np.zeros((4, 2, 2))), (0.0, 1.0))
     with pytest.raises(fp.InputTypeError, match=r"^attention"):
         fp.solve(fp.Softmax, start, (0.0, 1.0))
