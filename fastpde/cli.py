@@ -1,8 +1,8 @@
 """The `fastpde` command: arguments in, exit code out. Heavy packages are imported after the arguments have
 been checked.
 
-Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite, 5 output could not be
-written, 130 and 143 stopped by SIGINT and SIGTERM.
+Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite or a scaling did not converge,
+5 output could not be written, 130 and 143 stopped by SIGINT and SIGTERM.
 """
 
 from __future__ import annotations

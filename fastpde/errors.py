@@ -30,18 +30,26 @@ class InputTypeError(TypeError):
         self.name = name
 
 
-class ConvergenceError(RuntimeError):
-    """An iteration that did not reach its tolerance. `error` is what it reached, after `half_iterations`, at time t."""
+class FieldError(RuntimeError):
+    """A velocity that could not be computed, with the reason."""
 
-    def __init__(self, error: float, tol: float, half_iterations: int, t: float) -> None:
+
+class ConvergenceError(FieldError):
+    """An iteration that did not reach its tolerance. `error` is what it reached, after `half_iterations`, at time t.
+
+    `heads` says which head of a multi-head attention it belongs to, and which head in that; () where there is one only.
+    """
+
+    def __init__(self, error: float, tol: float, half_iterations: int, t: float, heads: tuple[int, ...] = ()) -> None:
         remedy = (
             "Raise max_iter or tol, or take a larger eps: the smaller eps, the slower the convergence, "
             "and the larger the scores, the larger the error that is rounding."
         )
         if math.isnan(error):
             remedy = "The scores overflow: take smaller tokens, Q, K or scale, or a larger eps."
+        where = "".join(f" of heads[{h}]" for h in reversed(heads))
         super().__init__(
-            f"Sinkhorn scaling at t = {t!r}: marginal error {error:.3g} after {half_iterations} half-iterations; "
-            f"need tol = {tol:g}. {remedy}"
+            f"Sinkhorn scaling{where} at t = {t!r}: marginal error {error:.3g} after {half_iterations} "
+            f"half-iterations; need tol = {tol:g}. {remedy}"
         )
-        self.error, self.tol, self.half_iterations, self.t = error, tol, half_iterations, t
+        self.error, self.tol, self.half_iterations, self.t, self.heads = error, tol, half_iterations, t, heads

@@ -11,7 +11,7 @@ from ._types import Array, as_tokens
 from .attention.base import Attention, Cloud, make_cloud
 from .attention.memory import Memory
 from .ensemble import Ensemble, EnsembleSolution
-from .errors import InputError, InputTypeError
+from .errors import FieldError, InputError, InputTypeError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Solution, integrate
 from .integrate.checks import Options
@@ -39,6 +39,14 @@ class Field:
     def stats(self) -> dict[str, float]:
         """Counters of the evaluations so far."""
         return self._memory.counters()
+
+    def failure(self) -> FieldError | None:
+        """Why the last evaluation with finite tokens wrote nan, if an iteration in it did not converge."""
+        return self._memory.failure()
+
+    def failed(self) -> Array:
+        """Of which systems, (B,)."""
+        return self._memory.failed(len(self.cloud.x))
 
     def __call__(self, t: float, x: Array, out: Array) -> None:
         shape = self.cloud.x.shape
@@ -125,10 +133,10 @@ def solve(
 
     Returns:
         `Solution` (t (m,), x (m, n, d), ...); for a batch `EnsembleSolution`; for a Gaussian law `GaussianSolution`.
+        A Sinkhorn scaling that misses its tol, at t0 too, is `Status.NOT_CONVERGED` of that system; earlier rows stay.
 
     Raises:
         InputError, InputTypeError: naming the argument, before any work; a function of time when it stops fitting.
-        ConvergenceError: if a Sinkhorn scaling does not reach its tol.
     """
     t_span = cast(Any, tuple(t_span) if isinstance(t_span, Iterable) else t_span)
     asked: dict[str, Any] = {

@@ -145,6 +145,21 @@ def test_defaults_are_filled_in(tmp_path):
     assert (problem.n, problem.d) == (20, 2)
 
 
+def test_the_memory_of_sinkhorn_heads_counts(tmp_path, monkeypatch):
+    """200,000 tokens on a machine of 200 MiB: 37 MiB of tokens in a step, 61 of a scaling, 41 remembered per head."""
+    pages = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 200 * 2**20}
+    monkeypatch.setattr("fastpde.config.build.os.sysconf", pages.get)
+    for count, fits in ((1, True), (2, False)):
+        text = heads(f"kind = 'sinkhorn'\ncount = {count}").replace("n = 20", "n = 200_000")
+        if fits:
+            load(tmp_path, text)
+            continue
+        load(tmp_path, text.replace("count", "n_half = 3\ncount"))  # remembers nothing
+        with pytest.raises(fp.InputError, match=r"about 0\.17\d* GiB at work") as caught:
+            load(tmp_path, text)
+        assert caught.value.name == "tokens.n"
+
+
 def test_sinkhorn(tmp_path):
     """Its keys reach the attention, alone and in a head; no energy unless asked for; `sinkhorn_energy` then."""
     problem = load(tmp_path, edited('"softmax"', '"sinkhorn"\neps = 0.5\ntol = 1e-7\nmax_iter = 50'))

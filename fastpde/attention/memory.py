@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._types import Array
+from ..errors import FieldError
 
 _COUNTER = "counter."
 
@@ -12,25 +13,61 @@ _COUNTER = "counter."
 class Memory:
     """Named arrays and counters of one run. `arrays` is all of it: a checkpoint saves it, a restart puts it back.
 
-    The evaluations of a run come in an order that depends on nothing but the run, so what is remembered, and with it
-    the result, is the same to the bit however the run is cut or observed.
+    The first axis of every array is that of the systems, except of counters. The evaluations of a run come in an order
+    that depends on nothing but the run, so what is remembered, and with it the result, is the same to the bit however
+    the run is cut or observed.
+
+    Inside a run an evaluation that fails for some systems writes nan for them and says why by `fail`; the solver tries
+    a smaller step or ends those systems.
     """
 
-    def __init__(self, arrays: dict[str, Array] | None = None, prefix: str = "") -> None:
-        self.arrays: dict[str, Array] = {} if arrays is None else arrays
-        self._prefix = prefix
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+        self.path: tuple[int, ...] = ()  # the head, and the head in it, that this part belongs to
+        self._failures: dict[tuple[int, ...], tuple[Array, FieldError]] = {}
 
     def head(self, h: int) -> Memory:
         """The part that belongs to head h; counters are shared."""
-        return Memory(self.arrays, f"{self._prefix}{h}.")
+        part = Memory()
+        part.arrays, part.path, part._failures = self.arrays, (*self.path, h), self._failures
+        return part
 
     def get(self, name: str) -> Array | None:
         """The array of that name, or None."""
-        return self.arrays.get(self._prefix + name)
+        return self.arrays.get(self._name(name))
 
     def put(self, name: str, array: Array) -> None:
         """Keeps `array` itself under that name."""
-        self.arrays[self._prefix + name] = array
+        self.arrays[self._name(name)] = array
+
+    def select(self, systems: Array) -> None:
+        """Keeps these systems only: a mask (B,) or indices."""
+        for name, array in self.arrays.items():
+            if not name.startswith(_COUNTER):
+                self.arrays[name] = array[systems]
+        for path, (failed, error) in self._failures.items():
+            self._failures[path] = failed[systems], error
+
+    def fail(self, systems: Array, error: FieldError) -> None:
+        """Says that the evaluation failed for `systems`, a mask (B,), some of them true."""
+        failed, _ = self._failures.get(self.path, (systems, error))
+        self._failures[self.path] = failed | systems, error
+
+    def succeed(self, systems: Array) -> None:
+        """Says that the evaluation succeeded for `systems`, a mask (B,); the others stay as they are."""
+        if self.path in self._failures:
+            failed, error = self._failures.pop(self.path)
+            if (failed & ~systems).any():
+                self._failures[self.path] = failed & ~systems, error
+
+    def failed(self, systems: int) -> Array:
+        """Of which of so many systems the last evaluation with finite tokens failed, (B,)."""
+        masks = [failed for failed, _ in self._failures.values()]
+        return np.logical_or.reduce([np.zeros(systems, bool), *masks])
+
+    def failure(self) -> FieldError | None:
+        """Why, for the first head that failed."""
+        return next((error for _, error in self._failures.values()), None)
 
     def add(self, counter: str, value: float) -> None:
         """Adds to a counter of the run."""
@@ -47,3 +84,6 @@ class Memory:
 
     def _count(self, counter: str, value: float) -> None:
         self.arrays[_COUNTER + counter] = np.array([value])
+
+    def _name(self, name: str) -> str:
+        return ".".join([*map(str, self.path), name])

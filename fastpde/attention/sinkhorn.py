@@ -14,7 +14,6 @@ from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
 from .base import Cloud
 from .closure import Affine, half_steps, regression, times
 from .forecast import Forecast
-from .memory import Memory
 from .pairwise import PairwiseAttention, Scores, apply, gram
 from .parameters import Parameter, Value, column, scalar
 
@@ -34,7 +33,8 @@ class Sinkhorn(PairwiseAttention):
     token up to |V| max|y| tol / eps, any measure. The error of a velocity is larger than tol where the kernel couples
     distant tokens weakly. At a point off the support f(x) = -log int e^{g + s/eps} dmu.
 
-    The scaling runs in float64, for float32 tokens too: in float32 sums no useful tol could be reached.
+    The scaling runs in float64, for float32 tokens too: in float32 sums no useful tol could be reached. A run remembers
+    27 numbers per token for the next scaling of each head, beside the 40 or so that a scaling works with.
 
     Source: MATH 1.1; Castin et al. 2025; Sander, Ablin, Blondel, Peyre, Sinkformers (AISTATS 2022).
     """
@@ -108,7 +108,7 @@ class Sinkhorn(PairwiseAttention):
             raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
         cloud = cloud if cloud.x.dtype == np.float64 else _widened(cloud, backend)
         softmin = _Kernel(self, cloud, t, backend)
-        found = self._scaled(softmin, cloud, t)
+        found, _ = self._scaled(softmin, cloud, t)
         total = (softmin.weights * (found.f + found.g)).sum(axis=1)
         return self.eps(t) * total - self._moved(softmin, t)
 
@@ -136,33 +136,50 @@ class Sinkhorn(PairwiseAttention):
     def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         V = self.V(t) / column(self.eps(t))
         softmin = _Kernel(self, cloud, t, backend)
-        if not np.isfinite(softmin.centre).all():
+        if not np.isfinite(softmin.centre).any():
             out[...] = np.nan  # a step that left the range of numbers: the solver tries a smaller one
             return
-        found = self._scaled(softmin, cloud, t)
+        found, failed = self._scaled(softmin, cloud, t)
         means = softmin.means
         if cloud.at is not None:
             means = backend.take("means", (*cloud.at.shape[:2], cloud.at.shape[2]), np.float64)
             scores = self.scores(cloud, t, backend, softmin.centre)
             backend.attend(self.pair(cloud, Scores(scores.targets, scores.keys, found.g), softmin.tokens, True), means)
         backend.project(means, V, out, shift=apply(backend, V, softmin.centre))
+        out[failed] = np.nan
 
-    def _scaled(self, softmin: _Kernel, cloud: Cloud, t: float) -> Scalings:
-        """The potentials. Raises ConvergenceError."""
-        shape, memory = cloud.x.shape[:2], cloud.memory
+    def _scaled(self, softmin: _Kernel, cloud: Cloud, t: float) -> tuple[Scalings, Array]:
+        """The potentials, and which systems did not converge, (B,). Outside a run raises ConvergenceError for them."""
+        systems, n, _ = cloud.x.shape
+        memory = cloud.memory
         if self.n_half is not None:
-            found = iterate(softmin, np.zeros(shape), self.n_half)
-        else:
-            forecast = Forecast(Memory() if memory is None else memory, cloud.x)
-            found = scale(softmin, forecast.start(), _AIM * self.tol, self.max_iter, forecast.window())
-            if not (found.error <= self.tol).all():
+            found = iterate(softmin, np.zeros((systems, n)), self.n_half)
+            if memory is not None:
+                memory.add("half_iterations", found.half_iterations)
+            return found, np.zeros(systems, bool)
+        tol = _AIM * self.tol
+        if memory is None:
+            found = scale(softmin, np.zeros((systems, n)), tol, self.max_iter)
+            good = found.error <= self.tol
+            if not good.all():
                 raise ConvergenceError(float(found.error.max()), self.tol, found.half_iterations, t)
-            forecast.keep(found.g, found.window)
-        if memory is not None:
-            memory.add("half_iterations", found.half_iterations)
-            if self.n_half is None:
-                memory.raise_to("marginal_error", float(found.error.max()))
-        return found
+            return found, ~good
+        forecast = Forecast(memory, softmin.tokens)
+        window = forecast.window()
+        found = scale(softmin, forecast.start(), tol, self.max_iter, window)
+        good = found.error <= self.tol
+        forecast.keep(found.g, good)
+        # Of tokens that are no numbers nothing is learnt, as if they had not been seen.
+        window.forget(~good & np.isfinite(softmin.centre).all(axis=1))
+        memory.add("half_iterations", found.half_iterations)
+        if good.any():
+            memory.raise_to("marginal_error", float(found.error[good].max()))
+        memory.succeed(good)
+        stuck = found.error > self.tol  # an error that is no number belongs to a step that left the range of numbers
+        if stuck.any():
+            worst = float(found.error[stuck].max())
+            memory.fail(stuck, ConvergenceError(worst, self.tol, found.half_iterations, t, memory.path))
+        return found, ~good
 
     def _moved(self, softmin: _Kernel, t: float) -> Array:
         """int s(x, y) - s(x - c, y - c) dmu(x) dmu(y), (B,), c the centre."""

@@ -20,6 +20,8 @@ Array = np.ndarray[Any, Any]
 _MAX_FRAMES = 1_000_000
 _SAME_TIME = 1e-9  # an output time closer to the end than this fraction of `every` is the end
 _ARRAYS = 12  # arrays of all tokens alive in a step: the stages of dopri5, the state, the sums' own copies
+# Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window).
+_SCALING, _REMEMBERED = 40, 27
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,10 @@ def _check_sizes(config: Config, systems: int, n: int, d: int) -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     # An ensemble holds the start of all its systems, and all frames of those that run at a time, one at least.
     copies = _ARRAYS if systems == 1 else _ARRAYS + frames + systems
-    size = n * d * np.dtype(config.backend.dtype).itemsize * copies
+    scalings = [head for head in config.attention.heads if head.kind == "sinkhorn" and head.n_half is None]
+    scaled = sum(getattr(head, "count", 1) for head in scalings)
+    numbers = _SCALING + _REMEMBERED * scaled if scaled else 0
+    size = n * d * np.dtype(config.backend.dtype).itemsize * copies + 8 * n * numbers
     if size > 0.8 * memory:
         many = "tokens.systems" if systems > _ARRAYS + frames else "tokens.n"
         name = "tokens.path" if config.tokens.kind == "file" else many

@@ -88,9 +88,11 @@ class Integrator:
             t, x = np.array([t_final]), x_final[None].copy()
         else:
             t, x = np.array([self.problem.span.start, t_final]), np.stack([self.problem.y0, x_final])
-        message = f"{status.message} ({self._where(status, t_final)})"
+        cause = self._stepper.cause if status is Status.NOT_CONVERGED else None
+        text = status.message if cause is None else f"{cause} The state returned is the last good one."
+        message = f"{text} ({self._where(status, t_final)})"
         events = self._tracker.times(), self._tracker.states()
-        return Solution(t, x, status, message, t_final, x_final, *events, self.stats())
+        return Solution(t, x, status, message, t_final, x_final, *events, self.stats(), cause)
 
     def _begin(self, *, fresh: bool) -> None:
         state, span = self.state, self.problem.span

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastpde.errors import FieldError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.status import Status
 
@@ -23,6 +24,7 @@ class Solution:
         t_events, x_events: per event, the times (k,) and states (k, *shape) at which it happened.
         stats: steps, accepted, rejected, evaluations, wall_time in seconds, last_step (the size of the last accepted
             step).
+        cause: the error behind `Status.NOT_CONVERGED`; its text is in the message.
     """
 
     t: np.ndarray
@@ -34,6 +36,7 @@ class Solution:
     t_events: tuple[np.ndarray, ...]
     x_events: tuple[np.ndarray, ...]
     stats: dict[str, float]
+    cause: FieldError | None = None
 
     @property
     def success(self) -> bool:

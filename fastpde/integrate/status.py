@@ -66,6 +66,12 @@ class Status(Enum):
         "Take a smaller step or an adaptive method, add the event BlowUp(radius), and check that the "
         "field writes all of out.",
     )
+    NOT_CONVERGED = (
+        "not_converged",
+        False,
+        "The velocity could not be computed to its tolerance, nor could it with a smaller step; the state returned is "
+        "the last good one. For Sinkhorn attention raise max_iter or tol, or take a larger eps.",
+    )
     INTERRUPTED = (
         "interrupted",
         False,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpde.errors import FieldError
 from fastpde.integrate.controller import (
     Span,
     first_guess,
@@ -29,6 +30,9 @@ Noise = Callable[[int, float, np.ndarray, np.ndarray], None]
 # Each rejection shrinks the step by at least 0.9 and usually by 0.2; at t = 0, where floating-point time has no
 # smallest step, this bounds the attempts.
 MAX_RETRIES = 50
+# A velocity that cannot be computed has cost long work: smaller steps are tried this often in turn, and down to this
+# share of the span.
+_MAX_FAILURES, _SMALLEST_SHARE = 5, 1e-6
 
 
 @dataclass(slots=True)
@@ -87,7 +91,7 @@ class Stepper:
     SIAM J. Numer. Anal. 19, 604-613.
 
     Args:
-        field: writes f(t, y) into its third argument; it must not change y.
+        field: writes f(t, y) into its third argument; it must not change y. See `integrate` for what else it may have.
         tableau: the method.
         controller: `PIController` for adaptive tableaux, or `FixedStep`.
         space: the arithmetic, see `fastpde.integrate.space`.
@@ -126,6 +130,7 @@ class Stepper:
         np.copyto(self._k[-1], state.f)
         self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[-1], memory=self._remembered(state))
         self._from = (state.t, 0.0)  # start and size of the last accepted step
+        self.cause: FieldError | None = None  # of NOT_CONVERGED
 
     def _remembered(self, state: State) -> dict[str, np.ndarray]:
         """The field's own memory, made equal to the state's: they are one from now on."""
@@ -150,14 +155,14 @@ class Stepper:
         return state.f
 
     def prepare(self) -> Status | None:
-        """Choose the first step of an adaptive method; return NOT_FINITE if the field is not finite there."""
+        """Choose the first step of an adaptive method; return why not if the field is not finite at the start."""
         state = self.state
         if not self.controller.adaptive or state.h != 0.0:
             return None
         with np.errstate(all="ignore"):
             size = self._first_step()
         if size is None:
-            return Status.NOT_FINITE
+            return self._not_finite()
         size = max(min(size, abs(self.span.end - state.t)), smallest_step(state.t))
         state.h = self.span.direction * size
         return None
@@ -242,15 +247,22 @@ class Stepper:
         state.t, state.step, state.retries = t, state.step + 1, 0
 
     def _reject(self, h: float, error: float) -> Status | None:
-        state = self.state
+        state, end = self.state, Status.STEP_TOO_SMALL if math.isfinite(error) else self._not_finite()
         if not self.controller.adaptive:
-            return Status.NOT_FINITE
+            return end
         state.h = h * self.controller.shrink(error)
         state.rejected += 1
         state.retries += 1
-        if state.retries < MAX_RETRIES and not self._too_small():
-            return None
-        return Status.STEP_TOO_SMALL if math.isfinite(error) else Status.NOT_FINITE
+        hopeless = state.retries >= MAX_RETRIES or self._too_small()
+        if end is Status.NOT_CONVERGED:
+            least = _SMALLEST_SHARE * abs(self.span.end - self.span.start)
+            hopeless = hopeless or state.retries >= _MAX_FAILURES or abs(state.h) < least
+        return end if hopeless else None
+
+    def _not_finite(self) -> Status:
+        """Say whether the field gave no numbers because they are too large or because it could not compute them."""
+        self.cause = getattr(self.field, "failure", _no_failure)()
+        return Status.NOT_FINITE if self.cause is None else Status.NOT_CONVERGED
 
     def _too_small(self) -> bool:
         return abs(self.state.h) < smallest_step(self.state.t)
@@ -278,3 +290,7 @@ class Stepper:
         difference = (-1.0, *pick[1][1:])
         bend = self.space.error_norm(stages, difference, 1.0 / h0, *norm)
         return second_guess(h0, slope, bend, self.controller.order)
+
+
+def _no_failure() -> None:
+    """What a field has to say that has no `failure`."""

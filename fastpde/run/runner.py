@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpde.config import Problem
+from fastpde.config.shapes import each_head
 from fastpde.errors import ConvergenceError
 from fastpde.run import blocks, directory, progress
 from fastpde.run.directory import OutputError
@@ -20,7 +21,8 @@ from fastpde.run.systems import SystemsRecorder
 
 DONE, BAD, NOT_FINITE, UNWRITABLE = 0, 2, 3, 5
 # Outcomes that are results, theory's blow-up among them, have no code here; the others end a run before its time.
-_CODES = {"NOT_FINITE": NOT_FINITE, "STEP_TOO_SMALL": NOT_FINITE, "MAX_STEPS": BAD}
+# NOT_FINITE stands for a scaling that did not converge, too.
+_CODES = {"NOT_FINITE": NOT_FINITE, "STEP_TOO_SMALL": NOT_FINITE, "NOT_CONVERGED": NOT_FINITE, "MAX_STEPS": BAD}
 _KEYS = {"MAX_STEPS": "time.max_steps: ", "STEP_TOO_SMALL": "time.rtol: "}
 
 
@@ -55,9 +57,9 @@ def run(problem: Problem, target: Path, *, quiet: bool = False) -> Outcome:
         except Stopped as stop:
             return _stopped(recorder, stop)
         except ConvergenceError as error:
-            message = f"attention.max_iter: {error}"
+            message = f"{_max_iter(problem, error)}{error}"  # in the energy of a frame
             recorder.finish(directory.FAILED, message)
-            return Outcome(BAD, f"{message} {recorder.kept()}", recorder.path)
+            return Outcome(NOT_FINITE, f"{message} {recorder.kept()}", recorder.path)
         except OutputError as error:
             recorder.abandon(str(error))
             return Outcome(UNWRITABLE, f"{error}. {recorder.kept()}", recorder.path)
@@ -122,7 +124,9 @@ def _solve_one(
     observer = fp.Observer(recorder.frame, time=recorder.problem.config.output.every)
     solution: Any = fp.solve(attention, tokens, **arguments, observers=(observer,), progress=step)
     recorder.ended(solution.status.value, solution.t_final)
-    return _ended(recorder, [solution.status], solution.message)
+    name = solution.status.name
+    key = _max_iter(recorder.problem, solution.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
+    return _ended(recorder, [solution.status], key + solution.message)
 
 
 def _solve_systems(
@@ -132,8 +136,18 @@ def _solve_systems(
     blocks.run(recorder, attention, tokens, arguments, lambda done: shown.update(done, recorder.steps), signals.check)
     ends = recorder.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)
-    remedies = "".join(f" {_KEYS.get(end.name, '')}{end.message}" for end, _ in ends if not end.success)
+    keys = _KEYS | {"NOT_CONVERGED": _max_iter(recorder.problem)}
+    remedies = "".join(f" {keys.get(end.name, '')}{end.message}" for end, _ in ends if not end.success)
     return _ended(recorder, [end for end, _ in ends], f"{recorder.done} systems: {counts}.{remedies}")
+
+
+def _max_iter(problem: Problem, cause: Any = None) -> str:
+    """Return the key of the head whose scaling did not converge, or of all that it may be."""
+    heads = list(each_head(problem.config))
+    if cause is not None and cause.heads:
+        heads = [heads[cause.heads[0]]]
+    names = dict.fromkeys(f"{name}.max_iter" for name, block, _ in heads if block.kind == "sinkhorn")
+    return f"{', '.join(names)}: "
 
 
 def _ended(recorder: Record, ends: list[Any], message: str) -> Outcome:
@@ -142,8 +156,6 @@ def _ended(recorder: Record, ends: list[Any], message: str) -> Outcome:
     if not codes:
         recorder.finish(directory.FINISHED, message)
         return Outcome(DONE, message, recorder.path)
-    if recorder.problem.systems == 1:
-        message = _KEYS.get(ends[0].name, "") + message
     recorder.finish(directory.FAILED, message)
     return Outcome(max(codes), f"{message} {recorder.kept()}", recorder.path)
 

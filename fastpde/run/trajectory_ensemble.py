@@ -33,7 +33,7 @@ NOT_RUN = "not_run"
 NAMES = (
     NOT_RUN,
     *("completed", "event", "steady_state", "blow_up", "collapsed"),
-    *("max_steps", "step_too_small", "not_finite", "interrupted"),
+    *("max_steps", "step_too_small", "not_finite", "interrupted", "not_converged"),
 )
 
 

@@ -28,41 +28,48 @@ _SLACK = 1e-11
 class Window(NamedTuple):
     """The last differences of B systems of n numbers, zero where there is none."""
 
-    dr: Array  # (_SIZE, B, n)
-    du: Array  # (_SIZE, B, n): dx + dr
+    dr: Array  # (B, _SIZE, n)
+    du: Array  # (B, _SIZE, n): dx + dr
     gram: Array  # (B, _SIZE, _SIZE): products of the dr
-    taken: Array  # () how many there have been
+    taken: Array  # (B,) how many there have been
 
     @staticmethod
-    def empty(shape: tuple[int, ...]) -> Window:
+    def empty(shape: tuple[int, int]) -> Window:
         """A window without differences for x of shape (B, n)."""
-        both = np.zeros((2, _SIZE, *shape))
-        return Window(both[0], both[1], np.zeros((shape[0], _SIZE, _SIZE)), np.array(0))
+        systems, n = shape
+        dr, du = np.zeros((2, systems, _SIZE, n))
+        return Window(dr, du, np.zeros((systems, _SIZE, _SIZE)), np.zeros(systems, np.int64))
 
-    def copy(self) -> Window:
-        return Window(*(array.copy() for array in self))
+    def forget(self, systems: Array) -> None:
+        """Drops the differences of `systems`, a mask (B,)."""
+        self.dr[systems] = self.du[systems] = 0.0
+        self.gram[systems] = 0.0
 
 
 class Mixing:
-    """Mixing of B systems x (B, n), each on its own, in L2(weights).
+    """Mixing of B systems x (B, n), each on its own, in L2(weights): no system's numbers depend on the others.
 
-    `window` (copied) holds differences of an earlier, similar problem, whose slow directions are likely to be these.
+    `window` holds differences of an earlier, similar problem, whose slow directions are likely to be these; it is
+    changed in place.
     """
 
-    def __init__(self, weights: Array, shape: tuple[int, ...], window: Window | None = None) -> None:
-        self.window = Window.empty(shape) if window is None else window.copy()
+    def __init__(self, weights: Array, shape: tuple[int, int], window: Window | None = None) -> None:
+        self.window = Window.empty(shape) if window is None else window
         self._weights = weights
         self._last: tuple[Array, Array] | None = None
         self._merit = np.full(shape[0], -np.inf)
         self._best = np.zeros(shape), np.zeros(shape)  # x and r of the best merit
 
     def step(self, x: Array, r: Array, merit: Array, moving: Array) -> None:
-        """Moves the `moving` (B,) systems on from x, in place; r (B, n), changed too, and merit (B,) belong to x."""
+        """Moves the `moving` (B,) systems on from x, in place; r (B, n), changed too, and merit (B,) belong to x.
+
+        A system that does not move now must not move again.
+        """
         if self._last is not None:
-            self._take_in(x - self._last[0], r - self._last[1])
-        fallen = ~(merit >= self._merit - _SLACK * (1.0 + np.abs(merit)))
+            self._take_in(np.flatnonzero(moving), x - self._last[0], r - self._last[1])
+        fallen = ~(merit >= self._merit - _SLACK * (1.0 + np.abs(merit))) & moving
         if fallen.any():
-            self._forget(fallen)
+            self.window.forget(fallen)
         better = merit >= self._merit
         self._merit[better] = merit[better]
         for now, best in zip((x, r), self._best, strict=True):
@@ -71,37 +78,35 @@ class Mixing:
         self._last = x.copy(), r
         np.add(x, r - self._correction(r), out=x, where=moving[:, None])
 
-    def _take_in(self, dx: Array, dr: Array) -> None:
+    def _take_in(self, systems: Array, dx: Array, dr: Array) -> None:
         window = self.window
-        slot = int(window.taken) % _SIZE
-        window.taken[...] += 1
-        window.dr[slot] = dr
-        np.add(dx, dr, out=window.du[slot])
+        slots = window.taken[systems] % _SIZE
+        window.taken[systems] += 1
+        window.dr[systems, slots] = dr[systems]
+        np.add(dx, dr, out=dx)
+        window.du[systems, slots] = dx[systems]
         dr *= self._weights
         for i in range(_SIZE):
-            window.gram[:, slot, i] = window.gram[:, i, slot] = (dr * window.dr[i]).sum(axis=1)
-
-    def _forget(self, systems: Array) -> None:
-        self.window.dr[:, systems] = 0.0
-        self.window.du[:, systems] = 0.0
-        self.window.gram[systems] = 0.0
+            products = (dr * window.dr[:, i]).sum(axis=1)[systems]
+            window.gram[systems, slots, i] = window.gram[systems, i, slots] = products
 
     def _correction(self, r: Array) -> Array:
         """sum_i c_i (dx_i + dr_i)."""
         weighted, total = self._weights * r, np.zeros_like(r)
-        right = np.stack([(weighted * dr).sum(axis=1) for dr in self.window.dr], axis=1)
-        for c, du in zip(coefficients(self.window.gram, right).T, self.window.du, strict=True):
-            total += c[:, None] * du
+        right = np.stack([(weighted * self.window.dr[:, i]).sum(axis=1) for i in range(_SIZE)], axis=1)
+        for i, c in enumerate(coefficients(self.window.gram, right, _RIDGE).T):
+            total += c[:, None] * self.window.du[:, i]
         return total
 
 
-def coefficients(gram: Array, right: Array) -> Array:
+def coefficients(gram: Array, right: Array, ridge: float) -> Array:
     """c (B, m) that minimises |y - sum_i c_i v_i|, from gram_ij = <v_i, v_j> (B, m, m) and right_i = <v_i, y> (B, m).
 
-    Directions that differ by rounding only get no weight; a zero vector gets the coefficient zero.
+    Directions smaller than `ridge`, relative to the squared sizes of the v_i, get no weight: they are rounding. A zero
+    vector gets the coefficient zero.
     """
     size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
     size = np.where(size > 0.0, size, 1.0)
-    scaled = gram / (size[:, :, None] * size[:, None, :]) + _RIDGE * np.eye(size.shape[1])
+    scaled = gram / (size[:, :, None] * size[:, None, :]) + ridge * np.eye(size.shape[1])
     found: Array = np.linalg.solve(scaled, (right / size)[:, :, None])[:, :, 0] / size
     return found

@@ -49,8 +49,6 @@ class Scalings:
     g: Array  # (B, n)
     error: Array  # (B,) bound of sum_j w_j |int e^{f + g + s} dmu(x) - 1|, the error of the columns; nan: not known
     half_iterations: int
-    converged: bool
-    window: Window | None = None  # for the scaling of a similar kernel
 
 
 def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Window | None = None) -> Scalings:
@@ -61,12 +59,13 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
     alike, and making the rows exact changes the columns by e at most, so 2e bounds it. A constant may move between f
     and g: e is taken of g - f less its mean.
 
-    A system that has converged is left as it is: what it gets does not depend on the others. The scaling ends without
-    `converged` after `max_half` half-iterations, when an error is not a number, or when it is rounding.
+    A system that has converged, or whose error is rounding or no number, is left as it is: what a system gets does not
+    depend on the others. The scaling ends when that is so for all, or after `max_half` half-iterations. `window` is
+    that of the scaling of a similar kernel, changed in place.
     """
     weights, cost = softmin.weights, 1 if softmin.symmetric else 2
     g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)
-    mixing = Mixing(weights, g.shape, window)
+    mixing = Mixing(weights, start.shape, window)
     error, foreseen, half, last = np.full(len(g), np.inf), np.inf, 0, False
     while half + cost < max_half:
         last = foreseen <= _MARGIN * tol
@@ -79,17 +78,17 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
             residual = c - g
         half += cost
         before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights)
-        # All are below it or one is no number; no more can be gained; no more may be done.
-        if not (error > tol).any() or _at_rounding(error, f, g) or half + cost >= max_half:
+        moving = (error > tol) & ~_at_rounding(error, f, g)
+        if not moving.any() or half + cost >= max_half:
             break
-        foreseen = _foresee(before, error) if half > cost else np.inf
+        foreseen = _foresee(before[moving], error[moving]) if half > cost else np.inf
         if softmin.symmetric:
             residual *= _DAMPING
-        mixing.step(g, residual, (weights * (f + g)).sum(axis=1), moving=error > tol)
-    if not last and np.isfinite(error).all():
+        mixing.step(g, residual, (weights * (f + g)).sum(axis=1), moving)
+    if not last and np.isfinite(error).any():
         softmin.rows(g, f, True)
         half += 1
-    return Scalings(f, g, error, half, bool((error <= tol).all()), mixing.window)
+    return Scalings(f, g, error, half)
 
 
 def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
@@ -99,7 +98,7 @@ def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
         softmin.rows(g, f, half == n_half)
         if half < n_half:
             softmin.columns(f, g)
-    return Scalings(f, g, np.full(len(g), np.nan), n_half, True)
+    return Scalings(f, g, np.full(len(g), np.nan), n_half)
 
 
 def _marginal_error(residual: Array, weights: Array) -> Array:
@@ -109,10 +108,11 @@ def _marginal_error(residual: Array, weights: Array) -> Array:
     return error
 
 
-def _at_rounding(error: Array, f: Array, g: Array) -> bool:
-    """Whether the errors are no larger than what rounding of the potentials makes of them."""
+def _at_rounding(error: Array, f: Array, g: Array) -> Array:
+    """Whether the errors are no larger than what rounding of the potentials makes of them, (B,)."""
     size = np.maximum(np.abs(f).max(axis=1), np.abs(g).max(axis=1))
-    return bool((error <= 2.0**-50 * size).all())
+    small: Array = error <= 2.0**-50 * size
+    return small
 
 
 def _foresee(before: Array, error: Array) -> float:

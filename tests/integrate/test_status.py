@@ -11,6 +11,7 @@ REMEDIES = {
     Status.MAX_STEPS: "Raise max_steps",
     Status.STEP_TOO_SMALL: "add the event BlowUp",
     Status.NOT_FINITE: "Take a smaller step",
+    Status.NOT_CONVERGED: "raise max_iter or tol",
     Status.INTERRUPTED: "continues exactly",
 }
 

@@ -109,16 +109,41 @@ def test_too_few_steps_is_exit_2_naming_the_key(small):
 
 
 def test_sinkhorn_with_its_energy(small):
-    """V = -Q^T K with Q = K: the energy rises (MATH 7). Stopped by max_iter it is exit 2, and frames are kept."""
+    """V = -Q^T K with Q = K: the energy rises (MATH 7)."""
     keys = '"sinkhorn"\neps = 2.0\ntol = 1e-8'
     changed(small, ('"softmax"', keys), ("[output]", "[output]\nenergy = true"))
     outcome = runner.run(config.load(small), small.parent / "out", quiet=True)
     assert outcome.code == 0
     energy = read_observables(small.parent / "out" / "observables.csv")["energy"]
     assert len(energy) > 2 and (np.diff(energy) > 0).all()
-    changed(small, ("eps = 2.0", "eps = 0.1\nmax_iter = 5"))
-    outcome = runner.run(config.load(small), small.parent / "stopped", quiet=True)
-    assert outcome.code == 2 and "attention.max_iter" in outcome.message and "marginal error" in outcome.message
+
+
+@pytest.mark.parametrize("energy", [False, True])
+def test_a_scaling_that_does_not_converge_is_exit_3_naming_the_key(small, energy):
+    """In a velocity or in the energy of a frame."""
+    keys = '"sinkhorn"\neps = 0.1\nmax_iter = 5'
+    changed(small, ('"softmax"', keys), ("[output]", f"[output]\nenergy = {str(energy).lower()}"))
+    out = small.parent / "out"
+    outcome = runner.run(config.load(small), out, quiet=True)
+    assert outcome.code == 3 and outcome.message.startswith("attention.max_iter: ")
+    assert "marginal error" in outcome.message and "after 5 half-iterations" in outcome.message
+    if not energy:  # else there is no first frame
+        status = json.loads((out / "status.json").read_text())
+        assert (status["state"], status["status"], status["frames"]) == ("failed", "not_converged", 1)
+        assert status["message"].startswith("attention.max_iter: ")
+
+
+@pytest.mark.parametrize("systems", [1, 3])
+def test_the_head_that_does_not_converge_is_named(small, systems):
+    """The first block has two heads: the third head is the second block's."""
+    text = small.read_text().replace("d = 2", f"d = 2\nsystems = {systems}", 1)
+    a, b = text.index("[attention]"), text.index("[time]")
+    block = "[[attention.heads]]\nkind = "
+    heads = f"{block}'softmax'\ncount = 2\n{block}'sinkhorn'\neps = 0.1\nmax_iter = 5\n"
+    small.write_text(f"{text[:a]}[attention]\nkind = 'multihead'\n{heads}{text[b:]}")
+    outcome = runner.run(config.load(small), small.parent / "out", quiet=True)
+    assert outcome.code == 3 and "attention.heads[1].max_iter: " in outcome.message
+    assert ("of heads[2] at t = 0.0" if systems == 1 else "3 not_converged") in outcome.message
 
 
 def test_output_below_a_file_is_exit_5_and_leaves_nothing(small):

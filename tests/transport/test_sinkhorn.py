@@ -68,7 +68,7 @@ def test_the_error_that_is_reported_bounds_the_error(name, eps, weighted, tol):
     softmin = kernel(name, eps, weighted=weighted)
     found = scale(softmin, zeros(softmin), tol, 10_000)
     rows, columns = softmin.errors(found)
-    assert found.converged and found.half_iterations == softmin.calls
+    assert found.half_iterations == softmin.calls
     assert rows[0] < 1e-13
     assert columns[0] <= found.error[0] + 1e-13 <= tol + 1e-13
     np.testing.assert_array_equal(softmin.last, found.g)
@@ -88,7 +88,7 @@ def test_symmetric_positive_kernels_need_few_half_iterations(eps, d, clusters):
     for weighted in (False, True):
         softmin = kernel("K = Q", eps, d=d, n=200, weighted=weighted, clusters=clusters)
         found = scale(softmin, zeros(softmin), 1e-9, 1000)
-        assert found.converged and found.half_iterations <= 25
+        assert found.error[0] <= 1e-9 and found.half_iterations <= 25
 
 
 @pytest.mark.parametrize("name", ["K = -Q", "other"])
@@ -113,29 +113,41 @@ def test_plain_half_iterations(n_half):
 
 
 def test_systems_of_a_batch_do_not_see_each_other():
-    """Fast ones beside slow ones, bit for bit: the matrix sums here do not depend on `last`."""
-    alone = [kernel("other", eps, seed=seed) for seed, eps in enumerate((10.0, 0.3, 1.0))]
+    """Fast ones beside slow ones, one that rounding keeps from the tolerance and one without numbers: bit for bit, the
+    windows too, in a second scaling as in the first. The matrix sums here do not depend on `last`.
+    """
+    alone = [kernel("other", eps, seed=seed) for seed, eps in enumerate((10.0, 0.3, 1.0, 1.0))]
+    alone[3].scores = alone[3].scores * 1e7
+    alone.append(Matrix(np.full((80, 80), np.nan), symmetric=False))
     together = Matrix(np.concatenate([one.scores for one in alone]))
-    found = scale(together, zeros(together), 1e-9, 1000)
-    assert found.converged
-    for b, one in enumerate(alone):
-        own = scale(one, zeros(one), 1e-9, 1000)
-        np.testing.assert_array_equal(found.g[b], own.g[0])
-        assert own.half_iterations <= found.half_iterations
+    window, start = Window.empty((5, 80)), zeros(together)
+    own = [(Window.empty((1, 80)), zeros(one)) for one in alone]
+    for _ in range(2):
+        found = scale(together, start, 1e-9, 60, window)
+        start = 0.9 * found.g
+        for b, one in enumerate(alone):
+            single = scale(one, own[b][1], 1e-9, 60, own[b][0])
+            own[b] = own[b][0], 0.9 * single.g
+            np.testing.assert_array_equal(found.g[b], single.g[0])
+            np.testing.assert_array_equal(found.error[b], single.error[0])
+            for whole, part in zip(window, own[b][0], strict=True):
+                np.testing.assert_array_equal(whole[b], part[0])
+            assert single.half_iterations <= found.half_iterations
+    assert (found.error[:3] <= 1e-9).all() and found.error[3] > 1e-9 and np.isnan(found.error[4])
 
 
 @pytest.mark.parametrize("name", ["K = Q", "other"])
 def test_not_converged(name):
     softmin = kernel(name, 0.1)
     found = scale(softmin, zeros(softmin), 1e-9, 6)
-    assert not found.converged and found.half_iterations == softmin.calls <= 6
+    assert found.half_iterations == softmin.calls <= 6
     assert found.error[0] > 1e-9
 
 
 def test_numbers_that_overflow_end_it_at_once():
     softmin = Matrix(np.full((3, 3), np.nan))
     found = scale(softmin, zeros(softmin), 1e-9, 1000)
-    assert not found.converged and softmin.calls <= 2 and np.isnan(found.error).all()
+    assert softmin.calls <= 2 and np.isnan(found.error).all()
 
 
 @pytest.mark.parametrize("name, d, seed", [("K = -Q", 1, 0), ("other", 1, 0), ("other", 2, 0), ("other", 2, 3)])
@@ -147,9 +159,9 @@ def test_the_safeguard_finds_the_way_between_clusters(name, d, seed, monkeypatch
         monkeypatch.setattr(mixing, "_SLACK", slack)
         softmin = kernel(name, 0.1, d=d, n=60, seed=seed, clusters=True)
         found.append(scale(softmin, zeros(softmin), 1e-9, 800))
-        if found[-1].converged:
+        if found[-1].error[0] <= 1e-9:
             assert softmin.errors(found[-1])[1][0] <= 1e-9 + 1e-13
-    assert found[0].converged
+    assert found[0].error[0] <= 1e-9
     assert 2 * found[0].half_iterations <= found[1].half_iterations
 
 
@@ -160,17 +172,15 @@ def test_a_misleading_window_does_no_lasting_harm(name):
     rng = np.random.default_rng(0)
     empty = Window.empty((1, 80))
     dr, du = 1e-3 * rng.normal(size=empty.dr.shape), 1e4 * rng.normal(size=empty.du.shape)
-    window = Window(dr, du, np.einsum("ibn,bn,jbn->bij", dr, softmin.weights, dr), np.array(10))
-    before = window.copy()
+    window = Window(dr, du, np.einsum("bin,bn,bjn->bij", dr, softmin.weights, dr), np.array([10]))
     found = scale(softmin, zeros(softmin), 1e-9, 300, window)
-    assert found.converged and softmin.errors(found)[1][0] <= 1e-9
-    for now, then in zip(window, before, strict=True):
-        np.testing.assert_array_equal(now, then)
+    assert found.error[0] <= 1e-9 and softmin.errors(found)[1][0] <= 1e-9
 
 
 def test_the_window_of_a_similar_problem_helps():
     softmin, similar = kernel("other", 0.3), kernel("other", 0.301)
-    first = scale(softmin, zeros(softmin), 1e-9, 1000)
-    with_window = scale(similar, first.g, 1e-9, 1000, first.window)
+    window = Window.empty((1, 80))
+    first = scale(softmin, zeros(softmin), 1e-9, 1000, window)
+    with_window = scale(similar, first.g, 1e-9, 1000, window)
     without = scale(similar, first.g, 1e-9, 1000)
     assert with_window.half_iterations < without.half_iterations < first.half_iterations
