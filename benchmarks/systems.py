@@ -6,7 +6,7 @@ import numpy as np
 
 import fastpde as fp
 
-from . import common
+from . import common, scalings
 
 B, N = 512, 32
 
@@ -68,4 +68,42 @@ class Run:
         want = fp.solve(one, self.x[-1].astype(float), (0.0, 0.1), method="rk4", step=0.01).x_final
         return common.relative_error(self.run(self.x)[-1], want)
 
+    track_error.unit = common.ERROR_UNIT
+
+
+class InStep:
+    """Seconds per velocity of one of 512 Sinkhorn systems, n = 32, d = 2, in a dopri5 run, all threads, warm."""
+
+    repeat = (3, 5, 1.0)
+    number = 1
+    warmup_time = 0.05
+    span = (0.0, 0.2)
+
+    def setup(self) -> None:
+        heads = [common.head("softmax", 2, 2, np.random.default_rng(b)) for b in range(B)]
+        self.x = common.tokens(B * N, 2, "float64").reshape(B, N, 2)
+        Q, K, V = (np.stack([getattr(head, letter) for head in heads]) for letter in "QKV")
+        self.attention = fp.Sinkhorn(Q, K, V)
+        self.time_run()
+
+    def time_run(self) -> fp.EnsembleSolution:
+        return fp.solve(self.attention, self.x, self.span)
+
+    def track_velocity(self) -> float:
+        stats = self.time_run().stats
+        return stats["wall_time"] / stats["evaluations"]
+
+    def track_error(self) -> float:
+        """Of the end of the last system, against rk4 steps with velocities scaled by a naive iteration."""
+        one, x, steps = self.attention.system(B - 1), self.x[-1], 40
+        h = (self.span[1] - self.span[0]) / steps
+        for _ in range(steps):
+            k1 = scalings.naive(one, x)
+            k2 = scalings.naive(one, x + h / 2 * k1)
+            k3 = scalings.naive(one, x + h / 2 * k2)
+            k4 = scalings.naive(one, x + h * k3)
+            x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+        return common.relative_error(self.time_run().x_final[-1], x)
+
+    track_velocity.unit = "s"
     track_error.unit = common.ERROR_UNIT

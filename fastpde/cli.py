@@ -168,7 +168,7 @@ def _warmup(_: argparse.Namespace) -> int:
 
 
 def _warmup_systems(report: Callable[[str], None]) -> None:
-    """Compiles the kernel of small systems for every law and both precisions."""
+    """Compiles the kernels of small systems for every law and both precisions."""
     import numpy as np
 
     import fastpde as fp
@@ -178,6 +178,8 @@ def _warmup_systems(report: Callable[[str], None]) -> None:
             report(f"{dtype} systems, {type(variant.law).__name__}")
             x0 = np.ones((1, 2, 1), dtype)
             fp.solve(variant(*[np.eye(1)] * 3), x0, (0.0, 1.0), method="euler", step=1.0)
+        report(f"{dtype} systems in step")
+        fp.solve(fp.Linear(*[np.eye(1)] * 3), np.ones((1, 2, 1), dtype), (0.0, 1e-3))
 
 
 def _doctor(_: argparse.Namespace) -> int:

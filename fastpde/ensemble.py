@@ -19,10 +19,11 @@ from .integrate import BlowUp, Collapsed, Integrator, Problem, Solution, Status,
 from .integrate.checks import Options
 from .integrate.controller import SPACINGS, FixedStep, PIController, first_guess, second_guess, smallest_step
 from .integrate.progress import check_progress
-from .integrate.stepper import MAX_RETRIES
+from .integrate.stepper import MAX_FAILURES, MAX_RETRIES, SMALLEST_SHARE
 from .manifold import Euclidean, Manifold, Sphere
 
 if TYPE_CHECKING:
+    from .backends.instep import Outside
     from .backends.systems import Batch, Control, Method, Runs, Watched
     from .backends.tilt import Tilt
 
@@ -47,8 +48,9 @@ class EnsembleSolution:
         message: how many systems ended how, with remedies.
         t_events: per event, (B,): the first time it happened to each system, nan where it never did.
         stats: systems, steps, rejected, evaluations, wall_time in seconds; steps_each, rejected_each, evaluations_each
-            (B,), of which those are the sums; and path: "fused" (a kernel for small systems), "together" (as one state,
-            where all take the same steps), or "one by one".
+            (B,), of which those are the sums; and path: "fused" (a kernel for small systems), "in step" (each moved by
+            that kernel to where it needs a velocity, and one sum for all of them), "together" (as one state, where all
+            take the same steps), or "one by one".
     """
 
     t: Array
@@ -99,27 +101,20 @@ class Ensemble:
             return self.problem.t_eval
         return np.array([span.start, span.end] if span.start != span.end else [span.start])
 
-    def fusible(self) -> Tilt | None:
-        """The reduced field, if all of this ensemble can run in the fused kernel."""
+    def compiled(self) -> bool:
+        """Whether the compiled loop for small systems can move these."""
         _, n, d = self.cloud.x.shape
         simple = all(type(event) in (SteadyState, BlowUp, Collapsed) for event in self.problem.events)
-        simple = simple and type(self.manifold) in (Euclidean, Sphere)
-        small = n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION
-        return self.attention.tilt() if simple and small and self.problem.noise is None else None
+        simple = simple and type(self.manifold) in (Euclidean, Sphere) and self.problem.noise is None
+        constant = all(p.constant for p in self.attention.parameters())
+        return simple and constant and n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION
 
     def solve(self, alone: Alone, progress: Any, *, fuse: bool) -> EnsembleSolution:
-        """Runs every system to its end: with `fuse` in one kernel, where that is possible; else by alone(b, times)."""
+        """Runs every system to its end; with `fuse` in one kernel, if that can be. alone(b, times): the last resort."""
         check_progress(progress)
         began = clock.monotonic()
-        tilt = self.fusible() if fuse else None
-        path, found = "fused", None
         with _reporting(progress, len(self.cloud.x)) as report:
-            if tilt is not None:
-                found = self._fused(tilt, report)
-            elif not (self.problem.tableau.adaptive or self.problem.events):
-                path, found = "together", self._together(report)
-            if found is None:
-                path, found = "one by one", self._one_by_one(alone, report)
+            path, found = self._solve(alone, report, fuse)
         t_final, x_final, x, status, events, counts = found
         if self.problem.t_eval is None:
             x[-1] = x_final
@@ -127,6 +122,18 @@ class Ensemble:
         totals = {name.removesuffix("_each"): int(values.sum()) for name, values in each.items()}
         stats = {"path": path, "systems": len(status), **totals, "wall_time": clock.monotonic() - began, **each}
         return EnsembleSolution(self.times, x, t_final, x_final, status, _message(status), tuple(events.T), stats)
+
+    def _solve(self, alone: Alone, report: Report, fuse: bool) -> tuple[str, tuple]:
+        """The path taken, and what it found."""
+        compiled = self.compiled()
+        tilt = self.attention.tilt() if compiled and fuse else None
+        if tilt is not None:
+            return "fused", self._fused(tilt, report)
+        if not (self.problem.tableau.adaptive or self.problem.events):
+            found = self._together(report)
+            if found is not None:
+                return "together", found
+        return ("in step", self._in_step(report)) if compiled else ("one by one", self._one_by_one(alone, report))
 
     def _together(self, report: Report) -> tuple | None:
         """All systems as one state, which takes the steps that each would take alone; None if one of them fails.
@@ -160,23 +167,34 @@ class Ensemble:
         return t_final, x_final, x, tuple(status), events, counts
 
     def _fused(self, tilt: Tilt, report: Report) -> tuple:
-        """All systems in the fused kernel, block by block, in calls short enough to be interrupted."""
-        from .backends.systems import Batch
+        """All systems in the fused kernel."""
+        from .backends.systems import Fused
 
-        problem, seen = self.problem, self.cloud.visibility
-        x0, weights = self.cloud.x, self.cloud.weights
+        seen, x0, weights = self.cloud.visibility, self.cloud.x, self.cloud.weights
         order = slice(None) if seen is None or seen.order is None else seen.order
         limits = None if seen is None else seen.limits
         weights = None if weights is None else weights[:, order]
-        batch = Batch(tilt, x0[:, order], weights, limits, sphere=isinstance(self.manifold, Sphere))
+        batch = Fused(tilt, x0[:, order], weights, limits, sphere=isinstance(self.manifold, Sphere))
+        finals, ordered_final, ordered, *rest = self._run(batch, report)
+        x, x_final = np.empty_like(ordered), np.empty_like(ordered_final)
+        x[:, :, order], x_final[:, order] = ordered, ordered_final
+        return finals, x_final, x, *rest
+
+    def _in_step(self, report: Report) -> tuple:
+        """All systems moved by the compiled loop, with velocities of the ordinary field."""
+        from .backends.instep import InStep
+
+        field = cast("Outside", self.problem.field)
+        return self._run(InStep(field, self.cloud.x, sphere=isinstance(self.manifold, Sphere)), report)
+
+    def _run(self, batch: Batch, report: Report) -> tuple:
+        """Runs a batch to its ends, block by block, in calls short enough to be interrupted."""
+        problem, count = self.problem, len(self.cloud.x)
         runs = batch.plan(_method(problem), _control(problem), _watched(problem), self.times, problem.first_step)
-        count, n, _ = x0.shape
-        block = max(64, int(_PAIRS / (n * n * tilt.A.shape[1] * problem.tableau.stages)))
+        block = max(64, int(_PAIRS / (batch.pairs * problem.tableau.stages)))
         for first in range(0, count, block):
             self._run_block(batch, runs, first, min(first + block, count), report)
-        x, x_final = np.empty_like(runs.x), np.empty_like(runs.x_final)
-        x[:, :, order], x_final[:, order] = runs.x, runs.x_final
-        return runs.finals, x_final, x, self._ends(batch.status(runs)), runs.hits, batch.counters(runs)
+        return runs.finals, runs.x_final, runs.x, self._ends(batch.status(runs)), runs.hits, batch.counters(runs)
 
     def _run_block(self, batch: Batch, runs: Runs, first: int, last: int, report: Report) -> None:
         """Runs systems first .. last - 1 to their ends."""
@@ -204,16 +222,15 @@ class Ensemble:
             fine = np.isfinite(slopes)
             h0 = np.array([first_guess(*pair) for pair in zip(sizes, slopes, strict=True)])
             h0 = np.minimum(h0, abs(span.end - span.start))
+            for i in np.flatnonzero(~fine).tolist():
+                batch.give_up(runs, first + i)
             trial = (y + span.direction * h0[:, None, None] * f).astype(runs.y.dtype)
             self.manifold.retract(trial)
             bends = _mean_square((batch.probe(runs, trial, first, last) - f) / unit) / h0
         least = smallest_step(span.start)
-        for i, b in enumerate(range(first, last)):
-            if fine[i]:
-                guess = second_guess(float(h0[i]), float(slopes[i]), float(bends[i]), order)
-                batch.set_step(runs, b, span.direction * max(min(guess, abs(span.end - span.start)), least))
-            else:
-                batch.give_up(runs, b)
+        for i in np.flatnonzero(fine).tolist():
+            guess = second_guess(float(h0[i]), float(slopes[i]), float(bends[i]), order)
+            batch.set_step(runs, first + i, span.direction * max(min(guess, abs(span.end - span.start)), least))
 
     def _ends(self, codes: Array) -> tuple[Status, ...]:
         from .backends.systems import EVENT
@@ -222,7 +239,14 @@ class Ensemble:
 
 
 # In the order of the codes of `kernels.motion`; a run that has ended has none of 0.
-_STATUS = (Status.INTERRUPTED, Status.COMPLETED, Status.MAX_STEPS, Status.STEP_TOO_SMALL, Status.NOT_FINITE)
+_STATUS = (
+    Status.INTERRUPTED,
+    Status.COMPLETED,
+    Status.MAX_STEPS,
+    Status.STEP_TOO_SMALL,
+    Status.NOT_FINITE,
+    Status.NOT_CONVERGED,
+)
 
 
 def _mean_square(x: Array) -> Array:
@@ -257,6 +281,8 @@ def _control(problem: Problem) -> Control:
         **asdict(pi),
         spacings=SPACINGS,
         max_retries=MAX_RETRIES,
+        max_failures=MAX_FAILURES,
+        smallest_trial=SMALLEST_SHARE * abs(span.end - span.start),
         max_steps=problem.max_steps,
     )
 

@@ -55,6 +55,19 @@ class Field:
         self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
         self.manifold.project(x, out)
 
+    def systems(self, which: Array) -> Field:
+        """The field of some systems of a batch, their places `which` (k,); it remembers nothing yet."""
+        some = Field(self.attention, self.cloud, self.backend, self.manifold)
+        some.select(which)
+        return some
+
+    def select(self, which: Array) -> None:
+        """Keeps some of the systems only, their places `which` (k,), and what is remembered of them."""
+        cloud, weights = self.cloud, self.cloud.weights
+        own = weights if weights is None or len(weights) == 1 else weights[which]
+        self.attention, self.cloud = self.attention.system(which), cloud.with_(x=cloud.x[which], weights=own)
+        self._memory.select(which)
+
     def check(self, times: Sequence[float]) -> None:
         """Raises InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
         d = self.cloud.x.shape[2]

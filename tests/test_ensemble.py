@@ -1,93 +1,30 @@
-"""Ensembles: what the fused kernel and the other paths do to system b is what `fp.solve` does to it alone."""
+"""Ensembles: what the fused kernel does to system b is what `fp.solve` does to it alone."""
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 
 import fastpde as fp
 from fastpde import ensemble
 
+from .ensembles import (
+    EULER,
+    RK4,
+    SYSTEMS,
+    alone,
+    assert_alone,
+    assert_same,
+    attention_of,
+    one_thread,  # noqa: F401
+    run_both,
+    tokens,
+)
 from .problems import DTYPES, VARIANTS, digest, run
 
 REDUCED = [kind for kind in VARIANTS if kind not in ("Linear", "Sinkhorn")]
 each_reduced = pytest.mark.parametrize("kind", REDUCED)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
-EULER, RK4 = {"method": "euler", "step": 0.1}, {"method": "rk4", "step": 0.1}
-SYSTEMS = 3
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Single runs make many short parallel calls, in which the threads of a busy machine mostly wait for each other.
-
-    What several threads do is tested by bits, in processes of their own.
-    """
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
-
-
-def matrices(d, systems=SYSTEMS, rng=7):
-    """Q, K, V (B, d, d), contracting so that no variant blows up."""
-    rng = np.random.default_rng(rng)
-    Q, K = np.eye(d) * 0.7 + rng.normal(size=(2, systems, d, d)) / (3 * d)
-    return Q, K, -0.6 * np.eye(d) + rng.normal(size=(systems, d, d)) / (4 * d)
-
-
-def tokens(n=21, d=3, systems=SYSTEMS, dtype="float64"):
-    return (np.random.default_rng(n).normal(size=(systems, n, d)) / 2 + 0.3).astype(dtype)
-
-
-def attention_of(kind, d, shared=False, heads=1):
-    Q, K, V = (m[0] if shared else m for m in matrices(d))
-    bias = {"bias": -0.4} if kind == "Sigmoid" else {}
-    scale = 0.8 if shared else np.array([0.5, 0.8, 1.1])
-    one = getattr(fp, kind)(Q, K, V, scale=scale, **bias)
-    if heads == 1:
-        return one
-    Q, K, V = matrices(d, rng=8)
-    other = getattr(fp, kind)(Q, K, V[:, :2], **bias)
-    W = [np.eye(d) + 0.1, np.random.default_rng(1).normal(size=(d, 2)) / 4]
-    return fp.MultiHead([one, other], W=W)
-
-
-def alone(attention, x0, b, t_span, *, weights=None, **options):
-    own = weights if weights is None or weights.ndim == 1 else weights[b]
-    return fp.solve(attention.system(b), x0[b], t_span, weights=own, **options)
-
-
-def run_both(attention, x0, t_span, **options):
-    """The ensemble, and each of its systems alone."""
-    # Both are asked for the end: a single run without t_eval would keep its event instead.
-    options.setdefault("t_eval", sorted({*t_span}, reverse=t_span[1] < t_span[0]))
-    together = fp.solve(attention, x0, t_span, **options)
-    return together, [alone(attention, x0, b, t_span, **options) for b in range(len(x0))]
-
-
-def assert_same(together, singles, tolerance):
-    """States, ends and counts of the ensemble are those of the single runs, relative to the largest coordinate."""
-    assert len(singles) == len(together.status)
-    for b, one in enumerate(singles):
-        size = np.abs(one.x_final).max()
-        np.testing.assert_allclose(together.x[: len(one.t), b], one.x, rtol=0, atol=tolerance * size)
-        np.testing.assert_allclose(together.x_final[b], one.x_final, rtol=0, atol=tolerance * size)
-        assert together.status[b] is one.status
-        assert np.isnan(together.x[len(one.t) :, b]).all()
-        for name in ("steps", "rejected", "evaluations"):
-            assert together.stats[f"{name}_each"][b] == one.stats[name]
-
-
-def assert_alone(attention, x0, t_span, tolerance, *, path="fused", **options):
-    """`assert_same` of a run by the given path, whose steps move every system; returns both."""
-    together, singles = run_both(attention, x0, t_span, **options)
-    assert together.stats["path"] == path
-    assert_same(together, singles, tolerance)
-    moved = (together.x_final != x0).any(axis=(1, 2))
-    assert moved[together.stats["steps_each"] > 0].all()  # systems that stand still would show nothing
-    return together, singles
 
 
 # ---- the same as alone -----------------------------------------------------------------------------------------------
@@ -305,85 +242,6 @@ def test_threads_change_no_bit():
     code = "import json; from tests.test_ensemble import bits; print(json.dumps(bits()))"
     one, two = (run(code, NUMBA_NUM_THREADS=threads)[0] for threads in (1, 2))
     assert one == two and len(set(one.values())) == len(one)
-
-
-# ---- the other paths, refusals, reports ------------------------------------------------------------------------------
-
-
-def varying(t):
-    return np.array([np.eye(2), np.eye(2) * (1 + t), -np.eye(2)])
-
-
-GENERAL = {
-    "a function of time": (fp.Softmax(np.eye(2), varying, -np.eye(2)), {}),
-    "layers": (fp.Softmax(np.eye(2), fp.Layers(np.array([varying(0), varying(1)]), 0.5), -np.eye(2)), {}),
-    "linear": (fp.Linear(np.eye(2), np.eye(2), -np.array([0.1, 0.2, 0.3])[:, None, None] * np.eye(2)), {}),
-    "a function as event": (attention_of("Softmax", 2), {"events": [lambda t, x: x.std() - 0.4]}),
-    "two laws": (fp.MultiHead([attention_of("Softmax", 2), attention_of("Sigmoid", 2)]), {}),
-    "a masked head": (fp.MultiHead([fp.Masked(attention_of("Softmax", 2)), attention_of("Softmax", 2)]), {}),
-    "a backend": (attention_of("Softmax", 2), {"backend": fp.Direct()}),
-}
-
-
-@pytest.mark.parametrize("method", ["euler", "bosh3"])
-@pytest.mark.parametrize("name", GENERAL)
-def test_everything_else_takes_another_path(name, method):
-    """One state for all where all take the same steps, otherwise one system after the other: to the bit."""
-    attention, options = GENERAL[name]
-    path = "together" if method == "euler" and "events" not in options else "one by one"
-    assert_alone(attention, tokens(11, 2), (0.0, 0.5), 0.0, path=path, method=method, step=0.1, **options)
-
-
-def test_one_failure_among_systems_that_go_together():
-    x0 = tokens(11, 2)
-    x0[1] *= 1e200
-    sol = fp.solve(fp.Linear(*[np.eye(2)] * 3), x0, (0.0, 0.3), method="euler", step=0.1)
-    assert sol.stats["path"] == "one by one" and not sol.success
-    assert [status is fp.Status.COMPLETED for status in sol.status] == [True, False, True]
-    assert "1 not_finite" in sol.message
-
-
-def test_large_systems_take_another_path(monkeypatch):
-    monkeypatch.setattr(ensemble, "_MOST_TOKENS", 20)
-    assert fp.solve(attention_of("Softmax", 3), tokens(), (0.0, 0.1), **RK4).stats["path"] == "together"
-
-
-def test_refusals_name_the_argument():
-    x0, attention = tokens(), attention_of("Softmax", 3)
-    with pytest.raises(fp.InputError, match=r"observers: .*t_eval"):
-        fp.solve(attention, x0, (0.0, 1.0), observers=[fp.Observer(print, steps=1)])
-    with pytest.raises(fp.InputError, match="Q: got values for 3 systems; need one for all, or 2 as in x0"):
-        fp.solve(attention, x0[:2], (0.0, 1.0))
-    with pytest.raises(fp.InputError, match=r"weights: .*\(3, 21\)"):
-        fp.solve(attention, x0, (0.0, 1.0), weights=np.full((2, 21), 1 / 21))
-    with pytest.raises(fp.InputTypeError, match="progress"):
-        fp.solve(attention, x0, (0.0, 1.0), progress="yes")
-    with pytest.raises(fp.InputError, match="x0"):
-        fp.solve(attention, x0, (0.0, 1.0), manifold=fp.Sphere())
-
-
-@pytest.mark.parametrize("backend", ["auto", "direct"])
-def test_progress_counts_systems(backend, capsys):
-    seen = []
-    fp.solve(
-        attention_of("Softmax", 3), tokens(), (0.0, 1.0), backend=backend,
-        progress=lambda done, stats: seen.append((done, stats["systems"])),
-    )  # fmt: skip
-    assert seen == sorted(seen) and seen[-1] == (SYSTEMS, SYSTEMS)
-    fp.solve(attention_of("Softmax", 3), tokens(), (0.0, 1.0), backend=backend, progress=True)
-    assert f"{SYSTEMS}/{SYSTEMS}" in capsys.readouterr().err
-
-
-def test_the_input_is_not_modified_and_statistics_add_up():
-    x0 = tokens()
-    before = x0.copy()
-    x0.flags.writeable = False
-    solution = fp.solve(attention_of("Softmax", 3), x0, (0.0, 1.0))
-    np.testing.assert_array_equal(x0, before)
-    for name in ("steps", "rejected", "evaluations"):
-        assert solution.stats[name] == solution.stats[f"{name}_each"].sum()
-    assert solution.stats["systems"] == SYSTEMS and solution.t.tolist() == [0.0, 1.0]
-    np.testing.assert_array_equal(solution.x[1], solution.x_final)
 
 
 def test_the_comparison_can_fail():

@@ -95,8 +95,8 @@ class Attention(ABC):
         """
         return None
 
-    def system(self, b: int) -> Attention:
-        """The attention of system b of a batch: every parameter with a leading axis B at its index b."""
+    def system(self, b: int | Array) -> Attention:
+        """The attention of system b of a batch, or of systems b (k,): every parameter with a leading axis B at b."""
         return cast(Attention, _of_system(self, b))
 
     @property
@@ -219,7 +219,7 @@ class Attention(ABC):
         return length
 
 
-def _of_system(value: Any, b: int) -> Any:
+def _of_system(value: Any, b: int | Array) -> Any:
     """A parameter, attention or tuple of them as system b has it; anything else as it is."""
     if isinstance(value, Parameter):
         return value.system(b)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -17,6 +18,8 @@ from .parameters import Parameter, Value, matrix, parameter
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
+
+_NUMBERS = count()
 
 
 class MultiHead(Attention):
@@ -39,6 +42,7 @@ class MultiHead(Attention):
         for h, head in enumerate(self.heads):
             if not isinstance(head, Attention):
                 raise InputTypeError(f"heads[{h}]", type(head).__name__, "an attention, as fp.Softmax(Q, K, V)")
+        self._number = next(_NUMBERS)  # names its scratch; a copy for some of the systems has the same
         self._stack: Parameter | None = None
         self._each: tuple[Parameter, ...] | None = None
         if isinstance(W, list | tuple):
@@ -102,14 +106,14 @@ class MultiHead(Attention):
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         outputs = self.outputs(t)
         out[...] = 0.0
-        # Scratch is named by the object: a head may be a MultiHead itself.
-        term = backend.take(f"head_term{id(self)}", out.shape, out.dtype)
+        # Each object has scratch of its own: a head may be a MultiHead itself.
+        term = backend.take(f"head_term{self._number}", out.shape, out.dtype)
         for h, head in enumerate(self.heads):
             own = cloud if cloud.memory is None else cloud.with_(memory=cloud.memory.head(h))
             if outputs is None:
                 head.evaluate(own, t, backend, term)
             else:
-                field = backend.take(f"head_field{id(self)}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
+                field = backend.take(f"head_field{self._number}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
                 head.evaluate(own, t, backend, field)
                 backend.project(field, outputs[h], term)
             out += term

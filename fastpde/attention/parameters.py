@@ -64,17 +64,17 @@ class Parameter:
             return _checked(f"{self.name}({t})", self.source(t), self.axes)
         return self.source
 
-    def system(self, b: int) -> Parameter:
-        """The parameter of system b: its value, at every time, without the batch axis."""
+    def system(self, b: int | Array) -> Parameter:
+        """The parameter of system b: its value, at every time, without the batch axis; or of systems b (k,)."""
         source = self.source
+
+        def own(value: Array) -> Array:
+            # A batch axis of length 1 is one value for all.
+            return value[b if len(value) > 1 else 0 * b] if value.ndim == max(self.axes) else value
+
         if not callable(source):
-            return replace(self, source=source[b] if source.ndim == max(self.axes) else source)
-
-        def one(t: float) -> Array:
-            value = np.asarray(source(t))
-            return value[b] if value.ndim == max(self.axes) else value
-
-        return replace(self, source=one)
+            return replace(self, source=own(source))
+        return replace(self, source=lambda t: own(np.asarray(source(t))))
 
     def systems(self, t: float) -> int:
         """The number of systems it has values for: B if it has the batch axis, otherwise 1."""

@@ -1,7 +1,8 @@
-"""Many small systems in one call: the arrays of `kernels.flow`, filled from tokens, a reduced field and options."""
+"""Many small systems in one call: the arrays of `kernels.flow`, filled from tokens, a field and options."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -33,39 +34,32 @@ from ..laws import SHIFTABLE
 from .direct import Direct
 from .tilt import Tilt
 
-__all__ = ["BLOW_UP", "COLLAPSED", "EVENT", "STEADY_STATE", "Batch", "Control", "Method", "Runs", "Watched"]
+__all__ = ["BLOW_UP", "COLLAPSED", "EVENT", "STEADY_STATE", "Batch", "Control", "Fused", "Method", "Runs", "Watched"]
 
 _PORTIONS = 8  # of a call for each thread: one that was held up does not hold up the call
 
 
-class Batch:
+class Batch(ABC):
     """B systems in motion, each as far as it has come; `runs` is their whole state.
 
     Args:
-        tilt: the field.
-        x0: tokens (B, n, d), in the order of their positions if there are limits.
-        weights: (1, n) or (B, n) float64; None: 1/n.
-        limits: (n,) how many leading tokens each token sees; None: all.
-        sphere: whether tokens live on the unit sphere, as x0 does.
+        x0: tokens (B, n, d).
+        shape: sizes that the systems share.
     """
 
-    def __init__(self, tilt: Tilt, x0: Array, weights: Array | None, limits: Array | None, *, sphere: bool) -> None:
-        _, n, d = x0.shape
-        self._law, self._tokens, self._take = tilt.law, x0, Direct().take
-        self._threads = numba.get_num_threads()
-        self._shape = systems.shape_for(
-            n, d, tilt.A.shape[1], x0.dtype,
-            normalised=tilt.normalised, tilted=tilt.D is not None, weighted=weights is not None, sphere=sphere,
-        )  # fmt: skip
-        self._forms = _forms(self._shape, tilt, x0.dtype, weights, limits)
+    def __init__(self, x0: Array, shape: systems.Shape) -> None:
+        self._tokens, self._shape, self._take = x0, shape, Direct().take
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of tokens in one velocity of one system."""
+        return self._shape.heads * self._shape.n**2
 
     def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
         """Runs at their beginning, with room for the tokens at `times` (m,); first_step 0: to be chosen."""
         (count, n, d), lanes = self._tokens.shape, self._shape.lanes
         size, dtype, events = d * lanes, self._tokens.dtype, len(watched.kinds)
         self._options = method, control, watched, times
-        self._steps = motion.allocate(self._threads, self._shape, method, events, dtype, self._take)
-        self._scratch = systems.allocate(self._threads, self._shape, dtype, self._take)
         numbers, counts = np.zeros((count, 7)), np.zeros((count, 8), np.int64)
         numbers[:, [T, H, ERROR]] = control.start, first_step, 1.0
         counts[:, PHASE] = flow.START
@@ -81,29 +75,12 @@ class Batch:
             x=np.full((len(times), count, n, d), np.nan, dtype),
         )
 
+    @abstractmethod
     def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
         """Moves systems first .. last - 1 on by up to `attempts` attempted steps; returns how many are still running.
 
         With no attempts a run is begun: the start is recorded and its events are looked at, and `f` is its velocity.
         """
-        portion = max(1, -(-(last - first) // (_PORTIONS * self._threads)))
-        parts: SimpleQueue[tuple[int, int]] = SimpleQueue()
-        for start in range(first, last, portion):
-            parts.put((start, min(start + portion, last)))
-
-        def work(thread: int) -> None:
-            with suppress(Empty):
-                while True:
-                    flow.advance(
-                        self._law, self._shape, self._forms, *self._options, parts.get_nowait(), attempts, runs,
-                        self._scratch, self._steps, thread,
-                    )  # fmt: skip
-
-        # The kernel is serial and holds no lock of the interpreter. A parallel one would be compiled three times over.
-        with ThreadPoolExecutor(self._threads) as pool:
-            for done in [pool.submit(work, thread) for thread in range(self._threads)]:
-                done.result()
-        return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
 
     def probe(self, runs: Runs, x: Array, first: int, last: int) -> Array:
         """The velocities (last - first, n, d) of the systems that run, at other states x; nan for the others."""
@@ -139,7 +116,55 @@ class Batch:
 
     def tokens(self, rows: Array) -> Array:
         """Rows of lanes as tokens (B, n, d), a view."""
-        return rows.reshape(len(rows), self._shape.d, -1)[:, :, : self._shape.n].swapaxes(1, 2)
+        return rows.reshape(len(rows), self._shape.d, self._shape.lanes)[:, :, : self._shape.n].swapaxes(1, 2)
+
+
+class Fused(Batch):
+    """Systems whose velocities are made inside the loop: each thread owns some systems.
+
+    Args:
+        tilt: the field.
+        x0: tokens (B, n, d), in the order of their positions if there are limits.
+        weights: (1, n) or (B, n) float64; None: 1/n.
+        limits: (n,) how many leading tokens each token sees; None: all.
+        sphere: whether tokens live on the unit sphere, as x0 does.
+    """
+
+    def __init__(self, tilt: Tilt, x0: Array, weights: Array | None, limits: Array | None, *, sphere: bool) -> None:
+        _, n, d = x0.shape
+        shape = systems.shape_for(
+            n, d, tilt.A.shape[1], x0.dtype,
+            normalised=tilt.normalised, tilted=tilt.D is not None, weighted=weights is not None, sphere=sphere,
+        )  # fmt: skip
+        super().__init__(x0, shape)
+        self._law, self._threads = tilt.law, numba.get_num_threads()
+        self._forms = _forms(shape, tilt, x0.dtype, weights, limits)
+
+    def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
+        dtype, events = self._tokens.dtype, len(watched.kinds)
+        self._steps = motion.allocate(self._threads, self._shape, method, events, dtype, self._take)
+        self._scratch = systems.allocate(self._threads, self._shape, dtype, self._take)
+        return super().plan(method, control, watched, times, first_step)
+
+    def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
+        portion = max(1, -(-(last - first) // (_PORTIONS * self._threads)))
+        parts: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        for start in range(first, last, portion):
+            parts.put((start, min(start + portion, last)))
+
+        def work(thread: int) -> None:
+            with suppress(Empty):
+                while True:
+                    flow.advance(
+                        self._law, self._shape, self._forms, *self._options, parts.get_nowait(), attempts, runs,
+                        self._scratch, self._steps, thread,
+                    )  # fmt: skip
+
+        # The kernel is serial and holds no lock of the interpreter. A parallel one would be compiled three times over.
+        with ThreadPoolExecutor(self._threads) as pool:
+            for done in [pool.submit(work, thread) for thread in range(self._threads)]:
+                done.result()
+        return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
 
 
 def _forms(shape: systems.Shape, tilt: Tilt, dtype: np.dtype, weights: Array | None, limits: Array | None):

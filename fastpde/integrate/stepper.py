@@ -32,7 +32,7 @@ Noise = Callable[[int, float, np.ndarray, np.ndarray], None]
 MAX_RETRIES = 50
 # A velocity that cannot be computed has cost long work: smaller steps are tried this often in turn, and down to this
 # share of the span.
-_MAX_FAILURES, _SMALLEST_SHARE = 5, 1e-6
+MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
 
 
 @dataclass(slots=True)
@@ -255,8 +255,8 @@ class Stepper:
         state.retries += 1
         hopeless = state.retries >= MAX_RETRIES or self._too_small()
         if end is Status.NOT_CONVERGED:
-            least = _SMALLEST_SHARE * abs(self.span.end - self.span.start)
-            hopeless = hopeless or state.retries >= _MAX_FAILURES or abs(state.h) < least
+            least = SMALLEST_SHARE * abs(self.span.end - self.span.start)
+            hopeless = hopeless or state.retries >= MAX_FAILURES or abs(state.h) < least
         return end if hopeless else None
 
     def _not_finite(self) -> Status:

@@ -3,6 +3,9 @@
 `_drive` is the loop of `fastpde.integrate` (integrator, stepper, tracker) turned inside out: it goes on until it needs
 a velocity, says of what, and is called again with it. So the field is compiled once, in one place, and the loop without
 it. All that a system needs to go on is in `Runs`: a long run is cut into short calls, and how it is cut changes no bit.
+
+`advance` knows the field, and takes each system on by itself; `ask` does not: it leaves every system waiting for its
+velocity, so that somebody else can evaluate them all at once.
 """
 
 from __future__ import annotations
@@ -41,6 +44,8 @@ from .systems import mean_of, velocity
 STEADY_STATE, BLOW_UP, COLLAPSED = 0, 1, 2  # kinds of events
 # What a run does next: look at its start, at the end of a step, begin a step, or (s >= 1) go on from stage s.
 START, _LOOK, _STEP = -2, -1, 0
+# What a system waits for: nothing, to be let in, or the velocity that `_drive` asked for.
+NOTHING, ENTRY = -1, -2
 
 
 class Watched(NamedTuple):
@@ -64,6 +69,15 @@ class Runs(NamedTuple):
     finals: np.ndarray  # (B,) final time
     x_final: np.ndarray  # (B, n, d)
     x: np.ndarray  # (m, B, n, d)
+
+
+class Requests(NamedTuple):
+    """What the systems of a block wait for, when their velocities come from outside."""
+
+    stage: np.ndarray  # (k,) int64: NOTHING, ENTRY, or the stage whose velocity is wanted
+    until: np.ndarray  # (k,) int64: the number of the last attempted step to take
+    x: np.ndarray  # (k, n, d) where the velocity is wanted
+    v: np.ndarray  # (k, n, d) what it is
 
 
 @jit(borrowed=True)
@@ -131,6 +145,14 @@ def _write(shape, y, out):
     for r in range(shape.d):
         for i in range(shape.n):
             out[i, r] = y[r * shape.lanes + i]
+
+
+@jit(inline=True)
+def _read(shape, x, out):
+    """Tokens (n, d) to rows of lanes; the last token fills up."""
+    for r in range(shape.d):
+        for i in range(shape.lanes):
+            out[r * shape.lanes + i] = x[min(i, shape.n - 1), r]
 
 
 @jit(borrowed=True)
@@ -289,3 +311,34 @@ def advance(law, shape, forms, method, control, watched, times, part, attempts, 
             counts[EVALUATIONS] += 1
         copy(states[0], runs.y[b])
         copy(stages[last, :size], runs.f[b])
+
+
+@jit(borrowed=True)
+def ask(shape, method, control, watched, times, first, requests, runs, steps):
+    """Takes what the systems from number `first` on waited for, and moves each to where it waits again.
+
+    Here `steps` has one row of stages and of states per system, and one of everything else.
+    """
+    for i in range(requests.stage.shape[0]):
+        s, b = requests.stage[i], first + i
+        if s == NOTHING:
+            continue
+        local = (
+            steps.stages[i], steps.states[i], steps.squares[0], steps.wide[0], steps.coefficients[0],
+            steps.weights[0], steps.found[0],
+        )  # fmt: skip
+        stages, states = local[0], local[1]
+        last, size = stages.shape[0] - 1, states.shape[1]
+        if s == ENTRY:
+            copy(runs.y[b], states[0])
+            copy(runs.f[b], stages[last])
+        else:
+            _read(shape, requests.v[i], stages[s if s > 0 else last])
+            runs.counts[b, EVALUATIONS] += 1
+        s = _drive(shape, method, control, watched, times, b, requests.until[i], runs, local)
+        requests.stage[i] = s
+        if s >= 0:
+            _write(shape, states[min(s, 1)], requests.x[i])
+        else:
+            copy(states[0], runs.y[b])
+            copy(stages[last, :size], runs.f[b])

@@ -13,7 +13,7 @@ import numpy as np
 from .._jit import jit
 
 # What a run is doing; EVENT + e: it was ended by event e.
-RUNNING, COMPLETED, MAX_STEPS, STEP_TOO_SMALL, NOT_FINITE, EVENT = 0, 1, 2, 3, 4, 5
+RUNNING, COMPLETED, MAX_STEPS, STEP_TOO_SMALL, NOT_FINITE, NOT_CONVERGED, EVENT = range(7)
 # What is counted of a run: columns of `Runs.counts`.
 STATUS, PHASE, FRESH, ACCEPTED, REJECTED, RETRIES, EVALUATIONS, RECORDED = range(8)
 # The numbers of a run: time, proposed step, error of the last accepted step, its start and size, aim and size of the
@@ -53,11 +53,13 @@ class Control(NamedTuple):
     stretch: float
     spacings: float  # the smallest step, in spacings of the floating-point numbers at t
     max_retries: int
+    max_failures: int  # the same, of a velocity that could not be computed, and the smallest step to try then
+    smallest_trial: float
     max_steps: int
 
 
 class Steps(NamedTuple):
-    """Per-thread memory of the stepping: one row per thread."""
+    """Memory of the stepping: one row per thread; of stages and states one per system, where systems wait."""
 
     stages: np.ndarray  # (threads, S, rows * lanes)
     states: np.ndarray  # (threads, 3, d * lanes) the state, the one tried or before, and one in between
@@ -68,12 +70,12 @@ class Steps(NamedTuple):
     found: np.ndarray  # (threads, E) times of the events of one step
 
 
-def allocate(threads: int, shape, method: Method, events: int, dtype, take) -> Steps:
-    """Memory for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
-    stages, lanes = len(method.a), shape.lanes
+def allocate(threads: int, shape, method: Method, events: int, dtype, take, systems: int = 0) -> Steps:
+    """Memory for `threads` threads, or `systems` that wait; `take(name, shape, dtype)` provides the arrays."""
+    stages, lanes, runs = len(method.a), shape.lanes, systems or threads
     return Steps(
-        take("stages", (threads, stages, shape.rows * lanes), dtype),
-        take("states", (threads, 3, shape.d * lanes), dtype),
+        take("stages", (runs, stages, shape.rows * lanes), dtype),
+        take("states", (runs, 3, shape.d * lanes), dtype),
         take("step_squares", (threads, lanes), dtype),
         take("step_wide", (threads, lanes), np.float64),
         take("coefficients", (threads, stages), dtype),

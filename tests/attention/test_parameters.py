@@ -41,6 +41,22 @@ def test_the_batch_axis():
         assert parameter("W", value, (3, 4)).systems(0.0) == want
 
 
+def test_some_systems():
+    """Of a batch axis those asked for; one of length 1 is one value for all, as it is in `velocity`."""
+    stack, x = np.arange(12.0).reshape(3, 2, 2), np.random.default_rng(0).normal(size=(3, 5, 2))
+    which = np.array([2, 0])
+    for source in (stack, lambda t: stack):
+        np.testing.assert_array_equal(matrix("Q", source).system(which)(0.0), stack[which])
+    for source in (stack[:1], lambda t: stack[:1]):
+        np.testing.assert_array_equal(matrix("Q", source).system(2)(0.0), stack[0])
+        np.testing.assert_array_equal(matrix("Q", source).system(which)(0.0), stack[[0, 0]])
+    head = fp.Softmax(I2, stack[:1] / 9, stack)
+    for attention in (head, fp.MultiHead([head, head], W=np.stack([np.stack([I2, 2 * I2])] * 3))):
+        want = attention.velocity(x)
+        np.testing.assert_array_equal(attention.system(which).velocity(x[which]), want[which])
+        np.testing.assert_array_equal(attention.system(2).velocity(x[2]), want[2])
+
+
 def test_as_many_heads_as_systems():
     """W (H, d, dv) with H = B is still one W for all."""
     rng = np.random.default_rng(0)
