@@ -168,7 +168,7 @@ def _warmup(_: argparse.Namespace) -> int:
 
 
 def _warmup_systems(report: Callable[[str], None]) -> None:
-    """Compiles the kernels of small systems for every law and both precisions."""
+    """Compiles the kernels of small systems for every law and both precisions, and that of Gaussian laws."""
     import numpy as np
 
     import fastpde as fp
@@ -180,6 +180,8 @@ def _warmup_systems(report: Callable[[str], None]) -> None:
             fp.solve(variant(*[np.eye(1)] * 3), x0, (0.0, 1.0), method="euler", step=1.0)
         report(f"{dtype} systems in step")
         fp.solve(fp.Linear(*[np.eye(1)] * 3), np.ones((1, 2, 1), dtype), (0.0, 1e-3))
+    report("float64 Gaussian laws")
+    fp.solve(fp.Softmax(*[np.eye(1)] * 3), fp.Gaussian(0.0, np.ones((1, 1, 1))), (0.0, 1.0), method="euler", step=1.0)
 
 
 def _doctor(_: argparse.Namespace) -> int:

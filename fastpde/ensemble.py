@@ -113,7 +113,7 @@ class Ensemble:
         """Runs every system to its end; with `fuse` in one kernel, if that can be. alone(b, times): the last resort."""
         check_progress(progress)
         began = clock.monotonic()
-        with _reporting(progress, len(self.cloud.x)) as report:
+        with reporting(progress, len(self.cloud.x)) as report:
             path, found = self._solve(alone, report, fuse)
         t_final, x_final, x, status, events, counts = found
         if self.problem.t_eval is None:
@@ -121,7 +121,7 @@ class Ensemble:
         each = dict(zip(("steps_each", "rejected_each", "evaluations_each"), counts.T, strict=True))
         totals = {name.removesuffix("_each"): int(values.sum()) for name, values in each.items()}
         stats = {"path": path, "systems": len(status), **totals, "wall_time": clock.monotonic() - began, **each}
-        return EnsembleSolution(self.times, x, t_final, x_final, status, _message(status), tuple(events.T), stats)
+        return EnsembleSolution(self.times, x, t_final, x_final, status, summary(status), tuple(events.T), stats)
 
     def _solve(self, alone: Alone, report: Report, fuse: bool) -> tuple[str, tuple]:
         """The path taken, and what it found."""
@@ -189,19 +189,28 @@ class Ensemble:
 
     def _run(self, batch: Batch, report: Report) -> tuple:
         """Runs a batch to its ends, block by block, in calls short enough to be interrupted."""
-        problem, count = self.problem, len(self.cloud.x)
-        runs = batch.plan(_method(problem), _control(problem), _watched(problem), self.times, problem.first_step)
-        block = max(64, int(_PAIRS / (batch.pairs * problem.tableau.stages)))
+        count, runs = len(self.cloud.x), self.plan(batch)
+        block = max(64, int(_PAIRS / (batch.pairs * self.problem.tableau.stages)))
         for first in range(0, count, block):
-            self._run_block(batch, runs, first, min(first + block, count), report)
+            last = min(first + block, count)
+            self.begin(batch, runs, first, last)
+            self.finish(batch, runs, first, last, report)
         return runs.finals, runs.x_final, runs.x, self._ends(batch.status(runs)), runs.hits, batch.counters(runs)
 
-    def _run_block(self, batch: Batch, runs: Runs, first: int, last: int, report: Report) -> None:
-        """Runs systems first .. last - 1 to their ends."""
-        attempts = 1
-        left = batch.advance(runs, first, last, 0)
+    def plan(self, batch: Batch) -> Runs:
+        """The runs of a batch, not begun."""
+        problem = self.problem
+        return batch.plan(_method(problem), _control(problem), _watched(problem), self.times, problem.first_step)
+
+    def begin(self, batch: Batch, runs: Runs, first: int, last: int) -> None:
+        """Begins systems first .. last - 1, with first steps of their own if none is given."""
+        batch.advance(runs, first, last, 0)
         if self.problem.tableau.adaptive and self.problem.first_step == 0.0:
             self._choose_steps(batch, runs, first, last)
+
+    def finish(self, batch: Batch, runs: Runs, first: int, last: int, report: Report) -> None:
+        """Runs systems first .. last - 1, which have begun, to their ends."""
+        attempts, left = 1, last - first
         while left:
             began = clock.monotonic()
             left = batch.advance(runs, first, last, attempts)
@@ -235,11 +244,11 @@ class Ensemble:
     def _ends(self, codes: Array) -> tuple[Status, ...]:
         from .backends.systems import EVENT
 
-        return tuple(_STATUS[code] if code < EVENT else self.problem.events[code - EVENT].status for code in codes)
+        return tuple(STATUS[code] if code < EVENT else self.problem.events[code - EVENT].status for code in codes)
 
 
 # In the order of the codes of `kernels.motion`; a run that has ended has none of 0.
-_STATUS = (
+STATUS = (
     Status.INTERRUPTED,
     Status.COMPLETED,
     Status.MAX_STEPS,
@@ -301,7 +310,7 @@ def _watched(problem: Problem) -> Watched:
     )
 
 
-def _message(status: tuple[Status, ...]) -> str:
+def summary(status: tuple[Status, ...]) -> str:
     """How many systems ended how, the remedies of failures included."""
     counts = Counter(status)
     parts = ", ".join(f"{found} {end.value}" for end, found in counts.most_common())
@@ -310,7 +319,7 @@ def _message(status: tuple[Status, ...]) -> str:
 
 
 @contextmanager
-def _reporting(progress: Any, systems: int) -> Iterator[Report]:
+def reporting(progress: Any, systems: int) -> Iterator[Report]:
     """Yield what to call with the number of systems that are done: a bar, progress(done, stats), or nothing."""
     if callable(progress):
         yield lambda done: progress(done, {"systems": systems})

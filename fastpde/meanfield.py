@@ -127,14 +127,14 @@ def solve(
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.
         x0: tokens (n, d), or (B, n, d) for B independent systems, each with steps, events and an end of its own;
-            float64 or float32; not modified. Or `fp.Gaussian(mean, cov)`: the law of infinitely many tokens.
+            float64 or float32. Or `fp.Gaussian(mean, cov)`: leading axes are systems, of a masked attention positions.
         t_span: (t0, t1).
         method: "euler" (one step is one layer), "heun", "rk4", of fixed step; or adaptive: "dopri5", "tsit5", "bosh3".
         step: the step of a fixed-step method; for an adaptive one the first step.
         rtol, atol, max_steps: local error tolerances of the adaptive methods; bound on the number of steps.
         t_eval: times to keep; default: the start and the end.
-        weights: (n,) or (B, n), positive, sum 1; default 1/n.
-        positions: (n,) for masked attention; default: the order of the tokens.
+        weights: (n,) or (B, n), positive, sum 1; default 1/n. For Gaussian laws the masses of the positions.
+        positions: (n,) for masked attention; default: the order of tokens or laws.
         manifold: `fp.Euclidean()` (default) or `fp.Sphere()`: tokens of norm 1, kept there to rounding.
         noise: standard deviation per square root of time; more than 0 with "euler" or "heun" only, forward in time.
         seed: of the noise. A token's numbers depend on the seed, the step, its index and its system's number alone.
@@ -156,8 +156,8 @@ def solve(
         "method": method, "step": step, "rtol": rtol, "atol": atol, "max_steps": max_steps, "t_eval": t_eval,
     }  # fmt: skip
     if isinstance(x0, Gaussian):
-        _none(weights=weights, positions=positions, manifold=manifold, noise=noise, events=events, observers=observers)
-        return solve_gaussian(attention, x0, t_span, **asked, progress=progress)
+        _none(manifold=manifold, noise=noise, events=events, observers=observers)
+        return solve_gaussian(attention, x0, t_span, weights=weights, positions=positions, progress=progress, **asked)
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))

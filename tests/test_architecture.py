@@ -41,7 +41,7 @@ MAY = {
     "integrate": {"errors"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
-    "gaussian": {"attention", "integrate"} | BASE,
+    "gaussian": {"attention", "backends", "ensemble", "integrate", "manifold"} | BASE,
     "ensemble": {"attention", "backends", "integrate", "manifold"} | BASE,
     "meanfield": {"attention", "backends", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "energy": {"attention", "backends"} | BASE,

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .._types import Array, as_gaussian, as_numbers, as_positions, as_tokens, as_weights
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .closure import Affine, transposed
 from .memory import Memory
 from .parameters import Parameter
 
 if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
 
@@ -94,6 +95,20 @@ class Attention(ABC):
         Masking is left out of it: who wants the field of a masked attention brings the limits.
         """
         return None
+
+    def affine_heads(self) -> AffineHeads | None:
+        """The field of a Gaussian law as matrices, for many laws at once; None: it varies, or is not affine."""
+        return None
+
+    def second_moment_map(self, second: Array, t: float) -> Array:
+        """M (..., d, d) of the field M x of a measure, whatever its mass, by int y y^T dmu (..., d, d) alone.
+
+        Raises NoGaussianClosure where the field is another.
+        """
+        raise NoGaussianClosure(
+            "masked attention keeps a Gaussian per position only if it is linear attention, or averages and all "
+            "positions have the same Gaussian: elsewhere its field is not affine (MATH 2.2)"
+        )
 
     def system(self, b: int | Array) -> Attention:
         """The attention of system b of a batch, or of systems b (k,): every parameter with a leading axis B at b."""

@@ -26,6 +26,7 @@ def times(matrix: Array, vector: Array) -> Array:
 def narrowed(factor: Array, D: Array) -> Array:
     """(S^{-1} + D)^{-1} = L (I + L^T D L)^{-1} L^T for symmetric D >= 0: the covariance of N(., S) e^{-y.D.y / 2}."""
     inner = np.eye(factor.shape[-1]) + transposed(factor) @ D @ factor
+    inner = np.where(np.isfinite(inner), inner, np.nan)  # the inverse of an overflow would pass for zero
     return factor @ np.linalg.solve(inner, transposed(factor) + np.zeros((*inner.shape[:-2], 1, 1)))
 
 
@@ -42,9 +43,11 @@ def regression(A: Array, factor: Array) -> Array:
 
     N = L phi(B B^T) L^T A, B = L^T A L, phi(s) = 2 / (1 + sqrt(1 + 4 s)), from the singular values of B.
     """
-    U, t, _ = np.linalg.svd(transposed(factor) @ A @ factor)
-    phi = 2.0 / (1.0 + np.sqrt(1.0 + 4.0 * t * t))
-    turned = factor @ U
+    B = transposed(factor) @ A @ factor
+    fits = np.isfinite(B).all(axis=(-2, -1))[..., None, None]
+    U, t, _ = np.linalg.svd(np.where(fits, B, 0.0))
+    phi = 1.0 / (0.5 + np.hypot(0.5, t))
+    turned = np.where(fits, factor @ U, np.nan)
     return (turned * phi[..., None, :]) @ transposed(turned) @ A
 
 

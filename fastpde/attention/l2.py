@@ -14,6 +14,7 @@ from .pairwise import PairwiseAttention, Scores, apply, gram, one_head, product
 from .parameters import column
 
 if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
 
@@ -32,9 +33,15 @@ class L2(PairwiseAttention):
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """The tilt of A = 2 scale K^T Q, D = scale K^T K: M = V P A, c = V (I + 2 S D)^{-1} mean."""
+        return tilted(2.0 * self.score_matrix(t), self._curvature(t), self.V(t), mean, factor)
+
+    def _curvature(self, t: float) -> Array:
+        """D = scale K^T K."""
         K = self.K(t)
-        D = column(self.scale(t)) * (transposed(K) @ K)
-        return tilted(2.0 * self.score_matrix(t), D, self.V(t), mean, factor)
+        return column(self.scale(t)) * product(transposed(K), K)
+
+    def affine_heads(self) -> AffineHeads | None:
+        return self.one_affine_head("tilt", lambda t: 2.0 * self.score_matrix(t), D=self._curvature)
 
     def tilt(self) -> Tilt | None:
         """A = 2 scale K^T Q, E = 2 scale K^T (Q - K), D = scale K^T K: see `scores`."""

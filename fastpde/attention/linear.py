@@ -14,6 +14,7 @@ from .closure import Affine, transposed
 from .pairwise import PairwiseAttention
 
 if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
     from ..backends.base import Backend
 
 
@@ -29,8 +30,14 @@ class Linear(PairwiseAttention):
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """M = V (S + mean mean^T) A, c = 0."""
         second = factor @ transposed(factor) + mean[..., :, None] * mean[..., None, :]
-        M = self.V(t) @ second @ self.score_matrix(t)
+        M = self.second_moment_map(second, t)
         return M, np.zeros(M.shape[:-1])
+
+    def second_moment_map(self, second: Array, t: float) -> Array:
+        return self.V(t) @ second @ self.score_matrix(t)
+
+    def affine_heads(self) -> AffineHeads | None:
+        return self.one_affine_head("linear", self.score_matrix)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         scores = self.scores(cloud, t, backend, None)

@@ -14,6 +14,7 @@ from .closure import Affine
 from .parameters import Parameter
 
 if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
 
@@ -74,6 +75,12 @@ class Masked(Attention):
                 "Gaussians do not stay equal (MATH 2.2). Give fp.solve a Gaussian per position instead."
             )
         return self.attention.closure(mean, factor, t)
+
+    def affine_heads(self) -> AffineHeads | None:
+        return self.attention.affine_heads() if self.averages else None
+
+    def second_moment_map(self, second: Array, t: float) -> Array:
+        return self.attention.second_moment_map(second, t)
 
     def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
         self.closure(mean, factor, t)

@@ -16,6 +16,7 @@ from .pairwise import product
 from .parameters import Parameter, Value, matrix, parameter
 
 if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
 
@@ -131,6 +132,33 @@ class MultiHead(Attention):
             M, c = M + (M_h if W is None else W @ M_h), c + (c_h if W is None else times(W, c_h))
         return np.asarray(M), np.asarray(c)
 
+    def second_moment_map(self, second: Array, t: float) -> Array:
+        """The sum of W_h M_h. Raises NoGaussianClosure for a head that sees positions for itself."""
+        if self.masked:
+            return super().second_moment_map(second, t)
+        maps = [(head.second_moment_map(second, t), W) for head, W in self._weighted(t)]
+        return np.sum([M if W is None else W @ M for M, W in maps], axis=0)
+
+    def affine_heads(self) -> AffineHeads | None:
+        """The heads' forms side by side; W_h V_h for V_h."""
+        from ..backends.affine import AffineHeads
+
+        found = [head.affine_heads() for head in self.heads]
+        if None in found or not all(p.constant for p in self.parameters()):
+            return None
+        forms = cast("list[AffineHeads]", found)
+        V = self._applied([form.V for form in forms])
+        D = [np.zeros_like(form.A) if form.D is None else form.D for form in forms]
+        return AffineHeads(
+            sum((form.kinds for form in forms), ()), sum((form.counts for form in forms), ()),
+            _side_by_side([form.A for form in forms]), _side_by_side(V), _side_by_side(D),
+        )  # fmt: skip
+
+    def _applied(self, V: list[Array]) -> list[Array]:
+        """W_h V_h of constant parameters, V_h (1 or B, H, dv, d)."""
+        outputs = self.outputs(0.0)
+        return V if outputs is None else [product(W[..., None, :, :], v) for W, v in zip(outputs, V, strict=True)]
+
     def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
         total: Array | float = 0.0
         for head, W in self._weighted(t):
@@ -153,10 +181,7 @@ class MultiHead(Attention):
         kinds = {(form.law, type(form.law), form.normalised, form.D is None) for form in forms}
         if len(kinds) > 1:
             return None
-        outputs = self.outputs(0.0)
-        V = [form.V for form in forms]
-        if outputs is not None:
-            V = [product(W[..., None, :, :], v) for W, v in zip(outputs, V, strict=True)]
+        V = self._applied([form.V for form in forms])
         D = None if forms[0].D is None else _side_by_side([cast(Array, form.D) for form in forms])
         A, E, bias = (_side_by_side([getattr(form, name) for form in forms]) for name in ("A", "E", "bias"))
         return Tilt(forms[0].law, forms[0].normalised, A, E, _side_by_side(V), bias, D)

@@ -7,7 +7,7 @@ their values, so both are centred: scores keep their digits far from the origin.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from .closure import transposed
 from .parameters import Parameter, Value, column, matrix, scalar
 
 if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
     from ..backends.base import Backend, PairSum
     from ..backends.tilt import Tilt
 
@@ -92,7 +93,7 @@ class PairwiseAttention(Attention):
 
     def score_matrix(self, t: float) -> Array:
         """A (d, d) or (B, d, d) of the score s(x, y) = <y, A x>: scale K^T Q."""
-        return column(self.scale(t)) * (transposed(self.K(t)) @ self.Q(t))
+        return column(self.scale(t)) * product(transposed(self.K(t)), self.Q(t))
 
     def plain_tilt(self, bias: Array | float = 0.0) -> Tilt | None:
         """The reduced form of scores scale <Qx, Ky> + bias; None where a parameter is a function of time."""
@@ -100,8 +101,26 @@ class PairwiseAttention(Attention):
 
         if not all(p.constant for p in self.parameters()):
             return None
-        A = one_head(column(self.scale(0.0)) * product(np.swapaxes(self.K(0.0), -1, -2), self.Q(0.0)))
+        A = one_head(self.score_matrix(0.0))
         return Tilt(self.law, self.normalised, A, A, one_head(self.V(0.0)), np.reshape(bias, (-1, 1)))
+
+    def one_affine_head(
+        self,
+        kind: str,
+        A: Callable[[float], Array],
+        *,
+        D: Callable[[float], Array] | None = None,
+        unit: Parameter | None = None,
+        count: int = 0,
+    ) -> AffineHeads | None:
+        """One head of a form of `backends.affine`, A and V divided by `unit`; None where a parameter varies."""
+        from ..backends.affine import AffineHeads
+
+        if not all(p.constant for p in self.parameters()):
+            return None
+        scale = 1.0 if unit is None else column(unit(0.0))
+        bend = None if D is None else one_head(D(0.0))
+        return AffineHeads((kind,), (count,), one_head(A(0.0) / scale), one_head(self.V(0.0) / scale), bend)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         scores = self.scores(cloud, t, backend, None)

@@ -18,6 +18,7 @@ from .pairwise import PairwiseAttention, Scores, apply, gram
 from .parameters import Parameter, Value, column, scalar
 
 if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
     from ..backends.base import Backend
 
 _EPS = 2.0**-52
@@ -96,6 +97,10 @@ class Sinkhorn(PairwiseAttention):
             return V @ M, times(V, c)
         N = regression(A, factor)
         return V @ N, times(V, mean - times(N, mean))
+
+    def affine_heads(self) -> AffineHeads | None:
+        kind, count = ("plan", 0) if self.n_half is None else ("steps", self.n_half)
+        return self.one_affine_head(kind, self.score_matrix, unit=self.eps, count=count)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         """Raises InputError: they are all 1."""

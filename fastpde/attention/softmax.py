@@ -10,6 +10,7 @@ from .closure import Affine, tilted
 from .pairwise import PairwiseAttention
 
 if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
     from ..backends.tilt import Tilt
 
 
@@ -25,6 +26,9 @@ class Softmax(PairwiseAttention):
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """M = V S A, c = V mean."""
         return tilted(self.score_matrix(t), None, self.V(t), mean, factor)
+
+    def affine_heads(self) -> AffineHeads | None:
+        return self.one_affine_head("tilt", self.score_matrix)
 
     def tilt(self) -> Tilt | None:
         return self.plain_tilt()

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import numba
 import numpy as np
@@ -119,31 +120,27 @@ class Batch(ABC):
         return rows.reshape(len(rows), self._shape.d, self._shape.lanes)[:, :, : self._shape.n].swapaxes(1, 2)
 
 
-class Fused(Batch):
+class Threaded(Batch):
     """Systems whose velocities are made inside the loop: each thread owns some systems.
 
-    Args:
-        tilt: the field.
-        x0: tokens (B, n, d), in the order of their positions if there are limits.
-        weights: (1, n) or (B, n) float64; None: 1/n.
-        limits: (n,) how many leading tokens each token sees; None: all.
-        sphere: whether tokens live on the unit sphere, as x0 does.
+    A kind of field brings `_law`, `_forms` and `_memory`, see `kernels.field`.
     """
 
-    def __init__(self, tilt: Tilt, x0: Array, weights: Array | None, limits: Array | None, *, sphere: bool) -> None:
-        _, n, d = x0.shape
-        shape = systems.shape_for(
-            n, d, tilt.A.shape[1], x0.dtype,
-            normalised=tilt.normalised, tilted=tilt.D is not None, weighted=weights is not None, sphere=sphere,
-        )  # fmt: skip
-        super().__init__(x0, shape)
-        self._law, self._threads = tilt.law, numba.get_num_threads()
-        self._forms = _forms(shape, tilt, x0.dtype, weights, limits)
+    _law: Any
+    _forms: Any
+
+    def __init__(self, tokens: Array, shape: Any) -> None:
+        super().__init__(tokens, shape)
+        self._threads = numba.get_num_threads()
+
+    @abstractmethod
+    def _memory(self) -> Any:
+        """What the field needs, for all threads."""
 
     def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
         dtype, events = self._tokens.dtype, len(watched.kinds)
         self._steps = motion.allocate(self._threads, self._shape, method, events, dtype, self._take)
-        self._scratch = systems.allocate(self._threads, self._shape, dtype, self._take)
+        self._scratch = self._memory()
         return super().plan(method, control, watched, times, first_step)
 
     def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
@@ -165,6 +162,31 @@ class Fused(Batch):
             for done in [pool.submit(work, thread) for thread in range(self._threads)]:
                 done.result()
         return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
+
+
+class Fused(Threaded):
+    """Tokens under an attention with a reduced form.
+
+    Args:
+        tilt: the field.
+        x0: tokens (B, n, d), in the order of their positions if there are limits.
+        weights: (1, n) or (B, n) float64; None: 1/n.
+        limits: (n,) how many leading tokens each token sees; None: all.
+        sphere: whether tokens live on the unit sphere, as x0 does.
+    """
+
+    def __init__(self, tilt: Tilt, x0: Array, weights: Array | None, limits: Array | None, *, sphere: bool) -> None:
+        _, n, d = x0.shape
+        shape = systems.shape_for(
+            n, d, tilt.A.shape[1], x0.dtype,
+            normalised=tilt.normalised, tilted=tilt.D is not None, weighted=weights is not None, sphere=sphere,
+        )  # fmt: skip
+        super().__init__(x0, shape)
+        self._law = tilt.law
+        self._forms = _forms(shape, tilt, x0.dtype, weights, limits)
+
+    def _memory(self) -> systems.Scratch:
+        return systems.allocate(self._threads, self._shape, self._tokens.dtype, self._take)
 
 
 def _forms(shape: systems.Shape, tilt: Tilt, dtype: np.dtype, weights: Array | None, limits: Array | None):

@@ -6,9 +6,9 @@ one array (d, 1 + r): the mean, then the columns of L. Source: MATH 2, 11.3.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time as clock
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,10 +16,18 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.closure import transposed
+from ..ensemble import reporting, summary
 from ..errors import InputError, InputTypeError
 from ..integrate import Solution, Status, integrate
 from ..integrate.checks import time_span
+from ..integrate.progress import check_progress
+from .batch import Flow
+from .blowup import blowup_times
+from .field import Field
+from .masked import MaskedField, identical, positions_of
 from .measure import Gaussian
+
+_FAILED = (Status.STEP_TOO_SMALL, Status.NOT_FINITE)
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,10 @@ class GaussianSolution:
         mean, cov, factor: (m, ..., d), (m, ..., d, d) and L (m, ..., d, d) with L L^T = cov; nan after a system's end.
         status, message: how it ended; a blow-up that the theory allows is a result, not an error. For a batch a tuple,
             one per system.
-        blowup_time: (...) the time at which the covariance becomes infinite; nan if it does not within the span.
+        blowup_time: (...) the time at which the law becomes infinite, right to a small multiple of rtol; nan if it does
+            not within the span. Exponential growth that leaves the range of numbers is not a blow-up: NOT_FINITE.
         t_final: (...) the last good time.
-        stats: steps, accepted, rejected, evaluations, wall_time, last_step; for a batch (...) arrays of those.
+        stats: steps, accepted, rejected, evaluations, last_step, for a batch (...) arrays of those; and wall_time.
     """
 
     t: Array
@@ -54,51 +63,110 @@ class GaussianSolution:
         return all(end.success for end in ends)
 
 
-class Field:
-    """f(t, y, out) on states (d, 1 + r)."""
-
-    def __init__(self, attention: Attention) -> None:
-        self.attention = attention
-
-    def __call__(self, t: float, y: Array, out: Array) -> None:
-        mean, factor = y[:, 0], y[:, 1:]
-        M, c = self.attention.closure(mean, factor, t)
-        np.matmul(M, y, out=out)
-        out[:, 0] += c
-
-
 def solve_gaussian(
     attention: Attention,
     start: Gaussian,
     t_span: tuple[float, float],
     *,
-    t_eval: Sequence[float] | None = None,
+    weights: Any = None,
+    positions: Any = None,
+    progress: Any = False,
     **options: Any,
 ) -> GaussianSolution:
-    """The flow of a Gaussian law or of a batch of them, see `fp.solve`; options are those of `integrate`."""
+    """The flow of a Gaussian law, a batch of them, or one per position, see `fp.solve`; options as in `integrate`."""
     if not isinstance(attention, Attention):
         came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
         raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
     t0, _ = time_span("t_span", t_span)
-    *lead, d = start.mean.shape
+    check_progress(progress)
+    d = start.mean.shape[-1]
     length = attention.check_dimension(d, t0, "x0")
     if length != d:
         raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the law")
+    options["progress"] = progress
+    if attention.masked and start.mean.ndim > 1:
+        return _per_position(attention, start, t_span, weights, positions, options)
+    for name, value in {"weights": weights, "positions": positions}.items():
+        if value is not None:
+            raise InputError(name, "a value", "none for a Gaussian law", "Masked attention has them: one per position.")
+    return _systems(attention, start, t_span, options)
+
+
+def _systems(attention: Attention, start: Gaussian, t_span: Any, options: dict[str, Any]) -> GaussianSolution:
+    """One law, or a batch: leading axes of the law or of the parameters."""
+    (*lead, d), t0 = start.mean.shape, time_span("t_span", t_span)[0]
     count = max(p.systems(t0) for p in attention.parameters())
     if count > 1 and lead not in ([], [count]):
         raise InputError("x0", repr(start), f"one Gaussian law, or {count} as the parameters of the attention")
     lead = lead or ([count] if count > 1 else [])
     mean = np.broadcast_to(start.mean, (*lead, d)).reshape(-1, d)
     factor = np.broadcast_to(start.factor, (*lead, d, d)).reshape(-1, d, d)
+    if 0 in lead:
+        raise InputError("x0", repr(start), "at least one law")
     attention.closure(mean if count > 1 else mean[0], factor if count > 1 else factor[0], t0)  # raises before any work
-    y0 = np.concatenate([mean[:, :, None], factor], axis=2)
     if not lead:
-        return _solution(attention, integrate(Field(attention), y0[0], t_span, t_eval=t_eval, **options))
-    solutions = []
-    for b in range(len(y0)):
-        one = attention.system(b) if count > 1 else attention
-        solutions.append(_solution(one, integrate(Field(one), y0[b], t_span, t_eval=t_eval, **options)))
-    return _stacked(solutions, tuple(lead), t_span, t_eval)
+        return _one(attention, mean[0], factor[0], t_span, options)
+    if attention.affine_heads() is not None:
+        return _together(attention, mean, factor, tuple(lead), t_span, options)
+    with reporting(options.pop("progress"), len(mean)) as report:
+        found = []
+        for b in range(len(mean)):
+            own = attention.system(b) if count > 1 else attention
+            found.append(_one(own, mean[b], factor[b], t_span, options))
+            report(b + 1)
+    return _stacked(found, tuple(lead), t_span, options["t_eval"])
+
+
+def _one(attention: Attention, mean: Array, factor: Array, t_span: Any, options: dict[str, Any]) -> GaussianSolution:
+    y0, field = np.concatenate([mean[:, None], factor], axis=1), Field(attention)
+    return _solution(field.slope, integrate(field, y0, t_span, **options), t_span)
+
+
+def _per_position(
+    attention: Attention, start: Gaussian, t_span: Any, weights: Any, positions: Any, options: dict[str, Any]
+) -> GaussianSolution:
+    """A Gaussian per position under masked attention: one system. Raises NoGaussianClosure."""
+    masses, seen = positions_of(start, weights, positions)
+    t0 = time_span("t_span", t_span)[0]
+    if max(p.systems(t0) for p in attention.parameters()) > 1:
+        raise InputError("attention", "parameters for several systems", "one system, as x0 is a law per position")
+    if attention.averages and identical(start):
+        one = _one(attention, start.mean[0], start.factor[0], t_span, options)
+        mean, cov, factor = (
+            np.repeat(array[:, None], len(start.mean), axis=1) for array in (one.mean, one.cov, one.factor)
+        )
+        return replace(one, mean=mean, cov=cov, factor=factor)
+    field = MaskedField(attention, masses, seen)
+    y0 = np.concatenate([start.mean[:, :, None], start.factor], axis=2)
+    field.slope(t0, y0)  # raises before any work
+    return _solution(lambda t, y: field.slope(t, y[0])[None], integrate(field, y0, t_span, **options), t_span)
+
+
+def _together(
+    attention: Attention, mean: Array, factor: Array, lead: tuple[int, ...], t_span: Any, options: dict[str, Any]
+) -> GaussianSolution:
+    """Many laws in the compiled loop."""
+    began, progress = clock.monotonic(), options.pop("progress")
+    flow = Flow(attention, mean, factor, t_span, **options)
+    flow.finish(progress)
+    t, status = flow.t, list(flow.status)
+    means, factors = flow.recorded
+    if options["t_eval"] is None:
+        means[-1], factors[-1] = flow.mean, flow.factor
+    blowup = np.full(len(t), np.nan)
+    if any(end in _FAILED for end in status):
+        failed = np.array([end in _FAILED for end in status])
+        y = np.concatenate([flow.mean[:, :, None], flow.factor], axis=2)
+        y[~failed] = 0.0
+        times = blowup_times(lambda y: Field(attention).slope(t_span[0], y), t_span[0], t, y)
+        blowup = np.where(failed, times, np.nan)
+    status = [Status.BLOW_UP if time == time else end for end, time in zip(status, blowup, strict=True)]
+    stats = {name: each.reshape(lead) for name, each in flow.stats.items()}
+    means, factors = (array.reshape(len(flow.times), *lead, *array.shape[2:]) for array in (means, factors))
+    return GaussianSolution(
+        flow.times, means, factors @ transposed(factors), factors, tuple(status), summary(tuple(status)),
+        blowup.reshape(lead), t.reshape(lead), stats | {"wall_time": clock.monotonic() - began},
+    )  # fmt: skip
 
 
 def _stacked(found: list[GaussianSolution], lead: tuple[int, ...], t_span: Any, t_eval: Any) -> GaussianSolution:
@@ -115,34 +183,25 @@ def _stacked(found: list[GaussianSolution], lead: tuple[int, ...], t_span: Any, 
     def numbers(values: list[Any]) -> Array:
         return np.array(values).reshape(lead)
 
-    stats = {key: numbers([one.stats[key] for one in found]) for key in found[0].stats}
+    stats: dict[str, Any] = {key: numbers([one.stats[key] for one in found]) for key in found[0].stats}
+    stats["wall_time"] = float(stats["wall_time"].sum())
     ends = tuple(cast(Status, one.status) for one in found)
-    message = (
-        f"{len(found)} laws: " + ", ".join(f"{count} {end.value}" for end, count in Counter(ends).most_common()) + "."
-    )
     return GaussianSolution(
-        times, stack("mean"), stack("cov"), stack("factor"), ends, message,
+        times, stack("mean"), stack("cov"), stack("factor"), ends, summary(ends),
         numbers([one.blowup_time for one in found]), numbers([one.t_final for one in found]), stats,
     )  # fmt: skip
 
 
-def _solution(attention: Attention, sol: Solution) -> GaussianSolution:
+def _solution(slope: Callable[[float, Array], Array], sol: Solution, t_span: Any) -> GaussianSolution:
+    """The solution of one run; slope(t, y) is the field, with a leading axis for it."""
     status, message, blowup_time = sol.status, sol.message, np.nan
-    if status is Status.STEP_TOO_SMALL:
-        blowup_time = _blowup_time(attention, sol.t_final, sol.x_final)
+    if status in _FAILED:
+        t = np.array([sol.t_final])
+        blowup_time = float(blowup_times(lambda y: slope(sol.t_final, y), t_span[0], t, sol.x_final[None])[0])
         if np.isfinite(blowup_time):
             status = Status.BLOW_UP
-            message = f"The covariance becomes infinite at t = {blowup_time:.10g} ({sol.stats['steps']} steps)."
+            message = f"The law becomes infinite at t = {blowup_time:.10g} ({sol.stats['steps']} steps)."
     factor = sol.x[..., 1:]
     return GaussianSolution(
         sol.t, sol.x[..., 0], factor @ transposed(factor), factor, status, message, blowup_time, sol.t_final, sol.stats
     )
-
-
-def _blowup_time(attention: Attention, t: float, y: Array) -> float:
-    """t + tr S / (tr S)' where steps end: exact for tr S ~ 1 / (t* - t), and within the last steps for any other power;
-    nan if the covariance does not grow."""
-    slope = np.empty_like(y)
-    Field(attention)(t, y, slope)
-    size, growth = np.sum(y[:, 1:] ** 2), 2.0 * np.sum(y[:, 1:] * slope[:, 1:])
-    return float(t + size / growth) if growth > 0.0 and np.isfinite(growth) else np.nan

@@ -16,6 +16,7 @@ import numpy as np
 
 from .._jit import jit
 from .small import eigen, multiply, multiply_transposed, solve_spd
+from .systems import Shape
 
 TILT, LINEAR, PLAN, STEPS = range(4)
 
@@ -31,8 +32,10 @@ class Closure(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Memory of one thread."""
+    """Memory of one thread; with a leading axis, of all of them."""
 
+    Y: np.ndarray  # (d, 1 + r) the state
+    F: np.ndarray  # (d, 1 + r) its velocity
     L: np.ndarray  # (d, r) the factor
     X: np.ndarray  # (d, 1 + r)
     Z: np.ndarray  # (d, 1 + r)
@@ -52,12 +55,30 @@ def shapes(d: int, r: int) -> dict[str, tuple[int, int]]:
     """The shapes of one thread's memory."""
     m = 1 + r
     return {
-        "L": (d, r), "X": (d, m), "Z": (d, m), "T": (r, m), "W": (r, m), "C": (r, r), "U": (r, r), "R": (r, d),
+        "Y": (d, m), "F": (d, m), "L": (d, r),
+        "X": (d, m), "Z": (d, m), "T": (r, m), "W": (r, m), "C": (r, r), "U": (r, r), "R": (r, d),
         "G": (d, d), "M": (d, d), "P": (d, d), "slope": (d, 1), "b": (d, 1),
     }  # fmt: skip
 
 
-@jit
+def shape_for(d: int, r: int, heads: int) -> Shape:
+    """Laws as systems of 1 + r tokens, the mean and the columns of L, without padding.
+
+    Errors are averaged over a state of full rank: columns of zeros that are left out change no step.
+    """
+    return Shape(
+        n=1 + r, d=d, entries=d * (1 + d), heads=heads, width=1, lanes=1 + r, rows=d, columns=1,
+        normalised=0, tilted=0, plain=0, sphere=0, factor=1.0, reach=0.0,
+    )  # fmt: skip
+
+
+def allocate(threads: int, shape: Shape, take) -> Work:
+    """Memory for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    sizes = shapes(shape.d, shape.n - 1)
+    return Work(**{name: take(f"closure_{name}", (threads, *size), np.float64) for name, size in sizes.items()})
+
+
+@jit(borrowed=True)
 def _inner(G, L, factor, C):
     """C <- I + factor L^T G L."""
     d, r = L.shape
@@ -73,7 +94,7 @@ def _inner(G, L, factor, C):
                 C[i, j] += factor * L[p, i] * row
 
 
-@jit
+@jit(borrowed=True)
 def _tilt(D, y, work):
     """T <- (I + 2 L^T D L)^{-1} (T - 2 [L^T D mean, 0])."""
     L = work.L
@@ -88,7 +109,7 @@ def _tilt(D, y, work):
     solve_spd(work.C, work.T)
 
 
-@jit
+@jit(borrowed=True)
 def _plan(work):
     """T <- phi(B B^T) [0, B], B = T[:, 1:], by the eigenvectors of B B^T."""
     T, W, C, U = work.T, work.W, work.C, work.U
@@ -104,13 +125,14 @@ def _plan(work):
     eigen(C, U)
     multiply_transposed(U, T, W)
     for i in range(r):
-        phi = 2.0 / (1.0 + math.sqrt(1.0 + 4.0 * max(C[i, i], 0.0)))
+        square = C[i, i] if C[i, i] < math.inf else math.nan  # an overflow would pass for phi = 0
+        phi = 1.0 / (0.5 + math.sqrt(0.25 + (0.0 if square < 0.0 else square)))
         for j in range(r + 1):
             W[i, j] *= phi
     multiply(U, W, T)
 
 
-@jit
+@jit(borrowed=True)
 def _half_steps(A, count, y, work):
     """Z <- M y + [b, 0] with E[y | x] = M x + b after `count` half-iterations (MATH 2.1).
 
@@ -149,7 +171,7 @@ def _half_steps(A, count, y, work):
         work.Z[p, 0] += b[p, 0]
 
 
-@jit
+@jit(borrowed=True)
 def velocity(closure, b, y, work, out):
     """out <- y' of system b; y and out (d, 1 + r)."""
     d, columns = y.shape
@@ -183,3 +205,19 @@ def velocity(closure, b, y, work, out):
         for i in range(d):
             for j in range(columns):
                 out[i, j] += work.X[i, j]
+
+
+@jit(borrowed=True)
+def flat_velocity(closure, b, x, work, out):
+    """out <- y' of system b at y = x, both flat."""
+    at, d, columns = 0, work.Y.shape[0], work.Y.shape[1]
+    for i in range(d):
+        for j in range(columns):
+            work.Y[i, j] = x[at]
+            at += 1
+    velocity(closure, b, work.Y, work, work.F)
+    at = 0
+    for i in range(d):
+        for j in range(columns):
+            out[at] = work.F[i, j]
+            at += 1

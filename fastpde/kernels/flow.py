@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._jit import jit
+from .field import memory_of, velocity
 from .motion import (
     ACCEPTED,
     AIM_SIZE,
@@ -39,7 +40,7 @@ from .motion import (
     end_step,
 )
 from .rows import largest
-from .systems import mean_of, velocity
+from .systems import mean_of
 
 STEADY_STATE, BLOW_UP, COLLAPSED = 0, 1, 2  # kinds of events
 # What a run does next: look at its start, at the end of a step, begin a step, or (s >= 1) go on from stage s.
@@ -289,11 +290,7 @@ def advance(law, shape, forms, method, control, watched, times, part, attempts, 
         steps.stages[thread], steps.states[thread], steps.squares[thread], steps.wide[thread],
         steps.coefficients[thread], steps.weights[thread], steps.found[thread],
     )  # fmt: skip
-    memory = (
-        scratch.keys[thread], scratch.values[thread], scratch.targets[thread], scratch.means[thread],
-        scratch.weights[thread], scratch.bias[thread], scratch.squares[thread], scratch.shift[thread],
-        scratch.tops[thread], scratch.sums[thread], scratch.centre[thread], scratch.wide_shift[thread],
-    )  # fmt: skip
+    memory = memory_of(scratch, thread)
     stages, states = local[0], local[1]
     last, size = stages.shape[0] - 1, states.shape[1]
     for b in range(part[0], part[1]):

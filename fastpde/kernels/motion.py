@@ -181,7 +181,7 @@ def _error_norm(shape, control, stages, coefs, h, y0, y1):
                     error += (h * coefs[s]) * stages[s, i]
             error /= control.atol + control.rtol * scale
             total += error * error
-    return math.sqrt(total / (shape.n * shape.d))
+    return math.sqrt(total / shape.entries)
 
 
 @jit(inline=True)

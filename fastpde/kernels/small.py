@@ -9,40 +9,40 @@ from .._jit import jit
 _SWEEPS = 30  # Jacobi converges quadratically; ten sweeps suffice for any matrix seen
 
 
-@jit
+# One sum at a time, in a register: loops over rows of three numbers are not worth the vectors they would be made into.
+@jit(borrowed=True)
 def multiply(a, b, out):
     """out = a b."""
     for i in range(a.shape[0]):
         for j in range(b.shape[1]):
-            out[i, j] = 0.0
-        for q in range(a.shape[1]):
-            value = a[i, q]
-            for j in range(b.shape[1]):
-                out[i, j] += value * b[q, j]
+            total = 0.0
+            for q in range(a.shape[1]):
+                total += a[i, q] * b[q, j]
+            out[i, j] = total
 
 
-@jit
+@jit(borrowed=True)
 def multiply_transposed(a, b, out):
     """out = a^T b."""
     for i in range(a.shape[1]):
         for j in range(b.shape[1]):
-            out[i, j] = 0.0
-    for q in range(a.shape[0]):
-        for i in range(a.shape[1]):
-            value = a[q, i]
-            for j in range(b.shape[1]):
-                out[i, j] += value * b[q, j]
+            total = 0.0
+            for q in range(a.shape[0]):
+                total += a[q, i] * b[q, j]
+            out[i, j] = total
 
 
-@jit
+@jit(borrowed=True)
 def solve_spd(c, x):
-    """x <- c^{-1} x for a symmetric positive definite c, which becomes its Cholesky factor."""
+    """x <- c^{-1} x for a symmetric positive definite c, which becomes its Cholesky factor; nan if c overflowed."""
     n = c.shape[0]
     for i in range(n):
         for j in range(i + 1):
             value = c[i, j]
             for q in range(j):
                 value -= c[i, q] * c[j, q]
+            if not value < math.inf:
+                value = math.nan  # a quotient by infinity would pass for zero
             c[i, j] = math.sqrt(value) if i == j else value / c[j, j]
     for column in range(x.shape[1]):
         for i in range(n):
@@ -57,7 +57,7 @@ def solve_spd(c, x):
             x[i, column] = value / c[i, i]
 
 
-@jit
+@jit(borrowed=True)
 def _rotate(c, u, p, q):
     """One Jacobi rotation of rows and columns p, q: c[p, q] becomes zero."""
     theta = (c[q, q] - c[p, p]) / (2.0 * c[p, q])
@@ -77,7 +77,7 @@ def _rotate(c, u, p, q):
         u[i, p], u[i, q] = cosine * left - sine * right, sine * left + cosine * right
 
 
-@jit
+@jit(borrowed=True)
 def eigen(c, u):
     """Eigenvectors of a symmetric c into the columns of u; its eigenvalues are left on the diagonal of c.
 

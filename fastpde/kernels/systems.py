@@ -33,6 +33,7 @@ class Shape(NamedTuple):
 
     n: int  # tokens
     d: int
+    entries: int  # of a state: the mean of its errors is taken over them
     heads: int
     width: int  # tokens in a tile
     lanes: int  # tokens after padding to whole tiles
@@ -84,6 +85,7 @@ def shape_for(n: int, d: int, heads: int, dtype, *, normalised: bool, tilted: bo
     return Shape(
         n=n,
         d=d,
+        entries=n * d,
         heads=heads,
         width=width,
         lanes=-(-n // width) * width,

@@ -1,0 +1,116 @@
+"""The flows of many Gaussian laws at once, each with steps and an end of its own, in a compiled loop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..attention.base import Attention, Cloud
+from ..ensemble import STATUS, Ensemble, reporting
+from ..integrate import Problem, Status
+from ..integrate.checks import Options
+from ..manifold import Euclidean
+from .field import Field
+
+
+class Flow:
+    """B Gaussian laws in motion, which can be looked at and ended between calls.
+
+    How a flow is cut into calls, and what other laws are in it, changes no bit of a law.
+
+    Args:
+        attention: with constant parameters, one value or B of them, and a closure.
+        mean, factor: (B, d) and (B, d, d), L L^T the covariances.
+        t_span, options: as in `integrate`; at times `t_eval` the states are kept.
+
+    Raises InputError, InputTypeError: naming the option, before any work.
+    """
+
+    def __init__(self, attention: Attention, mean: Array, factor: Array, t_span: Any, **options: Any) -> None:
+        from ..backends.gaussians import Gaussians
+
+        heads = attention.affine_heads()
+        if heads is None:
+            raise ValueError("the compiled flow of Gaussian laws needs constant parameters and a closure")
+        states = _states(mean, factor)
+        problem = Problem.checked(Field(attention), states, t_span, Options(**options))
+        self.attention = attention
+        self._whole = Ensemble(attention, Cloud(states), Euclidean(), problem)
+        self._batch = Gaussians(heads, states)
+        self._runs = self._whole.plan(self._batch)
+        self._whole.begin(self._batch, self._runs, 0, len(states))
+
+    @property
+    def times(self) -> Array:
+        """The times (m,) at which states are kept: t_eval, or the ends of the span."""
+        return self._whole.times
+
+    @property
+    def t(self) -> Array:
+        """How far each law has come, (B,)."""
+        return self._batch.times(self._runs)
+
+    @property
+    def mean(self) -> Array:
+        """The means at those times, (B, d)."""
+        return self._now()[0]
+
+    @property
+    def factor(self) -> Array:
+        """The factors at those times, (B, d, d)."""
+        return self._now()[1]
+
+    @property
+    def running(self) -> Array:
+        """Which laws have not ended, (B,)."""
+        from ..backends.gaussians import RUNNING
+
+        return self._batch.status(self._runs) == RUNNING
+
+    @property
+    def status(self) -> tuple[Status, ...]:
+        """How each law ended; INTERRUPTED if it runs or was stopped."""
+        from ..backends.gaussians import STOPPED
+
+        return tuple(STATUS[0 if code == STOPPED else code] for code in self._batch.status(self._runs))
+
+    @property
+    def recorded(self) -> tuple[Array, Array]:
+        """Means (m, B, d) and factors (m, B, d, d) at the times to keep; nan where a law has not come or had ended."""
+        return _laws(self._batch.recorded(self._runs))
+
+    @property
+    def stats(self) -> dict[str, Array]:
+        """Counters of each law (B,)."""
+        accepted, rejected, evaluations = self._batch.counters(self._runs).T
+        last = self._batch.last_steps(self._runs)
+        counters = {"steps": accepted, "accepted": accepted, "rejected": rejected, "evaluations": evaluations}
+        return counters | {"last_step": last}
+
+    def advance(self, attempts: int) -> int:
+        """Moves every running law by up to that many attempted steps; returns how many still run."""
+        return self._batch.advance(self._runs, 0, len(self._runs.y), attempts)
+
+    def stop(self, which: Array) -> None:
+        """Ends the running laws of a mask (B,) where they are."""
+        self._batch.stop(self._runs, np.asarray(which))
+
+    def finish(self, progress: Any = False) -> None:
+        """Moves every law to its end, in calls short enough to be interrupted; progress as in `fp.solve`."""
+        with reporting(progress, len(self._runs.y)) as report:
+            self._whole.finish(self._batch, self._runs, 0, len(self._runs.y), report)
+
+    def _now(self) -> tuple[Array, Array]:
+        return _laws(self._batch.tokens(self._runs.y))
+
+
+def _states(mean: Array, factor: Array) -> Array:
+    """(B, 1 + d, d): means and columns of factors as tokens; those missing from the rank come last."""
+    return np.ascontiguousarray(np.concatenate([mean[:, None], np.swapaxes(factor, -1, -2)[:, ::-1]], axis=1))
+
+
+def _laws(states: Array) -> tuple[Array, Array]:
+    """Means (..., d) and factors (..., d, d)."""
+    return states[..., 0, :].copy(), np.swapaxes(states[..., :0:-1, :], -1, -2).copy()

@@ -1,0 +1,64 @@
+"""Telling a blow-up in finite time from growth that merely leaves the range of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .._types import Array
+from ..integrate.controller import smallest_step
+
+Slope = Callable[[Array], Array]  # y' of states (..., d, 1 + r) at the time where a run ended
+
+_LARGEST = 1e100  # larger states overflow in products; a blow-up is resolved by time only up to about 1e16
+_PROBE = 1e-4  # the fraction of the growth time over which its change is taken
+_STRAIGHT = 0.02  # |d/dt [tr S / (tr S)']| of exponential growth; for tr S ~ (t* - t)^-p it is 1/p
+_SHORT = 1e-6  # growth times of a blow-up, of the time elapsed; e^{ct} leaves the range after 700 of its growth times
+_SPACINGS = 1e3  # the same in smallest steps, for spans that are short against t
+
+
+def blowup_times(slope: Slope, start: float, t: Array, states: Array) -> Array:
+    """When runs that ended at times t (B,) for want of smaller steps become infinite, (B,); nan: not in finite time.
+
+    With tau = tr S / (tr S)', tr S ~ (t* - t)^-p has tau' = -1/p and t* = t - tau / tau', within the last steps of a
+    run; exponential growth has tau' = 0, also where it overflows, and a tau that is not short against the time elapsed.
+    Where rounding has spoilt tau', t* = t + tau will do. A mean that grows faster than S counts like S.
+
+    So the error of t* is that of the run: a small multiple of rtol, relative to the time since the start, as long as
+    spacings of the floating-point numbers at t are smaller.
+
+    Args:
+        slope: the field, of all runs at once.
+        start: the time at which they began.
+        states: (B, ..., d, 1 + r), the means and factors where they ended.
+
+    Source: MATH 3.
+    """
+    found = np.full(len(t), np.nan)
+    axes = tuple(range(1, states.ndim))
+    fit = np.abs(states).max(axis=axes) < _LARGEST
+    # The others must not make warnings, or errors of a decomposition.
+    y = np.where(fit.reshape(-1, *[1] * len(axes)), states, 0.0)
+    with np.errstate(all="ignore"):
+        f = slope(y)
+        growth = _growth_time(y, f)
+        fit &= np.isfinite(growth)
+        step = np.where(fit, _PROBE * growth, 0.0)
+        later = y + step.reshape(-1, *[1] * len(axes)) * f
+        bend = (_growth_time(later, slope(np.where(np.isfinite(later), later, 0.0))) - growth) / step
+        resolved = np.array([smallest_step(time) for time in t])
+        short = growth <= np.maximum(_SHORT * np.abs(t - start), _SPACINGS * resolved)
+        ends = fit & short & ~(np.abs(bend) < _STRAIGHT)
+        found[ends] = (t + growth / np.where(bend <= -_STRAIGHT, -bend, 1.0))[ends]
+    return found
+
+
+def _growth_time(y: Array, f: Array) -> Array:
+    """|L|^2 / (|L|^2)' or |mean|^2 / (|mean|^2)' (B,), the shorter one that is positive; inf if neither grows."""
+    times = []
+    for part in (slice(1, None), slice(0, 1)):
+        left, right = (a[..., part].reshape(len(a), -1) for a in (y, f))
+        size, growth = np.sum(left * left, axis=1), 2.0 * np.sum(left * right, axis=1)
+        times.append(np.where(growth > 0.0, size / growth, np.inf))
+    return np.minimum(*times)

@@ -1,0 +1,26 @@
+"""The velocity of Gaussian laws in NumPy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._types import Array
+from ..attention.base import Attention
+
+
+class Field:
+    """f(t, y, out) on states (..., d, 1 + r), the mean and the columns of L: y' = M y + [c, 0] (MATH 2)."""
+
+    def __init__(self, attention: Attention) -> None:
+        self.attention = attention
+
+    def __call__(self, t: float, y: Array, out: Array) -> None:
+        M, c = self.attention.closure(y[..., 0], y[..., 1:], t)
+        np.matmul(M, y, out=out)
+        out[..., 0] += c
+
+    def slope(self, t: float, y: Array) -> Array:
+        """f(t, y), for all systems."""
+        out = np.empty_like(y)
+        self(t, y, out)
+        return out

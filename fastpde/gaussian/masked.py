@@ -1,0 +1,56 @@
+"""Masked attention on a Gaussian per position: mu = sum_s theta_s delta_s (x) N(mean_s, S_s) (MATH 2.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._types import Array, as_positions, as_weights
+from ..attention.base import Attention, Visibility
+from ..errors import InputError
+from .measure import Gaussian
+
+
+class MaskedField:
+    """f(t, y, out) on states (P, d, 1 + d), the mean and the columns of L of each position: y_s' = M(s) y_s.
+
+    M(s) is made by the second moment that position s sees, sum_{tau <= s} theta_tau (S_tau + mean_tau mean_tau^T), and
+    that is sum theta_tau y_tau y_tau^T.
+
+    Args:
+        attention: masked, with a field M x made by second moments alone.
+        weights: (P,) the masses theta.
+        visibility: who sees whom.
+    """
+
+    def __init__(self, attention: Attention, weights: Array, visibility: Visibility) -> None:
+        self.attention, self._weights, self._seen = attention, weights, visibility
+
+    def __call__(self, t: float, y: Array, out: Array) -> None:
+        moments = self._weights[:, None, None] * (y @ np.swapaxes(y, -1, -2))
+        order = slice(None) if self._seen.order is None else self._seen.order
+        seen = np.empty_like(moments)
+        seen[order] = np.cumsum(moments[order], axis=0)[self._seen.limits - 1]
+        np.matmul(self.attention.second_moment_map(seen, t), y, out=out)
+
+    def slope(self, t: float, y: Array) -> Array:
+        """f(t, y)."""
+        out = np.empty_like(y)
+        self(t, y, out)
+        return out
+
+
+def positions_of(start: Gaussian, weights: Any, positions: Any) -> tuple[Array, Visibility]:
+    """Masses (P,) and who sees whom, checked. Raises InputError, InputTypeError."""
+    shape = start.mean.shape
+    if len(shape) != 2:
+        raise InputError("x0", repr(start), "a Gaussian per position, means (P, d), as the attention is masked")
+    masses = as_weights(weights, shape)
+    order = np.arange(shape[0]) if positions is None else as_positions("positions", positions, shape[0])
+    return (np.full(shape[0], 1.0 / shape[0]) if masses is None else masses[0]), Visibility.of(order)
+
+
+def identical(start: Gaussian) -> bool:
+    """Whether all positions have one law: theta (x) N(mean, S) stays so where attention averages (MATH 2.2)."""
+    return bool(np.all(start.mean == start.mean[0]) and np.all(start.cov == start.cov[0]))

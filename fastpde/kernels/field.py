@@ -1,0 +1,50 @@
+"""The field of a small system by the type of its parameters: tokens (`systems.Forms`) or Gaussians (`closure.Closure`).
+
+The stepping calls these two and is compiled once for each; like laws, the type of a NamedTuple selects the code.
+"""
+
+from __future__ import annotations
+
+from numba.core import types
+from numba.extending import overload
+
+from . import closure, systems
+
+
+def memory_of(scratch, thread):
+    """The memory of one thread."""
+    raise NotImplementedError("compiled code only")
+
+
+def velocity(law, shape, forms, b, x, memory, out):
+    """out <- the velocity of system b at x, both flat: rows of lanes."""
+    raise NotImplementedError("compiled code only")
+
+
+def _is(value, kind) -> bool:
+    return isinstance(value, types.BaseNamedTuple) and value.instance_class is kind
+
+
+@overload(memory_of, inline="always")
+def _memory_of(scratch, thread):
+    if _is(scratch, systems.Scratch):
+        return lambda scratch, thread: (
+            scratch.keys[thread], scratch.values[thread], scratch.targets[thread], scratch.means[thread],
+            scratch.weights[thread], scratch.bias[thread], scratch.squares[thread], scratch.shift[thread],
+            scratch.tops[thread], scratch.sums[thread], scratch.centre[thread], scratch.wide_shift[thread],
+        )  # fmt: skip
+    work = closure.Work
+    return lambda scratch, thread: work(
+        scratch.Y[thread], scratch.F[thread], scratch.L[thread], scratch.X[thread], scratch.Z[thread],
+        scratch.T[thread], scratch.W[thread], scratch.C[thread], scratch.U[thread], scratch.R[thread],
+        scratch.G[thread], scratch.M[thread], scratch.P[thread], scratch.slope[thread], scratch.b[thread],
+    )  # fmt: skip
+
+
+@overload(velocity, inline="always")
+def _velocity(law, shape, forms, b, x, memory, out):
+    if _is(forms, systems.Forms):
+        of_tokens = systems.velocity
+        return lambda law, shape, forms, b, x, memory, out: of_tokens(law, shape, forms, b, x, memory, out)
+    of_law = closure.flat_velocity
+    return lambda law, shape, forms, b, x, memory, out: of_law(forms, b, x, memory, out)
