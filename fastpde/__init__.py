@@ -7,7 +7,7 @@ from .attention import L2, Attention, Exponential, Layers, Linear, Masked, Multi
 from .energy import interaction_energy, sinkhorn_energy
 from .ensemble import EnsembleSolution
 from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure
-from .gaussian import Gaussian, GaussianSolution
+from .gaussian import Gaussian, GaussianLimit, GaussianSolution, Outcome, limit
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
 from .meanfield import solve
@@ -29,6 +29,7 @@ __all__ = [
     "Event",
     "Exponential",
     "Gaussian",
+    "GaussianLimit",
     "GaussianSolution",
     "InputError",
     "InputTypeError",
@@ -38,6 +39,7 @@ __all__ = [
     "MultiHead",
     "NoGaussianClosure",
     "Observer",
+    "Outcome",
     "Sigmoid",
     "Sinkhorn",
     "Softmax",
@@ -46,6 +48,7 @@ __all__ = [
     "Status",
     "SteadyState",
     "interaction_energy",
+    "limit",
     "sinkhorn_energy",
     "solve",
 ]

@@ -125,6 +125,20 @@ class Attention(ABC):
         """Whether the field is V times a weighted average of the tokens: it does not change with the mass of mu."""
 
     @property
+    def mean_free(self) -> bool:
+        """Whether the matrix M of its Gaussian closure does not depend on the mean: the covariance moves on its own."""
+        return True
+
+    @property
+    def never_blows_up(self) -> bool:
+        """Whether Gaussian laws exist for ever under it by theory, with constant parameters (MATH 4.5)."""
+        return False
+
+    def score_matrices(self, t: float) -> Iterator[Array]:
+        """A (d, d) or (B, d, d) of every head: each term of a Gaussian closure's M is some matrix times its A."""
+        raise NoGaussianClosure(f"{type(self).__name__} attention has no Gaussian closure.")
+
+    @property
     def unmaskable(self) -> str:
         """Why `Masked` must refuse it; empty: it need not."""
         return ""

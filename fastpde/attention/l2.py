@@ -43,6 +43,12 @@ class L2(PairwiseAttention):
     def affine_heads(self) -> AffineHeads | None:
         return self.one_affine_head("tilt", lambda t: 2.0 * self.score_matrix(t), D=self._curvature)
 
+    @property
+    def never_blows_up(self) -> bool:
+        """K injective: |M| <= |V| |Q| / sigma_min(K)."""
+        K = self.K(0.0)
+        return bool(np.all(np.linalg.matrix_rank(K) == K.shape[-1]) and np.all(self.scale(0.0) > 0.0))
+
     def tilt(self) -> Tilt | None:
         """A = 2 scale K^T Q, E = 2 scale K^T (Q - K), D = scale K^T K: see `scores`."""
         from ..backends.tilt import Tilt

@@ -27,6 +27,10 @@ class Linear(PairwiseAttention):
     law = LinearLaw()
     normalised = False
 
+    @property
+    def mean_free(self) -> bool:
+        return False
+
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """M = V (S + mean mean^T) A, c = 0."""
         second = factor @ transposed(factor) + mean[..., :, None] * mean[..., None, :]

@@ -67,6 +67,17 @@ class Masked(Attention):
     def averages(self) -> bool:
         return self.attention.averages
 
+    @property
+    def never_blows_up(self) -> bool:
+        return self.attention.never_blows_up
+
+    def score_matrices(self, t: float) -> Iterator[Array]:
+        yield from self.attention.score_matrices(t)
+
+    @property
+    def mean_free(self) -> bool:
+        return self.attention.mean_free
+
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """That of the attention inside, if all positions have the same Gaussian and it averages (MATH 2.2)."""
         if not self.averages:

@@ -170,6 +170,18 @@ class MultiHead(Attention):
     def averages(self) -> bool:
         return all(head.averages for head in self.heads)
 
+    @property
+    def never_blows_up(self) -> bool:
+        return all(head.never_blows_up for head in self.heads)
+
+    def score_matrices(self, t: float) -> Iterator[Array]:
+        for head in self.heads:
+            yield from head.score_matrices(t)
+
+    @property
+    def mean_free(self) -> bool:
+        return all(head.mean_free for head in self.heads)
+
     def tilt(self) -> Tilt | None:
         """The heads' forms side by side, where they have one law and none is masked for itself; W_h V_h for V_h."""
         from ..backends.tilt import Tilt

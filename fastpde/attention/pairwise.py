@@ -95,6 +95,9 @@ class PairwiseAttention(Attention):
         """A (d, d) or (B, d, d) of the score s(x, y) = <y, A x>: scale K^T Q."""
         return column(self.scale(t)) * product(transposed(self.K(t)), self.Q(t))
 
+    def score_matrices(self, t: float) -> Iterator[Array]:
+        yield self.score_matrix(t)
+
     def plain_tilt(self, bias: Array | float = 0.0) -> Tilt | None:
         """The reduced form of scores scale <Qx, Ky> + bias; None where a parameter is a function of time."""
         from ..backends.tilt import Tilt

@@ -102,6 +102,11 @@ class Sinkhorn(PairwiseAttention):
         kind, count = ("plan", 0) if self.n_half is None else ("steps", self.n_half)
         return self.one_affine_head(kind, self.score_matrix, unit=self.eps, count=count)
 
+    @property
+    def never_blows_up(self) -> bool:
+        """(tr S)' <= 2 |V| tr S / eps under the converged plan."""
+        return self.n_half is None
+
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         """Raises InputError: they are all 1."""
         need = "an attention with an interaction energy"

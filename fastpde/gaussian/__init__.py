@@ -1,6 +1,9 @@
 """Gaussian laws under attention: N(mean, cov) stays Gaussian, and mean and covariance obey ODEs (MATH 2-4)."""
 
+from .explicit import invariant, kernel
 from .flow import GaussianSolution, solve_gaussian
+from .limits import GaussianLimit, limit
 from .measure import Gaussian
+from .verdict import Outcome
 
-__all__ = ["Gaussian", "GaussianSolution", "solve_gaussian"]
+__all__ = ["Gaussian", "GaussianLimit", "GaussianSolution", "Outcome", "invariant", "kernel", "limit", "solve_gaussian"]

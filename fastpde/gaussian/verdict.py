@@ -1,0 +1,256 @@
+"""What a Gaussian law does in the end, read off its recorded way: every rule is about ratios, slopes and exponents, so
+that units of time and length do not matter.
+
+t is the time, H = log tr S (with the mean's part where the mean matters), g = H', w = |S'| / |S|.
+
+Source: MATH 3, 4, 11.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from .._types import Array
+from .tail import Point
+
+
+class Outcome(Enum):
+    """What becomes of the covariance as time goes on."""
+
+    CONVERGES = "converges"
+    BLOWS_UP = "blows up"
+    GROWS = "grows"
+    OSCILLATES = "oscillates"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome and how it was found; `keep` says which eigenvalues stay, `approach` how S reaches its limit."""
+
+    outcome: Outcome
+    reason: str
+    rate: float = np.nan
+    exponent: float = np.nan
+    blowup_time: float = np.nan
+    keep: Array | None = None
+    approach: str = ""  # "at once", "exponential", "algebraic"
+
+
+_AT_REST = 1e-13  # w / |M| of rounding: a few times 1e-16 in S', divided by |S| and |M|
+_SETTLED = 1e-8  # w t of a law that approaches its limit exponentially; what is left to go is smaller by r t > 4
+_RANGE = 12.0  # e-folds of tr S after which growth is judged
+_FLOOR = -46.0  # log of the ratio 1e-20 to the largest eigenvalue: what a factor of S does not resolve
+_UNRESOLVED = -34.0  # of the ratio 1e-15: the same for implicit steps, whose tolerance is 1e-8
+_NEVER = 1e-9  # (t* - t) / t at which a blow-up is certain, and its time right to better than that
+_DECADES = 1e6  # horizon, in natural units 1 / |M(S0)|
+_LAST = 1e12
+_PATH = 30.0  # int w dt without a trend after which a law goes round
+
+
+class Way:
+    """The points of a law's way as arrays."""
+
+    def __init__(self, points: list[Point], unit: float) -> None:
+        self.unit = unit
+        self.t, self.H, self.g, self.w, self.M = np.array(
+            [(p.t, p.size, p.growth, p.change, p.strength) for p in points]
+        ).T
+        self.spectrum = np.array([p.spectrum for p in points])
+
+    def before(self, factor: float) -> int:
+        """The index of the last point before t / factor, or of the first point."""
+        return max(int(np.searchsorted(self.t, self.t[-1] / factor)) - 1, 0)
+
+    def below(self, fall: float) -> int:
+        """The index of the last point with H at least `fall` below the end's."""
+        return int(np.max(np.flatnonzero(self.H[-1] - self.H >= fall), initial=0))
+
+
+def judge(way: Way, bounded: bool, rank: int | None = None) -> Verdict | None:
+    """The verdict on a way, or None while it is open.
+
+    bounded: nothing blows up, by theory (MATH 4.5); rank: that of the limit to which S converges, by theory (MATH 4.2).
+    """
+    if rank is not None:
+        return _theorem(way, rank)
+    for rule in (_rest, _settled, _still, _collapse, _blow_up, _growth, _tail, _circles):
+        found = rule(way, bounded)
+        if found is not None:
+            return found
+    return None
+
+
+def _rest(way: Way, bounded: bool) -> Verdict | None:
+    if len(way.t) > 1 or way.w[0] > _AT_REST * way.M[0]:
+        return None
+    keep = np.ones(way.spectrum.shape[1], dtype=bool)
+    return Verdict(Outcome.CONVERGES, "stationary: S' = 0 at the start", keep=keep, approach="at once")
+
+
+def _settled(way: Way, bounded: bool) -> Verdict | None:
+    """Exponential approach: w t falls below any power of t."""
+    if len(way.t) < 20 or way.w[-1] * way.t[-1] > _SETTLED:
+        return None
+    j = way.before(1.5)
+    stretch = np.log(way.t[-1] / max(way.t[j], 1e-300))
+    fall = np.log(max(way.w[-1] * way.t[-1], 1e-300) / max(way.w[j] * way.t[j], 1e-300)) / stretch
+    if fall > -4.0:
+        return None
+    slopes = (way.spectrum[-1] - way.spectrum[j]) / stretch
+    keep, doubt = _kept(way, slopes, slopes, 1e-3)
+    if doubt:
+        return None
+    rate = -float(np.log(way.w[-1] / way.w[j]) / (way.t[-1] - way.t[j]))
+    reason = f"exponential approach, rate {rate:.4g}: |S'| t / |S| = {way.w[-1] * way.t[-1]:.1e}"
+    return Verdict(Outcome.CONVERGES, reason, rate=-rate, keep=keep, approach="exponential")
+
+
+def _still(way: Way, bounded: bool) -> Verdict | None:
+    """At rest to the tolerance of implicit steps, where M does not vanish and its noise hides how S approaches."""
+    j = way.before(4.0)
+    if way.t[j] < 10.0 * way.unit or len(way.t) - j < 20 or way.w[-1] * way.t[-1] > 1e-2:
+        return None
+    keep = way.spectrum[-1] > way.H[-1] + _UNRESOLVED
+    moved = np.ptp(way.spectrum[j:, keep], axis=0).max()
+    if moved > 1e-6 or (~keep).sum() == 0 or way.spectrum[j:, ~keep].max() > way.H[-1] + _UNRESOLVED:
+        return None
+    reason = f"at rest: eigenvalues moved by {moved:.0e} over a factor 4 of time, the others are unresolved"
+    return Verdict(Outcome.CONVERGES, reason, keep=keep, approach="exponential")
+
+
+def _kept(way: Way, late: Array, early: Array, still: float) -> tuple[Array, str]:
+    """Which eigenvalues stay, by their slopes d log lambda / d log t, and what is in doubt."""
+    gone = way.spectrum[-1] < way.H.max() + _FLOOR
+    vanishes = gone | ((late < -0.2) & ((np.abs(late - early) < 0.1) | (late < -1.5)))
+    stays = ~gone & (np.abs(late) < still)
+    open_ones = ~(vanishes | stays)
+    doubt = f"slopes d log lambda / d log t: {np.round(late, 3).tolist()}" if open_ones.any() else ""
+    return stays, doubt
+
+
+def _mean_slopes(way: Way, fall: float) -> tuple[float, float, int]:
+    """Mean slopes of H over the last and the last but one `fall` of it, and where the last one starts."""
+    b = way.below(fall)
+    a = way.below(2 * fall)
+    late = (way.H[-1] - way.H[b]) / max(way.t[-1] - way.t[b], 1e-300)
+    early = (way.H[b] - way.H[a]) / max(way.t[b] - way.t[a], 1e-300)
+    return float(late), float(early), b
+
+
+def _collapse(way: Way, bounded: bool) -> Verdict | None:
+    """All of S falls exponentially, as beside a mean that does not."""
+    top = way.spectrum.max(axis=1)
+    if top[-1] > top[0] + _FLOOR or way.w[-1] * way.t[-1] < 20.0:
+        return None
+    j, i = way.before(1.5), way.before(2.25)
+    late, early = ((top[q] - top[p]) / (way.t[q] - way.t[p]) for q, p in ((len(top) - 1, j), (j, i)))
+    if not (late < 0 and abs(late - early) < -0.05 * late):
+        return None
+    keep = np.zeros(way.spectrum.shape[1], dtype=bool)
+    reason = f"S falls to zero exponentially, rate {late:.4g}"
+    return Verdict(Outcome.CONVERGES, reason, rate=float(late), keep=keep, approach="exponential")
+
+
+def _blow_up(way: Way, bounded: bool) -> Verdict | None:
+    """1 / g = (t* - t) / p falls to zero: theta = d(1 / g)/dt tends to -1 / p, p = 1 on a Riccati branch (MATH 3)."""
+    if bounded or len(way.t) < 20 or not way.g[-1] * way.t[-1] > 1.0 / _NEVER:
+        return None
+    b = way.below(6.0)
+    a = way.below(12.0)
+    if a == 0 or not (way.g[b] > 0 and way.g[a] > 0):
+        return None
+    late, early = (
+        (way.H[q] - way.H[p]) / np.log(way.g[q] / way.g[p]) if way.g[q] > way.g[p] else np.inf
+        for q, p in ((len(way.t) - 1, b), (b, a))
+    )
+    steady = abs(late / early - 1) < 0.3 or way.g[-1] * way.t[-1] > _NEVER**-2
+    if not (0.1 < late < 50.0 and steady):
+        return None
+    when = float(way.t[-1] + late / way.g[-1])
+    reason = f"(t* - t) / t* < {late / (way.g[-1] * way.t[-1]):.0e}, theta = {-1 / late:.4f}"
+    return Verdict(Outcome.BLOWS_UP, reason, exponent=float(-late), blowup_time=when)
+
+
+def _growth(way: Way, bounded: bool) -> Verdict | None:
+    """Exponential growth: the mean slope of H over e-folds of tr S does not change, theta -> 0."""
+    # Where |M| is far above the rate, rounding ends what can be followed: less has to do.
+    stretch = _RANGE if way.M[-1] < 1e4 * way.w[-1] else 0.6 * _RANGE
+    if way.H[-1] - way.H.min() < stretch:
+        return None
+    late, early, b = _mean_slopes(way, stretch / 3.0)
+    if way.H[b] - way.H.min() < stretch / 3.0 or not (late > 0 and abs(late - early) < 0.02 * late):
+        return None
+    window = way.g[b:]
+    steady = window.max() - window.min() < 1e-2 * late
+    rate = float(way.g[-1]) if steady else late
+    theta = (1 / late - 1 / early) / max(way.t[-1] - way.t[b], 1e-300)
+    return Verdict(Outcome.GROWS, f"exponential growth, rate {rate:.6g}, theta = {theta:.1e}", rate=rate)
+
+
+def _tail(way: Way, bounded: bool) -> Verdict | None:
+    """Powers of t: slopes in log t that are the same in the last decades."""
+    units = way.t[-1] / way.unit
+    if units < _DECADES:
+        return None
+    j, i = way.before(30.0), way.before(900.0)
+    log_t = np.log(np.maximum(way.t, 1e-300))
+    late = (way.spectrum[-1] - way.spectrum[j]) / (log_t[-1] - log_t[j])
+    early = (way.spectrum[j] - way.spectrum[i]) / (log_t[j] - log_t[i])
+    rise, before = ((way.H[q] - way.H[p]) / (log_t[q] - log_t[p]) for q, p in ((len(way.t) - 1, j), (j, i)))
+    if rise > 0.05:
+        if abs(rise - before) > 0.02 * rise:
+            return None
+        return Verdict(Outcome.GROWS, f"algebraic growth, exponent {rise:.4g}", exponent=float(rise))
+    keep, doubt = _kept(way, late, early, 1e-2)
+    falling = late[~keep & (way.spectrum[-1] >= way.H.max() + _FLOOR)]
+    if doubt or way.w[-1] * way.t[-1] > 100.0:
+        return None
+    exponent = float(falling.max()) if len(falling) else -1.0
+    reason = f"algebraic tail, exponent {exponent:.3f}, t = {units:.0e} units"
+    return Verdict(Outcome.CONVERGES, reason, exponent=exponent, keep=keep, approach="algebraic")
+
+
+def _theorem(way: Way, rank: int) -> Verdict | None:
+    """S converges to a matrix of known rank, algebraically: how far S is followed decides the error only."""
+    units = way.t[-1] / way.unit
+    if units < _DECADES:
+        return None
+    keep = np.arange(way.spectrum.shape[1]) < rank
+    reason = f"rank d - rank Q, theorem MATH 4.2; t = {units:.0e} units"
+    return Verdict(Outcome.CONVERGES, reason, exponent=-1.0, keep=keep, approach="algebraic")
+
+
+def _circles(way: Way, bounded: bool) -> Verdict | None:
+    """Bounded, never at rest: the path int w dt grows like t, and tr S has no trend."""
+    path = np.concatenate([[0.0], np.cumsum(0.5 * (way.w[1:] + way.w[:-1]) * np.diff(way.t))])
+    j, i = way.before(2.0), way.before(4.0)
+    if path[-1] - path[j] < _PATH or j - i < 20:
+        return None
+    parts = slice(j, len(path)), slice(i, j)
+    lengths = [(path[p.stop - 1] - path[p.start]) / (way.t[p.stop - 1] - way.t[p.start]) for p in parts]
+    means = [np.trapezoid(way.spectrum[p], way.t[p], axis=0) / (way.t[p.stop - 1] - way.t[p.start]) for p in parts]
+    if abs(lengths[0] / lengths[1] - 1) > 0.1 or np.abs(means[0] - means[1]).max() > 0.02:
+        return None
+    reason = f"|S'| / |S| = {lengths[0]:.4g} on average and no trend of the spectrum over {path[-1]:.0f} lengths |S|"
+    return Verdict(Outcome.OSCILLATES, reason, rate=float(lengths[0]))
+
+
+def undecided(way: Way) -> Verdict:
+    """Where the way ended without a verdict, in numbers."""
+    j = way.before(30.0)
+    stretch = np.log(way.t[-1] / way.t[j]) if way.t[j] > 0 else np.nan
+    slopes = np.round((way.spectrum[-1] - way.spectrum[j]) / stretch, 3).tolist()
+    reason = (
+        f"t = {way.t[-1] / way.unit:.1e} units after {len(way.t)} steps: |S'| t / |S| = {way.w[-1] * way.t[-1]:.1e}, "
+        f"(log tr S)' t = {way.g[-1] * way.t[-1]:.1e}, slopes d log lambda / d log t = {slopes}"
+    )
+    return Verdict(Outcome.UNDECIDED, reason)
+
+
+def over(way: Way) -> bool:
+    """Whether the way has been followed far enough to give up."""
+    return bool(way.t[-1] > _LAST * way.unit)
