@@ -5,6 +5,7 @@ one rename.
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,19 @@ def shades(values: Array) -> Array:
     """Return a colour per value by rank: viridis up to where it is still dark enough for white paper."""
     rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     return np.asarray(mpl.colormaps["viridis"](0.88 * rank / max(1, len(values) - 1)))
+
+
+def caption(drawn: Figure, text: str) -> None:
+    """Write a text below a figure, in lines as long as the figure is wide."""
+    # About 16 characters of this size fit an inch.
+    drawn.supxlabel("\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=8, color=INK)
+
+
+def tidy(axes: Any) -> None:
+    """Take away the frame's upper and right side, and put a faint grid behind the data."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e5e5e5", linewidth=0.6)
+    axes.set_axisbelow(True)
 
 
 def write(path: Path, save: Callable[[Any], None]) -> None:

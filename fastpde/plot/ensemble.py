@@ -4,13 +4,11 @@
 
 from __future__ import annotations
 
-import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from fastpde.plot import canvas, clouds, view
 from fastpde.run.trajectory_ensemble import EnsembleData, read_ends
@@ -26,7 +24,7 @@ def save_moments(data: EnsembleData, target: Path) -> None:
     panels = drawn.subplots(2, 1, sharex=True)
     for axes, values in zip(panels, (data.observables["effective_rank"], spread), strict=True):
         _band(axes, data.time, values)
-        _tidy(axes)
+        canvas.tidy(axes)
     panels[0].set_ylabel("effective rank")
     panels[1].set_ylabel("spread (root mean square\ndistance from the mean)")
     panels[0].legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
@@ -35,7 +33,7 @@ def save_moments(data: EnsembleData, target: Path) -> None:
     text = f"over {_systems(data)}"
     if running[-1] < running[0]:
         text += f"; at each time those that have not ended, {running[-1]} of them at t = {data.time[-1]:.4g}"
-    _caption(drawn, text)
+    canvas.caption(drawn, text)
     drawn.align_ylabels()
     canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
 
@@ -55,8 +53,8 @@ def save_ends(data: EnsembleData, target: Path) -> None:
     axes.set_xlabel("t")
     axes.set_ylabel("fraction of systems ended")
     axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
-    _tidy(axes)
-    _caption(drawn, f"of {_systems(data)}")
+    canvas.tidy(axes)
+    canvas.caption(drawn, f"of {_systems(data)}")
     canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
 
 
@@ -88,7 +86,7 @@ def save_systems(data: EnsembleData, source: Path, target: Path) -> None:
     how = f"d = {d}: the two principal components of each system's own last tokens; " if d > 3 else ""
     count = f"{first.shape[1]} token{'s' * (first.shape[1] != 1)} of each system"
     text = f"{how}{count}; above the start, below the end; each panel at its own scale; "
-    _caption(drawn, text + "colour: order along the first axis at the start")
+    canvas.caption(drawn, text + "colour: order along the first axis at the start")
     canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
 
 
@@ -134,14 +132,3 @@ def _band(axes: Any, t: Array, values: Array) -> None:
 def _systems(data: EnsembleData) -> str:
     done = len(data.status)
     return f"{done} systems" if done == data.asked else f"the {done} of {data.asked} systems that are done"
-
-
-def _caption(drawn: Figure, text: str) -> None:
-    # About 16 characters of this size fit an inch.
-    drawn.supxlabel("\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=8, color=canvas.INK)
-
-
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e5e5e5", linewidth=0.6)
-    axes.set_axisbelow(True)

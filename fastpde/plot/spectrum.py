@@ -26,9 +26,7 @@ def save(table: dict[str, Array], target: Path) -> None:
     bottom.set_ylim(0, 1.12 * max(1.0, *ranks) if ranks.size else 1.0)
     bottom.set_xlabel("t")
     for axes in (top, bottom):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e5e5e5", linewidth=0.6)
-        axes.set_axisbelow(True)
+        canvas.tidy(axes)
     drawn.align_ylabels()
     canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
 
