@@ -39,7 +39,7 @@ def as_tokens(name: str, value: object) -> Array:
     """Tokens (n, d) or (B, n, d) as a C-contiguous array; never the caller's to modify."""
     array = as_numbers(name, value)
     if array.ndim not in (2, 3) or 0 in array.shape:
-        need = "shape (n, d) or (B, n, d), n and d at least 1"
+        need = "shape (n, d) or (B, n, d), each at least 1"
         raise InputError(name, f"shape {array.shape}", need, "One token is x[None]; scalar tokens are x[:, None].")
     return np.ascontiguousarray(array)
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ..backends.base import Backend
 
 _EPS = 2.0**-52
-# Of tol: velocities are up to about twice as far from their limit, relative to the largest, as the marginals are.
-_AIM = 0.25
+# Of tol: velocities are up to six times as far from their limit, relative to the largest, as the marginals are.
+_AIM = 0.125
 
 
 class Sinkhorn(PairwiseAttention):
@@ -56,8 +56,8 @@ class Sinkhorn(PairwiseAttention):
     ) -> None:
         """Q, K (k, d), V (d, d), scale as `PairwiseAttention`; eps > 0 likewise a number, (B,), a function or `Layers`.
 
-        tol > 0: marginal error to reach, sum_j w_j |int kappa(x, y_j) dmu(x) - 1|, within max_iter half-iterations; a
-            quarter of it is aimed at, so that velocities too are right to about tol of the largest.
+        tol > 0: marginal error to reach, sum_j w_j |int kappa(x, y_j) dmu(x) - 1|, within max_iter half-iterations; an
+            eighth of it is aimed at, so that velocities too are right to about tol of the largest.
         n_half: an odd number of plain half-iterations instead, as Sinkformers do: 1 is Softmax/eps; no tol then.
 
         Raises InputError, InputTypeError: naming the argument.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -56,10 +57,6 @@ def run(problem: Problem, target: Path, *, quiet: bool = False) -> Outcome:
             return _solve_systems(recorder, attention, tokens, shown, signals)
         except Stopped as stop:
             return _stopped(recorder, stop)
-        except ConvergenceError as error:
-            message = f"{_max_iter(problem, error)}{error}"  # in the energy of a frame
-            recorder.finish(directory.FAILED, message)
-            return Outcome(NOT_FINITE, f"{message} {recorder.kept()}", recorder.path)
         except OutputError as error:
             recorder.abandon(str(error))
             return Outcome(UNWRITABLE, f"{error}. {recorder.kept()}", recorder.path)
@@ -76,13 +73,24 @@ def _say(text: str) -> None:
 
 
 def _energy(problem: Problem, attention: Any) -> Callable[[float, Any], Any] | None:
+    """Return the energy of tokens (n, d) or (B, n, d), nan where its scaling does not converge.
+
+    Whether the run goes on is for its velocities to say: they start warm and may converge where an energy does not.
+    """
     if not problem.config.output.energy:
         return None
     import fastpde as fp
 
     backend = problem.config.backend.kind
-    energy: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
-    return lambda t, x: energy(attention, x, t=t, backend=backend)
+    function: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
+
+    def energy(t: float, x: Any) -> Any:
+        try:
+            return function(attention, x, t=t, backend=backend)
+        except ConvergenceError:
+            return math.nan if x.ndim == 2 else [energy(t, one) for one in x]
+
+    return energy
 
 
 def _arguments(problem: Problem) -> dict[str, Any]:
