@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .._types import Array
-from ..kernels import closure
-from ..kernels.motion import RUNNING, SIZE, STATUS, T
+from ..kernels import closure, tail
+from ..kernels.motion import COMPLETED, MAX_STEPS, RECORDED, RUNNING, SIZE, STATUS, T
 from .affine import LINEAR, PLAN, STEPS, TILT, AffineHeads
 from .systems import Runs, Threaded
 
-__all__ = ["RUNNING", "STOPPED", "Gaussians"]
+__all__ = ["COMPLETED", "MAX_STEPS", "RUNNING", "STOPPED", "Gaussians", "Tails"]
 
 STOPPED = -1  # a status of `Runs.counts`: ended from outside
 _KINDS = {TILT: closure.TILT, LINEAR: closure.LINEAR, PLAN: closure.PLAN, STEPS: closure.STEPS}
@@ -57,6 +59,62 @@ class Gaussians(Threaded):
     def stop(self, runs: Runs, which: Array) -> None:
         """Ends the laws of a mask (B,) that run, where they are."""
         runs.counts[which & (runs.counts[:, STATUS] == RUNNING), STATUS] = STOPPED
+
+
+class Tails(Threaded):
+    """B Gaussian laws on their way to the end, see `kernels.tail`.
+
+    Args:
+        heads: the field.
+        states: (B, 1 + r, d + 1), the columns of [mean, L] over those of [size, log time].
+        units: (B,) of time.
+    """
+
+    def __init__(self, heads: AffineHeads, states: Array, units: Array) -> None:
+        _, n, length = states.shape
+        super().__init__(states, tail.shape_for(length - 1, n - 1, len(heads.kinds)))
+        self._law, self._forms = None, tail.Tail(_forms(heads), units)
+
+    def _memory(self) -> tail.Work:
+        return tail.allocate(self._threads, self._shape, self._take)
+
+    def extend(self, runs: Runs, which: Array, times: Array, max_steps: int) -> Runs:
+        """Runs of which the laws `which` (k,) go on to the last of `times`, if they had come to the end of their span.
+
+        They are recorded at `times`, and end after `max_steps` attempted steps in all.
+        """
+        method, control, watched, _ = self._options
+        self._options = method, control._replace(end=times[-1], max_steps=max_steps), watched, times
+        runs.counts[which[runs.counts[which, STATUS] == COMPLETED], STATUS] = RUNNING
+        runs.counts[:, RECORDED] = 0
+        return runs._replace(x=np.full((len(times), *self._tokens.shape), np.nan))
+
+    def clock(self, runs: Runs, b: int) -> float:
+        """How far law b has come, in its clock."""
+        return float(runs.numbers[b, T])
+
+    def velocity(self, b: int) -> Callable[[float, Array], Array]:
+        """f(tau, row) of law b, a new array each time."""
+        work = self._work()
+
+        def slope(tau: float, row: Array) -> Array:
+            out = np.empty_like(row)
+            tail.flat_velocity(self._forms, b, row, work, out)
+            return out
+
+        return slope
+
+    def look(self, which: Array, states: Array) -> Array:
+        """What there is to see (m, k, 3 + r) of the laws `which` (k,) at states (m, k, 1 + r, d + 1)."""
+        seen = np.empty((*states.shape[:2], tail.SPECTRUM + states.shape[2] - 1))
+        rows = np.ascontiguousarray(states.swapaxes(2, 3)).reshape(*states.shape[:2], -1)
+        tail.look(self._forms, which, rows, self._work(), seen)
+        return seen
+
+    def _work(self) -> tail.Work:
+        """The memory of the first thread."""
+        law, *others = self._scratch
+        return tail.Work(closure.Work(*(array[0] for array in law)), *(array[0] for array in others))
 
 
 def _forms(heads: AffineHeads) -> closure.Closure:

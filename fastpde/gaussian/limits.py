@@ -12,8 +12,11 @@ from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
 from .explicit import common, drift, explicit, known_rank
 from .measure import Gaussian
-from .tail import Flow, Point, points
-from .verdict import Outcome, Verdict, Way, judge, over, undecided
+from .tail import Way, Ways
+from .verdict import Outcome, Verdict, judge, over, undecided
+
+_BLOCK = 256  # laws that are followed at once: bounds the memory
+_AT_REST = 1e-13  # |S'| / |S| |M| of rounding: a few times 1e-16
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class GaussianLimit:
 
 
 def limit(
-    attention: Attention, law: Gaussian, *, closed_forms: bool = True, rtol: float = 1e-9, max_steps: int = 1500
+    attention: Attention, law: Gaussian, *, closed_forms: bool = True, rtol: float = 1e-9, max_steps: int = 3000
 ) -> GaussianLimit:
     """What becomes of the covariance of a Gaussian law, or of each law of a batch, as time goes on.
 
@@ -64,9 +67,9 @@ def limit(
     Args:
         attention: with constant parameters, shared or one per system.
         law: `fp.Gaussian`, one or a batch.
-        closed_forms: False to integrate even where a formula is known.
+        closed_forms: False to integrate even where a formula is known, and to find ranks even where a theorem has them.
         rtol: tolerance of the integration.
-        max_steps: after which a law is UNDECIDED.
+        max_steps: implicit steps of a stiff law, after which it is UNDECIDED.
 
     Raises:
         InputError, InputTypeError: naming the argument.
@@ -92,12 +95,12 @@ def limit(
     lead = lead or ([count] if count > 1 else [])
     mean = np.broadcast_to(law.mean, (*lead, d)).reshape(-1, d)
     factor = np.broadcast_to(law.factor, (*lead, d, d)).reshape(-1, d, d)
-    attention.closure(mean if count > 1 else mean[0], factor if count > 1 else factor[0], 0.0)  # raises before any work
-    found = []
-    for b in range(len(mean)):
-        one = attention.system(b) if count > 1 else attention
-        found.append(_one(one, mean[b], factor[b], closed_forms, rtol, max_steps))
-    return _stacked(found, tuple(lead)) if lead else found[0]
+    answers: list[GaussianLimit] = []
+    for first in range(0, len(mean), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        own = attention.system(np.arange(len(mean))[part]) if count > 1 else attention
+        answers += _block(own, mean[part], factor[part], closed_forms, rtol, max_steps)
+    return _stacked(answers, tuple(lead)) if lead else answers[0]
 
 
 def _stacked(found: list[GaussianLimit], lead: tuple[int, ...]) -> GaussianLimit:
@@ -111,75 +114,116 @@ def _stacked(found: list[GaussianLimit], lead: tuple[int, ...]) -> GaussianLimit
     return GaussianLimit(**{field.name: stack(field.name) for field in fields(GaussianLimit)})
 
 
-def _one(
+def _block(
     attention: Attention, mean: Array, factor: Array, closed_forms: bool, rtol: float, max_steps: int
-) -> GaussianLimit:
-    factor = factor[:, np.linalg.norm(factor, axis=0) > 0.0]
-    d, r = factor.shape
-    S0 = factor @ factor.T
-    if r == 0:
-        still = Verdict(Outcome.CONVERGES, "a point mass stays one", approach="at once")
-        return _answer(still, S0, 0.0, 0, S0, 0.0)
-    known = explicit(attention, factor) if closed_forms else None
-    if known is not None:
-        verdict, cov, rank = known
-        rounding = 1e-15 * d * float(np.linalg.norm(S0))
-        return _answer(verdict, cov, rounding, rank, S0, 0.0)
-    flow = Flow(attention, mean, factor)
-    way, verdict = _follow(flow, attention, factor, rtol, max_steps)
-    return _integrated(flow, way, verdict, attention, factor, rtol)
+) -> list[GaussianLimit]:
+    """The answers for some laws (B, d), (B, d, d), under one attention or B of them."""
+    shared = max(p.systems(0.0) for p in attention.parameters()) == 1
+    factor = factor[:, :, ::-1]  # columns of zeros last
+    M, c = attention.closure(mean, factor, 0.0)
+    found: dict[int, GaussianLimit] = {}
+    for b in range(len(mean)):
+        one = attention if shared else attention.system(b)
+        known = _at_once(M[b], factor[b]) or (_explicit(one, factor[b]) if closed_forms else None)
+        if known is not None:
+            found[b] = known
+    left = np.setdiff1d(np.arange(len(mean)), list(found))
+    if len(left):
+        own = attention if shared else attention.system(left)
+        units = 1.0 / _strength(attention, mean, factor, M, c)[left]
+        ways = Ways(own, mean[left], factor[left], units, rtol, max_steps)
+        ranks: list[int | None] = [None] * len(left)
+        if closed_forms:
+            ranks = [known_rank(own if shared else own.system(i), _used(factor[b])) for i, b in enumerate(left)]
+        found |= {int(left[b]): one for b, one in _followed(ways, own, factor[left], ranks, rtol).items()}
+    return [found[b] for b in range(len(mean))]
 
 
-def _follow(
-    flow: Flow, attention: Attention, factor: Array, rtol: float, max_steps: int
-) -> tuple[list[Point], Verdict]:
-    """The points of the law's way and the verdict on it, asked for again whenever the way is a twentieth longer."""
-    passed: list[Point] = []
-    ask, rank = 1, known_rank(attention, factor)
-    for point in points(flow, rtol):
-        passed.append(point)
-        if len(passed) < ask:
-            continue
-        ask = len(passed) + max(5, len(passed) // 20)
-        way = Way(passed, flow.unit)
-        verdict = judge(way, attention.never_blows_up, rank)
-        if verdict is not None:
-            return passed, verdict
-        if over(way) or len(passed) > max_steps:
-            break
-    return passed, undecided(Way(passed, flow.unit))
+def _strength(attention: Attention, mean: Array, factor: Array, M: Array, c: Array) -> Array:
+    """|M|, with the part of the mean where the mean matters (B,)."""
+    size = np.linalg.norm(M, axis=(1, 2))
+    if attention.mean_free:
+        return size
+    whole = np.concatenate([mean[:, :, None], factor], axis=2)
+    return size + np.linalg.norm(c, axis=1) / np.linalg.norm(whole, axis=(1, 2))
+
+
+def _at_once(M: Array, factor: Array) -> GaussianLimit | None:
+    """The answer for a law whose covariance does not move, else None."""
+    S = factor @ factor.T
+    size = float(np.linalg.norm(S))
+    if size == 0.0:
+        return _answer(Verdict(Outcome.CONVERGES, "a point mass stays one"), S, 0.0, 0, S, 0.0)
+    rate = M @ S
+    if np.linalg.norm(rate + rate.T) > _AT_REST * size * np.linalg.norm(M):
+        return None
+    still = Verdict(Outcome.CONVERGES, "stationary: S' = 0 at the start")
+    return _answer(still, S, 1e-15 * len(S) * size, int(np.count_nonzero(factor.any(axis=0))), S, 0.0)
+
+
+def _used(factor: Array) -> Array:
+    """The columns (d, r) of a factor that are not zero."""
+    return factor[:, factor.any(axis=0)]
+
+
+def _explicit(attention: Attention, factor: Array) -> GaussianLimit | None:
+    """The answer where there is a closed form, else None."""
+    factor = _used(factor)
+    known = explicit(attention, factor)
+    if known is None:
+        return None
+    verdict, cov, rank = known
+    S = factor @ factor.T
+    return _answer(verdict, cov, 1e-15 * len(S) * float(np.linalg.norm(S)), rank, S, 0.0)
+
+
+def _followed(
+    ways: Ways, attention: Attention, factor: Array, ranks: list[int | None], rtol: float
+) -> dict[int, GaussianLimit]:
+    """The answers for laws that are followed until there is a verdict on each; ranks: of the limits, where known."""
+    found: dict[int, GaussianLimit] = {}
+    shared = max(p.systems(0.0) for p in attention.parameters()) == 1
+    while len(ways.on):
+        ended = ways.extend()
+        for place, law in enumerate(ways.on.tolist()):
+            way = ways.way(place)
+            verdict = judge(way, attention.never_blows_up, ranks[law])
+            if verdict is None and (ended[place] or over(way)):
+                verdict = undecided(way)
+            if verdict is not None:
+                one = attention if shared else attention.system(law)
+                found[law] = _integrated(way, verdict, one, factor[law], rtol, ways.steps(law))
+        ways.keep(np.array([law not in found for law in ways.on.tolist()], dtype=bool))
+    return found
 
 
 def _integrated(
-    flow: Flow, way: list[Point], verdict: Verdict, attention: Attention, factor: Array, rtol: float
+    way: Way, verdict: Verdict, attention: Attention, factor: Array, rtol: float, steps: int
 ) -> GaussianLimit:
     """The answer for a law that was followed."""
-    last = way[-1]
-    columns = last.columns[:, 1:] if flow.with_mean else last.columns
-    S, size = flow.cov(last), float(np.sum(columns**2))
-    shape = columns @ columns.T / size if size > 0.0 else columns @ columns.T
+    columns, S = way.columns[-1], way.cov(-1)
     cov, error, rank = np.full_like(S, np.nan), np.nan, -1
     if verdict.keep is not None:
         rank = int(verdict.keep.sum())
-        cov, error = _extrapolated(flow, way) if verdict.approach == "algebraic" else (S, 0.0)
+        cov, error = _extrapolated(way) if verdict.approach == "algebraic" else (S, 0.0)
         values, vectors = np.linalg.eigh(cov)
         values[: len(values) - rank] = 0.0
         cov = (vectors * np.maximum(values, 0.0)) @ vectors.T
-        left = min(last.change * last.t, 1e-6) if verdict.approach == "exponential" else 0.0
-        error += (left + 10.0 * rtol) * float(np.linalg.norm(S))
+        left = min(way.w[-1] * way.t[-1], 1e-6) if verdict.approach == "exponential" else 0.0
+        error += (left + 100.0 * rtol) * float(np.linalg.norm(S))
     moved = np.nan
     if verdict.outcome is Outcome.CONVERGES:
-        basis = common(attention, factor)
-        moved = drift(basis, factor, np.exp(last.size / 2) * columns)
-    return _answer(verdict, cov, error, rank, shape, last.t, len(way) - 1, moved)
+        used = _used(factor)
+        moved = drift(common(attention, used), used, np.exp(way.H[-1] / 2) * columns[:, : used.shape[1]])
+    shape = columns @ columns.T
+    return _answer(verdict, cov, error, rank, shape, float(way.t[-1]), steps, moved)
 
 
-def _extrapolated(flow: Flow, way: list[Point]) -> tuple[Array, float]:
+def _extrapolated(way: Way) -> tuple[Array, float]:
     """The limit of S = S_inf + C / t + D / t^2 through three points, and its distance from that through two."""
-    t = np.array([p.t for p in way])
-    chosen = [int(np.argmin(np.abs(np.log(np.maximum(t, 1e-300) / t[-1] * ratio)))) for ratio in (16.0, 4.0, 1.0)]
-    S = np.array([flow.cov(way[i]) for i in chosen])
-    x = t[-1] / t[chosen]
+    chosen = [way.before(ratio) for ratio in (16.0, 4.0)] + [len(way.t) - 1]
+    S = np.array([way.cov(i) for i in chosen])
+    x = way.t[-1] / way.t[chosen]
     three = np.linalg.solve(np.vander(x, 3, increasing=True), S.reshape(3, -1))[0].reshape(S.shape[1:])
     two = (S[2] * x[1] - S[1] * x[2]) / (x[1] - x[2])
     return three, float(np.linalg.norm(three - two))

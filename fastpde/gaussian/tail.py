@@ -1,157 +1,196 @@
-"""The flow of a Gaussian law followed to its end: on its shape and its size, in a clock of its own, without gauge.
+"""The ways of Gaussian laws to their ends, in the clock, the gauge and the scale of `kernels.tail`.
 
-The state is Y = [mean, L] (without the mean where the field's matrix M does not depend on it) as Y = e^size X, |X| = 1,
-and the time t. Three choices make blow-up, growth and decay like 1 / t equally easy:
-    shape   X stays on the unit sphere while Y explodes or collapses (MATH 3, the projective flow);
-    clock   dtau = (|S'| / |S| + 1 / (t + unit)) dt is log 1 / (t* - t) near a blow-up and log t in an algebraic tail;
-    gauge   L' = M L + L Omega with Omega skew gives the same S = L L^T. The Omega that makes L^T L' symmetric leaves
-            L at rest when S is, though M is not zero. Exponential relaxation is then stiff where another direction
-            still decays like 1 / t or grows slower: LSODA follows that, explicit steps would not.
-
-Source: MATH 2, 3, 11; Bhatia, Jain, Lim 2019 (the horizontal lift of a path of covariances).
+A compiled explicit method moves all laws together. Where a law is stiff, because one direction relaxes exponentially
+while another decays like 1 / t or grows slower, it would take steps without number: LSODA goes on with that law.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .._types import Array
-from ..attention.base import Attention
+from ..attention.base import Attention, Cloud
+from ..attention.closure import transposed
+from ..ensemble import Ensemble
+from ..integrate import Problem
+from ..integrate.checks import Options
+from ..manifold import Euclidean
+from .field import Field
 
-_SPAN = 1e12  # of tau: never reached
-_EXPLICIT = 80  # steps of an explicit method before one that may be implicit takes over
-_IMPLICIT = 1e-8  # its tolerance: it follows a slow manifold, along which errors are forgotten
-_RENEW = 5000  # steps of a run with one tolerance
-_STEP = 2.0  # the largest of tau: about an e-fold of S or of t
-
-
-class Rates(NamedTuple):
-    """The flow at one state; rates are per time."""
-
-    slope: Array  # X' in the gauge of L at rest
-    growth: float  # of log |Y|
-    change: float  # |S'| / |S|, with the mean's part where the mean matters
-    strength: float  # |M|, with the mean's part
-    spectrum: Array  # singular values of L / |Y|, descending
-
-
-class Point(NamedTuple):
-    """A law on its way."""
-
-    t: float
-    size: float  # log tr(Y Y^T)
-    growth: float  # its derivative
-    change: float
-    strength: float
-    spectrum: Array  # (r,) logs of the eigenvalues of S on its range
-    columns: Array  # X (d, q + r) with q = 0 or 1 for the mean
+_GRID = 0.25  # of the clock, between points of a way
+_LONGER = 1.1  # a way is judged again when it is longer by a tenth
+_FIRST, _LAST = 4.0, 3000.0  # the first and the last stretch of the clock
+_FIRST_STEP = 1e-3
+_STEPS = 200, 400.0  # attempted, at rtol 1e-9, and as many more per unit of the clock, of a law that is not stiff
+_IMPLICIT = 1e-8  # tolerance of an implicit method: it follows a slow manifold, along which errors are forgotten
+_END = 1e12  # of the clock: never reached
+_RENEW = 7.0  # of log t: a stiff law's tolerance grows with t
+_SMALLEST = 0.01  # absolute tolerance, relative to |X| = 1 and the relative one
 
 
-class Flow:
-    """The field of (X, log |Y|, t) in the clock tau, for one law."""
+@dataclass(frozen=True)
+class Way:
+    """One law at m points of its way: t the time, H = log tr S (with the mean's part where the mean matters)."""
 
-    def __init__(self, attention: Attention, mean: Array, factor: Array) -> None:
-        """mean (d,), factor (d, r) of full column rank r > 0."""
-        self.attention, self.d = attention, len(mean)
-        self.with_mean = not attention.mean_free
-        columns = np.column_stack([mean, factor]) if self.with_mean else factor
-        self.norm = float(np.linalg.norm(columns))
-        self.start = columns / self.norm
-        first = self.rates(self.start, 0.0)
-        self.unit = 1.0 / first.strength if first.strength > 0.0 else np.inf
+    unit: float  # of time, 1 / |M(S0)|
+    t: Array  # (m,)
+    path: Array  # (m,) int w dt, nearly
+    H: Array  # (m,)
+    g: Array  # (m,) H'
+    w: Array  # (m,) |S'| / |S|, with the mean's part
+    M: Array  # (m,) |M| on the range of S
+    spectrum: Array  # (m, r) logs of the eigenvalues of S on its range, descending
+    columns: Array  # (m, d, r) of a factor of S / e^H
 
-    def rates(self, X: Array, size: float) -> Rates:
-        """The flow at Y = norm e^size X, |X| = 1."""
-        scale = self.norm * np.exp(size)
-        L = X[:, 1:] if self.with_mean else X
-        U, s, Wt = np.linalg.svd(L, full_matrices=False)
-        mean = scale * X[:, 0] if self.with_mean else np.zeros(self.d)
-        # U s is a factor of S too; its orthogonal columns keep the digits of the small ones in the closure.
-        M, c = self.attention.closure(mean, scale * U * s, 0.0)
-        slope = M @ X
-        if self.with_mean:
-            slope[:, 0] += c / scale
-        strength = float(np.linalg.norm(M)) + (float(np.linalg.norm(c)) / scale if self.with_mean else 0.0)
-        half = (M @ (U * (s * s))) @ U.T
-        change = float(np.linalg.norm(half + half.T)) / max(float(np.linalg.norm(s * s)), 1e-300)
-        if self.with_mean:
-            turned = np.outer(slope[:, 0], X[:, 0])
-            change = max(change, float(np.linalg.norm(turned + turned.T)))
-        inner = U.T @ M @ U
-        pairs = s[:, None] ** 2 + s**2
-        skew = np.where(pairs > 0.0, np.outer(s, s) * (inner.T - inner) / np.where(pairs > 0.0, pairs, 1.0), 0.0)
-        slope[:, X.shape[1] - L.shape[1] :] += U @ (s[:, None] * skew) @ Wt
-        growth = float(np.sum(X * slope))
-        slope -= growth * X
-        return Rates(slope, growth, change, strength, s)
+    def before(self, factor: float) -> int:
+        """The index of the last point before t / factor, or of the first point."""
+        return max(int(np.searchsorted(self.t, self.t[-1] / factor)) - 1, 0)
 
-    def __call__(self, tau: float, y: Array) -> Array:
-        X = y[:-2].reshape(self.start.shape)
-        X = X / np.linalg.norm(X)
-        with np.errstate(over="ignore", invalid="ignore"):  # an overflow is the end of the numbers: see `points`
-            found = self.rates(X, y[-2])
-        rate = self.unit * found.change + 1.0 / (1.0 + max(y[-1], 0.0))
-        out = np.empty_like(y)
-        out[:-2] = (self.unit / rate * found.slope).ravel()
-        out[-2] = self.unit * found.growth / rate
-        out[-1] = 1.0 / rate
-        return out
+    def below(self, fall: float) -> int:
+        """The index of the last point with H at least `fall` below the end's."""
+        return int(np.max(np.flatnonzero(self.H[-1] - self.H >= fall), initial=0))
 
-    def point(self, y: Array) -> Point:
-        """What is recorded of a state."""
-        X = y[:-2].reshape(self.start.shape)
-        X = X / np.linalg.norm(X)
-        found = self.rates(X, y[-2])
-        size = 2.0 * (np.log(self.norm) + y[-2])
-        spectrum = size + 2.0 * np.log(np.maximum(found.spectrum, 1e-150))
-        return Point(
-            float(y[-1]) * self.unit, size, 2.0 * found.growth, found.change, found.strength, spectrum, X
+    def cov(self, index: int) -> Array:
+        """S (d, d)."""
+        L = self.columns[index]
+        return np.exp(self.H[index]) * (L @ L.T)
+
+
+class Ways:
+    """The ways of B laws, each until it is dropped.
+
+    Args:
+        attention: with constant parameters, one value or B of them, and a closure.
+        mean, factor: (B, d) and (B, d, d); columns that are zero in all laws last.
+        units: (B,) of time, 1 / |M(S0)|.
+        rtol, max_steps: of the integration.
+    """
+
+    def __init__(
+        self, attention: Attention, mean: Array, factor: Array, units: Array, rtol: float, max_steps: int
+    ) -> None:
+        from ..backends.gaussians import Tails
+
+        heads = attention.affine_heads()
+        if heads is None:
+            raise ValueError("the flow of Gaussian laws to their ends needs constant parameters and a closure")
+        used = max(1, int(np.max(np.flatnonzero(factor.any(axis=(0, 1))) + 1, initial=0)))
+        states = _states(np.zeros_like(mean) if attention.mean_free else mean, factor[:, :, :used])
+        options: dict[str, Any] = {"rtol": rtol, "atol": _SMALLEST * rtol, "step": _FIRST_STEP}
+        problem = Problem.checked(Field(attention), states, (0.0, _FIRST), Options(**options))
+        self._whole = Ensemble(attention, Cloud(states), Euclidean(), problem)
+        self._batch = Tails(heads, states, units)
+        self._runs = self._whole.plan(self._batch)
+        self._whole.begin(self._batch, self._runs, 0, len(states))
+        self._units, self._tau, self._rtol, self._max_steps = units, 0.0, rtol, max_steps
+        self._stiff: dict[int, Stiff] = {}
+        self.on = np.arange(len(states))  # the laws that are followed
+        self._clock = np.zeros(1)
+        self._states = states[None]
+        self._seen = self._batch.look(self.on, self._states)
+
+    def extend(self) -> Array:
+        """Follows every law further; returns which of them cannot go on, a mask of `on`."""
+        from ..backends.gaussians import COMPLETED, MAX_STEPS
+
+        end = np.ceil(max(_FIRST, _LONGER * self._tau) / _GRID) * _GRID
+        times = np.arange(self._tau + _GRID, end + _GRID / 2, _GRID)
+        most = int((_STEPS[0] + _STEPS[1] * end) * (1e-9 / self._rtol) ** 0.2)
+        self._runs = self._batch.extend(self._runs, self.on, times, most)
+        self._whole.finish(self._batch, self._runs, 0, len(self._runs.y), lambda done: None)
+        states, status = self._runs.x[:, self.on], self._batch.status(self._runs)[self.on]
+        ended = (status != COMPLETED) | (end >= _LAST)
+        for place in np.flatnonzero(status == MAX_STEPS):
+            law = int(self.on[place])
+            tau, row = self._batch.clock(self._runs, law), self._runs.y[law]
+            if law not in self._stiff:
+                where = len(row) - self._states.shape[2] + 1
+                self._stiff[law] = Stiff(self._batch.velocity(law), tau, row.copy(), where, self._rtol)
+            ahead = np.flatnonzero(times > tau)
+            states[ahead, place] = self._batch.tokens(self._stiff[law].follow(times[ahead], self._max_steps))
+            ended[place] = self._stiff[law].failed or end >= _LAST
+        self._clock = np.concatenate([self._clock, times])
+        self._states = np.concatenate([self._states, states])
+        self._seen = np.concatenate([self._seen, self._batch.look(self.on, states)])
+        self._tau = end
+        return ended
+
+    def keep(self, mask: Array) -> None:
+        """Drops all laws that are followed but those of a mask of `on`."""
+        self.on, self._states, self._seen = self.on[mask], self._states[:, mask], self._seen[:, mask]
+
+    def steps(self, law: int) -> int:
+        """Accepted steps of a law."""
+        stiff = self._stiff[law].steps if law in self._stiff else 0
+        return int(self._batch.counters(self._runs)[law, 0]) + stiff
+
+    def way(self, place: int) -> Way:
+        """The way of law on[place], up to where its numbers end."""
+        states, seen = self._states[:, place], self._seen[:, place]
+        good = np.isfinite(seen.sum(axis=1))
+        m = len(good) if good.all() else int(np.argmin(good))
+        size, passed = states[:m, 0, -1], states[:m, 1, -1]
+        X, seen = states[:m, :, :-1], seen[:m]
+        H = 2.0 * size
+        unit = self._units[self.on[place]]
+        logs = H[:, None] + 2.0 * np.log(np.maximum(seen[:, 3:], 1e-150))
+        return Way(
+            unit, unit * np.expm1(passed), self._clock[:m] - passed, H, 2.0 * seen[:, 0], seen[:, 1], seen[:, 2],
+            -np.sort(-logs, axis=1), transposed(X[:, 1:] / np.sqrt(np.square(X).sum(axis=(1, 2)))[:, None, None]),
         )  # fmt: skip
 
-    def cov(self, point: Point) -> Array:
-        """S (d, d)."""
-        L = point.columns[:, 1:] if self.with_mean else point.columns
-        return np.exp(point.size) * (L @ L.T)
+
+class Stiff:
+    """A law that is followed by LSODA from a point (tau, row) of its way; row[place] is log(1 + t / unit)."""
+
+    def __init__(self, slope: Callable[[float, Array], Array], tau: float, row: Array, place: int, rtol: float) -> None:
+        self._slope, self._place, self._rtol = slope, place, max(rtol, _IMPLICIT)
+        self.steps, self.failed = 0, False
+        self._begin(tau, row, 1e-3)
+
+    def _begin(self, tau: float, row: Array, step: float) -> None:
+        """Begins with a tolerance for the time that it is.
+
+        Where M falls like 1 / t by cancellation, its rounding grows like t in this clock, and so must the tolerance.
+        """
+        from scipy.integrate import LSODA  # half a second
+
+        options = {"rtol": self._rtol, "atol": self._rtol + 1e-15 * np.exp(row[self._place])}
+        self._since = row[self._place]
+        self._run = LSODA(self._slope, tau, row, _END, first_step=min(step, 1.0), max_step=2.0, **options)
+
+    def follow(self, times: Array, most: int) -> Array:
+        """The rows (m, size) at times to come, nan after the end of the numbers or after `most` steps."""
+        rows, done = np.full((len(times), len(self._run.y)), np.nan), 0
+        while done < len(times) and not self.failed:
+            if self._run.t < times[done]:
+                self._advance()
+                self.failed = self.failed or self.steps >= most
+                continue
+            due = int(np.searchsorted(times, self._run.t, side="right"))
+            rows[done:due] = self._run.dense_output()(times[done:due]).T
+            done = due
+        return rows
+
+    def _advance(self) -> None:
+        """One step."""
+        if self._run.y[self._place] > self._since + _RENEW:
+            self._begin(self._run.t, self._run.y.copy(), self._run.t - self._run.t_old)
+        with np.errstate(all="ignore"):
+            self._run.step()
+        self.steps += 1
+        self.failed = self._run.status != "running" or not np.isfinite(self._run.y).all()
 
 
-def points(flow: Flow, rtol: float) -> Iterator[Point]:
-    """The law after every step; ends where the numbers do."""
-    from scipy.integrate import DOP853, LSODA  # half a second
-
-    y = np.concatenate([flow.start.ravel(), [0.0, 0.0]])
-    yield flow.point(y)
-    run = _solver(DOP853, flow, (0.0, y, 1e-3), rtol, 0.01)
-    yield from _steps(flow, run, _EXPLICIT)
-    loose = max(rtol, _IMPLICIT)
-    while run.status == "running" and np.isfinite(run.y).all():
-        run = _solver(LSODA, flow, (run.t, run.y.copy(), float(run.t - run.t_old)), loose, 1.0)
-        yield from _steps(flow, run, _RENEW)
-
-
-def _solver(method: Any, flow: Flow, start: tuple[float, Array, float], rtol: float, floor: float) -> Any:
-    """Steps of a method from (tau, y, first step); columns are of size one, and floor rtol is their absolute tolerance.
-
-    Where M falls like 1 / t by cancellation, its rounding grows like t in this clock, and so must the tolerance.
-    """
-    tau, y, first = start
-    atol = np.full(len(y), floor * rtol + 1e-15 * y[-1])
-    atol[-1] = 1e-3 * rtol
-    return method(flow, tau, y, _SPAN, first_step=min(first, _STEP), max_step=_STEP, rtol=rtol, atol=atol)
-
-
-def _steps(flow: Flow, run: Any, count: int) -> Iterator[Point]:
-    """At most so many steps, and no further than a thousandfold in time."""
-    end = 1e3 * max(run.y[-1], 1e3)
-    for _ in range(count):
-        try:
-            run.step()
-        except (np.linalg.LinAlgError, ValueError):
-            run.status = "failed"
-        if run.status != "running" or not np.isfinite(run.y).all():
-            return
-        yield flow.point(run.y)
-        if run.y[-1] > end:
-            return
+def _states(mean: Array, factor: Array) -> Array:
+    """(B, 1 + r, d + 1): the columns of [mean, L] / |[mean, L]|, and [log |[mean, L]|, 0, 0 ...] below."""
+    columns = np.concatenate([mean[:, None], transposed(factor)], axis=1)
+    norm = np.sqrt(np.square(columns).sum(axis=(1, 2)))
+    states = np.zeros((*columns.shape[:2], columns.shape[2] + 1))
+    states[:, :, :-1] = columns / norm[:, None, None]
+    states[:, 0, -1] = np.log(norm)
+    return states

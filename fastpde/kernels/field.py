@@ -1,4 +1,5 @@
-"""The field of a small system by the type of its parameters: tokens (`systems.Forms`) or Gaussians (`closure.Closure`).
+"""The field of a small system by the type of its parameters: tokens (`systems.Forms`), Gaussians (`closure.Closure`),
+or Gaussians on their way to the end (`tail.Tail`).
 
 The stepping calls these two and is compiled once for each; like laws, the type of a NamedTuple selects the code.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from numba.core import types
 from numba.extending import overload
 
-from . import closure, systems
+from . import closure, systems, tail
 
 
 def memory_of(scratch, thread):
@@ -33,6 +34,12 @@ def _memory_of(scratch, thread):
             scratch.weights[thread], scratch.bias[thread], scratch.squares[thread], scratch.shift[thread],
             scratch.tops[thread], scratch.sums[thread], scratch.centre[thread], scratch.wide_shift[thread],
         )  # fmt: skip
+    if _is(scratch, tail.Work):
+        all_of = tail.Work
+        return lambda scratch, thread: all_of(
+            memory_of(scratch.law, thread), scratch.X[thread], scratch.Y[thread], scratch.F[thread],
+            scratch.W[thread], scratch.G[thread], scratch.seen[thread],
+        )  # fmt: skip
     work = closure.Work
     return lambda scratch, thread: work(
         scratch.Y[thread], scratch.F[thread], scratch.L[thread], scratch.X[thread], scratch.Z[thread],
@@ -46,5 +53,5 @@ def _velocity(law, shape, forms, b, x, memory, out):
     if _is(forms, systems.Forms):
         of_tokens = systems.velocity
         return lambda law, shape, forms, b, x, memory, out: of_tokens(law, shape, forms, b, x, memory, out)
-    of_law = closure.flat_velocity
+    of_law = tail.flat_velocity if _is(forms, tail.Tail) else closure.flat_velocity
     return lambda law, shape, forms, b, x, memory, out: of_law(forms, b, x, memory, out)

@@ -99,3 +99,39 @@ def eigen(c, u):
             for q in range(p + 1, n):
                 if c[p, q] != 0.0:
                     _rotate(c, u, p, q)
+
+
+@jit(borrowed=True)
+def orthogonal(a, w):
+    """a <- a w with orthogonal columns (to 1e-15 of their norms), w orthogonal: small columns keep their digits.
+
+    Source: Hestenes 1958 (one-sided Jacobi rotations); Golub, Van Loan, Matrix Computations, 8.6.3.
+    """
+    m, n = a.shape
+    for i in range(n):
+        for j in range(n):
+            w[i, j] = 1.0 if i == j else 0.0
+    for _ in range(_SWEEPS):
+        turned = False
+        for p in range(n):
+            for q in range(p + 1, n):
+                left, right, both = 0.0, 0.0, 0.0
+                for i in range(m):
+                    left += a[i, p] * a[i, p]
+                    right += a[i, q] * a[i, q]
+                    both += a[i, p] * a[i, q]
+                if not abs(both) > 1e-15 * math.sqrt(left) * math.sqrt(right):
+                    continue
+                turned = True
+                theta = (right - left) / (2.0 * both)
+                t = math.copysign(1.0, theta) / (abs(theta) + math.sqrt(theta * theta + 1.0))
+                cosine = 1.0 / math.sqrt(t * t + 1.0)
+                sine = t * cosine
+                for i in range(m):
+                    one, other = a[i, p], a[i, q]
+                    a[i, p], a[i, q] = cosine * one - sine * other, sine * one + cosine * other
+                for i in range(n):
+                    one, other = w[i, p], w[i, q]
+                    w[i, p], w[i, q] = cosine * one - sine * other, sine * one + cosine * other
+        if not turned:
+            return

@@ -7,7 +7,7 @@ import pytest
 
 from fastpde.attention import closure as formulas
 from fastpde.kernels import closure as kernel
-from fastpde.kernels.small import eigen
+from fastpde.kernels.small import eigen, orthogonal
 
 
 def velocity(kind, count, A, D, V, y):
@@ -52,3 +52,17 @@ def test_eigen(n):
     eigen(left, vectors)
     np.testing.assert_allclose(np.sort(np.diag(left)), np.linalg.eigvalsh(matrix), atol=1e-13 * n)
     np.testing.assert_allclose((vectors * np.diag(left)) @ vectors.T, matrix, atol=1e-13 * n)
+
+
+@pytest.mark.parametrize("m, n", [(1, 1), (3, 3), (5, 2), (6, 6)])
+def test_orthogonal(m, n):
+    """Columns that differ by many decades: their norms are the singular values, to the last digits of each."""
+    rng = np.random.default_rng([m, n])
+    left, right = (np.linalg.qr(rng.normal(size=(k, k)))[0] for k in (m, n))
+    sizes = 10.0 ** -np.arange(n)
+    matrix = (left[:, :n] * sizes) @ right
+    found, turn = matrix.copy(), np.empty((n, n))
+    orthogonal(found, turn)
+    np.testing.assert_allclose(np.sort(np.linalg.norm(found, axis=0))[::-1], sizes, rtol=1e-9)
+    np.testing.assert_allclose(turn.T @ turn, np.eye(n), atol=1e-14 * n)
+    np.testing.assert_allclose(matrix @ turn, found, atol=1e-14 * n)

@@ -7,8 +7,7 @@ import pytest
 
 import fastpde as fp
 from fastpde.gaussian import invariant, kernel
-from fastpde.gaussian.explicit import known_rank
-from fastpde.gaussian.tail import Flow, points
+from fastpde.gaussian.tail import Ways
 
 from .cases import law
 
@@ -34,7 +33,7 @@ def onto_kernel(Q, S0):
 
 
 def experiment_6(kind, count):
-    """Q, V and S0 of the rank histograms: seeds 40, 26 (L2: 27) and 41 of MATH 10; V = I, then V = G^T G."""
+    """Q, V, S0 (count, d, d) of the rank histograms: seeds 40, 26 (L2: 27), 41 of MATH 10; V = I, then V = G^T G."""
     keys, values = np.random.RandomState(40), np.random.RandomState(26 if kind == "Softmax" else 27)
     for d in (3, 4, 5):
         Q = keys.randn(d // 2, d)
@@ -43,33 +42,25 @@ def experiment_6(kind, count):
             if V is None:
                 G = values.randn(d, d)
                 V = G.T @ G
-            for _ in range(count):
-                G = draws.randn(d, d)
-                yield d, Q, V, G @ G.T
+            G = draws.randn(count, d, d)
+            yield d, Q, V, G @ np.swapaxes(G, 1, 2)
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "L2"])
 def test_rank_of_the_limit_in_the_experiments(kind):
-    """d - rank Q in every draw (MATH 4.2), where the scripts' threshold of 0.1 finds anything."""
-    for d, Q, V, S0 in experiment_6(kind, count=2):
-        found = end(getattr(fp, kind)(Q, -Q, V), S0)
-        assert found.outcome is CONVERGES and found.rank == d - d // 2
-        assert np.abs(Q @ found.cov @ Q.T).max() <= 10 * found.error * np.linalg.norm(Q) ** 2
-        # S >= N (N^T S0^{-1} N)^{-1} N^T for all time (MATH 4.1).
-        assert np.linalg.eigvalsh(found.cov - onto_kernel(Q, S0))[0] > -10 * found.error
+    """d - rank Q in every draw (MATH 4.2), where a threshold finds anything, also by slopes alone.
 
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_slopes_find_the_rank_that_the_theorem_gives(seed, monkeypatch):
-    """The same verdict without the theorem, from d log lambda / d log t alone."""
-    rng = np.random.default_rng(seed)
-    Q, G, root = rng.normal(size=(1, 3)), *rng.normal(size=(2, 3, 3))
-    attention, S0 = fp.Softmax(Q, -Q, G.T @ G + np.eye(3)), root @ root.T + 0.1 * np.eye(3)
-    assert known_rank(attention, np.linalg.cholesky(S0)) == 2
-    monkeypatch.setattr("fastpde.gaussian.limits.known_rank", lambda *_: None)
-    found = end(attention, S0, closed_forms=False)
-    assert found.outcome is CONVERGES and found.rank == 2 and "tail" in found.reason
-    assert abs(found.exponent + 1) < 0.05
+    Without the theorem no rank is wrong; draws whose V is nearly singular may stay open, those with V = I may not.
+    """
+    for d, Q, V, S0 in experiment_6(kind, count=5):
+        attention = getattr(fp, kind)(Q, -Q, V)
+        known, found = end(attention, S0), end(attention, S0, closed_forms=False)
+        assert (known.outcome == CONVERGES).all() and (known.rank == d - d // 2).all()
+        decided = found.outcome == CONVERGES
+        assert (found.rank[decided] == d - d // 2).all() and decided.sum() >= 3
+        if np.array_equal(V, np.eye(d)):
+            assert decided.all()
+            np.testing.assert_allclose(found.cov, [onto_kernel(Q, S) for S in S0], atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "L2", "Sinkhorn"])
@@ -266,16 +257,27 @@ def test_invariant():
         assert np.abs(sol.cov[-1] - cov).max() > 1e-2  # it did move
 
 
-def test_the_flow_of_limits_is_that_of_solve():
+@pytest.mark.parametrize("kind", ["Softmax", "L2", "Linear", "Sinkhorn", "3 half"])
+def test_the_flow_of_limits_is_that_of_solve(kind):
     """The clock, the gauge and the norm taken out: the same S at the same t, linear attention with its mean too."""
     mean, cov = law(3)
     Q, K, V = np.random.default_rng(1).normal(size=(3, 3, 3)) * 0.5
-    for attention in (fp.Softmax(Q, K, V), fp.L2(Q, K, V), fp.Linear(Q, K, V), fp.Sinkhorn(Q, K, V)):
-        flow = Flow(attention, mean, np.linalg.cholesky(cov))
-        way = points(flow, 1e-10)
-        point = next(p for p in way if p.t > 0.3)
-        sol = fp.solve(attention, fp.Gaussian(mean, cov), (0.0, point.t), rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(flow.cov(point), sol.cov[-1], atol=1e-8)
+    attention = fp.Sinkhorn(Q, K, V, n_half=3) if kind == "3 half" else getattr(fp, kind)(Q, K, V)
+    factor = np.linalg.cholesky(cov)
+    ways = Ways(attention, mean[None], factor[None], np.array([0.7]), 1e-10, 1)
+    ways.extend()
+    way = ways.way(0)
+    index = int(np.argmax(way.t > 0.3))
+    sol = fp.solve(attention, fp.Gaussian(mean, cov), (0.0, way.t[index]), rtol=1e-11, atol=1e-13)
+    S = sol.cov[-1]
+    np.testing.assert_allclose(way.cov(index), S, atol=1e-8)
+    np.testing.assert_allclose(np.exp(way.spectrum[index]), np.linalg.eigvalsh(S)[::-1], rtol=1e-6)
+    M, _ = attention.affine(sol.mean[-1], S)
+    rate = M @ S + S @ M.T
+    if kind != "Linear":  # there the mean has its part
+        assert abs(way.g[index] * np.trace(S) / np.trace(rate) - 1) < 1e-6
+        assert abs(way.w[index] * np.linalg.norm(S) / np.linalg.norm(rate) - 1) < 1e-6
+    assert abs(way.M[index] / np.linalg.norm(M) - 1) < 1e-6
 
 
 @pytest.mark.parametrize("d", [2, 3])
