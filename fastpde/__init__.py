@@ -13,6 +13,7 @@ from .manifold import Euclidean, Sphere
 from .meanfield import solve
 
 if TYPE_CHECKING:
+    from . import studies
     from .backends.direct import Direct
 
 __version__ = "0.1.0"
@@ -51,13 +52,16 @@ __all__ = [
     "limit",
     "sinkhorn_energy",
     "solve",
+    "studies",
 ]
 
-# Imported on first use: they bring Numba, half a second.
+# Imported on first use. `Direct` brings Numba, half a second; `studies` build on the names above.
 _LATE = {"Direct": "fastpde.backends.direct"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "studies":
+        return import_module("fastpde.studies")
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module 'fastpde' has no attribute {name!r}")

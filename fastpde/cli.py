@@ -42,8 +42,16 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="show no progress")
     run.set_defaults(call=_run)
 
-    plot = commands.add_parser("plot", help="draw the pictures of a run again")
-    plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not")
+    study = commands.add_parser("study", help="a numerical study: a table and its picture", description=_STUDY)
+    study.add_argument("name", choices=_STUDIES, metavar="NAME", help=" | ".join(_STUDIES))
+    study.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: all defaults")
+    study.add_argument("--out", type=Path, metavar="DIR", help="the directory to make; default: NAME.study")
+    study.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
+    study.add_argument("--quiet", action="store_true", help="show no progress")
+    study.set_defaults(call=_study)
+
+    plot = commands.add_parser("plot", help="draw the pictures of a run or a study again")
+    plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
     plot.set_defaults(call=_plot)
 
     warmup = commands.add_parser("warmup", help="compile every kernel once, so that later runs start at once")
@@ -53,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+_STUDIES = ("rank-collapse", "phase-diagram", "covariance-paths")
+_STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
 _RUN = "Run a configuration into a directory. A finished run of the same configuration is not run again."
 
 
@@ -109,6 +119,32 @@ def _run(options: argparse.Namespace) -> int:
     return _finished(target, outcome.message)
 
 
+def _study(options: argparse.Namespace) -> int:
+    from fastpde import config
+    from fastpde.run import study
+    from fastpde.run.directory import OutputError
+    from fastpde.run.signals import Stopped
+
+    threads = _threads(options.threads)
+    plan = config.load_study(options.name, options.config)
+    target = options.out or Path(f"{options.config.stem if options.config else options.name}.study")
+    if study.is_finished(target, plan):
+        return _say("already finished", target, target / f"{options.name}.png")
+    _set_threads(threads)
+    try:
+        message, picture = study.run(plan, target, quiet=options.quiet)
+    except Stopped as stop:
+        return _fail(stop.code, f"{stop}; nothing was written")
+    except OutputError as error:
+        return _fail(5, str(error))
+    return _say(message, target, picture)
+
+
+def _say(message: str, target: Path, picture: Path) -> int:
+    sys.stdout.write(f"{message.rstrip('.')}: {target}\n{picture}\n")
+    return 0
+
+
 def _leave(code: int) -> NoReturn:
     """Leave without interpreter shutdown: HDF5 tries once more to flush what it could not write, and may
     abort there.
@@ -136,15 +172,19 @@ def _finished(target: Path, message: str) -> int:
             first = plot.plot_run(target)[0]
         except OSError as error:
             return _fail(5, f"the pictures could not be written to {target}: {error.strerror or error}")
-    sys.stdout.write(f"{message.rstrip('.')}: {target}\n{first}\n")
-    return 0
+    return _say(message, target, first)
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from fastpde import plot
+    from fastpde import plot, studies
 
     try:
-        paths = plot.plot_run(options.directory)
+        if studies.is_study(options.directory):
+            study = studies.load(options.directory)
+            paths = [options.directory / f"{study.name}.png"]
+            study.plot(paths[0])
+        else:
+            paths = plot.plot_run(options.directory)
     except OSError as error:
         return _fail(5, f"the pictures could not be written to {options.directory}: {error.strerror or error}")
     sys.stdout.writelines(f"{path}\n" for path in paths)

@@ -33,18 +33,20 @@ def ends(attention: fp.Attention, starts: Array, t_end: float) -> tuple[Array, l
 def outcomes(attention: fp.Attention, solution: fp.GaussianSolution) -> list[str]:
     """How each law ends, from its last covariance (MATH 3, 11.4).
 
-    t (tr S)' / tr S is 0 at a limit, -1 where S vanishes like 1 / t, and far below for exponential decay. Growth is
-    seen in tr S itself, by e^5 at least: where shapes rotate, the rate of growth changes its sign.
+    At rest is what has |S'| t < 0.1 |S|: however far S grew before, it has stopped. t (tr S)' / tr S is -1 where S
+    vanishes like 1 / t, and far below for exponential decay. Growth is seen in tr S itself, by e^5 at least: where
+    shapes rotate, the rate of growth changes its sign.
     """
     end = covariances.last(solution.cov)
-    rate = growth(attention, end) * solution.t_final
+    rate, change = (values * solution.t_final for values in rates(attention, end))
     folds = np.log(np.trace(end, axis1=1, axis2=2) / np.trace(solution.cov[0], axis1=1, axis2=2))
-    outcome = np.where(folds > 5.0, "grows", np.where(rate < 0.1, "converges", "undecided"))
+    moving = np.where(folds > 5.0, "grows", np.where(rate < 0.1, "converges", "undecided"))
+    outcome = np.where(change < 0.1, "converges", moving)
     return np.where(np.isfinite(solution.blowup_time), "blows up", outcome).tolist()
 
 
 def limits(attention: fp.Attention, starts: Array) -> tuple[Array, Array]:
-    """Ranks (B,) of the limits of laws that converge, and their covariances (B, d, d) at the end of time.
+    """Ranks (B,) of the limits of laws that converge, and those limits (B, d, d), extrapolated from S_inf + C / t.
 
     An eigenvalue vanishes in the limit if it falls like a power of t, here faster than t^(-1/2), over the last decade,
     and stays if it does not: no size is compared with a threshold (MATH 4.2, 11.2).
@@ -55,7 +57,7 @@ def limits(attention: fp.Attention, starts: Array) -> tuple[Array, Array]:
     # Squared singular values of the factor keep the smallest eigenvalues, which those of L L^T would lose.
     values = np.linalg.svd(solution.factor, compute_uv=False) ** 2
     slopes = np.log10(values[1] / values[0])
-    return np.sum(slopes > -0.5, axis=-1), solution.cov[-1]
+    return np.sum(slopes > -0.5, axis=-1), (10 * solution.cov[1] - solution.cov[0]) / 9
 
 
 def closed_form(Q: Array, starts: Array) -> Array:
@@ -69,13 +71,16 @@ def distance(cov: Array, want: Array) -> float:
     return float(np.max(np.linalg.norm(cov - want, axis=(1, 2)) / np.linalg.norm(want, axis=(1, 2))))
 
 
-def growth(attention: fp.Attention, cov: Array) -> Array:
-    """(tr S)' / tr S (B,) at covariances (B, d, d)."""
-    rates = []
+def rates(attention: fp.Attention, cov: Array) -> tuple[Array, Array]:
+    """(tr S)' / tr S and |S'| / |S|, both (B,), at covariances (B, d, d)."""
+    slopes = []
     for S in cov:
         M, _ = attention.affine(np.zeros(len(S)), S)
-        rates.append(2 * np.trace(M @ (S / np.trace(S))))
-    return np.array(rates)
+        half = M @ S / np.trace(S)
+        slopes.append(half + half.T)
+    trace = np.trace(slopes, axis1=1, axis2=2)
+    size = np.linalg.norm(cov, axis=(1, 2)) / np.trace(cov, axis1=1, axis2=2)
+    return trace, np.linalg.norm(slopes, axis=(1, 2)) / size
 
 
 def _solve(

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import paper_corrected as corrected
-from paper_euler import Published, euler, published_ranks
+from paper_euler import LARGEST, Published, euler, published_ranks
 from paper_experiments import DIMENSIONS, DRAWS, Case, Plane, Ranks, planes, ranks
 from tqdm import tqdm
 
-from fastpde.plot import covariances
+from fastpde.plot import canvas, covariances
 
 Array = np.ndarray[Any, Any]
 LEFT, RIGHT = "as published: Euler, projected", "corrected: adaptive, on a factor"
@@ -33,22 +33,26 @@ AT_MOST = 20  # blocks of draws, before the published scheme gives up finding ru
 
 CHANGED = {
     1: "Factor form keeps every covariance at full rank; published paths end where |S'| < 1e-5, these at t = 1e6.",
-    2: "Published paths stop at |S'| < 1e-4, short of their limits, and Euler may overshoot; these reach t = 1000.",
+    2: "Published paths stop where |S'| < 1e-4, short of their limits; these reach t = 1000.",
     3: "Published Softmax and L2 pictures both show the L2 run; here each shows its own.",
-    4: "Published runs only exceed tr S = 1000; here finite-time blow-up is told from exponential growth.",
-    5: "Blow-up, not tr S > 1000, is what is coloured, and what converges need not do so within 50000 steps.",
+    4: "Published runs end at tr S = 1000 (here 'grows'); corrected ones tell finite-time blow-up from growth, and end "
+    "there or at t = {t_end:g}.",
+    5: "Published runs that pass tr S = 1000 count as divergent (here 'grows'); corrected ones tell finite-time "
+    "blow-up from rest; {large} laws come to rest at larger traces.",
 }
-HEADS_5 = "The published run with 'two heads' has H = 1, that is Softmax; here H = 2."
+HEADS_5 = (
+    "The published run with 'two heads' has H = 1, that is Softmax; here H = 2, and the law shrinks slowly from every "
+    "start: the largest trace at t = 1000 is {trace:.2g}, and shapes still change."
+)
 RANKS = (
     "Published: eigenvalues above 0.1, of the first {draws} draws whose Euler run converges ({redrawn}), without ranks "
     "above (d + 1) // 2. Corrected: every one of {draws} draws, and the rank from how the eigenvalues decay."
 )
 
 
-def published_disc_or_cone(experiment: Plane, case: Case) -> Published:
-    """What the published figure of a case shows, which may be another case's run."""
-    shown = next(c for c in experiment.cases if c.name == (case.published or case.name))
-    return euler(shown, experiment.starts, experiment.tol)
+def published_plane(experiment: Plane, case: Case) -> Published:
+    """The published run of a case."""
+    return euler(case, experiment.starts, experiment.tol)
 
 
 def published_histogram(experiment: Ranks, draws: int) -> tuple[Array, int]:
@@ -70,15 +74,19 @@ def published_histogram(experiment: Ranks, draws: int) -> tuple[Array, int]:
 def draw_plane(experiment: Plane, case: Case, run: Published, out: Path) -> Path:
     """One picture of two cones or discs."""
     follow = corrected.paths if experiment.picture == "cone" else corrected.ends
-    right = follow(case.attention, experiment.starts, experiment.t_end)
+    t_end = case.t_end or experiment.t_end
+    right = follow(case.attention, experiment.starts, t_end)
     panels = {LEFT: (run.cov, run.outcome), RIGHT: right}
     text = HEADS_5 if experiment.number == 5 and case.published else CHANGED[experiment.number]
+    traces, converges = np.trace(covariances.last(right[0]), axis1=1, axis2=2), np.array(right[1]) == "converges"
+    text = text.format(large=np.sum(traces[converges] > LARGEST), trace=traces.max(), t_end=t_end)
     caption = f"Experiment {experiment.number}, {case.name}. {text}"
     path = out / f"{experiment.number}_{case.name.split()[0].lower()}.png"
     if experiment.picture == "cone":
-        covariances.save_cones(panels, path, caption=caption)
+        canvas.save(covariances.cones(panels, caption=caption), path)
     else:
-        covariances.save_discs(panels, path, caption=f"{caption} On the circle: rank one; centre: multiples of I.")
+        text = f"{caption} On the circle: rank one; centre: multiples of I."
+        canvas.save(covariances.discs(panels, caption=text), path)
     return path
 
 
@@ -97,13 +105,11 @@ def draw_ranks(
             corrected.distance(cov, corrected.closed_form(e.Q, e.starts(draws)))
             for e, (_, cov) in zip(experiments, runs, strict=True)
         ]
-        text += f" Largest distance of a state at the end from the closed form of the limit: {max(errors):.0e} of |S|."
+        text += f" Largest distance of a limit from its closed form: {max(errors):.0e} of its size."
     kind = experiments[0].case.name
     path = out / f"{number}_{'identity' if name == 'V = I' else 'random'}.png"
-    covariances.save_ranks(
-        panels, {e.d: e.d - len(e.Q) for e in experiments}, path,
-        caption=f"Experiment {number}, {kind}, K = -Q, {name}, d = {', '.join(map(str, DIMENSIONS))}. {text}",
-    )  # fmt: skip
+    caption = f"Experiment {number}, {kind}, K = -Q, {name}, d = {', '.join(map(str, DIMENSIONS))}. {text}"
+    canvas.save(covariances.ranks(panels, {e.d: e.d - len(e.Q) for e in experiments}, caption=caption), path)
     return path
 
 
@@ -112,12 +118,17 @@ def work(pool: ProcessPoolExecutor, chosen: argparse.Namespace) -> list[tuple[An
     jobs: list[tuple[Any, ...]] = []
     for number in sorted({6, 7} & set(chosen.only)):
         for name, experiments in ranks(number).items():
-            runs = [pool.submit(published_histogram, e, chosen.draws) for e in experiments]
-            jobs.append((draw_ranks, (number, name, experiments), runs))
+            found = [pool.submit(published_histogram, e, chosen.draws) for e in experiments]
+            jobs.append((draw_ranks, (number, name, experiments), found))
     for experiment in planes(chosen.coarse):
         if experiment.number in chosen.only:
+            runs = {}
             for case in experiment.cases:
-                jobs.append((draw_plane, (experiment, case), pool.submit(published_disc_or_cone, experiment, case)))
+                # Two published figures show another case's run: that is computed once.
+                shown = next(c for c in experiment.cases if c.name == (case.published or case.name))
+                if shown.name not in runs:
+                    runs[shown.name] = pool.submit(published_plane, experiment, shown)
+                jobs.append((draw_plane, (experiment, case), runs[shown.name]))
     # What draws while the pool still computes should not wait for the longest runs.
     return jobs[::-1]
 

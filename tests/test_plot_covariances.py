@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastpde.plot import covariances
+from fastpde.plot import canvas, covariances
 
 
 def laws(count=12, frames=20, seed=0):
@@ -47,11 +47,11 @@ def test_last_is_the_last_finite_covariance():
     assert np.array_equal(found[0], cov[9, 0]) and np.array_equal(found[1:], cov[-1, 1:])
 
 
-@pytest.mark.parametrize("draw", [covariances.save_cones, covariances.save_discs])
+@pytest.mark.parametrize("draw", [covariances.cones, covariances.discs])
 @pytest.mark.parametrize("panels", [1, 2])
 def test_paths_are_drawn_and_nothing_is_cut(tmp_path, draw, panels):
     data = {f"panel {i}": (laws(seed=i), NAMES) for i in range(panels)}
-    draw(data, tmp_path / "a.png", caption="Words of a caption. " * 12)
+    canvas.save(draw(data, caption="Words of a caption. " * 12), tmp_path / "a.png")
     assert looks_right(tmp_path / "a.png")
 
 
@@ -59,7 +59,7 @@ def test_a_disc_shows_outcomes_in_their_colours(tmp_path):
     """A picture with blow-ups has vermilion in it, and one without has none."""
     found = {}
     for name in ("blows up", "converges"):
-        covariances.save_discs({"": (laws(), [name] * 12)}, tmp_path / "a.png")
+        canvas.save(covariances.discs({"": (laws(), [name] * 12)}), tmp_path / "a.png")
         # Vermilion on white at any opacity: much more red than blue.
         found[name] = ((shown(tmp_path / "a.png") @ [1, 0, -1]) > 60).sum()
     assert found["blows up"] > 500 and found["converges"] == 0
@@ -68,12 +68,13 @@ def test_a_disc_shows_outcomes_in_their_colours(tmp_path):
 def test_ranks_and_fractions_are_drawn(tmp_path):
     rng = np.random.default_rng(0)
     ranks = {d: rng.integers(0, d + 1, 50) for d in (3, 4)}
-    covariances.save_ranks({"one": ranks, "other": ranks}, {3: 2, 4: 2}, tmp_path / "ranks.png", caption="Words.")
+    drawn = covariances.ranks({"one": ranks, "other": ranks}, {3: 2, 4: 2}, caption="Words.")
+    canvas.save(drawn, tmp_path / "ranks.png")
     largest = rng.normal(size=400)
     outcomes = np.where(largest > 0, "blows up", "converges").tolist()
-    covariances.save_fractions(largest, outcomes, tmp_path / "fractions.png", bins=8)
+    canvas.save(covariances.fractions(largest, outcomes, bins=8), tmp_path / "fractions.png")
     # Equal laws would make empty bins.
-    covariances.save_fractions(np.repeat(largest[:3], 9), outcomes[:27], tmp_path / "few.png", bins=20)
+    canvas.save(covariances.fractions(np.repeat(largest[:3], 9), outcomes[:27], bins=20), tmp_path / "few.png")
     for name in ("ranks", "fractions", "few"):
         assert looks_right(tmp_path / f"{name}.png"), name
 

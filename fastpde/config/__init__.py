@@ -14,9 +14,24 @@ from fastpde.config.build import Problem, resolve
 from fastpde.config.emit import dumps
 from fastpde.config.schema import Config
 from fastpde.config.shapes import Files
+from fastpde.config.studies import STUDIES, Plan, plan
 from fastpde.errors import InputError
 
-__all__ = ["EXAMPLE", "Config", "Files", "Problem", "dumps", "example", "load", "parse", "resolve"]
+__all__ = [
+    "EXAMPLE",
+    "STUDIES",
+    "Config",
+    "Files",
+    "Plan",
+    "Problem",
+    "dumps",
+    "example",
+    "load",
+    "load_study",
+    "parse",
+    "resolve",
+    "same_study",
+]
 
 _LARGEST = 2**24  # bytes of a configuration: matrices of more than that belong in a file
 
@@ -47,15 +62,43 @@ def parse(text: str) -> Config:
 
     Raises InputError naming the key at fault, or the line where the text is no TOML.
     """
+    return schema.read(Config, _table(text), "")
+
+
+def _table(text: str) -> dict[str, object]:
     try:
-        table = tomllib.loads(text)
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
         raise InputError("config", f"text that is no TOML ({error})", "a TOML file") from None
-    return schema.read(Config, table, "")
 
 
 def load(path: Path, data: Path | None = None) -> Problem:
     """Return the problem of a configuration file; its files are relative to its own folder, or to `data`."""
+    text = _text(path)
+    if data is not None and not data.is_dir():
+        raise InputError("--data", str(data), "a folder that exists")
+    return resolve(parse(text), Files(data or path.parent))
+
+
+def load_study(name: str, path: Path | None) -> Plan:
+    """Return the study `name` as a configuration file has it, whose files are relative to its own folder; or, without
+    one, with all defaults. Raises InputError naming the key at fault.
+    """
+    if path is None:
+        return plan(name, {}, Files(Path()))
+    return plan(name, _table(_text(path)), Files(path.parent))
+
+
+def same_study(text: str, found: Plan) -> bool:
+    """Return whether a TOML text says what a plan does."""
+    try:
+        return schema.read(type(found.config), _table(text), "") == found.config
+    except InputError:
+        return False
+
+
+def _text(path: Path) -> str:
+    """The text of a configuration file. Raises InputError."""
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for ever
             raise InputError("CONFIG", f"{path}, which is no file", "the name of a TOML file")
@@ -68,12 +111,9 @@ def load(path: Path, data: Path | None = None) -> Problem:
     if raw is None:
         raise InputError("CONFIG", f"{path} of more than 16 MiB", "a small TOML file", "Keep matrices in .npy files.")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
         raise InputError("CONFIG", f"{path}, which is no UTF-8 text", "a TOML file in UTF-8") from None
-    if data is not None and not data.is_dir():
-        raise InputError("--data", str(data), "a folder that exists")
-    return resolve(parse(text), Files(data or path.parent))
 
 
 def example() -> Problem:

@@ -34,21 +34,25 @@ def value(item: Any) -> str:
     return "[" + ", ".join(map(value, item)) + "]"
 
 
-def _keys(section: Any, skip: tuple[str, ...] = ()) -> list[str]:
+def keys(section: Any, skip: tuple[str, ...] = ()) -> list[str]:
     """Return the lines of a section's own keys; a None is a key that was not given and has no default."""
     found = [(item.name, getattr(section, item.name)) for item in fields(section) if item.init]
     return [f"{name} = {value(entry)}" for name, entry in found if entry is not None and name not in skip]
 
 
+def attention(section: Any) -> list[str]:
+    """Return the lines of the section [attention] and of its heads."""
+    lines = ["[attention]", *keys(section, skip=("heads",))]
+    if section.kind == "multihead":
+        for head in section.heads:
+            lines += ["", "[[attention.heads]]", *keys(head)]
+    return lines
+
+
 def dumps(config: Config) -> str:
     """Return the TOML text of a configuration."""
-    lines = [f"seed = {config.seed}", "", "[tokens]", *_keys(config.tokens)]
-    attention = config.attention
-    lines += ["", "[attention]", *_keys(attention, skip=("heads",))]
-    if attention.kind == "multihead":
-        for head in attention.heads:
-            lines += ["", "[[attention.heads]]", *_keys(head)]
+    lines = [f"seed = {config.seed}", "", "[tokens]", *keys(config.tokens), "", *attention(config.attention)]
     for name in ("time", "events", "output", "backend"):
-        if keys := _keys(getattr(config, name)):  # no events, no section
-            lines += ["", f"[{name}]", *keys]
+        if found := keys(getattr(config, name)):  # no events, no section
+            lines += ["", f"[{name}]", *found]
     return "\n".join(lines) + "\n"

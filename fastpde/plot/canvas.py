@@ -56,3 +56,8 @@ def write(path: Path, save: Callable[[Any], None]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save(drawn: Figure, target: Path) -> None:
+    """Write a figure as a PNG. Raises OSError."""
+    write(target, lambda stream: drawn.savefig(stream, format="png"))

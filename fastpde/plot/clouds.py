@@ -29,7 +29,7 @@ def save(source: Path, count: int, target: Path) -> None:
     else:
         frames = np.unique(np.linspace(0, count - 1, _PANELS).round().astype(int))
         drawn = _panels(read_trajectory(source, frames=frames, max_tokens=MAX_POINTS))
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    canvas.save(drawn, target)
 
 
 def scatter(axes: Any, points: Array, colours: Array, names: tuple[str, ...]) -> Any:

@@ -11,10 +11,10 @@ import math
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
@@ -31,6 +31,7 @@ MARKS = {
     "oscillates": (canvas.COLOURS[3], "D"),
     "undecided": (canvas.FAINT, "X"),
 }
+LARGEST = r"$\lambda_{\max}(VA + A^{\mathsf{T}}V^{\mathsf{T}})$"
 _TICKS = (-1.0, -0.5, 0.0, 0.5, 1.0)
 _ANGLES = np.linspace(0.0, 2.0 * np.pi, 97)
 
@@ -48,13 +49,14 @@ def last(cov: Array) -> Array:
     return np.asarray(cov[rows, np.arange(cov.shape[1])])
 
 
-def save_cones(panels: Panels, target: Path, *, caption: str = "", height: float | None = None) -> None:
+def cones(panels: Panels, *, caption: str = "", height: float | None = None) -> Figure:
     """Draw paths in the cone of covariances, one cone per panel, all at one scale.
 
     height: the largest trace that is drawn; None: that of all starts and of the ends of the laws that converge. Paths
         that leave the picture are cut there.
     """
-    drawn = canvas.figure(4.4 * len(panels) + 0.4, 4.9)
+    drawn = canvas.figure(4.4 * len(panels) + 0.6, 4.7)
+    _room(drawn)
     top = _height(panels) if height is None else height
     seen: set[str] = set()
     for index, (title, (cov, outcomes)) in enumerate(panels.items()):
@@ -66,10 +68,10 @@ def save_cones(panels: Panels, target: Path, *, caption: str = "", height: float
         seen |= set(outcomes)
     _legend(drawn, seen, "end")
     canvas.caption(drawn, caption)
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    return drawn
 
 
-def save_discs(panels: Panels, target: Path, *, caption: str = "") -> None:
+def discs(panels: Panels, *, caption: str = "") -> Figure:
     """Draw the shapes S / tr S at the start, coloured by how the law ends, and at the end as black dots."""
     drawn = canvas.figure(4.0 * len(panels) + 0.6, 5.4, layout="compressed")  # for panels of equal sides
     grid = drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0]
@@ -77,36 +79,58 @@ def save_discs(panels: Panels, target: Path, *, caption: str = "") -> None:
     for axes, (title, (cov, outcomes)) in zip(grid, panels.items(), strict=True):
         _disc(axes, cov, outcomes)
         axes.set_title(_heading(title, outcomes), fontsize=9)
-        axes.set_xlabel(r"$(S_{11} - S_{22})\,/\,\mathrm{tr}\,S$")
         seen |= set(outcomes)
     grid[0].set_ylabel(r"$2 S_{12}\,/\,\mathrm{tr}\,S$")
     _legend(drawn, seen, "start")
     canvas.caption(drawn, caption)
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    return drawn
 
 
-def save_ranks(
-    panels: Mapping[str, Mapping[int, Array]], expected: Mapping[int, int], target: Path, *, caption: str = ""
-) -> None:
+def cone_and_disc(cov: Array, ends: Array, outcomes: Sequence[str], *, caption: str = "") -> Figure:
+    """Draw one batch of laws twice: paths in the cone, and shapes at the start (in colour) and at the end (black).
+
+    ends: covariances (B, 2, 2), or their shapes, to which the laws go in the end. Paths are cut at ten times the
+        largest trace of a start, or lower where all limits are.
+    """
+    drawn = canvas.figure(10.2, 5.2)
+    _room(drawn)
+    left: Any = drawn.add_subplot(1, 2, 1, projection="3d")
+    top = min(_height({"": (cov, outcomes)}), 10.0 * float(np.trace(cov[0], axis1=1, axis2=2).max()))
+    _surface(left, top)
+    _paths(left, cov, outcomes, top)
+    _frame(left, top)
+    right = drawn.add_subplot(1, 2, 2)
+    _disc(right, np.stack([cov[0], ends]), outcomes)
+    right.set_ylabel(r"$2 S_{12}\,/\,\mathrm{tr}\,S$")
+    left.set_title(f"S, as far as tr S < {top:.3g}: white at the start", fontsize=9)
+    right.set_title("S / tr S: in colour at the start, black at the end", fontsize=9)
+    _legend(drawn, set(outcomes), "")
+    canvas.caption(drawn, caption)
+    return drawn
+
+
+def ranks(panels: Mapping[str, Mapping[int, Array]], expected: Mapping[int, int], *, caption: str = "") -> Figure:
     """Draw histograms of ranks, one row per panel and one column per dimension d, the expected rank of each d marked.
 
-    panels: title -> {d: ranks (draws,)}.
+    panels: title -> {d: ranks (draws,)}, -1 for a law without a limit.
     """
     dimensions = sorted(expected)
     drawn = canvas.figure(2.6 * len(dimensions) + 0.8, 2.3 * len(panels) + 0.9)
     grid = drawn.subplots(len(panels), len(dimensions), squeeze=False)
-    for row, (title, ranks) in zip(grid, panels.items(), strict=True):
+    for row, (title, found) in zip(grid, panels.items(), strict=True):
         for axes, d in zip(row, dimensions, strict=True):
-            _histogram(axes, np.asarray(ranks[d], dtype=int), d, expected[d])
+            _histogram(axes, np.asarray(found[d], dtype=int), d, expected[d])
         row[0].set_ylabel(f"{title}\nnumber of draws", fontsize=9)
     for axes in grid[-1]:
         axes.set_xlabel("rank of the limit")
     drawn.legend(handles=[_expected()], loc="outside upper center", frameon=False, fontsize=9)
     canvas.caption(drawn, caption)
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    return drawn
 
 
-def save_fractions(largest: Array, outcomes: Sequence[str], target: Path, *, bins: int = 20, caption: str = "") -> None:
+def fractions(
+    largest: Array, outcomes: Sequence[str], *, label: str = LARGEST, bins: int = 20, caption: str = ""
+) -> Figure:
     """Draw stacked fractions of outcomes (B,) against `largest` (B,), lambda_max(V A + A^T V^T).
 
     Bins have equal counts, which gives every bin the same standard error.
@@ -121,18 +145,24 @@ def save_fractions(largest: Array, outcomes: Sequence[str], target: Path, *, bin
     below = np.zeros(len(edges) - 1)
     for kind in kinds:
         share = np.bincount(place[names == kind], minlength=len(edges) - 1) / count
-        label = f"{kind} ({np.mean(names == kind):.0%})"
-        axes.stairs(below + share, edges, baseline=below, fill=True, color=MARKS[kind][0], label=label)
+        text = f"{kind} ({np.mean(names == kind):.1%})"
+        axes.stairs(below + share, edges, baseline=below, fill=True, color=MARKS[kind][0], label=text)
         axes.stairs(below + share, edges, color="white", linewidth=0.8)
         below = below + share
     if edges[0] < 0.0 < edges[-1]:
         axes.axvline(0.0, color=canvas.INK, linewidth=1.0, linestyle="--")
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0.0, 1.0), ylabel="fraction of systems")
-    axes.set_xlabel(r"$\lambda_{\max}(VA + A^{\mathsf{T}}V^{\mathsf{T}})$")
+    axes.set_xlabel(label)
     axes.legend(frameon=False, fontsize=9, ncols=len(kinds), loc="lower left", bbox_to_anchor=(0.0, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
     canvas.caption(drawn, caption or f"{len(names)} systems in {len(edges) - 1} bins of equal count")
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    return drawn
+
+
+def _room(drawn: Figure) -> None:
+    """Leave a margin at the right: the layout does not know of the vertical axis's label."""
+    engine: Any = drawn.get_layout_engine()
+    engine.set(rect=(0.0, 0.0, 1.0 - 0.3 / drawn.get_figwidth(), 1.0))
 
 
 def _height(panels: Panels) -> float:
@@ -156,7 +186,7 @@ def _surface(axes: Any, top: float) -> None:
 def _paths(axes: Any, cov: Array, outcomes: Sequence[str], top: float) -> None:
     """Paths with a hollow start and a filled end, in the colour of their outcome."""
     points, names = coordinates(cov), np.asarray(outcomes)
-    # A line through nan is broken: what is above the picture is left out.
+    # What is above the picture is left out.
     points = np.where(points[..., 2:] <= top * (1 + 1e-12), points, np.nan)
     ends = coordinates(last(cov))
     ends = np.where(ends[:, 2:] <= top * (1 + 1e-12), ends, np.nan)
@@ -164,11 +194,18 @@ def _paths(axes: Any, cov: Array, outcomes: Sequence[str], top: float) -> None:
         own = np.asarray(names == kind)
         if not own.any():
             continue
-        lines = [path[np.isfinite(path).all(axis=1)] for path in points[:, own].swapaxes(0, 1)]
+        lines = [piece for path in points[:, own].swapaxes(0, 1) for piece in _pieces(path)]
         axes.add_collection3d(Line3DCollection(lines, colors=colour, linewidths=0.7, alpha=0.6))
         axes.scatter(*points[0, own].T, s=9, facecolors="white", edgecolors=colour, linewidths=0.6, depthshade=False)
         axes.scatter(*ends[own].T, s=22, color=colour, marker=marker, edgecolors=canvas.INK, linewidths=0.5,
                      depthshade=False, zorder=5)  # fmt: skip
+
+
+def _pieces(path: Array) -> list[Array]:
+    """The finite stretches of a path (m, 3), which leaves out what is between them."""
+    finite: Array = np.asarray(np.isfinite(path).all(axis=1))
+    places = np.split(np.arange(len(path)), np.flatnonzero(finite[1:] != finite[:-1]) + 1)
+    return [path[at] for at in places if finite[at[0]] and len(at) > 1]
 
 
 def _frame(axes: Any, top: float) -> None:
@@ -202,6 +239,7 @@ def _disc(axes: Any, cov: Array, outcomes: Sequence[str]) -> None:
             axes.scatter(*_shape(start[own]).T, s=size, color=colour, marker=marker, alpha=0.55, linewidths=0)
     axes.scatter(*_shape(end).T, s=9, color=canvas.INK, linewidths=0, zorder=4)
     axes.set(xlim=(-1.08, 1.08), ylim=(-1.08, 1.08), aspect="equal", xticks=_TICKS, yticks=_TICKS)
+    axes.set_xlabel(r"$(S_{11} - S_{22})\,/\,\mathrm{tr}\,S$")
     canvas.tidy(axes)
 
 
@@ -212,11 +250,14 @@ def _shape(points: Array) -> Array:
 
 
 def _histogram(axes: Any, ranks: Array, d: int, want: int) -> None:
-    counts = np.bincount(ranks, minlength=d + 1)
-    bars = axes.bar(np.arange(len(counts)), counts, width=0.8, color=canvas.COLOURS[0])
+    counts = np.bincount(ranks + 1, minlength=d + 2)
+    first = 0 if counts[0] else 1  # a place left of rank 0 for laws without a limit, if there are any
+    places, counts = np.arange(first, len(counts)) - 1, counts[first:]
+    bars = axes.bar(places, counts, width=0.8, color=canvas.COLOURS[0])
     axes.bar_label(bars, labels=[str(c) if c else "" for c in counts], fontsize=8)
     axes.axvspan(want - 0.48, want + 0.48, facecolor="none", edgecolor=canvas.COLOURS[1], linestyle="--", linewidth=1.4)
-    axes.set(title=f"d = {d}", xticks=np.arange(len(counts)), ylim=(0, 1.15 * max(1, counts.max())))
+    axes.set(title=f"d = {d}", ylim=(0, 1.15 * max(1, counts.max())))
+    axes.set_xticks(places, ["none" if place < 0 else str(place) for place in places])
     axes.title.set_fontsize(10)
     canvas.tidy(axes)
 
@@ -225,10 +266,14 @@ def _expected() -> Line2D:
     return Line2D([], [], color=canvas.COLOURS[1], linestyle="--", linewidth=1.4, label="expected rank")
 
 
-def _heading(title: str, outcomes: Sequence[str]) -> str:
+def tally(outcomes: Sequence[str]) -> str:
+    """How many laws end how, in words: "3 converge, 1 blows up"."""
     counts = Counter(outcomes)
-    ends = ", ".join(f"{counts[kind]} {_plural(kind, counts[kind])}" for kind in MARKS if counts[kind])
-    return "\n".join([title, *textwrap.wrap(ends, 48)])
+    return ", ".join(f"{counts[kind]} {_plural(kind, counts[kind])}" for kind in MARKS if counts[kind])
+
+
+def _heading(title: str, outcomes: Sequence[str]) -> str:
+    return "\n".join([title, *textwrap.wrap(tally(outcomes), 48)])
 
 
 def _plural(kind: str, count: int) -> str:
@@ -240,13 +285,15 @@ def _plural(kind: str, count: int) -> str:
 
 
 def _legend(drawn: Any, seen: set[str], where: str) -> None:
+    prefix = f"{where}, " if where else ""
     handles = [
-        Line2D([], [], linestyle="none", marker=marker, color=colour, label=f"{where}, {kind}", markersize=6)
+        Line2D([], [], linestyle="none", marker=marker, color=colour, label=prefix + kind, markersize=6)
         for kind, (colour, marker) in MARKS.items()
         if kind in seen
     ]
     other = {"end": ("start", "white", canvas.FAINT, 4), "start": ("end", canvas.INK, canvas.INK, 3)}
-    label, face, edge, size = other[where]
-    handles.append(Line2D([], [], linestyle="none", marker="o", markersize=size, mfc=face, mec=edge, label=label))
+    if where in other:
+        label, face, edge, size = other[where]
+        handles.append(Line2D([], [], linestyle="none", marker="o", markersize=size, mfc=face, mec=edge, label=label))
     columns = min(len(handles), max(2, math.floor(drawn.get_figwidth() / 1.4)))
     drawn.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)

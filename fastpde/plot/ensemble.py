@@ -35,7 +35,7 @@ def save_moments(data: EnsembleData, target: Path) -> None:
         text += f"; at each time those that have not ended, {running[-1]} of them at t = {data.time[-1]:.4g}"
     canvas.caption(drawn, text)
     drawn.align_ylabels()
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    canvas.save(drawn, target)
 
 
 def save_ends(data: EnsembleData, target: Path) -> None:
@@ -55,7 +55,7 @@ def save_ends(data: EnsembleData, target: Path) -> None:
     axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     canvas.tidy(axes)
     canvas.caption(drawn, f"of {_systems(data)}")
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    canvas.save(drawn, target)
 
 
 def save_systems(data: EnsembleData, source: Path, target: Path) -> None:
@@ -87,7 +87,7 @@ def save_systems(data: EnsembleData, source: Path, target: Path) -> None:
     count = f"{first.shape[1]} token{'s' * (first.shape[1] != 1)} of each system"
     text = f"{how}{count}; above the start, below the end; each panel at its own scale; "
     canvas.caption(drawn, text + "colour: order along the first axis at the start")
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    canvas.save(drawn, target)
 
 
 def _view(last: Array) -> tuple[Any, tuple[str, ...]]:

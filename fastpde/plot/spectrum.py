@@ -28,7 +28,7 @@ def save(table: dict[str, Array], target: Path) -> None:
     for axes in (top, bottom):
         canvas.tidy(axes)
     drawn.align_ylabels()
-    canvas.write(target, lambda stream: drawn.savefig(stream, format="png"))
+    canvas.save(drawn, target)
 
 
 def _line(axes: Any, t: Array, y: Array, colour: Any, label: str) -> None:

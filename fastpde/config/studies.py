@@ -1,0 +1,185 @@
+"""Configurations of the studies of the command line: strict, every key with its check and its default.
+
+A study without a configuration has all defaults. `load` reads a file into a `Plan`; `dumps` writes it as understood.
+"""
+# ruff: noqa: RUF009  (`key` makes a field; its checks are frozen)
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fastpde.config import checks, emit, schema
+from fastpde.config.build import Problem, resolve
+from fastpde.config.matrices import Entries
+from fastpde.config.schema import key, read, section
+from fastpde.config.shapes import Files
+from fastpde.errors import InputError
+
+_COUNT = checks.integer(1)
+_SEED = checks.integer(0)
+_CLOSED = ("softmax", "l2", "sinkhorn")
+_MOST = 64  # dimensions: a bound on what a typing error can ask for
+_ROOT = "studies of Gaussian laws need a field that keeps them Gaussian"
+
+
+def _dimensions(name: str, value: object) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        checks.refuse(name, value, "a list of whole numbers, as [3, 4, 5]")
+    found = tuple(checks.integer(1, _MOST)(f"{name}[{i}]", d) for i, d in enumerate(value))
+    if len(set(found)) < len(found):
+        checks.refuse(name, value, "each dimension once")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankCollapse:
+    """`fp.studies.rank_collapse`."""
+
+    dimensions: tuple[int, ...] = key(_dimensions, (3, 4, 5))
+    draws: int = key(_COUNT, 100)
+    variant: str = key(checks.choice(*_CLOSED), "softmax")
+    values: str = key(checks.choice("identity", "gram"), "identity")
+    rank: int | None = key(_COUNT, None)
+    seed: int = key(_SEED, 0)
+
+    def settled(self, name: str) -> RankCollapse:
+        """Return the section, if every Q (rank, d) can have its rank."""
+        if self.rank is not None and self.rank > min(self.dimensions):
+            checks.refuse("rank", self.rank, f"at most {min(self.dimensions)}, the smallest of dimensions")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseDiagram:
+    """`fp.studies.phase_diagram`."""
+
+    dimension: int = key(checks.integer(1, _MOST), 2)
+    draws: int = key(_COUNT, 500)
+    variant: str = key(checks.choice(*_CLOSED), "softmax")
+    seed: int = key(_SEED, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Starts:
+    """`fp.studies.grid`: n x n points of [-limit, limit]^2."""
+
+    grid: int = key(checks.integer(1, 1000), 10)
+    limit: float = key(checks.number(minimum=0.0, below=1.0 + 1e-12), 0.9)
+
+    def settled(self, name: str) -> Starts:
+        """Return the section, unless its four points are all outside the disc."""
+        if self.grid == 2 and 2 * self.limit**2 >= 1:
+            checks.refuse(f"{name}.limit", self.limit, "a number below 0.7 with grid = 2: corners are in no disc")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """The interval of the paths, and how many times are recorded in it."""
+
+    t_end: float = key(checks.number(above=0.0), 1e3)
+    frames: int = key(checks.integer(1, 10_000), 160)
+
+
+# Some laws blow up, and the others end on one of the lines u^T A u = 0 (MATH 4.3): like experiment 5 of MATH 10.
+_MIXED = schema.Single(
+    kind="softmax",
+    K=Entries(((-0.2, -0.4), (-0.9, -0.8))),
+    V=Entries(((1.8, -0.4), (0.3, -0.1))),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovariancePaths:
+    """`fp.studies.covariance_paths`; `seed` is that of matrices that are "normal"."""
+
+    seed: int = key(_SEED, 0)
+    attention: schema.Single | schema.MultiHead = key(schema.by_kind(schema.ATTENTION), _MIXED)
+    starts: Starts = key(section(Starts), Starts())
+    time: Span = key(section(Span), Span())
+
+    def settled(self, name: str) -> CovariancePaths:
+        """Return the configuration, unless its attention does not keep Gaussian laws Gaussian."""
+        many = self.attention.kind == "multihead"
+        for i, head in enumerate(self.attention.heads):
+            if head.kind in ("sigmoid", "exponential"):
+                where = f"attention.heads[{i}].kind" if many else "attention.kind"
+                checks.refuse(where, head.kind, f'"softmax", "l2", "sinkhorn" or "linear": {_ROOT}')
+        if self.attention.masked:
+            checks.refuse("attention.masked", True, "false: masked attention moves one law per position")
+        return self
+
+
+def _grid(config: CovariancePaths) -> tuple[int, float]:
+    return config.starts.grid, config.starts.limit
+
+
+Section = RankCollapse | PhaseDiagram | CovariancePaths
+STUDIES: dict[str, type[Section]] = {
+    "rank-collapse": RankCollapse,
+    "phase-diagram": PhaseDiagram,
+    "covariance-paths": CovariancePaths,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study by name, with its checked configuration; `files` is where its matrices are."""
+
+    name: str
+    config: Section
+    files: Files
+
+    @property
+    def rows(self) -> int:
+        """How many laws there are."""
+        import fastpde as fp
+
+        found = self.config
+        if isinstance(found, RankCollapse):
+            return found.draws * len(found.dimensions)
+        return found.draws if isinstance(found, PhaseDiagram) else len(fp.studies.grid(*_grid(found)))
+
+    def run(self, progress: Any) -> Any:
+        """Run the study and return its table, an `fp.studies.Study`. Raises InputError for a file's numbers."""
+        import fastpde as fp
+
+        found = self.config
+        if isinstance(found, CovariancePaths):
+            attention = self.problem().attention()
+            starts, span = fp.studies.grid(*_grid(found)), (0.0, found.time.t_end)
+            return fp.studies.covariance_paths(attention, starts, span, frames=found.time.frames, progress=progress)
+        study: Any = fp.studies.rank_collapse if isinstance(found, RankCollapse) else fp.studies.phase_diagram
+        return study(**{item.name: getattr(found, item.name) for item in fields(found)}, progress=progress)
+
+    def problem(self) -> Problem:
+        """Return the attention's shapes, read as for a run with tokens of dimension 2. Raises InputError."""
+        found = self.config
+        assert isinstance(found, CovariancePaths)
+        tokens = schema.GaussianTokens(kind="gaussian", n=1, d=2, std=1.0)
+        time = schema.Time(t_end=found.time.t_end)
+        config = schema.Config(seed=found.seed, tokens=tokens, attention=found.attention, time=time)
+        problem = resolve(config, self.files)
+        if any(shape.layers is not None for shape in problem.shapes):
+            raise InputError("attention", "layers", "matrices that are constant in time: limits are of t to infinity")
+        return problem
+
+
+def plan(name: str, table: dict[str, Any], files: Files) -> Plan:
+    """Return the study `name` with the keys of a TOML table. Raises InputError naming the key at fault."""
+    found = Plan(name, read(STUDIES[name], table, ""), files)
+    if isinstance(found.config, CovariancePaths):
+        found.problem()
+    return found
+
+
+def dumps(found: Plan) -> str:
+    """Return the configuration as TOML, defaults filled in."""
+    config = found.config
+    if not isinstance(config, CovariancePaths):
+        return "\n".join(emit.keys(config)) + "\n"
+    lines = [f"seed = {config.seed}", "", *emit.attention(config.attention)]
+    for name in ("starts", "time"):
+        lines += ["", f"[{name}]", *emit.keys(getattr(config, name))]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,66 @@
+"""One study, from a checked plan to a finished directory: config.toml beside what `Study.save` writes.
+
+The directory appears whole, in one rename, when the study is done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from fastpde.config import Plan, same_study
+from fastpde.config.studies import dumps
+from fastpde.errors import InputError
+from fastpde.run import directory, progress
+from fastpde.run.signals import StopSignals
+
+_REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
+
+
+def is_finished(target: Path, plan: Plan) -> bool:
+    """Return whether `target` holds this very study, finished; False means that it can be made.
+
+    Raises InputError for every other directory, which is left untouched.
+    """
+    try:
+        if not os.path.lexists(target) or (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
+            return False
+        note, text = (target / directory.CONFIG).read_text(encoding="utf-8").split("\n", 1)
+    except (OSError, ValueError):
+        raise InputError("--out", f"{target}, which is no study", "a new directory", _REMEDY) from None
+    if note != _note(plan) or not same_study(text, plan):
+        need = f"a new directory, or that of the same {plan.name} study"
+        raise InputError("--out", f"{target}, another study or run", need, _REMEDY)
+    return True
+
+
+def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
+    """Run a study into a new directory, and return what was found in a sentence, and the path of the picture.
+
+    Raises InputError for files that hold unusable numbers, Stopped on a signal and OutputError; no directory is left
+    then.
+    """
+    stage = directory.Stage(target)
+    shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
+    try:
+        with StopSignals(lambda text: os.write(2, text.encode()), "this block of laws") as signals:
+
+            def report(done: float, _: dict[str, float]) -> None:
+                shown.update(done, 0)
+                signals.check()
+
+            study = plan.run(report)
+        shown.close()
+        with directory.writing("the study", target):
+            (stage.path / directory.CONFIG).write_text(f"{_note(plan)}\n{dumps(plan)}", encoding="utf-8")
+            picture = study.save(stage.path)
+        return study.summary(), stage.publish() / picture.name
+    except BaseException:
+        shown.close()
+        stage.discard()
+        raise
+
+
+def _note(plan: Plan) -> str:
+    return f"# fastpde study {plan.name}: the configuration as understood, defaults filled in."

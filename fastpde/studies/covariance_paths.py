@@ -1,0 +1,169 @@
+"""Paths of Gaussian laws in the cone of 2 x 2 covariances, and how each of them ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+import fastpde as fp
+
+from . import draws as laws
+from .table import Array, Column, Study, read_csv, write_csv
+
+if TYPE_CHECKING:
+    from fastpde.plot.canvas import Figure
+
+PATHS = "paths.csv"
+_SCALES = 1e-4  # of the span: the first time after the start that is recorded
+_ENTRIES = ("S11", "S12", "S22")
+_SHAPE = ("shape11", "shape12", "shape22")
+_PLACES = ((0, 0), (0, 1), (1, 1))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CovariancePaths(Study):
+    """The table of `covariance_paths`, one row per law, with t (m,) and cov (m, B, 2, 2), nan after a law's end."""
+
+    t: Array
+    cov: Array
+    name: ClassVar[str] = "covariance-paths"
+
+    @classmethod
+    def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
+        """Return what the columns hold, in their order."""
+        return {
+            "law": Column("whole", "", "number of the law"),
+            **{name: Column("number", "length^2", f"{name} at the start") for name in _ENTRIES},
+            "outcome": Column("text", "", "how the law ends"),
+            "rank": Column("whole", "", "of the limit; -1 if there is none"),
+            "blowup_time": Column("number", "time", "nan unless the law blows up"),
+            "rate": Column("number", "1/time", "of exponential growth or approach, or of going round; else nan"),
+            **{name: Column("number", "", f"S{name[5:]} / tr S in the end") for name in _SHAPE},
+            "t_final": Column("number", "time", "how far the path was followed"),
+            "reason": Column("text", "", "how the outcome was decided"),
+        }
+
+    def summary(self) -> str:
+        """Return how many laws end how."""
+        from fastpde.plot import covariances
+
+        return f"{len(self)} laws: {covariances.tally(self['outcome'].tolist())}"
+
+    def figure(self) -> Figure:
+        """Return the paths in the cone, and the shapes S / tr S at their starts and ends in the disc."""
+        from fastpde.plot import covariances
+
+        text = (
+            f"{self.parameters['attention']}, t from {self.t[0]:g} to {self.t[-1]:g}. {self.summary()}. "
+            "On the cone and on the circle: rank one; on the axis and in the centre: multiples of the identity."
+        )
+        ends = _symmetric(*(self[name] for name in _SHAPE))
+        return covariances.cone_and_disc(self.cov, ends, self["outcome"].tolist(), caption=text)
+
+    def _save_more(self, folder: Path) -> None:
+        m, count = self.cov.shape[:2]
+        columns = {"law": np.tile(np.arange(count), m), "t [time]": np.repeat(self.t, count)}
+        for name, (i, j) in zip(_ENTRIES, _PLACES, strict=True):
+            columns[f"{name} [length^2]"] = self.cov[:, :, i, j].ravel()
+        write_csv(folder / PATHS, columns)
+
+    @classmethod
+    def read(cls, folder: Path, parameters: Mapping[str, Any]) -> CovariancePaths:
+        """Return the study that `save` wrote. Raises OSError, ValueError."""
+        columns = cls.read_columns(folder, parameters)
+        count = len(columns["law"])
+        _, t, *entries = (np.array(values, dtype=np.float64).reshape(-1, count) for values in
+                          read_csv(folder / PATHS).values())  # fmt: skip
+        return cls(parameters, columns, t[:, 0], _symmetric(*entries))
+
+
+def _symmetric(a: Array, b: Array, c: Array) -> Array:
+    """[[a, b], [b, c]] (..., 2, 2)."""
+    return np.stack([np.stack([a, b], axis=-1), np.stack([b, c], axis=-1)], axis=-2)
+
+
+def grid(n: int = 10, limit: float = 0.5) -> Array:
+    """Return covariances (B, 2, 2) of trace one: (S11 - S22, 2 S12) on an n x n grid of [-limit, limit]^2, in the disc.
+
+    Raises InputError, InputTypeError. Source: MATH 10.
+    """
+    n = laws.whole("n", n, 1)
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit <= 1:
+        raise fp.InputError("limit", repr(limit), "a number from 0 to 1")
+    line = np.linspace(-limit, limit, n) if n > 1 else np.zeros(1)
+    u, w = (values.ravel() for values in np.meshgrid(line, line, indexing="ij"))
+    inside = u * u + w * w < 1
+    if not inside.any():
+        raise fp.InputError("limit", repr(limit), f"a smaller number: none of the {n} x {n} points is in the disc")
+    u, w = u[inside], w[inside]
+    return _symmetric((1 + u) / 2, w / 2, (1 - u) / 2)
+
+
+def covariance_paths(
+    attention: fp.Attention,
+    starts: Any = None,
+    t_span: tuple[float, float] = (0.0, 1e3),
+    *,
+    frames: int = 160,
+    rtol: float = 1e-8,
+    progress: Any = False,
+) -> CovariancePaths:
+    """Follow centred Gaussian laws of the plane from many covariances, and find how each ends.
+
+    Paths are those of `fp.solve` over t_span; outcomes are those of `fp.limit`, as t goes to infinity.
+
+    Args:
+        attention: with constant parameters and d = 2, one for all laws.
+        starts: covariances (B, 2, 2); default `grid()`.
+        t_span: start and end; times in between are spaced evenly in log (t - start) over four decades.
+        frames: times that are recorded, beside the start.
+        rtol: tolerance of the paths.
+        progress: True for a bar, or a function (laws that are done, {"systems": all of them}).
+
+    Raises:
+        InputError, InputTypeError: naming the argument.
+        NoGaussianClosure: for an attention that does not keep Gaussians Gaussian.
+
+    Source: MATH 3, 10, 11.
+    """
+    if not isinstance(attention, fp.Attention):
+        raise fp.InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    if attention.masked:
+        raise fp.InputError("attention", repr(attention), "one without a mask: a mask has a law per position")
+    if not all(p.constant and p.systems(0.0) == 1 for p in attention.parameters()):
+        raise fp.InputError("attention", repr(attention), "parameters constant in time, one value for all laws")
+    laws.whole("frames", frames, 1)
+    law = fp.Gaussian(0.0, grid() if starts is None else starts)
+    if law.cov.ndim != 3 or law.cov.shape[1:] != (2, 2) or not len(law.cov):
+        raise fp.InputError("starts", f"shape {law.cov.shape}", "covariances of shape (B, 2, 2)")
+    t0, t1 = _interval(t_span)
+    times = np.concatenate([[t0], t0 + (t1 - t0) * np.geomspace(_SCALES, 1.0, frames)])
+    times[-1] = t1
+    with laws.told(progress, len(law.cov)) as report:
+        paths: Any = fp.solve(attention, law, (t0, t1), t_eval=times, rtol=rtol, atol=1e-6 * rtol)
+        found = laws.fit(lambda rows: attention, law.cov, report)
+    matrices = {p.name: p(0.0).tolist() for p in attention.parameters()}
+    told = {"attention": repr(attention), "matrices": matrices, "t_span": [t0, t1], "frames": frames, "rtol": rtol}
+    columns = {"law": np.arange(len(law.cov)), "t_final": paths.t_final}
+    for name, (i, j) in zip(_ENTRIES, _PLACES, strict=True):
+        columns[name] = law.cov[:, i, j]
+    for name, (i, j) in zip(_SHAPE, _PLACES, strict=True):
+        columns[name] = found["shape"][:, i, j]
+    columns |= {name: found[name] for name in ("outcome", "rank", "blowup_time", "rate", "reason")}
+    return CovariancePaths(told, columns, paths.t, paths.cov)
+
+
+def _interval(t_span: Any) -> tuple[float, float]:
+    """Start and end, which must be finite and in this order."""
+    try:
+        t0, t1 = (float(t) for t in t_span)
+    except (TypeError, ValueError):
+        raise fp.InputTypeError("t_span", repr(t_span), "two numbers (start, end)") from None
+    if not (math.isfinite(t0) and math.isfinite(t1) and t0 < t1):
+        raise fp.InputError("t_span", repr(t_span), "a finite start before a finite end")
+    return t0, t1

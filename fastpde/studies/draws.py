@@ -1,0 +1,75 @@
+"""Random Gaussian laws: their streams, their attention, and their limits in blocks with progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+import fastpde as fp
+from fastpde.ensemble import reporting
+from fastpde.integrate.progress import check_progress
+
+Array = np.ndarray[Any, Any]
+VARIANTS: dict[str, Any] = {"softmax": fp.Softmax, "l2": fp.L2, "sinkhorn": fp.Sinkhorn}
+_BLOCK = 32  # laws between two reports of progress
+
+
+def draw(seed: int, dimension: int, count: int, *shapes: tuple[int, int]) -> list[Array]:
+    """Return independent N(0, 1) matrices (count, *shape), one array per shape.
+
+    Draw b comes from `np.random.default_rng([seed, dimension, b])` alone, so that fewer draws are the first of more.
+    """
+    found: list[list[Array]] = []
+    for b in range(count):
+        stream = np.random.default_rng([seed, dimension, b])
+        found.append([stream.standard_normal(shape) for shape in shapes])
+    return [np.array(matrices) for matrices in zip(*found, strict=True)]
+
+
+def square(G: Array) -> Array:
+    """G G^T (B, d, d)."""
+    return np.asarray(G @ np.swapaxes(G, -1, -2))
+
+
+def fit(attention: Callable[[Any], fp.Attention], starts: Array, report: Callable[[int], Any]) -> dict[str, Array]:
+    """Return the fields of `fp.GaussianLimit`, (B, ...) each, of centred laws with covariances starts (B, d, d).
+
+    attention(rows) is that of some of the laws, a slice or one. Limits are found by integration, never from closed
+    forms: a study that took the answer of a theorem could not test it. report(done) is called now and then.
+    """
+    found: dict[str, list[Array]] = {}
+    for first in range(0, len(starts), _BLOCK):
+        # A last law alone is one law, not a batch.
+        rows: Any = first if first == len(starts) - 1 else slice(first, first + _BLOCK)
+        limit = fp.limit(attention(rows), fp.Gaussian(0.0, starts[rows]), closed_forms=False)
+        for name, values in vars(limit).items():
+            found.setdefault(name, []).append(np.asarray(values)[None] if rows == first else np.asarray(values))
+        report(min(first + _BLOCK, len(starts)))
+    columns = {name: np.concatenate(blocks) for name, blocks in found.items()}
+    return columns | {"outcome": np.array([outcome.value for outcome in columns["outcome"]])}
+
+
+@contextmanager
+def told(progress: Any, total: int) -> Iterator[Callable[[int], None]]:
+    """Yield report(done): a bar, progress(done, stats), or nothing. Raises InputTypeError."""
+    with reporting(check_progress(progress), total) as report:
+        yield report
+
+
+def whole(name: str, value: Any, least: int, most: int = 2**53) -> int:
+    """Return a whole number from `least` to `most`, or raise InputError or InputTypeError."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise fp.InputTypeError(name, repr(value), "a whole number")
+    if not least <= value <= most:
+        raise fp.InputError(name, repr(value), f"at least {least}" + (f" and at most {most}" if most < 2**53 else ""))
+    return int(value)
+
+
+def one_of(name: str, value: Any, words: Any) -> str:
+    """Return one of some words, or raise InputError."""
+    if not isinstance(value, str) or value not in words:
+        raise fp.InputError(name, repr(value), " or ".join(repr(word) for word in words))
+    return value
