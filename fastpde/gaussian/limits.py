@@ -119,6 +119,7 @@ def _block(
 ) -> list[GaussianLimit]:
     """The answers for some laws (B, d), (B, d, d), under one attention or B of them."""
     shared = max(p.systems(0.0) for p in attention.parameters()) == 1
+    attention = attention.system(0) if shared else attention  # parameters (1, ...) are those of all laws
     factor = factor[:, :, ::-1]  # columns of zeros last
     M, c = attention.closure(mean, factor, 0.0)
     found: dict[int, GaussianLimit] = {}
@@ -183,6 +184,7 @@ def _followed(
     """The answers for laws that are followed until there is a verdict on each; ranks: of the limits, where known."""
     found: dict[int, GaussianLimit] = {}
     shared = max(p.systems(0.0) for p in attention.parameters()) == 1
+    attention = attention.system(0) if shared else attention  # parameters (1, ...) are those of all laws
     while len(ways.on):
         ended = ways.extend()
         for place, law in enumerate(ways.on.tolist()):

@@ -37,16 +37,15 @@ def square(G: Array) -> Array:
 def fit(attention: Callable[[Any], fp.Attention], starts: Array, report: Callable[[int], Any]) -> dict[str, Array]:
     """Return the fields of `fp.GaussianLimit`, (B, ...) each, of centred laws with covariances starts (B, d, d).
 
-    attention(rows) is that of some of the laws, a slice or one. Limits are found by integration, never from closed
+    attention(rows) is that of some of the laws, a slice. Limits are found by integration, never from closed
     forms: a study that took the answer of a theorem could not test it. report(done) is called now and then.
     """
     found: dict[str, list[Array]] = {}
     for first in range(0, len(starts), _BLOCK):
-        # A last law alone is one law, not a batch.
-        rows: Any = first if first == len(starts) - 1 else slice(first, first + _BLOCK)
+        rows = slice(first, first + _BLOCK)
         limit = fp.limit(attention(rows), fp.Gaussian(0.0, starts[rows]), closed_forms=False)
         for name, values in vars(limit).items():
-            found.setdefault(name, []).append(np.asarray(values)[None] if rows == first else np.asarray(values))
+            found.setdefault(name, []).append(np.asarray(values))
         report(min(first + _BLOCK, len(starts)))
     columns = {name: np.concatenate(blocks) for name, blocks in found.items()}
     return columns | {"outcome": np.array([outcome.value for outcome in columns["outcome"]])}

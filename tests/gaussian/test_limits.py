@@ -241,6 +241,14 @@ def test_batches_and_parameters_per_system():
     np.testing.assert_allclose(many.cov[0, 1], 2 * many.cov[0, 0])
 
 
+def test_parameters_of_one_law_with_a_batch_axis():
+    Q = np.array([[1.0, 0.2]])
+    for closed_forms in (True, False):
+        attention = fp.Softmax(Q[None], -Q[None], np.eye(2)[None])
+        found = fp.limit(attention, fp.Gaussian(0.0, np.eye(2)[None]), closed_forms=closed_forms)
+        assert found.rank.tolist() == [1]
+
+
 def test_invariant():
     """N^T S^{-1} N on ker Q, on ker Q and range S for a singular S; heads have their kernels in common."""
     rng = np.random.default_rng(3)
