@@ -69,6 +69,8 @@ def _settled(way: Way, bounded: bool) -> Verdict | None:
     if way.w[-1] * way.t[-1] > _SETTLED:
         return None
     j = way.before(1.5)
+    if way.t[j] == way.t[-1]:
+        return None  # near a blow-up time stands still
     stretch = np.log(way.t[-1] / max(way.t[j], 1e-300))
     fall = np.log(max(way.w[-1] * way.t[-1], 1e-300) / max(way.w[j] * way.t[j], 1e-300)) / stretch
     if fall > -4.0:
