@@ -15,12 +15,14 @@ from .meanfield import solve
 if TYPE_CHECKING:
     from . import studies
     from .backends.direct import Direct
+    from .backends.fast import Auto, Fast
 
 __version__ = "0.1.0"
 
 __all__ = [
     "L2",
     "Attention",
+    "Auto",
     "BlowUp",
     "Collapsed",
     "ConvergenceError",
@@ -29,6 +31,7 @@ __all__ = [
     "Euclidean",
     "Event",
     "Exponential",
+    "Fast",
     "Gaussian",
     "GaussianLimit",
     "GaussianSolution",
@@ -55,8 +58,8 @@ __all__ = [
     "studies",
 ]
 
-# Imported on first use. `Direct` brings Numba, half a second; `studies` build on the names above.
-_LATE = {"Direct": "fastpde.backends.direct"}
+# Imported on first use. Backends bring Numba, half a second; `studies` build on the names above.
+_LATE = {"Auto": "fastpde.backends.fast", "Direct": "fastpde.backends.direct", "Fast": "fastpde.backends.fast"}
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,7 @@ class Field:
 
     def stats(self) -> dict[str, float]:
         """Counters of the evaluations so far."""
-        return self._memory.counters()
+        return self._memory.counters() | self.backend.stats()
 
     def failure(self) -> FieldError | None:
         """Why the last evaluation with finite tokens wrote nan, if an iteration in it did not converge."""

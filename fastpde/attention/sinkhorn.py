@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ from .parameters import Parameter, Value, column, scalar
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
-    from ..backends.base import Backend
+    from ..backends.base import Backend, PairSum
 
 _EPS = 2.0**-52
 # Of tol: velocities are up to six times as far from their limit, relative to the largest, as the marginals are.
@@ -137,6 +138,11 @@ class Sinkhorn(PairwiseAttention):
         backend.project(cloud.targets, target_map, targets, origin=centre if self.n_half is None else None)
         backend.project(cloud.x, key_map, keys, origin=centre)
         return Scores(targets, keys)
+
+    def pair(self, cloud: Cloud, scores: Scores, values: Array, normalised: bool) -> PairSum:
+        """The sum, right to a tenth of what the marginals are to reach."""
+        plain = super().pair(cloud, scores, values, normalised)
+        return plain if self.n_half is not None else replace(plain, tol=0.1 * _AIM * self.tol)
 
     def symmetric(self, t: float, backend: Backend) -> bool:
         """Whether s(x, y) = s(y, x), to rounding: Q^T K symmetric, in every system."""

@@ -10,13 +10,14 @@ from ..errors import InputError, InputTypeError
 if TYPE_CHECKING:
     from .base import Backend
 
-NAMES = ("auto", "direct")
+NAMES = ("auto", "direct", "fast")
 
 
 def resolve(backend: Any) -> Backend:
-    """The backend object for a name or an object; "auto" is "direct", the only one so far."""
+    """The backend object for a name or an object; "auto" is "direct" so far."""
     from .base import Backend
     from .direct import Direct
+    from .fast import Fast
 
     if isinstance(backend, Backend):
         return backend
@@ -25,7 +26,7 @@ def resolve(backend: Any) -> Backend:
         raise InputTypeError("backend", repr(backend), need)
     if backend not in NAMES:
         raise InputError("backend", repr(backend), need)
-    return Direct()
+    return Fast() if backend == "fast" else Direct()
 
 
 def set_threads(count: int) -> None:

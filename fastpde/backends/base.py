@@ -5,6 +5,7 @@ A backend also owns the memory of repeated evaluations (`take`), so that nothing
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,9 @@ class PairSum:
     values: Array  # (B, n, c); c = 0 asks for the sum of the weights alone
     bias: Array | None = None  # (B, n)
     weights: Array | None = None  # (1, n) or (B, n) float64, sum 1; None: 1/n
-    limits: Array | None = None  # (m,) int64: target i sees the first limits[i] >= 1 sources; None: all
+    # (m,) or (B, m) int64, not decreasing: target i sees the first limits[i] >= 1 sources; None: all.
+    limits: Array | None = None
+    tol: float = math.inf  # the relative error it may have, if that is less than a backend's own
 
 
 class Backend(ABC):
@@ -51,6 +54,10 @@ class Backend(ABC):
     @abstractmethod
     def centre(self, x: Array) -> Array:
         """The plain mean (B, d) of each system's tokens, in float64."""
+
+    def stats(self) -> dict[str, float]:
+        """What the evaluations so far have to tell, for `sol.stats`."""
+        return {}
 
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array that lives until the same name is taken again: kept between evaluations."""

@@ -17,7 +17,7 @@ from .base import Backend, PairSum
 # Numba's simplest threading layer must not be entered from two Python threads at once.
 _LOCK = threading.Lock()
 _NONE = np.empty((0, 0))
-_ALL = np.empty(0, np.int64)
+_ALL = np.empty((1, 0), np.int64)
 
 
 class Direct(Backend):
@@ -39,7 +39,7 @@ class Direct(Backend):
         bias = none if pair.bias is None else pair.bias
         weights = _NONE if pair.weights is None else pair.weights
         factor = (-1.0 if pair.normalised else 1.0) / (n if pair.weights is None else 1)
-        limits = _ALL if pair.limits is None else pair.limits
+        limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
         with _LOCK:
             pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)
             # Threads take portions of the work in turn: one that was held up does not hold up the sum.
@@ -58,7 +58,9 @@ class Direct(Backend):
             if pair.limits is None:
                 moments.attend_all(pair.targets, pair.keys, pair.values, weights, partial, out)
             else:
-                moments.attend_masked(pair.targets, pair.keys, pair.values, weights, pair.limits, partial, out)
+                moments.attend_masked(
+                    pair.targets, pair.keys, pair.values, weights, np.atleast_2d(pair.limits), partial, out
+                )
 
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None

@@ -66,6 +66,13 @@ class Problem:
 
         return fp.Sphere() if self.config.time.manifold == "sphere" else fp.Euclidean()
 
+    def backend(self) -> Any:
+        """Return the backend, by name or as an object."""
+        import fastpde as fp
+
+        asked = self.config.backend
+        return fp.Fast(asked.tol) if asked.kind == "fast" else asked.kind
+
     def attention(self) -> Any:
         """Return the attention object; raises InputError if a file holds numbers that are not finite."""
         return _attention(self)

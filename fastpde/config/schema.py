@@ -256,10 +256,10 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """How the sums are computed: kind, relative tolerance (used by approximate sums only) and precision."""
+    """How the sums are computed: kind, relative tolerance (of sums in O(n) only) and precision."""
 
-    kind: str = key(checks.choice("auto", "direct"), "auto")
-    tol: float = key(checks.number(above=0.0, below=1.0), 1e-8)
+    kind: str = key(checks.choice("auto", "direct", "fast"), "auto")
+    tol: float = key(checks.number(minimum=1e-14, below=0.1), 1e-8)
     dtype: str = key(checks.choice("float64", "float32"), "float64")
 
 

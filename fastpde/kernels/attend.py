@@ -192,9 +192,9 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
 def attend(law, factor, layout, packed, targets, limits, scratch, out, log_total):
     """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of total weights into log_total (B, m).
 
-    `limits` (m,) is the number of leading sources each target sees (empty: all). `log_total` (0, 0) is not written.
-    factor < 0: out = sum w v / sum w; otherwise out = factor sum w v. The log is of |factor| sum w. Work items pair an
-    early with a late group, so that masked sums are shared evenly between threads.
+    `limits` (1 or B, m) is the number of leading sources each target sees; (1, 0): all. `log_total` (0, 0) is not
+    written. factor < 0: out = sum w v / sum w; otherwise out = factor sum w v. The log is of |factor| sum w. Work items
+    pair an early with a late group, so that masked sums are shared evenly between threads.
     """
     systems, m = targets.shape[0], targets.shape[1]
     size = TILES * layout.width
@@ -211,6 +211,6 @@ def attend(law, factor, layout, packed, targets, limits, scratch, out, log_total
             b, first = item // groups, (item % groups) * size
             last = min(m, first + size)
             _sum_group(
-                law, factor, layout, packed, b, targets[b, first:last], limits[first:last], memory,
+                law, factor, layout, packed, b, targets[b, first:last], limits[b % limits.shape[0], first:last], memory,
                 out[b, first:last], log_total[b : b + 1, first:last],
             )  # fmt: skip

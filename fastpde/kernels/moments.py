@@ -86,7 +86,7 @@ def attend_masked(targets, keys, values, weights, limits, partial, out):
     each = np.full(1, 1.0 / keys.shape[1])
     for index in prange(keys.shape[0]):
         b = np.int64(index)
-        _masked(partial[b, 0], targets, keys, values, weights, each, limits, b, out)
+        _masked(partial[b, 0], targets, keys, values, weights, each, limits[b % limits.shape[0]], b, out)
 
 
 def blocks_for(n: int) -> int:

@@ -81,7 +81,7 @@ def _energy(problem: Problem, attention: Any) -> Callable[[float, Any], Any] | N
         return None
     import fastpde as fp
 
-    backend = problem.config.backend.kind
+    backend = problem.backend()
     function: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
 
     def energy(t: float, x: Any) -> Any:
@@ -107,7 +107,7 @@ def _arguments(problem: Problem) -> dict[str, Any]:
         "noise": times.noise,
         "seed": problem.config.seed,
         "events": problem.events(),
-        "backend": problem.config.backend.kind,
+        "backend": problem.backend(),
     }
 
 

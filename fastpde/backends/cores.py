@@ -1,0 +1,102 @@
+"""e^{z y} on a box as a separable sum of Chebyshev polynomials on cells, fitted in relative error.
+
+With z in the target cell I (centre z_I, half width h_z) and y in the source cell J (y_J, h_y),
+
+    e^{z y} = sum_ab T_a((z - z_I) / h_z) block_ab T_b((y - y_J) / h_y),    block = e^{z_I y_J} C(h_z y) G(z_I h_y),
+
+c(a) are the coefficients in x of the fit of e^{a x}, with its slope, to relative error; C has them at the points y_m of
+the source cell; G(a) fits e^{a x} phi(x) from values of phi at those points, to relative error again. All terms are
+positive, so relative errors of an axis neither add up over sources nor are lost over axes.
+
+Source: MATH 8 for what is summed; weighted least squares at Chebyshev points instead of interpolation.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+from .._types import Array
+from ..kernels.grid import WIDTH
+from .planning import Grid
+
+_REACH = (0.5, 1.0, 2.0, 3.0, 4.5, 6.0)  # exponents that a table serves
+
+
+class Axis(NamedTuple):
+    """One axis of a grid: e^{z y} for |z| <= reach_z, |y| <= reach_y, in cells of equal width that may be left out."""
+
+    reach_z: float
+    reach_y: float
+    slabs: int  # per side, before any are left out
+    order_z: int
+    order_y: int
+
+
+@lru_cache(maxsize=256)
+def _fits(order: int, reach: float, slopes: bool) -> tuple[Array, Array]:
+    """(nodes x (M,), series (S, ...)): Chebyshev series in a / reach of the fit to e^{a x}.
+
+    slopes: of its coefficients, (S, order), the slope fitted too; otherwise of the map (S, order, M) from the values of
+    phi at the nodes to the coefficients of e^{a x} phi(x).
+    """
+    count = 2 * order + 6
+    x = np.cos(np.pi * (np.arange(count) + 0.5) / count)
+    T = chebyshev.chebvander(x, order - 1)
+    D = np.stack([chebyshev.chebval(x, chebyshev.chebder(row)) for row in np.eye(order)], axis=1)
+    terms = 24 + int(4 * reach)
+    series = []
+    for a in reach * np.cos(np.pi * (np.arange(terms) + 0.5) / terms):
+        weight = np.exp(-a * x)[:, None]
+        if slopes:
+            rows = np.concatenate([weight * T, weight * D / order])
+            series.append(
+                np.linalg.lstsq(rows, np.concatenate([np.ones(count), np.full(count, a / order)]), rcond=None)[0]
+            )
+        else:
+            series.append(np.linalg.pinv(weight * T))
+    stacked = np.array(series)
+    flat = chebyshev.chebvander(np.cos(np.pi * (np.arange(terms) + 0.5) / terms), terms - 1)
+    scale = np.full(terms, 2.0 / terms)
+    scale[0] = 1.0 / terms
+    return x, np.einsum("ms,m...->s...", flat * scale, stacked)
+
+
+def _at(series: Array, a: Array, reach: float) -> Array:
+    """The table at the exponents a, (*a.shape, ...)."""
+    basis = chebyshev.chebvander(a / reach, len(series) - 1)
+    return np.tensordot(basis, series, axes=(-1, 0))
+
+
+def packed_cores(
+    z_half: Array, y_half: Array, plan: Grid, kept_z: list[Array], kept_y: list[Array], sizes_y: Array, sizes_z: Array
+) -> list[Array]:
+    """The matrices of all axes, padded to these sizes, tile by tile as `kernels.grid.contract` reads them."""
+    found = []
+    for k, (half_z, half_y) in enumerate(zip(z_half, y_half, strict=True)):
+        axis = Axis(float(half_z), float(half_y), int(plan.slabs[k]), int(plan.order_z[k]), int(plan.order_y[k]))
+        matrix = core(axis, kept_z[k], kept_y[k])
+        whole = np.zeros((int(sizes_y[k]), int(sizes_z[k])))
+        whole[: matrix.shape[0], : matrix.shape[1]] = matrix
+        found.append(np.ascontiguousarray(whole.reshape(len(whole), -1, WIDTH).swapaxes(0, 1)).reshape(-1))
+    return found
+
+
+def core(axis: Axis, kept_z: Array, kept_y: Array) -> Array:
+    """The blocks of one axis as a matrix (kept_y * order_y, kept_z * order_z), each target row scaled by
+    e^{-|z_I| reach_y}: nothing overflows. kept: the slabs in use."""
+    h_z, h_y = axis.reach_z / axis.slabs, axis.reach_y / axis.slabs
+    z = h_z * (2.0 * kept_z + 1.0 - axis.slabs)
+    y = h_y * (2.0 * kept_y + 1.0 - axis.slabs)
+    top = max(h_z * axis.reach_y, h_y * axis.reach_z)
+    reach = next((r for r in _REACH if top <= r), top)
+    nodes, series = _fits(axis.order_y, reach, False)
+    G = _at(series, z * h_y, reach)  # (I, order_y, M)
+    _, series = _fits(axis.order_z, reach, True)
+    C = _at(series, h_z * (y[:, None] + h_y * nodes), reach)  # (J, M, order_z)
+    scale = np.exp(z[:, None] * y - np.abs(z)[:, None] * axis.reach_y)
+    blocks = np.einsum("ibm,jmp->jbip", G * 1.0, C, optimize=True) * scale.T[:, None, :, None]
+    return np.ascontiguousarray(blocks.reshape(len(kept_y) * axis.order_y, -1))

@@ -1,0 +1,208 @@
+"""O(n) sums of exponential weights to a stated relative tolerance, where few coordinates carry the logits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..errors import InputError, InputTypeError
+from ..kernels import reduce
+from ..kernels.cells import CHUNKS
+from ..laws import ExpLaw
+from . import causal
+from .base import Backend, PairSum
+from .direct import Direct
+from .reduction import Reduced, reduce_pair
+from .tree import Sum
+
+_MOST_AXES = 3
+_LEAST_PAIRS = 4_000_000  # in a system, from which `Auto` thinks about anything but a direct sum
+_THIN = 0.02  # of tol: an axis whose logits are below that is left out
+_CHECK_EVERY = 16  # evaluations
+_RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and farthest from its centre
+_MARGIN = 10.0  # of the largest error among the targets checked; 4 is the largest factor seen
+_NONE = np.empty(0)
+
+
+class Fast(Backend):
+    """Sums to a relative error below `tol`, of totals, and of means relative to the spread of the values, in O(n).
+
+    For exponential weights (softmax, L2, exponential, Sinkhorn attention) whose scores depend on at most three
+    coordinates, after a balanced reduction, however many the tokens have; others are summed directly, exactly. Where a
+    grid would be slower than a direct sum, or could not keep the tolerance, sources and targets are split, far sources
+    are dropped, and what is left is summed directly.
+
+    Every evaluation has an a-priori bound of its error. The first and every 16th is also checked against direct sums
+    for 48 targets; if that fails all targets are summed again directly. `report` tells of the last evaluation, `stats`
+    of all. Sums are in float64; nothing depends on the number of threads.
+    """
+
+    def __init__(self, tol: float = 1e-8) -> None:
+        """Raises InputError, InputTypeError: unless tol is a number from 1e-14 to 0.1."""
+        super().__init__()
+        self.tol = _tolerance(tol)
+        self._direct = Direct()
+        self._evaluations = 0
+        self.report: dict[str, float] = {}
+        self._stats = {"fast_error_bound": 0.0, "fast_error_sampled": 0.0, "fast_direct_targets": 0.0}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(tol={self.tol:g})"
+
+    def stats(self) -> dict[str, float]:
+        """The largest error bound, the largest error estimated from samples, and how many targets were summed directly
+        (over all evaluations)."""
+        return dict(self._stats)
+
+    def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
+        if not self._suits(pair):
+            self._all_directly(pair, out, log_total)
+            return
+        for b in range(len(pair.keys)):
+            one = _system(pair, b)
+            logs = None if log_total is None else log_total[b : b + 1]
+            reduced = reduce_pair(
+                one.targets[0], one.keys[0], one.keys[0] if one.values is one.keys else one.values[0], _MOST_AXES,
+                _THIN * min(self.tol, one.tol), self._take,
+            )  # fmt: skip
+            good = reduced is not None and self._sum(one, reduced, out[b], _NONE if logs is None else logs[0])
+            if good and reduced is not None and self._evaluations % _CHECK_EVERY == 0:
+                good = self._check(one, reduced, out[b])
+            if not good:
+                self._all_directly(one, out[b : b + 1], logs)
+        self._evaluations += 1
+
+    def _take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Memory of this backend's own, beside that of who asks it."""
+        return self.take(f"fast.{name}", shape, dtype)
+
+    def _suits(self, pair: PairSum) -> bool:
+        """Whether there is anything to gain."""
+        return isinstance(pair.law, ExpLaw)
+
+    def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
+        self._direct.attend(pair, out, log_total)
+        self._stats["fast_direct_targets"] += out.shape[0] * out.shape[1]
+
+    def _sum(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
+        """One system; whether it could be summed."""
+        factor = 1.0 if pair.weights is not None else 1.0 / pair.keys.shape[1]
+        totals = not pair.normalised or len(log_total) > 0
+        result = reduce.Result(
+            np.ascontiguousarray(reduced.B), reduced.constant, pair.normalised, factor,
+            self._offset(pair, reduced) if totals else _NONE, out, log_total,
+        )  # fmt: skip
+        job = Sum(
+            reduced.y, reduced.z, _bias(pair), reduced.channels, pair.values.shape[2] > 0, min(self.tol, pair.tol),
+            self._take,
+            self._exact, result,
+        )  # fmt: skip
+        if pair.limits is None:
+            job.run(reduced.y_ends, reduced.z_ends)
+        elif not causal.attend(job, pair.limits, reduced.y_ends, reduced.z_ends):
+            return False
+        self.report = job.report
+        self._stats["fast_error_bound"] = max(self._stats["fast_error_bound"], job.report["error_bound"])
+        self._stats["fast_direct_targets"] += job.report.get("direct_targets", 0.0)
+        return True
+
+    def _offset(self, pair: PairSum, reduced: Reduced) -> Array:
+        """What the reduction took from a target's scores: the same for all sources, it matters to totals only."""
+        offset, matrix = self._take("offset", (1, reduced.z.shape[1]), np.float64), reduced.centre[None]
+        reduce.coordinates(pair.targets[0], np.zeros(matrix.shape[1]), matrix, offset, np.empty((CHUNKS, 2, 1)))
+        return offset[0]
+
+    def _check(self, pair: PairSum, reduced: Reduced, out: Array) -> bool:
+        """Compares some targets with direct sums; whether they are within the tolerance."""
+        width = pair.values.shape[2]
+        if not (pair.normalised and width):
+            return True  # totals are gradients' denominators: they are checked where means are
+        rows = _probes(reduced.z, reduced.z_ends)
+        limits = None if pair.limits is None else pair.limits[rows]
+        part = replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows]), limits=limits)
+        exact = np.empty((1, len(rows), width), out.dtype)
+        self._direct.attend(part, exact)
+        values = pair.values[0]
+        spread = max(float(np.abs(values - values.mean(axis=0)).max()), 1e-300)
+        error = float(np.abs(exact[0] - out[rows]).max()) / spread
+        logits = float((np.abs(reduced.z_ends).max(axis=0) * np.ptp(reduced.y_ends, axis=0)).sum())
+        rounding = 4.0 * np.finfo(out.dtype).eps * (1.0 + logits + float(np.abs(values).max()) / spread)
+        self.report["error_sampled"] = _MARGIN * error
+        self._stats["fast_error_sampled"] = max(self._stats["fast_error_sampled"], _MARGIN * error)
+        return error <= min(self.tol, pair.tol) + rounding
+
+    def _exact(
+        self, z: Array, y: Array, values: Array, bias: Array | None = None, limits: Array | None = None
+    ) -> tuple[Array, Array]:
+        """See `tree.Exact`."""
+        z, y, values = (np.ascontiguousarray(array) for array in (z, y, values))
+        out, logs = np.empty((*z.shape[:2], values.shape[2])), np.empty(z.shape[:2])
+        self._direct.attend(PairSum(ExpLaw(), True, z, y, values, bias, limits=limits), out, logs)
+        logs += math.log(y.shape[1])
+        return out, logs
+
+    def project(
+        self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
+    ) -> None:
+        self._direct.project(x, matrix, out, origin, shift)
+
+    def centre(self, x: Array) -> Array:
+        return self._direct.centre(x)
+
+
+class Auto(Fast):
+    """`Fast` where it pays, direct sums elsewhere: small systems are not even looked at."""
+
+    def _take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """Memory of this backend's own, beside that of who asks it."""
+        return self.take(f"fast.{name}", shape, dtype)
+
+    def _suits(self, pair: PairSum) -> bool:
+        return super()._suits(pair) and pair.targets.shape[1] * pair.keys.shape[1] >= _LEAST_PAIRS
+
+
+def _tolerance(tol: object) -> float:
+    if isinstance(tol, bool) or not isinstance(tol, int | float | np.floating):
+        raise InputTypeError("tol", repr(tol), "a number from 1e-14 to 0.1")
+    if not 1e-14 <= tol <= 0.1:
+        raise InputError("tol", repr(tol), "a number from 1e-14 to 0.1")
+    return float(tol)
+
+
+def _bias(pair: PairSum) -> Array:
+    """The log-weights of the sources of one system, (n,), or (0,)."""
+    bias = _NONE if pair.bias is None else pair.bias[0].astype(np.float64)
+    if pair.weights is None:
+        return bias
+    logs = np.log(pair.weights[0])
+    return logs + bias if len(bias) else logs
+
+
+def _probes(z: Array, z_ends: Array) -> Array:
+    """The targets to check, z (r, m): random ones, those in corners of the box, those far from its centre."""
+    m = z.shape[1]
+    some = np.random.default_rng(m).integers(0, m, _RANDOM)
+    if len(z) == 0 or m <= 3 * _EXTREME:
+        return np.unique(some)
+    away = np.abs(z - z_ends.mean(axis=0)[:, None])
+    corner = (away / np.maximum(np.ptp(z_ends, axis=0) / 2, 1e-300)[:, None]).sum(axis=0)
+    far = np.square(away).sum(axis=0)
+    ends = [np.argpartition(size, m - _EXTREME)[m - _EXTREME :] for size in (corner, far)]
+    return np.unique(np.concatenate([some, *ends]))
+
+
+def _system(pair: PairSum, b: int) -> PairSum:
+    """System b alone."""
+    keys, weights = pair.keys[b : b + 1], pair.weights
+    return replace(
+        pair,
+        targets=pair.targets[b : b + 1],
+        keys=keys,
+        values=keys if pair.values is pair.keys else pair.values[b : b + 1],
+        bias=None if pair.bias is None else pair.bias[b : b + 1],
+        weights=None if weights is None else weights[b % len(weights)][None],
+    )

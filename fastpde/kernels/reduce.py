@@ -1,0 +1,212 @@
+"""Passes over points around a sum on a grid: second moments, coordinates as rows, weights, results. Sums are made chunk
+by chunk in order: the same for any number of threads."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from .._jit import jit
+from .cells import CHUNKS, slab_of
+
+
+class Result(NamedTuple):
+    """What is written for a target with weighted means u (r + e,) and log of total weight g, its offset added to it.
+
+    out <- constant + B u, times factor e^g if not normalised; log_total <- g + log factor, if it has room.
+    """
+
+    B: np.ndarray  # (c, r + e)
+    constant: np.ndarray  # (c,)
+    normalised: bool
+    factor: float
+    offset: np.ndarray  # (m,); empty: none
+    out: np.ndarray  # (m, c)
+    log_total: np.ndarray  # (m,) or (0,)
+
+
+class Frame(NamedTuple):
+    """Boxes and cells of a grid, for reading its sums."""
+
+    low: np.ndarray  # (r,) lower corner of the targets' box
+    width: np.ndarray  # (r,) of its cells
+    slabs: np.ndarray  # (r,)
+    y_centre: np.ndarray  # (r,)
+    y_half: np.ndarray  # (r,)
+    top: float  # log of what the weights were divided by
+
+
+@jit(parallel=True)
+def sums(x, origin, partial):
+    """partial[c, 0, a] <- sum over chunk c of x_a - origin_a; partial[c, 1 + a, b] <- of their products. x (n, k)."""
+    n, k = x.shape
+    size = -(-n // CHUNKS)
+    for c in prange(CHUNKS):
+        partial[c, :, :] = 0.0
+        for i in range(c * size, min((c + 1) * size, n)):
+            for a in range(k):
+                value = float(x[i, a]) - origin[a]
+                partial[c, 0, a] += value
+                for b in range(a + 1):
+                    partial[c, 1 + a, b] += value * (float(x[i, b]) - origin[b])
+
+
+@jit(parallel=True)
+def coordinates(x, origin, matrix, out, ends):
+    """out[a, i] <- sum_b matrix[a, b] (x[i, b] - origin[b]); ends[c, 0 | 1, a] <- smallest and largest of chunk c."""
+    n, k = x.shape
+    size = -(-n // CHUNKS)
+    for c in prange(CHUNKS):
+        for a in range(matrix.shape[0]):
+            low, high = math.inf, -math.inf
+            for i in range(c * size, min((c + 1) * size, n)):
+                total = 0.0
+                for b in range(k):
+                    total += matrix[a, b] * (float(x[i, b]) - origin[b])
+                out[a, i] = total
+                low, high = min(low, total), max(high, total)
+            ends[c, 0, a], ends[c, 1, a] = low, high
+
+
+@jit(parallel=True)
+def remainders(values, origin, B, y, E, out, largest):
+    """out[e, i] <- E (values[i] - origin - B y[:, i]); largest[c] <- the largest |entry| of chunk c before E."""
+    n, width = values.shape
+    size = -(-n // CHUNKS)
+    for c in prange(CHUNKS):
+        top = 0.0
+        for i in range(c * size, min((c + 1) * size, n)):
+            for e in range(out.shape[0]):
+                out[e, i] = 0.0
+            for a in range(width):
+                rest = float(values[i, a]) - origin[a]
+                for k in range(B.shape[1]):
+                    rest -= B[a, k] * y[k, i]
+                top = max(top, abs(rest))
+                for e in range(out.shape[0]):
+                    out[e, i] += E[e, a] * rest
+        largest[c] = top
+
+
+@jit(inline=True)
+def _tilted(points, bias, direction, i):
+    value = bias[i] if bias.shape[0] else 0.0
+    for k in range(points.shape[0]):
+        value += direction[k] * points[k, i]
+    return value
+
+
+@jit(parallel=True)
+def tops(points, bias, direction, largest):
+    """largest[c] <- the largest bias[i] + <direction, point i> of chunk c; bias may be empty."""
+    n = points.shape[1]
+    size = -(-n // CHUNKS)
+    for c in prange(CHUNKS):
+        top = -math.inf
+        for i in range(c * size, min((c + 1) * size, n)):
+            top = max(top, _tilted(points, bias, direction, i))
+        largest[c] = top
+
+
+@jit(parallel=True)
+def weigh(points, bias, direction, top, channels, place, weights):
+    """weights[0, place[i]] <- u = e^{bias[i] + <direction, point i> - top}, weights[1 + e, place[i]] <- channels[e, i]
+    u."""
+    n = points.shape[1]
+    size = -(-n // CHUNKS)
+    for c in prange(CHUNKS):
+        for i in range(c * size, min((c + 1) * size, n)):
+            weight = math.exp(_tilted(points, bias, direction, i) - top)
+            weights[0, place[i]] = weight
+            for e in range(channels.shape[0]):
+                weights[1 + e, place[i]] = channels[e, i] * weight
+
+
+@jit(parallel=True)
+def finish(points, frame, place, found, gradient, targets, result):
+    """Writes the result from the sums `found` (1 + ..., m) at the sorted places of points (r, m).
+
+    With `gradient` found[1 + k] are derivatives in local coordinates; then come the channels. targets: where the
+    points' results go; empty: in their order.
+    """
+    r, m = points.shape
+    size = -(-m // CHUNKS)
+    rows = r if gradient else 0
+    out, log_total = result.out, result.log_total  # what a parallel loop writes must have a name outside of it
+    for c in prange(CHUNKS):
+        for i in range(c * size, min((c + 1) * size, m)):
+            at, to = place[i], targets[i] if targets.shape[0] else i
+            total = found[0, at]
+            log = frame.top + math.log(total)
+            for k in range(r):
+                slab = slab_of(points[k, i], frame.low[k], frame.width[k], frame.slabs[k])
+                middle = 0.5 * frame.slabs[k] * frame.width[k]
+                corner = (slab + 0.5) * frame.width[k] - middle
+                # <z, y> = <z - z_c, y_c> + <z_c, y> + <z - z_c, y - y_c>; the tilt took the second.
+                log += abs(corner) * frame.y_half[k] + (points[k, i] - frame.low[k] - middle) * frame.y_centre[k]
+            log += result.offset[to] if result.offset.shape[0] else 0.0
+            scale = 1.0 if result.normalised else result.factor * math.exp(log)
+            for a in range(out.shape[1]):
+                value = result.constant[a]
+                for k in range(rows):
+                    slope = found[1 + k, at] * 2.0 / (frame.width[k] * total)
+                    value += result.B[a, k] * (frame.y_centre[k] + slope)
+                for e in range(rows, result.B.shape[1]):
+                    value += result.B[a, e] * found[1 + e, at] / total
+                out[to, a] = value * scale
+            if log_total.shape[0]:
+                log_total[to] = log + math.log(result.factor)
+
+
+@jit(parallel=True)
+def write(means, logs, targets, result):
+    """Writes the result from means (r + e, q) and logs (q,) of some targets; empty: all."""
+    m = logs.shape[0]
+    size = -(-m // CHUNKS)
+    out, log_total = result.out, result.log_total  # see `finish`
+    for c in prange(CHUNKS):
+        for i in range(c * size, min((c + 1) * size, m)):
+            to = targets[i] if targets.shape[0] else i
+            log = logs[i] + (result.offset[to] if result.offset.shape[0] else 0.0)
+            scale = 1.0 if result.normalised else result.factor * math.exp(log)
+            for a in range(out.shape[1]):
+                value = result.constant[a]
+                for k in range(result.B.shape[1]):
+                    value += result.B[a, k] * means[k, i]
+                out[to, a] = value * scale
+            if log_total.shape[0]:
+                log_total[to] = log + math.log(result.factor)
+
+
+@jit(parallel=True)
+def reach(points, bias, z_centre, z_half, first, partial):
+    """partial[c] <- sum over chunk c of e^{a_i - d_i}, a bound from below of a box's total weight relative to that of
+    `first`: a_i = bias[i] + <z_centre, point i> less that of `first`, d_i = <z_half, |point i - point first|>."""
+    r, n = points.shape
+    size = -(-n // CHUNKS)
+    top = _tilted(points, bias, z_centre, first)
+    for c in prange(CHUNKS):
+        total = 0.0
+        for i in range(c * size, min((c + 1) * size, n)):
+            value = _tilted(points, bias, z_centre, i) - top
+            for k in range(r):
+                value -= z_half[k] * abs(points[k, i] - points[k, first])
+            total += math.exp(value)
+        partial[c] = total
+
+
+@jit(parallel=True)
+def mattering(points, bias, z_centre, z_half, first, least, keep):
+    """keep[i] <- whether a_i + d_i >= least, see `reach`."""
+    r, n = points.shape
+    size = -(-n // CHUNKS)
+    top = _tilted(points, bias, z_centre, first)
+    for c in prange(CHUNKS):
+        for i in range(c * size, min((c + 1) * size, n)):
+            value = _tilted(points, bias, z_centre, i) - top
+            for k in range(r):
+                value += z_half[k] * abs(points[k, i] - points[k, first])
+            keep[i] = value >= least
