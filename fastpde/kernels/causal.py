@@ -15,12 +15,8 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from ..laws import LinearLaw
 from .cells import slab_of
-from .grid import WIDTH
-from .rows import ROW_GROUP, row_panel
-
-_STRIP = 64
+from .grid import STRIP, WIDTH, contract_strip
 
 
 class Side(NamedTuple):
@@ -128,23 +124,6 @@ def _read(side, most, values, slopes, corner, tensor, gradient, sums, found):
 
 
 @jit(borrowed=True)
-def _contract(tensor, first, rest, matrix, lanes, pack, zeros, out):
-    """As `grid.contract`, by one thread."""
-    for start in range(0, rest, _STRIP):
-        columns = min(_STRIP, rest - start)
-        for j in range(first):
-            row = tensor[j * rest + start : j * rest + start + columns]
-            for q in range(columns):
-                pack[j * _STRIP + q] = row[q]
-        for tile in range(lanes // WIDTH):
-            for q in range(0, columns, ROW_GROUP):
-                row_panel(
-                    LinearLaw(), out, (start + q) * lanes + tile * WIDTH, lanes, matrix, tile * first * WIDTH, WIDTH,
-                    pack, q, _STRIP, zeros, 0, first,
-                )  # fmt: skip
-
-
-@jit(borrowed=True)
 def _map(of, to, matrices, tensor, between, pack, zeros, mapped):
     """mapped <- the tensor with the matrices (r, ...) applied to its axes."""
     r = of.sizes.shape[0]
@@ -166,7 +145,8 @@ def _map(of, to, matrices, tensor, between, pack, zeros, mapped):
         for other in range(k):
             rest *= to.sizes[other]
         out = mapped if k == r - 1 else between[k % 2]
-        _contract(source, of.sizes[k], rest, matrices[k], to.sizes[k], pack, zeros, out)
+        for start in range(0, rest, STRIP):
+            contract_strip(source, of.sizes[k], rest, start, matrices[k], to.sizes[k], pack, zeros, out)
         source = out
 
 

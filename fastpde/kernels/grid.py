@@ -23,6 +23,7 @@ from .rows import ROW_GROUP, row_panel
 from .vectors import VECTORS, lanes_of
 
 WIDTH = VECTORS * lanes_of(64).count  # lanes of a panel; a multiple of ROW_GROUP
+STRIP = 64  # rows of a contraction that are made together
 
 
 def padded(size: int) -> int:
@@ -218,27 +219,31 @@ def gather(side, items, count, partial, corner, tensor):
             _add_to_tensor(side, partial[items[index, 3]], corner, tensor)
 
 
+@jit(borrowed=True)
+def contract_strip(tensor, first, rest, start, matrix, lanes, pack, zeros, out):
+    """The rows start .. start + STRIP - 1 of `contract`, by one thread; pack (>= first * STRIP,)."""
+    columns = min(STRIP, rest - start)
+    for j in range(first):
+        row = tensor[j * rest + start : j * rest + start + columns]
+        for q in range(columns):
+            pack[j * STRIP + q] = row[q]
+    for tile in range(lanes // WIDTH):
+        for q in range(0, columns, ROW_GROUP):
+            row_panel(
+                LinearLaw(), out, (start + q) * lanes + tile * WIDTH, lanes, matrix, tile * first * WIDTH, WIDTH,
+                pack, q, STRIP, zeros, 0, first,
+            )  # fmt: skip
+
+
 @jit(parallel=True)
 def contract(tensor, first, rest, matrix, lanes, packs, zeros, out):
     """out[q, i] = sum_{j < first} tensor[j, q] matrix[j, i] for q < rest, i < lanes, both whole vectors.
 
-    tensor (first, rest); matrix [tile][j][lane]; packs (threads, >= first * 64) is memory.
+    tensor (first, rest); matrix [tile][j][lane]; packs (threads, >= first * STRIP) is memory.
     """
-    strip = 64
-    for index in prange((rest + strip - 1) // strip):
-        start = index * strip
-        columns = min(strip, rest - start)
+    for index in prange((rest + STRIP - 1) // STRIP):
         pack = packs[numba.get_thread_id()]
-        for j in range(first):
-            row = tensor[j * rest + start : j * rest + start + columns]
-            for q in range(columns):
-                pack[j * strip + q] = row[q]
-        for tile in range(lanes // WIDTH):
-            for q in range(0, columns, ROW_GROUP):
-                row_panel(
-                    LinearLaw(), out, (start + q) * lanes + tile * WIDTH, lanes, matrix, tile * first * WIDTH, WIDTH,
-                    pack, q, strip, zeros, 0, first,
-                )  # fmt: skip
+        contract_strip(tensor, first, rest, index * STRIP, matrix, lanes, pack, zeros, out)
 
 
 @jit(borrowed=True)
