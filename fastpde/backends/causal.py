@@ -12,11 +12,12 @@ import numba
 import numpy as np
 
 from .._types import Array
-from ..kernels import causal, grid, reduce
+from ..kernels import causal, chebyshev, reduce
 from ..kernels.cells import CHUNKS
 from . import planning
 from .cores import packed_cores
-from .tree import Box, Sum
+from .gridsum import Box
+from .tree import Sum
 
 _RATE = 0.7e9  # pairs per second of a direct sum on one thread
 _FLOPS = 10e9  # of a map
@@ -51,9 +52,9 @@ def attend(job: Sum, limits: Array, y_ends: Array, z_ends: Array) -> bool:
 
 
 def _map_flops(plan: planning.Grid) -> float:
-    sizes, flops = [grid.padded(int(s)) for s in plan.slabs * plan.order_y], 0.0
+    sizes, flops = [chebyshev.padded(int(s)) for s in plan.slabs * plan.order_y], 0.0
     for k in range(len(sizes)):
-        lanes = grid.padded(int(plan.slabs[k] * plan.order_z[k]))
+        lanes = chebyshev.padded(int(plan.slabs[k] * plan.order_z[k]))
         flops += 2.0 * float(np.prod(sizes)) * lanes
         sizes = [*sizes[1:], lanes]
     return flops
@@ -84,7 +85,7 @@ def _sum(job: Sum, limits: Array, box: Box, plan: planning.Grid, window: int, to
     firsts = np.searchsorted(limits, np.arange(windows + 1) * window, side="right")
     causal.far(
         of, to, job.y, weights, job.z, firsts, window, bounds, job.gradient, matrices,
-        (box.y_centre, box.y_half, top), np.zeros(grid.WIDTH), most, tensors, desk, far_means, far_logs,
+        (box.y_centre, box.y_half, top), np.zeros(chebyshev.WIDTH), most, tensors, desk, far_means, far_logs,
     )  # fmt: skip
     means, logs = _near(job, limits, window, firsts, rows)
     causal.join(far_means, far_logs, means, logs, int(firsts[1]))
@@ -92,7 +93,7 @@ def _sum(job: Sum, limits: Array, box: Box, plan: planning.Grid, window: int, to
 
 
 def _side(low: Array, half: Array, slabs: Array, orders: Array) -> causal.Side:
-    sizes = np.array([grid.padded(int(size)) for size in slabs * orders])
+    sizes = np.array([chebyshev.padded(int(size)) for size in slabs * orders])
     return causal.Side(low, 2.0 * half / slabs, slabs, orders, sizes)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.polynomial import chebyshev
 
 from .._types import Array
-from ..kernels.grid import WIDTH
+from ..kernels.chebyshev import WIDTH
 from .planning import Grid
 
 _REACH = (0.5, 1.0, 2.0, 3.0, 4.5, 6.0)  # exponents that a table serves

@@ -65,8 +65,9 @@ class Fast(Backend):
         for b in range(len(pair.keys)):
             one = _system(pair, b)
             logs = None if log_total is None else log_total[b : b + 1]
+            keys = one.keys[0]
             reduced = reduce_pair(
-                one.targets[0], one.keys[0], one.keys[0] if one.values is one.keys else one.values[0], _MOST_AXES,
+                one.targets[0], keys, keys if one.values is one.keys else one.values[0], _MOST_AXES,
                 _THIN * min(self.tol, one.tol), self._take,
             )  # fmt: skip
             good = reduced is not None and self._sum(one, reduced, out[b], _NONE if logs is None else logs[0])

@@ -16,7 +16,8 @@ from numba import prange
 
 from .._jit import jit
 from .cells import slab_of
-from .grid import STRIP, WIDTH, contract_strip
+from .chebyshev import WIDTH
+from .grid import STRIP, contract_strip
 
 
 class Side(NamedTuple):

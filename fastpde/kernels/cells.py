@@ -7,8 +7,6 @@ local to their cell, in [-1, 1].
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import prange
 
@@ -16,18 +14,6 @@ from .._jit import jit
 
 CHUNKS = 64  # of points: fixed, so that the order of points does not depend on threads
 PIECE = 4096  # points of a cell that one thread takes at a time
-
-
-class Cells(NamedTuple):
-    """A grid of cells over a box, and the points sorted into it."""
-
-    low: np.ndarray  # (r,) lower corner of the box
-    width: np.ndarray  # (r,) of a slab
-    slots: np.ndarray  # (r, most slabs) int64: index among the slabs that are kept, -1 elsewhere
-    counts: np.ndarray  # (r,) int64: slabs kept
-    starts: np.ndarray  # (cells + 1,) first point of each cell, after sorting
-    local: np.ndarray  # (r, n) local coordinates of the sorted points
-    place: np.ndarray  # (n,) where each point went
 
 
 @jit(inline=True)
@@ -42,32 +28,34 @@ def find_slabs(points, low, width, slabs, used):
     r, n = points.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
+        used[c, :, :] = 0
         for k in range(r):
-            for s in range(slabs[k]):
-                used[c, k, s] = 0
-            for i in range(c * size, min((c + 1) * size, n)):
-                used[c, k, slab_of(points[k, i], low[k], width[k], slabs[k])] = 1
+            row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
+            for i in range(row.shape[0]):
+                used[c, k, _slab(row[i], bottom, inverse, last)] = 1
 
 
 @jit(inline=True)
-def _cell_of(points, i, low, width, slabs, slots, counts):
-    cell = 0
-    for k in range(points.shape[0]):
-        cell = cell * counts[k] + slots[k, slab_of(points[k, i], low[k], width[k], slabs[k])]
-    return cell
+def _slab(value, low, inverse, last):
+    """The slab of a coordinate, unsigned: an index that cannot be negative needs no check."""
+    return np.uint32(min(max(np.int32((value - low) * inverse), np.int32(0)), np.int32(last)))
 
 
 @jit(parallel=True)
 def count(points, low, width, slabs, slots, counts, ids, histogram):
     """ids[i] <- the cell of point i; histogram[chunk, cell] <- points of the chunk there."""
-    n = points.shape[1]
+    r, n = points.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
-        histogram[c, :] = 0
-        for i in range(c * size, min((c + 1) * size, n)):
-            cell = _cell_of(points, i, low, width, slabs, slots, counts)
-            ids[i] = cell
-            histogram[c, cell] += 1
+        own, found = ids[c * size : (c + 1) * size], histogram[c]
+        found[:] = 0
+        for k in range(r):
+            row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
+            slot, along = slots[k], np.uint32(counts[k] if k > 0 else 0)
+            for i in range(row.shape[0]):
+                own[i] = own[i] * along + slot[_slab(row[i], bottom, inverse, last)]
+        for i in range(own.shape[0]):
+            found[own[i]] += 1
 
 
 @jit
@@ -84,19 +72,34 @@ def offsets(histogram, starts):
 
 
 @jit(parallel=True)
-def scatter(points, low, width, slabs, ids, histogram, local, place):
-    """place[i] <- the sorted place of point i; local[:, place] <- its coordinates in its cell, in [-1, 1]."""
+def scatter(points, low, width, slabs, ids, histogram, place, order, local):
+    """order[at] <- the point that is sorted to `at`; local[:, at] <- its coordinates in its cell, in [-1, 1].
+
+    ids are those of `count`; place (n,) is memory.
+    """
     r, n = points.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
-        for i in range(c * size, min((c + 1) * size, n)):
-            at = histogram[c, ids[i]]
-            histogram[c, ids[i]] += 1
-            place[i] = at
-            for k in range(r):
-                slab = slab_of(points[k, i], low[k], width[k], slabs[k])
-                u = 2.0 * ((points[k, i] - low[k]) / width[k] - slab) - 1.0
-                local[k, at] = min(max(u, -1.0), 1.0)
+        own, to, starts = ids[c * size : (c + 1) * size], place[c * size : (c + 1) * size], histogram[c]
+        for i in range(own.shape[0]):
+            at = starts[own[i]]
+            starts[own[i]] = at + 1
+            to[i] = at
+            order[at] = c * size + i
+        for k in range(r):
+            row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
+            out = local[k]
+            for i in range(row.shape[0]):
+                slab = np.int32(_slab(row[i], bottom, inverse, last))
+                u = 2.0 * ((row[i] - bottom) * inverse - slab) - 1.0
+                out[to[i]] = min(max(u, -1.0), 1.0)
+
+
+@jit(parallel=True)
+def arrange(values, factor, order, out):
+    """out[at] <- factor values[order[at]]."""
+    for at in prange(order.shape[0]):
+        out[at] = factor * values[order[at]]
 
 
 @jit

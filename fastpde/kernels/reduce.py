@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from .cells import CHUNKS, slab_of
+from .cells import CHUNKS
 
 
 class Result(NamedTuple):
@@ -26,17 +26,6 @@ class Result(NamedTuple):
     offset: np.ndarray  # (m,); empty: none
     out: np.ndarray  # (m, c)
     log_total: np.ndarray  # (m,) or (0,)
-
-
-class Frame(NamedTuple):
-    """Boxes and cells of a grid, for reading its sums."""
-
-    low: np.ndarray  # (r,) lower corner of the targets' box
-    width: np.ndarray  # (r,) of its cells
-    slabs: np.ndarray  # (r,)
-    y_centre: np.ndarray  # (r,)
-    y_half: np.ndarray  # (r,)
-    top: float  # log of what the weights were divided by
 
 
 @jit(parallel=True)
@@ -68,6 +57,20 @@ def coordinates(x, origin, matrix, out, ends):
                     total += matrix[a, b] * (float(x[i, b]) - origin[b])
                 out[a, i] = total
                 low, high = min(low, total), max(high, total)
+            ends[c, 0, a], ends[c, 1, a] = low, high
+
+
+@jit(parallel=True)
+def apart(x, y, ends):
+    """ends[c, 0 | 1, a] <- smallest and largest y[a, i] - x[a, i] of chunk c."""
+    n = x.shape[1]
+    size = -(-n // CHUNKS)
+    for c in prange(CHUNKS):
+        for a in range(x.shape[0]):
+            low, high = math.inf, -math.inf
+            for i in range(c * size, min((c + 1) * size, n)):
+                gap = y[a, i] - x[a, i]
+                low, high = min(low, gap), max(high, gap)
             ends[c, 0, a], ends[c, 1, a] = low, high
 
 
@@ -126,47 +129,11 @@ def weigh(points, bias, direction, top, channels, place, weights):
 
 
 @jit(parallel=True)
-def finish(points, frame, place, found, gradient, targets, result):
-    """Writes the result from the sums `found` (1 + ..., m) at the sorted places of points (r, m).
-
-    With `gradient` found[1 + k] are derivatives in local coordinates; then come the channels. targets: where the
-    points' results go; empty: in their order.
-    """
-    r, m = points.shape
-    size = -(-m // CHUNKS)
-    rows = r if gradient else 0
-    out, log_total = result.out, result.log_total  # what a parallel loop writes must have a name outside of it
-    for c in prange(CHUNKS):
-        for i in range(c * size, min((c + 1) * size, m)):
-            at, to = place[i], targets[i] if targets.shape[0] else i
-            total = found[0, at]
-            log = frame.top + math.log(total)
-            for k in range(r):
-                slab = slab_of(points[k, i], frame.low[k], frame.width[k], frame.slabs[k])
-                middle = 0.5 * frame.slabs[k] * frame.width[k]
-                corner = (slab + 0.5) * frame.width[k] - middle
-                # <z, y> = <z - z_c, y_c> + <z_c, y> + <z - z_c, y - y_c>; the tilt took the second.
-                log += abs(corner) * frame.y_half[k] + (points[k, i] - frame.low[k] - middle) * frame.y_centre[k]
-            log += result.offset[to] if result.offset.shape[0] else 0.0
-            scale = 1.0 if result.normalised else result.factor * math.exp(log)
-            for a in range(out.shape[1]):
-                value = result.constant[a]
-                for k in range(rows):
-                    slope = found[1 + k, at] * 2.0 / (frame.width[k] * total)
-                    value += result.B[a, k] * (frame.y_centre[k] + slope)
-                for e in range(rows, result.B.shape[1]):
-                    value += result.B[a, e] * found[1 + e, at] / total
-                out[to, a] = value * scale
-            if log_total.shape[0]:
-                log_total[to] = log + math.log(result.factor)
-
-
-@jit(parallel=True)
 def write(means, logs, targets, result):
     """Writes the result from means (r + e, q) and logs (q,) of some targets; empty: all."""
     m = logs.shape[0]
     size = -(-m // CHUNKS)
-    out, log_total = result.out, result.log_total  # see `finish`
+    out, log_total = result.out, result.log_total  # what a parallel loop writes must have a name outside of it
     for c in prange(CHUNKS):
         for i in range(c * size, min((c + 1) * size, m)):
             to = targets[i] if targets.shape[0] else i

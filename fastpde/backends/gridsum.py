@@ -1,0 +1,190 @@
+"""One grid: all pairs of a box of targets and a box of sources, by moments on cells."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numba
+import numpy as np
+
+from .._types import Array
+from ..kernels import cells, chebyshev, evaluate, grid, reduce
+from . import planning
+from .cores import packed_cores
+
+if TYPE_CHECKING:
+    from .tree import Sum
+
+_LOG2 = math.log(2.0)
+_SAME = 0.01  # of tol: logits by which sources and targets may differ to share their cells
+_NONE = np.empty(0)
+_ALL = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Box:
+    """The boxes of sources and targets of a node, their thin axes widened."""
+
+    y_centre: Array
+    y_half: Array
+    z_centre: Array
+    z_half: Array
+
+    @staticmethod
+    def around(y_ends: Array, z_ends: Array) -> Box:
+        y_half, z_half = (np.ptp(ends, axis=0) * (0.5 + 1e-12) for ends in (y_ends, z_ends))
+        y_half = np.maximum(y_half, 1e-30)
+        z_half = np.maximum(z_half, planning.THIN / y_half)
+        return Box(y_ends.mean(axis=0), y_half, z_ends.mean(axis=0), z_half)
+
+    @property
+    def loads(self) -> Array:
+        """L (r,)."""
+        return self.y_half * self.z_half
+
+    def like(self, y: Array, z: Array, tol: float) -> bool:
+        """Whether targets (r, m) are the sources (r, n) moved by a constant, and lie alike in their box."""
+        if y.shape != z.shape or not np.allclose(self.y_half, self.z_half, rtol=1e-12, atol=0.0):
+            return False
+        ends = np.empty((cells.CHUNKS, 2, len(y)))
+        reduce.apart(y, z, ends)
+        gap = ends[:, 1].max(axis=0) - ends[:, 0].min(axis=0)
+        return float((gap + 1e-15 * self.y_half) @ self.y_half) <= _SAME * tol
+
+
+def some(points: Array, index: Array | None) -> Array:
+    """Some of the points (r, n), as rows of their own."""
+    return points if index is None else np.ascontiguousarray(points[:, index])
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Points sorted into cells, see `kernels.cells`.
+
+    Attributes:
+        half: (r,) half widths of cells.
+        kept: of each axis the slabs that have points.
+        centres: (r, most of them) their middles, relative to that of the box.
+        local: (r, n) coordinates in the cells, sorted.
+        order: (n,) the points, sorted.
+        items: (pieces, 4) of cells, see `kernels.grid.spread`.
+        split: how many of them are not a whole cell.
+    """
+
+    half: Array
+    kept: list[Array]
+    centres: Array
+    local: Array
+    order: Array
+    items: Array
+    split: int
+
+    @property
+    def counts(self) -> Array:
+        return np.array([len(slabs) for slabs in self.kept])
+
+    @staticmethod
+    def into(points: Array, centre: Array, half: Array, slabs: Array, take: Any, name: str) -> Sorted:
+        """Points (r, n) of a box, cut into `slabs` (r,) slabs; `name` is that of the memory."""
+        r, n = points.shape
+        low, width, most = centre - half, 2.0 * half / slabs, int(slabs.max())
+        used = np.empty((cells.CHUNKS, r, most), np.uint8)
+        cells.find_slabs(points, low, width, slabs, used)
+        found: Array = used.max(axis=0) > 0
+        slots, counts = np.maximum(np.cumsum(found, axis=1) - 1, 0).astype(np.uint32), found.sum(axis=1)
+        total = int(np.prod(counts))
+        ids, place = take(f"ids_{name}", (n,), np.uint32), take(f"place_{name}", (n,), np.uint32)
+        order, local = take(f"order_{name}", (n,), np.int32), take(f"local_{name}", (r, n), np.float64)
+        histogram, starts = take("histogram", (cells.CHUNKS, total), np.int64), np.empty(total + 1, np.int64)
+        cells.count(points, low, width, slabs, slots, counts, ids, histogram)
+        cells.offsets(histogram, starts)
+        cells.scatter(points, low, width, slabs, ids, histogram, place, order, local)
+        items = np.empty((total + n // cells.PIECE + 1, 4), np.int64)
+        items = items[: cells.pieces(starts, items)]
+        shared = np.bincount(items[:, 0], minlength=total)[items[:, 0]] > 1
+        items[:, 3] = np.where(shared, np.cumsum(shared) - 1, -1)
+        kept = [np.flatnonzero(row) for row in found]
+        centres = np.zeros((r, int(counts.max())))
+        for k, own in enumerate(kept):
+            centres[k, : len(own)] = 0.5 * width[k] * (2.0 * own + 1.0 - slabs[k])
+        return Sorted(0.5 * width, kept, centres, local, order, items, int(shared.sum()))
+
+
+def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, plan: planning.Grid) -> None:
+    """Sums `sources` for `targets` (indices; None: all) on the grid planned for their box."""
+    z, (y, bias, channels) = some(job.z, targets), job.sources(sources)
+    of = Sorted.into(y, box.y_centre, box.y_half, plan.slabs, job.take, "y")
+    same = box.like(y, z, job.tol)
+    to = of if same else Sorted.into(z, box.z_centre, box.z_half, plan.slabs, job.take, "z")
+    side_y, side_z = chebyshev.sides(plan.order_y, of.counts), chebyshev.sides(plan.order_z, to.counts)
+    matrices = packed_cores(box.z_half, box.y_half, plan, to.kept, of.kept, side_y.sizes, side_z.sizes)
+    tilt = _tilt(job, of, y, bias, box)
+    reading = _reading(job, to, _ALL if targets is None else targets, box, tilt.top * _LOG2, len(channels))
+    for c in range(-1, len(channels)):
+        moments = _moments(job, side_y, of, tilt if c < 0 else tilt._replace(channel=channels[c]))
+        mapped = _contract(job, moments, side_y, side_z, matrices)
+        memory = chebyshev.allocate(numba.get_num_threads(), side_z, job.take)
+        slopes = c < 0 and job.gradient
+        evaluate.evaluate(side_z, to.items, len(to.items), to.local, to.order, mapped, c, slopes, reading, memory)
+    job.report["grids"] += 1
+    job.report["error_bound"] = max(job.report["error_bound"], plan.error)
+
+
+def _tilt(job: Sum, of: Sorted, y: Array, bias: Array, box: Box) -> grid.Tilt:
+    """The weights e^{bias + <z_c, y>} of the sorted sources, divided by the largest."""
+    largest, ordered = np.empty(cells.CHUNKS), _NONE
+    reduce.tops(y, bias, box.z_centre, largest)
+    if len(bias):
+        ordered = job.take("bias", bias.shape, np.float64)
+        cells.arrange(bias, 1.0 / _LOG2, of.order, ordered)
+    top, along = float(largest.max()), box.z_centre / _LOG2
+    return grid.Tilt(
+        along[:, None] * of.centres, along * of.half, top / _LOG2 - float(along @ box.y_centre), ordered, _NONE
+    )
+
+
+def _reading(job: Sum, to: Sorted, targets: Array, box: Box, top: float, channels: int) -> evaluate.Reading:
+    """What is made of the sums; top: log of what the weights were divided by, less <z_c, y_c>."""
+    result, rows = job.result, len(to.half) if job.gradient else 0
+    lead = np.ascontiguousarray(result.B[:, :rows])
+    return evaluate.Reading(
+        base=result.constant + lead @ box.y_centre[:rows],
+        slopes=lead / to.half[:rows],
+        columns=np.ascontiguousarray(result.B[:, rows:]),
+        levels=np.abs(to.centres) * box.y_half[:, None] + to.centres * box.y_centre[:, None],
+        tilt=to.half * box.y_centre,
+        top=top + float(box.z_centre @ box.y_centre),
+        log_factor=math.log(result.factor),
+        normalised=result.normalised,
+        offset=result.offset,
+        targets=targets,
+        share=job.take("share", (to.local.shape[1] if channels else 0,), np.float64),
+        out=result.out,
+        log_total=result.log_total,
+    )
+
+
+def _moments(job: Sum, side: chebyshev.Sides, of: Sorted, tilt: grid.Tilt) -> Array:
+    threads = numba.get_num_threads()
+    tensor = job.take("tensor", (int(np.prod(side.sizes)),), np.float64)
+    tensor[:] = 0.0
+    partial = job.take("partial", (max(of.split, 1), side.rows * side.columns), np.float64)
+    memory = chebyshev.allocate(threads, side, job.take)
+    grid.spread(side, of.items, len(of.items), of.local, of.order, tilt, memory, partial, tensor)
+    grid.gather(side, of.items, len(of.items), partial, memory.corner[0], tensor)
+    return tensor
+
+
+def _contract(
+    job: Sum, tensor: Array, side_y: chebyshev.Sides, side_z: chebyshev.Sides, matrices: list[Array]
+) -> Array:
+    sizes, threads = [int(size) for size in side_y.sizes], numba.get_num_threads()
+    for k, matrix in enumerate(matrices):
+        first, rest, lanes = sizes[0], int(np.prod(sizes[1:])), int(side_z.sizes[k])
+        out = job.take(f"contracted{k % 2}", (max(rest, grid.ROW_GROUP) * lanes,), np.float64)
+        packs = job.take("packs", (threads, first * grid.STRIP), np.float64)
+        grid.contract(tensor, first, rest, matrix, lanes, packs, np.zeros(chebyshev.WIDTH), out)
+        tensor, sizes = out, [*sizes[1:], lanes]
+    return tensor

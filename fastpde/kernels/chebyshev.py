@@ -1,0 +1,151 @@
+"""Cells of a grid and their Chebyshev polynomials: sizes, memory, and the polynomials of a block of points.
+
+A tensor has one axis per coordinate, [slab * order + degree], padded to whole vectors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .._jit import jit
+from .dots import DOT_COLUMNS, DOT_ROWS, LANE_COUNT
+from .vectors import VECTORS
+
+WIDTH = VECTORS * LANE_COUNT  # lanes of a panel
+BLOCK = 128  # points at a time
+
+
+def padded(size: int) -> int:
+    """The next multiple of the width of a panel."""
+    return -(-size // WIDTH) * WIDTH
+
+
+class Sides(NamedTuple):
+    """Sizes of one side, sources or targets, of a grid of cells."""
+
+    orders: np.ndarray  # (r,) int64: polynomials per axis
+    counts: np.ndarray  # (r,) int64: slabs per axis
+    sizes: np.ndarray  # (r,) int64: padded lengths of the tensor's axes
+    lead: int  # products of polynomials on all axes but the last (r = 1: on it)
+    lanes: int  # the same, padded to panels
+    rows: int  # the same, padded to dot panels
+    columns: int  # polynomials on the last axis (r = 1: one), padded to dot panels
+
+
+def sides(orders, counts) -> Sides:
+    """The sizes for polynomial orders and slabs (r,)."""
+    r = len(orders)
+    lead = int(np.prod(orders[:-1])) if r > 1 else int(orders[0])
+    last = int(orders[-1]) if r > 1 else 1
+    sizes = np.array([padded(int(p * n)) for p, n in zip(orders, counts, strict=True)])
+    rows, columns = -(-lead // DOT_ROWS) * DOT_ROWS, -(-last // DOT_COLUMNS) * DOT_COLUMNS
+    return Sides(np.asarray(orders), np.asarray(counts), sizes, lead, padded(lead), rows, columns)
+
+
+class Bench(NamedTuple):
+    """Per-thread memory: one row per thread."""
+
+    local: np.ndarray  # (threads, r * BLOCK) coordinates of a block of points
+    weight: np.ndarray  # (threads, BLOCK)
+    basis: np.ndarray  # (threads, 2 * sum of orders * BLOCK) polynomials, then their derivatives
+    left: np.ndarray  # (threads, rows * BLOCK)
+    right: np.ndarray  # (threads, columns * BLOCK)
+    total: np.ndarray  # (threads, rows * columns)
+    coefficients: np.ndarray  # (threads, last order * lanes)
+    product: np.ndarray  # (threads, 2 * lanes * BLOCK)
+    partial: np.ndarray  # (threads, 3 * lanes * BLOCK) of three axes
+    found: np.ndarray  # (threads, (1 + r) * BLOCK)
+    corner: np.ndarray  # (threads, r) int64
+    zeros: np.ndarray  # (WIDTH,)
+
+
+def allocate(threads: int, side: Sides, take) -> Bench:
+    """Memory for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    r, degrees = len(side.orders), int(side.orders.sum())
+    sizes = {
+        "local": r * BLOCK,
+        "weight": BLOCK,
+        "basis": (2 * degrees + DOT_ROWS) * BLOCK,
+        "left": side.rows * BLOCK if r > 2 else 0,
+        "right": side.columns * BLOCK,
+        "total": side.rows * side.columns,
+        "coefficients": int(side.orders[-1]) * side.lanes,
+        "product": 2 * side.lanes * BLOCK,
+        "partial": 3 * int(side.orders[0]) * BLOCK if r > 2 else 0,
+        "found": (1 + r) * BLOCK,
+    }
+    named = {name: take(f"grid_{name}", (threads, size), np.float64) for name, size in sizes.items()}
+    return Bench(**named, corner=np.zeros((threads, r), np.int64), zeros=np.zeros(WIDTH))
+
+
+@jit(inline=True)
+def _polynomials(local, order, m, basis, at):
+    """basis[at + a * BLOCK + j] <- T_a(local[j]), j < m."""
+    one, two, u = basis[at : at + m], basis[at + BLOCK : at + BLOCK + m], local[:m]
+    for j in range(m):
+        one[j] = 1.0
+    if order > 1:
+        for j in range(m):
+            two[j] = u[j]
+    for a in range(2, order):
+        start = at + a * BLOCK
+        now, before, old = (
+            basis[start : start + m],
+            basis[start - BLOCK : start - BLOCK + m],
+            basis[start - 2 * BLOCK : start - 2 * BLOCK + m],
+        )
+        for j in range(m):
+            now[j] = 2.0 * u[j] * before[j] - old[j]
+
+
+@jit(inline=True)
+def _derivatives(local, order, m, basis, at, to):
+    """basis[to + a * BLOCK + j] <- T_a'(local[j]), from the polynomials at `at`."""
+    u = local[:m]
+    for a in range(order):
+        start = to + a * BLOCK
+        now = basis[start : start + m]
+        for j in range(m):
+            now[j] = 0.0 if a == 0 else 1.0
+        if a > 1:
+            value = basis[at + (a - 1) * BLOCK : at + (a - 1) * BLOCK + m]
+            before, old = basis[start - BLOCK : start - BLOCK + m], basis[start - 2 * BLOCK : start - 2 * BLOCK + m]
+            for j in range(m):
+                now[j] = 2.0 * (value[j] + u[j] * before[j]) - old[j]
+
+
+@jit(borrowed=True)
+def prepare(side, points, start, m, with_slopes, local, basis):
+    """The coordinates of the points start .. start + m - 1, zeros up to whole vectors, and their polynomials; returns
+    how many they are with the zeros."""
+    whole, at, degrees = -(-m // LANE_COUNT) * LANE_COUNT, 0, side.orders.sum()
+    for k in range(side.orders.shape[0]):
+        u, row = local[k * BLOCK : (k + 1) * BLOCK], points[k, start : start + m]
+        for j in range(m):
+            u[j] = row[j]
+        for j in range(m, whole):
+            u[j] = 0.0
+        _polynomials(u, side.orders[k], whole, basis, at)
+        if with_slopes:
+            _derivatives(u, side.orders[k], whole, basis, at, degrees * BLOCK + at)
+        at += side.orders[k] * BLOCK
+    return whole
+
+
+@jit(inline=True)
+def level_of(side, corner, levels):
+    """The sum of a cell's levels over the axes."""
+    total = 0.0
+    for k in range(corner.shape[0]):
+        total += levels[k, corner[k] // side.orders[k]]
+    return total
+
+
+@jit(inline=True)
+def corner_of(side, cell, corner):
+    """corner[k] <- the first index of a cell on each axis of the tensor."""
+    for k in range(side.counts.shape[0] - 1, -1, -1):
+        corner[k] = cell % side.counts[k] * side.orders[k]
+        cell //= side.counts[k]

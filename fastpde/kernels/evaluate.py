@@ -1,0 +1,172 @@
+"""Polynomials of a grid's cells at points, with their gradients, and what is made of them: weighted means and totals.
+
+    f = sum_a F[cell, a] T_a1(u_1) ... T_ar(u_r) at the cell's points
+
+is a product of small dense matrices over the last axis, and sums along the points over the others. What depends on f is
+written at once, at the places the points had before they were sorted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numba
+import numpy as np
+from numba import prange
+
+from .._jit import jit
+from ..laws import LinearLaw
+from .chebyshev import BLOCK, WIDTH, corner_of, level_of, prepare
+from .dots import sum_products
+from .rows import ROW_GROUP, row_panel
+
+
+class Reading(NamedTuple):
+    """What is written for a target with the sum f, its gradient in local coordinates, and the channels' sums h_e:
+
+    out <- base + slopes grad f / f + sum_e columns[:, e] h_e / f, times f' if not normalised, log_total <- log f',
+    log f' = log_factor + offset + log f + top + level of the cell + <tilt, u>, natural logs.
+    """
+
+    base: np.ndarray  # (c,)
+    slopes: np.ndarray  # (c, r)
+    columns: np.ndarray  # (c, e)
+    levels: np.ndarray  # (r, most slabs) of the slabs that are kept, added over the axes
+    tilt: np.ndarray  # (r,)
+    top: float
+    log_factor: float
+    normalised: bool
+    offset: np.ndarray  # (m,) or (0,)
+    targets: np.ndarray  # (m,) where the points' results go; (0,): in their order
+    share: np.ndarray  # (m,) or (0,): memory between the sum and its channels
+    out: np.ndarray
+    log_total: np.ndarray  # or (0,)
+
+
+@jit(borrowed=True)
+def _local_tensor(side, corner, tensor, right):
+    """right[b * lanes + a] <- the cell's coefficients, a of all axes but the last."""
+    r, lanes = side.orders.shape[0], side.lanes
+    if r == 1:
+        for b in range(side.orders[0]):
+            for a in range(lanes):
+                right[b * lanes + a] = 0.0
+            right[b * lanes] = tensor[corner[0] + b]
+    elif r == 2:
+        for b in range(side.orders[1]):
+            for a in range(side.orders[0]):
+                right[b * lanes + a] = tensor[(corner[0] + a) * side.sizes[1] + corner[1] + b]
+    else:
+        for b in range(side.orders[2]):
+            for a1 in range(side.orders[0]):
+                for a2 in range(side.orders[1]):
+                    at = ((corner[0] + a1) * side.sizes[1] + corner[1] + a2) * side.sizes[2] + corner[2] + b
+                    right[b * lanes + a1 * side.orders[1] + a2] = tensor[at]
+
+
+@jit(borrowed=True)
+def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, zeros, found):
+    """found[j] <- the cell's polynomial at m points; with `gradient` found[(1 + k) * BLOCK + j] <- its slopes."""
+    r, lanes, degrees = side.orders.shape[0], side.lanes, side.orders.sum() * BLOCK
+    last_order = side.orders[r - 1]
+    last_at = side.orders[:-1].sum() * BLOCK
+    for part in range(2 if gradient else 1):
+        # Sums over the last axis, of polynomials and of their slopes: one row per product of the others.
+        source, result = last_at + part * degrees, part * lanes * BLOCK
+        for a in range(0, side.lead if r > 1 else 1, ROW_GROUP):
+            for lane in range(0, m, WIDTH):
+                row_panel(
+                    LinearLaw(), product, result + a * BLOCK + lane, BLOCK, basis, source + lane, BLOCK,
+                    coefficients, a, lanes, zeros, 0, last_order,
+                )  # fmt: skip
+    bent = lanes * BLOCK
+    if r == 1:
+        for j in range(m):
+            found[j] = product[j]
+        if gradient:
+            for j in range(m):
+                found[BLOCK + j] = product[bent + j]
+        return
+    p, rows = side.orders[0], product
+    if r == 3:
+        q, second, rows = side.orders[1], p * BLOCK, partial
+        for a in range(p):
+            row = a * q * BLOCK
+            for lane in range(0, m, WIDTH):
+                at = lane + second
+                sum_products(product, row + lane, BLOCK, basis, at, BLOCK, q, partial, a * BLOCK + lane)
+                if gradient:
+                    to = (p + a) * BLOCK + lane
+                    sum_products(product, row + lane, BLOCK, basis, at + degrees, BLOCK, q, partial, to)
+                    sum_products(product, bent + row + lane, BLOCK, basis, at, BLOCK, q, partial, to + p * BLOCK)
+        bent = 2 * p * BLOCK
+    for lane in range(0, m, WIDTH):
+        sum_products(rows, lane, BLOCK, basis, lane, BLOCK, p, found, lane)
+        if gradient:
+            sum_products(rows, lane, BLOCK, basis, degrees + lane, BLOCK, p, found, BLOCK + lane)
+            sum_products(rows, bent + lane, BLOCK, basis, lane, BLOCK, p, found, r * BLOCK + lane)
+            if r == 3:
+                sum_products(rows, p * BLOCK + lane, BLOCK, basis, lane, BLOCK, p, found, 2 * BLOCK + lane)
+
+
+@jit(borrowed=True)
+def _write(reading, level, order, start, m, gradient, local, found):
+    """Writes what is made of the sums `found` at the sorted points start .. start + m - 1."""
+    r, places, width = reading.tilt.shape[0], reading.targets.shape[0], reading.out.shape[1]
+    logs = reading.log_total.shape[0] > 0 or not reading.normalised
+    for j in range(m):
+        at = order[start + j]
+        to = reading.targets[at] if places else at
+        inverse, scale = 1.0 / found[j], 1.0
+        if logs:
+            log = level + math.log(found[j])
+            for k in range(r):
+                log += reading.tilt[k] * local[k * BLOCK + j]
+            if reading.offset.shape[0]:
+                log += reading.offset[to]
+            if reading.log_total.shape[0]:
+                reading.log_total[to] = log
+            scale = 1.0 if reading.normalised else math.exp(log)
+        for a in range(width):
+            value = 0.0
+            if gradient:
+                for k in range(r):
+                    value += reading.slopes[a, k] * found[(1 + k) * BLOCK + j]
+            reading.out[to, a] = scale * (reading.base[a] + value * inverse)
+        if reading.share.shape[0]:
+            reading.share[start + j] = scale * inverse
+
+
+@jit(borrowed=True)
+def _add_channel(reading, channel, order, start, m, found):
+    """Adds a channel's sums at the sorted points start .. start + m - 1."""
+    for j in range(m):
+        at = order[start + j]
+        to = reading.targets[at] if reading.targets.shape[0] else at
+        value = found[j] * reading.share[start + j]
+        for a in range(reading.out.shape[1]):
+            reading.out[to, a] += reading.columns[a, channel] * value
+
+
+@jit(parallel=True)
+def evaluate(side, items, count, points, order, tensor, channel, gradient, reading, memory):
+    """Writes what is made of the sum with the coefficients `tensor`, of its gradient too if wanted; then, one by one,
+    with channel = 0, 1, ..., those of the channels' tensors are added. items (count, 4) are pieces of cells."""
+    for index in prange(count):
+        thread = numba.get_thread_id()
+        corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
+        local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
+        corner_of(side, items[index, 0], corner)
+        level = reading.log_factor + reading.top + level_of(side, corner, reading.levels)
+        _local_tensor(side, corner, tensor, coefficients)
+        for start in range(items[index, 1], items[index, 2], BLOCK):
+            m = min(BLOCK, items[index, 2] - start)
+            whole = prepare(side, points, start, m, gradient, local, basis)
+            _sum_polynomials(
+                side, whole, gradient, basis, coefficients, product, memory.partial[thread], memory.zeros, found
+            )
+            if channel < 0:
+                _write(reading, level, order, start, m, gradient, local, found)
+            else:
+                _add_channel(reading, channel, order, start, m, found)
