@@ -32,7 +32,9 @@ def attend(job: Sum, limits: Array, y_ends: Array, z_ends: Array) -> bool:
     if len(job.y) == 0:
         return False
     box = Box.around(y_ends, z_ends)
-    plans = [planning.with_theta(box.loads, theta, n, m, job.tol, 1) for theta in planning.THETAS]
+    plans = [
+        planning.plan(box.loads, n, m, job.tol, 1, planning.THETAS[i : i + 1]) for i in range(len(planning.THETAS))
+    ]
     found = [plan for plan in plans if plan is not None]
     if box.loads.sum() > planning.MOST_LOGITS or not found:
         return False

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 
+from .._jit import jit
 from .._types import Array
 
-THETAS = (0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
-_ORDERS = range(3, 25)
+THETAS = np.array([0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0])
+_LEAST_ORDER, _MOST_ORDER = 3, 24
 _UNIT = 1.1e-16
 _SOURCES, _TARGETS, _ROUNDING = 0.25, 0.55, 0.2  # shares of the tolerance
 _MOST_NODES = 6e8  # of a tensor: 5 GB
@@ -48,74 +48,103 @@ class Grid:
     seconds: float
 
 
-@lru_cache(maxsize=4096)
-def _bessel(theta: float) -> Array:
-    """I_0 .. I_25 at theta."""
-    from scipy.special import iv
+@jit
+def bessel(order, x):
+    """The modified Bessel function I_order(x) of a whole order, 0 <= x <= 6: its power series."""
+    term = 1.0
+    for k in range(1, order + 1):
+        term *= 0.5 * x / k
+    total, k = term, 1
+    while term > 1e-17 * total:
+        term *= 0.25 * x * x / (k * (k + order))
+        total += term
+        k += 1
+    return total
 
-    values: Array = iv(np.arange(_ORDERS.stop + 1), theta)
-    return values
 
-
-def source_error(order: int, theta: float, slabs: int) -> float:
+@jit
+def source_error(order, theta, slabs):
     """d_s of an axis."""
-    bessel = _bessel(theta)
-    return float(2.0 * math.exp(theta / slabs) * (bessel[order] + bessel[order - 1] / slabs))
+    return 2.0 * math.exp(theta / slabs) * (bessel(order, theta) + bessel(order - 1, theta) / slabs)
 
 
-def target_error(order: int, theta: float) -> float:
+@jit
+def target_error(order, theta):
     """d_t of an axis."""
-    return float(5.4 * order / theta * _bessel(theta)[order])
+    return 5.4 * order / theta * bessel(order, theta)
 
 
-def rounding_error(theta: float, axes: int) -> float:
+@jit
+def rounding_error(theta, axes):
     """What rounding may do in cells of exponent theta."""
     return _UNIT * (2.0 * math.exp(2.0 * axes * theta) + axes / 2.0 * math.exp(4.0 * theta))
 
 
-def plan(L: Array, sources: int, targets: int, tol: float, channels: int = 1) -> Grid | None:
-    """The cheapest grid for logits L (r,) whose error is below tol; None if there is none."""
+@jit
+def _seconds(sizes, sources, targets, channels):
+    """One evaluation on one thread: sorting and moments, cores, evaluation (FAST.md 4.2). sizes as in `_fill`."""
+    r = sizes.shape[1]
+    flops, cells, P_z, P_y = 0.0, 1.0, 1.0, 1.0
+    for k in range(r):
+        step = 2.0
+        for i in range(r):
+            step *= sizes[0, i] * (sizes[1, i] if i <= k else sizes[2, i])
+        flops += step * sizes[0, k] * sizes[2, k]
+        cells *= sizes[0, k]
+        P_z *= sizes[1, k]
+        P_y *= sizes[2, k]
+    points = sources * (30e-9 + 0.2e-9 * P_y * channels) + targets * (60e-9 + 0.25e-9 * P_z * channels)
+    occupied = min(cells, sources) * P_y + min(cells, targets) * P_z
+    return 1e-3 + points + channels * flops / 12e9 + 3e-9 * occupied
+
+
+@jit
+def _fill(L, theta, sources, targets, tol, channels, sizes):
+    """sizes (3, r) <- slabs, orders of targets, orders of sources; returns (error, seconds), inf if there is no grid."""
+    r = L.shape[0]
+    widest, nodes_z, nodes_y, near, far = 0.0, 1.0, 1.0, 0.0, 0.0
+    for k in range(r):
+        sizes[0, k] = max(1, math.ceil(L[k] / theta))
+        widest = max(widest, L[k] / sizes[0, k])
+    rounding = rounding_error(widest, r)
+    if rounding > _ROUNDING * tol:
+        return math.inf, math.inf
+    for k in range(r):
+        slabs, p_z, p_y = sizes[0, k], _LEAST_ORDER, _LEAST_ORDER
+        exact = L[k] / slabs
+        while source_error(p_y, exact, slabs) > _SOURCES * tol / r and p_y <= _MOST_ORDER:
+            p_y += 1
+        while target_error(p_z, exact) > _TARGETS * tol / math.sqrt(r) and p_z <= _MOST_ORDER:
+            p_z += 1
+        if max(p_y, p_z) > _MOST_ORDER:
+            return math.inf, math.inf
+        sizes[1, k], sizes[2, k] = p_z, p_y
+        near += source_error(p_y, exact, slabs)
+        far += target_error(p_z, exact) ** 2
+        nodes_z *= slabs * p_z
+        nodes_y *= slabs * p_y
+    if max(nodes_z, nodes_y) > _MOST_NODES:
+        return math.inf, math.inf
+    return rounding + near + math.sqrt(far), _seconds(sizes, sources, targets, channels)
+
+
+@jit
+def _best(L, thetas, sources, targets, tol, channels, sizes, trial):
+    """sizes (3, r) <- those of the cheapest grid with cells of exponent up to one of `thetas`; (error, seconds)."""
+    error, seconds = math.inf, math.inf
+    for theta in thetas:
+        found, cost = _fill(L, theta, sources, targets, tol, channels, trial)
+        if cost < seconds:
+            error, seconds = found, cost
+            sizes[:] = trial
+    return error, seconds
+
+
+def plan(L: Array, sources: int, targets: int, tol: float, channels: int = 1, thetas: Array = THETAS) -> Grid | None:
+    """The cheapest grid for logits L (r,) whose error is below tol, with cells of exponent up to one of `thetas`; None
+    where rounding, the orders or memory forbid all."""
     if L.sum() > MOST_LOGITS:
         return None
-    found = [with_theta(L, theta, sources, targets, tol, channels) for theta in THETAS]
-    grids = [grid for grid in found if grid is not None]
-    return min(grids, key=lambda grid: grid.seconds, default=None)
-
-
-def with_theta(L: Array, theta: float, sources: int, targets: int, tol: float, channels: int) -> Grid | None:
-    """The grid with cells of exponent up to theta; None if rounding, the orders or memory forbid it."""
-    r = len(L)
-    slabs = np.maximum(1, np.ceil(L / theta)).astype(np.int64)
-    exact = L / slabs
-    rounding = rounding_error(float(exact.max()), r)
-    if rounding > _ROUNDING * tol:
-        return None
-    order_z, order_y, errors = np.zeros(r, np.int64), np.zeros(r, np.int64), np.zeros((2, r))
-    for k in range(r):
-        t, q = float(exact[k]), int(slabs[k])
-        p_y = next((p for p in _ORDERS if source_error(p, t, q) <= _SOURCES * tol / r), None)
-        p_z = next((p for p in _ORDERS if target_error(p, t) <= _TARGETS * tol / math.sqrt(r)), None)
-        if p_y is None or p_z is None:
-            return None
-        order_y[k], order_z[k] = p_y, p_z
-        errors[:, k] = source_error(p_y, t, q), target_error(p_z, t)
-    n_y, n_z = slabs * order_y, slabs * order_z
-    if max(np.prod(n_y.astype(float)), np.prod(n_z.astype(float))) > _MOST_NODES:
-        return None
-    error = rounding + float(errors[0].sum()) + math.sqrt(float(np.square(errors[1]).sum()))
-    return Grid(slabs, order_z, order_y, error, _seconds(n_y, n_z, order_y, order_z, slabs, sources, targets, channels))
-
-
-def _seconds(n_y, n_z, order_y, order_z, slabs, sources: int, targets: int, channels: int) -> float:  # type: ignore[no-untyped-def]
-    """One evaluation on one thread: sorting and moments, cores, evaluation (FAST.md 4.2)."""
-    flops, sizes = 0.0, list(n_y.astype(float))
-    for k in range(len(sizes)):
-        flops += 2.0 * float(np.prod(sizes)) * float(n_z[k])
-        sizes = [*sizes[1:], float(n_z[k])]
-    P_y, P_z = float(np.prod(order_y)), float(np.prod(order_z))
-    points = sources * (30e-9 + 0.2e-9 * P_y * channels) + targets * (60e-9 + 0.25e-9 * P_z * channels)
-    cells = (
-        min(float(np.prod(slabs.astype(float))), sources) * P_y
-        + min(float(np.prod(slabs.astype(float))), targets) * P_z
-    )
-    return 1e-3 + points + channels * flops / 12e9 + 3e-9 * cells
+    sizes = np.empty((2, 3, len(L)), np.int64)
+    error, seconds = _best(L, thetas, float(sources), float(targets), tol, float(channels), sizes[0], sizes[1])
+    return None if math.isinf(seconds) else Grid(*sizes[0], error, seconds)
