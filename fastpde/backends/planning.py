@@ -100,7 +100,7 @@ def _seconds(sizes, sources, targets, channels):
 
 @jit
 def _fill(L, theta, sources, targets, tol, channels, sizes):
-    """sizes (3, r) <- slabs, orders of targets, orders of sources; returns (error, seconds), inf if there is no grid."""
+    """sizes (3, r) <- slabs, orders of targets, those of sources; returns (error, seconds), inf if there is no grid."""
     r = L.shape[0]
     widest, nodes_z, nodes_y, near, far = 0.0, 1.0, 1.0, 0.0, 0.0
     for k in range(r):
@@ -147,4 +147,4 @@ def plan(L: Array, sources: int, targets: int, tol: float, channels: int = 1, th
         return None
     sizes = np.empty((2, 3, len(L)), np.int64)
     error, seconds = _best(L, thetas, float(sources), float(targets), tol, float(channels), sizes[0], sizes[1])
-    return None if math.isinf(seconds) else Grid(*sizes[0], error, seconds)
+    return None if math.isinf(seconds) else Grid(sizes[0, 0], sizes[0, 1], sizes[0, 2], error, seconds)
