@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-_STUDIES = ("rank-collapse", "phase-diagram", "covariance-paths")
+_STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths")
 _STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
 _RUN = "Run a configuration into a directory. A finished run of the same configuration is not run again."
 

@@ -19,24 +19,34 @@ from fastpde.errors import InputError
 _COUNT = checks.integer(1)
 _SEED = checks.integer(0)
 _CLOSED = ("softmax", "l2", "sinkhorn")
+_FIELDS = ("softmax", "l2", "sigmoid", "sinkhorn")
+_PAIRS = (*_FIELDS, "linear", "exponential", "multihead", "masked")
 _MOST = 64  # dimensions: a bound on what a typing error can ask for
 _ROOT = "studies of Gaussian laws need a field that keeps them Gaussian"
 
 
-def _dimensions(name: str, value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value:
-        checks.refuse(name, value, "a list of whole numbers, as [3, 4, 5]")
-    found = tuple(checks.integer(1, _MOST)(f"{name}[{i}]", d) for i, d in enumerate(value))
-    if len(set(found)) < len(found):
-        checks.refuse(name, value, "each dimension once")
-    return found
+def _list(item: Any, example: str) -> Any:
+    """A check of a list of different values, each of which passes `item`."""
+
+    def check(name: str, value: object) -> tuple[Any, ...]:
+        if not isinstance(value, list) or not value:
+            checks.refuse(name, value, f"a list, as {example}")
+        found = tuple(item(f"{name}[{i}]", entry) for i, entry in enumerate(value))
+        if len(set(found)) < len(found):
+            checks.refuse(name, value, "each value once")
+        return found
+
+    return check
+
+
+_DIMENSIONS = _list(checks.integer(1, _MOST), "[3, 4, 5]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankCollapse:
     """`fp.studies.rank_collapse`."""
 
-    dimensions: tuple[int, ...] = key(_dimensions, (3, 4, 5))
+    dimensions: tuple[int, ...] = key(_DIMENSIONS, (3, 4, 5))
     draws: int = key(_COUNT, 100)
     variant: str = key(checks.choice(*_CLOSED), "softmax")
     values: str = key(checks.choice("identity", "gram"), "identity")
@@ -111,15 +121,54 @@ class CovariancePaths:
         return self
 
 
+@dataclass(frozen=True, kw_only=True)
+class MeanField:
+    """`fp.studies.mean_field`."""
+
+    variants: tuple[str, ...] = key(_list(checks.choice(*_FIELDS), '["softmax", "l2"]'), _FIELDS)
+    sizes: tuple[int, ...] = key(_list(checks.integer(2, 10**9), "[100, 1000]"), (100, 316, 1000, 3162, 10_000, 31_623))
+    draws: int = key(checks.integer(2), 16)
+    dimension: int = key(checks.integer(1, 3), 2)
+    strengths: tuple[float, ...] = key(_list(checks.number(above=0.0), "[0.25]"), (0.25,))
+    times: int = key(checks.integer(2, 1000), 3)
+    steps: int = key(checks.integer(1, 100_000), 8)
+    points: int = key(checks.integer(1, 100_000), 32)
+    clt_draws: int = key(checks.integer(0, 10**7), 4000)
+    seed: int = key(_SEED, 0)
+
+    def settled(self, name: str) -> MeanField:
+        """Return the section, if there are steps enough for its times."""
+        if self.steps < self.times - 1:
+            checks.refuse("steps", self.steps, f"at least {self.times - 1}, one less than times")
+        return self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stability:
+    """`fp.studies.stability`."""
+
+    variants: tuple[str, ...] = key(_list(checks.choice(*_PAIRS), '["softmax", "l2"]'), _PAIRS)
+    draws: int = key(_COUNT, 25)
+    n: int = key(checks.integer(2, 2000), 48)
+    dimension: int = key(checks.integer(1, _MOST), 2)
+    radius: float = key(checks.number(above=0.0), 1.0)
+    speed: float = key(checks.number(above=0.0), 0.5)
+    t_end: float = key(checks.number(above=0.0), 1.0)
+    times: int = key(checks.integer(2, 10_000), 11)
+    seed: int = key(_SEED, 0)
+
+
 def _grid(config: CovariancePaths) -> tuple[int, float]:
     return config.starts.grid, config.starts.limit
 
 
-Section = RankCollapse | PhaseDiagram | CovariancePaths
+Section = RankCollapse | PhaseDiagram | CovariancePaths | MeanField | Stability
 STUDIES: dict[str, type[Section]] = {
     "rank-collapse": RankCollapse,
     "phase-diagram": PhaseDiagram,
     "covariance-paths": CovariancePaths,
+    "mean-field": MeanField,
+    "stability": Stability,
 }
 
 
@@ -133,16 +182,27 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """How many laws there are."""
+        """How many laws, clouds or pairs there are."""
         import fastpde as fp
 
         found = self.config
-        if isinstance(found, RankCollapse):
-            return found.draws * len(found.dimensions)
-        return found.draws if isinstance(found, PhaseDiagram) else len(fp.studies.grid(*_grid(found)))
+        if isinstance(found, CovariancePaths):
+            return len(fp.studies.grid(*_grid(found)))
+        if isinstance(found, MeanField):
+            return found.draws * len(found.variants) * len(found.strengths) * len(found.sizes)
+        several = {RankCollapse: "dimensions", Stability: "variants"}.get(type(found))
+        return found.draws * (len(getattr(found, several)) if several else 1)
 
-    def run(self, progress: Any) -> Any:
-        """Run the study and return its table, an `fp.studies.Study`. Raises InputError for a file's numbers."""
+    @property
+    def resumable(self) -> bool:
+        """Whether the study keeps finished cells in a file and goes on from there."""
+        return isinstance(self.config, MeanField)
+
+    def run(self, progress: Any, cells: Any = None) -> Any:
+        """Run the study and return its table, an `fp.studies.Study`. cells: the file of finished cells.
+
+        Raises InputError for a file's numbers, and for cells of another study.
+        """
         import fastpde as fp
 
         found = self.config
@@ -150,8 +210,9 @@ class Plan:
             attention = self.problem().attention()
             starts, span = fp.studies.grid(*_grid(found)), (0.0, found.time.t_end)
             return fp.studies.covariance_paths(attention, starts, span, frames=found.time.frames, progress=progress)
-        study: Any = fp.studies.rank_collapse if isinstance(found, RankCollapse) else fp.studies.phase_diagram
-        return study(**{item.name: getattr(found, item.name) for item in fields(found)}, progress=progress)
+        study: Any = getattr(fp.studies, self.name.replace("-", "_"))
+        kept = {"cells": cells} if self.resumable else {}
+        return study(**{item.name: getattr(found, item.name) for item in fields(found)}, **kept, progress=progress)
 
     def problem(self) -> Problem:
         """Return the attention's shapes, read as for a run with tokens of dimension 2. Raises InputError."""

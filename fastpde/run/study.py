@@ -1,6 +1,7 @@
 """One study, from a checked plan to a finished directory: config.toml beside what `Study.save` writes.
 
-The directory appears whole, in one rename, when the study is done.
+The directory appears whole, in one rename, when the study is done. A study of many long cells keeps those that are
+done in DIR.cells beside it: the same command goes on from there, and removes the file at the end.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
     Raises InputError for files that hold unusable numbers, Stopped on a signal and OutputError; no directory is left
     then.
     """
-    stage = directory.Stage(target)
+    stage, kept = directory.Stage(target), target.with_name(f"{target.name}.cells")
     shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
     try:
         with StopSignals(lambda text: os.write(2, text.encode()), "this block of laws") as signals:
@@ -50,12 +51,17 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
                 shown.update(done, 0)
                 signals.check()
 
-            study = plan.run(report)
+            try:
+                study = plan.run(report, kept)
+            except OSError as error:
+                raise directory.OutputError(f"{kept} could not be written: {error.strerror or error}") from error
         shown.close()
         with directory.writing("the study", target):
             (stage.path / directory.CONFIG).write_text(f"{_note(plan)}\n{dumps(plan)}", encoding="utf-8")
             picture = study.save(stage.path)
-        return study.summary(), stage.publish() / picture.name
+        published = stage.publish()
+        kept.unlink(missing_ok=True)
+        return study.summary(), published / picture.name
     except BaseException:
         shown.close()
         stage.discard()

@@ -1,25 +1,32 @@
 """Numerical studies: functions that return a table with `.plot()` and `.save()`, built on the public names of fastpde.
 
 `rank_collapse` (ranks of limits, MATH 4.2), `phase_diagram` (how random Gaussian laws end), `covariance_paths` (laws in
-the cone of 2 x 2 covariances); `load` reads what `save` wrote.
+the cone of 2 x 2 covariances); `mean_field` (n tokens against their law,
+MATH 8.3), `stability` (pairs of clouds under the bounds of MATH 8.1); `load` reads what `save` wrote.
 """
 
 from .covariance_paths import CovariancePaths, covariance_paths, grid
+from .mean_field import MeanField, mean_field
 from .phase_diagram import PhaseDiagram, phase_diagram
 from .rank_collapse import RankCollapse, rank_collapse
 from .saved import is_study, load
+from .stability import Stability, stability
 from .table import Column, Study
 
 __all__ = [
     "Column",
     "CovariancePaths",
+    "MeanField",
     "PhaseDiagram",
     "RankCollapse",
+    "Stability",
     "Study",
     "covariance_paths",
     "grid",
     "is_study",
     "load",
+    "mean_field",
     "phase_diagram",
     "rank_collapse",
+    "stability",
 ]

@@ -72,3 +72,25 @@ def one_of(name: str, value: Any, words: Any) -> str:
     if not isinstance(value, str) or value not in words:
         raise fp.InputError(name, repr(value), " or ".join(repr(word) for word in words))
     return value
+
+
+def several(name: str, values: Any) -> list[Any]:
+    """Return a list of different values, one or more, or raise InputError or InputTypeError."""
+    if isinstance(values, str):
+        raise fp.InputTypeError(name, repr(values), "a list")
+    try:
+        found = list(values)
+    except TypeError:
+        raise fp.InputTypeError(name, repr(values), "a list") from None
+    if not found or len({repr(value) for value in found}) < len(found):
+        raise fp.InputError(name, repr(values), "one value or more, each once")
+    return found
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number > 0, or raise InputError or InputTypeError."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise fp.InputTypeError(name, repr(value), "a number")
+    if not (np.isfinite(value) and value > 0):
+        raise fp.InputError(name, repr(value), "a finite number > 0")
+    return float(value)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-import fastpde as fp
-
 from . import draws as laws
 from .table import Array, Column, Study
 
@@ -87,9 +85,7 @@ def rank_collapse(
 
     Source: MATH 4.2, 10 (experiments 6 and 7), 11.2.
     """
-    sizes = [laws.whole("dimensions", d, 1) for d in _several(dimensions)]
-    if not sizes or len(set(sizes)) < len(sizes):
-        raise fp.InputError("dimensions", repr(dimensions), "one whole number or more, each once")
+    sizes = [laws.whole("dimensions", d, 1) for d in laws.several("dimensions", dimensions)]
     count, seed = laws.whole("draws", draws, 1), laws.whole("seed", seed, 0)
     laws.one_of("variant", variant, laws.VARIANTS)
     laws.one_of("values", values, VALUES)
@@ -101,13 +97,6 @@ def rank_collapse(
             k = rows or max(1, d // 2)
             parts.append(_one(d, k, count, parameters, lambda done, i=i: report(i * count + done)))  # type: ignore[misc]
     return RankCollapse(parameters, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
-
-
-def _several(dimensions: Any) -> list[Any]:
-    try:
-        return list(dimensions)
-    except TypeError:
-        raise fp.InputTypeError("dimensions", repr(dimensions), "a list of whole numbers, as (3, 4, 5)") from None
 
 
 def _one(d: int, k: int, count: int, parameters: Any, report: Any) -> dict[str, Array]:

@@ -8,11 +8,15 @@ from pathlib import Path
 import fastpde as fp
 
 from .covariance_paths import CovariancePaths
+from .mean_field import MeanField
 from .phase_diagram import PhaseDiagram
 from .rank_collapse import RankCollapse
+from .stability import Stability
 from .table import PARAMETERS, Study
 
-KINDS: dict[str, type[Study]] = {kind.name: kind for kind in (RankCollapse, PhaseDiagram, CovariancePaths)}
+KINDS: dict[str, type[Study]] = {
+    kind.name: kind for kind in (RankCollapse, PhaseDiagram, CovariancePaths, MeanField, Stability)
+}
 
 
 def is_study(directory: str | Path) -> bool:

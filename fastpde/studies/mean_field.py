@@ -1,0 +1,323 @@
+"""Errors of n random tokens against the law they are drawn from: velocity, mean, covariance and distance, at all times.
+
+The law is Gaussian at first. Where it stays so, its exact flow is the reference; elsewhere weighted Gauss-Hermite nodes
+are moved as tokens, which is exact to rounding for smooth fields (MATH 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+import fastpde as fp
+
+from . import draws as laws
+from .cells import Cells
+from .rates import Rate, fit_rate
+from .table import Array, Column, Study, read_csv, write_csv
+
+if TYPE_CHECKING:
+    from fastpde.plot.canvas import Figure
+
+VARIANTS: dict[str, Any] = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid, "sinkhorn": fp.Sinkhorn}
+ERRORS = ("velocity", "mean", "cov", "sliced_w2")
+_NODES = 24  # Gauss-Hermite nodes per axis
+_CLT = "clt.csv"
+_CLT_POINTS, _CLT_BLOCK = 8, 250
+_PROJECTIONS = 32
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MeanField(Study):
+    """The table of `mean_field`.
+
+    Attributes:
+        clt: variant, strength, point, predicted and measured: the trace of n Cov Gamma_n(x) at some points x.
+    """
+
+    clt: Mapping[str, Array] = field(default_factory=dict)
+    name: ClassVar[str] = "mean-field"
+
+    @classmethod
+    def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
+        """Return what the columns hold, in their order."""
+        return {
+            "variant": Column("text", "", "of attention"),
+            "strength": Column("number", "1/length^2", "|A|, the law at t = 0 is N(0, I)"),
+            "n": Column("whole", "", "tokens"),
+            "draw": Column("whole", "", "number of the draw"),
+            "t": Column("number", "time", ""),
+            "velocity": Column("number", "length/time", "root mean square of Gamma_n - Gamma over points of the law"),
+            "mean": Column("number", "length", "|mean of the tokens - mean of the law|"),
+            "cov": Column("number", "length^2", "|covariance of the tokens - that of the law|, Frobenius"),
+            "sliced_w2": Column("number", "length", "sliced W_2 from the tokens to the law; nan if it is not Gaussian"),
+        }
+
+    def rate(self, error: str, variant: str, strength: float, t: float) -> Rate:
+        """Return the fitted power of n of an error, with its 95 % interval."""
+        rows = (self["variant"] == variant) & (self["strength"] == strength) & (self["t"] == t)
+        return fit_rate(self["n"][rows], self["draw"][rows], self[error][rows])
+
+    def settings(self) -> list[tuple[str, float]]:
+        """Return the variants and strengths."""
+        return [(variant, s) for variant in self.parameters["variants"] for s in self.parameters["strengths"]]
+
+    def summary(self) -> str:
+        """Return the powers of n of the velocity's error at t = 0, and how well its covariance is predicted."""
+        several = len(self.parameters["strengths"]) > 1
+        told = []
+        for variant, s in self.settings():
+            rate = self.rate("velocity", variant, s, 0.0)
+            told.append(f"{variant}{f' (|A| = {s:g})' if several else ''} {rate}")
+        text = f"velocity error ~ n^p, p = {', '.join(told)}"
+        known = np.isfinite(self.clt["predicted"]) & (self.clt["strength"] ** 2 < 0.5)
+        if known.any():
+            worst = 0.0
+            for variant in np.unique(self.clt["variant"][known]):
+                rows = known & (self.clt["variant"] == variant)
+                ratio = self.clt["measured"][rows].sum() / self.clt["predicted"][rows].sum()
+                worst = max(worst, abs(float(ratio) - 1.0))
+            text += f"; n Cov within {100 * worst:.1f} % of MATH 8.3"
+        return text
+
+    def figure(self) -> Figure:
+        """Return the errors against n, with the fitted powers."""
+        from fastpde.plot import convergence
+
+        return convergence.figure(self)
+
+    def _save_more(self, folder: Path) -> None:
+        write_csv(folder / _CLT, self.clt)
+
+    @classmethod
+    def read(cls, folder: Path, parameters: Mapping[str, Any]) -> MeanField:
+        """Return the study that `save` wrote. Raises OSError, ValueError."""
+        text = read_csv(folder / _CLT)
+        clt = {name: np.array(text[name]) for name in ("variant",)}
+        clt |= {name: np.array(text[name], float) for name in ("strength", "point", "predicted", "measured")}
+        return cls(parameters, cls.read_columns(folder, parameters), clt)
+
+
+def mean_field(
+    variants: Sequence[str] = tuple(VARIANTS),
+    sizes: Sequence[int] = (100, 316, 1000, 3162, 10_000, 31_623),
+    draws: int = 16,
+    *,
+    dimension: int = 2,
+    strengths: Sequence[float] = (0.25,),
+    times: int = 3,
+    steps: int = 8,
+    points: int = 32,
+    clt_draws: int = 4000,
+    seed: int = 0,
+    backend: Any = "auto",
+    cells: str | Path | None = None,
+    progress: Any = False,
+) -> MeanField:
+    """Compare n tokens drawn from N(0, I) with the law they sample, for many n: errors, their powers of n, their CLT.
+
+    Attention has A = strength G, |G| = 1 a random matrix, and V = I. It is followed to t = 1 / (4 strength), half of
+    the shortest time in which such a law could blow up under softmax attention.
+
+    Args:
+        variants: "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1).
+        sizes: numbers of tokens.
+        draws: clouds of each size; draw b of n tokens comes from `np.random.default_rng([seed, n, b])`.
+        dimension: d, at most 3.
+        strengths: |A|. The law of the velocity's error has a second moment only for |A| < 1 / sqrt 2 (MATH 8.3).
+        times: at which errors are taken, evenly, the first and last included; at least 2.
+        steps: of rk4, at least times - 1.
+        points: of the law, new ones for each draw, at which velocities are compared.
+        clt_draws: clouds of 1000 tokens whose velocities make n Cov Gamma_n(x) at t = 0; 0: none.
+        seed: of everything.
+        backend: as for `fp.solve`.
+        cells: a file that keeps finished cells, from which an interrupted study goes on.
+        progress: True for a bar, or a function (cells that are done, {"systems": all of them}).
+
+    Raises:
+        InputError, InputTypeError: naming the argument.
+
+    Source: MATH 8.3; Fournier and Guillin (2015).
+    """
+    names = [laws.one_of("variants", name, VARIANTS) for name in laws.several("variants", variants)]
+    counts = [laws.whole("sizes", n, 2) for n in laws.several("sizes", sizes)]
+    found = [laws.positive("strengths", s) for s in laws.several("strengths", strengths)]
+    count, d = laws.whole("draws", draws, 2), laws.whole("dimension", dimension, 1, 3)
+    frames = laws.whole("times", times, 2)
+    parameters = {
+        "variants": names,
+        "sizes": counts,
+        "draws": count,
+        "dimension": d,
+        "strengths": found,
+        "times": frames,
+        "steps": laws.whole("steps", steps, frames - 1),
+        "points": laws.whole("points", points, 1),
+        "clt_draws": laws.whole("clt_draws", clt_draws, 0),
+        "seed": laws.whole("seed", seed, 0),
+    }
+    kept, rows = Cells(cells, parameters), []
+    settings = [(name, s) for name in names for s in found]
+    with laws.told(progress, len(settings) * len(counts) * count) as report:
+        for name, s in settings:
+            reference = Reference.of(name, s, parameters)
+            for n in counts:
+                for b in range(count):
+                    key = f"{name} {s!r} {n} {b}"
+                    if key not in kept:
+                        kept.add(key, _cell(reference, n, b, parameters, backend))
+                    rows += kept[key]
+                    report(len(rows) // frames)
+    clt = _clt(settings, parameters)
+    return MeanField(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]}, clt)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The exact law at some times, and its field.
+
+    Attributes:
+        name, strength, attention: of what moves it.
+        t: (frames,)
+        mean, cov: (frames, d), (frames, d, d).
+        nodes, weights: (frames, N, d), (N,) of the moved quadrature, where the law does not stay Gaussian.
+    """
+
+    name: str
+    strength: float
+    attention: fp.Attention
+    t: Array
+    mean: Array
+    cov: Array
+    nodes: Array | None = None
+    weights: Array | None = None
+
+    @staticmethod
+    def of(name: str, strength: float, parameters: Mapping[str, Any]) -> Reference:
+        """Follow N(0, I)."""
+        d = parameters["dimension"]
+        attention = _attention(name, strength, d, parameters["seed"])
+        t = np.linspace(0.0, 0.25 / strength, parameters["times"])
+        try:
+            law: Any = fp.solve(attention, fp.Gaussian(np.zeros(d), np.eye(d)), (0.0, t[-1]), t_eval=t, rtol=1e-11)
+            return Reference(name, strength, attention, t, law.mean, law.cov)
+        except fp.NoGaussianClosure:
+            nodes, weights = hermite(d)
+            found: Any = fp.solve(
+                attention, nodes, (0.0, t[-1]), t_eval=t, weights=weights, rtol=1e-10, atol=1e-12, backend="direct"
+            )
+            moved = found.x
+            mean = np.einsum("i,mia->ma", weights, moved)
+            centred = moved - mean[:, None]
+            cov = np.einsum("i,mia,mib->mab", weights, centred, centred)
+            return Reference(name, strength, attention, t, mean, cov, moved, weights)
+
+    def velocity(self, frame: int, x: Array) -> Array:
+        """Return the exact field at points x (m, d)."""
+        if self.nodes is None:
+            return self.attention.gaussian_velocity(x, self.mean[frame], self.cov[frame])
+        return self.attention.velocity(self.nodes[frame], at=x, weights=self.weights, backend="direct")
+
+
+def hermite(d: int) -> tuple[Array, Array]:
+    """Return nodes (N, d) and weights (N,) of the Gauss-Hermite rule for N(0, I)."""
+    z, w = np.polynomial.hermite_e.hermegauss(_NODES)
+    grids = np.meshgrid(*[z] * d, indexing="ij")
+    weights = np.prod(np.meshgrid(*[w / w.sum()] * d, indexing="ij"), axis=0).ravel()
+    return np.stack(grids, axis=-1).reshape(-1, d), weights / weights.sum()
+
+
+def _attention(name: str, strength: float, d: int, seed: int) -> fp.Attention:
+    G = np.random.default_rng([seed, d]).standard_normal((d, d))
+    root = np.sqrt(strength)
+    attention: fp.Attention = VARIANTS[name](root * G / np.linalg.norm(G, 2), root * np.eye(d), np.eye(d))
+    return attention
+
+
+def _cell(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], backend: Any) -> list[dict[str, Any]]:
+    """The rows of one cloud."""
+    d, t = parameters["dimension"], reference.t
+    stream = np.random.default_rng([parameters["seed"], n, b])
+    x0, z = stream.standard_normal((n, d)), stream.standard_normal((parameters["points"], d))
+    attention = reference.attention
+    found: Any = fp.solve(
+        attention, x0, (0.0, t[-1]), t_eval=t, method="rk4", step=t[-1] / parameters["steps"], backend=backend
+    )
+    if not found.success:
+        raise fp.InputError("backend", repr(backend), "one that can follow the tokens", found.message)
+    rows = []
+    for frame, x in enumerate(found.x):
+        mean, cov = reference.mean[frame], reference.cov[frame]
+        at = mean + z @ np.linalg.cholesky(cov).T
+        off = attention.velocity(x, at=at, backend=backend) - reference.velocity(frame, at)
+        own = x.mean(axis=0)
+        distance = np.nan
+        if reference.nodes is None:
+            law = fp.Gaussian(mean, cov)
+            distance = float(fp.wasserstein(x, law, method="sliced", projections=_PROJECTIONS))
+        rows.append({
+            "variant": reference.name,
+            "strength": reference.strength,
+            "n": n,
+            "draw": b,
+            "t": float(t[frame]),
+            "velocity": float(np.sqrt((off**2).sum(axis=1).mean())),
+            "mean": float(np.linalg.norm(own - mean)),
+            "cov": float(np.linalg.norm((x - own).T @ (x - own) / n - cov)),
+            "sliced_w2": distance,
+        })  # fmt: skip
+    return rows
+
+
+def predicted_covariance(name: str, attention: fp.Attention, x: Array) -> Array:
+    """Return the limit (m, d, d) of n Cov Gamma_n(x) at points x (m, d), tokens from N(0, I); nan for Sinkhorn.
+
+    Normalised attention: V E[g^2 (y - m_x)(y - m_x)^T] V^T / Z^2, g the weight of y, Z and m_x its total and mean;
+    sigmoid: V Cov(g y) V^T. Source: MATH 8.3.
+    """
+    d = x.shape[1]
+    y, w = hermite(d)
+    Q, K, V = (np.asarray(getattr(attention, part)(0.0)) for part in "QKV")
+    scores = (x @ Q.T) @ (y @ K.T).T
+    if name == "sinkhorn":
+        return np.full((len(x), d, d), np.nan)
+    if name == "sigmoid":
+        moved = y / (1.0 + np.exp(-scores))[..., None]
+        centre = np.einsum("j,ija->ia", w, moved)[:, None]
+        inner = np.einsum("j,ija,ijb->iab", w, moved - centre, moved - centre)
+    else:
+        if name == "l2":
+            scores = 2.0 * scores - np.sum((y @ K.T) ** 2, axis=1)
+        g = np.exp(scores - scores.max(axis=1, keepdims=True))
+        total = g @ w
+        mean = (g * w) @ y / total[:, None]
+        away = y - mean[:, None]
+        inner = np.einsum("j,ij,ija,ijb->iab", w, g * g, away, away) / (total**2)[:, None, None]
+    return np.asarray(V @ inner @ V.T)
+
+
+def _clt(settings: Sequence[tuple[str, float]], parameters: Mapping[str, Any]) -> dict[str, Array]:
+    """Traces of n Cov Gamma_n(x) at t = 0, predicted and measured."""
+    d, n, count = parameters["dimension"], 1000, parameters["clt_draws"]
+    columns: dict[str, list[Any]] = {name: [] for name in ("variant", "strength", "point", "predicted", "measured")}
+    stream = np.random.default_rng([parameters["seed"], 1])
+    x = stream.standard_normal((_CLT_POINTS, d))
+    for name, s in settings if count else ():
+        attention = _attention(name, s, d, parameters["seed"])
+        seen = []
+        for first in range(0, count, _CLT_BLOCK):
+            clouds = stream.standard_normal((min(_CLT_BLOCK, count - first), n, d))
+            at = np.broadcast_to(x, (len(clouds), *x.shape)).copy()
+            seen.append(attention.velocity(clouds, at=at, backend="direct"))
+        measured = n * np.concatenate(seen).var(axis=0, ddof=1).sum(axis=1)
+        want = np.trace(predicted_covariance(name, attention, x), axis1=1, axis2=2)
+        columns["variant"] += [name] * len(x)
+        columns["strength"] += [s] * len(x)
+        columns["point"] += range(len(x))
+        columns["predicted"] += want.tolist()
+        columns["measured"] += measured.tolist()
+    return {name: np.array(values) for name, values in columns.items()}

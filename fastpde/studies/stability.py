@@ -1,0 +1,201 @@
+"""Distances of pairs of clouds along the flow, against the bounds of MATH 8: no pair may exceed them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+import fastpde as fp
+
+from . import draws as laws
+from .table import Array, Column, Study
+
+if TYPE_CHECKING:
+    from fastpde.plot.canvas import Figure
+
+VARIANTS = ("softmax", "l2", "sigmoid", "sinkhorn", "linear", "exponential", "multihead", "masked")
+_SINGLE: dict[str, Any] = {
+    "softmax": fp.Softmax,
+    "l2": fp.L2,
+    "sigmoid": fp.Sigmoid,
+    "sinkhorn": fp.Sinkhorn,
+    "linear": fp.Linear,
+    "exponential": fp.Exponential,
+    "masked": fp.Softmax,
+}
+# What a flow at rtol = 1e-9 and a distance may be off by.
+_ROUNDING = 1e-7
+_PAIRS = ("independent", "nudged", "shifted")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Stability(Study):
+    """The table of `stability`."""
+
+    name: ClassVar[str] = "stability"
+
+    @classmethod
+    def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
+        """Return what the columns hold, in their order."""
+        return {
+            "variant": Column("text", "", "of attention"),
+            "draw": Column("whole", "", "number of the pair"),
+            "pair": Column("text", "", "how the second cloud was made"),
+            "t": Column("number", "time", ""),
+            "distance": Column("number", "length", "W_2 of the pair; for masked attention the conditional distance"),
+            "log_ratio": Column("number", "", "log of distance / distance at t = 0"),
+            "log_bound": Column("number", "", "log C(t, R0); inf where the support may be infinite"),
+            "log_measured": Column("number", "", "log C from the radii that were measured"),
+            "radius": Column("number", "length", "largest |x| of both clouds"),
+            "radius_bound": Column("number", "length", "R(t) from R0"),
+        }
+
+    @property
+    def verdicts(self) -> dict[str, bool]:
+        """Whether no pair of a variant exceeded a bound, of the distance or of the radius."""
+        good = self["log_ratio"] <= np.minimum(self["log_bound"], self["log_measured"]) + _ROUNDING
+        good &= self["radius"] <= self["radius_bound"] * (1.0 + _ROUNDING)
+        return {name: bool(good[self["variant"] == name].all()) for name in self.parameters["variants"]}
+
+    def sharpness(self, variant: str) -> float:
+        """Return the largest log_ratio / log_measured of a variant where the bound is not trivial."""
+        rows = (self["variant"] == variant) & (self["log_measured"] > 1e-6) & np.isfinite(self["log_measured"])
+        return float(np.max(self["log_ratio"][rows] / self["log_measured"][rows])) if rows.any() else np.nan
+
+    def summary(self) -> str:
+        """Return whether the bounds held, and how close the closest pair came."""
+        verdicts = self.verdicts
+        broken = [name for name, holds in verdicts.items() if not holds]
+        pairs = len(self) // self.parameters["times"]
+        told = ", ".join(f"{name} {self.sharpness(name):.2f}" for name in verdicts)
+        held = f"exceeded by {', '.join(broken)}" if broken else f"no pair of {pairs} exceeds a bound"
+        return f"{held}; largest log ratio / log measured bound: {told}"
+
+    def figure(self) -> Figure:
+        """Return ratios and bounds against t, a panel per variant."""
+        from fastpde.plot import stability
+
+        return stability.figure(self)
+
+
+def stability(
+    variants: Sequence[str] = VARIANTS,
+    draws: int = 25,
+    *,
+    n: int = 48,
+    dimension: int = 2,
+    radius: float = 1.0,
+    speed: float = 0.5,
+    t_end: float = 1.0,
+    times: int = 11,
+    seed: int = 0,
+    progress: Any = False,
+) -> Stability:
+    """Follow pairs of clouds and compare W_2(mu_t, nu_t) / W_2(mu_0, nu_0) with the bounds of Theorem 3.1's kind.
+
+    Q, K and V are random with |Q| = |K| = |K^T Q| = 1 and |V| = speed: a variant has one explicit bound C(t, R0) for
+    all draws. The second cloud is independent of the first, or the first with each token nudged, or shifted.
+
+    Args:
+        variants: of "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), "linear", "exponential", "multihead" (two softmax
+            heads), "masked" (softmax; the distance is the conditional one).
+        draws: pairs per variant; draw b comes from `np.random.default_rng([seed, b])`.
+        n: tokens of a cloud.
+        dimension: d.
+        radius: R0 of the ball that holds both clouds, touched by the first.
+        speed: |V|.
+        t_end, times: the times, evenly from 0, at least 2.
+        seed: of everything.
+        progress: True for a bar, or a function (pairs that are done, {"systems": all of them}).
+
+    Raises:
+        InputError, InputTypeError: naming the argument; also where tokens may become infinite before t_end.
+
+    Source: MATH 8.1, 8.2, 9; Castin et al. 2025, Theorem 3.1.
+    """
+    names = [laws.one_of("variants", name, VARIANTS) for name in laws.several("variants", variants)]
+    parameters = {
+        "variants": names,
+        "draws": laws.whole("draws", draws, 1),
+        "n": laws.whole("n", n, 2, 2000),
+        "dimension": laws.whole("dimension", dimension, 1),
+        "radius": laws.positive("radius", radius),
+        "speed": laws.positive("speed", speed),
+        "t_end": laws.positive("t_end", t_end),
+        "times": laws.whole("times", times, 2),
+        "seed": laws.whole("seed", seed, 0),
+    }
+    rows: list[dict[str, Any]] = []
+    with laws.told(progress, len(names) * draws) as report:
+        for name in names:
+            for b in range(draws):
+                rows += _pair(name, b, parameters)
+                report(len(rows) // times)
+    return Stability(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+
+
+def _attention(name: str, stream: np.random.Generator, d: int, speed: float) -> fp.Attention:
+    def head(kind: Any, size: float) -> fp.Attention:
+        G, H, B = stream.standard_normal((3, d, d))
+        rotation = np.linalg.qr(H)[0]  # |K| = 1 and |K^T Q| = |Q|
+        made: fp.Attention = kind(G / np.linalg.norm(G, 2), rotation, size * B / np.linalg.norm(B, 2))
+        return made
+
+    if name == "multihead":
+        return fp.MultiHead([head(fp.Softmax, speed / 2), head(fp.Softmax, speed / 2)])
+    made = head(_SINGLE[name], speed)
+    return fp.Masked(made) if name == "masked" else made
+
+
+def _clouds(stream: np.random.Generator, kind: str, n: int, d: int, radius: float) -> Array:
+    """Two clouds (2, n, d) in the ball, the first of which touches its sphere."""
+
+    def cloud() -> Array:
+        x = stream.standard_normal((n, d)) * stream.uniform(0.2, 1.0, d)
+        return np.asarray(x / np.linalg.norm(x, axis=1).max())
+
+    x = cloud()
+    if kind == "independent":
+        y = cloud()
+    elif kind == "nudged":
+        y = x + 1e-3 * stream.standard_normal((n, d))
+    else:
+        y = x + 0.1 * stream.standard_normal(d)
+    y /= max(1.0, np.linalg.norm(y, axis=1).max())
+    return radius * np.stack([x, y])
+
+
+def _pair(name: str, b: int, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of one pair."""
+    stream = np.random.default_rng([parameters["seed"], b])
+    n, d, R0, kind = parameters["n"], parameters["dimension"], parameters["radius"], _PAIRS[b % len(_PAIRS)]
+    attention = _attention(name, stream, d, parameters["speed"])
+    x0 = _clouds(stream, kind, n, d, R0)
+    t = np.linspace(0.0, parameters["t_end"], parameters["times"])
+    paths = []
+    for cloud in x0:
+        found: Any = fp.solve(attention, cloud, (0.0, t[-1]), t_eval=t, rtol=1e-9, atol=1e-12, backend="direct")
+        if not found.success:
+            need = "a time, a speed and a radius at which tokens stay finite"
+            raise fp.InputError("t_end", f"{t[-1]:g} with {name}", need, found.message)
+        paths.append(found.x)
+    x, y = paths
+    positions = np.arange(n, dtype=float)
+    distance = np.array([
+        fp.conditional_wasserstein(a, c, positions) if name == "masked" else fp.wasserstein(a, c)
+        for a, c in zip(x, y, strict=True)
+    ])  # fmt: skip
+    radii = np.linalg.norm(np.concatenate([x, y], axis=1), axis=2).max(axis=1)
+    bounds = fp.stability_bound(attention, t, R0, log=True)
+    measured = fp.measured_stability_bound(attention, t, radii, log=True)
+    reach = fp.support_bound(attention, t, R0)
+    ratio = np.log(distance / distance[0])
+    columns = (t, distance, ratio, bounds, measured, radii, reach)
+    keys = ("t", "distance", "log_ratio", "log_bound", "log_measured", "radius", "radius_bound")
+    return [
+        {"variant": name, "draw": b, "pair": kind} | dict(zip(keys, map(float, row), strict=True))
+        for row in zip(*columns, strict=True)
+    ]
