@@ -79,3 +79,37 @@ def test_the_rate_of_the_energy(kind):
         (z * np.einsum("ij,j,ij->i", v, 1 / np.diag(B), v)).mean() if kind == "Softmax" else (v**2).sum(axis=1).mean()
     )
     np.testing.assert_allclose(slope, exact, rtol=1e-6)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", ["Softmax", "L2", "Exponential"])
+def test_energies_and_masses_in_linear_time(kind, masked):
+    """To the backend's tolerance, relative; 1e-13 for rounding of the logits."""
+    rng = np.random.default_rng(0)
+    n, (Q, K) = 5000, 0.7 * rng.normal(size=(2, 2, 2))
+    x, weights = rng.normal(size=(n, 2)), rng.uniform(0.1, 2.0, n)
+    attention = getattr(fp, kind)(Q, K, np.eye(2))
+    attention = fp.Masked(attention) if masked else attention
+    fast = fp.Fast(1e-9)
+    for options in ({}, {"weights": weights / weights.sum()}):
+        want = fp.interaction_energy(attention, x, backend="direct", **options)
+        assert fp.interaction_energy(attention, x, backend=fast, **options) == pytest.approx(want, rel=1e-9 + 1e-13)
+    assert fast.report["grids"] == 1
+    assert 0 < fast.stats()["fast_error_sampled"] < 1e-8  # totals are checked: ten times what was found
+
+
+def test_wrong_totals_are_found_and_made_directly(monkeypatch):
+    from fastpde.backends.tree import Sum
+
+    def wrong(self, *ends):
+        self.result.out[:], self.result.log_total[:] = 1.0, 1.0
+        self.report |= {"error_bound": 1e-9}
+
+    x, attention = np.random.default_rng(0).normal(size=(3000, 2)), fp.Exponential(*[np.eye(2)] * 3)
+    monkeypatch.setattr(Sum, "run", wrong)
+    fast = fp.Fast(1e-9)
+    want = fp.interaction_energy(attention, x, backend="direct")
+    assert fp.interaction_energy(attention, x, backend=fast) == pytest.approx(want, rel=1e-14)
+    fast = fp.Fast(1e-9)
+    np.testing.assert_array_equal(attention.velocity(x, backend=fast), attention.velocity(x, backend="direct"))
+    assert fast.stats()["fast_direct_targets"] == 3000

@@ -1,144 +1,307 @@
 """Masked sums of exponential weights: the sources before a target's window on a grid, those in it directly.
 
 With windows of B sources, n / B maps of moments and n B / 2 pairs are made: B = sqrt(2 t rate) balances them, t the
-seconds of a map. Coarse cells with high orders make the grid small, and a map cheap.
+seconds that a window takes. Coarse cells with high orders make the grid small, and a map cheap.
+
+Where logits are too large for one grid, the sources are halved: the targets that see more than the first half get all
+of it by a sum as without a mask, with its tree, and each half is halved again.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 
 import numba
 import numpy as np
 
 from .._types import Array
-from ..kernels import causal, chebyshev, reduce
-from ..kernels.cells import CHUNKS
+from ..kernels import causal, cells, chebyshev, evaluate, grid, reduce
 from . import planning
 from .cores import packed_cores
-from .gridsum import Box
+from .gridsum import Box, Sorted, reading_of, tilted
 from .tree import Sum
 
-_RATE = 0.7e9  # pairs per second of a direct sum on one thread
-_FLOPS = 10e9  # of a map
-_SEGMENTS = 16
-_MEMORY = 2e9  # bytes of the moments of all segments
-_NONE = np.empty(0, np.int64)
+_RATE = 0.7e9  # pairs per second of small masked sums on one thread
+_FLOPS = 25e9  # of a map
+_NUMBER = 1.2e-9  # seconds per number of a window's tensors, for the passes over them
+_CELL = 0.3e-6  # seconds per cell of a window
+_MEMORY = 1.5e8  # bytes of the tensors that are held at a time
+_MOST_SPREAD = 600.0  # of log-weights: beyond it early sources might underflow beside later ones
+_LEAF = 16384  # sources that are not halved any more: the tree of a sum costs as much as that many directly
+_SMALL = 4.0  # seconds of a direct sum below which nothing is halved
+_NONE = np.empty(0)
+_ALL = np.empty(0, np.int64)
 
 
 def attend(job: Sum, limits: Array, y_ends: Array, z_ends: Array) -> bool:
-    """Writes the masked sums of a reduced pair sum; False where a direct sum is expected to be faster, or safer."""
-    n, m = job.y.shape[1], job.z.shape[1]
-    if len(job.y) == 0:
-        return False
-    box = Box.around(y_ends, z_ends)
-    plans = [
-        planning.plan(box.loads, n, m, job.tol, 1, planning.THETAS[i : i + 1]) for i in range(len(planning.THETAS))
-    ]
-    found = [plan for plan in plans if plan is not None]
-    if box.loads.sum() > planning.MOST_LOGITS or not found:
-        return False
-    plan = min(found, key=_map_flops)
-    seconds = _map_flops(plan) * (1 + len(job.channels)) / _FLOPS + 1e-5
-    window = max(64, int(math.sqrt(2.0 * seconds * _RATE)) // 64 * 64)
-    if window >= n // 4:
-        return False
-    largest = np.empty(CHUNKS)
-    reduce.tops(job.y, job.bias, box.z_centre, largest)
-    spread = np.abs(box.z_centre) @ box.y_half * 2 + (np.ptp(job.bias) if len(job.bias) else 0.0)
-    if spread > 600.0:
-        return False  # weights of early sources might underflow beside those of later ones
-    _sum(job, limits, box, plan, window, float(largest.max()))
-    job.report |= {"grids": 1.0, "error_bound": plan.error}
+    """Writes the masked sums of a reduced pair sum, limits (m,); False where a direct sum is expected to be faster."""
+    (r, n), m = job.y.shape, job.z.shape[1]
+    if limits[0] >= n:
+        job.run(y_ends, z_ends)
+        return True
+    job.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
+    columns = (r if job.gradient else 0) + len(job.channels)
+    means, logs = job.take("causal_means", (m, columns), np.float64), job.take("causal_logs", (m,), np.float64)
+    if r == 0:
+        if len(job.bias) and np.ptp(job.bias) > _MOST_SPREAD:
+            return False
+        _alike(job, limits, means, logs)
+    else:
+        box, direct = Box.around(y_ends, z_ends), n * m / (2 * _RATE)
+        plan = _plan(job, box)
+        if direct < (_SMALL if plan is None else plan.seconds):
+            return False
+        if plan is not None:
+            _in_windows(job, limits, box, plan, means, logs)
+        else:
+            means[:], logs[:] = 0.0, -math.inf
+            _halve(job, limits, (0, n), (0, m), means, logs)
+    reduce.write(np.ascontiguousarray(means.T), logs, _ALL, job.result)
     return True
 
 
-def _map_flops(plan: planning.Grid) -> float:
-    sizes, flops = [chebyshev.padded(int(s)) for s in plan.slabs * plan.order_y], 0.0
+def _alike(job: Sum, limits: Array, means: Array, logs: Array) -> None:
+    """No axis carries logits: running sums."""
+    n = job.y.shape[1]
+    bias = job.bias if len(job.bias) else np.zeros(n)
+    top = bias.max()
+    weights = np.exp(bias - top)
+    totals, last = np.cumsum(weights), limits - 1
+    means[:] = (np.cumsum(job.channels * weights, axis=1)[:, last] / totals[last]).T
+    logs[:] = top + np.log(totals[last])
+
+
+# -- windows ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A grid for all sources, the length of a window, and the seconds that this is expected to take on one thread."""
+
+    grid: planning.Grid
+    length: int
+    seconds: float
+
+
+def _plan(job: Sum, box: Box) -> Windows | None:
+    """The cheapest grid and windows; None if one grid cannot serve."""
+    n, m = job.y.shape[1], job.z.shape[1]
+    spread = np.abs(box.z_centre) @ box.y_half * 2 + (np.ptp(job.bias) if len(job.bias) else 0.0)
+    if not spread <= _MOST_SPREAD:
+        return None
+    thetas = [planning.THETAS[i : i + 1] for i in range(len(planning.THETAS))]
+    plans = [planning.plan(box.loads, n, m, job.tol, 1, theta) for theta in thetas]
+    found = [_with_windows(plan, n, m, 1 + len(job.channels)) for plan in plans if plan is not None]
+    return min(found, key=lambda windows: windows.seconds, default=None)
+
+
+def _with_windows(plan: planning.Grid, n: int, m: int, channels: int) -> Windows:
+    sizes = [float(chebyshev.padded(int(size))) for size in plan.slabs * plan.order_y]
+    flops, numbers = 0.0, float(np.prod(sizes))
     for k in range(len(sizes)):
-        lanes = chebyshev.padded(int(plan.slabs[k] * plan.order_z[k]))
+        lanes = float(chebyshev.padded(int(plan.slabs[k] * plan.order_z[k])))
         flops += 2.0 * float(np.prod(sizes)) * lanes
         sizes = [*sizes[1:], lanes]
-    return flops
+    numbers += float(np.prod(sizes))
+    each = channels * (flops / _FLOPS + numbers * _NUMBER + float(np.prod(plan.slabs)) * _CELL) + 2e-6
+    length = min(max(128, round(math.sqrt(2.0 * each * _RATE * n / m) / 64) * 64), n)
+    P_y, P_z = float(np.prod(plan.order_y)), float(np.prod(plan.order_z))
+    points = n * (50e-9 + 0.25e-9 * P_y * channels) + m * (80e-9 + 0.35e-9 * P_z * channels)
+    return Windows(plan, length, points + each * n / length + m * (length / 2 / _RATE))
 
 
-def _sum(job: Sum, limits: Array, box: Box, plan: planning.Grid, window: int, top: float) -> None:
-    (r, n), m, extra = job.y.shape, job.z.shape[1], len(job.channels)
-    weights = job.take("weights", (1 + extra, n), np.float64)
-    reduce.weigh(job.y, job.bias, box.z_centre, top, job.channels, np.arange(n, dtype=np.int32), weights)
-    of = _side(box.y_centre - box.y_half, box.y_half, plan.slabs, plan.order_y)
-    to = _side(box.z_centre - box.z_half, box.z_half, plan.slabs, plan.order_z)
-    every = [np.arange(int(count)) for count in plan.slabs]
-    cores = packed_cores(box.z_half, box.y_half, plan, every, every, of.sizes, to.sizes)
-    matrices = np.zeros((r, max(map(len, cores))))
-    for k, matrix in enumerate(cores):
-        matrices[k, : len(matrix)] = matrix
-    windows = -(-n // window)
-    size = int(np.prod(of.sizes))
-    segments = int(max(1, min(_SEGMENTS, windows, _MEMORY // (8 * size * (1 + extra)))))
-    bounds = np.arange(segments + 1) * windows // segments
-    most = int(max(plan.order_y.max(), plan.order_z.max()))
-    desk = _desk(r, extra, most, of, to, job)
-    tensors = job.take("segments", (segments, 1 + extra, size), np.float64)
-    causal.collect(of, job.y, weights, window, bounds, most, desk, tensors)
-    causal.accumulate(tensors)
-    rows = (r if job.gradient else 0) + extra
-    far_means, far_logs = job.take("far_means", (rows, m), np.float64), job.take("far_logs", (m,), np.float64)
-    firsts = np.searchsorted(limits, np.arange(windows + 1) * window, side="right")
-    causal.far(
-        of, to, job.y, weights, job.z, firsts, window, bounds, job.gradient, matrices,
-        (box.y_centre, box.y_half, top), np.zeros(chebyshev.WIDTH), most, tensors, desk, far_means, far_logs,
-    )  # fmt: skip
-    means, logs = _near(job, limits, window, firsts, rows)
-    causal.join(far_means, far_logs, means, logs, int(firsts[1]))
-    reduce.write(means, logs, _NONE, job.result)
+@dataclass(frozen=True)
+class _Side:
+    """Points sorted into cells within their windows, and the polynomials of one side of the grid.
+
+    Attributes:
+        points: all of them, sorted; their items are not used.
+        orders: (r,) of the polynomials.
+        bounds: (windows + 1,) the first point of each window.
+        ends: (windows, cells) see `kernels.causal.sort`.
+    """
+
+    points: Sorted
+    orders: Array
+    bounds: Array
+    ends: Array
+
+    @property
+    def sizes(self) -> Array:
+        """(r,) lengths of a window's tensor: the first is not padded."""
+        lengths = [int(size) for size in self.orders * self.points.counts]
+        return np.array([lengths[0], *map(chebyshev.padded, lengths[1:])])
+
+    @property
+    def padded(self) -> Array:
+        return np.array([chebyshev.padded(int(size)) for size in self.sizes])
+
+    def behind(self, windows: int) -> chebyshev.Sides:
+        """Sizes of so many windows' tensors behind one another."""
+        counts = self.points.counts
+        return chebyshev.sides(self.orders, np.concatenate([counts[:1] * windows, counts[1:]]))
+
+    def levels(self, levels: Array, windows: int) -> Array:
+        """Levels (r, most slabs) of cells for so many windows behind one another."""
+        count = int(self.points.counts[0])
+        out = np.zeros((len(levels), max(levels.shape[1], count * windows)))
+        out[:, : levels.shape[1]] = levels
+        out[0, : count * windows] = np.tile(levels[0, :count], windows)
+        return out
+
+    def items(self, first: int, last: int, most: int) -> Array:
+        """Pieces of at most `most` points of the cells of some windows."""
+        points = int(self.bounds[last] - self.bounds[first])
+        items = np.empty((min((last - first) * self.ends.shape[1], points) + points // most + 1, 4), np.int64)
+        return items[: causal.pieces(self.ends, self.bounds, first, last, most, items)]
 
 
-def _side(low: Array, half: Array, slabs: Array, orders: Array) -> causal.Side:
-    sizes = np.array([chebyshev.padded(int(size)) for size in slabs * orders])
-    return causal.Side(low, 2.0 * half / slabs, slabs, orders, sizes)
+def _sorted(job: Sum, name: str, points: Array, centre: Array, half: Array, slabs: Array, bounds: Array) -> _Side:
+    """Points (r, n) of a box sorted within their windows; slabs without points are left out."""
+    r, n = points.shape
+    low, width = centre - half, 2.0 * half / slabs
+    used = np.zeros((cells.CHUNKS, r, int(slabs.max())), np.uint8)
+    cells.find_slabs(points, low, width, slabs, used)
+    found: Array = used.max(axis=0) > 0
+    slots, counts = np.maximum(np.cumsum(found, axis=1) - 1, 0), found.sum(axis=1)
+    ends, ids = np.empty((len(bounds) - 1, int(np.prod(counts))), np.int64), job.take("ids", (n,), np.int32)
+    order, local = job.take(f"order_{name}", (n,), np.int32), job.take(f"local_{name}", (r, n), np.float64)
+    causal.sort(points, low, width, slabs, slots, counts, bounds, ids, ends, order, local)
+    kept, centres = [np.flatnonzero(row) for row in found], np.zeros((r, int(counts.max())))
+    for k, own in enumerate(kept):
+        centres[k, : len(own)] = 0.5 * width[k] * (2.0 * own + 1.0 - slabs[k])
+    return _Side(Sorted(0.5 * width, kept, centres, local, order, np.empty((0, 4), np.int64), 0), slabs, bounds, ends)
 
 
-def _desk(r: int, extra: int, most: int, of: causal.Side, to: causal.Side, job: Sum) -> causal.Desk:
-    threads, ways, sizes = numba.get_num_threads(), [], list(of.sizes)
-    for k in range(r):
-        sizes = [*sizes[1:], to.sizes[k]]
-        ways.append(int(np.prod(sizes)))
-    shapes: dict[str, tuple[int, ...]] = {
-        "values": (r * most,),
-        "slopes": (r * most,),
-        "sums": (3 * most,),
-        "moving": (1 + extra, int(np.prod(of.sizes))),
-        "mapped": (1 + extra, int(np.prod(to.sizes))),
-        "between": (2, max(ways)),
-        "pack": (int(max(of.sizes.max(), to.sizes.max())) * 64,),
-        "found": (1 + r + extra,),
-    }
-    named = {name: job.take(f"desk_{name}", (threads, *shape), np.float64) for name, shape in shapes.items()}
-    return causal.Desk(corner=np.zeros((threads, r), np.int64), **named)
+def _in_windows(job: Sum, limits: Array, box: Box, found: Windows, means: Array, logs: Array) -> None:
+    """Fills means (m, q), logs (m,)."""
+    n, plan, q = job.y.shape[1], found.grid, means.shape[1]
+    starts = np.minimum(np.arange(-(-n // found.length) + 1) * found.length, n)
+    firsts = np.searchsorted(limits, starts, side="right")  # a target's window has the last source it sees
+    of = _sorted(job, "y", job.y, box.y_centre, box.y_half, plan.slabs, starts)
+    to = of
+    if not (np.array_equal(starts, firsts) and box.like(job.y, job.z, job.tol)):
+        to = _sorted(job, "z", job.z, box.z_centre, box.z_half, plan.slabs, firsts)
+    plain = reduce.Result(np.eye(q), np.zeros(q), True, 1.0, _NONE, means, logs)
+    _far(replace(job, result=plain), box, plan, replace(of, orders=plan.order_y), replace(to, orders=plan.order_z))
+    means[: firsts[1]], logs[: firsts[1]] = 0.0, -math.inf  # the first window's targets see nothing before it
+    _near(job, limits, starts, firsts, means, logs)
+    job.report |= {"grids": 1.0, "error_bound": plan.error}
 
 
-def _near(job: Sum, limits: Array, window: int, firsts: Array, rows: int) -> tuple[Array, Array]:
-    """Means (rows, m) and logs (m,) over the sources of each target's own window: small masked sums, side by side."""
-    n, m = job.y.shape[1], job.z.shape[1]
-    means, logs = job.take("near_means", (rows, m), np.float64), job.take("near_logs", (m,), np.float64)
+def _far(job: Sum, box: Box, plan: planning.Grid, of: _Side, to: _Side) -> None:
+    """Writes what the targets see of the sources before their windows."""
+    windows, threads, size_y, size_z = len(of.bounds) - 1, numba.get_num_threads(), of.sizes, to.sizes
+    cores = packed_cores(box.z_half, box.y_half, plan, to.points.kept, of.points.kept, size_y, to.padded)
+    matrices = np.zeros((len(cores), max(map(len, cores))))
+    for row, core in zip(matrices, cores, strict=True):
+        row[: len(core)] = core
+    tilt = tilted(job, of.points, job.y, job.bias, box)
+    reading = reading_of(job, to.points, _ALL, box, tilt.top * math.log(2.0), len(job.channels))
+    carry = job.take("carry", (1 + len(job.channels), int(np.prod(size_y))), np.float64)
+    carry[:] = 0.0
+    way = max(int(np.prod([*size_y[k + 1 :], *to.padded[: k + 1]])) for k in range(len(cores)))
+    memory = (
+        job.take("between", (threads, 2, way), np.float64),
+        job.take("packs", (threads, int(max(size_y.max(), to.padded.max())) * grid.STRIP), np.float64),
+        np.zeros(chebyshev.WIDTH),
+    )
+    part = int(max(1, min(windows, _MEMORY // (8 * (np.prod(size_y) + np.prod(size_z))))))
+    for first in range(0, windows, part):
+        last = min(first + part, windows)
+        count = last - first
+        sources, targets = of.items(first, last, job.y.shape[1]), to.items(first, last, cells.PIECE)
+        wanted = np.diff(to.bounds[first : last + 1]) > 0
+        tensors = job.take("tensors", (count, int(np.prod(size_y))), np.float64)
+        mapped = job.take("mapped", (count, int(np.prod(size_z))), np.float64)
+        weighed = tilt._replace(levels=of.levels(tilt.levels, count))
+        read = reading._replace(levels=to.levels(reading.levels, count))
+        for c in range(-1, len(job.channels)):
+            weighed = weighed if c < 0 else weighed._replace(channel=job.channels[c])
+            tensors[:] = 0.0
+            side = of.behind(count)
+            bench = chebyshev.allocate(threads, side, job.take)
+            grid.spread(
+                side, sources, len(sources), of.points.local, of.points.order, weighed, bench, np.empty((1, 1)),
+                tensors.reshape(-1),
+            )  # fmt: skip
+            causal.accumulate(tensors, carry[1 + c])
+            causal.contract(tensors, size_y, to.padded, matrices, wanted, *memory, mapped)
+            side = to.behind(count)
+            bench = chebyshev.allocate(threads, side, job.take)
+            evaluate.evaluate(
+                side, targets, len(targets), to.points.local, to.points.order, mapped.reshape(-1), c,
+                c < 0 and job.gradient, read, bench,
+            )  # fmt: skip
+
+
+def _near(job: Sum, limits: Array, starts: Array, firsts: Array, means: Array, logs: Array) -> None:
+    """Adds what targets see of their own windows: small masked sums, side by side."""
+    length = int(starts[1])
+    parts = [(w, at) for w in range(len(firsts) - 1) for at in range(firsts[w], firsts[w + 1], length)]
+    own, begin = np.array(parts, np.int64).reshape(-1, 2).T
     values = np.concatenate([job.y if job.gradient else job.y[:0], job.channels])
-    parts = [(w, first) for w in range(len(firsts) - 1) for first in range(firsts[w], firsts[w + 1], window)]
-    own = np.array([w for w, _ in parts])
-    begin = np.array([first for _, first in parts])
-    end = np.minimum(begin + window, firsts[own + 1])
-    of = np.minimum(own[:, None] * window + np.arange(window), n - 1)
-    to = np.minimum(begin[:, None] + np.arange(window), end[:, None] - 1)
-    seen = limits[to] - own[:, None] * window
-    part = max(1, int(4e6) // window)  # windows at a time: bounds the memory
-    for at in range(0, len(parts), part):
-        some = slice(at, at + part)
-        bias = job.bias[of[some]] if len(job.bias) else None
-        found, totals = job.exact(
-            np.moveaxis(job.z[:, to[some]], 0, -1), np.moveaxis(job.y[:, of[some]], 0, -1),
-            np.moveaxis(values[:, of[some]], 0, -1), bias, seen[some],
-        )  # fmt: skip
-        valid = np.arange(window) < (end - begin)[some, None]
-        means[:, to[some][valid]] = found[valid].T
-        logs[to[some][valid]] = totals[valid]
-    return means, logs
+    end, many = np.minimum(begin + length, firsts[own + 1]), max(1, int(2e6) // length)
+    for at in range(0, len(parts), many):
+        some = slice(at, at + many)
+        source, target = (starts[own[some]], starts[own[some] + 1]), (begin[some], end[some])
+        count = len(own[some])
+
+        def lay(name: str, rows: Array, of: tuple[Array, Array], count: int = count) -> Array:
+            out = job.take(f"near_{name}", (count, length, len(rows)), rows.dtype)
+            causal.side_by_side(rows, *of, out)
+            return out
+
+        seen = lay("seen", limits[None], target)[:, :, 0] - source[0][:, None]
+        y = lay("y", job.y, source)
+        v = y if values.shape == job.y.shape and not len(job.channels) else lay("values", values, source)
+        bias = lay("bias", job.bias[None], source)[:, :, 0] if len(job.bias) else None
+        causal.join(*job.exact(lay("z", job.z, target), y, v, bias, seen), *target, means, logs)
+
+
+# -- halves ----------------------------------------------------------------------------------------------------------
+
+
+def _halve(
+    job: Sum, limits: Array, sources: tuple[int, int], targets: tuple[int, int], means: Array, logs: Array
+) -> None:
+    """Adds what some targets see of the sources first .. last - 1; their limits are in (first, last]."""
+    (first, last), (begin, end) = sources, targets
+    if begin == end:
+        return
+    if limits[begin] >= last:
+        _add(job, sources, targets, None, means, logs)
+    elif last - first <= _LEAF:
+        _add(job, sources, targets, limits[begin:end] - first, means, logs)
+    else:
+        middle = (first + last) // 2
+        split = begin + int(np.searchsorted(limits[begin:end], middle, side="right"))
+        _halve(job, limits, (first, middle), (begin, split), means, logs)
+        if split < end:
+            _add(job, (first, middle), (split, end), None, means, logs)
+            _halve(job, limits, (middle, last), (split, end), means, logs)
+
+
+def _add(
+    job: Sum, sources: tuple[int, int], targets: tuple[int, int], seen: Array | None, means: Array, logs: Array
+) -> None:
+    """Adds some sources, or the first `seen` of them, to the sums of some targets."""
+    of, to, q = slice(*sources), slice(*targets), means.shape[1]
+    y, z, channels = (
+        np.ascontiguousarray(rows[:, part]) for rows, part in ((job.y, of), (job.z, to), (job.channels, of))
+    )
+    bias = job.bias[of] if len(job.bias) else job.bias
+    if seen is None:
+        found, totals = np.empty((z.shape[1], q)), np.empty(z.shape[1])
+        result = reduce.Result(np.eye(q), np.zeros(q), True, 1.0, _NONE, found, totals)
+        part = Sum(y, z, bias, channels, job.gradient, job.tol, job.take, job.exact, result)
+        part.run(*(np.stack([rows.min(axis=1), rows.max(axis=1)]) for rows in (y, z)))
+        job.report["grids"] += part.report["grids"]
+        job.report["error_bound"] = max(job.report["error_bound"], part.report["error_bound"])
+        found, totals = found[None], totals[None]
+    else:
+        values = np.concatenate([y if job.gradient else y[:0], channels]).T
+        found, totals = job.exact(z.T[None], y.T[None], values[None], bias[None] if len(bias) else None, seen[None])
+    begin, end = (np.array([at]) for at in targets)
+    causal.join(found, totals, begin, end, means, logs)

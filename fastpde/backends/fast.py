@@ -72,7 +72,7 @@ class Fast(Backend):
             )  # fmt: skip
             good = reduced is not None and self._sum(one, reduced, out[b], _NONE if logs is None else logs[0])
             if good and reduced is not None and self._evaluations % _CHECK_EVERY == 0:
-                good = self._check(one, reduced, out[b])
+                good = self._check(one, reduced, out[b], _NONE if logs is None else logs[0])
             if not good:
                 self._all_directly(one, out[b : b + 1], logs)
         self._evaluations += 1
@@ -117,21 +117,21 @@ class Fast(Backend):
         reduce.coordinates(pair.targets[0], np.zeros(matrix.shape[1]), matrix, offset, np.empty((CHUNKS, 2, 1)))
         return offset[0]
 
-    def _check(self, pair: PairSum, reduced: Reduced, out: Array) -> bool:
+    def _check(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
         """Compares some targets with direct sums; whether they are within the tolerance."""
-        width = pair.values.shape[2]
-        if not (pair.normalised and width):
-            return True  # totals are gradients' denominators: they are checked where means are
-        rows = _probes(reduced.z, reduced.z_ends)
+        rows, values = _probes(reduced.z, reduced.z_ends), pair.values[0]
         limits = None if pair.limits is None else pair.limits[rows]
         part = replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows]), limits=limits)
-        exact = np.empty((1, len(rows), width), out.dtype)
-        self._direct.attend(part, exact)
-        values = pair.values[0]
-        spread = max(float(np.abs(values - values.mean(axis=0)).max()), 1e-300)
-        error = float(np.abs(exact[0] - out[rows]).max()) / spread
-        logits = float((np.abs(reduced.z_ends).max(axis=0) * np.ptp(reduced.y_ends, axis=0)).sum())
-        rounding = 4.0 * np.finfo(out.dtype).eps * (1.0 + logits + float(np.abs(values).max()) / spread)
+        exact, logs = np.empty((1, len(rows), values.shape[1]), out.dtype), np.empty((1, len(rows)))
+        self._direct.attend(part, exact, logs)
+        error, scores = 0.0, float((np.abs(reduced.z_ends).max(axis=0) * np.ptp(reduced.y_ends, axis=0)).sum())
+        if values.shape[1]:
+            error, offset = _of_values(values, exact[0], out[rows], None if pair.normalised else logs[0])
+            scores += offset
+        if len(log_total):
+            error = max(error, float(np.abs(log_total[rows] - logs[0]).max()))
+            scores += float(np.abs(logs).max())
+        rounding = 4.0 * np.finfo(out.dtype).eps * (1.0 + scores)
         self.report["error_sampled"] = _MARGIN * error
         self._stats["fast_error_sampled"] = max(self._stats["fast_error_sampled"], _MARGIN * error)
         return error <= min(self.tol, pair.tol) + rounding
@@ -194,6 +194,18 @@ def _probes(z: Array, z_ends: Array) -> Array:
     far = np.square(away).sum(axis=0)
     ends = [np.argpartition(size, m - _EXTREME)[m - _EXTREME :] for size in (corner, far)]
     return np.unique(np.concatenate([some, *ends]))
+
+
+def _of_values(values: Array, exact: Array, found: Array, logs: Array | None) -> tuple[float, float]:
+    """The largest error of sums of values (n, c), and how far the values are from the origin, relative to their spread;
+    logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers is left out."""
+    spread = max(float(np.abs(values - values.mean(axis=0)).max()), 1e-300)
+    size = float(np.abs(values).max()) / spread
+    with np.errstate(all="ignore"):
+        error = np.abs(exact - found) / spread
+        if logs is not None:
+            error *= np.exp(-logs)[:, None] / max(1.0, size)
+    return float(np.max(error, initial=0.0, where=np.isfinite(exact))), size
 
 
 def _system(pair: PairSum, b: int) -> PairSum:

@@ -120,8 +120,8 @@ def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, pl
     to = of if same else Sorted.into(z, box.z_centre, box.z_half, plan.slabs, job.take, "z")
     side_y, side_z = chebyshev.sides(plan.order_y, of.counts), chebyshev.sides(plan.order_z, to.counts)
     matrices = packed_cores(box.z_half, box.y_half, plan, to.kept, of.kept, side_y.sizes, side_z.sizes)
-    tilt = _tilt(job, of, y, bias, box)
-    reading = _reading(job, to, _ALL if targets is None else targets, box, tilt.top * _LOG2, len(channels))
+    tilt = tilted(job, of, y, bias, box)
+    reading = reading_of(job, to, _ALL if targets is None else targets, box, tilt.top * _LOG2, len(channels))
     for c in range(-1, len(channels)):
         moments = _moments(job, side_y, of, tilt if c < 0 else tilt._replace(channel=channels[c]))
         mapped = _contract(job, moments, side_y, side_z, matrices)
@@ -132,7 +132,7 @@ def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, pl
     job.report["error_bound"] = max(job.report["error_bound"], plan.error)
 
 
-def _tilt(job: Sum, of: Sorted, y: Array, bias: Array, box: Box) -> grid.Tilt:
+def tilted(job: Sum, of: Sorted, y: Array, bias: Array, box: Box) -> grid.Tilt:
     """The weights e^{bias + <z_c, y>} of the sorted sources, divided by the largest."""
     largest, ordered = np.empty(cells.CHUNKS), _NONE
     reduce.tops(y, bias, box.z_centre, largest)
@@ -145,7 +145,7 @@ def _tilt(job: Sum, of: Sorted, y: Array, bias: Array, box: Box) -> grid.Tilt:
     )
 
 
-def _reading(job: Sum, to: Sorted, targets: Array, box: Box, top: float, channels: int) -> evaluate.Reading:
+def reading_of(job: Sum, to: Sorted, targets: Array, box: Box, top: float, channels: int) -> evaluate.Reading:
     """What is made of the sums; top: log of what the weights were divided by, less <z_c, y_c>."""
     result, rows = job.result, len(to.half) if job.gradient else 0
     lead = np.ascontiguousarray(result.B[:, :rows])
