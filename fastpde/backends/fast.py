@@ -24,6 +24,7 @@ _LEAST_PAIRS = 4_000_000  # in a system, from which `Auto` thinks about anything
 _THIN = 0.02  # of tol: an axis whose logits are below that is left out
 _CHECK_EVERY = 16  # evaluations
 _RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and farthest from its centre
+_LARGEST = 20  # parts with grids of their own: three more targets are checked in each
 _MARGIN = 10.0  # of the largest error among the targets checked; 4 is the largest factor seen
 _NONE = np.empty(0)
 
@@ -47,6 +48,7 @@ class Fast(Backend):
         self.tol = _tolerance(tol)
         self._direct = Direct()
         self._evaluations = 0
+        self._parts: list[Array] = []
         self.report: dict[str, float] = {}
         self._stats = {"fast_error_bound": 0.0, "fast_error_sampled": 0.0, "fast_direct_targets": 0.0}
 
@@ -106,7 +108,7 @@ class Fast(Backend):
             job.run(reduced.y_ends, reduced.z_ends)
         elif not causal.attend(job, pair.limits, reduced.y_ends, reduced.z_ends):
             return False
-        self.report = job.report
+        self.report, self._parts = job.report, job.parts
         self._stats["fast_error_bound"] = max(self._stats["fast_error_bound"], job.report["error_bound"])
         self._stats["fast_direct_targets"] += job.report.get("direct_targets", 0.0)
         return True
@@ -119,7 +121,8 @@ class Fast(Backend):
 
     def _check(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
         """Compares some targets with direct sums; whether they are within the tolerance."""
-        rows, values = _probes(reduced.z, reduced.z_ends), pair.values[0]
+        rows = np.concatenate([_probes(reduced.z, _RANDOM, _EXTREME), *self._in_parts(reduced.z)])
+        values = pair.values[0]
         limits = None if pair.limits is None else pair.limits[rows]
         part = replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows]), limits=limits)
         exact, logs = np.empty((1, len(rows), values.shape[1]), out.dtype), np.empty((1, len(rows)))
@@ -135,6 +138,11 @@ class Fast(Backend):
         self.report["error_sampled"] = _MARGIN * error
         self._stats["fast_error_sampled"] = max(self._stats["fast_error_sampled"], _MARGIN * error)
         return error <= min(self.tol, pair.tol) + rounding
+
+    def _in_parts(self, z: Array) -> list[Array]:
+        """Targets to check in the largest parts that had grids of their own."""
+        largest = sorted(self._parts, key=len, reverse=True)[:_LARGEST]
+        return [part[_probes(z[:, part], 1, 1)] for part in largest]
 
     def _exact(
         self, z: Array, y: Array, values: Array, bias: Array | None = None, limits: Array | None = None
@@ -183,16 +191,17 @@ def _bias(pair: PairSum) -> Array:
     return logs + bias if len(bias) else logs
 
 
-def _probes(z: Array, z_ends: Array) -> Array:
+def _probes(z: Array, random: int, extreme: int) -> Array:
     """The targets to check, z (r, m): random ones, those in corners of the box, those far from its centre."""
     m = z.shape[1]
-    some = np.random.default_rng(m).integers(0, m, _RANDOM)
-    if len(z) == 0 or m <= 3 * _EXTREME:
+    some = np.random.default_rng(m).integers(0, m, random)
+    if len(z) == 0 or m <= 3 * extreme:
         return np.unique(some)
-    away = np.abs(z - z_ends.mean(axis=0)[:, None])
-    corner = (away / np.maximum(np.ptp(z_ends, axis=0) / 2, 1e-300)[:, None]).sum(axis=0)
+    low, high = z.min(axis=1), z.max(axis=1)
+    away = np.abs(z - (0.5 * (low + high))[:, None])
+    corner = (away / np.maximum((high - low) / 2, 1e-300)[:, None]).sum(axis=0)
     far = np.square(away).sum(axis=0)
-    ends = [np.argpartition(size, m - _EXTREME)[m - _EXTREME :] for size in (corner, far)]
+    ends = [np.argpartition(size, m - extreme)[m - extreme :] for size in (corner, far)]
     return np.unique(np.concatenate([some, *ends]))
 
 

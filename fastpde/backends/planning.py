@@ -49,29 +49,33 @@ class Grid:
 
 
 @jit
-def bessel(order, x):
-    """The modified Bessel function I_order(x) of a whole order, 0 <= x <= 6: its power series."""
-    term = 1.0
-    for k in range(1, order + 1):
-        term *= 0.5 * x / k
-    total, k = term, 1
-    while term > 1e-17 * total:
-        term *= 0.25 * x * x / (k * (k + order))
-        total += term
-        k += 1
-    return total
+def bessels(x, out):
+    """out[p] <- the modified Bessel function I_p(x), 0 <= x <= 6, to rounding: downward recurrence (Miller)."""
+    above, here, total = 0.0, 1e-300, 0.0
+    for p in range(_MOST_ORDER + 30, -1, -1):
+        if p < out.shape[0]:
+            out[p] = here
+        total += here if p == 0 else 2.0 * here
+        above, here = here, above + 2.0 * p / x * here if p > 0 else 0.0
+        if here > 1e250:
+            above, here, total = above * 1e-250, here * 1e-250, total * 1e-250
+            for q in range(p, out.shape[0]):
+                out[q] *= 1e-250
+    scale = math.exp(x) / total  # e^x = I_0 + 2 I_1 + 2 I_2 + ...
+    for p in range(out.shape[0]):
+        out[p] *= scale
 
 
-@jit
-def source_error(order, theta, slabs):
-    """d_s of an axis."""
-    return 2.0 * math.exp(theta / slabs) * (bessel(order, theta) + bessel(order - 1, theta) / slabs)
+@jit(inline=True)
+def source_error(order, theta, slabs, bessel):
+    """d_s of an axis; bessel: I_0, I_1, ... at theta."""
+    return 2.0 * math.exp(theta / slabs) * (bessel[order] + bessel[order - 1] / slabs)
 
 
-@jit
-def target_error(order, theta):
+@jit(inline=True)
+def target_error(order, theta, bessel):
     """d_t of an axis."""
-    return 5.4 * order / theta * bessel(order, theta)
+    return 5.4 * order / theta * bessel[order]
 
 
 @jit
@@ -99,7 +103,7 @@ def _seconds(sizes, sources, targets, channels):
 
 
 @jit
-def _fill(L, theta, sources, targets, tol, channels, sizes):
+def _fill(L, theta, sources, targets, tol, channels, sizes, bessel):
     """sizes (3, r) <- slabs, orders of targets, those of sources; returns (error, seconds), inf if there is no grid."""
     r = L.shape[0]
     widest, nodes_z, nodes_y, near, far = 0.0, 1.0, 1.0, 0.0, 0.0
@@ -112,15 +116,16 @@ def _fill(L, theta, sources, targets, tol, channels, sizes):
     for k in range(r):
         slabs, p_z, p_y = sizes[0, k], _LEAST_ORDER, _LEAST_ORDER
         exact = L[k] / slabs
-        while source_error(p_y, exact, slabs) > _SOURCES * tol / r and p_y <= _MOST_ORDER:
+        bessels(exact, bessel)
+        while p_y <= _MOST_ORDER and source_error(p_y, exact, slabs, bessel) > _SOURCES * tol / r:
             p_y += 1
-        while target_error(p_z, exact) > _TARGETS * tol / math.sqrt(r) and p_z <= _MOST_ORDER:
+        while p_z <= _MOST_ORDER and target_error(p_z, exact, bessel) > _TARGETS * tol / math.sqrt(r):
             p_z += 1
         if max(p_y, p_z) > _MOST_ORDER:
             return math.inf, math.inf
         sizes[1, k], sizes[2, k] = p_z, p_y
-        near += source_error(p_y, exact, slabs)
-        far += target_error(p_z, exact) ** 2
+        near += source_error(p_y, exact, slabs, bessel)
+        far += target_error(p_z, exact, bessel) ** 2
         nodes_z *= slabs * p_z
         nodes_y *= slabs * p_y
     if max(nodes_z, nodes_y) > _MOST_NODES:
@@ -129,22 +134,37 @@ def _fill(L, theta, sources, targets, tol, channels, sizes):
 
 
 @jit
-def _best(L, thetas, sources, targets, tol, channels, sizes, trial):
+def _best(L, thetas, sources, targets, tol, channels, sizes, trial, bessel):
     """sizes (3, r) <- those of the cheapest grid with cells of exponent up to one of `thetas`; (error, seconds)."""
     error, seconds = math.inf, math.inf
+    if L.sum() > MOST_LOGITS:
+        return error, seconds
     for theta in thetas:
-        found, cost = _fill(L, theta, sources, targets, tol, channels, trial)
+        found, cost = _fill(L, theta, sources, targets, tol, channels, trial, bessel)
         if cost < seconds:
             error, seconds = found, cost
             sizes[:] = trial
     return error, seconds
 
 
+@jit
+def _prices(L, thetas, sources, targets, tol, channels, sizes, trial, bessel, out):
+    """out[i] <- the seconds of the cheapest grid for logits L[i]."""
+    for i in range(L.shape[0]):
+        out[i] = _best(L[i], thetas, sources[i], targets[i], tol, channels, sizes, trial, bessel)[1]
+
+
 def plan(L: Array, sources: int, targets: int, tol: float, channels: int = 1, thetas: Array = THETAS) -> Grid | None:
     """The cheapest grid for logits L (r,) whose error is below tol, with cells of exponent up to one of `thetas`; None
-    where rounding, the orders or memory forbid all."""
-    if L.sum() > MOST_LOGITS:
-        return None
-    sizes = np.empty((2, 3, len(L)), np.int64)
-    error, seconds = _best(L, thetas, float(sources), float(targets), tol, float(channels), sizes[0], sizes[1])
+    where rounding, the orders, memory or the range of numbers forbid all."""
+    sizes, bessel = np.empty((2, 3, len(L)), np.int64), np.empty(_MOST_ORDER + 1)
+    error, seconds = _best(L, thetas, float(sources), float(targets), tol, float(channels), sizes[0], sizes[1], bessel)
     return None if math.isinf(seconds) else Grid(sizes[0, 0], sizes[0, 1], sizes[0, 2], error, seconds)
+
+
+def prices(L: Array, sources: Array, targets: Array, tol: float, channels: int = 1) -> Array:
+    """(q,) seconds of the cheapest grids for q sums with logits L (q, r); inf where there is none."""
+    sizes, bessel, out = np.empty((2, 3, L.shape[1]), np.int64), np.empty(_MOST_ORDER + 1), np.empty(len(L))
+    counts = np.asarray(sources, float), np.asarray(targets, float)
+    _prices(np.ascontiguousarray(L), THETAS, *counts, tol, float(channels), sizes[0], sizes[1], bessel, out)
+    return out

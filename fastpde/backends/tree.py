@@ -1,9 +1,8 @@
 """Sums of e^{<z, y> + b} over sources, in relative error, for any size of logits: grids, direct sums, and a tree.
 
-A node is a box of targets with the sources that matter to it. It is summed on one grid, or directly, or its box
-is halved, whichever is expected to be fastest. Sources are weighed at the centre of the box (tilted): with a_j the
-score there and the box's half widths H, any target gives source j a weight within e^{+-d_j} of e^{a_j - a_0} relative
-to source 0, d_j = sum_k H_k |y_jk - y_0k|. So those that cannot matter are known and dropped.
+Where one grid for all would be slow, or is out of range, targets and sources are sorted into trees of boxes. A box of
+targets is summed on one grid of the sources that matter to it, or directly, leaf by leaf, or in two halves, whichever
+is expected to be fastest: prices are compared from the smallest boxes up, so the choice is the best there is.
 """
 
 from __future__ import annotations
@@ -15,18 +14,27 @@ from typing import Any, Protocol
 import numpy as np
 
 from .._types import Array
-from ..kernels import cells, reduce
+from ..kernels import pruned, reduce
 from . import planning
 from .gridsum import Box, on_grid, some
+from .pruned import Pruned
 
 _DROP = 0.02  # of tol: the weight of all dropped sources together
 _RATE = 0.7e9  # pairs per second of a direct sum on one thread
-_SAMPLE = 4096
-_LOAD = 8.0  # logits of the boxes that a split is judged by
+_PRUNED_RATE = 0.45e9  # the same, source by source of those that matter
 _SPLIT_FROM = 30.0  # below these logits a grid is never beaten by a split
-_WORTH_A_SPLIT = 5e-3  # seconds
-_PASS = 20e-9  # seconds for a pass over a point
-_JUDGED = 12  # boxes
+_WORTH_A_TREE = 5e-3  # seconds
+_GOOD = 3e-7  # seconds per target: a grid that needs no more is not compared with anything
+_GROWING = 4e-7  # seconds per point for a tree
+_GATHERING = 1.2e-7  # seconds per source of a grid
+_SAMPLE, _JUDGED = 4096, 16  # targets and sources by which trees are judged; boxes of them
+_LONG, _FINER = 0.1, 64  # seconds of one box from which it is divided into that many
+_PARTS = 128  # boxes of targets that are given different ways
+_FEW = 512  # targets that are not divided any more
+_GRID = 2e-3  # seconds of a grid beside its own price
+_CHEAP = 0.05  # of the time of one grid, or direct sum: trees that take less are grown and judged themselves
+_CLEARLY = 0.7  # of the time of one grid, or direct sum: what a sample of them must promise
+_PROBES = 2  # leaves of a box, to price direct sums
 _ALL = np.empty(0, np.int64)
 
 
@@ -53,6 +61,7 @@ class Sum:
         exact: sums over all pairs.
         result: where the results go.
         report: what was done: grids, targets summed directly, bound of the error.
+        parts: the targets of each grid, where there are several.
     """
 
     y: Array
@@ -65,6 +74,7 @@ class Sum:
     exact: Exact
     result: reduce.Result
     report: dict[str, float] = field(default_factory=dict)
+    parts: list[Array] = field(default_factory=list)
 
     def run(self, y_ends: Array, z_ends: Array) -> None:
         """Fills the result; y_ends, z_ends (2, r) are the corners of the points' boxes."""
@@ -72,22 +82,21 @@ class Sum:
         if len(self.y) == 0:
             self._uniform()
         else:
-            self._node(None, None, y_ends, z_ends)
+            self._whole(Box.around(y_ends, z_ends))
 
-    def _node(self, targets: Array | None, sources: Array | None, y_ends: Array, z_ends: Array) -> None:
-        """Sums `sources` for `targets` (indices; None: all) in boxes with these ends."""
-        n, m = _count(sources, self.y), _count(targets, self.z)
-        box = Box.around(y_ends, z_ends)
+    def _whole(self, box: Box) -> None:
+        """One grid, one direct sum, or the tree."""
+        n, m = self.y.shape[1], self.z.shape[1]
         plan = planning.plan(box.loads, n, m, self.tol, 1 + len(self.channels))
         grid_seconds, direct_seconds = math.inf if plan is None else plan.seconds, n * m / _RATE
         least = min(grid_seconds, direct_seconds)
-        worth = least > _WORTH_A_SPLIT and box.loads.sum() > _SPLIT_FROM
-        if worth and self._split_seconds(targets, sources, box) < least:
-            self._split(targets, sources, box)
-        elif plan is None or direct_seconds <= grid_seconds:
-            self._directly(targets, sources)
+        logits = box.loads.sum()
+        if least > max(_WORTH_A_TREE, _GOOD * m) and _SPLIT_FROM < logits < math.inf and self._tree(box, least):
+            return
+        if plan is None or direct_seconds <= grid_seconds:
+            self._directly()
         else:
-            on_grid(self, targets, sources, box, plan)
+            on_grid(self, None, None, box, plan)
 
     def _uniform(self) -> None:
         """No axis carries logits: every target gets the same."""
@@ -99,12 +108,12 @@ class Sum:
         logs = np.full(m, top + math.log(weights.sum()))
         reduce.write(np.repeat(means[:, None], m, axis=1), logs, _ALL, self.result)
 
-    def _directly(self, targets: Array | None, sources: Array | None) -> None:
-        z, (y, bias, channels) = some(self.z, targets), self.sources(sources)
-        values = np.concatenate([y if self.gradient else y[:0], channels]).T
-        means, logs = self.exact(z.T[None], y.T[None], values[None], bias[None] if len(bias) else None)
-        reduce.write(means[0].T, logs[0], _ALL if targets is None else targets, self.result)
-        self.report["direct_targets"] += z.shape[1]
+    def _directly(self) -> None:
+        values = np.concatenate([self.y if self.gradient else self.y[:0], self.channels]).T
+        bias = self.bias[None] if len(self.bias) else None
+        means, logs = self.exact(self.z.T[None], self.y.T[None], values[None], bias)
+        reduce.write(np.ascontiguousarray(means[0].T), logs[0], _ALL, self.result)
+        self.report["direct_targets"] += self.z.shape[1]
 
     def sources(self, sources: Array | None) -> tuple[Array, Array, Array]:
         """Coordinates, bias and channels of some sources."""
@@ -113,61 +122,91 @@ class Sum:
 
     # -- the tree ----------------------------------------------------------------------------------------------------
 
-    def _split(self, targets: Array | None, sources: Array | None, box: Box) -> None:
-        """Halves the targets' box across the axis that carries most."""
-        k = int(np.argmax(box.loads))
-        lower = some(self.z, targets)[k] <= box.z_centre[k]
-        every = np.arange(len(lower)) if targets is None else targets
-        for part in (every[lower], every[~lower]):
-            if len(part):
-                z_ends = _ends(self.z[:, part])
-                y, bias, _ = self.sources(sources)
-                keep = mattering(y, bias, z_ends, _DROP * self.tol / y.shape[1])
-                near = sources if keep.all() else np.flatnonzero(keep) if sources is None else sources[keep]
-                self._node(part, near, _ends(some(self.y, near)), z_ends)
+    def _tree(self, box: Box, least: float) -> bool:
+        """Whether the tree is expected to take less than `least` seconds; the sums, if so."""
+        n, m = self.y.shape[1], self.z.shape[1]
+        steps, growing = (-(-n // _SAMPLE), -(-m // _SAMPLE)), _GROWING * (n + m)
+        if growing > _CHEAP * least:
+            sample = self._forest(box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
+            few = max(_FEW // steps[1], _SAMPLE // _JUDGED)
+            if Judge(sample, 0, self.tol, 1 + len(self.channels), steps, few).seconds + growing > _CLEARLY * least:
+                return False
+        trees = self._forest(box, slice(None), slice(None), "tree")
+        judge = Judge(trees, 0, self.tol, 1 + len(self.channels), (1, 1), max(_FEW, m // _PARTS))
+        if judge.seconds > least:
+            return False
+        leaves = [trees.below(node) for node, _, plan in judge.ways if plan is None]
+        if leaves:
+            count = trees.attend(np.concatenate(leaves), self.channels, self.gradient, self.result)
+            self.report["direct_targets"] += count
+        for node, within, plan in judge.ways:
+            if plan is not None:
+                targets = trees.targets.order[slice(*trees.targets.ends[node])]
+                on_grid(self, targets, trees.sources.order[trees.indices(node)], within, plan)
+                self.parts.append(targets)
+        return True
 
-    def _split_seconds(self, targets: Array | None, sources: Array | None, box: Box) -> float:
-        """What small boxes of targets would cost in all, judged by a sample."""
-        n, m = _count(sources, self.y), _count(targets, self.z)
-        z, (y, bias, _) = some(self.z, _thinned(targets, m)), self.sources(_thinned(sources, n))
-        parts = np.maximum(1, np.ceil(box.loads / _LOAD)).astype(np.int64)
-        place = (z - (box.z_centre - box.z_half)[:, None]) / (2 * box.z_half / parts)[:, None]
-        place = np.clip(place.astype(np.int64), 0, parts[:, None] - 1)
-        keys = np.ravel_multi_index(tuple(place), tuple(parts))
-        boxes = np.unique(keys)
-        judged = boxes[:: max(1, len(boxes) // _JUDGED)]
-        total = 0.0
-        for key in judged:
-            own = z[:, keys == key]
-            keep = mattering(y, bias, _ends(own), _DROP * self.tol / n)
-            sub = Box.around(_ends(y[:, keep]), _ends(own))
-            near, count = int(keep.mean() * n) + 1, int(own.shape[1] * m / z.shape[1]) + 1
-            plan = planning.plan(sub.loads, near, count, self.tol, 1 + len(self.channels))
-            total += min(near * count / _RATE, math.inf if plan is None else plan.seconds) + _PASS * near
-        levels = math.log2(max(float(np.prod(parts.astype(float))), 2.0))
-        return total * len(boxes) / len(judged) + levels * _PASS * (n + m)
+    def _forest(self, box: Box, sources: slice, targets: slice, name: str) -> Pruned:
+        bias = self.bias[sources] if len(self.bias) else self.bias
+        return Pruned(
+            self.y[:, sources], self.z[:, targets], bias, (box.y_half, box.z_half), _DROP * self.tol,
+            lambda part, shape, dtype: self.take(f"{name}_{part}", shape, dtype),
+        )  # fmt: skip
 
 
-def _count(index: Array | None, points: Array) -> int:
-    return points.shape[1] if index is None else len(index)
+class Judge:
+    """The cheapest way to sum the targets of a node of a tree.
 
+    Args:
+        trees: of one in steps[0] sources and one in steps[1] targets.
+        root: the node.
+        tol, channels: of the sum.
+        few: targets (of the tree) that are not divided any more, unless their sums take long.
 
-def _thinned(index: Array | None, count: int) -> Array:
-    """At most about _SAMPLE of `count` indices, evenly."""
-    step = max(1, count // _SAMPLE)
-    return np.arange(0, count, step) if index is None else index[::step]
+    Attributes:
+        seconds: in all.
+        ways: (node, its boxes, a grid, or None for direct sums).
+    """
 
+    def __init__(self, trees: Pruned, root: int, tol: float, channels: int, steps: tuple[int, int], few: int) -> None:
+        tree = trees.targets
+        nodes = trees.nodes(root, few)
+        sizes, last = tree.ends[nodes, 1] - tree.ends[nodes, 0], tree.right[nodes] < 0
+        last |= sizes <= few
+        probes = [trees.below(node, _PROBES) for node in nodes[last]]
+        counts, ends = trees.near(np.concatenate([nodes, *probes]))
+        n, m = counts * steps[0], sizes * steps[1]
+        boxes = [Box.around(ends[i], trees.box(node)) for i, node in enumerate(nodes)]
+        loads = np.stack([box.loads for box in boxes])
+        grids = planning.prices(loads, n[: len(nodes)], m, tol, channels)
+        grids += _GRID + _GATHERING * n[: len(nodes)]
+        direct, at = np.full(len(nodes), math.inf), len(nodes)
+        for own, probed in zip(np.flatnonzero(last), probes, strict=True):
+            direct[own] = n[at : at + len(probed)].mean() * m[own] / _PRUNED_RATE
+            at += len(probed)
+        least = np.minimum(grids, direct)
+        self.seconds, chosen = self._best(nodes, least, tree.right, last)
+        self.ways: list[tuple[int, Box, planning.Grid | None]] = []
+        for i in chosen:
+            if i > 0 and least[i] > _LONG and sizes[i] > pruned.TARGETS * _FINER and max(steps) == 1:
+                finer = Judge(trees, int(nodes[i]), tol, channels, steps, int(sizes[i]) // _FINER)
+                if finer.seconds < least[i]:
+                    self.seconds += finer.seconds - float(least[i])
+                    self.ways += finer.ways
+                    continue
+            grid = grids[i] < direct[i]
+            plan = planning.plan(loads[i], int(n[i]), int(m[i]), tol, channels) if grid else None
+            self.ways.append((int(nodes[i]), boxes[i], plan))
 
-def _ends(points: Array) -> Array:
-    """The corners (2, r) of the box of points (r, n)."""
-    return np.stack([points.min(axis=1), points.max(axis=1)])
-
-
-def mattering(y: Array, bias: Array, z_ends: Array, share: float) -> Array:
-    """Which sources (r, n) may have more than `share` of the weight of some target of a box."""
-    centre, half = z_ends.mean(axis=0), np.ptp(z_ends, axis=0) / 2
-    first = int(np.argmax(centre @ y + (bias if len(bias) else 0.0)))
-    partial, keep = np.empty(cells.CHUNKS), np.empty(y.shape[1], np.bool_)
-    reduce.reach(y, bias, centre, half, first, partial)
-    reduce.mattering(y, bias, centre, half, first, math.log(share * partial.sum()), keep)
-    return keep
+    @staticmethod
+    def _best(nodes: Array, least: Array, right: Array, last: Array) -> tuple[float, list[int]]:
+        """The cheapest choice of places in nodes, in preorder, that make up the first one."""
+        place = {int(node): i for i, node in enumerate(nodes)}
+        best: list[tuple[float, list[int]]] = [(0.0, [])] * len(nodes)
+        for i in range(len(nodes) - 1, -1, -1):
+            best[i] = (float(least[i]), [i])
+            if not last[i]:
+                one, two = best[i + 1], best[place[int(right[nodes[i]])]]
+                if one[0] + two[0] < least[i]:
+                    best[i] = (one[0] + two[0], one[1] + two[1])
+        return best[0]

@@ -73,7 +73,7 @@ def chunk_size(targets: np.ndarray, layout: Layout) -> int:
 
 
 @jit(inline=True)
-def _load_tile(layout, z, limits, first, tile, zt, ends):
+def load_tile(layout, z, limits, first, tile, zt, ends):
     """Targets first.. of one tile as [k][lane], in units of log 2; returns largest |target|, extreme limits."""
     width = layout.width
     largest, low, high = 0.0, layout.n, 0
@@ -92,7 +92,7 @@ def _load_tile(layout, z, limits, first, tile, zt, ends):
 
 
 @jit(inline=True)
-def _grow_shift(layout, tops, shifts, first, sums, sums_at):
+def grow_shift(layout, tops, shifts, first, sums, sums_at):
     """Moves the shifts of a tile up to its running maxima and rescales its sums: exact powers of two."""
     for lane in range(layout.width):
         shift = np.ceil(tops[first + lane])
@@ -105,7 +105,7 @@ def _grow_shift(layout, tops, shifts, first, sums, sums_at):
 
 
 @jit(inline=True)
-def _write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, out, log_total):
+def write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, out, log_total):
     """Divides by the weight column (factor < 0: normalised) or undoes the shift, and writes `rows` rows of one tile."""
     dv = out.shape[1]
     normalised = factor < 0.0
@@ -136,7 +136,7 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
     for c in range(count * total_columns * width):
         sums[c] = 0.0
     for tile in range(count):
-        largest, low, high = _load_tile(layout, z, limits, tile * width, tile, zt, ends)
+        largest, low, high = load_tile(layout, z, limits, tile * width, tile, zt, ends)
         bound = 1.000001 * largest * packed.bounds[b, 0]
         wide = not (bound + packed.bounds[b, 1] <= layout.reach)
         tiles[0, tile] = low if limits.shape[0] else layout.rows
@@ -167,7 +167,7 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
                     )  # fmt: skip
             if wide and shiftable(law):
                 raise_tops(P, rows, ends, lanes_at, start, tops, lanes_at)
-                _grow_shift(layout, tops, shifts, lanes_at, sums, sums_at)
+                grow_shift(layout, tops, shifts, lanes_at, sums, sums_at)
             if wide:
                 apply_shifted(law, P, rows, shifts, lanes_at)
             elif not fused(law):
@@ -182,7 +182,7 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
                 )  # fmt: skip
     for tile in range(count):
         rows, first = min(width, z.shape[0] - tile * width), tile * width
-        _write_tile(
+        write_tile(
             layout, factor, packed.exponents[b], shifts, first, sums, first * total_columns, rows,
             out[first:], log_total[:, first:],
         )  # fmt: skip

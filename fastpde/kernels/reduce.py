@@ -115,20 +115,6 @@ def tops(points, bias, direction, largest):
 
 
 @jit(parallel=True)
-def weigh(points, bias, direction, top, channels, place, weights):
-    """weights[0, place[i]] <- u = e^{bias[i] + <direction, point i> - top}, weights[1 + e, place[i]] <- channels[e, i]
-    u."""
-    n = points.shape[1]
-    size = -(-n // CHUNKS)
-    for c in prange(CHUNKS):
-        for i in range(c * size, min((c + 1) * size, n)):
-            weight = math.exp(_tilted(points, bias, direction, i) - top)
-            weights[0, place[i]] = weight
-            for e in range(channels.shape[0]):
-                weights[1 + e, place[i]] = channels[e, i] * weight
-
-
-@jit(parallel=True)
 def write(means, logs, targets, result):
     """Writes the result from means (r + e, q) and logs (q,) of some targets; empty: all."""
     m = logs.shape[0]
@@ -146,34 +132,3 @@ def write(means, logs, targets, result):
                 out[to, a] = value * scale
             if log_total.shape[0]:
                 log_total[to] = log + math.log(result.factor)
-
-
-@jit(parallel=True)
-def reach(points, bias, z_centre, z_half, first, partial):
-    """partial[c] <- sum over chunk c of e^{a_i - d_i}, a bound from below of a box's total weight relative to that of
-    `first`: a_i = bias[i] + <z_centre, point i> less that of `first`, d_i = <z_half, |point i - point first|>."""
-    r, n = points.shape
-    size = -(-n // CHUNKS)
-    top = _tilted(points, bias, z_centre, first)
-    for c in prange(CHUNKS):
-        total = 0.0
-        for i in range(c * size, min((c + 1) * size, n)):
-            value = _tilted(points, bias, z_centre, i) - top
-            for k in range(r):
-                value -= z_half[k] * abs(points[k, i] - points[k, first])
-            total += math.exp(value)
-        partial[c] = total
-
-
-@jit(parallel=True)
-def mattering(points, bias, z_centre, z_half, first, least, keep):
-    """keep[i] <- whether a_i + d_i >= least, see `reach`."""
-    r, n = points.shape
-    size = -(-n // CHUNKS)
-    top = _tilted(points, bias, z_centre, first)
-    for c in prange(CHUNKS):
-        for i in range(c * size, min((c + 1) * size, n)):
-            value = _tilted(points, bias, z_centre, i) - top
-            for k in range(r):
-                value += z_half[k] * abs(points[k, i] - points[k, first])
-            keep[i] = value >= least

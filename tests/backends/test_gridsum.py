@@ -73,7 +73,8 @@ def test_targets_that_are_moved_sources_are_known(moved, same):
 @pytest.mark.parametrize("scale", [1.0, -1.0], ids=["K = Q", "K = -Q"])
 def test_shared_cells_and_own_cells_are_both_right(scale):
     """K = Q makes balanced targets moved sources, K = -Q does not; the bound of the error holds for both."""
-    x = np.random.default_rng(4).standard_normal((6000, 2)) + [3.0, -1.0]
+    centre = np.array([3.0, -1.0])
+    x = np.random.default_rng(4).standard_normal((6000, 2)) + centre
     attention = fp.Softmax(np.eye(2), scale * np.eye(2), np.eye(2))
     fast = fp.Fast(1e-9)
     found = attention.velocity(x, backend=fast)

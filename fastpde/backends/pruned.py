@@ -1,0 +1,106 @@
+"""Direct sums over the sources that matter, and how many they are: trees of the sources and of the targets of a sum."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from .._types import Array
+from ..kernels import attend, pack, pruned, reduce
+from ..kernels.layout import layout_for
+from ..kernels.pruned import Tree
+
+_COARSE = 512  # parts of the sources that are told apart when their number is asked for
+
+
+class Pruned:
+    """Sources and targets of a sum, sorted into trees.
+
+    Attributes:
+        sources, targets: the trees.
+        leaves: (leaves,) nodes of the targets' tree that are leaves.
+    """
+
+    def __init__(self, y: Array, z: Array, bias: Array, halves: tuple[Array, Array], share: float, take: Any) -> None:
+        """y (r, n) and z (r, m); halves: of the boxes of sources and targets; share: of a target's weight that may be
+        left out."""
+        self._take, self._share = take, math.log(share)
+        self.sources = _grown(np.vstack([y, bias]) if len(bias) else y, len(y), halves[1], pruned.SOURCES, take, "y")
+        self.targets = _grown(z, len(z), halves[0], pruned.TARGETS, take, "z")
+        self.leaves = np.flatnonzero(self.targets.right < 0)
+        threads, leaves = numba.get_num_threads(), int((self.sources.right < 0).sum())
+        self._desk = pruned.Desk(
+            take("tree_box", (threads, 3, len(y)), np.float64),
+            take("tree_kept", (threads, leaves), np.int64),
+            take("tree_excess", (threads, leaves), np.float64),
+        )
+
+    def near(self, nodes: Array) -> tuple[Array, Array]:
+        """How many sources matter to nodes (k,) of the targets, and the corners (k, 2, r) of their boxes."""
+        counts, ends = np.empty(len(nodes), np.int64), np.empty((2, len(nodes), self.targets.low.shape[1]))
+        small = len(self.sources.order) // _COARSE
+        pruned.near(self.sources, self.targets, nodes, self._share, small, self._desk, counts, ends[0], ends[1])
+        return counts, ends.swapaxes(0, 1)
+
+    def indices(self, node: int) -> Array:
+        """The places, among the sorted sources, of those that matter to a node of the targets."""
+        out = np.empty(len(self.sources.order), np.int64)
+        return out[: pruned.indices(self.sources, self.targets, node, self._share, self._desk, out)]
+
+    def nodes(self, root: int, few: int) -> Array:
+        """A node of the targets and those in it, in preorder, but not what is inside of nodes of at most `few`."""
+        tree = self.targets
+        found, node = [], root
+        while node < tree.skip[root]:
+            found.append(node)
+            node = node + 1 if tree.ends[node, 1] - tree.ends[node, 0] > few else int(tree.skip[node])
+        return np.array(found)
+
+    def below(self, node: int, most: int = 2**62) -> Array:
+        """The leaves of a node of the targets; at most about `most` of them, evenly."""
+        first, last = np.searchsorted(self.leaves, [node, self.targets.skip[node]])
+        return self.leaves[first : last : max(1, (last - first) // most)]
+
+    def box(self, node: int) -> Array:
+        """The corners (2, r) of a node of the targets."""
+        return np.stack([self.targets.low[node], self.targets.high[node]])
+
+    def attend(self, leaves: Array, channels: Array, gradient: bool, result: reduce.Result) -> int:
+        """Writes the results of the targets in some leaves; returns how many they are. channels (e, n)."""
+        tree, r = self.sources, self.targets.low.shape[1]
+        keys = np.ascontiguousarray(tree.points[:r].T)
+        bias = np.ascontiguousarray(tree.points[r:])
+        values = np.concatenate([keys if gradient else keys[:, :0], channels[:, tree.order].T], axis=1)
+        threads, m = numba.get_num_threads(), self.targets.points.shape[1]
+        layout = layout_for(len(keys), r, values.shape[1], np.dtype(np.float64))
+        packed = pack.allocate(1, layout, np.float64, self._take)
+        pack.pack_sources(keys[None], bias, np.empty((0, 0)), values[None], True, layout, packed)
+        scratch = attend.allocate(threads, layout, np.float64, self._take)
+        means, logs = np.empty((m, values.shape[1])), np.empty((1, m))
+        points = np.ascontiguousarray(self.targets.points.T)
+        with numba.parallel_chunksize(len(leaves) // (8 * threads)):
+            pruned.attend(
+                tree, self.targets, leaves, self._share, layout, packed, points, self._desk, scratch, means, logs
+            )
+        ends = self.targets.ends[leaves]
+        places = np.concatenate([np.arange(first, last) for first, last in ends])
+        reduce.write(np.ascontiguousarray(means[places].T), logs[0, places], self.targets.order[places], result)
+        return len(places)
+
+
+def _grown(points: Array, r: int, scale: Array, unit: int, take: Any, name: str) -> Tree:
+    """The tree of points (r, n), or of sources with a last row of log-weights."""
+    n = points.shape[1]
+    most = 2 * -(-n // unit)
+    inside = take(f"tree_points_{name}", points.shape, np.float64)
+    inside[:] = points
+    flat = {key: take(f"tree_{key}_{name}", (most,), np.int64) for key in ("right", "skip")}
+    boxes = {key: take(f"tree_{key}_{name}", (most, r), np.float64) for key in ("low", "high", "mean", "slope")}
+    sizes = {key: take(f"tree_{key}_{name}", (most,), np.float64) for key in ("weight", "part")}
+    ends = take(f"tree_ends_{name}", (most, 2), np.int64)
+    tree = Tree(points=inside, order=np.arange(n), ends=ends, **flat, **boxes, **sizes)
+    count = pruned.grow(tree, scale, unit, name == "y")
+    return Tree(tree.points, tree.order, *(array[:count] for array in tree[2:]))
