@@ -1,0 +1,395 @@
+"""Sums of bounded weights sigma(<z, y> + b), not separable, in O(n): polynomials on cells, sums between their nodes.
+
+sigma has poles at +-i pi, +-3 i pi, ...: as a function of one coordinate of y, in a cell of half width h, it is
+
+    sigma(s + a t),    |t| <= 1,    a = h max |z|,
+
+and interpolation at p Chebyshev points has an error like rho^-p, rho = |t_0 + sqrt(t_0^2 - 1)|, t_0 = (i pi - s) / a.
+So sources are replaced by the nodes of their cells, with the weights that keep the sums of polynomials; these are
+summed directly for the nodes of the targets' cells, and polynomials through the results are evaluated at the targets.
+In cells with fewer points than nodes the points stay as they are. The sum over nodes is the only one whose cost does
+not grow with n: it grows with the logits, like L^(2 r) on r axes.
+
+Errors are absolute: their unit is the largest |value| times the mean weight of a pair. Source: MATH 1.1 for the sum;
+Trefethen, Approximation Theory and Approximation Practice (2013), ch. 8, for the error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numba
+import numpy as np
+
+from .._types import Array
+from ..kernels import chebyshev, evaluate, grid
+from ..laws import SigmoidLaw
+from . import reduction
+from .base import Backend, PairSum
+from .gridsum import Sorted
+
+_MOST_AXES = 3
+_RATE = 0.7e9  # pairs per second of a direct sum on one thread
+_OVERHEAD = 5e-3  # seconds of a sum on cells, whatever its size, times the cube of the axes
+_REACHES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # a of a cell: larger ones need fewer nodes in all, more per point
+_SHARE = 0.9  # of the tolerance; rounding has the rest
+_TENSOR = 15e-9  # seconds per entry
+_LEAST = 1e-6  # a of a cell that is a point
+_THIN = 0.02  # of the tolerance: an axis whose logits are below that is left out
+_MOST_NODES = 3e7  # of a tensor
+_ROUNDING = (1e-15, 3e-18)  # of an axis, relative to the largest weight: constant, and times its order squared
+_SAMPLE = 65536  # points by which the points of cells are counted
+_FINE = (1024, 96, 20)  # boxes per axis in which they are counted, for one to three axes
+_SPREAD, _EVALUATE = (30e-9, 0.2e-9), (40e-9, 0.1e-9)  # seconds per point, and per node of its cell
+_NONE = np.empty(0)
+_PAIRS = 128  # sources and targets by which the mean weight is judged
+_MEASURED = 0.55  # of the bound of one axis is what errors reach; of the bound of all axes no pair's reached half
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was done, for a check and a report.
+
+    Attributes:
+        z, z_ends: (r, m) coordinates of targets, and (2, r) their smallest and largest.
+        unit: of errors, the largest |value| times the mean weight.
+        rounding: what the precision of the tokens makes of the sums, in that unit.
+        error: bound of the error in that unit.
+        pairs: of nodes that were summed.
+    """
+
+    z: Array
+    z_ends: Array
+    unit: float
+    rounding: float
+    error: float
+    pairs: float
+
+
+def attend(pair: PairSum, out: Array, tol: float, take: Any, direct: Backend) -> Done | None:
+    """Writes the sums of one system into out (m, c); None, and nothing written, where a direct sum is as fast, or is
+    the only way: masked, normalised, or with a bias that is not the same for all sources."""
+    n, m = pair.keys.shape[1], pair.targets.shape[1]
+    direct_seconds = n * m / _RATE
+    bias = _one_bias(pair)
+    if direct_seconds < _OVERHEAD or bias is None or pair.normalised or pair.limits is not None or not pair.values.size:
+        return None
+    mean = _mean_weight(pair, bias)
+    unit = float(np.abs(pair.values).max()) * mean
+    sides = _reduce(pair, _THIN * tol * mean, take) if math.isfinite(unit) and unit > 0.0 else None
+    if sides is None or direct_seconds < _OVERHEAD * len(sides[0]) ** 3:
+        return None
+    y, z, y_ends, z_ends = sides
+    nodes = plan(y, z, y_ends, z_ends, bias, tol * mean, pair.values.shape[2])
+    if nodes is None or nodes.seconds > direct_seconds:
+        return None
+    of, to = Cells.of(y, y_ends, nodes.y, take, "y"), Cells.of(z, z_ends, nodes.z, take, "z")
+    if len(of.points) * len(to.points) / _RATE + _OVERHEAD > direct_seconds:
+        return None
+    _sum(pair, bias, of, to, out, take, direct)
+    loads = float((_reach(y_ends) * _reach(z_ends)).sum())
+    rounding = 4.0 * float(np.finfo(out.dtype).eps) * (1.0 + loads) * _sigma(bias + loads) / mean
+    return Done(z, z_ends, unit, rounding, nodes.error / mean, float(len(of.points) * len(to.points)))
+
+
+def _sigma(u: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-max(u, -700.0))))
+
+
+def _one_bias(pair: PairSum) -> float | None:
+    """The bias of all sources; None if they differ."""
+    if pair.bias is None:
+        return 0.0
+    first = pair.bias[0, 0]
+    return float(first) if (pair.bias[0] == first).all() else None
+
+
+def _sum(pair: PairSum, bias: float, of: Cells, to: Cells, out: Array, take: Any, direct: Backend) -> None:
+    """Sources to nodes, nodes to nodes, nodes to targets."""
+    width, count = pair.values.shape[2], len(of.points)
+    weights = np.full(1, 1.0 / pair.keys.shape[1]) if pair.weights is None else pair.weights[0]
+    sources = take("nodes_y", (1, count, width), np.float64)
+    for c in range(width):
+        sources[0, :, c] = of.gathered(weights * pair.values[0, :, c], take)
+    sources *= count  # without weights a direct sum is a mean
+    sums = take("nodes_z", (1, len(to.points), width), np.float64)
+    shift = None if bias == 0.0 else np.full((1, count), bias)
+    direct.attend(PairSum(SigmoidLaw(), False, to.points[None], of.points[None], sources, shift), sums)
+    for c in range(width):
+        out[:, c] = to.spread_out(sums[0, :, c], take)
+
+
+def _mean_weight(pair: PairSum, bias: float) -> float:
+    """The mean of sigma over pairs, judged by some."""
+    rng = np.random.default_rng(0)
+    i, j = (rng.integers(0, x.shape[1], _PAIRS) for x in (pair.targets, pair.keys))
+    z, y = pair.targets[0, i].astype(np.float64), pair.keys[0, j].astype(np.float64)
+    scores = np.minimum(-np.einsum("ik,jk->ij", z, y) - bias, 700.0)  # without BLAS: bits must not depend on threads
+    weights = np.ones(_PAIRS) if pair.weights is None else pair.weights[0, j]
+    return float((weights / (1.0 + np.exp(scores))).sum() / (_PAIRS * weights.sum()))
+
+
+def _reduce(pair: PairSum, thin: float, take: Any) -> tuple[Array, Array, Array, Array] | None:
+    """(y (r, n), z (r, m), y_ends (2, r), z_ends (2, r)) with <z, y> the scores, the origin kept: sigma(s + c) is no
+    multiple of sigma(s). None if more than three axes carry logits, see `reduction`."""
+    moments = []
+    for x in (pair.keys[0], pair.targets[0]):
+        mean, S = reduction.second_moments(x, take)
+        moments.append(S + np.outer(mean, mean))
+    if not np.isfinite(moments).all():
+        return None
+    to_y, to_z, _ = reduction.maps(*moments)
+    q, zero = len(to_y), np.zeros(pair.keys.shape[2])
+    y = take("coords_y", (q, pair.keys.shape[1]), np.float64)
+    z = take("coords_z", (q, pair.targets.shape[1]), np.float64)
+    y_ends = reduction._coordinates(pair.keys[0], zero, to_y, y)
+    z_ends = reduction._coordinates(pair.targets[0], zero, to_z, z)
+    kept = np.flatnonzero(_reach(y_ends) * _reach(z_ends) > thin)
+    if len(kept) == 0:
+        kept = np.arange(min(q, 1))
+    if not 0 < len(kept) <= _MOST_AXES:
+        return None
+    return y[kept], z[kept], y_ends[:, kept], z_ends[:, kept]
+
+
+def _reach(ends: Array) -> Array:
+    """The largest |coordinate| of each axis, (r,)."""
+    return np.abs(ends).max(axis=0)
+
+
+# -- planning -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Side:
+    """Cells of one side: slabs and orders (r,), nodes in all, seconds for the points, bound of the error."""
+
+    slabs: Array
+    orders: Array
+    nodes: float
+    seconds: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells of both sides; seconds on one thread; error: absolute, of values up to 1."""
+
+    y: Side
+    z: Side
+    seconds: float
+    error: float
+
+
+def plan(y: Array, z: Array, y_ends: Array, z_ends: Array, bias: float, tol: float, columns: int) -> Plan | None:
+    """The cheapest cells for sources y (r, n) and targets z (r, m) whose error is below tol; None if there are none."""
+    box = float((_reach(y_ends) * _reach(z_ends)).sum())
+    ends, share = (bias - box, bias + box), _SHARE * tol / (2 * len(y))
+    of, to = Histogram.of(y, y_ends), Histogram.of(z, z_ends)
+    per_y = [of.side(_reach(z_ends), a, share, ends, columns, _SPREAD) for a in _REACHES]
+    per_z = [to.side(_reach(y_ends), a, share, ends, columns, _EVALUATE) for a in _REACHES]
+    both = [
+        Plan(p, q, _OVERHEAD + p.nodes * q.nodes / _RATE + p.seconds + q.seconds, p.error + q.error)
+        for p, q in product(per_y, per_z)
+        if p is not None and q is not None and p.error + q.error < tol
+    ]
+    return min(both, key=lambda found: found.seconds, default=None)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Where the points of a box are, roughly: centres (r, q) of small boxes, and how many points each has (q,)."""
+
+    ends: Array
+    centres: Array
+    counts: Array
+
+    @staticmethod
+    def of(x: Array, ends: Array) -> Histogram:
+        r, n = x.shape
+        some = x[:, :: max(1, n // _SAMPLE)]
+        parts = _FINE[r - 1]
+        width = np.maximum(np.ptp(ends, axis=0), 1e-300) / parts
+        place = np.minimum(((some - ends[0][:, None]) / width[:, None]).astype(np.int64), parts - 1)
+        found = np.bincount(np.ravel_multi_index(tuple(place), (parts,) * r))
+        cells = np.flatnonzero(found)
+        centres = ends[0][:, None] + width[:, None] * (np.array(np.unravel_index(cells, (parts,) * r)) + 0.5)
+        return Histogram(ends, centres, found[cells] * (n / some.shape[1]))
+
+    def side(
+        self,
+        other: Array,
+        reach: float,
+        share: float,
+        scores: tuple[float, float],
+        columns: int,
+        cost: tuple[float, float],
+    ) -> Side | None:
+        """Cells with a up to `reach`, the other side's coordinates up to `other` (r,), and an error of `share` on each
+        axis; None if they are too many."""
+        extent = np.maximum(np.ptp(self.ends, axis=0), 1e-300)
+        loads = np.maximum(0.5 * other * extent, _LEAST)
+        slabs = np.maximum(1, np.ceil(loads / reach)).astype(np.int64)
+        found = [order_for(float(a), share, *scores) for a in loads / slabs]
+        orders = np.array([order for order, _ in found])
+        rounding = _sigma(scores[1]) * (_ROUNDING[0] + _ROUNDING[1] * orders**2.0)
+        tensor = float(np.prod((slabs * orders).astype(float)))
+        if tensor > _MOST_NODES:
+            return None
+        slab = ((self.centres - self.ends[0][:, None]) / (extent / slabs)[:, None]).astype(np.int64)
+        counts = np.bincount(np.ravel_multi_index(tuple(slab), tuple(slabs)), self.counts)
+        size = float(np.prod(orders))
+        seconds = columns * (_TENSOR * tensor + float(self.counts.sum()) * (cost[0] + cost[1] * size))
+        return Side(
+            slabs,
+            orders,
+            float(np.minimum(counts, size).sum()),
+            seconds,
+            float(rounding.sum()) + sum(error for _, error in found),
+        )
+
+
+def order_for(a: float, tol: float, low: float, high: float) -> tuple[int, float]:
+    """(p, error): how many Chebyshev points interpolate t -> sigma(s + a t) on [-1, 1] to an error below tol, for every
+    s with scores in [low, high].
+
+    The Chebyshev coefficients of the pair of poles decay like 4 / |a sqrt(t_0^2 - 1)| rho^-k, and the error of
+    interpolation is at most twice the sum of those that are left out (Trefethen, theorem 8.2).
+    """
+    s = np.clip(np.linspace(-1.25, 1.25, 11) * a, low + a, max(low, high - a))
+    pole = (1j * math.pi - s) / a
+    root = np.sqrt(pole * pole - 1.0)
+    log_rho = np.log(np.maximum(np.abs(pole + root), np.abs(pole - root)))
+    front = _MEASURED * 8.0 / (a * np.abs(root)) / -np.expm1(-log_rho)
+    order = max(2, int(np.ceil((np.log(front / tol) / log_rho).max())))
+    return order, float((front * np.exp(-order * log_rho)).max())
+
+
+# -- cells and their nodes -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Points sorted into cells. Those with many points have Chebyshev nodes; elsewhere the points are their own nodes.
+
+    Attributes:
+        sorted: the points.
+        side: sizes for the kernels of `kernels.grid`.
+        full: (q,) cells with nodes.
+        items: the pieces of those.
+        single: (s,) sorted places of the points in other cells.
+        points: (nodes, r) of the nodes, cell by cell, the last axis fastest; then those points.
+    """
+
+    sorted: Sorted
+    side: Any
+    full: Array
+    items: Array
+    single: Array
+    points: Array
+
+    @staticmethod
+    def of(x: Array, ends: Array, side: Side, take: Any, name: str) -> Cells:
+        half, centre = np.maximum(np.ptp(ends, axis=0) * (0.5 + 1e-12), 1e-30), ends.mean(axis=0)
+        at = Sorted.into(x, centre, half, side.slabs, take, name)
+        sizes, total = at.items[:, 2] - at.items[:, 1], int(np.prod(at.counts))
+        many = np.bincount(at.items[:, 0], sizes, total) > np.prod(side.orders)
+        has_nodes = many[at.items[:, 0]]
+        single, full = np.flatnonzero(np.repeat(~has_nodes, sizes)), np.flatnonzero(many)
+        slabs = np.unravel_index(full, tuple(at.counts))
+        local = np.meshgrid(*[_points(p) for p in side.orders], indexing="ij")
+        axes = [
+            np.append(centre[k] + at.centres[k][slabs[k]][:, None] + at.half[k] * u.reshape(-1), x[k, at.order[single]])
+            for k, u in enumerate(local)
+        ]
+        kept = np.ascontiguousarray(at.items[has_nodes])
+        return Cells(at, chebyshev.sides(side.orders, at.counts), full, kept, single, np.stack(axes, axis=1))
+
+    def gathered(self, weights: Array, take: Any) -> Array:
+        """Weights of the nodes (nodes,) that give every polynomial the sum it has with the weights (n,) of points."""
+        at, side = self.sorted, self.side
+        r, most = at.centres.shape
+        tensor = take("tensor", (int(np.prod(side.sizes)),), np.float64)
+        tensor[:] = 0.0
+        partial = take("partial", (max(at.split, 1), side.rows * side.columns), np.float64)
+        memory = chebyshev.allocate(numba.get_num_threads(), side, take)
+        tilt = grid.Tilt(np.zeros((r, most)), np.zeros(r), 0.0, _NONE, np.ascontiguousarray(weights))
+        grid.spread(side, self.items, len(self.items), at.local, at.order, tilt, memory, partial, tensor)
+        grid.gather(side, self.items, len(self.items), partial, memory.corner[0], tensor)
+        return np.append(self._mapped(self._blocks(tensor)[self.full]), weights[at.order[self.single]])
+
+    def spread_out(self, sums: Array, take: Any) -> Array:
+        """At the points (m,): the polynomials with the values `sums` (nodes,)."""
+        at, side = self.sorted, self.side
+        tensor = take("tensor", (int(np.prod(side.sizes)),), np.float64)
+        tensor[:] = 0.0
+        nodes = len(sums) - len(self.single)
+        blocks = np.zeros((int(np.prod(side.counts)), *side.orders))
+        blocks[self.full] = self._mapped(sums[:nodes].reshape(-1, *side.orders), back=True)
+        whole = blocks.reshape(*side.counts, *side.orders).transpose(self._interleaved())
+        self._inside(tensor)[...] = whole.reshape(tuple(side.counts * side.orders))
+        memory = chebyshev.allocate(numba.get_num_threads(), side, take)
+        found = np.zeros((at.local.shape[1], 1))
+        grid_sums = _plain(at, found, take)
+        evaluate.evaluate(
+            side, self.items, len(self.items), at.local, at.order, tensor, 0, False, grid_sums, memory
+        )  # fmt: skip
+        found[at.order[self.single], 0] = sums[nodes:]
+        return found[:, 0]
+
+    def _inside(self, tensor: Array) -> Array:
+        """The tensor without its padding."""
+        return tensor.reshape(tuple(self.side.sizes))[
+            tuple(slice(size) for size in self.side.counts * self.side.orders)
+        ]
+
+    def _interleaved(self) -> tuple[int, ...]:
+        """From axes (slabs ..., degrees ...) to (slab, degree, slab, degree, ...)."""
+        r = len(self.side.orders)
+        return tuple(axis for k in range(r) for axis in (k, r + k))
+
+    def _blocks(self, tensor: Array) -> Array:
+        """(cells, p_1, ..., p_r) of all cells of a tensor."""
+        split = [size for pair in zip(self.side.counts, self.side.orders, strict=True) for size in pair]
+        order = np.argsort(self._interleaved())
+        return self._inside(tensor).reshape(split).transpose(order).reshape(-1, *self.side.orders)
+
+    def _mapped(self, blocks: Array, back: bool = False) -> Array:
+        """Moments against polynomials -> weights of nodes; `back`: values at nodes -> coefficients of polynomials."""
+        for k, order in enumerate(self.side.orders):
+            degree = np.arange(order)[:, None]
+            # Whole numbers are reduced first: the cosine of a large angle has lost digits.
+            T = np.cos(np.pi / (2 * order) * (degree * (2 * degree.T + 1) % (4 * order)))
+            T *= np.where(degree > 0, 2.0, 1.0) / order
+            mapped = np.einsum("c...a,ab->c...b", np.moveaxis(blocks, k + 1, -1), T.T if back else T)
+            blocks = np.moveaxis(mapped, -1, k + 1)
+        return blocks
+
+
+def _plain(at: Sorted, out: Array, take: Any) -> evaluate.Reading:
+    """Polynomials as they are, added to out (m, 1)."""
+    (r, most), share = at.centres.shape, take("share", (len(out),), np.float64)
+    share[:] = 1.0
+    return evaluate.Reading(
+        base=np.zeros(1),
+        slopes=np.zeros((1, r)),
+        columns=np.ones((1, 1)),
+        levels=np.zeros((r, most)),
+        tilt=np.zeros(r),
+        top=0.0,
+        log_factor=0.0,
+        normalised=True,
+        offset=_NONE,
+        targets=np.empty(0, np.int64),
+        share=share,
+        out=out,
+        log_total=_NONE,
+    )
+
+
+def _points(order: int) -> Array:
+    """The Chebyshev points (order,)."""
+    return np.cos(np.pi * (np.arange(order) + 0.5) / order)
