@@ -4,13 +4,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Sinkhorn, Softmax
+from .clusters import Clusters, Plateau, clusters, plateaus
+from .dissipation import EnergyRecord, dissipation
 from .energy import interaction_energy, sinkhorn_energy
 from .ensemble import EnsembleSolution
-from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure
+from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure, TransportError
 from .gaussian import Gaussian, GaussianLimit, GaussianSolution, Outcome, limit
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
 from .meanfield import solve
+from .stability import measured_stability_bound, stability_bound, support_bound
+from .transport.bures import bures_wasserstein
+from .transport.conditional import conditional_wasserstein
+from .transport.wasserstein import wasserstein
 
 if TYPE_CHECKING:
     from . import studies
@@ -24,9 +30,11 @@ __all__ = [
     "Attention",
     "Auto",
     "BlowUp",
+    "Clusters",
     "Collapsed",
     "ConvergenceError",
     "Direct",
+    "EnergyRecord",
     "EnsembleSolution",
     "Euclidean",
     "Event",
@@ -44,6 +52,7 @@ __all__ = [
     "NoGaussianClosure",
     "Observer",
     "Outcome",
+    "Plateau",
     "Sigmoid",
     "Sinkhorn",
     "Softmax",
@@ -51,11 +60,21 @@ __all__ = [
     "Sphere",
     "Status",
     "SteadyState",
+    "TransportError",
+    "bures_wasserstein",
+    "clusters",
+    "conditional_wasserstein",
+    "dissipation",
     "interaction_energy",
     "limit",
+    "measured_stability_bound",
+    "plateaus",
     "sinkhorn_energy",
     "solve",
+    "stability_bound",
     "studies",
+    "support_bound",
+    "wasserstein",
 ]
 
 # Imported on first use. Backends bring Numba, half a second; `studies` build on the names above.

@@ -44,20 +44,20 @@ def as_tokens(name: str, value: object) -> Array:
     return np.ascontiguousarray(array)
 
 
-def as_weights(value: object, shape: tuple[int, ...]) -> Array | None:
+def as_weights(value: object, shape: tuple[int, ...], name: str = "weights") -> Array | None:
     """Weights (n,) or (B, n) as (1, n) or (B, n) float64, or None."""
     if value is None:
         return None
-    array = as_numbers("weights", value)
+    array = as_numbers(name, value)
     systems, n = (shape[0] if len(shape) == 3 else 1), shape[-2]
     if array.shape not in {(n,), (systems, n)}:
-        raise InputError("weights", f"shape {array.shape}", f"shape ({n},) or ({systems}, {n}), one weight per token")
+        raise InputError(name, f"shape {array.shape}", f"shape ({n},) or ({systems}, {n}), one weight per token")
     if array.min() <= 0.0:
-        raise InputError("weights", f"a weight of {array.min()}", "weights > 0", "Leave out tokens of weight zero.")
+        raise InputError(name, f"a weight of {array.min()}", "weights > 0", "Leave out tokens of weight zero.")
     sums = array.reshape(-1, n).sum(axis=1, dtype=np.float64)
     worst = sums[np.argmax(np.abs(sums - 1.0))]
     if abs(worst - 1.0) > 1e-6:
-        raise InputError("weights", f"a sum of {worst:.9g}", "weights that sum to 1", "Divide them by their sum.")
+        raise InputError(name, f"a sum of {worst:.9g}", "weights that sum to 1", "Divide them by their sum.")
     return np.ascontiguousarray(array.reshape(-1, n), dtype=np.float64)
 
 

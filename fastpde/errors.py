@@ -30,6 +30,10 @@ class InputTypeError(TypeError):
         self.name = name
 
 
+class TransportError(RuntimeError):
+    """An optimal transport problem that its solver did not solve, with what the solver said."""
+
+
 class FieldError(RuntimeError):
     """A velocity that could not be computed, with the reason."""
 

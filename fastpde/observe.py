@@ -72,6 +72,18 @@ def effective_rank(cov: Array) -> float:
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
+def participation_ratio(cov: Array) -> float:
+    """Return (tr S)^2 / tr S^2: between 1 and d, at most `effective_rank`, 0 for the zero matrix.
+
+    Scale-free too; small eigenvalues count less than in the entropy's rank.
+    """
+    values = spectrum(np.asarray(cov, dtype=np.float64))
+    if values[0] == 0.0:
+        return 0.0
+    values = values / values[0]
+    return float(values.sum() ** 2 / (values @ values))
+
+
 def radius(x: Array) -> float:
     """Return max_i |x_i|."""
     # Scaled by the largest entry: squares of 1e200 would overflow.

@@ -40,6 +40,13 @@ def test_effective_rank_of_known_spectra(values, rank):
     cov = turn @ np.diag(np.array(values, dtype=float)) @ turn.T
     # A zero eigenvalue comes out as e = 1e-16, which adds e log(1/e), about 1e-14.
     assert observe.effective_rank(cov) == pytest.approx(rank, abs=1e-12)
+    assert observe.participation_ratio(cov) == pytest.approx(rank, abs=1e-12)
+
+
+def test_participation_ratio_is_below_the_entropy_rank():
+    cov = np.diag([3.0, 1.0])
+    assert observe.participation_ratio(cov) == pytest.approx(16 / 10, rel=1e-15)  # one rounding or two
+    assert observe.participation_ratio(cov) < observe.effective_rank(cov)
 
 
 def test_radius_at_both_ends_of_the_range():

@@ -15,6 +15,7 @@ from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .closure import Affine, transposed
 from .memory import Memory
 from .parameters import Parameter
+from .rates import Rate
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
@@ -142,6 +143,34 @@ class Attention(ABC):
     def unmaskable(self) -> str:
         """Why `Masked` must refuse it; empty: it need not."""
         return ""
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+        """For each head what bounds its field, times W, on a ball, for exponents p (k,) of W_p (MATH 8.1, 8.2).
+
+        Raises InputError where no bound is known.
+        """
+        raise InputError("attention", repr(self), "an attention whose stability is known (MATH 8.1)")
+
+    def stability_rate(self, R: float, p: float = 2.0, t: float = 0.0) -> float:
+        """L(R): a bound of the rate at which W_p of two measures in the ball of radius R grows; if masked, of d_p.
+
+        Raises InputError where no bound is known.
+
+        Source: MATH 8.1.
+        """
+        return sum(rate.of_distance(float(R)) for rate in self.rates(np.array([float(p)]), float(t)))
+
+    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
+        """The gradient of dE/dmu at the tokens, (B, n, d) float64, of the energy that MATH 7 knows the attention by.
+
+        Raises InputError where there is none, or only for a symmetric Q^T K.
+        """
+        need = "fp.Softmax, fp.Exponential or fp.Sinkhorn, or heads of these: others have no known energy balance"
+        raise InputError("attention", repr(self), need)
+
+    def energy_trend(self, t: float) -> int:
+        """1 where theory says that the flow ascends that energy, -1 where it descends it, 0 where it says nothing."""
+        return 0
 
     @abstractmethod
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:

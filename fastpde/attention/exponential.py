@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,9 +12,12 @@ from ..errors import NoGaussianClosure
 from ..laws import ExpLaw
 from .closure import Affine, times, transposed
 from .pairwise import PairwiseAttention
+from .rates import Rate, norm
 
 if TYPE_CHECKING:
+    from ..backends.base import Backend
     from ..backends.tilt import Tilt
+    from .base import Cloud
 
 
 class Exponential(PairwiseAttention):
@@ -38,5 +42,26 @@ class Exponential(PairwiseAttention):
         exponent = times(tilt, mean) + 0.5 * np.sum(seen * seen, axis=-1)
         return (mean[..., None, :] + seen @ transposed(factor)) @ transposed(self.V(t)) * np.exp(exponent)[..., None]
 
+    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
+        """A int y e^{s(x, y)} dmu(y)."""
+        return exponential_pull(self, cloud, t, backend)
+
+    def energy_trend(self, t: float) -> int:
+        return self.work_sign(t)
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+        """v e^{a R^2} (1 + 2 a R^2), every p; |Gamma| <= v R e^{a R^2}."""
+        a = norm(self.score_matrix(t))
+        yield Rate.of(norm(self.V(t), W), p, xi=2.0 * a, b=a)
+
     def tilt(self) -> Tilt | None:
         return self.plain_tilt()
+
+
+def exponential_pull(attention: PairwiseAttention, cloud: Cloud, t: float, backend: Backend) -> Array:
+    """The gradient of the first variation of 1/2 iint e^s, A int y e^{s(x, y)} dmu(y), at the tokens, A symmetric."""
+    A = attention.symmetric_score_matrix(t)
+    pull = Exponential(attention.Q(t), attention.K(t), A, attention.scale(t))
+    out = np.empty(cloud.x.shape)
+    pull.evaluate(cloud.with_(x=cloud.x.astype(np.float64)), t, backend, out)
+    return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from .base import Cloud
 from .closure import Affine, tilted, transposed
 from .pairwise import PairwiseAttention, Scores, apply, gram, one_head, product
 from .parameters import column
+from .rates import Rate, norm, spread
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
@@ -39,6 +41,13 @@ class L2(PairwiseAttention):
         """D = scale K^T K."""
         K = self.K(t)
         return column(self.scale(t)) * product(transposed(K), K)
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+        """v [2 a R^2 + (1 + 2 c_p k (q + k) R^2) e^{(q + k)^2 R^2 / p}], Q and K times the root of the scale."""
+        root = np.sqrt(np.abs(column(self.scale(t))))
+        q, k = norm(root * self.Q(t)), norm(root * self.K(t))
+        xi, c = 2.0 * norm(self.score_matrix(t)), 2.0 * spread(p) * k * (q + k)
+        yield Rate.of(norm(self.V(t), W), p, xi=xi, c=c, eta=(q + k) ** 2, averages=True)
 
     def affine_heads(self) -> AffineHeads | None:
         return self.one_affine_head("tilt", lambda t: 2.0 * self.score_matrix(t), D=self._curvature)

@@ -12,6 +12,7 @@ from ..laws import LinearLaw
 from .base import Cloud
 from .closure import Affine, transposed
 from .pairwise import PairwiseAttention
+from .rates import Rate, norm
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
@@ -39,6 +40,10 @@ class Linear(PairwiseAttention):
 
     def second_moment_map(self, second: Array, t: float) -> Array:
         return self.V(t) @ second @ self.score_matrix(t)
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+        """3 v a R^2, every p; |Gamma| <= v a R^3."""
+        yield Rate.of(norm(self.V(t), W) * norm(self.score_matrix(t)), p, h=3.0, power=1)
 
     def affine_heads(self) -> AffineHeads | None:
         return self.one_affine_head("linear", self.score_matrix)

@@ -12,6 +12,7 @@ from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .base import Attention, Cloud, Visibility
 from .closure import Affine
 from .parameters import Parameter
+from .rates import Rate, exponents_below
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
@@ -66,6 +67,16 @@ class Masked(Attention):
     @property
     def averages(self) -> bool:
         return self.attention.averages
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+        """In d_p: as unmasked where nothing is normalised, else with Hardy's constant and the best r < p."""
+        plain = list(self.attention.rates(p, t, W))
+        if not any(rate.averages for rate in plain):
+            yield from plain
+            return
+        below = exponents_below(float(p[0]))
+        for rate, other in zip(plain, self.attention.rates(below, t, W), strict=True):
+            yield other.behind_mask(float(p[0]), below) if rate.averages else rate
 
     @property
     def never_blows_up(self) -> bool:

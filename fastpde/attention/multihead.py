@@ -14,6 +14,7 @@ from .base import Attention, Cloud
 from .closure import Affine, times, transposed
 from .pairwise import product
 from .parameters import Parameter, Value, matrix, parameter
+from .rates import Rate
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
@@ -165,6 +166,15 @@ class MultiHead(Attention):
             field = head.gaussian_field(x, mean, factor, t)
             total = total + (field if W is None else field @ transposed(W))
         return np.asarray(total)
+
+    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
+        """The sum of the heads', of the sum of their energies."""
+        return np.sum([head.energy_gradient(cloud, t, backend) for head in self.heads], axis=0)
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+        """Those of the heads, with the norms of W_h V_h."""
+        for head, own in self._weighted(t):
+            yield from head.rates(p, t, own if W is None else W if own is None else W @ own)
 
     @property
     def averages(self) -> bool:

@@ -98,6 +98,28 @@ class PairwiseAttention(Attention):
     def score_matrices(self, t: float) -> Iterator[Array]:
         yield self.score_matrix(t)
 
+    def symmetric_score_matrix(self, t: float) -> Array:
+        """A, symmetric to rounding. Raises InputError where it is not."""
+        A = self.score_matrix(t)
+        if np.abs(A - transposed(A)).max() > 1e-12 * np.abs(A).max():
+            raise InputError("attention", repr(self), "Q^T K symmetric: there is no energy balance otherwise (MATH 7)")
+        return A
+
+    def work_sign(self, t: float) -> int:
+        """The sign of <A m, V m> for every m, A symmetric: 1, -1, or 0 where it has none, or parameters are in motion.
+
+        V = B A with B > 0 has the sign 1, V = -B A the sign -1.
+        """
+        try:
+            product_matrix = transposed(self.symmetric_score_matrix(t)) @ self.V(t)
+        except InputError:
+            return 0
+        if not all(p.constant for p in self.parameters()):
+            return 0
+        values = np.linalg.eigvalsh(product_matrix + transposed(product_matrix))
+        slack = 1e-12 * np.abs(values).max()
+        return int(np.all(values >= -slack)) - int(np.all(values <= slack))
+
     def plain_tilt(self, bias: Array | float = 0.0) -> Tilt | None:
         """The reduced form of scores scale <Qx, Ky> + bias; None where a parameter is a function of time."""
         from ..backends.tilt import Tilt

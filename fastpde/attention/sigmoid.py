@@ -14,6 +14,7 @@ from .base import Cloud
 from .closure import Affine, times, transposed
 from .pairwise import PairwiseAttention, Scores
 from .parameters import Parameter, Value, scalar
+from .rates import Rate, norm
 
 if TYPE_CHECKING:
     from ..backends.base import Backend
@@ -53,6 +54,10 @@ class Sigmoid(PairwiseAttention):
         value, slope = _expected_sigmoid(centre, np.sqrt(np.sum(seen * seen, axis=-1)))
         inner = mean[..., None, :] * value[..., None] + (seen @ transposed(factor)) * slope[..., None]
         return inner @ transposed(self.V(t))
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+        """v (1 + a R^2 / 2), every p: 0 <= sigma <= 1 and 0 <= sigma' <= 1/4."""
+        yield Rate.of(norm(self.V(t), W), p, xi=0.5 * norm(self.score_matrix(t)))
 
     def tilt(self) -> Tilt | None:
         return self.plain_tilt(self.bias(0.0)) if self.bias.constant else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from .base import Cloud
 from .closure import Affine, half_steps, regression, times
 from .forecast import Forecast
 from .pairwise import PairwiseAttention, Scores, apply, gram
-from .parameters import Parameter, Value, column, scalar
+from .parameters import Parameter, Value, column, matrix, scalar
+from .rates import Rate, norm
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
@@ -98,6 +100,27 @@ class Sinkhorn(PairwiseAttention):
             return V @ M, times(V, c)
         N = regression(A, factor)
         return V @ N, times(V, mean - times(N, mean))
+
+    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
+        """-2 A int y kappa(x, y) dmu(y), of S_eps."""
+        field = copy(self)
+        field.V = matrix("V", -2.0 * column(self.eps(t)) * self.symmetric_score_matrix(t))
+        out = np.empty(cloud.x.shape)
+        field.evaluate(cloud.with_(x=cloud.x.astype(np.float64)), t, backend, out)
+        return out
+
+    def energy_trend(self, t: float) -> int:
+        """The other sign than elsewhere: V = Q^T K descends."""
+        return -self.work_sign(t)
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+        """(v / eps) (1 + 2 a R^2 / eps) in W_2: what the score changes is projected in L^2(pi), no exponential."""
+        if (p != 2.0).any():
+            raise InputError("p", f"{p[0]:g}", "p = 2 for Sinkhorn attention", "No other bound is known.")
+        if self.n_half is not None:
+            raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
+        eps = column(self.eps(t))
+        yield Rate.of(norm(self.V(t) / eps, W), p, xi=2.0 * norm(self.score_matrix(t) / eps))
 
     def affine_heads(self) -> AffineHeads | None:
         kind, count = ("plan", 0) if self.n_half is None else ("steps", self.n_half)

@@ -1,0 +1,79 @@
+"""How fast an attention can move tokens apart: bounds that each variant states of its field (MATH 8.1, 8.2).
+
+Along any coupling of two measures in the ball B_R, |d Gamma| <= w [xi R^2 |dx| + (h + c R^2) (E_kappa |dy|^p)^{1/p}],
+and the row density kappa of the average is at most e^{e p R^2}. So W_p grows at most at the rate `Rate.of_distance`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One head's bounds on B_R: |Gamma| <= w R, L(R) = w [xi R^2 + (h + c R^2) e^{e R^2}], w = v R^{2 power} e^{b R^2}.
+
+    xi, h, c, e are arrays (k,) of alternatives: each gives a bound, and the least one counts.
+    """
+
+    v: float
+    xi: Array
+    h: Array
+    c: Array
+    e: Array
+    power: int = 0
+    b: float = 0.0
+    averages: bool = False  # kappa is normalised: under a mask it is so for every position
+
+    @staticmethod
+    def of(
+        v: float, p: Array, *, xi: float = 0.0, h: float = 1.0, c: Array | float = 0.0, eta: float = 0.0, **other: Any
+    ) -> Rate:
+        """The bounds for exponents p (k,), with e = eta / p."""
+        one = np.ones_like(p)
+        return Rate(v, xi * one, h * one, c * one, eta / p, **other)
+
+    def of_size(self, R: float) -> float:
+        """w(R), the largest rate at which |x| grows."""
+        return float(self.v * R ** (2 * self.power) * np.exp(self.b * R * R))
+
+    def of_distance(self, R: float) -> float:
+        """L(R), the largest rate at which W_p grows."""
+        r = R * R
+        return self.of_size(R) * float((self.xi * r + (self.h + self.c * r) * np.exp(self.e * r)).min())
+
+    def behind_mask(self, p: float, exponents: Array) -> Rate:
+        """The bounds in the conditional distance d_p, from those of the `exponents` r < p, by Hardy's inequality.
+
+        The average over [0, s] is one over positions too: (p / (p - r))^{1/r} is its norm on L^{p/r}; 1 for p = inf.
+        """
+        if np.isinf(p):
+            return self
+        hardy = (1.0 / (1.0 - exponents / p)) ** (1.0 / exponents)
+        return replace(self, h=self.h * hardy, c=self.c * hardy)
+
+
+def spread(p: Array) -> Array:
+    """c_p: 1 for p >= 2, where a standard deviation bounds |y - mean|; below it is at most 2 R."""
+    return np.where(p < 2.0, 2.0, 1.0)
+
+
+def norm(matrix: Array, W: Array | None = None) -> float:
+    """The operator norm of a matrix, or of W matrix. Raises InputError for a batch of them."""
+    whole = matrix if W is None else W @ matrix
+    if whole.ndim != 2:
+        raise InputError("attention", f"parameters for {len(whole)} systems", "one system", "Take attention.system(b).")
+    return float(np.linalg.norm(whole, 2))
+
+
+def exponents_below(p: float) -> Array:
+    """Exponents r in [1, p) to choose from. Raises InputError for p = 1, where Hardy's inequality fails."""
+    if p <= 1.0:
+        raise InputError("p", f"{p:g}", "p > 1 for masked attention that averages", "No bound in d_1 is known.")
+    return np.array([np.inf]) if np.isinf(p) else 1.0 + (p - 1.0) * np.arange(32) / 32

@@ -1,0 +1,238 @@
+"""How far two token clouds can move apart, and a cloud from the origin: explicit bounds (MATH 8.1, 8.2).
+
+With r = R^2 and one head, d log C / dr = L / (2 r w): its integral is 1/2 [xi r + h Ei(e r) + c e^{e r} / e], whatever
+w, and w says when the radius is reached. Heads with constant w share that clock. Parameters that are constant between
+times (numbers, and `Layers`) so have a closed form; what else there is, is integrated.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ._types import Array, as_numbers
+from .attention import Attention, Layers
+from .attention.rates import Rate
+from .errors import InputError, InputTypeError
+
+# Above these the numerical integration says inf, which is a bound too: log C, log R, and the growth of log R that its
+# rate would make of the whole interval. A radius that explodes gets there in a few steps.
+_MOST, _FARTHEST, _FASTEST = 1e15, 300.0, 1e6
+_RTOL = 1e-10
+
+
+def stability_bound(
+    attention: Attention, t: Any, R0: Any, p: float = 2.0, *, t0: float = 0.0, log: bool = False
+) -> Any:
+    """C with W_p(mu_t, nu_t) <= C W_p(mu_0, nu_0) for every two laws in the ball of radius R0 about 0 at time t0.
+
+    log C = int_{t0}^t L(R(s)) ds with the rate `attention.stability_rate` and the radius `support_bound`. For masked
+    attention the distance is the conditional one, `fp.conditional_wasserstein`. Rates are sharp, the radius is
+    pessimistic: `measured_stability_bound` takes one that was seen.
+
+    Args:
+        attention: of one system.
+        t: a time >= t0, or an array of them.
+        R0: the radius, > 0.
+        p: a number >= 1, or inf. Sinkhorn attention: 2 only. Masked attention that averages: > 1.
+        log: return log C, which is finite longer.
+
+    Returns:
+        A float, or an array like t; inf where it exceeds the range of numbers, and from where the support may be
+        infinite (unnormalised attention).
+
+    Raises:
+        InputError, InputTypeError: naming the argument, also where no bound is known.
+
+    Source: MATH 8.1.
+    """
+    times, start = _times(t, t0)
+    _, logs = _bounds(attention, times, start, _positive("R0", R0), _power(p))
+    return _shaped(logs if log else _exp(logs), t)
+
+
+def support_bound(attention: Attention, t: Any, R0: Any, *, t0: float = 0.0) -> Any:
+    """R(t): tokens in the ball of radius R0 about 0 at time t0 are in that of radius R(t) at time t.
+
+    R0 e^{int v} for attention that averages and sigmoid, v = |V|, divided by eps for Sinkhorn; inf from where
+    unnormalised tokens may be infinite. Arguments, result and errors as `stability_bound`. Source: MATH 8.2.
+    """
+    times, start = _times(t, t0)
+    radii, _ = _bounds(attention, times, start, _positive("R0", R0), 2.0)
+    return _shaped(radii, t)
+
+
+def measured_stability_bound(attention: Attention, t: Any, radii: Any, p: float = 2.0, *, log: bool = False) -> Array:
+    """C (m,) as `stability_bound` from t[0] on, from radii (m,) that hold both clouds at the times t (m,).
+
+    Between two times the radius is taken to grow as fast as it can from what it was, so the bound is proved however
+    far apart the times are; close ones make it sharp.
+
+    Raises: as `stability_bound`. Source: MATH 8.1, a posteriori.
+    """
+    start = np.asarray(as_numbers("t", t), float)
+    if start.ndim != 1 or not len(start):
+        raise InputError("t", f"shape {start.shape}", "times (m,)")
+    times, _ = _times(start, float(start[0]))
+    seen = np.asarray(as_numbers("radii", radii), float)
+    if seen.shape != times.shape or not (seen > 0.0).all():
+        raise InputError("radii", f"shape {seen.shape}", f"numbers > 0 of shape {times.shape}, one per time")
+    march = _March(attention, _power(p))
+    steps = [
+        march.to(high, low, radius * radius)[1]
+        for low, high, radius in zip(times[:-1].tolist(), times[1:].tolist(), seen.tolist(), strict=False)
+    ]
+    total = np.concatenate(([0.0], np.cumsum(steps)))
+    return total if log else _exp(total)
+
+
+class _March:
+    """Carries R^2 and log C from one time to a later one."""
+
+    def __init__(self, attention: Attention, p: float) -> None:
+        if not isinstance(attention, Attention):
+            raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+        self.attention, self.p = attention, np.array([p])
+        parameters = list(attention.parameters())
+        self._layers = [q.source for q in parameters if isinstance(q.source, Layers)]
+        self._steady = all(q.constant or isinstance(q.source, Layers) for q in parameters)
+        constant = self._steady and not self._layers
+        self._rates = list(attention.rates(self.p, 0.0)) if constant else None
+
+    def to(self, high: float, low: float, r: float) -> tuple[float, float]:
+        """R^2 at `high` and what log C grows by from `low`, where R^2 is r; inf and inf if the support may be."""
+        total = 0.0
+        cuts = sorted({low, high, *(t for layers in self._layers for t in _edges(layers) if low < t < high)})
+        for start, end in pairwise(cuts):
+            r, more = self._piece(r, start, end)
+            total += more
+            if r == np.inf:
+                return np.inf, np.inf
+        return r, total
+
+    def _piece(self, r: float, low: float, high: float) -> tuple[float, float]:
+        rates = self._rates or list(self.attention.rates(self.p, 0.5 * (low + high)))
+        if self._steady and (len(rates) == 1 or all(rate.power == 0 and rate.b == 0.0 for rate in rates)):
+            return _closed(rates, r, high - low)
+        return _integrated(self.attention, self.p, r, low, high)
+
+
+def _edges(layers: Layers) -> Array:
+    """The times between layers."""
+    return np.arange(1, len(layers)) * (layers.t_end / len(layers))
+
+
+def _bounds(attention: Attention, times: Array, start: float, R0: float, p: float) -> tuple[Array, Array]:
+    """The radius and log C at `times`, not decreasing, from R0 and 0 at `start`."""
+    march = _March(attention, p)
+    squares, logs = np.empty(len(times)), np.empty(len(times))
+    now, r, total = start, R0 * R0, 0.0
+    for i, t in enumerate(times):
+        if r < np.inf:
+            r, more = march.to(float(t), now, r)
+            now, total = float(t), total + more
+        squares[i], logs[i] = r, total
+    return np.sqrt(squares), logs
+
+
+def _closed(rates: list[Rate], r: float, span: float) -> tuple[float, float]:
+    """The same for heads that share a clock."""
+    speed = sum(rate.v for rate in rates)
+    if speed == 0.0:
+        return r, 0.0
+    end = _squared_radius(rates[0], speed, r, span)
+    if end == np.inf:
+        return np.inf, np.inf
+    return end, sum(rate.v / speed * _gain(rate, r, end) for rate in rates)
+
+
+def _squared_radius(rate: Rate, speed: float, r: float, span: float) -> float:
+    """R^2 after a time `span` of R' = w R, R^2 = r at first."""
+    if rate.power == 1:
+        left = 1.0 - 2.0 * speed * r * span
+        return r / left if left > 0.0 else np.inf
+    with np.errstate(over="ignore"):
+        if rate.b == 0.0:
+            return float(r * np.exp(2.0 * speed * span))
+    from scipy.optimize import brentq
+    from scipy.special import exp1
+
+    # E1(b R^2) falls at the rate 2 v; it has left the range of numbers at 740.
+    left = exp1(rate.b * r) - 2.0 * speed * span
+    if left <= 0.0:
+        return np.inf
+    return float(brentq(lambda x: exp1(x) - left, rate.b * r, 740.0, xtol=1e-300, rtol=1e-14)) / rate.b
+
+
+def _gain(rate: Rate, r: float, end: float) -> float:
+    """1/2 [xi r + h Ei(e r) + c e^{e r} / e] between r and end, the least of the alternatives."""
+    from scipy.special import expi
+
+    if end == r:
+        return 0.0
+    e, bent = rate.e, rate.e > 0.0
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        # The difference of exponentials over e, and of Ei, as e -> 0: end - r, and the logarithm.
+        power = np.where(bent, np.exp(e * r) * np.expm1(e * (end - r)) / np.where(bent, e, 1.0), end - r)
+        inner = np.where(bent, expi(e * end) - expi(e * r), np.log(end / r))
+        found = 0.5 * (rate.xi * (end - r) + rate.h * inner + np.where(rate.c > 0.0, rate.c * power, 0.0))
+    return float(np.nan_to_num(found, nan=np.inf, posinf=np.inf).min())
+
+
+def _integrated(attention: Attention, p: Array, r: float, low: float, high: float) -> tuple[float, float]:
+    """The same for parameters that move, and for heads with clocks of their own, by an ODE for log R and log C."""
+    from scipy.integrate import solve_ivp
+
+    edge = 1e-8 * (high - low)  # a time on the boundary of two layers belongs to the one on this side
+
+    def slope(t: float, y: Array) -> list[float]:
+        R = float(np.exp(min(y[0], _FARTHEST)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            rates = list(attention.rates(p, float(np.clip(t, low + edge, high - edge))))
+            found = [sum(rate.of_size(R) for rate in rates), sum(rate.of_distance(R) for rate in rates)]
+        return [float(np.nan_to_num(min(f, 1e300), nan=1e300)) for f in found]
+
+    def over(t: float, y: Array) -> float:
+        return max(y[0] / _FARTHEST, y[1] / _MOST, slope(t, y)[0] * (high - low) / _FASTEST) - 1.0
+
+    over.terminal = True  # type: ignore[attr-defined]
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = solve_ivp(slope, (low, high), [0.5 * np.log(r), 0.0], "DOP853", rtol=_RTOL, atol=1e-12, events=over)
+    if found.status != 0:
+        return np.inf, np.inf
+    return float(np.exp(2.0 * found.y[0, -1])), float(found.y[1, -1])
+
+
+def _exp(logs: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return np.exp(logs)
+
+
+def _shaped(values: Array, t: Any) -> Any:
+    return values if np.ndim(t) else float(values[0])
+
+
+def _times(t: Any, t0: Any) -> tuple[Array, float]:
+    """The times as (m,), checked to rise from t0."""
+    start = float(as_numbers("t0", t0))
+    times = np.asarray(as_numbers("t", t), float).reshape(-1)
+    if np.ndim(t) > 1 or not len(times) or times[0] < start or (np.diff(times) < 0.0).any():
+        raise InputError("t", f"{t!r}", f"a time >= t0 = {start:g}, or times (m,) in order from there")
+    return times, start
+
+
+def _positive(name: str, value: Any) -> float:
+    number = as_numbers(name, value)
+    if number.ndim or not number > 0.0:
+        raise InputError(name, repr(value), "a number > 0")
+    return float(number)
+
+
+def _power(p: Any) -> float:
+    if isinstance(p, bool) or not isinstance(p, int | float | np.floating | np.integer):
+        raise InputTypeError("p", repr(p), "a number >= 1, or inf")
+    if not p >= 1.0:
+        raise InputError("p", repr(p), "a number >= 1, or inf")
+    return float(p)
