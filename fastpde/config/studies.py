@@ -133,7 +133,7 @@ class MeanField:
     times: int = key(checks.integer(2, 1000), 3)
     steps: int = key(checks.integer(1, 100_000), 8)
     points: int = key(checks.integer(1, 100_000), 32)
-    clt_draws: int = key(checks.integer(0, 10**7), 4000)
+    clt_draws: int = key(checks.integer(0, 10**7), 8000)
     seed: int = key(_SEED, 0)
 
     def settled(self, name: str) -> MeanField:

@@ -112,7 +112,7 @@ def mean_field(
     times: int = 3,
     steps: int = 8,
     points: int = 32,
-    clt_draws: int = 4000,
+    clt_draws: int = 8000,
     seed: int = 0,
     backend: Any = "auto",
     cells: str | Path | None = None,

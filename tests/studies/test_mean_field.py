@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.studies import mean_field as module
 from fastpde.studies.cells import Cells
+from fastpde.studies.mean_field import Reference, predicted_covariance
 from fastpde.studies.rates import fit_rate
 
 SMALL = {"sizes": (60, 240, 960), "draws": 6, "times": 2, "steps": 4, "points": 8, "clt_draws": 300}
@@ -22,26 +22,26 @@ def test_the_predicted_covariance_has_the_closed_form_of_softmax():
     x = rng.uniform(-1, 1, (5, 2))
     u = x @ (K.T @ Q).T
     want = np.exp((u * u).sum(axis=1))[:, None, None] * (V @ (np.eye(2) + u[:, :, None] * u[:, None, :]) @ V.T)
-    found = module.predicted_covariance("softmax", fp.Softmax(Q, K, V), x)
+    found = predicted_covariance("softmax", fp.Softmax(Q, K, V), x)
     np.testing.assert_allclose(found, want, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["softmax", "l2", "sigmoid"])
 def test_measured_covariances_are_the_predicted_ones(name):
-    """2000 clouds: traces of covariances in d = 2 are known to 1 / sqrt 2000 each, and n = 1000 has a bias of 1 / n."""
-    found = module.mean_field((name,), (10, 20), 2, times=2, steps=1, clt_draws=2000)
+    """2000 clouds: a trace in d = 2 is known to 1 / sqrt 2000, and points may share that error: 3.5 deviations."""
+    found = fp.studies.mean_field((name,), (10, 20), 2, times=2, steps=1, clt_draws=2000)
     ratio = found.clt["measured"] / found.clt["predicted"]
-    assert np.abs(ratio - 1.0).max() < 0.12 and abs(ratio.mean() - 1.0) < 0.04
+    assert np.abs(ratio - 1.0).max() < 0.12 and abs(ratio.mean() - 1.0) < 3.5 / np.sqrt(2000)
 
 
 def test_moved_nodes_are_the_reference_where_there_is_no_closure():
-    reference = module.Reference.of("sigmoid", 0.25, {"dimension": 2, "seed": 0, "times": 2})
+    reference = Reference.of("sigmoid", 0.25, {"dimension": 2, "seed": 0, "times": 2})
     x = np.random.default_rng(1).standard_normal((4, 2))
     want = reference.attention.gaussian_velocity(x, np.zeros(2), np.eye(2))
     assert reference.nodes is not None
     # The closed form of the sigmoid's integral is good to 3e-10 itself (MATH 2).
     np.testing.assert_allclose(reference.velocity(0, x), want, atol=2e-9)
-    closed = module.Reference.of("softmax", 0.25, {"dimension": 2, "seed": 0, "times": 2})
+    closed = Reference.of("softmax", 0.25, {"dimension": 2, "seed": 0, "times": 2})
     assert closed.nodes is None and closed.t[-1] == 1.0
 
 

@@ -57,7 +57,7 @@ def test_translations_under_a_common_drift_keep_their_distance():
         ("n", {"n": 1}),
         ("radius", {"radius": -1.0}),
         ("times", {"times": 1}),
-        ("t_end", {"variants": ("linear",), "t_end": 50.0, "draws": 1, "n": 4, "times": 3}),
+        ("t_end", {"variants": ("linear",), "t_end": 50.0, "draws": 6, "n": 4, "times": 3}),
     ],
 )
 def test_wrong_arguments_are_named(name, arguments):
