@@ -2,7 +2,8 @@
 been checked.
 
 Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite or a scaling did not converge,
-5 output could not be written, 130 and 143 stopped by SIGINT and SIGTERM.
+5 output could not be written, 75 stopped early with a checkpoint: the same command goes on. A study that a signal has
+stopped: 128 + its number.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="the run directory; default: CONFIG's name + .run")
     run.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
     run.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
+    run.add_argument(
+        "--max-walltime", metavar="TIME", help="stop before: 90s, 15m, 2h; default: the end of a SLURM job"
+    )
     run.add_argument("--quiet", action="store_true", help="show no progress")
     run.set_defaults(call=_run)
 
@@ -53,6 +57,13 @@ def parser() -> argparse.ArgumentParser:
     plot = commands.add_parser("plot", help="draw the pictures of a run or a study again")
     plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
     plot.set_defaults(call=_plot)
+
+    status = commands.add_parser("status", help="say how far a run is")
+    status.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
+    status.set_defaults(call=_status)
+    verify = commands.add_parser("verify", help="check every file of a run; 1 if something is wrong")
+    verify.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
+    verify.set_defaults(call=_verify)
 
     warmup = commands.add_parser("warmup", help="compile every kernel once, so that later runs start at once")
     warmup.set_defaults(call=_warmup)
@@ -95,9 +106,10 @@ def _threads(text: str | None) -> int | None:
 
 def _run(options: argparse.Namespace) -> int:
     from fastpde import config
-    from fastpde.run import directory
+    from fastpde.run import directory, walltime
 
     threads = _threads(options.threads)
+    deadline = walltime.deadline(None if options.max_walltime is None else walltime.seconds(options.max_walltime))
     if options.config is None:
         if options.data is not None:
             raise InputError("--data", str(options.data), "a CONFIG that names files: the example has none")
@@ -110,10 +122,10 @@ def _run(options: argparse.Namespace) -> int:
     _set_threads(threads)
     from fastpde.run import runner
 
-    outcome = runner.run(problem, target, quiet=options.quiet)
+    outcome = runner.run(problem, target, quiet=options.quiet, deadline=deadline)
     if outcome.code:
         code = _fail(outcome.code, outcome.message)
-        if outcome.code == runner.UNWRITABLE:
+        if outcome.code in (runner.UNWRITABLE, runner.STOPPED):
             _leave(code)
         return code
     return _finished(target, outcome.message)
@@ -146,8 +158,8 @@ def _say(message: str, target: Path, picture: Path) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """Leave without interpreter shutdown: HDF5 tries once more to flush what it could not write, and may
-    abort there.
+    """Leave without interpreter shutdown: it takes time that a walltime may not have, and HDF5 tries once more to
+    flush what it could not write, and may abort there.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -189,6 +201,24 @@ def _plot(options: argparse.Namespace) -> int:
         return _fail(5, f"the pictures could not be written to {options.directory}: {error.strerror or error}")
     sys.stdout.writelines(f"{path}\n" for path in paths)
     return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from fastpde.run import inspect
+
+    found = inspect.status(options.directory)
+    width = max(map(len, found))
+    sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in found.items())
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from fastpde.run import inspect
+
+    good, wrong = inspect.verify(options.directory)
+    sys.stdout.writelines(f"good   {text}\n" for text in good)
+    sys.stdout.writelines(f"WRONG  {text}\n" for text in wrong)
+    return 1 if wrong else 0
 
 
 def _warmup(_: argparse.Namespace) -> int:

@@ -13,13 +13,16 @@ from .attention.memory import Memory
 from .ensemble import Ensemble, EnsembleSolution
 from .errors import FieldError, InputError, InputTypeError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
-from .integrate import Observer, Solution, integrate
+from .integrate import Observer, Problem, Solution, integrate
 from .integrate.checks import Options
 from .manifold import Euclidean, Manifold, as_manifold
 from .noise import Brownian
 
 if TYPE_CHECKING:
     from .backends.base import Backend
+
+
+_BACKEND = "backend"  # what a backend keeps from one evaluation to the next
 
 
 class Field:
@@ -52,7 +55,11 @@ class Field:
         shape = self.cloud.x.shape
         if self._varies:
             self.check([t])
+        held = self._memory.get(_BACKEND)
+        self.backend.restore(None if held is None else held[0])
         self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+        if (found := self.backend.state()) is not None:
+            self._memory.put(_BACKEND, np.tile(found, (shape[0], 1)))
         self.manifold.project(x, out)
 
     def systems(self, which: Array) -> Field:
@@ -176,6 +183,29 @@ def solve(
 
         return whole.solve(alone, progress, fuse=backend == "auto")
     return integrate(field, start, t_span, **asked, progress=progress, space=space)
+
+
+def prepare(
+    attention: Attention,
+    x0: Any,
+    t_span: tuple[float, float],
+    *,
+    manifold: Manifold | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+    backend: Any = "auto",
+    **asked: Any,
+) -> Problem:
+    """What `solve` integrates for tokens (n, d), checked: for who drives an `integrate.Integrator` step by step.
+
+    `asked` has the arguments of `integrate` but noise and space. Raises InputError, InputTypeError as `solve`.
+    """
+    place, tokens = as_manifold(manifold), as_tokens("x0", x0)
+    field = bind(attention, tokens, backend=backend, manifold=place)
+    field.check(_ends(t_span))
+    start, source = place.start(tokens), Brownian(noise, seed, project=place.project)
+    space = place.space(start.shape, start.dtype)
+    return Problem.checked(field, start, t_span, Options(**asked, noise=source if source.noise else None, space=space))
 
 
 def _none(**given: Any) -> None:

@@ -62,6 +62,9 @@ WRONG = {  # arguments: what the message must name
     "out without value": (("run", "a.toml", "--out"), "--out"),
     "out is a file": (("run", "a.toml", "--out", "a.toml"), "--out"),
     "out is another folder": (("run", "a.toml", "--out", "."), "--out"),
+    "walltime in words": (("run", "a.toml", "--max-walltime", "soon"), "--max-walltime"),
+    "status of nothing": (("status", "gone"), "DIR"),
+    "verify of no run": (("verify", "."), "DIR"),
     "plot of nothing": (("plot", "gone"), "DIR"),
     "plot without folder": (("plot",), "DIR"),
     "two configs": (("run", "a.toml", "b.toml"), "b.toml"),
@@ -107,6 +110,10 @@ def test_run_ends_with_a_picture_and_again_does_nothing(folder, capsys):
     code, out, _ = call(capsys, "run", "a.toml")
     assert code == 0 and out.splitlines()[-1] == str(picture) and "already finished" in out
     assert stamps == {path: path.stat().st_mtime_ns for path in Path("a.run").iterdir()}
+    code, out, _ = call(capsys, "status", "a.run")
+    assert code == 0 and "state       finished" in out
+    code, out, _ = call(capsys, "verify", "a.run")
+    assert code == 0 and "WRONG" not in out and "trajectory.h5 can be read: 3 frames" in out
     picture.unlink()
     assert call(capsys, "run", "a.toml")[0] == 0 and picture.exists()
     assert call(capsys, "plot", "a.run")[1].splitlines()[0] == str(picture)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import InputError, InputTypeError
@@ -27,6 +28,13 @@ def resolve(backend: Any) -> Backend:
     if backend not in NAMES:
         raise InputError("backend", repr(backend), need)
     return Fast() if backend == "fast" else Direct()
+
+
+def checking(check: Callable[[], object]) -> AbstractContextManager[None]:
+    """A context in which long sums call `check`, which may raise, at least every half second or so."""
+    from . import slices
+
+    return slices.checking(check)
 
 
 def set_threads(count: int) -> None:

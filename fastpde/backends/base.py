@@ -59,6 +59,13 @@ class Backend(ABC):
         """What the evaluations so far have to tell, for `sol.stats`."""
         return {}
 
+    def state(self) -> Array | None:
+        """All that later results and `stats` depend on beside their arguments, as numbers; None: nothing."""
+        return None
+
+    def restore(self, state: Array | None) -> None:  # noqa: B027  (most have nothing to do)
+        """Goes on from a `state`; None: as if there had been no evaluation yet."""
+
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array that lives until the same name is taken again: kept between evaluations."""
         size = int(np.prod(shape))

@@ -20,6 +20,7 @@ from ..kernels import causal, cells, chebyshev, evaluate, grid, reduce
 from . import planning
 from .cores import packed_cores
 from .gridsum import Box, Sorted, reading_of, tilted
+from .slices import check
 from .tree import Sum
 
 _RATE = 0.7e9  # pairs per second of small masked sums on one thread
@@ -218,6 +219,7 @@ def _far(job: Sum, box: Box, plan: planning.Grid, of: _Side, to: _Side) -> None:
         weighed = tilt._replace(levels=of.levels(tilt.levels, count))
         read = reading._replace(levels=to.levels(reading.levels, count))
         for c in range(-1, len(job.channels)):
+            check()
             weighed = weighed if c < 0 else weighed._replace(channel=job.channels[c])
             tensors[:] = 0.0
             side = of.behind(count)

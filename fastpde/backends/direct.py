@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numba
 import numpy as np
 
 from .._types import Array
 from ..kernels import attend, moments, pack, project
-from ..kernels.layout import layout_for
+from ..kernels.layout import Layout, layout_for
 from ..laws import LAWS, SHIFTABLE, LinearLaw
 from .base import Backend, PairSum
+from .slices import Slices, check
 
 # Numba's simplest threading layer must not be entered from two Python threads at once.
 _LOCK = threading.Lock()
@@ -26,8 +27,13 @@ class Direct(Backend):
     def __repr__(self) -> str:
         return "Direct()"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._slices = Slices()
+
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
         if isinstance(pair.law, LinearLaw):
+            check()
             self._attend_linear(pair, out)
             return
         systems, n, k = pair.keys.shape
@@ -40,14 +46,24 @@ class Direct(Backend):
         weights = _NONE if pair.weights is None else pair.weights
         factor = (-1.0 if pair.normalised else 1.0) / (n if pair.weights is None else 1)
         limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
+        logs = _NONE if log_total is None else log_total
         with _LOCK:
             pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)
+        for part in self._parts(pair, layout):
+            targets = pair.targets[:, part]
             # Threads take portions of the work in turn: one that was held up does not hold up the sum.
-            with numba.parallel_chunksize(attend.chunk_size(pair.targets, layout)):
+            with _LOCK, numba.parallel_chunksize(attend.chunk_size(targets, layout)):
                 attend.attend(
-                    pair.law, factor, layout, packed, pair.targets, limits, scratch, out,
-                    _NONE if log_total is None else log_total,
-                )  # fmt: skip
+                    pair.law, factor, layout, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
+                )
+
+    def _parts(self, pair: PairSum, layout: Layout) -> Iterator[slice]:
+        """Slices of the targets; of several systems all at once: their slices would be arrays of another kind."""
+        (systems, m, k), (n, c) = pair.targets.shape, pair.values.shape[1:]
+        if systems > 1:
+            check()
+            return iter([slice(0, m)])
+        return self._slices.of(m, attend.TILES * layout.width, n * (4.0 + k + c))
 
     def _attend_linear(self, pair: PairSum, out: Array) -> None:
         systems, n, k = pair.keys.shape

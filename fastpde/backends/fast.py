@@ -17,6 +17,7 @@ from . import bounded, causal
 from .base import Backend, PairSum
 from .direct import Direct
 from .reduction import Reduced, reduce_pair
+from .slices import check
 from .tree import Sum
 
 _MOST_AXES = 3
@@ -64,11 +65,19 @@ class Fast(Backend):
         (over all evaluations)."""
         return dict(self._stats)
 
+    def state(self) -> Array:
+        return np.array([self._evaluations, *self._stats.values()])
+
+    def restore(self, state: Array | None) -> None:
+        count, *stats = [0.0] * (1 + len(self._stats)) if state is None else state.tolist()
+        self._evaluations, self._stats = int(count), dict(zip(self._stats, stats, strict=True))
+
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
         if not self._suits(pair):
             self._all_directly(pair, out, log_total)
             return
         for b in range(len(pair.keys)):
+            check()
             one = _system(pair, b)
             logs = None if log_total is None else log_total[b : b + 1]
             if isinstance(one.law, SigmoidLaw):
@@ -80,6 +89,7 @@ class Fast(Backend):
                 one.targets[0], keys, keys if one.values is one.keys else one.values[0], _MOST_AXES,
                 _THIN * min(self.tol, one.tol), self._take,
             )  # fmt: skip
+            check()
             good = reduced is not None and self._sum(one, reduced, out[b], _NONE if logs is None else logs[0])
             if good and reduced is not None and self._evaluations % _CHECK_EVERY == 0:
                 good = self._check(one, reduced, out[b], _NONE if logs is None else logs[0])

@@ -13,6 +13,7 @@ from .._types import Array
 from ..kernels import cells, chebyshev, evaluate, grid, reduce
 from . import planning
 from .cores import packed_cores
+from .slices import check
 
 if TYPE_CHECKING:
     from .tree import Sum
@@ -123,6 +124,7 @@ def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, pl
     tilt = tilted(job, of, y, bias, box)
     reading = reading_of(job, to, _ALL if targets is None else targets, box, tilt.top * _LOG2, len(channels))
     for c in range(-1, len(channels)):
+        check()
         moments = _moments(job, side_y, of, tilt if c < 0 else tilt._replace(channel=channels[c]))
         mapped = _contract(job, moments, side_y, side_z, matrices)
         memory = chebyshev.allocate(numba.get_num_threads(), side_z, job.take)

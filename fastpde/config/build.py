@@ -20,8 +20,9 @@ Array = np.ndarray[Any, Any]
 _MAX_FRAMES = 1_000_000
 _SAME_TIME = 1e-9  # an output time closer to the end than this fraction of `every` is the end
 _ARRAYS = 12  # arrays of all tokens alive in a step: the stages of dopri5, the state, the sums' own copies
-# Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window).
-_SCALING, _REMEMBERED = 40, 27
+# Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
+# with the copy that an evaluation cut by a signal goes back to.
+_SCALING, _REMEMBERED = 40, 54
 
 
 @dataclass(frozen=True)

@@ -245,12 +245,14 @@ class Events:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What is kept. `every` defaults to a fiftieth of the interval, `energy` to n <= 20,000 (it costs a sum over all
+    """What is kept, and the seconds between checkpoints, which may change from one part of a run to the next. `every`
+    defaults to a fiftieth of the interval, `energy` to n <= 20,000 (it costs a sum over all
     pairs) and to false with Sinkhorn heads (theirs costs a whole scaling) and for ensembles.
     """
 
     every: float | None = key(_POSITIVE, None)
     max_tokens: int = key(_COUNT, 100_000)
+    checkpoint: float = key(_POSITIVE, 60.0)
     energy: bool | None = key(checks.boolean, None)
 
 

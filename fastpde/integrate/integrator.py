@@ -18,38 +18,54 @@ from fastpde.integrate.tracker import Tracker
 class Integrator:
     """An integration in progress. Call `step` until it returns a status, then `solution`.
 
-    `state` is the whole of what a checkpoint must hold: `Integrator(problem, state=saved)` goes on bit for bit. Output
-    is not part of it: after a restart only points of t_eval later than the state's time are recorded, events that have
-    happened are not repeated, and observers are not called until their cadence is next due.
+    `snapshot` is the whole of what a checkpoint must hold: `Integrator(problem, state=saved)` goes on bit for bit.
+    Output is not part of it: after a restart only points of t_eval later than the state's time are recorded, events
+    that have happened are not repeated, and observers are not called until their cadence is next due.
 
     Args:
         problem: what to integrate.
         state: where to go on (copied); None: from the beginning.
+        undo: whether a `snapshot` is wanted after an exception from the field, too.
     """
 
-    def __init__(self, problem: Problem, state: State | None = None) -> None:
+    def __init__(self, problem: Problem, state: State | None = None, *, undo: bool = False) -> None:
         self._began = clock.monotonic()
         self.problem = problem
         self.status: Status | None = None
         start = State.initial(problem.span.start, problem.y0, problem.first_step) if state is None else state
         p = problem
-        self._stepper = Stepper(p.field, p.tableau, p.controller, p.space, p.span, start, p.noise)
+        self._stepper = Stepper(p.field, p.tableau, p.controller, p.space, p.span, start, p.noise, undo=undo)
         timed = any(observer.time is not None for observer in p.observers)
         self._buffer: Any = np.empty_like(p.y0) if timed or p.events else None
         self._tracker = Tracker(p.events, self._stepper, self._buffer)
-        self._watches = [Watch(observer, p.span, start.t) for observer in p.observers]
+        step = None if state is None else start.step
+        self._watches = [Watch(observer, p.span, start.t, step) for observer in p.observers]
         times = np.empty(0) if p.t_eval is None else p.t_eval
         self._recorder = Recorder(times, p.span, p.y0, None if state is None else start.t)
         self._final: tuple[float, np.ndarray] | None = None
-        self._begin(fresh=state is None)
+        self._fresh, self._begun, self._owing = state is None, False, False
+        if start.t == p.span.end:
+            self._begin()
 
     @property
     def state(self) -> State:
         """The record of the last accepted step; it belongs to the run, `state.copy()` can be kept."""
         return self._stepper.state
 
+    def snapshot(self) -> State | None:
+        """Return a copy of all that a run needs to go on from here, wherever an exception has ended a step.
+
+        None: not from here, because a stage that could not be computed is under way.
+        """
+        if self._owing:
+            return self._stepper.before()
+        failed = len(self.state.stages) and getattr(self.problem.field, "failure", lambda: None)() is not None
+        return None if failed else self.state.copy()
+
     def step(self) -> Status | None:
         """Advance by one accepted step; return the status once the run has ended, else None."""
+        if not self._begun:
+            self._begin()
         state = self.state
         before = state.step
         while self.status is None and state.step == before:
@@ -58,7 +74,12 @@ class Integrator:
             failure = self._stepper.attempt()
             if failure is not None:
                 return self._finish(failure, state.t)
-        return self.status if state.step == before else self._after_step()
+        if state.step == before:
+            return self.status
+        self._owing = not self.problem.controller.adaptive
+        status = self._after_step()
+        self._owing = False
+        return status
 
     def interrupt(self) -> None:
         """End the run from outside; observers get no final call, because the run goes on from its state."""
@@ -94,14 +115,15 @@ class Integrator:
         events = self._tracker.times(), self._tracker.states()
         return Solution(t, x, status, message, t_final, x_final, *events, self.stats(), cause)
 
-    def _begin(self, *, fresh: bool) -> None:
+    def _begin(self) -> None:
         state, span = self.state, self.problem.span
-        hit = None
-        if fresh:
+        if self._fresh:
             self._recorder.advance(state.t, self._stepper.evaluate)
             for watch in self._watches:
                 watch.call(state.t, state.y)
-            hit = self._tracker.at_start()
+        self._tracker.start()
+        hit = self._tracker.at_start() if state.step == 0 else None
+        self._begun = True
         if hit is not None:
             self._finish(self.problem.events[hit.event].status, hit.t)
         elif state.t == span.end:

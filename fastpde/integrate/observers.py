@@ -53,7 +53,8 @@ class Observer:
 class Watch:
     """One observer during one run: where it is in its cadence, found again from the time after a restart."""
 
-    def __init__(self, observer: Observer, span: Span, t: float) -> None:
+    def __init__(self, observer: Observer, span: Span, t: float, step: int | None) -> None:
+        """t, step: where the run is to go on; step None: it begins."""
         self._observer, self._span = observer, span
         self._last_t: float | None = None
         self._last_wall = clock.monotonic()
@@ -62,6 +63,14 @@ class Watch:
             self._next = max(1, int(abs(t - span.start) / observer.time) - 1)
             while span.reached(self._point(), t):
                 self._next += 1
+        if step is not None and self._shown(t, step):
+            self._last_t = t
+
+    def _shown(self, t: float, step: int) -> bool:
+        """Whether the state after `step` steps, at t, has been shown: if it was due by steps or time."""
+        if step == 0 or self._observer.time is None:
+            return step == 0 or (self._observer.steps is not None and step % self._observer.steps == 0)
+        return self._point(self._next - 1) == t
 
     def call(self, t: float, x: np.ndarray) -> None:
         """Show the state, unless it has been shown at this time."""
@@ -87,8 +96,8 @@ class Watch:
         if every_steps or waited:
             self.call(t, y)
 
-    def _point(self) -> float:
-        """Return the next point of the time grid, as a multiple; one next to the end is the end."""
+    def _point(self, index: int | None = None) -> float:
+        """Return a point of the time grid, by default the next, as a multiple; one next to the end is the end."""
         spacing = self._observer.time or 0.0
-        t = self._span.start + self._next * self._span.direction * spacing
+        t = self._span.start + (self._next if index is None else index) * self._span.direction * spacing
         return self._span.end if abs(t - self._span.end) <= _SAME_POINT * spacing else t

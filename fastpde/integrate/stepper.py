@@ -33,6 +33,9 @@ MAX_RETRIES = 50
 # A velocity that cannot be computed has cost long work: smaller steps are tried this often in turn, and down to this
 # share of the span.
 MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
+# Of `State.parts`.
+_NUMBERS = ("t", "step", "fresh", "h", "error", "retries", "rejected", "evaluations")
+_MEMORY = "memory."
 
 
 @dataclass(slots=True)
@@ -49,6 +52,7 @@ class State:
         retries: rejections since the last accepted step.
         rejected, evaluations: counters of rejected steps and of calls of the field.
         memory: named arrays that the field keeps between evaluations (its `memory`, if it has one).
+        stages: (k, *y.shape) the stages after the first of the step under way that are known; usually k = 0.
     """
 
     t: float
@@ -62,12 +66,30 @@ class State:
     rejected: int
     evaluations: int
     memory: dict[str, np.ndarray] = dataclass_field(default_factory=dict)
+    stages: np.ndarray = dataclass_field(default_factory=lambda: np.empty(0))
 
     @classmethod
     def initial(cls, t: float, y: np.ndarray, h: float = 0.0) -> State:
         """Return the record of a run that has not begun, at y (copied)."""
         y = np.array(y, order="C")
         return cls(t, y, 0, np.full_like(y, np.nan), False, h, 1.0, 0, 0, 0)
+
+    def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return the record as numbers and arrays by name, for a file; the arrays are the record's own."""
+        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        arrays = {"y": self.y, **({"f": self.f} if self.fresh else {})}
+        if len(self.stages):
+            arrays["stages"] = self.stages
+        return numbers, arrays | {_MEMORY + name: array for name, array in self.memory.items()}
+
+    @classmethod
+    def of(cls, numbers: dict[str, Any], arrays: dict[str, np.ndarray]) -> State:
+        """Return the record with these `parts`."""
+        y = arrays["y"]
+        kept = {name.removeprefix(_MEMORY): array for name, array in arrays.items() if name.startswith(_MEMORY)}
+        state = replace(cls.initial(0.0, y), **{name: numbers[name] for name in _NUMBERS})
+        f, stages = arrays.get("f", state.f), arrays.get("stages", state.stages)
+        return replace(state, f=f, stages=stages, memory=kept)
 
     @property
     def accepted(self) -> int:
@@ -76,14 +98,17 @@ class State:
 
     def copy(self) -> State:
         """Return a record that shares no array with this one."""
-        memory = {name: array.copy() for name, array in self.memory.items()}
-        return replace(self, y=np.array(self.y, order="C"), f=np.array(self.f, order="C"), memory=memory)
+        y, f, stages = (np.array(array, order="C") for array in (self.y, self.f, self.stages))
+        return replace(self, y=y, f=f, memory=_copied(self.memory), stages=stages)
 
 
 class Stepper:
     """Advances its own copy of a `State` step by step; a step allocates nothing of the size of a state.
 
     It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried; with noise one more.
+
+    An exception from the field may end an evaluation anywhere: `state`, the stages known so far included, is then as it
+    was before it (the field's memory too, with `undo`).
 
     With noise the step's increment N enters the argument of stage s as c_s N and the result as N: the Euler-Maruyama
     method and the stochastic Heun method, for y' = f(t, y) + additive noise. Between its ends such a step is a straight
@@ -98,6 +123,7 @@ class Stepper:
         span: the interval of integration.
         state: where to start; copied.
         noise: writes the random velocity of a step, see `Noise`; None: there is none.
+        undo: whether to keep a copy of the field's memory during an evaluation, for one that ends in an exception.
     """
 
     def __init__(
@@ -109,6 +135,8 @@ class Stepper:
         span: Span,
         state: State,
         noise: Noise | None = None,
+        *,
+        undo: bool = False,
     ) -> None:
         self.field, self.tableau, self.controller, self.space, self.span = (
             field,
@@ -117,7 +145,7 @@ class Stepper:
             space,
             span,
         )
-        self._noise = noise
+        self._noise, self._undo = noise, undo
         # N / h is kept as one more stage, whose coefficient in each row is the row's node.
         self._a, self._b = [tuple(row) for row in tableau.a], tuple(tableau.b)
         if noise is not None:
@@ -128,7 +156,11 @@ class Stepper:
         self._k = [self._stages[s, ...] for s in range(tableau.stages)]
         self._trial = np.empty_like(state.y, order="C")
         np.copyto(self._k[-1], state.f)
-        self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[-1], memory=self._remembered(state))
+        known = self._stages[1 : 1 + len(state.stages)]
+        if len(known):
+            known[...] = state.stages
+        memory = self._remembered(state)
+        self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[-1], memory=memory, stages=known)
         self._from = (state.t, 0.0)  # start and size of the last accepted step
         self.cause: FieldError | None = None  # of NOT_CONVERGED
 
@@ -170,8 +202,7 @@ class Stepper:
     def attempt(self) -> Status | None:
         """Try one step: either `step` grows, or `rejected` does and h shrinks, or a status says why not.
 
-        The state record is changed only after all arithmetic is done: an exception from the field leaves the last good
-        one.
+        t, y and h are changed only after all arithmetic is done.
         """
         state = self.state
         # A blow-up is reported by status; NumPy's warnings about it would be noise.
@@ -212,8 +243,27 @@ class Stepper:
         bad = np.flatnonzero(~np.isfinite(self._trial))
         return tuple(map(int, np.unravel_index(bad[0], self._trial.shape))) if bad.size else None
 
+    def before(self) -> State:
+        """Return a record from which the last step of a fixed-step method is made again, without an evaluation.
+
+        What its memory holds is later than that: it belongs to the next evaluation, whichever asks for it.
+        """
+        t, stages = self._from[0], self._stages[1 : self.tableau.stages - 1]
+        past = replace(
+            self.state, t=t, y=self._trial, step=self.state.step - 1, f=self._k[0], fresh=True, stages=stages
+        )
+        return past.copy()
+
     def _evaluate(self, t: float, y: np.ndarray, out: np.ndarray) -> None:
-        self.field(t, y, out)
+        memory = self.state.memory
+        kept = _copied(memory) if self._undo else None
+        try:
+            self.field(t, y, out)
+        except BaseException:
+            if kept is not None:
+                memory.clear()
+                memory.update(kept)
+            raise
         self.state.evaluations += 1
 
     def _try(self, t: float, h: float) -> float:
@@ -224,11 +274,12 @@ class Stepper:
         state, tableau, space = self.state, self.tableau, self.space
         if self._noise is not None:
             self._noise(state.step, h, state.y, self._stages[-1, ...])
-        for s in range(1, tableau.stages - 1):
+        for s in range(1 + len(state.stages), tableau.stages - 1):
             space.combine(state.y, h, self._a[s], self._stages, self._trial)
             c = tableau.c[s]
             # c = 1 means the end of the step to the bit, where a piecewise constant field changes.
             self._evaluate(t if c == 1.0 else state.t + c * h, self._trial, self._k[s])
+            state.stages = self._stages[1 : s + 1]
         space.combine(state.y, h, self._b, self._stages, self._trial)
         if not self.controller.adaptive:
             return 0.0 if math.isfinite(space.max_norm(self._trial)) else math.nan
@@ -244,9 +295,10 @@ class Stepper:
         self._from = (state.t, h)
         state.y, self._trial = self._trial, state.y
         state.f, state.fresh = self._k[-1], adaptive
-        state.t, state.step, state.retries = t, state.step + 1, 0
+        state.t, state.step, state.retries, state.stages = t, state.step + 1, 0, self._stages[:0]
 
     def _reject(self, h: float, error: float) -> Status | None:
+        self.state.stages = self._stages[:0]
         state, end = self.state, Status.STEP_TOO_SMALL if math.isfinite(error) else self._not_finite()
         if not self.controller.adaptive:
             return end
@@ -290,6 +342,10 @@ class Stepper:
         difference = (-1.0, *pick[1][1:])
         bend = self.space.error_norm(stages, difference, 1.0 / h0, *norm)
         return second_guess(h0, slope, bend, self.controller.order)
+
+
+def _copied(memory: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: array.copy() for name, array in memory.items()}
 
 
 def _no_failure() -> None:

@@ -29,10 +29,13 @@ class Tracker:
 
     def __init__(self, events: tuple[Event, ...], stepper: Stepper, buffer: Any) -> None:
         self._events, self._stepper, self._buffer = events, stepper, buffer
-        self._t = stepper.state.t
-        self._values = self._measure()
+        self._t, self._values = stepper.state.t, [0.0] * len(events)
         self._times: list[list[float]] = [[] for _ in events]
         self._states: list[list[np.ndarray]] = [[] for _ in events]
+
+    def start(self) -> None:
+        """Measure the events where the stepper is; it may evaluate the field there."""
+        self._values = self._measure()
 
     def at_start(self) -> Hit | None:
         """Record the events already satisfied; return the first terminal one."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fastpde.run import machine
+from fastpde.run.signals import StopSignals
 from fastpde.run.systems import SystemsRecorder
 
 _SECONDS = 2.0  # that a block should take
@@ -25,19 +26,20 @@ def run(
     tokens: Any,
     arguments: dict[str, Any],
     report: Callable[[int], None],
-    check: Callable[[], None],
+    signals: StopSignals,
 ) -> None:
-    """Solve all systems from their `tokens` (S, n, d) and record them, block by block.
+    """Solve the systems that are not done yet from their `tokens` (S, n, d) and record them, block by block.
 
-    `report` is told how many systems are done, `check` is called between blocks and may raise.
+    `report` is told how many systems are done. Signals end a block anywhere; its systems are to be solved again.
     """
     import fastpde as fp
 
     n, most = recorder.problem.n, largest(recorder, tokens[0].nbytes)
     least = min(most, 2 * machine.cores() if n <= _SMALL else 1)
-    first, size = 0, min(most, _FIRST, max(least, _PAIRS // (n * n)))
+    first, size = recorder.done, min(most, _FIRST, max(least, _PAIRS // (n * n)))
     while first < len(tokens):
-        check()
+        signals.check()
+        recorder.beat()
         last, began = min(first + size, len(tokens)), time.monotonic()
         solution = fp.solve(
             attention,
@@ -45,9 +47,10 @@ def run(
             **arguments,
             t_eval=recorder.times,
             first_system=first,
-            progress=_shifted(report, first),
+            progress=_shifted(report, first, signals.check),
         )
-        recorder.block(solution)
+        with signals.held():
+            recorder.block(solution)
         seconds = time.monotonic() - began
         recorder.log(f"systems {first} to {last - 1} in {seconds:.2f} s")
         size = next_size(last - first, seconds, least, most)
@@ -55,8 +58,12 @@ def run(
         first = last
 
 
-def _shifted(report: Callable[[int], None], first: int) -> Callable[[int, Any], None]:
-    return lambda done, stats: report(first + done)
+def _shifted(report: Callable[[int], None], first: int, check: Callable[[], None]) -> Callable[[int, Any], None]:
+    def progress(done: int, stats: Any) -> None:
+        report(first + done)
+        check()
+
+    return progress
 
 
 def largest(recorder: SystemsRecorder, size: int) -> int:

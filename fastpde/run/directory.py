@@ -3,12 +3,14 @@
 config.toml      the configuration as understood, defaults filled in
 trajectory.h5    stored tokens, H5MD layout       observables.csv   moments of all tokens, one row per frame
 status.json      state, time, rate, versions      log.txt           what happened when
+checkpoint.0, .1 all that the run needs to go on  lock              who writes here now
 ensemble.h5      several systems' tokens and ends, instead of trajectory.h5
 systems.csv      one row per system: its end and the moments of its last state
 """
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -29,9 +31,10 @@ CONFIG, TRAJECTORY, OBSERVABLES, STATUS, LOG = (
     "status.json",
     "log.txt",
 )
+CHECKPOINTS = ("checkpoint.0", "checkpoint.1")
 ENSEMBLE, SYSTEMS = "ensemble.h5", "systems.csv"
 FINISHED, RUNNING, FAILED, STOPPED = "finished", "running", "failed", "stopped"
-_REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
+REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
 
 
 class OutputError(OSError):
@@ -43,7 +46,7 @@ def writing(what: str, path: Path) -> Iterator[None]:
     """Turn the errors of writing into an OutputError that names the file; HDF5 has several types for them."""
     try:
         yield
-    except OutputError:
+    except (OutputError, InputError):
         raise
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -52,7 +55,7 @@ def writing(what: str, path: Path) -> Iterator[None]:
 
 def is_finished(path: Path, config: Config) -> bool:
     """Return whether `path` holds the finished run of this very configuration; False means that it can be
-    made.
+    made, or gone on with.
 
     Raises InputError for every other directory, which is left untouched.
     """
@@ -60,21 +63,37 @@ def is_finished(path: Path, config: Config) -> bool:
         if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
             return False
         text = (path / CONFIG).read_text(encoding="utf-8")
-        status = read_status(path)
+        status = status_of(path)
     except (OSError, ValueError):
-        raise InputError("--out", f"{path}, which is no run directory", "a new one", _REMEDY) from None
+        raise InputError("--out", f"{path}, which is no run directory", "a new one", REMEDY) from None
     try:
-        same = parse(text) == config
+        same = _physics(parse(text)) == _physics(config)
     except InputError:
         same = False
     if not same:
         came = f"{path}, a run of another configuration"
-        raise InputError("--out", came, "a new directory, or that of the same configuration", _REMEDY)
-    if status.get("state") == FINISHED:
-        return True
-    far = f"{status['systems_done']} systems done" if "systems_done" in status else f"t = {status.get('t', 'unknown')}"
-    came = f"{path}, an unfinished run (state {status.get('state', 'unknown')}, {far})"
-    raise InputError("--out", came, "a new or finished run: going on is not possible yet", _REMEDY)
+        raise InputError("--out", came, "a new directory, or that of the same configuration", REMEDY)
+    return status.get("state") == FINISHED
+
+
+def is_there(path: Path) -> bool:
+    """Return whether `path` holds a run at all."""
+    return (path / CONFIG).exists()
+
+
+def _physics(config: Config) -> Config:
+    """The configuration without what may change from one part of a run to the next."""
+    return dataclasses.replace(config, output=dataclasses.replace(config.output, checkpoint=1.0))
+
+
+def status_of(path: Path) -> dict[str, Any]:
+    """Return the status of a run directory; {} if a crash of the machine has taken it, but not the checkpoints."""
+    try:
+        return read_status(path)
+    except (OSError, ValueError):
+        if not any((path / name).exists() for name in CHECKPOINTS):
+            raise
+        return {}
 
 
 def read_status(path: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 
 from fastpde import observe
 from fastpde.errors import InputError
-from fastpde.run.directory import replace, writing
+from fastpde.run.directory import REMEDY, replace, writing
 
 Array = np.ndarray[Any, Any]
 LARGEST = 16  # components of the mean and eigenvalues of the covariance that get a column
@@ -83,21 +84,46 @@ def write_table(path: Path, names: list[str], lines: Sequence[Sequence[float]]) 
 class TableWriter:
     """Appends rows of words and numbers to a file."""
 
-    def __init__(self, path: Path, names: list[str]) -> None:
-        self._path = path
+    def __init__(self, path: Path, names: list[str], kept: dict[str, Any] | None = None) -> None:
+        """Make the file; or go on after what its `mark` was `kept` of, the rest is cut off.
+
+        Raises InputError if that is not what has been written, OutputError.
+        """
+        self._path, self._digest = path, hashlib.blake2b(digest_size=16)
+        if kept is not None and prefix_digest(path, kept["bytes"]) != kept["digest"]:
+            raise InputError("--out", f"{path}, which was changed", "the file as the run has left it", REMEDY)
         with writing("the observables", path):
-            self._file = path.open("x", newline="", encoding="utf-8")
-            self._writer = csv.writer(self._file, lineterminator="\n")
-            self._writer.writerow(names)
+            self._file = path.open("xb" if kept is None else "r+b")
+            if kept is None:
+                self._write(",".join(names) + "\n")
+                return
+            self._digest.update(self._file.read(kept["bytes"]))
+            self._file.truncate()
+
+    def _write(self, text: str) -> None:
+        data = text.encode()
+        self._file.write(data)
+        self._digest.update(data)
+
+    def mark(self) -> dict[str, Any]:
+        """Return how long the file is, and its digest."""
+        return {"bytes": self._file.tell(), "digest": self._digest.hexdigest()}
+
+    def sync(self) -> None:
+        """Return when the disk has everything. Raises OutputError."""
+        with writing("the observables", self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._file.flush()
 
     def append(self, *lines: Sequence[float | str]) -> None:
         """Write some rows; numbers read back to the same bits. Raises OutputError."""
         with writing("the observables", self._path):
-            self._writer.writerows([entry if isinstance(entry, str) else repr(entry) for entry in one] for one in lines)
+            rows = ([entry if isinstance(entry, str) else repr(entry) for entry in one] for one in lines)
+            self._write("".join(",".join(row) + "\n" for row in rows))
             self._file.flush()
 
-    def close(self) -> None:
+    def close(self, *, cut: bool = True) -> None:
         """Close the file. Raises OutputError."""
         with writing("the observables", self._path):
             self._file.close()
@@ -106,8 +132,18 @@ class TableWriter:
 class ObservablesWriter(TableWriter):
     """Appends rows to observables.csv."""
 
-    def __init__(self, path: Path, d: int) -> None:
-        super().__init__(path, columns(d))
+    def __init__(self, path: Path, d: int, kept: dict[str, Any] | None = None) -> None:
+        super().__init__(path, columns(d), kept)
+
+
+def prefix_digest(path: Path, length: int) -> str | None:
+    """Return the digest of the first bytes of a file; None if it is shorter or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(length)
+    except OSError:
+        return None
+    return hashlib.blake2b(data, digest_size=16).hexdigest() if len(data) == length else None
 
 
 def read_observables(path: Path) -> dict[str, Array]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import resource
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,19 +14,28 @@ from typing import Any, Protocol
 import numpy as np
 
 from fastpde.config import Problem
-from fastpde.run import directory, machine, progress
+from fastpde.errors import InputError
+from fastpde.run import checkpoint, directory, machine, progress
+from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.directory import OutputError
+from fastpde.run.inputs import digests
+from fastpde.run.lock import RunLock
 
 
 class Writer(Protocol):
     """An open file of the run."""
 
-    def close(self) -> None:
-        """Close the file. Raises OutputError."""
+    def sync(self) -> None:
+        """Return when the disk has everything. Raises OutputError."""
+
+    def close(self, *, cut: bool = True) -> None:
+        """Close the file; `cut`: nobody is to go on. Raises OutputError."""
 
 
 class Record:
-    """Writes one run. Subclasses call `_make` with their first results, so what fails before leaves nothing behind."""
+    """Writes one run. Subclasses call `_make` with their first results, so what fails before leaves nothing behind; or
+    `_go_on` with the checkpoint of an unfinished run.
+    """
 
     def __init__(self, problem: Problem, target: Path) -> None:
         self.problem, self.target = problem, target
@@ -33,6 +44,9 @@ class Record:
         self._writers: list[Writer] = []
         self._log: list[str] = []
         self._began, self._last = time.monotonic(), 0.0
+        self._number, self._saved, self._files = 0, time.monotonic(), digests(problem)
+        self._lock: RunLock | None = None
+        self._earlier, self.saving = 0.0, 0.0  # seconds: of the parts before, of the slowest checkpoint
         self._outcome: dict[str, Any] = {}
         self._machine, self._versions = machine.facts(), machine.versions()
 
@@ -52,6 +66,10 @@ class Record:
         """Return what status.json says about the sums."""
         return {"kind": self.problem.config.backend.kind}
 
+    def marks(self) -> dict[str, Any]:
+        """Return what of its files belongs to the run now, for a checkpoint."""
+        raise NotImplementedError
+
     def log(self, message: str) -> None:
         """Add a line with the time of day to log.txt, at once if the directory is there, else when it is."""
         self._log.append(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {message}\n")
@@ -65,14 +83,51 @@ class Record:
         """Make the directory: fill(folder) opens its writers and stores the first results. Raises OutputError."""
         stage = directory.Stage(self.target)
         try:
+            self._lock = RunLock(stage.path)
             directory.write_config(stage.path, self.problem.config, self.problem.files.folder)
             fill(stage.path)
             directory.write_status(stage.path, self._status(directory.RUNNING, ""))
             self.path = stage.publish()
+            self._lock.moved(self.path)
         except BaseException:
             self.abandon()
             stage.discard()
             raise
+
+    def _go_on(self, path: Path, lock: RunLock, found: Checkpoint) -> None:
+        """Take the directory of an unfinished run, locked, from its checkpoint on. Raises InputError."""
+        if found.facts["files"] != self._files:
+            changed = [name for name, digest in self._files.items() if found.facts["files"].get(name) != digest]
+            came = f"{path}, whose run has begun with another {', '.join(changed) or 'set of files'}"
+            raise InputError("--out", came, "the files of the configuration as they were", directory.REMEDY)
+        self.path, self._lock = path, lock
+        self._number, self._earlier = found.number + 1, found.facts["elapsed"]
+        checkpoint.clean(path)
+
+    def due(self) -> bool:
+        """Return whether it is time for a checkpoint."""
+        return self.path is not None and time.monotonic() - self._saved > self.problem.config.output.checkpoint
+
+    def save(self, facts: dict[str, Any], arrays: dict[str, Any], folder: Path | None = None) -> None:
+        """Write a checkpoint, after all that it speaks of is on the disk. Raises OutputError."""
+        folder = folder or self.path
+        if folder is None:
+            return
+        began = time.monotonic()
+        for writer in self._writers:
+            writer.sync()
+        common = {"files": self._files, "elapsed": self._elapsed(), "versions": self._versions, "marks": self.marks()}
+        checkpoint.write(folder, Checkpoint(self._number, common | facts, arrays))
+        self._number, self._saved = self._number + 1, time.monotonic()
+        self.saving = max(self.saving, self._saved - began)
+
+    def beat(self) -> None:
+        """Give a sign of life."""
+        if self._lock is not None:
+            self._lock.beat()
+
+    def _elapsed(self) -> float:
+        return self._earlier + time.monotonic() - self._began
 
     def write_status(self, state: str, message: str) -> None:
         """Replace status.json. Raises OutputError."""
@@ -81,7 +136,7 @@ class Record:
             self._last = time.monotonic()
 
     def _status(self, state: str, message: str) -> dict[str, Any]:
-        elapsed = time.monotonic() - self._began
+        elapsed = self._elapsed()
         start, now, end = self.span()
         left = progress.remaining(start, now, end, elapsed) if state == directory.RUNNING else 0.0
         return {
@@ -92,6 +147,9 @@ class Record:
             "elapsed_s": round(elapsed, 3),
             "eta_s": round(left, 1) if math.isfinite(left) else None,
             "steps_per_s": round(self.steps / elapsed, 6) if elapsed > 0 else 0.0,
+            "checkpoint": self._number - 1,
+            "pid": os.getpid(),
+            "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "updated": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
             "n": self.problem.n,
             "d": self.problem.d,
@@ -101,26 +159,37 @@ class Record:
             "versions": self._versions,
         }
 
-    def finish(self, state: str, message: str) -> None:
-        """Close every file and write the last status. Raises OutputError."""
+    def finish(self, state: str, message: str, code: int | None = None) -> None:
+        """Close every file and write the last status; `code`: the exit code of a run that cannot be gone on with.
+
+        Raises OutputError.
+        """
         if self.path is None:
             return
         for writer in self._writers:
-            writer.close()
+            writer.close(cut=state != directory.STOPPED)
+        self._outcome |= {} if code is None else {"code": code}
         self.log(f"{state}: {message}")
         self.write_status(state, message)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def abandon(self, message: str = "") -> None:
         """Close what can be closed after an error, and say so in status.json if that still works."""
         for writer in self._writers:
             try:
-                writer.close()
+                writer.close(cut=False)
             except OutputError:
                 continue
         try:
             self.write_status(directory.FAILED, message)
         except OutputError:
             return
+        finally:
+            self._release()
 
 
 def plain(stats: dict[str, Any]) -> dict[str, Any]:

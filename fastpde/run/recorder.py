@@ -12,7 +12,10 @@ import numpy as np
 
 from fastpde import initial
 from fastpde.config import Problem
+from fastpde.integrate import State
 from fastpde.run import directory, observables, trajectory
+from fastpde.run.checkpoint import Checkpoint
+from fastpde.run.lock import RunLock
 from fastpde.run.record import Record, plain
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +30,38 @@ class Recorder(Record):
         self.energy = energy
         self._t, self._frames = problem.config.time.t_start, 0
         self._stats: dict[str, Any] = {}
+        self.snapshot: Callable[[], State | None] = lambda: None  # of the integration, once there is one
+
+    def go_on(self, path: Path, lock: RunLock, found: Checkpoint) -> None:
+        """Take an unfinished run from its checkpoint on. Raises InputError, OutputError."""
+        self._go_on(path, lock, found)
+        facts, x = found.facts, found.arrays["y"]
+        marks, frames = facts["marks"], self._expected()
+        self._trajectory = trajectory.TrajectoryWriter.going_on(
+            path / directory.TRAJECTORY, self._ids(len(x)), x[:1], frames=frames, kept=marks["trajectory"]
+        )
+        self._writers.append(self._trajectory)
+        table = path / directory.OBSERVABLES
+        self._observables = observables.ObservablesWriter(table, x.shape[1], marks["observables"])
+        self._writers.append(self._observables)
+        self._frames = marks["trajectory"]["frames"]
+        self._t, self.steps = facts["state"]["t"], facts["state"]["step"]
+        self.log(f"goes on from checkpoint {found.number} at t = {self._t:.6g}, step {self.steps}")
+        if facts["versions"] != self._versions:
+            self.log("with other versions than before: bits may be others from here on")
+        self.write_status(directory.RUNNING, "")
+
+    def marks(self) -> dict[str, Any]:
+        """Return where trajectory and observables are."""
+        return {"trajectory": self._trajectory.mark(), "observables": self._observables.mark()}
+
+    def save_state(self, end: dict[str, Any] | None = None, folder: Path | None = None) -> None:
+        """Write a checkpoint of the integration; `end`: how it ended. Never of numbers that are not finite."""
+        state = self.snapshot()
+        if state is None or not np.isfinite(state.y).all():
+            return
+        numbers, arrays = state.parts()
+        self.save({"state": numbers, "end": end}, arrays, folder)
 
     def span(self) -> tuple[float, float, float]:
         """Return t_start, the time that the run has reached, and t_end."""
@@ -64,21 +99,29 @@ class Recorder(Record):
         self._frames += 1
 
     def _create(self, t: float, x: Array, numbers: list[float]) -> None:
-        config = self.problem.config
-        ids = initial.subset(len(x), config.output.max_tokens, seed=config.seed)
+        ids = self._ids(len(x))
 
         def fill(folder: Path) -> None:
-            span = config.time.t_end - config.time.t_start
-            frames = math.ceil(span / (config.output.every or span) * (1 - 1e-12)) + 1
             file, name = folder / directory.TRAJECTORY, self._versions["fastpde"]
-            self._trajectory = trajectory.TrajectoryWriter(file, ids, x[:1], frames=frames, version=name)
+            self._trajectory = trajectory.TrajectoryWriter(file, ids, x[:1], frames=self._expected(), version=name)
             self._writers.append(self._trajectory)
             self._observables = observables.ObservablesWriter(folder / directory.OBSERVABLES, x.shape[1])
             self._writers.append(self._observables)
             self._append(t, x, numbers)
+            self.save_state(folder=folder)
 
         self._make(fill)
         self.log(f"directory made; {len(ids)} of {len(x)} tokens are stored per frame")
+
+    def _ids(self, n: int) -> Array:
+        """The tokens that are stored."""
+        return initial.subset(n, self.problem.config.output.max_tokens, seed=self.problem.config.seed)
+
+    def _expected(self) -> int:
+        """How many frames there will be, if no event ends the run."""
+        config = self.problem.config
+        span = config.time.t_end - config.time.t_start
+        return math.ceil(span / (config.output.every or span) * (1 - 1e-12)) + 1
 
     def step(self, t: float, stats: dict[str, Any]) -> None:
         """Take note of an accepted step; status.json follows every two seconds."""

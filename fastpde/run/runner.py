@@ -10,17 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastpde import backends
 from fastpde.config import Problem
 from fastpde.config.shapes import each_head
-from fastpde.errors import ConvergenceError
-from fastpde.run import blocks, directory, progress
+from fastpde.errors import ConvergenceError, InputError
+from fastpde.run import blocks, checkpoint, directory, progress
+from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.directory import OutputError
+from fastpde.run.lock import RunLock
 from fastpde.run.record import Record
 from fastpde.run.recorder import Recorder
 from fastpde.run.signals import Stopped, StopSignals
 from fastpde.run.systems import SystemsRecorder
 
-DONE, BAD, NOT_FINITE, UNWRITABLE = 0, 2, 3, 5
+DONE, BAD, NOT_FINITE, UNWRITABLE, STOPPED = 0, 2, 3, 5, 75
 # Outcomes that are results, theory's blow-up among them, have no code here; the others end a run before its time.
 # NOT_FINITE stands for a scaling that did not converge, too.
 _CODES = {"NOT_FINITE": NOT_FINITE, "STEP_TOO_SMALL": NOT_FINITE, "NOT_CONVERGED": NOT_FINITE, "MAX_STEPS": BAD}
@@ -36,24 +39,49 @@ class Outcome:
     path: Path | None
 
 
-def run(problem: Problem, target: Path, *, quiet: bool = False) -> Outcome:
-    """Run a problem into the directory `target`; a finished run of the same configuration is left as it is.
+def run(problem: Problem, target: Path, *, quiet: bool = False, deadline: float | None = None) -> Outcome:
+    """Run a problem into the directory `target`, or go on with it; a finished run is left as it is.
 
-    Raises InputError for a directory that cannot be used and for files that hold unusable numbers, before
-    anything is made.
+    `deadline`: when the process must have ended, on `time.monotonic`. Raises InputError for a directory that cannot be
+    used and for files that hold unusable numbers, before anything is made.
     """
     if directory.is_finished(target, problem.config):
         return Outcome(DONE, "already finished", target)
+    if (ended := _ended_badly(target)) is not None:
+        return ended
+    with StopSignals(_say, "the sum at work", deadline) as signals:
+        try:
+            return _run(problem, target, quiet, signals)
+        except OutputError as error:  # what is there cannot be gone on with, and was left as it is
+            return Outcome(UNWRITABLE, str(error), target)
+        except Stopped as stop:  # a second signal, outside of the run itself
+            return Outcome(
+                STOPPED, f"{stop}. The same command goes on.", target if directory.is_there(target) else None
+            )
+
+
+def _ended_badly(target: Path) -> Outcome | None:
+    """How an earlier run ended, if the same would happen again."""
+    status = directory.status_of(target) if directory.is_there(target) else {}
+    if status.get("state") != directory.FAILED or not isinstance(code := status.get("code"), int):
+        return None
+    return Outcome(code, f"{status.get('message')} It ended so before; remove {target} to run it again.", target)
+
+
+def _run(problem: Problem, target: Path, quiet: bool, signals: StopSignals) -> Outcome:
     tokens, attention = problem.tokens(), problem.attention()
     one, energy = problem.systems == 1, _energy(problem, attention)
     recorder = Recorder(problem, target, energy) if one else SystemsRecorder(problem, target, energy)
+    found = _continued(recorder, target)
+    if found is not None and found.facts["end"] is not None:
+        recorder.finish(directory.FINISHED, found.facts["end"]["message"])
+        return Outcome(DONE, found.facts["end"]["message"], target)
     start, _, end = recorder.span()
-    name, piece = (progress.TIME, "this step") if one else (progress.SYSTEMS, "this block of systems")
-    shown = progress.choose(start, end, sys.stderr, quiet=quiet, name=name)
-    with StopSignals(_say, piece) as signals:
+    shown = progress.choose(start, end, sys.stderr, quiet=quiet, name=progress.TIME if one else progress.SYSTEMS)
+    with backends.checking(signals.check):
         try:
             if isinstance(recorder, Recorder):
-                return _solve_one(recorder, attention, tokens, shown, signals)
+                return _solve_one(recorder, attention, tokens, shown, signals, found)
             return _solve_systems(recorder, attention, tokens, shown, signals)
         except Stopped as stop:
             return _stopped(recorder, stop)
@@ -65,6 +93,29 @@ def run(problem: Problem, target: Path, *, quiet: bool = False) -> Outcome:
             raise
         finally:
             shown.close()
+
+
+def _continued(recorder: Recorder | SystemsRecorder, target: Path) -> Checkpoint | None:
+    """Let the recorder go on with a directory that is there; return its checkpoint.
+
+    Raises InputError if another process is at work there, if no checkpoint is whole, or its files were changed.
+    """
+    if not directory.is_there(target):
+        return None
+    lock = RunLock(target)
+    try:
+        found, wrong = checkpoint.newest(target)
+        if found is None:
+            why = f" ({'; '.join(wrong)})" if wrong else ""
+            came = f"{target}, an unfinished run without a checkpoint{why}"
+            raise InputError("--out", came, "a new directory, or a run with a checkpoint", directory.REMEDY)
+        recorder.go_on(target, lock, found)
+        for text in wrong:
+            recorder.log(f"left aside: {text}")
+    except BaseException:
+        lock.release()
+        raise
+    return found
 
 
 def _say(text: str) -> None:
@@ -119,18 +170,36 @@ def _begin(recorder: Record, what: str) -> dict[str, Any]:
 
 
 def _solve_one(
-    recorder: Recorder, attention: Any, tokens: Any, shown: progress.Progress, signals: StopSignals
+    recorder: Recorder,
+    attention: Any,
+    tokens: Any,
+    shown: progress.Progress,
+    signals: StopSignals,
+    found: Checkpoint | None,
 ) -> Outcome:
-    import fastpde as fp
+    from fastpde.integrate import Integrator, Observer, State
+    from fastpde.meanfield import prepare
 
-    def step(t: float, stats: dict[str, Any]) -> None:
-        recorder.step(t, stats)
-        shown.update(t, int(stats.get("steps", 0)))
-        signals.check()
+    def frame(t: float, x: Any) -> None:
+        with signals.held():
+            recorder.frame(t, x)
 
     arguments = _begin(recorder, f"{recorder.problem.n} tokens")
-    observer = fp.Observer(recorder.frame, time=recorder.problem.config.output.every)
-    solution: Any = fp.solve(attention, tokens, **arguments, observers=(observer,), progress=step)
+    observer = Observer(frame, time=recorder.problem.config.output.every)
+    problem = prepare(attention, tokens, **arguments, observers=(observer,))
+    state = None if found is None else State.of(found.facts["state"], found.arrays)
+    run = Integrator(problem, state, undo=True)
+    recorder.snapshot = run.snapshot
+    while run.step() is None:
+        recorder.step(run.state.t, run.stats())
+        shown.update(run.state.t, run.state.step)
+        signals.check()  # not after the last step: what has ended is not to go on
+        recorder.beat()
+        if recorder.due():
+            recorder.save_state()
+        signals.saving = recorder.saving
+    recorder.step(run.state.t, run.stats())
+    solution = run.solution()
     recorder.ended(solution.status.value, solution.t_final)
     name = solution.status.name
     key = _max_iter(recorder.problem, solution.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
@@ -141,7 +210,7 @@ def _solve_systems(
     recorder: SystemsRecorder, attention: Any, tokens: Any, shown: progress.Progress, signals: StopSignals
 ) -> Outcome:
     arguments = _begin(recorder, f"{recorder.problem.systems} systems of {recorder.problem.n} tokens")
-    blocks.run(recorder, attention, tokens, arguments, lambda done: shown.update(done, recorder.steps), signals.check)
+    blocks.run(recorder, attention, tokens, arguments, lambda done: shown.update(done, recorder.steps), signals)
     ends = recorder.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)
     keys = _KEYS | {"NOT_CONVERGED": _max_iter(recorder.problem)}
@@ -158,19 +227,27 @@ def _max_iter(problem: Problem, cause: Any = None) -> str:
     return f"{', '.join(names)}: "
 
 
-def _ended(recorder: Record, ends: list[Any], message: str) -> Outcome:
+def _ended(recorder: Recorder | SystemsRecorder, ends: list[Any], message: str) -> Outcome:
     """Return the outcome of a run whose systems came to these ends."""
     codes = [_CODES.get(end.name, NOT_FINITE) for end in ends if not end.success]
     if not codes:
+        recorder.save_state({"message": message})
         recorder.finish(directory.FINISHED, message)
         return Outcome(DONE, message, recorder.path)
-    recorder.finish(directory.FAILED, message)
+    recorder.finish(directory.FAILED, message, max(codes))
     return Outcome(max(codes), f"{message} {recorder.kept()}", recorder.path)
 
 
-def _stopped(recorder: Record, stop: Stopped) -> Outcome:
+def _stopped(recorder: Recorder | SystemsRecorder, stop: Stopped) -> Outcome:
+    """Write a checkpoint, if the state is whole, and close everything: the same command goes on."""
     try:
+        if not stop.at_once:
+            recorder.save_state()
         recorder.finish(directory.STOPPED, str(stop))
+    except Stopped:
+        recorder.abandon(str(stop))
     except OutputError as error:
+        recorder.abandon(str(error))
         return Outcome(UNWRITABLE, f"{error}. {recorder.kept()}", recorder.path)
-    return Outcome(stop.code, f"{stop}. {recorder.kept()}", recorder.path)
+    again = "" if recorder.path is None else " The same command goes on."
+    return Outcome(STOPPED, f"{stop}. {recorder.kept()}{again}", recorder.path)

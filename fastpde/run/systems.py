@@ -12,6 +12,8 @@ import numpy as np
 from fastpde import initial
 from fastpde.config import Problem
 from fastpde.run import directory, observables
+from fastpde.run.checkpoint import Checkpoint
+from fastpde.run.lock import RunLock
 from fastpde.run.record import Record
 from fastpde.run.trajectory_ensemble import Block, EnsembleWriter
 
@@ -31,6 +33,40 @@ class SystemsRecorder(Record):
         self._sums = np.zeros((len(self.times), len(self._columns)))
         self._running = np.zeros(len(self.times), dtype=np.int64)
         self._path = ""
+
+    def go_on(self, path: Path, lock: RunLock, found: Checkpoint) -> None:
+        """Take an unfinished run after the systems of its checkpoint. Raises InputError, OutputError."""
+        import fastpde as fp
+
+        self._go_on(path, lock, found)
+        facts, marks = found.facts, found.facts["marks"]
+        self._file = EnsembleWriter.going_on(
+            path / directory.ENSEMBLE, systems=self.problem.systems, kept=marks["ensemble"]
+        )
+        self._writers.append(self._file)
+        self._table = observables.TableWriter(path / directory.SYSTEMS, [], marks["table"])
+        self._writers.append(self._table)
+        self.counts = Counter({status: facts["counts"].get(status.value, 0) for status in fp.Status})
+        self.counts += Counter()  # drops what never came
+        self._sums, self._running = found.arrays["sums"], found.arrays["running"]
+        self.steps, self._path, self._ids = facts["steps"], facts["path"], self._stored()
+        self.log(f"goes on from checkpoint {found.number} after {self.done} systems")
+        self.write_status(directory.RUNNING, "")
+
+    def marks(self) -> dict[str, Any]:
+        """Return where the files of the systems are."""
+        return {"ensemble": self._file.mark(), "table": self._table.mark()}
+
+    def save_state(self, end: dict[str, Any] | None = None, folder: Path | None = None) -> None:
+        """Write a checkpoint of the systems that are done; `end`: how the run ended."""
+        counts = {status.value: count for status, count in self.counts.items()}
+        facts = {"counts": counts, "steps": self.steps, "path": self._path, "end": end}
+        self.save(facts, {"sums": self._sums, "running": self._running}, folder)
+
+    def _stored(self) -> Array:
+        """The tokens that are stored."""
+        config = self.problem.config
+        return initial.subset(self.problem.n, config.output.max_tokens, seed=config.seed)
 
     @property
     def done(self) -> int:
@@ -66,6 +102,8 @@ class SystemsRecorder(Record):
         else:
             self._append(self.path, solution, rows, last)
             self.write_status(directory.RUNNING, "")
+        if self.due():
+            self.save_state()
 
     def _moments(self, solution: Any) -> tuple[Array, Array]:
         """Return the observables at all times (m, B, c), nan after an end, and of the last states (B, c)."""
@@ -84,7 +122,7 @@ class SystemsRecorder(Record):
 
     def _fill(self, folder: Path, solution: Any, rows: Array, last: Array) -> None:
         problem, config = self.problem, self.problem.config
-        self._ids = initial.subset(problem.n, config.output.max_tokens, seed=config.seed)
+        self._ids = self._stored()
         self._file = EnsembleWriter(
             folder / directory.ENSEMBLE,
             self._ids,
@@ -99,6 +137,7 @@ class SystemsRecorder(Record):
         self._table = observables.TableWriter(folder / directory.SYSTEMS, [*COLUMNS, *self._columns[1:]])
         self._writers.append(self._table)
         self._append(folder, solution, rows, last)
+        self.save_state(folder=folder)
 
     def _append(self, folder: Path, solution: Any, rows: Array, last: Array) -> None:
         steps, rejected = solution.stats["steps_each"], solution.stats["rejected_each"]

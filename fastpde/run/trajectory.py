@@ -13,6 +13,7 @@ off when the file is closed, and left out by `read_trajectory`.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,11 @@ import h5py
 import numpy as np
 
 from fastpde.errors import InputError
-from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, early, opened
+from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, checked, early, opened, same
 
 Array = np.ndarray[Any, Any]
 _BOUNDARIES = 4096  # HDF5 attributes hold at most 64 KiB
+_POSITION = "particles/tokens/position"
 _TIMES = 1024  # entries of step and time per chunk
 _AHEAD = 4096  # chunks that are laid out at a time; a run that needs more extends the file now and then
 
@@ -45,14 +47,51 @@ class TrajectoryWriter(FileWriter):
         `like` (any, d) has the dtype and dimension to come; `frames` is how many are expected, more are
         allowed.
         """
-        self._ids, self._count = ids, 0
+        self._begin(ids, like, frames)
         d, itemsize = like.shape[1], like.dtype.itemsize
-        chunk = _chunk(len(ids), d, itemsize)
-        self._block = min(frames, chunk[0] * max(1, _AHEAD // math.ceil(len(ids) / chunk[1])))
         super().__init__(path, self._block * len(ids) * d * itemsize)
         with self._storing():
-            self._layout(d, like.dtype, chunk, version)
+            self._layout(d, like.dtype, _chunk(len(ids), d, itemsize), version)
             self._file.flush()
+
+    def _begin(self, ids: Array, like: Array, frames: int) -> None:
+        self._ids, self._count, self._chain = ids, 0, Chain()
+        chunk = _chunk(len(ids), like.shape[1], like.dtype.itemsize)
+        self._block = min(frames, chunk[0] * max(1, _AHEAD // math.ceil(len(ids) / chunk[1])))
+
+    @classmethod
+    def going_on(cls, path: Path, ids: Array, like: Array, *, frames: int, kept: dict[str, Any]) -> TrajectoryWriter:
+        """Open a trajectory to go on after the frames that its `mark` was `kept` of; later ones are taken back.
+
+        Raises InputError if they are not what has been written, OutputError.
+        """
+        with opened(path) as file:  # to read: one that is refused is left as it is
+            values, times, steps = (checked(file, path, f"{_POSITION}/{name}") for name in ("value", "time", "step"))
+            stored = checked(file, path, "particles/tokens/id")
+            shape, count = (len(ids), like.shape[1]), kept["frames"]
+            if stored.shape != ids.shape or (stored[:] != ids).any() or values.shape[1:] != shape:
+                raise same(path, "the tokens are others")
+            if values.dtype != like.dtype or min(map(len, (values, times, steps))) < count:
+                raise same(path, f"fewer than {count} frames of {like.dtype}")
+            chain = Chain.over(times[:count], values)
+        if chain.digest() != kept["digest"]:
+            raise same(path, f"the first {count} frames were changed")
+        writer = cls.__new__(cls)
+        writer._begin(ids, like, frames)
+        FileWriter.__init__(writer, path, None)
+        with writer._storing():
+            writer._value, writer._time, writer._step = (
+                writer._file[f"{_POSITION}/{name}"] for name in ("value", "time", "step")
+            )
+            # Filled in, not cut off: a kill in between changes nothing but frames that are to be taken back.
+            writer._time[count:], writer._step[count:] = np.nan, -1
+            writer._file.flush()
+        writer._count, writer._chain = count, chain
+        return writer
+
+    def mark(self) -> dict[str, Any]:
+        """Return how many frames there are, and their digest."""
+        return {"frames": self._count, "digest": self._chain.digest()}
 
     def _layout(self, d: int, dtype: Any, chunk: tuple[int, int, int], version: str) -> None:
         root = self._file.create_group("h5md")
@@ -85,15 +124,47 @@ class TrajectoryWriter(FileWriter):
             if frame == len(self._time):
                 self._resize(frame + self._block)
                 self._file.flush()
-            self._value[frame] = x if len(x) == len(self._ids) else x[self._ids]
+            self._value[frame] = stored = x if len(x) == len(self._ids) else x[self._ids]
             self._file.flush()  # the tokens before the time that vouches for them
             self._step[frame], self._time[frame] = frame, t
             self._file.flush()
         self._count += 1
+        self._chain.add(t, stored)
 
     def _cut(self) -> None:
         if self._count < len(self._time):
             self._resize(self._count)
+
+
+class Chain:
+    """A digest of frames, in their order."""
+
+    def __init__(self) -> None:
+        self._state = hashlib.blake2b(digest_size=16)
+
+    @staticmethod
+    def over(times: Array, values: Any) -> Chain:
+        """That of stored frames: values (>= f, m, d) at times (f,)."""
+        chain = Chain()
+        for frame, t in enumerate(times):
+            chain.add(t, values[frame])
+        return chain
+
+    def add(self, t: float, x: Array) -> None:
+        """Take in the frame x (m, d) of time t."""
+        self._state.update(np.array(t, "<f8").tobytes())
+        data: Any = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+        self._state.update(data)
+
+    def digest(self) -> str:
+        """Return the digest so far."""
+        return self._state.hexdigest()
+
+
+def frames_digest(path: Path, count: int) -> str:
+    """Return the digest of the first `count` frames of a file. Raises InputError."""
+    with opened(path) as file:
+        return Chain.over(_times(file, path)[:count], file[f"{_POSITION}/value"]).digest()
 
 
 @dataclass(frozen=True)
@@ -115,7 +186,7 @@ def read_times(path: Path) -> Array:
 
 def _times(file: h5py.File, path: Path) -> Array:
     try:
-        position = file["particles/tokens/position"]
+        position = file[_POSITION]
         count = min(len(position[name]) for name in ("step", "time", "value"))
         times = position["time"][:count]
     except (KeyError, TypeError, AttributeError):

@@ -17,6 +17,8 @@ when the file is closed, and left out by `read_ensemble`.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ import h5py
 import numpy as np
 
 from fastpde.errors import InputError
-from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, early, opened
+from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, checked, early, opened, same
 
 Array = np.ndarray[Any, Any]
 KIND = "ensemble"
@@ -77,7 +79,7 @@ class EnsembleWriter(FileWriter):
         version: str,
     ) -> None:
         """Make the file for some `systems`; `like` (any, any, d) has the dtype and dimension of the tokens to come."""
-        self._count, self._systems = 0, systems
+        self._count, self._systems, self._chain = 0, systems, hashlib.blake2b(digest_size=16)
         self._each: dict[str, int] = {}  # the axis of the systems of each dataset
         shape = (len(times), systems, len(ids), like.shape[2])
         super().__init__(path, int(np.prod(shape)) * like.dtype.itemsize)
@@ -96,6 +98,40 @@ class EnsembleWriter(FileWriter):
                 self._numbers(name, dtype, 0)
             self._file["status"].attrs["names"] = list(NAMES)
             self._file.flush()
+
+    @classmethod
+    def going_on(cls, path: Path, *, systems: int, kept: dict[str, Any]) -> EnsembleWriter:
+        """Open a file to go on after the systems that its `mark` was `kept` of; later ones are taken back.
+
+        Raises InputError if they are not what has been written, OutputError.
+        """
+        chain, count = cls.check(path, systems, kept), kept["systems"]
+        writer = cls.__new__(cls)
+        writer._count, writer._systems, writer._chain = count, systems, chain
+        FileWriter.__init__(writer, path, None)
+        with writer._storing():
+            writer._each = dict(_axes(writer._file))
+            writer._file["status"][count:] = 0
+            writer._file.flush()
+        return writer
+
+    @staticmethod
+    def check(path: Path, systems: int, kept: dict[str, Any]) -> Any:
+        """Return the digest of the first systems; raises InputError if they are not those of the mark `kept`."""
+        count, chain = kept["systems"], hashlib.blake2b(digest_size=16)
+        with opened(path) as file:  # to read: one that is refused is left as it is
+            found = {name: checked(file, path, name) for name in (*_VOUCHED, "position", "observables")}
+            if file.attrs.get("systems") != systems or min(len(found[name]) for name in _VOUCHED) < count:
+                raise same(path, f"fewer than {count} of {systems} systems")
+            for s in range(count):
+                _take_in(chain, *(found[name][s] for name in _VOUCHED))
+        if chain.hexdigest() != kept["digest"]:
+            raise same(path, f"the first {count} systems were changed")
+        return chain
+
+    def mark(self) -> dict[str, Any]:
+        """Return how many systems are stored, and their digest."""
+        return {"systems": self._count, "digest": self._chain.hexdigest()}
 
     def _states(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
         axis = len(shape) - (2 if name == "observables" else 3)
@@ -119,14 +155,32 @@ class EnsembleWriter(FileWriter):
             for name, times in block.events.items():
                 self._file[f"event_time/{name}"][place] = times
             self._file.flush()  # the states before the status that vouches for them
-            self._file["status"][place] = [NAMES.index(name) for name in block.status]
+            codes = np.array([NAMES.index(name) for name in block.status], np.uint8)
+            self._file["status"][place] = codes
             self._file.flush()
         self._count = place.stop
+        for one in zip(block.x_final, block.t_final, codes, block.steps, strict=True):
+            _take_in(self._chain, *one)
 
     def _cut(self) -> None:
         if self._count < self._systems:
             for name, axis in self._each.items():
                 self._file[name].resize(self._count, axis=axis)
+
+
+_VOUCHED = ("position_final", "t_final", "status", "steps")  # what the digest is of
+
+
+def _take_in(chain: Any, *values: Any) -> None:
+    for value in values:
+        chain.update(np.ascontiguousarray(value).tobytes())
+
+
+def _axes(file: h5py.File) -> Iterator[tuple[str, int]]:
+    """Yield each dataset of systems and their axis."""
+    yield from (("position", 1), ("position_final", 0), ("observables", 1))
+    yield from ((name, 0) for name in ("t_final", "steps", "rejected", "status"))
+    yield from ((f"event_time/{name}", 0) for name in file.get("event_time", {}))
 
 
 @dataclass(frozen=True)

@@ -46,17 +46,37 @@ def opened(path: Path) -> h5py.File:
         raise InputError("trajectory", f"{path} ({error})", "an HDF5 file that can be read") from None
 
 
+def same(path: Path, what: str) -> InputError:
+    """Return the error that says that a file is not what its run has written."""
+    remedy = "Put it back, or remove the directory to begin again; nothing in it was changed."
+    return InputError("--out", f"{path}: {what}", "the file as the run has left it", remedy)
+
+
+def checked(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
+    """Return a dataset that lies in the file itself, without filters. Raises InputError."""
+    place = file
+    for part in name.split("/"):
+        if not isinstance(place, h5py.Group) or not isinstance(place.get(part, getlink=True), h5py.HardLink):
+            raise same(path, f"no {name} in it")
+        place = place[part]
+    properties = place.id.get_create_plist() if isinstance(place, h5py.Dataset) else None
+    if properties is None or properties.get_external_count() or properties.get_nfilters():
+        raise same(path, f"{name} is no plain data")
+    return place
+
+
 class FileWriter:
     """An HDF5 file to be filled. Subclasses lay it out, store their pieces and `_cut` what never came."""
 
-    def __init__(self, path: Path, size: int) -> None:
-        """Make the file, if the disk allows one of `size` bytes. Raises OutputError."""
+    def __init__(self, path: Path, size: int | None) -> None:
+        """Make the file, if the disk allows one of `size` bytes; None: open the one there is. Raises OutputError."""
         self._path, self._broken = path, False
         with writing("the trajectory", path):
-            self._probe(size)
+            if size is not None:
+                self._probe(size)
             # No lock: readers may look while the run goes on, and many cluster file systems have none to
             # give.
-            self._file = h5py.File(path, "w", locking=False)
+            self._file = h5py.File(path, "r+" if size is None else "w", locking=False)
 
     def _probe(self, size: int) -> None:
         """Try a file of this size, as holes: limits on file sizes are met here and not inside HDF5."""
@@ -87,11 +107,17 @@ class FileWriter:
         """Cut off what never came."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        """Cut off what never came and close the file; again is harmless. Raises OutputError."""
+    def sync(self) -> None:
+        """Return when the disk has everything. Raises OutputError."""
+        with self._storing():
+            self._file.flush()
+            os.fsync(self._file.id.get_vfd_handle())
+
+    def close(self, *, cut: bool = True) -> None:
+        """Close the file; again is harmless. What never came is cut off, if nobody is to go on. Raises OutputError."""
         if self._broken:
             return
         with self._storing():
-            if self._file:
+            if self._file and cut:
                 self._cut()
             self._file.close()

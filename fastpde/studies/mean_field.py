@@ -258,7 +258,8 @@ def _cell(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], b
         distance = np.nan
         if reference.nodes is None:
             law = fp.Gaussian(mean, cov)
-            distance = float(fp.wasserstein(x, law, method="sliced", projections=_PROJECTIONS))
+            sliced: Any = fp.wasserstein(x, law, method="sliced", projections=_PROJECTIONS)
+            distance = float(sliced)
         rows.append({
             "variant": reference.name,
             "strength": reference.strength,

@@ -13,13 +13,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from test_restart import Cuts
 from test_run import changed
 from test_trajectory import Recorder, states
 
 import fastpde as fp
 from fastpde import config, initial
 from fastpde.errors import InputError
-from fastpde.run import blocks, directory, observables, runner, systems
+from fastpde.run import blocks, directory, inspect, observables, runner, systems
 from fastpde.run.observables import read_observables
 from fastpde.run.trajectory_ensemble import Block, EnsembleWriter, read_ends, read_ensemble
 
@@ -77,6 +78,7 @@ def test_a_finished_run_holds_what_solve_gives(small):
     outcome = run(small)
     assert outcome.code == 0 and outcome.message.startswith("5 systems: ")
     names = {"config.toml", "ensemble.h5", "systems.csv", "observables.csv", "status.json", "log.txt"}
+    names |= {"checkpoint.0", "checkpoint.1"}
     assert {file.name for file in out.iterdir()} == names
     assert config.load(out / "config.toml").config == problem.config
 
@@ -270,24 +272,62 @@ def test_kill_9_leaves_every_finished_block(small, launch):
     data = read_ensemble(out / "ensemble.h5")
     assert 0 < len(data.status) < 5000 and set(data.status) == {"completed"} and data.asked == 5000
     assert np.isfinite(stored(out)["position"][:, : len(data.status)]).all()
-    with pytest.raises(InputError, match=r"unfinished run \(state running, \d+ systems done\)"):
-        run(small, "small.run")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_after_the_block(small, launch, number, code):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_block(small, launch, number):
     changed(small, *LONG)
     process = launch(["run", "small.toml", "--quiet"], small.parent)
     out = small.parent / "small.run"
     wait_for_block(out, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == code and "Traceback" not in errors
-    assert "after this block of systems" in errors and "systems are kept in small.run" in errors
-    done = stored(out)["position"].shape[1]  # what never came is cut off
+    assert process.returncode == 75 and "Traceback" not in errors
+    assert "systems are kept in small.run" in errors
+    done = len(read_ensemble(out / "ensemble.h5").status)
     status = json.loads((out / "status.json").read_text())
     assert status["state"] == "stopped" and status["systems_done"] == done == len(table(out / "systems.csv"))
-    assert 0 < done < 5000 and len(read_ensemble(out / "ensemble.h5").status) == done
+    assert 0 < done < 5000 and inspect.verify(out)[1] == []
+
+
+CUT = {
+    "fused": ("rtol", "rtol"),
+    "in step": ('"softmax"', '"sinkhorn"\neps = 2.0\ntol = 1e-6'),
+    "one by one": NOISE,
+}
+
+
+@pytest.mark.parametrize("kind", CUT)
+def test_an_ensemble_that_is_cut_goes_on(small, monkeypatch, kind):
+    """Stopped at one check after the other, most of them inside of a block; systems that are done stay as they are."""
+    if kind != "fused":
+        changed(small, CUT[kind])
+    changed(small, ("systems = 5", "systems = 4"), ("t_end = 2.0", "t_end = 0.5"))
+    monkeypatch.setattr(blocks, "_FIRST", 1)
+    monkeypatch.setattr(blocks, "next_size", lambda *_: 1)
+    assert run(small, "whole").code == 0
+    cuts, code, parts = Cuts(monkeypatch), 75, 0
+    while code == 75:
+        # Parts get longer until they have time for a system.
+        cuts.count, cuts.at, parts = 0, 4 + (25 if kind == "in step" else 3) * parts, parts + 1
+        code = run(small).code
+        assert not (small.parent / "out").exists() or inspect.verify(small.parent / "out")[1] == []
+    assert code == 0 and parts > 1
+    a, b = (stored(small.parent / name) for name in ("whole", "out"))
+    assert set(a) == set(b) and all(a[name].tobytes() == b[name].tobytes() for name in a)
+    for name in ("systems.csv", "observables.csv"):
+        assert (small.parent / "whole" / name).read_bytes() == (small.parent / "out" / name).read_bytes()
+
+
+def test_a_changed_ensemble_is_refused(small, monkeypatch):
+    monkeypatch.setattr(blocks, "_FIRST", 1)
+    with monkeypatch.context() as context:
+        Cuts(context).at = 8
+        assert run(small).code == 75
+    with h5py.File(small.parent / "out" / "ensemble.h5", "r+") as file:
+        file["position_final"][0, 0, 0] += 1e-15
+    with pytest.raises(InputError, match="systems were changed"):
+        run(small)
 
 
 def block(rng, systems: int, k: int) -> Block:

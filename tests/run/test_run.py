@@ -39,6 +39,7 @@ def test_a_finished_run_holds_everything(small):
     outcome = runner.run(problem, out, quiet=True)
     assert (outcome.code, outcome.path) == (0, out)
     names = {"config.toml", "trajectory.h5", "observables.csv", "status.json", "log.txt"}
+    names |= {"checkpoint.0", "checkpoint.1"}
     assert {file.name for file in out.iterdir()} == names
     assert {file.name for file in small.parent.iterdir()} == {"small.toml", "out"}
     stored = read_trajectory(out / "trajectory.h5")
@@ -197,22 +198,17 @@ def test_kill_9_leaves_every_flushed_frame(small, launch, count):
         assert position["time"][: len(rows)].tolist() == rows.tolist()
         assert np.isfinite(position["value"][: len(rows)]).all()
         assert len(np.unique(position["value"][: len(rows), 0, 0])) > min(len(rows), 100) // 2  # tokens move
-    before = {file.name: file.read_bytes() for file in out.iterdir()}
-    again = launch(["run", "small.toml", "--quiet"], small.parent)
-    _, errors = again.communicate(timeout=60)
-    assert again.returncode == 2 and "unfinished" in errors and "small.run" in errors
-    assert before == {file.name: file.read_bytes() for file in out.iterdir()}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_at_the_next_step(small, launch, number, code):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_at_the_next_step(small, launch, number):
     changed(small, *ENDLESS)
     process = launch(["run", "small.toml", "--quiet"], small.parent)
     out = small.parent / "small.run"
     wait_for_frames(out, 3, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
+    assert process.returncode == 75
     assert "kept in small.run" in errors and "Traceback" not in errors
     assert json.loads((out / "status.json").read_text())["state"] == "stopped"
     stored = read_trajectory(out / "trajectory.h5")

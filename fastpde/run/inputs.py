@@ -1,0 +1,29 @@
+"""The files that a configuration reads, by digest: a run does not go on with others than it has begun with."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from fastpde.config import Problem
+from fastpde.config.matrices import Stored
+from fastpde.config.shapes import each_head
+
+
+def digests(problem: Problem) -> dict[str, str]:
+    """Return the digest of each file, by its name in the configuration."""
+    tokens, named = problem.config.tokens, {}
+    if tokens.kind == "file":
+        path = str(getattr(tokens, "path", ""))
+        named[path] = problem.files.locate("tokens.path", path)
+    for name, block, _ in each_head(problem.config):
+        for letter in "QKVW":
+            matrix = getattr(block, letter, None)
+            if isinstance(matrix, Stored):
+                named[matrix.path] = problem.files.locate(f"{name}.{letter}", matrix.path)
+    return {name: _digest(path) for name, path in named.items()}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
