@@ -74,8 +74,8 @@ def reduce_pair(targets: Array, keys: Array, values: Array, most: int, thin: flo
     to_y, to_z, _ = maps(S_y, S_z)
     q = len(to_y)
     y, z = take("coords_y", (q, len(keys)), np.float64), take("coords_z", (q, len(targets)), np.float64)
-    y_ends = _coordinates(keys, y_mean, to_y, y)
-    z_ends = _coordinates(targets, np.zeros(len(y_mean)), to_z, z)
+    y_ends = coordinates(keys, y_mean, to_y, y)
+    z_ends = coordinates(targets, np.zeros(len(y_mean)), to_z, z)
     loads = np.abs(z_ends).max(axis=0) * np.ptp(y_ends, axis=0)
     kept = np.flatnonzero(loads > thin)
     if len(kept) > most:
@@ -86,7 +86,8 @@ def reduce_pair(targets: Array, keys: Array, values: Array, most: int, thin: flo
     return Reduced(y, z, y_ends, z_ends, y_mean, channels, B, constant)
 
 
-def _coordinates(x: Array, origin: Array, matrix: Array, out: Array) -> Array:
+def coordinates(x: Array, origin: Array, matrix: Array, out: Array) -> Array:
+    """out (q, n) <- matrix (q, k) times (x - origin), for x (n, k); returns its corners (2, q)."""
     ends = np.empty((CHUNKS, 2, len(matrix)))
     reduce.coordinates(x, origin, matrix, out, ends)
     return np.stack([ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)])

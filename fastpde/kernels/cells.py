@@ -28,8 +28,9 @@ def find_slabs(points, low, width, slabs, used):
     r, n = points.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
-        used[c, :, :] = 0
         for k in range(r):
+            for s in range(used.shape[2]):
+                used[c, k, s] = 0
             row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
             for i in range(row.shape[0]):
                 used[c, k, _slab(row[i], bottom, inverse, last)] = 1
@@ -48,7 +49,8 @@ def count(points, low, width, slabs, slots, counts, ids, histogram):
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
         own, found = ids[c * size : (c + 1) * size], histogram[c]
-        found[:] = 0
+        for cell in range(found.shape[0]):
+            found[cell] = 0
         for k in range(r):
             row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
             slot, along = slots[k], np.uint32(counts[k] if k > 0 else 0)

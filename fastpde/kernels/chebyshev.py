@@ -28,6 +28,7 @@ class Sides(NamedTuple):
     orders: np.ndarray  # (r,) int64: polynomials per axis
     counts: np.ndarray  # (r,) int64: slabs per axis
     sizes: np.ndarray  # (r,) int64: padded lengths of the tensor's axes
+    degrees: int  # sum of the orders
     lead: int  # products of polynomials on all axes but the last (r = 1: on it)
     lanes: int  # the same, padded to panels
     rows: int  # the same, padded to dot panels
@@ -41,7 +42,7 @@ def sides(orders, counts) -> Sides:
     last = int(orders[-1]) if r > 1 else 1
     sizes = np.array([padded(int(p * n)) for p, n in zip(orders, counts, strict=True)])
     rows, columns = -(-lead // DOT_ROWS) * DOT_ROWS, -(-last // DOT_COLUMNS) * DOT_COLUMNS
-    return Sides(np.asarray(orders), np.asarray(counts), sizes, lead, padded(lead), rows, columns)
+    return Sides(np.asarray(orders), np.asarray(counts), sizes, int(np.sum(orders)), lead, padded(lead), rows, columns)
 
 
 class Bench(NamedTuple):
@@ -63,7 +64,7 @@ class Bench(NamedTuple):
 
 def allocate(threads: int, side: Sides, take) -> Bench:
     """Memory for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
-    r, degrees = len(side.orders), int(side.orders.sum())
+    r, degrees = len(side.orders), side.degrees
     sizes = {
         "local": r * BLOCK,
         "weight": BLOCK,
@@ -117,10 +118,10 @@ def _derivatives(local, order, m, basis, at, to):
 
 
 @jit(borrowed=True)
-def prepare(side, points, start, m, with_slopes, local, basis):
+def prepare(side, points, start, m, local, basis):
     """The coordinates of the points start .. start + m - 1, zeros up to whole vectors, and their polynomials; returns
     how many they are with the zeros."""
-    whole, at, degrees = -(-m // LANE_COUNT) * LANE_COUNT, 0, side.orders.sum()
+    whole, at = -(-m // LANE_COUNT) * LANE_COUNT, 0
     for k in range(side.orders.shape[0]):
         u, row = local[k * BLOCK : (k + 1) * BLOCK], points[k, start : start + m]
         for j in range(m):
@@ -128,10 +129,18 @@ def prepare(side, points, start, m, with_slopes, local, basis):
         for j in range(m, whole):
             u[j] = 0.0
         _polynomials(u, side.orders[k], whole, basis, at)
-        if with_slopes:
-            _derivatives(u, side.orders[k], whole, basis, at, degrees * BLOCK + at)
         at += side.orders[k] * BLOCK
     return whole
+
+
+@jit(borrowed=True)
+def derive(side, whole, local, basis):
+    """The derivatives of the polynomials that `prepare` made, behind them."""
+    at = 0
+    for k in range(side.orders.shape[0]):
+        u = local[k * BLOCK : (k + 1) * BLOCK]
+        _derivatives(u, side.orders[k], whole, basis, at, side.degrees * BLOCK + at)
+        at += side.orders[k] * BLOCK
 
 
 @jit(inline=True)

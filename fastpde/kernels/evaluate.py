@@ -17,7 +17,7 @@ from numba import prange
 
 from .._jit import jit
 from ..laws import LinearLaw
-from .chebyshev import BLOCK, WIDTH, corner_of, level_of, prepare
+from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, prepare
 from .dots import sum_products
 from .rows import ROW_GROUP, row_panel
 
@@ -68,9 +68,9 @@ def _local_tensor(side, corner, tensor, right):
 @jit(borrowed=True)
 def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, zeros, found):
     """found[j] <- the cell's polynomial at m points; with `gradient` found[(1 + k) * BLOCK + j] <- its slopes."""
-    r, lanes, degrees = side.orders.shape[0], side.lanes, side.orders.sum() * BLOCK
+    r, lanes, degrees = side.orders.shape[0], side.lanes, side.degrees * BLOCK
     last_order = side.orders[r - 1]
-    last_at = side.orders[:-1].sum() * BLOCK
+    last_at = (side.degrees - last_order) * BLOCK
     for part in range(2 if gradient else 1):
         # Sums over the last axis, of polynomials and of their slopes: one row per product of the others.
         source, result = last_at + part * degrees, part * lanes * BLOCK
@@ -149,24 +149,32 @@ def _add_channel(reading, channel, order, start, m, found):
             reading.out[to, a] += reading.columns[a, channel] * value
 
 
+@jit(borrowed=True)
+def _evaluate_item(side, item, points, order, tensor, channel, gradient, reading, memory, thread):
+    """One piece of a cell, item (4,). Not in the parallel loop itself, which would take long to compile."""
+    corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
+    local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
+    corner_of(side, item[0], corner)
+    level = reading.log_factor + reading.top + level_of(side, corner, reading.levels)
+    _local_tensor(side, corner, tensor, coefficients)
+    for start in range(item[1], item[2], BLOCK):
+        m = min(BLOCK, item[2] - start)
+        whole = prepare(side, points, start, m, local, basis)
+        if gradient:
+            derive(side, whole, local, basis)
+        _sum_polynomials(
+            side, whole, gradient, basis, coefficients, product, memory.partial[thread], memory.zeros, found
+        )
+        if channel < 0:
+            _write(reading, level, order, start, m, gradient, local, found)
+        else:
+            _add_channel(reading, channel, order, start, m, found)
+
+
 @jit(parallel=True)
 def evaluate(side, items, count, points, order, tensor, channel, gradient, reading, memory):
     """Writes what is made of the sum with the coefficients `tensor`, of its gradient too if wanted; then, one by one,
     with channel = 0, 1, ..., those of the channels' tensors are added. items (count, 4) are pieces of cells."""
     for index in prange(count):
         thread = numba.get_thread_id()
-        corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
-        local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
-        corner_of(side, items[index, 0], corner)
-        level = reading.log_factor + reading.top + level_of(side, corner, reading.levels)
-        _local_tensor(side, corner, tensor, coefficients)
-        for start in range(items[index, 1], items[index, 2], BLOCK):
-            m = min(BLOCK, items[index, 2] - start)
-            whole = prepare(side, points, start, m, gradient, local, basis)
-            _sum_polynomials(
-                side, whole, gradient, basis, coefficients, product, memory.partial[thread], memory.zeros, found
-            )
-            if channel < 0:
-                _write(reading, level, order, start, m, gradient, local, found)
-            else:
-                _add_channel(reading, channel, order, start, m, found)
+        _evaluate_item(side, items[index], points, order, tensor, channel, gradient, reading, memory, thread)

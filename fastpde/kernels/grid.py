@@ -66,9 +66,9 @@ def _spread_piece(side, points, order, tilt, level, first, last, local, weight, 
         total[i] = 0.0
     for start in range(first, last, BLOCK):
         m = min(BLOCK, last - start)
-        whole = prepare(side, points, start, m, False, local, basis)
+        whole = prepare(side, points, start, m, local, basis)
         _weigh(tilt, level, order, start, m, whole, local, weight)
-        at = (side.orders[:-1].sum()) * BLOCK
+        at = (side.degrees - side.orders[r - 1]) * BLOCK
         for b in range(side.orders[r - 1] if r > 1 else 1):
             column = right[b * BLOCK : b * BLOCK + whole]
             value = basis[at + b * BLOCK : at + b * BLOCK + whole]
@@ -113,6 +113,24 @@ def _add_to_tensor(side, total, corner, tensor):
                 row[c] += found[c]
 
 
+@jit(borrowed=True)
+def _spread_item(side, item, points, order, tilt, memory, thread, partial, tensor):
+    """One piece of a cell, item (4,). Not in the parallel loop itself, which would take long to compile."""
+    total, corner = memory.total[thread], memory.corner[thread]
+    corner_of(side, item[0], corner)
+    level = level_of(side, corner, tilt.levels) - tilt.top
+    _spread_piece(
+        side, points, order, tilt, level, item[1], item[2], memory.local[thread], memory.weight[thread],
+        memory.basis[thread], memory.left[thread], memory.right[thread], total,
+    )  # fmt: skip
+    if item[3] < 0:
+        _add_to_tensor(side, total, corner, tensor)
+    else:
+        row = partial[item[3]]
+        for i in range(side.rows * side.columns):
+            row[i] = total[i]
+
+
 @jit(parallel=True)
 def spread(side, items, count, points, order, tilt, memory, partial, tensor):
     """tensor += the moments of all points with the weights of `tilt`. items (count, 4) are pieces of cells.
@@ -121,20 +139,7 @@ def spread(side, items, count, points, order, tilt, memory, partial, tensor):
     `gather`. items[i, 3] is the row, or -1.
     """
     for index in prange(count):
-        thread = numba.get_thread_id()
-        cell, first, last, row = items[index, 0], items[index, 1], items[index, 2], items[index, 3]
-        total, corner = memory.total[thread], memory.corner[thread]
-        corner_of(side, cell, corner)
-        level = level_of(side, corner, tilt.levels) - tilt.top
-        _spread_piece(
-            side, points, order, tilt, level, first, last, memory.local[thread], memory.weight[thread],
-            memory.basis[thread], memory.left[thread], memory.right[thread], total,
-        )  # fmt: skip
-        if row < 0:
-            _add_to_tensor(side, total, corner, tensor)
-        else:
-            for i in range(side.rows * side.columns):
-                partial[row, i] = total[i]
+        _spread_item(side, items[index], points, order, tilt, memory, numba.get_thread_id(), partial, tensor)
 
 
 @jit

@@ -34,7 +34,9 @@ def sums(x, origin, partial):
     n, k = x.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
-        partial[c, :, :] = 0.0
+        for a in range(k):
+            for b in range(k + 1):
+                partial[c, b, a] = 0.0
         for i in range(c * size, min((c + 1) * size, n)):
             for a in range(k):
                 value = float(x[i, a]) - origin[a]
