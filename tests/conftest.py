@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import settings
+
+# A process per core runs tests side by side: idle threads of kernels must not keep the other's core busy.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The same examples in every run, so that a failure on one machine is a failure on all; --soak looks further.
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
@@ -23,3 +28,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "soak" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="long; run with --soak"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread_per_process() -> None:
+    """Tests that are about threads ask for more themselves."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import numba
+
+        numba.set_num_threads(1)
