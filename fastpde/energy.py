@@ -20,6 +20,7 @@ def interaction_energy(
     weights: Any = None,
     positions: Any = None,
     backend: Any = "auto",
+    log: bool = False,
 ) -> float | Array:
     """E(mu) = 1/2 iint weight(s(x, y)) dmu(x) dmu(y), summed over heads; masked pairs count zero. inf on overflow.
 
@@ -27,6 +28,7 @@ def interaction_energy(
 
     Args:
         x: tokens (n, d) or (B, n, d); the other arguments as in `velocity`.
+        log: return log E, which does not overflow; nan where the total weight of a token is negative (Linear).
 
     Returns:
         A float, or (B,) for a batch.
@@ -40,13 +42,26 @@ def interaction_energy(
     tokens = as_tokens("x", x)
     cloud = make_cloud(attention, tokens, weights, positions, None, None)
     attention.check(cloud.x, t)
-    total = np.zeros(cloud.x.shape[0])
-    for masses in attention.masses(cloud, float(t), resolve(backend)):
-        if cloud.weights is None:
+    total = np.full(cloud.x.shape[0], -np.inf) if log else np.zeros(cloud.x.shape[0])
+    made = attention.log_masses if log else attention.masses
+    for masses in made(cloud, float(t), resolve(backend)):
+        if log:
+            total = np.logaddexp(total, _log_mean(masses, cloud.weights) - np.log(2.0))
+        elif cloud.weights is None:
             total += 0.5 * masses.mean(axis=1)
         else:
             total += 0.5 * (cloud.weights * masses).sum(axis=1)
     return total if tokens.ndim == 3 else float(total[0])
+
+
+def _log_mean(logs: Array, weights: Array | None) -> Array:
+    """Log of the weighted mean of e^logs (B, n), weights (1 or B, n) or equal ones."""
+    top = logs.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        masses = np.exp(logs - np.where(np.isfinite(top), top, 0.0))
+    mean = masses.mean(axis=1) if weights is None else (weights * masses).sum(axis=1)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(mean) + np.where(np.isfinite(top), top, 0.0)[:, 0])
 
 
 def sinkhorn_energy(

@@ -113,3 +113,20 @@ def test_wrong_totals_are_found_and_made_directly(monkeypatch):
     fast = fp.Fast(1e-9)
     np.testing.assert_array_equal(attention.velocity(x, backend=fast), attention.velocity(x, backend="direct"))
     assert fast.stats()["fast_direct_targets"] == 3000
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_logarithm_of_the_energy_does_not_overflow(weighted):
+    """log E is the log of E where that is finite, and for two far tokens, one at r, log(e^{r^2} / 8) to rounding."""
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    weights = np.full(20, 0.05) if weighted else None
+    heads = fp.MultiHead([fp.Softmax(*[np.eye(2)] * 3), fp.L2(*[np.eye(2)] * 3)])
+    for attention in (heads, fp.Masked(fp.Exponential(*[np.eye(2)] * 3)), fp.Sigmoid(*[np.eye(2)] * 3)):
+        energy = fp.interaction_energy(attention, x, weights=weights)
+        assert fp.interaction_energy(attention, x, weights=weights, log=True) == pytest.approx(np.log(energy))
+    far = np.array([[40.0, 0.0], [0.0, 0.0]])
+    found = fp.interaction_energy(fp.Softmax(*[np.eye(2)] * 3), far, log=True)
+    assert found == pytest.approx(1600.0 - np.log(8.0), rel=1e-14)
+    assert fp.interaction_energy(fp.Softmax(*[np.eye(2)] * 3), far) == np.inf
+    opposite = np.array([[1.0, 0.0], [-1.0, 0.0], [0.1, 0.0]])
+    assert np.isnan(fp.interaction_energy(fp.Linear(-np.eye(2), np.eye(2), np.eye(2)), opposite, log=True))

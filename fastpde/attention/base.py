@@ -90,6 +90,12 @@ class Attention(ABC):
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         """For each head, Z_mu(x) = int weight(s(x, y)) dmu(y) at the targets, (B, m) float64; inf on overflow."""
 
+    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        """Their logarithms, which do not overflow; nan where a mass is negative."""
+        for masses in self.masses(cloud, t, backend):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                yield np.log(masses)
+
     def tilt(self) -> Tilt | None:
         """The field as one reduced form, for the sums over many small systems; None: it has none.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._types import Array
 from ..laws import LinearLaw
-from .base import Cloud
+from .base import Attention, Cloud
 from .closure import Affine, transposed
 from .pairwise import PairwiseAttention
 from .rates import Rate, norm
@@ -54,3 +54,6 @@ class Linear(PairwiseAttention):
         out = np.empty((*cloud.targets.shape[:2], 1), cloud.x.dtype)
         backend.attend(self.pair(cloud, scores, ones, False), out)
         yield out[..., 0].astype(np.float64)
+
+    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        return Attention.log_masses(self, cloud, t, backend)  # weights have any sign: they have no logarithms to sum

@@ -109,8 +109,15 @@ class Masked(Attention):
         return self.attention.gaussian_field(x, mean, factor, t)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        yield from self._placed(cloud, self.attention.masses(_ordered(cloud, backend), t, backend))
+
+    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        yield from self._placed(cloud, self.attention.log_masses(_ordered(cloud, backend), t, backend))
+
+    def _placed(self, cloud: Cloud, found: Iterator[Array]) -> Iterator[Array]:
+        """Masses in the order of the targets."""
         places = _seen(cloud).target_order
-        for ordered in self.attention.masses(_ordered(cloud, backend), t, backend):
+        for ordered in found:
             total = ordered if places is None else np.empty_like(ordered)
             if places is not None:
                 total[:, places] = ordered

@@ -212,6 +212,10 @@ class MultiHead(Attention):
         for head in self.heads:
             yield from head.masses(cloud, t, backend)
 
+    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        for head in self.heads:
+            yield from head.log_masses(cloud, t, backend)
+
 
 def _side_by_side(arrays: list[Array]) -> Array:
     """Arrays (1 or B, H, ...) as one with all their heads."""

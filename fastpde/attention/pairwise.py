@@ -148,13 +148,17 @@ class PairwiseAttention(Attention):
         return AffineHeads((kind,), (count,), one_head(A(0.0) / scale), one_head(self.V(0.0) / scale), bend)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        for logs in self.log_masses(cloud, t, backend):
+            with np.errstate(over="ignore"):
+                yield np.exp(logs)
+
+    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         scores = self.scores(cloud, t, backend, None)
         values = np.empty((*cloud.x.shape[:2], 0), cloud.x.dtype)
         out = np.empty((*cloud.targets.shape[:2], 0), cloud.x.dtype)
         total = np.empty(out.shape[:2])
         backend.attend(self.pair(cloud, scores, values, False), out, total)
-        with np.errstate(over="ignore"):
-            yield np.exp(total + self.log_offset(cloud, t, backend))
+        yield total + self.log_offset(cloud, t, backend)
 
     def log_offset(self, cloud: Cloud, t: float, backend: Backend) -> Array | float:
         """Log of what `scores` leaves out of a target's weights, (B, m)."""

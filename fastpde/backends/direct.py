@@ -82,8 +82,10 @@ class Direct(Backend):
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
     ) -> None:
         d = x.shape[2]
-        if matrix is None:
+        if matrix is None or matrix.shape[-2:] == (1, 1):  # on a line a map is a number
             np.subtract(x, 0.0 if origin is None else origin[:, None, :].astype(x.dtype), out=out, dtype=x.dtype)
+            if matrix is not None:
+                out *= matrix.reshape(-1, 1, 1).astype(out.dtype)
             if shift is not None:
                 out += shift[:, None, :].astype(out.dtype)
             return

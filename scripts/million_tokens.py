@@ -1,0 +1,120 @@
+"""A million tokens that cluster: softmax attention with K = Q = V = I in the plane, t from 0 to 3, to 1e-8.
+
+Three things are checked along the run: log E rises, as it must for V = Q^T K (MATH 7); the means and covariances are
+those of direct sums over 20,000 of the tokens, within what so few tokens can tell; and the sums' own certificate.
+Writes million_tokens.csv and million_tokens.png.
+
+    python scripts/million_tokens.py [--n 1000000] [--subset 20000] [--t-end 3] [--out .]
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+import fastpde as fp
+
+FRAMES = 13
+
+
+def follow(attention: fp.Attention, x0: np.ndarray, t: np.ndarray, backend: fp.Fast | fp.Direct, energies: bool):
+    """Mean (m, d), covariance (m, d, d) and log E (m,) at the times t, the last cloud, and the solver's numbers."""
+    rows = []
+
+    def record(now: float, x: np.ndarray) -> None:
+        log_energy = fp.interaction_energy(attention, x, log=True, backend=backend) if energies else np.nan
+        rows.append((x.mean(axis=0), np.cov(x.T, bias=True), log_energy))
+
+    x, stats, began = x0, {}, time.perf_counter()
+    record(0.0, x)
+    for start, end in tqdm(list(itertools.pairwise(t)), desc=f"{len(x0):,} tokens", unit="frame"):
+        found = fp.solve(attention, x, (start, end), rtol=1e-5, backend=backend)
+        if not found.success:
+            raise SystemExit(found.message)
+        x = found.x[-1]
+        for key, value in found.stats.items():
+            stats[key] = max(stats.get(key, 0.0), value) if "error" in key else stats.get(key, 0.0) + value
+        record(end, x)
+    stats["seconds"] = time.perf_counter() - began
+    mean, cov, log_energy = (np.array(column) for column in zip(*rows, strict=True))
+    return mean, cov, log_energy, x, stats
+
+
+def sampling_error(x: np.ndarray, size: int) -> float:
+    """Standard error of the entries of a covariance of `size` tokens, relative to its norm, from fourth moments."""
+    centred = x - x.mean(axis=0)
+    products = centred[:, :, None] * centred[:, None, :]
+    spread = np.sqrt(products.var(axis=0).sum() / size)
+    return float(spread / np.linalg.norm(np.cov(x.T, bias=True)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run both sizes, and say whether they agree."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--n", type=int, default=1_000_000)
+    parser.add_argument("--subset", type=int, default=20_000)
+    parser.add_argument("--t-end", type=float, default=3.0)
+    parser.add_argument("--out", type=Path, default=Path())
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    attention = fp.Softmax(*[np.eye(2)] * 3)
+    x0 = np.random.default_rng(0).standard_normal((options.n, 2))
+    t = np.linspace(0.0, options.t_end, FRAMES)
+    mean, cov, log_energy, last, stats = follow(attention, x0, t, fp.Fast(1e-8), True)
+    few_mean, few_cov, _, few_last, _ = follow(attention, x0[: options.subset], t, fp.Direct(), False)
+    size = np.sqrt(np.trace(cov, axis1=1, axis2=2))
+    off_mean = np.linalg.norm(mean - few_mean, axis=1) / size
+    off_cov = np.linalg.norm(cov - few_cov, axis=(1, 2)) / np.linalg.norm(cov, axis=(1, 2))
+    expected = sampling_error(x0, options.subset)
+    with (options.out / "million_tokens.csv").open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["t", "log_energy", "trace_cov", "mean_difference", "cov_difference"])
+        table.writerows(zip(t, log_energy, size**2, off_mean, off_cov, strict=True))
+    draw(options.out / "million_tokens.png", t, log_energy, off_cov, expected, last, few_last)
+    rises = bool((np.diff(log_energy) > 0).all())
+    print(f"{options.n} tokens, t = 0 .. {t[-1]:g}: {stats['seconds']:.0f} s")
+    print("solver: " + ", ".join(f"{key} {value:.3g}" for key, value in stats.items()))
+    print(f"log E rises at every frame: {rises} ({log_energy[0]:.6g} to {log_energy[-1]:.6g})")
+    print(f"against {options.subset} tokens: mean {off_mean.max():.2g}, covariance {off_cov.max():.2g} of its size;")
+    print(f"one standard error of such a sample at t = 0: {expected:.2g}")
+    return 0 if rises else 1
+
+
+def draw(path: Path, t, log_energy, off_cov, expected: float, last, few_last) -> None:
+    """The energy, the difference of covariances, and where both clouds ended."""
+    from fastpde.plot import canvas
+
+    drawn = canvas.figure(13.0, 4.2)
+    energy, difference, cloud = drawn.subplots(1, 3)
+    energy.plot(t, log_energy, "o-", markersize=4, color=canvas.COLOURS[0])
+    energy.set_title("log of the interaction energy", fontsize=11)
+    difference.plot(t, off_cov, "o-", markersize=4, color=canvas.COLOURS[1], label="all tokens - subset")
+    difference.axhline(expected, color=canvas.FAINT, linestyle="--", label="one standard error at t = 0")
+    difference.set_title("relative difference of the covariances", fontsize=11)
+    difference.set_ylim(bottom=0.0)
+    difference.legend(frameon=False, fontsize=8)
+    for axes in (energy, difference):
+        axes.set_xlabel("t")
+        canvas.tidy(axes)
+    shown = np.random.default_rng(1).choice(len(last), min(len(last), 20_000), replace=False)
+    cloud.plot(
+        *last[shown].T, ".", markersize=1.5, color=canvas.COLOURS[0], label=f"{len(last):,} tokens", rasterized=True
+    )
+    cloud.plot(
+        *few_last.T, ".", markersize=1.5, color=canvas.COLOURS[1], label=f"{len(few_last):,} tokens", rasterized=True
+    )
+    cloud.set_aspect("equal", adjustable="datalim")
+    cloud.set_title(f"tokens at t = {t[-1]:g}", fontsize=11)
+    cloud.legend(frameon=False, fontsize=8, markerscale=6)
+    canvas.tidy(cloud)
+    canvas.save(drawn, path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
