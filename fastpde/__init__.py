@@ -20,8 +20,9 @@ from .transport.wasserstein import wasserstein
 
 if TYPE_CHECKING:
     from . import studies
+    from .backends.auto import Auto
     from .backends.direct import Direct
-    from .backends.fast import Auto, Fast
+    from .backends.fast import Fast
 
 __version__ = "0.1.0"
 
@@ -78,7 +79,7 @@ __all__ = [
 ]
 
 # Imported on first use. Backends bring Numba, half a second; `studies` build on the names above.
-_LATE = {"Auto": "fastpde.backends.fast", "Direct": "fastpde.backends.direct", "Fast": "fastpde.backends.fast"}
+_LATE = {"Auto": "fastpde.backends.auto", "Direct": "fastpde.backends.direct", "Fast": "fastpde.backends.fast"}
 
 
 def __getattr__(name: str) -> Any:

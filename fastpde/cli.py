@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
     plot.set_defaults(call=_plot)
 
+    estimate = commands.add_parser("estimate", help="time, memory and disk of a run, before anything runs")
+    estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
+    estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
+    estimate.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
+    estimate.set_defaults(call=_estimate)
     status = commands.add_parser("status", help="say how far a run is")
     status.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
     status.set_defaults(call=_status)
@@ -129,6 +134,18 @@ def _run(options: argparse.Namespace) -> int:
             _leave(code)
         return code
     return _finished(target, outcome.message)
+
+
+def _estimate(options: argparse.Namespace) -> int:
+    from fastpde import config
+
+    threads = _threads(options.threads)
+    problem = config.example() if options.config is None else config.load(options.config, options.data)
+    _set_threads(threads)
+    from fastpde.run import estimate
+
+    sys.stdout.writelines(f"{line}\n" for line in estimate.estimate(problem).lines())
+    return 0
 
 
 def _study(options: argparse.Namespace) -> int:
@@ -258,6 +275,7 @@ def _doctor(_: argparse.Namespace) -> int:
     from fastpde import backends
 
     facts = {**machine.facts(), **machine.versions(), **backends.describe(), **machine.libraries()}
+    facts |= {"memory": f"{machine.memory() / 2**30:.3g} GiB", **backends.choices()}
     width = max(map(len, facts))
     sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in facts.items())
     return 0

@@ -146,7 +146,7 @@ def solve(
         noise: standard deviation per square root of time; more than 0 with "euler" or "heun" only, forward in time.
         seed: of the noise. A token's numbers depend on the seed, the step, its index and its system's number alone.
         first_system: the number of the first system, so that system b of a batch can be run alone, as x0[b].
-        backend: "auto", "direct" or a backend object.
+        backend: as for `Attention.velocity`: "auto" sums to 1e-8, relative, where n is large; "direct" exactly.
         events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or a function event(t, x) whose sign change is the event.
         observers: `fp.Observer` objects; they never change the result.
         progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
@@ -181,7 +181,7 @@ def solve(
             own = {"weights": _row(weights, b), "t_eval": times, "first_system": first_system + b}
             return solve(attention.system(b), tokens[b], t_span, **(asked | own))
 
-        return whole.solve(alone, progress, fuse=backend == "auto")
+        return whole.solve(alone, progress, fuse=field.backend.fusable)
     return integrate(field, start, t_span, **asked, progress=progress, space=space)
 
 

@@ -15,7 +15,8 @@ NAMES = ("auto", "direct", "fast")
 
 
 def resolve(backend: Any) -> Backend:
-    """The backend object for a name or an object; "auto" is "direct" so far."""
+    """The backend object for a name or an object."""
+    from .auto import Auto
     from .base import Backend
     from .direct import Direct
     from .fast import Fast
@@ -27,7 +28,7 @@ def resolve(backend: Any) -> Backend:
         raise InputTypeError("backend", repr(backend), need)
     if backend not in NAMES:
         raise InputError("backend", repr(backend), need)
-    return Fast() if backend == "fast" else Direct()
+    return {"auto": Auto, "direct": Direct, "fast": Fast}[backend]()
 
 
 def checking(check: Callable[[], object]) -> AbstractContextManager[None]:
@@ -49,11 +50,33 @@ def set_threads(count: int) -> None:
     numba.set_num_threads(count)
 
 
+def threads() -> int:
+    """How many threads the kernels use."""
+    import numba
+
+    return int(numba.get_num_threads())
+
+
 def warmup(report: Callable[[str], None]) -> None:
     """Compiles every kernel for both precisions, so that later processes load them; `report` is told each step."""
+    from . import auto, calibration
     from .direct import Direct
 
     Direct.warmup(report)
+    auto.warmup(report)
+    report("costs of this machine")
+    calibration.costs()
+
+
+def choices() -> dict[str, str]:
+    """What "auto" goes by and would choose here, for people. May measure the machine."""
+    from . import calibration
+    from .auto import typical_choices
+
+    costs, file = calibration.costs(), calibration.path()
+    found = {"costs": f"direct {costs.direct:g}, fast {costs.fast:g}, relative to a typical server's core"}
+    found["costs in"] = "memory only: no writable folder" if file is None else str(file)
+    return found | {f"auto, {name}": text for name, text in typical_choices(costs).items()}
 
 
 def describe() -> dict[str, str]:

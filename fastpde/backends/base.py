@@ -55,6 +55,11 @@ class Backend(ABC):
     def centre(self, x: Array) -> Array:
         """The plain mean (B, d) of each system's tokens, in float64."""
 
+    @property
+    def fusable(self) -> bool:
+        """Whether small systems may be summed by the compiled loop that moves them, instead of by this backend."""
+        return False
+
     def stats(self) -> dict[str, float]:
         """What the evaluations so far have to tell, for `sol.stats`."""
         return {}

@@ -62,6 +62,12 @@ def attend(job: Sum, limits: Array, y_ends: Array, z_ends: Array) -> bool:
     return True
 
 
+def expected_seconds(job: Sum, box: Box) -> float:
+    """What one grid and its windows are expected to take on one thread; inf if one grid cannot serve."""
+    plan = _plan(job, box)
+    return math.inf if plan is None else plan.seconds
+
+
 def _alike(job: Sum, limits: Array, means: Array, logs: Array) -> None:
     """No axis carries logits: running sums."""
     n = job.y.shape[1]

@@ -21,7 +21,6 @@ from .slices import check
 from .tree import Sum
 
 _MOST_AXES = 3
-_LEAST_PAIRS = 4_000_000  # in a system, from which `Auto` thinks about anything but a direct sum
 _THIN = 0.02  # of tol: an axis whose logits are below that is left out
 _CHECK_EVERY = 16  # evaluations
 _RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and farthest from its centre
@@ -105,6 +104,10 @@ class Fast(Backend):
         """Whether there is anything to gain."""
         return isinstance(pair.law, ExpLaw | SigmoidLaw)
 
+    def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
+        """Whether a reduced system is summed in O(n); may set `job.within`."""
+        return True
+
     def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
         self._direct.attend(pair, out, log_total)
         self._stats["fast_direct_targets"] += out.shape[0] * out.shape[1]
@@ -122,9 +125,10 @@ class Fast(Backend):
             self._take,
             self._exact, result,
         )  # fmt: skip
-        if pair.limits is None:
-            job.run(reduced.y_ends, reduced.z_ends)
-        elif not causal.attend(job, pair.limits, reduced.y_ends, reduced.z_ends):
+        if not self._pays(job, pair, reduced):
+            return False
+        ends = reduced.y_ends, reduced.z_ends
+        if not (job.run(*ends) if pair.limits is None else causal.attend(job, pair.limits, *ends)):
             return False
         self.report, self._parts = job.report, job.parts
         self._stats["fast_error_bound"] = max(self._stats["fast_error_bound"], job.report["error_bound"])
@@ -202,17 +206,6 @@ class Fast(Backend):
 
     def centre(self, x: Array) -> Array:
         return self._direct.centre(x)
-
-
-class Auto(Fast):
-    """`Fast` where it pays, direct sums elsewhere: small systems are not even looked at."""
-
-    def _take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Memory of this backend's own, beside that of who asks it."""
-        return self.take(f"fast.{name}", shape, dtype)
-
-    def _suits(self, pair: PairSum) -> bool:
-        return super()._suits(pair) and pair.targets.shape[1] * pair.keys.shape[1] >= _LEAST_PAIRS
 
 
 def _tolerance(tol: object) -> float:

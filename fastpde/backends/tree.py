@@ -62,6 +62,7 @@ class Sum:
         result: where the results go.
         report: what was done: grids, targets summed directly, bound of the error.
         parts: the targets of each grid, where there are several.
+        within: seconds in which it must be expected to be done by a tree; inf: as it comes.
     """
 
     y: Array
@@ -75,14 +76,19 @@ class Sum:
     result: reduce.Result
     report: dict[str, float] = field(default_factory=dict)
     parts: list[Array] = field(default_factory=list)
+    within: float = math.inf
 
-    def run(self, y_ends: Array, z_ends: Array) -> None:
-        """Fills the result; y_ends, z_ends (2, r) are the corners of the points' boxes."""
+    def run(self, y_ends: Array, z_ends: Array) -> bool:
+        """Fills the result; y_ends, z_ends (2, r) are the corners of the boxes. False: not `within` its time."""
         self.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
         if len(self.y) == 0:
             self._uniform()
-        else:
-            self._whole(Box.around(y_ends, z_ends))
+            return True
+        box = Box.around(y_ends, z_ends)
+        if self.within < math.inf:
+            return self._tree(box, self.within)
+        self._whole(box)
+        return True
 
     def _whole(self, box: Box) -> None:
         """One grid, one direct sum, or the tree."""
@@ -125,12 +131,8 @@ class Sum:
     def _tree(self, box: Box, least: float) -> bool:
         """Whether the tree is expected to take less than `least` seconds; the sums, if so."""
         n, m = self.y.shape[1], self.z.shape[1]
-        steps, growing = (-(-n // _SAMPLE), -(-m // _SAMPLE)), _GROWING * (n + m)
-        if growing > _CHEAP * least:
-            sample = self._forest(box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
-            few = max(_FEW // steps[1], _SAMPLE // _JUDGED)
-            if Judge(sample, 0, self.tol, 1 + len(self.channels), steps, few).seconds + growing > _CLEARLY * least:
-                return False
+        if _GROWING * (n + m) > _CHEAP * least and self.tree_seconds(box) > _CLEARLY * least:
+            return False
         trees = self._forest(box, slice(None), slice(None), "tree")
         judge = Judge(trees, 0, self.tol, 1 + len(self.channels), (1, 1), max(_FEW, m // _PARTS))
         if judge.seconds > least:
@@ -145,6 +147,14 @@ class Sum:
                 on_grid(self, targets, trees.sources.order[trees.indices(node)], within, plan)
                 self.parts.append(targets)
         return True
+
+    def tree_seconds(self, box: Box) -> float:
+        """What the tree is expected to take, judged by a sample."""
+        n, m = self.y.shape[1], self.z.shape[1]
+        steps = -(-n // _SAMPLE), -(-m // _SAMPLE)
+        sample = self._forest(box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
+        few = max(_FEW // steps[1], _SAMPLE // _JUDGED)
+        return Judge(sample, 0, self.tol, 1 + len(self.channels), steps, few).seconds + _GROWING * (n + m)
 
     def _forest(self, box: Box, sources: slice, targets: slice, name: str) -> Pruned:
         bias = self.bias[sources] if len(self.bias) else self.bias

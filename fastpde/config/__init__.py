@@ -36,13 +36,13 @@ __all__ = [
 _LARGEST = 2**24  # bytes of a configuration: matrices of more than that belong in a file
 
 EXAMPLE = """\
-# The built-in example: a Gaussian cloud under softmax attention grows like e^t and gathers in a few clusters, the
-# corners of a polygon. Pictures are scaled to the cloud.
+# The built-in example: a million tokens in 15 layers of a residual network. Under softmax attention a Gaussian cloud
+# grows like e^t and gathers in a few clusters, the corners of a polygon. Pictures are scaled to the cloud.
 seed = 1
 
 [tokens]
 kind = "gaussian"
-n = 2000
+n = 1_000_000
 d = 2
 
 [attention]
@@ -50,10 +50,16 @@ kind = "softmax"
 scale = 2.0
 
 [time]
-t_end = 3.0
+t_end = 1.5
+method = "euler"
+step = 0.1
 
 [output]
-every = 0.075
+every = 0.05
+max_tokens = 20_000
+
+[backend]
+tol = 1e-6
 """
 
 

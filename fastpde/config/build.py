@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fastpde import initial
-from fastpde.config import schema
+from fastpde.backends.costs import may_choose
+from fastpde.config import memory, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
 from fastpde.config.schema import Config, Single
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
@@ -19,10 +19,6 @@ from fastpde.errors import InputError
 Array = np.ndarray[Any, Any]
 _MAX_FRAMES = 1_000_000
 _SAME_TIME = 1e-9  # an output time closer to the end than this fraction of `every` is the end
-_ARRAYS = 12  # arrays of all tokens alive in a step: the stages of dopri5, the state, the sums' own copies
-# Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
-# with the copy that an evaluation cut by a signal goes back to.
-_SCALING, _REMEMBERED = 40, 54
 
 
 @dataclass(frozen=True)
@@ -68,11 +64,27 @@ class Problem:
         return fp.Sphere() if self.config.time.manifold == "sphere" else fp.Euclidean()
 
     def backend(self) -> Any:
-        """Return the backend, by name or as an object."""
+        """Return the backend object."""
         import fastpde as fp
 
         asked = self.config.backend
-        return fp.Fast(asked.tol) if asked.kind == "fast" else asked.kind
+        if asked.kind == "auto":
+            return fp.Auto(asked.tol, asked.costs)
+        return fp.Fast(asked.tol) if asked.kind == "fast" else fp.Direct()
+
+    def calibrated(self, recorded: Config | None = None) -> Problem:
+        """Return the problem with the costs that its sums choose by, those of a run that is gone on with or of this
+        machine; as it is, where there are some or no choice.
+        """
+        asked = self.config.backend if recorded is None else recorded.backend
+        if recorded is not None:
+            return replace(self, config=replace(self.config, backend=asked))
+        if asked.kind != "auto" or asked.costs is not None or not may_choose(self.n, self.d):
+            return self
+        import fastpde as fp
+
+        costs = fp.Auto(asked.tol).costs
+        return replace(self, config=replace(self.config, backend=replace(asked, costs=costs)))
 
     def attention(self) -> Any:
         """Return the attention object; raises InputError if a file holds numbers that are not finite."""
@@ -130,23 +142,11 @@ def _check_energy(config: Config) -> None:
 
 
 def _check_sizes(config: Config, systems: int, n: int, d: int) -> None:
-    frames = (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
+    frames = memory.frames(config)
     if frames > _MAX_FRAMES:
         came = f"{config.output.every:g}, which means {frames:.3g} frames"
         raise InputError("output.every", came, f"at most {_MAX_FRAMES} frames")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    # An ensemble holds the start of all its systems, and all frames of those that run at a time, one at least.
-    copies = _ARRAYS if systems == 1 else _ARRAYS + frames + systems
-    scalings = [head for head in config.attention.heads if head.kind == "sinkhorn" and head.n_half is None]
-    scaled = sum(getattr(head, "count", 1) for head in scalings)
-    numbers = _SCALING + _REMEMBERED * scaled if scaled else 0
-    size = n * d * np.dtype(config.backend.dtype).itemsize * copies + 8 * n * numbers
-    if size > 0.8 * memory:
-        many = "tokens.systems" if systems > _ARRAYS + frames else "tokens.n"
-        name = "tokens.path" if config.tokens.kind == "file" else many
-        came = f"{n} tokens of dimension {d}, about {size / 2**30:.3g} GiB at work"
-        came = came if systems == 1 else f"{systems} systems of {came}"
-        raise InputError(name, came, f"less than 80 % of this machine's {memory / 2**30:.3g} GiB")
+    memory.check(config, systems, n, d)
 
 
 def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:

@@ -23,6 +23,8 @@ def value(item: Any) -> str:
     """Return one value as TOML; floats get the shortest text that reads back to the same bits."""
     if hasattr(item, "toml"):
         item = item.toml()
+    elif hasattr(item, "table"):
+        item = item.table()
     if isinstance(item, bool):
         return str(item).lower()
     if isinstance(item, str):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from fastpde.backends.costs import Costs
 from fastpde.config import checks
 from fastpde.config.matrices import Identity, Matrix, matrix, scale
 from fastpde.errors import InputError
@@ -258,11 +259,24 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """How the sums are computed: kind, relative tolerance (of sums in O(n) only) and precision."""
+    """How the sums are computed: kind, relative tolerance (of sums in O(n) only) and precision. A run of many tokens
+    adds the costs by which "auto" chooses: going on elsewhere, it chooses alike. They make no other configuration.
+    """
 
     kind: str = key(checks.choice("auto", "direct", "fast"), "auto")
     tol: float = key(checks.number(minimum=1e-14, below=0.1), 1e-8)
     dtype: str = key(checks.choice("float64", "float32"), "float64")
+    costs: Costs | None = field(
+        default=None, compare=False, metadata={"check": lambda name, value: Costs.of(value, name)}
+    )
+
+    def settled(self, name: str) -> Backend:
+        """Return the section, unless it has costs and nothing to choose."""
+        if self.costs is not None and self.kind != "auto":
+            checks.refuse(
+                f"{name}.costs", self.costs.table(), f'nothing with kind = "{self.kind}": "auto" chooses by it'
+            )
+        return self
 
 
 TOKENS: dict[str, type] = {

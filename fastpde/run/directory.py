@@ -81,6 +81,11 @@ def is_there(path: Path) -> bool:
     return (path / CONFIG).exists()
 
 
+def config_of(path: Path) -> Config:
+    """Return the configuration of a run that is there, as it was understood. Raises OSError, InputError."""
+    return parse((path / CONFIG).read_text(encoding="utf-8"))
+
+
 def _physics(config: Config) -> Config:
     """The configuration without what may change from one part of a run to the next."""
     return dataclasses.replace(config, output=dataclasses.replace(config.output, checkpoint=1.0))

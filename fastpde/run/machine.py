@@ -38,6 +38,43 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory() -> int:
+    """Return the bytes that this process may use: the machine's, or the limit of its control group or SLURM job."""
+    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    found += [limit for folder in _groups() for name in _LIMITS if (limit := _number(folder / name)) is not None]
+    slurm = os.environ.get("SLURM_MEM_PER_NODE", "")  # MiB
+    if slurm.isascii() and slurm.isdigit() and int(slurm) > 0:
+        found.append(int(slurm) * 2**20)
+    return min(found)
+
+
+_LIMITS = ("memory.max", "memory.limit_in_bytes")
+
+
+def _groups() -> list[Path]:
+    """Return the folders of the control groups of this process, from its own up."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if controllers in ("", "memory"):
+            root = Path("/sys/fs/cgroup") / controllers
+            own = root / name.lstrip("/")
+            found += [own, *(folder for folder in own.parents if folder.is_relative_to(root))]
+    return found
+
+
+def _number(path: Path) -> int | None:
+    """Return the number that a file holds; None for "max", and if there is no such file."""
+    try:
+        return int(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def cpu() -> str:
     """Return the name of the processor."""
     try:

@@ -64,7 +64,8 @@ class Record:
 
     def backend(self) -> dict[str, Any]:
         """Return what status.json says about the sums."""
-        return {"kind": self.problem.config.backend.kind}
+        asked = self.problem.config.backend
+        return {"kind": asked.kind} | ({} if asked.costs is None else {"costs": asked.costs.table()})
 
     def marks(self) -> dict[str, Any]:
         """Return what of its files belongs to the run now, for a checkpoint."""

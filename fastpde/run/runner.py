@@ -69,6 +69,7 @@ def _ended_badly(target: Path) -> Outcome | None:
 
 
 def _run(problem: Problem, target: Path, quiet: bool, signals: StopSignals) -> Outcome:
+    problem = problem.calibrated(directory.config_of(target) if directory.is_there(target) else None)
     tokens, attention = problem.tokens(), problem.attention()
     one, energy = problem.systems == 1, _energy(problem, attention)
     recorder = Recorder(problem, target, energy) if one else SystemsRecorder(problem, target, energy)
@@ -144,7 +145,7 @@ def _energy(problem: Problem, attention: Any) -> Callable[[float, Any], Any] | N
     return energy
 
 
-def _arguments(problem: Problem) -> dict[str, Any]:
+def arguments(problem: Problem) -> dict[str, Any]:
     """Return what `fastpde.solve` is told by the configuration, for one system or several."""
     times = problem.config.time
     return {
@@ -166,7 +167,7 @@ def _begin(recorder: Record, what: str) -> dict[str, Any]:
     problem = recorder.problem
     times = problem.config.time
     recorder.log(f"{what} of dimension {problem.d}, t from {times.t_start:g} to {times.t_end:g}")
-    return _arguments(problem)
+    return arguments(problem)
 
 
 def _solve_one(
@@ -184,9 +185,9 @@ def _solve_one(
         with signals.held():
             recorder.frame(t, x)
 
-    arguments = _begin(recorder, f"{recorder.problem.n} tokens")
+    asked = _begin(recorder, f"{recorder.problem.n} tokens")
     observer = Observer(frame, time=recorder.problem.config.output.every)
-    problem = prepare(attention, tokens, **arguments, observers=(observer,))
+    problem = prepare(attention, tokens, **asked, observers=(observer,))
     state = None if found is None else State.of(found.facts["state"], found.arrays)
     run = Integrator(problem, state, undo=True)
     recorder.snapshot = run.snapshot
@@ -209,8 +210,8 @@ def _solve_one(
 def _solve_systems(
     recorder: SystemsRecorder, attention: Any, tokens: Any, shown: progress.Progress, signals: StopSignals
 ) -> Outcome:
-    arguments = _begin(recorder, f"{recorder.problem.systems} systems of {recorder.problem.n} tokens")
-    blocks.run(recorder, attention, tokens, arguments, lambda done: shown.update(done, recorder.steps), signals)
+    asked = _begin(recorder, f"{recorder.problem.systems} systems of {recorder.problem.n} tokens")
+    blocks.run(recorder, attention, tokens, asked, lambda done: shown.update(done, recorder.steps), signals)
     ends = recorder.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)
     keys = _KEYS | {"NOT_CONVERGED": _max_iter(recorder.problem)}

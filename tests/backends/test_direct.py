@@ -154,7 +154,7 @@ def test_set_threads():
 
 
 def test_resolve():
-    for name, kind in {"auto": fp.Direct, "direct": fp.Direct, "fast": fp.Fast}.items():
+    for name, kind in {"auto": fp.Auto, "direct": fp.Direct, "fast": fp.Fast}.items():
         assert type(backends.resolve(name)) is kind
     mine = fp.Direct()
     assert backends.resolve(mine) is mine

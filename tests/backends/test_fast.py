@@ -276,16 +276,6 @@ def test_threads_change_no_bit():
     np.testing.assert_array_equal(one, two)
 
 
-def test_auto_looks_at_large_systems_only():
-    attention = fp.Softmax(*[np.eye(1)] * 3)
-    x, auto = np.random.default_rng(0).normal(size=(2500, 1)), fp.Auto(1e-8)
-    assert np.abs(attention.velocity(x, backend=auto) - attention.velocity(x)).max() < 1e-7
-    assert auto.report["grids"] == 1
-    few = fp.Auto(1e-8)
-    np.testing.assert_array_equal(attention.velocity(x[:500], backend=few), attention.velocity(x[:500]))
-    assert not few.report
-
-
 @pytest.mark.parametrize("tol", [0.0, -1.0, np.nan, "1e-8", None, True])
 def test_wrong_tolerances(tol):
     with pytest.raises((fp.InputError, fp.InputTypeError), match=r"^tol"):

@@ -1,0 +1,177 @@
+"""Directly or in O(n), for each sum by what the costs of this machine say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from .._types import Array
+from ..laws import ExpLaw
+from . import calibration, causal, planning
+from .base import PairSum
+from .costs import TYPICAL, Costs, worth_a_look
+from .fast import Fast
+from .gridsum import Box
+from .reduction import Reduced
+from .tree import Sum
+
+# Where the costs of a typical machine tell the two apart by more than this, no machine will differ.
+_CLEAR = 6.0
+_WORTH_A_TREE, _WORTH_A_MASK = 10e-3, 10e-3  # seconds of a direct sum: looking at a tree, or windows, takes some
+_WORTH_HALVES = 4.0  # the same for masked sums without a grid
+_WARM = 4096  # points, enough for every kind of sum
+
+
+class Auto(Fast):
+    """Direct sums, or sums in O(n) to a relative error below `tol` as `Fast` makes them, whichever is expected to be
+    faster: for each system and head by its size, the coordinates that carry its logits, and their range.
+
+    Small sums are direct without a look at their data. The costs that decide are measured once for a machine, when a
+    choice first depends on them, and kept beside the compiled kernels; with `costs` as a run has recorded them its
+    choices, and bits, are the same on another machine. No choice depends on the number of threads.
+
+    `stats` tells how many sums were direct and how many fast; if there were any, also what `Fast` tells.
+    """
+
+    def __init__(self, tol: float = 1e-8, costs: Costs | dict[str, float] | None = None) -> None:
+        """Raises InputError, InputTypeError: unless tol is a number from 1e-14 to 0.1, and costs such a table."""
+        super().__init__(tol)
+        self._costs = None if costs is None else Costs.of(costs)
+        self._stats |= {"sums": 0.0, "direct_sums": 0.0}
+
+    @property
+    def costs(self) -> Costs:
+        """What its choices are made by. The first call on a machine takes a second or two."""
+        if self._costs is None:
+            self._costs = calibration.costs()
+        return self._costs
+
+    @property
+    def fusable(self) -> bool:
+        return True
+
+    def stats(self) -> dict[str, float]:
+        """How many sums were direct and how many fast, and of the latter what `Fast` tells."""
+        stats = super().stats()
+        direct = stats.pop("direct_sums")
+        fast = stats.pop("sums") - direct
+        return {"direct_sums": direct, "fast_sums": fast} | (stats if fast else {})
+
+    def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
+        self._stats["sums"] += len(pair.keys)
+        super().attend(pair, out, log_total)
+
+    def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
+        self._direct.attend(pair, out, log_total)
+        self._stats["direct_sums"] += len(pair.keys)
+
+    def _suits(self, pair: PairSum) -> bool:
+        return worth_a_look(_pairs(pair), _columns(pair)) and super()._suits(pair)
+
+    def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
+        if len(job.y) == 0:
+            return True
+        direct = direct_seconds(TYPICAL, pair, reduced)
+        if pair.limits is not None and direct < _WORTH_A_MASK:
+            return False
+        planned = _planned(job, pair, reduced)
+        grid = _seconds(TYPICAL, pair, planned)
+        if grid * _CLEAR < direct:
+            return True
+        direct, grid = direct_seconds(self.costs, pair, reduced), _seconds(self.costs, pair, planned)
+        if grid < direct:
+            return True
+        if pair.limits is None and direct > _WORTH_A_TREE:
+            job.within = self.costs.trees_within(direct)
+            return True
+        return pair.limits is not None and direct > _WORTH_HALVES
+
+
+def fast_seconds(costs: Costs, job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> float:
+    """What a sum of one system in O(n) is expected to take on one thread, by a grid or the tree, with `scale` times as
+    many sources and targets in the same boxes."""
+    if len(job.y) == 0:
+        return 0.0
+    grid = _seconds(costs, pair, _planned(job, pair, reduced, scale))
+    if pair.limits is not None or grid < _WORTH_A_TREE:
+        return grid
+    tree = scale * job.tree_seconds(Box.around(reduced.y_ends, reduced.z_ends))
+    return min(grid, costs.tree(tree))
+
+
+def direct_seconds(costs: Costs, pair: PairSum, reduced: Reduced | None) -> float:
+    """What a direct sum of one system is expected to take on one thread."""
+    score = 0.0
+    if reduced is not None:
+        # In coordinates that are not those of the sum itself, whose keys may be longer: a guess.
+        norms = np.linalg.norm(reduced.z_ends, axis=1).max(), np.linalg.norm(np.ptp(reduced.y_ends, axis=0) / 2)
+        score = float(norms[0] * norms[1])
+    return costs.pairs(_pairs(pair), _columns(pair), pair.keys.dtype, score)
+
+
+def _planned(job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> float:
+    """What one grid is planned to take, with windows where targets do not see all; inf if one will not do."""
+    box = Box.around(reduced.y_ends, reduced.z_ends)
+    if pair.limits is not None:
+        return scale * causal.expected_seconds(job, box)
+    n, m = (int(scale * points.shape[1]) for points in (job.y, job.z))
+    plan = planning.plan(box.loads, n, m, job.tol, 1 + len(job.channels))
+    return math.inf if plan is None else plan.seconds
+
+
+def _seconds(costs: Costs, pair: PairSum, planned: float) -> float:
+    return costs.grid(planned) if pair.limits is None else costs.masked(planned)
+
+
+def _pairs(pair: PairSum) -> int:
+    """Targets times sources of one system, those that are seen."""
+    m, n = pair.targets.shape[1], pair.keys.shape[1]
+    return m * n if pair.limits is None else int(np.atleast_2d(pair.limits)[0].sum())
+
+
+def _columns(pair: PairSum) -> int:
+    return pair.keys.shape[2] + pair.values.shape[2]
+
+
+def warmup(report: Callable[[str], None]) -> None:
+    """Compiles the kernels of sums in O(n), grids, trees and masks, for both precisions."""
+    seen = np.arange(1, _WARM + 1)
+    for dtype in (np.float64, np.float32):
+        x = np.random.default_rng(0).uniform(-1.0, 1.0, (1, _WARM, 2)).astype(dtype)
+        weights, out, logs = np.full((1, _WARM), 1.0 / _WARM), np.empty_like(x), np.empty((1, _WARM))
+        for name, size, limits in (("grids", 2.0, None), ("trees", 40.0, None), ("masked grids", 2.0, seen)):
+            report(f"{np.dtype(dtype).name} {name}")
+            y = np.multiply(size, x, dtype=dtype)
+            for values, each in ((y, None), (x[:, :, ::-1].copy(), weights)):
+                pair = PairSum(ExpLaw(), True, y, y, values, weights=each, limits=limits)
+                Fast().attend(pair, out, None if each is None else logs)
+
+
+def typical_choices(costs: Costs) -> dict[str, str]:
+    """What is expected of softmax sums over Gaussian clouds of a few sizes, for people."""
+    found = {}
+    for d in (1, 2, 3):
+        for n in (1000, 10_000, 1_000_000):
+            some = min(n, _WARM)
+            x = np.random.default_rng(d).standard_normal((1, some, d))
+            look = _Look(costs, n / some)
+            look.attend(PairSum(ExpLaw(), True, x, x, x), np.empty_like(x))
+            fast, direct = look.prices
+            kind = "fast" if fast < direct and worth_a_look(float(n) * n, 2 * d) else "direct"
+            found[f"n = {n}, d = {d}"] = f"{kind}: direct {direct:.2g} s, fast {fast:.2g} s on one thread"
+    return found
+
+
+class _Look(Fast):
+    """Prices of a sum with `scale` times as many tokens; it is made for those that there are."""
+
+    def __init__(self, costs: Costs, scale: float) -> None:
+        super().__init__()
+        self._by, self._scale, self.prices = costs, scale, (math.inf, math.inf)
+
+    def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
+        direct = self._scale**2 * direct_seconds(self._by, pair, reduced)
+        self.prices = fast_seconds(self._by, job, pair, reduced, self._scale), direct
+        return False

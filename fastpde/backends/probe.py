@@ -1,0 +1,51 @@
+"""What sums would cost with more tokens: a backend that makes the sums of a sample, and adds up the costs of all."""
+
+from __future__ import annotations
+
+from .._types import Array
+from ..laws import SHIFTABLE, LinearLaw
+from .auto import direct_seconds, fast_seconds
+from .base import PairSum
+from .costs import Costs
+from .fast import Fast
+from .reduction import Reduced
+from .tree import Sum
+
+_LINEAR = 2e-9  # seconds per token, key column and value column of a linear sum
+_SLOW_LAW = 1.4  # a sum with another exponential in it, to one without: a division
+
+
+class Probe(Fast):
+    """Sums directly. `direct` and `fast` are the seconds on one thread that such sums of `scale` times as many tokens
+    are expected to take directly, and by `Fast` (directly, where that cannot help)."""
+
+    def __init__(self, tol: float, costs: Costs, scale: float) -> None:
+        super().__init__(tol)
+        self._costs, self._scale = costs, scale
+        self.direct = self.fast = 0.0
+        self.make = True  # False: prices only, results are zero
+
+    def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
+        if self.make:
+            super()._all_directly(pair, out, log_total)
+            return
+        out[:] = 0.0
+        if log_total is not None:
+            log_total[:] = 0.0
+
+    def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
+        self._found: float | None = None
+        super().attend(pair, out, log_total)
+        systems, n, k = pair.keys.shape
+        if isinstance(pair.law, LinearLaw):
+            direct = systems * self._scale * (n + pair.targets.shape[1]) * k * pair.values.shape[2] * _LINEAR
+        else:
+            direct = systems * self._scale**2 * direct_seconds(self._costs, pair, None)
+            direct *= 1.0 if type(pair.law) in SHIFTABLE else _SLOW_LAW
+        self.direct += direct
+        self.fast += direct if self._found is None else self._found
+
+    def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
+        found = fast_seconds(self._costs, job, pair, reduced, self._scale)
+        self._found = found + (self._found or 0.0)
+        return False

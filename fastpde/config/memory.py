@@ -1,0 +1,55 @@
+"""How much memory a run needs: the one model, for refusals before anything starts and for `fastpde estimate`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fastpde.backends.costs import may_choose
+from fastpde.config.schema import Config
+from fastpde.errors import InputError
+from fastpde.run import machine
+
+BASE = 250 * 2**20  # bytes of the interpreter, the libraries and the compiled code
+SHARE = 0.8  # of the machine's memory that a run may need
+# Arrays of all tokens alive in a step, measured: those of the stepper beside its stages, and those of a direct sum.
+_STEPPER, _DIRECT = 10, 4
+_STAGES = {"euler": 1, "heun": 2, "rk4": 4, "bosh3": 4, "dopri5": 7, "tsit5": 7}
+_FAST, _FAST_AXIS = 40, 70  # bytes per token of a sum in O(n), and of each of its coordinates; measured
+_AXES, _MASKED = 3, 150 * 2**20  # coordinates at most; bytes of the windows of a masked one
+# Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
+# with the copy that an evaluation cut by a signal goes back to.
+_SCALING, _REMEMBERED = 40, 54
+
+
+def at_work(config: Config, systems: int, n: int, d: int) -> int:
+    """Return the bytes of all arrays of a run, with the libraries."""
+    array = n * d * np.dtype(config.backend.dtype).itemsize
+    copies: float = _STAGES[config.time.method] + _STEPPER + _DIRECT
+    if systems > 1:
+        # An ensemble holds the start of all its systems, and all frames of those that run at a time, one at least.
+        copies += frames(config) + systems
+    fast = config.backend.kind == "fast" or (config.backend.kind == "auto" and may_choose(n, d))
+    per_token = _FAST + _FAST_AXIS * min(d, _AXES) if fast else 0
+    scalings = [head for head in config.attention.heads if head.kind == "sinkhorn" and head.n_half is None]
+    scaled = sum(getattr(head, "count", 1) for head in scalings)
+    per_token += 8 * (_SCALING + _REMEMBERED * scaled) if scaled else 0
+    windows = _MASKED if fast and config.attention.masked else 0
+    return BASE + int(array * copies) + n * per_token + windows
+
+
+def frames(config: Config) -> float:
+    """Return the number of frames of a run, about."""
+    return (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
+
+
+def check(config: Config, systems: int, n: int, d: int) -> None:
+    """Refuse more than 80 % of the memory that this process may use. Raises InputError with the numbers."""
+    limit, size = machine.memory(), at_work(config, systems, n, d)
+    if size > SHARE * limit:
+        many = "tokens.systems" if systems > 1 and systems > frames(config) else "tokens.n"
+        name = "tokens.path" if config.tokens.kind == "file" else many
+        came = f"{n} tokens of dimension {d}, about {size / 2**30:.3g} GiB at work"
+        came = came if systems == 1 else f"{systems} systems of {came}"
+        raise InputError(name, came, f"less than 80 % of this machine's {limit / 2**30:.3g} GiB")

@@ -1,0 +1,220 @@
+"""What a run will need: time, memory and disk, before anything runs.
+
+Steps are not guessed: a sample of the tokens is run over the whole time with the run's own method and tolerances, while
+a probe adds up what its sums would cost with all tokens (`backends.costs`). Tokens far out, of which a sample has few,
+make grids larger: the first sum is priced with many tokens, and later ones in proportion.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from fastpde.config import Problem, memory
+from fastpde.run import machine, runner
+
+SAMPLE = 2000  # tokens of the sample
+_FIRST = 1_000_000  # tokens that the first sum is priced with
+_PATIENCE = 10.0  # seconds that the sample may run
+_SMALL_SYSTEMS, _TIMED = 512, 2.0  # tokens of systems that are timed instead of priced, and for how long
+# Seconds on one thread per number of all tokens, measured: a stage of a step with its projections; a stored frame.
+_STAGE, _FRAME = 3e-8, 2.5e-8
+_WHOLE = 0.85  # of a further core's time that is gained
+_OVERHEAD = 5.0  # seconds to start, and to draw pictures
+_PICTURES = 3e6  # bytes
+_ROW = 25  # bytes of a number in observables.csv
+_CHECKPOINT = 2  # generations
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of a run directly, by sums in O(n), and as configured; bytes; what it rests on.
+
+    `share` is the part of the time that the sample has seen: below 1 where it was too slow to come to the end.
+    """
+
+    direct: float
+    fast: float
+    configured: float
+    evaluations: float
+    share: float
+    memory: int
+    limit: int
+    disk: float
+    threads: int
+    timed: int = 0  # systems that were run instead
+
+    def lines(self) -> list[str]:
+        """Return a short table for people."""
+        many = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
+        return [
+            f"time        {_duration(self.configured)} on {many}, compiled code in the cache",
+            *self._ways(),
+            f"memory      {_size(self.memory)} of {_size(self.limit)}; a run may need {memory.SHARE:.0%}",
+            f"disk        {_size(self.disk)}",
+            f"based on    {self._basis()}",
+        ]
+
+    def _ways(self) -> list[str]:
+        if self.timed:
+            return []
+        each = max(self.evaluations, 1.0)
+        ways = (("direct", self.direct), ("fast", self.fast))
+        return [f"  {name:<10}{_duration(total)}, {_duration(total / each)} a velocity" for name, total in ways]
+
+    def _basis(self) -> str:
+        if self.timed:
+            return f"{self.timed} systems, run"
+        text = f"{self.evaluations:.0f} velocities, counted in a run of a sample of {SAMPLE} tokens at most"
+        return text if self.share >= 1.0 else f"{text}, which came through {self.share:.0%} of the time"
+
+
+class _Enough(Exception):
+    """The sample has run for long enough."""
+
+
+def estimate(problem: Problem) -> Estimate:
+    """Return what a run of the problem will need.
+
+    Raises InputError for files with unusable numbers; a problem that was resolved fits into memory.
+    """
+    from fastpde import backends
+
+    threads = backends.threads()
+    needs = memory.at_work(problem.config, problem.systems, problem.n, problem.d)
+    rest: Any = {"memory": needs, "limit": machine.memory(), "disk": disk(problem), "threads": threads}
+    if problem.systems > 1 and problem.n <= _SMALL_SYSTEMS:
+        seconds, timed = _time_systems(problem)
+        return Estimate(seconds, seconds, seconds, 0.0, 1.0, timed=timed, **rest)
+    problem = problem.calibrated()
+    first, sample, share = _sums(problem)
+    steps = problem.systems * sample.evaluations * problem.n * problem.d * _STAGE
+    frames = problem.systems * len(problem.times()) * problem.n * problem.d * _FRAME
+    spread = 1.0 + _WHOLE * (threads - 1)
+    direct, fast = (
+        _OVERHEAD + (problem.systems * each + steps) / spread + frames
+        for each in (sample.direct / share, first * sample.fast / share)
+    )
+    configured = {"direct": direct, "fast": fast, "auto": min(direct, fast)}[problem.config.backend.kind]
+    return Estimate(direct, fast, configured, sample.evaluations, share, **rest)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Seconds of all sums on one thread, and how many velocities there were, in the whole time."""
+
+    direct: float
+    fast: float
+    evaluations: float
+
+
+def _sums(problem: Problem) -> tuple[float, _Sample, float]:
+    """Return by how much the first sums of all tokens are dearer than the sample has them, the sample's sums, and the
+    share of the time that they are of."""
+    time_, some = problem.config.time, _some(problem, SAMPLE)
+    probe = _probe(problem, some.n)
+    reached, evaluations = time_.t_start, 0.0
+    began = time.monotonic()
+
+    def step(t: float, stats: dict[str, Any]) -> None:
+        nonlocal reached, evaluations
+        reached, evaluations = t, float(stats.get("evaluations", 0))
+        if time.monotonic() - began > _PATIENCE:
+            raise _Enough
+
+    _solve(some, probe, step)
+    share = min(1.0, max((reached - time_.t_start) / (time_.t_end - time_.t_start), 1e-6))
+    found = _Sample(probe.direct, probe.fast, evaluations / share)
+    return _dearer(problem, some), found, share
+
+
+def _solve(problem: Problem, backend: Any, step: Any) -> None:
+    """Run a problem of one system with this backend and what else the run does with its sums, until `step` raises."""
+    import fastpde as fp
+
+    attention = problem.attention()
+    function: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
+    observers = []
+    if problem.config.output.energy:
+        energy = fp.Observer(
+            lambda t, x: function(attention, x, t=t, backend=backend), time=problem.config.output.every
+        )
+        observers.append(energy)
+    arguments = runner.arguments(problem) | {"backend": backend, "events": ()}
+    try:
+        fp.solve(attention, problem.tokens(), **arguments, observers=observers, progress=step)
+    except _Enough:
+        return
+
+
+def _dearer(problem: Problem, some: Problem) -> float:
+    """Return the ratio of the prices of a first velocity, with many tokens and with the sample; 1 where its sums are
+    part of an iteration."""
+    if problem.n <= some.n or any(head.kind == "sinkhorn" for head in problem.config.attention.heads):
+        return 1.0
+    prices = []
+    for cloud in (_some(problem, _FIRST), some):
+        probe = _probe(problem, cloud.n)
+        probe.make = False
+        cloud.attention().velocity(cloud.tokens(), t=problem.config.time.t_start, backend=probe)
+        prices.append(probe.fast)
+    return max(1.0, prices[0] / prices[1]) if prices[1] > 0 else 1.0
+
+
+def _some(problem: Problem, n: int) -> Problem:
+    """Return the problem with at most n of its tokens, and one system."""
+    return replace(problem, n=min(n, problem.n), systems=1)
+
+
+def _probe(problem: Problem, n: int) -> Any:
+    from fastpde.backends.costs import TYPICAL
+    from fastpde.backends.probe import Probe
+
+    asked = problem.config.backend
+    return Probe(asked.tol, asked.costs or TYPICAL, problem.n / n)
+
+
+def _time_systems(problem: Problem) -> tuple[float, int]:
+    """Return the seconds of all systems, from as many as run in two seconds, and how many those were."""
+    import fastpde as fp
+
+    arguments, count, seconds = runner.arguments(problem), 2, 0.0
+    attention, tokens = problem.attention(), replace(problem, systems=min(problem.systems, 4096)).tokens()
+    fp.solve(attention, tokens[:2], **arguments)  # compiles
+    while True:
+        began = time.monotonic()
+        fp.solve(attention, tokens[:count], **arguments, t_eval=problem.times())
+        seconds = time.monotonic() - began
+        if seconds > _TIMED / 4 or count == len(tokens):
+            return _OVERHEAD + seconds * problem.systems / count, count
+        count = min(4 * count, len(tokens))
+
+
+def disk(problem: Problem) -> float:
+    """Return the bytes of a run directory: frames, observables, checkpoints, pictures."""
+    config, frames = problem.config, len(problem.times())
+    itemsize = np.dtype(config.backend.dtype).itemsize
+    stored = min(problem.n, config.output.max_tokens)
+    states = frames + (1 if problem.systems > 1 else 0)
+    trajectory = states * problem.systems * stored * problem.d * itemsize
+    rows = (frames + (problem.systems if problem.systems > 1 else 0)) * (8 + 2 * problem.d) * _ROW
+    state = 3 * problem.n * problem.d * itemsize  # tokens and what a step hands to the next
+    return trajectory + rows + _CHECKPOINT * state + _PICTURES
+
+
+def _duration(seconds: float) -> str:
+    """Return a time with two digits, in a unit that fits."""
+    for unit, size, limit in (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
+        if seconds < limit:
+            return f"{seconds / size:.2g} {unit}" if seconds / size < 100 else f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86400:.3g} days"
+
+
+def _size(count: float) -> str:
+    """Return a number of bytes with its unit."""
+    power = min(3, max(1, int(math.log2(max(count, 1.0)) // 10)))
+    return f"{count / 2 ** (10 * power):.3g} {('KiB', 'MiB', 'GiB')[power - 1]}"

@@ -1,0 +1,175 @@
+"""Direct sums or sums in O(n): what is chosen, by which costs, and that the choice depends on nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import fastpde as fp
+from fastpde.backends import calibration
+from fastpde.backends.costs import TYPICAL, Costs, may_choose
+
+SLOW_PAIRS, SLOW_GRIDS = Costs(direct=3.0, fast=0.1), Costs(direct=0.1, fast=3.0)
+
+
+def softmax(d):
+    return fp.Softmax(*[np.eye(d)] * 3)
+
+
+def cloud(n, d, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d))
+
+
+def sums(attention, x, backend, **options):
+    """(how many sums were direct, how many fast) of one velocity."""
+    attention.velocity(x, backend=backend, **options)
+    stats = backend.stats()
+    return stats["direct_sums"], stats["fast_sums"]
+
+
+@pytest.fixture
+def no_measuring(monkeypatch):
+    def measure():
+        raise AssertionError("a machine was measured")
+
+    monkeypatch.setattr(calibration, "costs", measure)
+
+
+def test_small_systems_are_direct_to_the_bit_without_a_look(no_measuring, monkeypatch):
+    monkeypatch.setattr("fastpde.backends.fast.reduce_pair", None)
+    x = cloud(1500, 2)
+    auto = fp.Auto()
+    got = softmax(2).velocity(x, backend=auto)
+    np.testing.assert_array_equal(got, softmax(2).velocity(x, backend="direct"))
+    assert auto.stats() == {"direct_sums": 1.0, "fast_sums": 0.0}  # nothing else to tell
+
+
+def test_large_systems_are_fast_where_few_coordinates_carry_the_logits(no_measuring):
+    """Clear cases need no measured costs. 1e-8 of the spread, 4, and the rounding of the direct sum."""
+    x = cloud(8000, 2)
+    auto = fp.Auto()
+    got = softmax(2).velocity(x, backend=auto)
+    assert np.abs(got - softmax(2).velocity(x, backend="direct")).max() < 1e-7
+    assert auto.stats()["fast_sums"] == 1.0 and 0 < auto.stats()["fast_error_bound"] < 1e-8
+    assert sums(softmax(8), cloud(4000, 8), fp.Auto()) == (1.0, 0.0)  # eight coordinates
+    assert sums(fp.Sigmoid(*[np.eye(8)] * 3), cloud(4000, 8), fp.Auto()) == (1.0, 0.0)
+
+
+def test_each_head_is_chosen_for_by_itself(no_measuring):
+    thin, wide = np.eye(1, 8), np.eye(8)
+    heads = fp.MultiHead([fp.Softmax(thin, thin, wide), fp.Softmax(wide, wide, wide)])
+    assert sums(heads, cloud(6000, 8), fp.Auto()) == (1.0, 1.0)
+
+
+def test_costs_decide_between_the_two():
+    """A size where a grid and a direct sum take about as long; then a table does, as a run records it."""
+    x = cloud(2200, 2)
+    assert sums(softmax(2), x, fp.Auto(costs=SLOW_PAIRS)) == (0.0, 1.0)
+    assert sums(softmax(2), x, fp.Auto(costs=SLOW_GRIDS.table())) == (1.0, 0.0)
+    masked = fp.Masked(softmax(2))
+    assert sums(masked, cloud(5000, 2), fp.Auto(costs=SLOW_PAIRS)) == (0.0, 1.0)
+    assert sums(masked, cloud(5000, 2), fp.Auto(costs=SLOW_GRIDS)) == (1.0, 0.0)
+    spread = 30 * cloud(4000, 2)  # no grid will do, a tree may
+    assert sums(softmax(2), spread, fp.Auto(costs=SLOW_PAIRS)) == (0.0, 1.0)
+    assert sums(softmax(2), spread, fp.Auto(costs=SLOW_GRIDS)) == (1.0, 0.0)
+
+
+def test_direct_sums_of_auto_are_those_of_direct():
+    x = cloud(2200, 2)
+    got = softmax(2).velocity(x, backend=fp.Auto(costs=SLOW_GRIDS))
+    np.testing.assert_array_equal(got, softmax(2).velocity(x, backend="direct"))
+
+
+def test_a_batch_of_small_systems_stays_fused_with_its_bits():
+    x = cloud(2 * 40, 2).reshape(2, 40, 2)
+    runs = [fp.solve(softmax(2), x, (0.0, 0.5), backend=b) for b in ("auto", fp.Auto(1e-6), "direct")]
+    assert [run.stats["path"] for run in runs] == ["fused", "fused", "in step"]
+    np.testing.assert_array_equal(runs[0].x, runs[1].x)
+
+
+def test_solve_counts_the_sums():
+    sol = fp.solve(softmax(1), cloud(3000, 1), (0.0, 0.1), method="euler", step=0.05, backend=fp.Auto(costs=SLOW_PAIRS))
+    assert (sol.stats["direct_sums"], sol.stats["fast_sums"]) == (0.0, sol.stats["evaluations"])
+
+
+def test_costs():
+    """Twice as many pairs, or twice the costs, take twice as long; more columns and large scores take longer."""
+    wide, single = np.dtype(np.float64), np.dtype(np.float32)
+    assert TYPICAL.pairs(2e6, 4, wide) == 2 * TYPICAL.pairs(1e6, 4, wide) == Costs(direct=2.0).pairs(1e6, 4, wide)
+    assert TYPICAL.pairs(1e6, 4, single) < TYPICAL.pairs(1e6, 4, wide) < TYPICAL.pairs(1e6, 40, wide)
+    assert TYPICAL.pairs(1e6, 4, wide) < TYPICAL.pairs(1e6, 4, wide, score=1e4)
+    for way in (TYPICAL.grid, TYPICAL.tree, TYPICAL.masked):
+        assert 0 < way(0.0) < way(1.0)
+    assert TYPICAL.tree(TYPICAL.trees_within(0.5)) == pytest.approx(0.5)
+    assert may_choose(10_000, 2) and not may_choose(1000, 2)
+    assert Costs.of({"direct": 0.5, "fast": 2}) == Costs(0.5, 2.0)
+    for wrong, kind, name in (
+        (3.0, fp.InputTypeError, "costs"),
+        ({"direct": 1.0}, fp.InputError, "costs"),
+        ({"direct": 1.0, "fast": -1.0}, fp.InputError, "costs.fast"),
+        ({"direct": float("nan"), "fast": 1.0}, fp.InputError, "costs.direct"),
+        ({"direct": True, "fast": 1.0}, fp.InputError, "costs.direct"),
+    ):
+        with pytest.raises(kind) as caught:
+            fp.Auto(costs=wrong)
+        assert caught.value.name == name
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A file of costs of its own, and what is measured: other numbers each time."""
+    file, counter = tmp_path / "costs.json", iter(range(1, 100))
+    monkeypatch.setattr(calibration, "path", lambda: file)
+    monkeypatch.setattr(calibration, "measure", lambda: Costs(float(next(counter)), 1.0))
+    calibration.costs.cache_clear()
+    yield file
+    calibration.costs.cache_clear()
+
+
+def again():
+    """As a new process would."""
+    calibration.costs.cache_clear()
+    return calibration.costs()
+
+
+def test_a_machine_is_measured_once(kept):
+    assert calibration.costs().direct == 1.0
+    assert again().direct == 1.0
+    assert kept.stat().st_mode & 0o077 == 0  # private
+    assert [path.name for path in kept.parent.iterdir()] == ["costs.json"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"costs": {"direct": 2.0, "fast": 1.0}, "digest": "0"}', "\x00" * 50]
+)
+def test_damaged_costs_are_measured_again(kept, damage):
+    calibration.costs()
+    kept.write_text(damage)
+    assert again().direct == 2.0
+    assert again().direct == 2.0  # and kept
+    assert json.loads(kept.read_text())["costs"] == {"direct": 2.0, "fast": 1.0}
+
+
+def test_of_two_processes_the_first_measures_for_both(kept, monkeypatch):
+    def late():
+        calibration._keep(kept, Costs(7.0, 1.0))
+        return Costs(8.0, 1.0)
+
+    monkeypatch.setattr(calibration, "measure", late)
+    assert calibration.costs().direct == 7.0
+
+
+def test_without_a_place_costs_are_typical(kept, monkeypatch):
+    monkeypatch.setattr(calibration, "path", lambda: kept.parent / "gone" / "costs.json")
+    assert calibration.costs() == TYPICAL
+    monkeypatch.setattr(calibration, "path", lambda: None)
+    assert again() == TYPICAL
+
+
+def test_a_measurement_is_one_of_this_machine():
+    """Within a factor of 20 of the typical one, and in few digits, so that a table of text keeps it."""
+    found = calibration.measure()
+    assert 0.05 < found.direct < 20 and 0.05 < found.fast < 20
+    assert found == found.rounded() == Costs.of(json.loads(json.dumps(found.table())))

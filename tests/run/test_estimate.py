@@ -1,0 +1,133 @@
+"""What a run will need, against runs, and against counts that are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastpde import cli, config
+from fastpde.config import memory
+from fastpde.run import estimate, machine
+from fastpde.run.runner import run
+
+TEXT = """
+seed = 0
+[tokens]
+kind = "gaussian"
+n = 3000
+d = 2
+[attention]
+kind = "softmax"
+K = { scale = -1.0 }
+[time]
+t_end = 1.0
+method = "rk4"
+step = 0.1
+[output]
+every = 0.25
+energy = false
+[backend]
+costs = { direct = 1.0, fast = 1.0 }
+"""
+
+
+def problem(folder, text=TEXT):
+    path = folder / "a.toml"
+    path.write_text(text)
+    return config.load(path)
+
+
+def test_velocities_are_counted_and_priced(tmp_path):
+    """Ten steps of four stages, and one at the end; 9e6 pairs of 1.26 ns."""
+    found = estimate.estimate(problem(tmp_path))
+    assert found.share == 1.0 and 40 <= found.evaluations <= 42
+    sums = found.direct - estimate._OVERHEAD
+    assert sums == pytest.approx(40 * 9e6 * 1.26e-9 / (1 + 0.85 * (found.threads - 1)), rel=0.25)
+    assert found.fast < found.direct and found.configured == found.fast
+    forced = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", 'kind = "direct"')
+    found = estimate.estimate(problem(tmp_path, forced))
+    assert found.configured == found.direct
+
+
+def test_a_sample_that_is_slow_is_cut_off(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "_PATIENCE", 0.0)
+    found = estimate.estimate(problem(tmp_path))
+    assert found.share == pytest.approx(0.1) and found.evaluations == pytest.approx(40, rel=0.3)
+    assert "10%" in found.lines()[-1]
+
+
+@pytest.mark.parametrize("kind", ["linear", "sigmoid", "sinkhorn", "l2", "exponential"])
+def test_every_variant_has_a_price(tmp_path, kind):
+    found = estimate.estimate(
+        problem(tmp_path, TEXT.replace('"softmax"', f'"{kind}"').replace("step = 0.1", "step = 0.5"))
+    )
+    assert 0 < found.fast <= found.direct * 1.01
+
+
+def test_disk_is_what_a_run_writes(tmp_path):
+    """Within 1.5, beside the constant for pictures, which a run does not draw."""
+    many = problem(tmp_path, TEXT.replace("every = 0.25", "every = 0.01"))
+    run(many, tmp_path / "out", quiet=True)
+    written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    expected = estimate.disk(many) - estimate._PICTURES - 2 * 3 * many.n * many.d * 8  # no checkpoints yet
+    assert written / 1.5 < expected < 1.5 * written
+
+
+def test_memory_is_that_of_the_refusal(tmp_path, monkeypatch):
+    """One model: what is estimated is refused above 80 % of the limit."""
+    found = estimate.estimate(problem(tmp_path))
+    for limit, fits in ((found.memory / 0.79, True), (found.memory / 0.81, False)):
+        monkeypatch.setattr(machine, "memory", lambda limit=limit: int(limit))
+        if fits:
+            problem(tmp_path)
+            continue
+        with pytest.raises(config.InputError, match="80 %") as caught:
+            problem(tmp_path)
+        assert caught.value.name == "tokens.n"
+
+
+def test_memory_grows_with_the_tokens(tmp_path):
+    one, ten = (memory.at_work(problem(tmp_path).config, 1, n, 2) - memory.BASE for n in (10**5, 10**6))
+    assert ten == 10 * one
+
+
+def test_groups_and_slurm_limit_memory(tmp_path, monkeypatch):
+    whole = machine.memory()
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
+    assert machine.memory() == 100 * 2**20
+    monkeypatch.delenv("SLURM_MEM_PER_NODE")
+    (tmp_path / "memory.max").write_text(f"{50 * 2**20}\n")
+    monkeypatch.setattr(machine, "_groups", lambda: [tmp_path])
+    assert machine.memory() == 50 * 2**20
+    (tmp_path / "memory.max").write_text("max\n")
+    assert machine.memory() >= whole
+
+
+def test_systems_are_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimate, "_TIMED", 0.1)
+    text = TEXT.replace("n = 3000", "n = 20\nsystems = 50").replace("costs = { direct = 1.0, fast = 1.0 }", "")
+    found = estimate.estimate(problem(tmp_path, text))
+    assert 2 <= found.timed <= 50 and found.configured > estimate._OVERHEAD
+
+
+def test_command_prints_a_table(tmp_path, capsys):
+    problem(tmp_path)
+    assert cli.main(["estimate", str(tmp_path / "a.toml"), "--threads", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["time", "direct", "fast", "memory", "disk", "based"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.toml"]  # nothing was made
+
+
+def test_a_run_records_the_costs_and_they_make_no_other_configuration(tmp_path, monkeypatch):
+    from fastpde.backends import calibration
+    from fastpde.backends.costs import Costs
+
+    plain = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", "").replace("t_end = 1.0", "t_end = 0.1")
+    monkeypatch.setattr(calibration, "costs", lambda: Costs(1.5, 0.5))
+    first = problem(tmp_path, plain)
+    run(first, tmp_path / "out", quiet=True)
+    text = (tmp_path / "out" / "config.toml").read_text()
+    assert "costs = { direct = 1.5, fast = 0.5 }" in text
+    stored = config.parse(text)
+    assert stored == first.config and stored.backend.costs == Costs(1.5, 0.5)
+    assert run(first, tmp_path / "out", quiet=True).message == "already finished"
+    assert first.calibrated(stored).config.backend.costs == Costs(1.5, 0.5)  # whatever this machine is
