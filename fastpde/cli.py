@@ -70,6 +70,10 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
     verify.set_defaults(call=_verify)
 
+    report = commands.add_parser("report", help="one self-contained HTML page about a run or a study")
+    report.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
+    report.set_defaults(call=_report)
+
     warmup = commands.add_parser("warmup", help="compile every kernel once, so that later runs start at once")
     warmup.set_defaults(call=_warmup)
     doctor = commands.add_parser("doctor", help="say what this machine will do and why")
@@ -236,6 +240,17 @@ def _verify(options: argparse.Namespace) -> int:
     sys.stdout.writelines(f"good   {text}\n" for text in good)
     sys.stdout.writelines(f"WRONG  {text}\n" for text in wrong)
     return 1 if wrong else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from fastpde import report
+
+    try:
+        path = report.write(options.directory)
+    except OSError as error:
+        return _fail(5, f"the report could not be written to {options.directory}: {error.strerror or error}")
+    sys.stdout.write(f"{path}\n")
+    return 0
 
 
 def _warmup(_: argparse.Namespace) -> int:

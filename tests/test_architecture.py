@@ -23,7 +23,7 @@ ONLY = {
     "tqdm": r"(ensemble|integrate/progress|run/progress|cli)\.py",
     "mpi4py": r"backends/mpi\.py",
     "ot": r"transport/wasserstein\.py",
-    "scipy": r"(backends/planning|observe|stability|dissipation|clusters"
+    "scipy": r"(observe|report|stability|dissipation|clusters"
     r"|(integrate|transport|gaussian|run|studies|plot|config)/.*)\.py",
 }
 

@@ -10,6 +10,7 @@ from fastpde.errors import InputError
 
 TOKENS, SPECTRUM, MOVIE = "tokens.png", "spectrum.png", "tokens.gif"
 MOMENTS, ENDS, SYSTEMS = "ensemble.png", "ends.png", "systems.png"
+PICTURES = (TOKENS, SPECTRUM, MOVIE, MOMENTS, ENDS, SYSTEMS)
 _TRAJECTORY, _ENSEMBLE = "trajectory.h5", "ensemble.h5"
 
 

@@ -1,0 +1,142 @@
+"""report.html: self-contained, every number from the directory, verdicts that can be bad."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import fastpde as fp
+from fastpde import report
+from fastpde.run.observables import read_observables
+
+from .test_cli import call
+
+CONFIG = """
+seed = 3
+[tokens]
+kind = "gaussian"
+n = 40
+d = 2
+[attention]
+kind = "{kind}"
+[time]
+t_end = 0.4
+method = "rk4"
+step = 0.1
+[output]
+every = 0.1
+energy = true
+"""
+
+
+class Page(HTMLParser):
+    """The cells, the pictures and the links of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.cells, self.links, self.pictures, self.open, self._text = [], [], [], [], None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.links += [value for name, value in attributes if name in ("src", "href", "action")]
+        if tag == "img":
+            self.pictures.append(found["alt"])
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self._text = ""
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag in ("td", "th"):
+            self.cells.append(self._text)
+            self._text = None
+
+    def handle_data(self, data):
+        if self._text is not None:
+            self._text += data
+
+
+@pytest.fixture(scope="module")
+def softmax(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("softmax")
+    (folder / "a.toml").write_text(CONFIG.format(kind="softmax"))
+    from fastpde.cli import main
+
+    assert main(["run", str(folder / "a.toml"), "--out", str(folder / "run"), "--quiet"]) == 0
+    return folder / "run"
+
+
+def test_a_run_has_a_page_of_its_own(softmax, capsys):
+    code, out, errors = call(capsys, "report", str(softmax))
+    assert (code, errors) == (0, "") and out.strip() == str(softmax / "report.html")
+    page = Page((softmax / "report.html").read_text())
+    assert page.open == [] and all(link.startswith("data:image/") for link in page.links)
+    assert page.pictures == ["tokens.png", "spectrum.png", "tokens.gif"]
+    table = read_observables(softmax / "observables.csv")
+    for value in (table["energy"][-1], table["radius"][0], table["trace"][2]):
+        assert f"{value:.6g}" in page.cells
+    assert page.cells.count("holds") == 3 and "fails" not in page.cells  # finite, support, energy
+
+
+def test_broken_theory_is_said(softmax):
+    text = (softmax / "config.toml").read_text()
+    table = {name: column.copy() for name, column in read_observables(softmax / "observables.csv").items()}
+    table["radius"][2] *= 100.0
+    table["energy"][-1] = 0.0
+    table["trace"][1] = np.nan
+    found = {check.claim.split()[0] + check.claim.split()[1]: check.verdict for check in report.checks(text, table)}
+    assert found == {
+        "Allmoments": "fails",
+        "Tokensstay": "fails",
+        "Undersinkhorn": "unknown",
+        "Theenergy": "fails",
+    } or (list(found.values()).count("fails") == 3)
+
+
+def test_the_mean_under_sinkhorn_attention(tmp_path):
+    (tmp_path / "a.toml").write_text(CONFIG.format(kind="sinkhorn"))
+    from fastpde.cli import main
+
+    assert main(["run", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    table = read_observables(tmp_path / "run" / "observables.csv")
+    text = (tmp_path / "run" / "config.toml").read_text()
+    verdicts = [check.verdict for check in report.checks(text, table)]
+    assert verdicts == ["holds"] * 4  # finite, support, mean, energy
+    table["mean_0"] = table["mean_0"] + 0.1
+    table["mean_0"][0] -= 0.1
+    assert [check.verdict for check in report.checks(text, table)][2] == "fails"
+
+
+def test_a_study_has_one_too(tmp_path):
+    fp.studies.rank_collapse((2,), 2).save(tmp_path / "study")
+    path = report.write(tmp_path / "study")
+    page = Page(path.read_text())
+    assert page.pictures == ["rank-collapse.png"] and "rank" in page.cells
+
+
+@pytest.mark.parametrize("content", [{}, {"status.json": "{"}, {"study.json": "[]"}])
+def test_other_directories_are_refused(tmp_path, capsys, content):
+    for name, text in content.items():
+        (tmp_path / name).write_text(text)
+    code, _, errors = call(capsys, "report", str(tmp_path))
+    assert code == 2 and errors.count("\n") == 1
+    assert not (tmp_path / "report.html").exists()
+
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_opens_it(softmax, tmp_path):
+    path, picture = report.write(softmax), tmp_path / "page.png"
+    size = "--window-size=1200,4000"
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", size, f"--screenshot={picture}", path.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
