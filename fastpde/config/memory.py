@@ -19,8 +19,8 @@ _STAGES = {"euler": 1, "heun": 2, "rk4": 4, "bosh3": 4, "dopri5": 7, "tsit5": 7}
 _FAST, _FAST_AXIS = 40, 70  # bytes per token of a sum in O(n), and of each of its coordinates; measured
 _AXES, _MASKED = 3, 150 * 2**20  # coordinates at most; bytes of the windows of a masked one
 # Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
-# with the copy that an evaluation cut by a signal goes back to.
-_SCALING, _REMEMBERED = 40, 54
+# of which there is a copy that an evaluation cut by a signal goes back to.
+_SCALING, _REMEMBERED = 40, 27
 
 
 def at_work(config: Config, systems: int, n: int, d: int) -> int:
@@ -32,11 +32,16 @@ def at_work(config: Config, systems: int, n: int, d: int) -> int:
         copies += frames(config) + systems
     fast = config.backend.kind == "fast" or (config.backend.kind == "auto" and may_choose(n, d))
     per_token = _FAST + _FAST_AXIS * min(d, _AXES) if fast else 0
-    scalings = [head for head in config.attention.heads if head.kind == "sinkhorn" and head.n_half is None]
-    scaled = sum(getattr(head, "count", 1) for head in scalings)
-    per_token += 8 * (_SCALING + _REMEMBERED * scaled) if scaled else 0
+    kept = remembered(config)
+    per_token += 8 * (_SCALING + 2 * kept) if kept else 0
     windows = _MASKED if fast and config.attention.masked else 0
     return BASE + int(array * copies) + n * per_token + windows
+
+
+def remembered(config: Config) -> int:
+    """Return how many numbers per token a run remembers, of all heads."""
+    scalings = [head for head in config.attention.heads if head.kind == "sinkhorn" and head.n_half is None]
+    return _REMEMBERED * sum(getattr(head, "count", 1) for head in scalings)
 
 
 def frames(config: Config) -> float:

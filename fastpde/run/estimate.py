@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastpde.config import Problem, memory
+from fastpde.config.schema import FIXED
 from fastpde.run import machine, runner
 
 SAMPLE = 2000  # tokens of the sample
@@ -27,7 +28,7 @@ _WHOLE = 0.85  # of a further core's time that is gained
 _OVERHEAD = 5.0  # seconds to start, and to draw pictures
 _PICTURES = 3e6  # bytes
 _ROW = 25  # bytes of a number in observables.csv
-_CHECKPOINT = 2  # generations
+_CHECKPOINTS = 2  # generations
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,9 @@ def disk(problem: Problem) -> float:
     states = frames + (1 if problem.systems > 1 else 0)
     trajectory = states * problem.systems * stored * problem.d * itemsize
     rows = (frames + (problem.systems if problem.systems > 1 else 0)) * (8 + 2 * problem.d) * _ROW
-    state = 3 * problem.n * problem.d * itemsize  # tokens and what a step hands to the next
-    return trajectory + rows + _CHECKPOINT * state + _PICTURES
+    arrays = 1 if config.time.method in FIXED else 2  # tokens, and the velocity that a step hands to the next
+    state = problem.n * (arrays * problem.d * itemsize + 8 * memory.remembered(config))
+    return trajectory + rows + (_CHECKPOINTS * state if problem.systems == 1 else 0) + _PICTURES
 
 
 def _duration(seconds: float) -> str:
