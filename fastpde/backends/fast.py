@@ -242,8 +242,9 @@ def _probes(z: Array, random: int, extreme: int) -> Array:
 def _of_values(values: Array, exact: Array, found: Array, logs: Array | None) -> tuple[float, float]:
     """The largest error of sums of values (n, c), and how far the values are from the origin, relative to their spread;
     logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers is left out."""
-    spread = max(float(np.abs(values - values.mean(axis=0)).max()), 1e-300)
-    size = float(np.abs(values).max()) / spread
+    mean, low, high = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+    spread = max(float(np.maximum(high - mean, mean - low).max()), 1e-300)
+    size = float(np.maximum(np.abs(low), np.abs(high)).max()) / spread
     with np.errstate(all="ignore"):
         error = np.abs(exact - found) / spread
         if logs is not None:
