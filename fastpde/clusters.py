@@ -1,8 +1,9 @@
-"""Clusters of a cloud in time linear in the number of tokens, and how long their number stays the same.
+"""Clusters of a cloud, and how long their number stays the same.
 
 Tokens fall into the cells of a grid of side `length`, aligned with the lowest corner of the cloud; occupied cells that
 touch, at a corner too, are one cluster. Two tokens that differ by at most `length` in every coordinate are in one
-cluster, and tokens of different clusters differ by more than `length` in some coordinate.
+cluster, and tokens of different clusters differ by more than `length` in some coordinate. The time is linear in the
+number of tokens where cells hold many of them; tokens spread thin in more than three dimensions take much longer.
 """
 
 from __future__ import annotations

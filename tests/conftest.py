@@ -28,12 +28,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "soak" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="long; run with --soak"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def one_thread_per_process() -> None:
-    """Tests that are about threads ask for more themselves."""
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        import numba
-
-        numba.set_num_threads(1)

@@ -34,7 +34,10 @@ def test_locks_that_say_nothing(tmp_path, text):
     (tmp_path / lock.NAME).write_text(text)
     if "pid" in text:  # nobody knows whose: it might be of another host
         os.utime(tmp_path / lock.NAME, (0, 0))
-    RunLock(tmp_path).release()
+    taken = RunLock(tmp_path)
+    assert lock.held(tmp_path)["pid"] == os.getpid()
+    taken.release()
+    assert lock.held(tmp_path) == {} and not list(tmp_path.iterdir())
 
 
 def test_stale_locks_of_this_host(tmp_path, monkeypatch):

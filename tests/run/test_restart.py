@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from edits import changed
 
 import fastpde
 from fastpde import config
@@ -35,15 +36,6 @@ CASES = {
     "event": [("step = 0.05", "step = 0.05\n[events]\nsteady_state = 0.9\n")],
     "noise": [('method = "rk4"\nstep = 0.05', 'method = "heun"\nstep = 0.03\nnoise = 0.3')],
 }
-
-
-def changed(small: Path, *edits: tuple[str, str]) -> Path:
-    text = small.read_text()
-    for old, new in edits:
-        assert old in text
-        text = text.replace(old, new)
-    small.write_text(text)
-    return small
 
 
 def run(small: Path, out: str):

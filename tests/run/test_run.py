@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from edits import changed
 
 import fastpde
 from fastpde import config, initial
@@ -22,15 +23,6 @@ from fastpde.run.observables import read_observables
 from fastpde.run.trajectory import read_trajectory
 
 ENDLESS = ("t_end = 1.0", "t_end = 1e5"), ("every = 0.25", "every = 0.2"), ("step = 0.05", "step = 0.2")
-
-
-def changed(small: Path, *edits: tuple[str, str]) -> Path:
-    text = small.read_text()
-    for old, new in edits:
-        assert old in text
-        text = text.replace(old, new)
-    small.write_text(text)
-    return small
 
 
 def test_a_finished_run_holds_everything(small):
