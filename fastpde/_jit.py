@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -89,7 +90,9 @@ def jit(function=None, *, parallel: bool = False, inline: bool = False, borrowed
         if inline:
             return numba.njit(inline="always", error_model="numpy")(f)
         counting = {"_nrt": False} if borrowed else {}
-        dispatcher = numba.njit(nogil=True, parallel=parallel, error_model="numpy", **counting)(f)
+        # Nobody calls kernels from C: without an entry for that, a tenth less is compiled.
+        policy: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+        dispatcher = numba.njit(parallel=parallel, **policy, **counting)(f)
         _attach_cache(dispatcher)
         return dispatcher
 

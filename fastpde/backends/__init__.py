@@ -68,6 +68,13 @@ def warmup(report: Callable[[str], None]) -> None:
     calibration.costs()
 
 
+def compile_ahead() -> None:
+    """On the first large run of a machine: has a second process compile, too."""
+    from . import ahead
+
+    ahead.start()
+
+
 def choices() -> dict[str, str]:
     """What "auto" goes by and would choose here, for people. May measure the machine."""
     from . import calibration

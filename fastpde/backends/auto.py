@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from .._types import Array
 from ..laws import ExpLaw
 from . import calibration, causal, planning
-from .base import PairSum
+from .base import FLOATS, PairSum
 from .costs import TYPICAL, Costs, worth_a_look
 from .fast import Fast
 from .gridsum import Box
@@ -135,15 +136,18 @@ def _columns(pair: PairSum) -> int:
     return pair.keys.shape[2] + pair.values.shape[2]
 
 
-def warmup(report: Callable[[str], None]) -> None:
-    """Compiles the kernels of sums in O(n), grids, trees and masks, for both precisions."""
-    seen = np.arange(1, _WARM + 1)
-    for dtype in (np.float64, np.float32):
+def warmup(
+    report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, kinds: Sequence[str] = ("grids", "trees", "masks")
+) -> None:
+    """Compiles the kernels of sums in O(n)."""
+    sizes = {"grids": 2.0, "trees": 40.0, "masks": 2.0}
+    for dtype in dtypes:
         x = np.random.default_rng(0).uniform(-1.0, 1.0, (1, _WARM, 2)).astype(dtype)
         weights, out, logs = np.full((1, _WARM), 1.0 / _WARM), np.empty_like(x), np.empty((1, _WARM))
-        for name, size, limits in (("grids", 2.0, None), ("trees", 40.0, None), ("masked grids", 2.0, seen)):
-            report(f"{np.dtype(dtype).name} {name}")
-            y = np.multiply(size, x, dtype=dtype)
+        for kind in kinds:
+            report(f"{np.dtype(dtype).name} {kind}")
+            y = np.multiply(sizes[kind], x, dtype=dtype)
+            limits = np.arange(1, _WARM + 1) if kind == "masks" else None
             for values, each in ((y, None), (x[:, :, ::-1].copy(), weights)):
                 pair = PairSum(ExpLaw(), True, y, y, values, weights=each, limits=limits)
                 Fast().attend(pair, out, None if each is None else logs)

@@ -14,6 +14,8 @@ import numpy as np
 
 from .._types import Array
 
+FLOATS = (np.float64, np.float32)  # the precisions there are
+
 
 @dataclass(frozen=True)
 class PairSum:

@@ -106,7 +106,7 @@ def _factors(sums: dict[str, list[tuple[Call, float]]]) -> dict[str, float]:
     """For each kind the median over its sums of the least time, in units of the expected one; all in turn, so that
     what slows the machine for a while slows both kinds."""
     least = {kind: np.full(len(each), np.inf) for kind, each in sums.items()}
-    for call, _ in sums["direct"] + sums["fast"]:
+    for call, _ in sums["fast"] + sums["direct"]:  # in the order that `ahead` expects
         call()  # compiles, and touches memory
     for _ in range(_ROUNDS):
         for kind, each in sums.items():

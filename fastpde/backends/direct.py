@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -12,7 +13,7 @@ from .._types import Array
 from ..kernels import attend, moments, pack, project
 from ..kernels.layout import Layout, layout_for
 from ..laws import LAWS, SHIFTABLE, LinearLaw
-from .base import Backend, PairSum
+from .base import FLOATS, Backend, PairSum
 from .slices import Slices, check
 
 # Numba's simplest threading layer must not be entered from two Python threads at once.
@@ -100,14 +101,14 @@ class Direct(Backend):
         return out
 
     @staticmethod
-    def warmup(report: Callable[[str], None]) -> None:
+    def warmup(report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, laws: Sequence[Any] = LAWS) -> None:
         """Compiles every kernel by one tiny evaluation each."""
-        for dtype in (np.float64, np.float32):
+        for dtype in dtypes:
             x = np.ones((1, 2, 1), dtype)
             backend, out, limits = Direct(), np.empty_like(x), np.array([1, 2])
             report(f"{np.dtype(dtype).name} maps")
             backend.project(x, np.eye(1), out, origin=backend.centre(x))
-            for law in LAWS:
+            for law in laws:
                 report(f"{np.dtype(dtype).name} {type(law).__name__}")
                 for seen in (None, limits):
                     backend.attend(PairSum(law, False, x, x, x, limits=seen), out)

@@ -20,7 +20,7 @@ from .reduction import Reduced, reduce_pair
 from .slices import check
 from .tree import Sum
 
-_MOST_AXES = 3
+_MOST_AXES = 4
 _THIN = 0.02  # of tol: an axis whose logits are below that is left out
 _CHECK_EVERY = 16  # evaluations
 _RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and farthest from its centre
@@ -32,14 +32,14 @@ _NONE = np.empty(0)
 class Fast(Backend):
     """Sums to a relative error below `tol`, of totals, and of means relative to the spread of the values, in O(n).
 
-    For exponential weights (softmax, L2, exponential, Sinkhorn attention) whose scores depend on at most three
+    For exponential weights (softmax, L2, exponential, Sinkhorn attention) whose scores depend on at most four
     coordinates, after a balanced reduction, however many the tokens have; others are summed directly, exactly. Where a
     grid would be slower than a direct sum, or could not keep the tolerance, sources and targets are split, far sources
     are dropped, and what is left is summed directly.
 
     Sigmoid weights are bounded: errors of their sums are absolute, in units of the largest |value| times the mean
-    weight of a pair, as a sample has it; bound, check and `tol` too. On three axes that pays for small logits only.
-    Masked sums of them are direct.
+    weight of a pair, as a sample has it; bound, check and `tol` too. They have three
+    coordinates at most, where that pays for small logits only. Masked sums of them are direct.
 
     Every evaluation has an a-priori bound of its error. The first and every 16th is also checked against direct sums
     for 48 targets; if that fails all targets are summed again directly. `report` tells of the last evaluation, `stats`

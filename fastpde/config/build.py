@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from fastpde import initial
-from fastpde.backends.costs import may_choose
 from fastpde.config import memory, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
 from fastpde.config.schema import Config, Single
@@ -72,6 +71,11 @@ class Problem:
             return fp.Auto(asked.tol, asked.costs)
         return fp.Fast(asked.tol) if asked.kind == "fast" else fp.Direct()
 
+    @property
+    def is_large(self) -> bool:
+        """Whether its sums may be made in O(n)."""
+        return memory.may_be_fast(self.config, self.n, self.d)
+
     def calibrated(self, recorded: Config | None = None) -> Problem:
         """Return the problem with the costs that its sums choose by, those of a run that is gone on with or of this
         machine; as it is, where there are some or no choice.
@@ -79,7 +83,7 @@ class Problem:
         asked = self.config.backend if recorded is None else recorded.backend
         if recorded is not None:
             return replace(self, config=replace(self.config, backend=asked))
-        if asked.kind != "auto" or asked.costs is not None or not may_choose(self.n, self.d):
+        if asked.kind != "auto" or asked.costs is not None or not self.is_large:
             return self
         import fastpde as fp
 

@@ -17,7 +17,7 @@ SHARE = 0.8  # of the machine's memory that a run may need
 _STEPPER, _DIRECT = 10, 4
 _STAGES = {"euler": 1, "heun": 2, "rk4": 4, "bosh3": 4, "dopri5": 7, "tsit5": 7}
 _FAST, _FAST_AXIS = 40, 70  # bytes per token of a sum in O(n), and of each of its coordinates; measured
-_AXES, _MASKED = 3, 150 * 2**20  # coordinates at most; bytes of the windows of a masked one
+_AXES, _MASKED = 4, 150 * 2**20  # coordinates at most; bytes of the windows of a masked one
 # Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
 # of which there is a copy that an evaluation cut by a signal goes back to.
 _SCALING, _REMEMBERED = 40, 27
@@ -30,12 +30,17 @@ def at_work(config: Config, systems: int, n: int, d: int) -> int:
     if systems > 1:
         # An ensemble holds the start of all its systems, and all frames of those that run at a time, one at least.
         copies += frames(config) + systems
-    fast = config.backend.kind == "fast" or (config.backend.kind == "auto" and may_choose(n, d))
+    fast = may_be_fast(config, n, d)
     per_token = _FAST + _FAST_AXIS * min(d, _AXES) if fast else 0
     kept = remembered(config)
     per_token += 8 * (_SCALING + 2 * kept) if kept else 0
     windows = _MASKED if fast and config.attention.masked else 0
     return BASE + int(array * copies) + n * per_token + windows
+
+
+def may_be_fast(config: Config, n: int, d: int) -> bool:
+    """Return whether sums of n tokens may be made in O(n)."""
+    return config.backend.kind == "fast" or (config.backend.kind == "auto" and may_choose(n, d))
 
 
 def remembered(config: Config) -> int:

@@ -56,7 +56,7 @@ class Bench(NamedTuple):
     total: np.ndarray  # (threads, rows * columns)
     coefficients: np.ndarray  # (threads, last order * lanes)
     product: np.ndarray  # (threads, 2 * lanes * BLOCK)
-    partial: np.ndarray  # (threads, 3 * lanes * BLOCK) of three axes
+    partial: np.ndarray  # (threads, 3 * lead / last order but one * BLOCK) of three axes or more
     found: np.ndarray  # (threads, (1 + r) * BLOCK)
     corner: np.ndarray  # (threads, r) int64
     zeros: np.ndarray  # (WIDTH,)
@@ -74,7 +74,7 @@ def allocate(threads: int, side: Sides, take) -> Bench:
         "total": side.rows * side.columns,
         "coefficients": int(side.orders[-1]) * side.lanes,
         "product": 2 * side.lanes * BLOCK,
-        "partial": 3 * int(side.orders[0]) * BLOCK if r > 2 else 0,
+        "partial": 3 * side.lead // int(side.orders[-2]) * BLOCK if r > 2 else 0,
         "found": (1 + r) * BLOCK,
     }
     named = {name: take(f"grid_{name}", (threads, size), np.float64) for name, size in sizes.items()}
@@ -158,3 +158,14 @@ def corner_of(side, cell, corner):
     for k in range(side.counts.shape[0] - 1, -1, -1):
         corner[k] = cell % side.counts[k] * side.orders[k]
         cell //= side.counts[k]
+
+
+@jit(inline=True)
+def outer_index(side, corner, a):
+    """Where polynomial a of all axes but the last two, of the cell at `corner`, is on these axes of the tensor."""
+    at, stride = 0, 1
+    for k in range(corner.shape[0] - 3, -1, -1):
+        at += (corner[k] + a % side.orders[k]) * stride
+        stride *= side.sizes[k]
+        a //= side.orders[k]
+    return at

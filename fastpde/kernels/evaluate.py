@@ -17,7 +17,7 @@ from numba import prange
 
 from .._jit import jit
 from ..laws import LinearLaw
-from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, prepare
+from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, outer_index, prepare
 from .dots import sum_products
 from .rows import ROW_GROUP, row_panel
 
@@ -53,16 +53,14 @@ def _local_tensor(side, corner, tensor, right):
             for a in range(lanes):
                 right[b * lanes + a] = 0.0
             right[b * lanes] = tensor[corner[0] + b]
-    elif r == 2:
-        for b in range(side.orders[1]):
-            for a in range(side.orders[0]):
-                right[b * lanes + a] = tensor[(corner[0] + a) * side.sizes[1] + corner[1] + b]
-    else:
-        for b in range(side.orders[2]):
-            for a1 in range(side.orders[0]):
-                for a2 in range(side.orders[1]):
-                    at = ((corner[0] + a1) * side.sizes[1] + corner[1] + a2) * side.sizes[2] + corner[2] + b
-                    right[b * lanes + a1 * side.orders[1] + a2] = tensor[at]
+        return
+    second, last = side.orders[r - 2], side.orders[r - 1]
+    for a in range(side.lead // second):
+        start = outer_index(side, corner, a) * side.sizes[r - 2] + corner[r - 2]
+        for a2 in range(second):
+            row = tensor[(start + a2) * side.sizes[r - 1] + corner[r - 1] :]
+            for b in range(last):
+                right[b * lanes + a * second + a2] = row[b]
 
 
 @jit(borrowed=True)
@@ -80,34 +78,32 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
                     LinearLaw(), product, result + a * BLOCK + lane, BLOCK, basis, source + lane, BLOCK,
                     coefficients, a, lanes, zeros, 0, last_order,
                 )  # fmt: skip
-    bent = lanes * BLOCK
+    stride, tracks, rows, other = lanes * BLOCK, 2 if gradient else 1, product, partial
     if r == 1:
-        for j in range(m):
-            found[j] = product[j]
-        if gradient:
+        for track in range(tracks):
             for j in range(m):
-                found[BLOCK + j] = product[bent + j]
+                found[track * BLOCK + j] = product[track * stride + j]
         return
-    p, rows = side.orders[0], product
-    if r == 3:
-        q, second, rows = side.orders[1], p * BLOCK, partial
-        for a in range(p):
-            row = a * q * BLOCK
+    # Then over the others, the last first. Tracks: the sums, and their slopes along the axes that are done.
+    count, at = side.lead, last_at
+    for k in range(r - 2, -1, -1):
+        order = side.orders[k]
+        count, at = count // order, at - order * BLOCK
+        step = count * BLOCK
+        for a in range(count):
             for lane in range(0, m, WIDTH):
-                at = lane + second
-                sum_products(product, row + lane, BLOCK, basis, at, BLOCK, q, partial, a * BLOCK + lane)
-                if gradient:
-                    to = (p + a) * BLOCK + lane
-                    sum_products(product, row + lane, BLOCK, basis, at + degrees, BLOCK, q, partial, to)
-                    sum_products(product, bent + row + lane, BLOCK, basis, at, BLOCK, q, partial, to + p * BLOCK)
-        bent = 2 * p * BLOCK
-    for lane in range(0, m, WIDTH):
-        sum_products(rows, lane, BLOCK, basis, lane, BLOCK, p, found, lane)
-        if gradient:
-            sum_products(rows, lane, BLOCK, basis, degrees + lane, BLOCK, p, found, BLOCK + lane)
-            sum_products(rows, bent + lane, BLOCK, basis, lane, BLOCK, p, found, r * BLOCK + lane)
-            if r == 3:
-                sum_products(rows, p * BLOCK + lane, BLOCK, basis, lane, BLOCK, p, found, 2 * BLOCK + lane)
+                for track in range(tracks + 1 if gradient else 1):
+                    bent = track == tracks
+                    begin = (0 if bent else track * stride) + a * order * BLOCK + lane
+                    factor = lane + at + (degrees if bent else 0)
+                    if k > 0:
+                        to = track * step + a * BLOCK + lane
+                        sum_products(rows, begin, BLOCK, basis, factor, BLOCK, order, other, to)
+                    else:
+                        to = (1 + r - track) * BLOCK + lane if track > 0 else lane
+                        sum_products(rows, begin, BLOCK, basis, factor, BLOCK, order, found, to)
+        tracks, stride = tracks + (1 if gradient else 0), step
+        rows, other = other, rows
 
 
 @jit(borrowed=True)

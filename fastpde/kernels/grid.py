@@ -17,7 +17,7 @@ from numba import prange
 
 from .._jit import jit
 from ..laws import LinearLaw
-from .chebyshev import BLOCK, WIDTH, corner_of, level_of, prepare
+from .chebyshev import BLOCK, WIDTH, corner_of, level_of, outer_index, prepare
 from .dots import DOT_COLUMNS, DOT_ROWS, dot_panel, exponentials
 from .rows import ROW_GROUP, row_panel
 
@@ -59,6 +59,24 @@ def _weigh(tilt, level, order, start, m, whole, local, weight):
 
 
 @jit(borrowed=True)
+def _multiply_out(side, basis, m, left):
+    """left[a * BLOCK + j] <- T_a1(u_1j) T_a2(u_2j) ..., a of all axes but the last, j < m. Three axes or more."""
+    for a in range(side.lead):
+        row, rest, at = left[a * BLOCK : a * BLOCK + m], a, side.degrees - side.orders[side.orders.shape[0] - 1]
+        for k in range(side.orders.shape[0] - 2, -1, -1):
+            at -= side.orders[k]
+            factor = (at + rest % side.orders[k]) * BLOCK
+            rest //= side.orders[k]
+            value = basis[factor : factor + m]
+            if k == side.orders.shape[0] - 2:
+                for j in range(m):
+                    row[j] = value[j]
+            else:
+                for j in range(m):
+                    row[j] *= value[j]
+
+
+@jit(borrowed=True)
 def _spread_piece(side, points, order, tilt, level, first, last, local, weight, basis, left, right, total):
     """total[a * columns + b] <- sum over points first .. last - 1 of weight T_a T_b, b of the last axis."""
     r, rows, columns = side.orders.shape[0], side.rows, side.columns
@@ -75,15 +93,7 @@ def _spread_piece(side, points, order, tilt, level, first, last, local, weight, 
             for j in range(whole):
                 column[j] = weight[j] * (value[j] if r > 1 else 1.0)
         if r > 2:
-            second = side.orders[0] * BLOCK
-            for a in range(side.orders[0]):
-                for b in range(side.orders[1]):
-                    product = (a * side.orders[1] + b) * BLOCK
-                    row = left[product : product + whole]
-                    one = basis[a * BLOCK : a * BLOCK + whole]
-                    two = basis[second + b * BLOCK : second + b * BLOCK + whole]
-                    for j in range(whole):
-                        row[j] = one[j] * two[j]
+            _multiply_out(side, basis, whole, left)
         for a in range(0, rows, DOT_ROWS):
             for b in range(0, columns, DOT_COLUMNS):
                 dot_panel(
@@ -100,14 +110,11 @@ def _add_to_tensor(side, total, corner, tensor):
         for a in range(side.orders[0]):
             tensor[corner[0] + a] += total[a * columns]
         return
-    first = side.orders[0] if r > 2 else 1
     second, last = side.orders[r - 2], side.orders[r - 1]
-    for a in range(first):
+    for a in range(side.lead // second):
+        start = outer_index(side, corner, a) * side.sizes[r - 2] + corner[r - 2]
         for b in range(second):
-            at = corner[r - 2] + b
-            if r > 2:
-                at += (corner[0] + a) * side.sizes[1]
-            at = at * side.sizes[r - 1] + corner[r - 1]
+            at = (start + b) * side.sizes[r - 1] + corner[r - 1]
             row, found = tensor[at : at + last], total[(a * second + b) * columns :]
             for c in range(last):
                 row[c] += found[c]

@@ -69,6 +69,8 @@ def _ended_badly(target: Path) -> Outcome | None:
 
 
 def _run(problem: Problem, target: Path, quiet: bool, signals: StopSignals) -> Outcome:
+    if problem.is_large:
+        backends.compile_ahead()
     problem = problem.calibrated(directory.config_of(target) if directory.is_there(target) else None)
     tokens, attention = problem.tokens(), problem.attention()
     one, energy = problem.systems == 1, _energy(problem, attention)

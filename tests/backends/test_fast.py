@@ -136,7 +136,7 @@ def test_sorting_is_stable_and_keeps_every_point():
     assert sizes.sum() == 5000
 
 
-@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("rank", [1, 2, 3, 4])
 def test_reduction_keeps_scores_and_values(rank):
     """k = 8 columns of which `rank` carry logits: the same scores and values, in as few coordinates."""
     rng = np.random.default_rng(rank)
@@ -147,8 +147,8 @@ def test_reduction_keeps_scores_and_values(rank):
         x @ of.T @ rng.normal(size=(rank, 8)),
         x[:, :5].copy(),
     )
-    found = reduce_pair(targets, keys, values, 3, 1e-9, take)
-    assert found.y.shape == (rank, 400) and found.channels.shape == (5, 400)
+    found = reduce_pair(targets, keys, values, 4, 1e-9, take)
+    assert found.y.shape == (rank, 400) and found.channels.shape == (min(5, 8 - rank), 400)  # more are not independent
     want = targets @ (keys - keys.mean(axis=0)).T
     np.testing.assert_allclose(found.z.T @ found.y, want, atol=1e-9 * np.abs(want).max())
     rebuilt = found.B @ np.concatenate([found.y, found.channels]) + found.constant[:, None]
@@ -181,11 +181,24 @@ def test_errors_stay_below_the_tolerance(d, name):
             assert backend.report["error_bound"] < tol
 
 
-@pytest.mark.parametrize("d, k", [(8, 1), (8, 2), (8, 3), (2, 1), (3, 2)])
+@pytest.mark.parametrize("d, k", [(8, 1), (8, 2), (8, 3), (8, 4), (2, 1), (3, 2)])
 def test_low_rank_scores_in_many_dimensions(d, k):
     rng = np.random.default_rng(d + k)
     attention = fp.Softmax(*(rng.normal(size=(2, k, d)) / d**0.5), rng.normal(size=(d, d)))
     assert error(attention, rng.normal(size=(2500, d)), fp.Fast(1e-8)) < 1e-8
+
+
+def test_four_coordinates():
+    rng = np.random.default_rng(4)
+    attention, x = fp.Softmax(*[np.eye(4)] * 3), 0.2 * rng.normal(size=(4000, 4))
+    for tol in (1e-4, 1e-7):
+        backend = fp.Fast(tol)
+        assert error(attention, x, backend) < tol
+        assert backend.report["grids"] == 1
+    assert both(fp.Exponential(*[np.eye(4)] * 3), x, 1e-6) < 1e-6
+    masked, seen = fp.Masked(attention), np.linspace(0.0, 1.0, 4000)
+    got = masked.velocity(x, positions=seen, backend=fp.Fast(1e-6))
+    assert np.abs(got - masked.velocity(x, positions=seen, backend="direct")).max() < 1e-6
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 129])

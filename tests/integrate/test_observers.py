@@ -1,12 +1,12 @@
 """Observers: when they are called, with what, and that they cannot interfere."""
 
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from fastpde.errors import InputError, InputTypeError
-from fastpde.integrate import METHODS, Observer, Status, integrate
+from fastpde.integrate import METHODS, Observer, Status, integrate, observers
 from tests.problems_ode import Spiral
 
 SPIRAL = Spiral()
@@ -49,18 +49,18 @@ def test_steps_cadence():
     assert watch(steps=4, method="rk4", step=0.125)[0] == [0.0, 0.5, 1.0]  # the last one is not doubled
 
 
-def test_walltime_cadence():
-    calls = []
+def test_walltime_cadence(monkeypatch):
+    calls, now = [], [0.0]
+    monkeypatch.setattr(observers, "clock", SimpleNamespace(monotonic=lambda: now[0]))
 
     def slow(t, y, out):
-        time.sleep(0.002)
+        now[0] += 0.002
         SPIRAL.field(t, y, out)
 
     run = {"method": "euler", "step": 0.02}
-    integrate(slow, SPIRAL.y0, (0.0, 1.0), observers=[Observer(lambda t, x: calls.append(t), walltime=0.02)], **run)
-    # 50 steps of at least 2 ms are at least 100 ms: between one call (a machine that hangs) and every tenth
-    # step, and the ends.
-    assert 3 <= len(calls) <= 7
+    integrate(slow, SPIRAL.y0, (0.0, 1.0), observers=[Observer(lambda t, x: calls.append(t), walltime=0.019)], **run)
+    # Steps of 2 ms: every tenth one is the first after 19 ms, and the start.
+    assert calls == pytest.approx([0.2 * k for k in range(6)])
     assert watch(walltime=1e3)[0] == [0.0, 1.0]
 
 
