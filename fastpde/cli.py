@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import machine
@@ -54,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("--quiet", action="store_true", help="show no progress")
     study.set_defaults(call=_study)
 
+    _add_sweep(commands.add_parser("sweep", help="run many configurations: a plan", description=_SWEEP))
+
     plot = commands.add_parser("plot", help="draw the pictures of a run or a study again")
     plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
     plot.set_defaults(call=_plot)
@@ -63,11 +65,11 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     estimate.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
     estimate.set_defaults(call=_estimate)
-    status = commands.add_parser("status", help="say how far a run is")
-    status.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
+    status = commands.add_parser("status", help="say how far a run or a sweep is")
+    status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
     status.set_defaults(call=_status)
-    verify = commands.add_parser("verify", help="check every file of a run; 1 if something is wrong")
-    verify.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
+    verify = commands.add_parser("verify", help="check every file of a run or a sweep; 1 if something is wrong")
+    verify.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
     verify.set_defaults(call=_verify)
 
     report = commands.add_parser("report", help="one self-contained HTML page about a run or a study")
@@ -81,8 +83,24 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _add_sweep(sweep: argparse.ArgumentParser) -> None:
+    sweep.add_argument("plan", type=Path, metavar="PLAN", help="a TOML file, or the directory of a sweep to go on with")
+    sweep.add_argument("--out", type=Path, metavar="DIR", help="the directory; default: PLAN's name + .sweep")
+    sweep.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
+    sweep.add_argument("--local", metavar="K", help="cells at a time, a process each; default: as the cores allow")
+    sweep.add_argument("--threads", metavar="N", help="threads of each; default: 1 for small runs")
+    sweep.add_argument("--max-walltime", metavar="TIME", help="stop before, as in run; of each task with --slurm")
+    sweep.add_argument("--quiet", action="store_true", help="show no progress")
+    sweep.add_argument("--slurm", action="store_true", help="write the script of a job array, and run nothing")
+    sweep.add_argument("--tasks", metavar="T", help="tasks of the job array; default: one per cell, 1000 at most")
+    sweep.add_argument("--task", metavar="I", help="run the share of one task (in the script)")
+    sweep.add_argument("--plan-digest", metavar="HEX", help="of the plan that the script is for (in the script)")
+    sweep.set_defaults(call=_sweep)
+
+
 _STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths")
 _STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
+_SWEEP = "Run all cells of a plan that are not done yet: a configuration with keys that vary. The same command goes on."
 _RUN = "Run a configuration into a directory. A finished run of the same configuration is not run again."
 
 
@@ -106,11 +124,16 @@ def _fail(code: int, message: str) -> int:
 
 
 def _threads(text: str | None) -> int | None:
+    found = _whole("--threads", text)
+    return None if found is None else min(found, machine.cores())
+
+
+def _whole(name: str, text: str | None, least: int = 1) -> int | None:
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= _MAX_THREADS and len(text) <= 9):
-        raise InputError("--threads", repr(text), f"a whole number from 1 to {_MAX_THREADS}")
-    return min(int(text), machine.cores())
+    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= _MAX_THREADS and len(text) <= 9):
+        raise InputError(name, repr(text), f"a whole number from {least} to {_MAX_THREADS}")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -138,6 +161,54 @@ def _run(options: argparse.Namespace) -> int:
             _leave(code)
         return code
     return _finished(target, outcome.message)
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from fastpde import config
+    from fastpde.run import sweep, sweep_folder, sweep_slurm, walltime
+    from fastpde.run.directory import OutputError
+
+    asked = _whole("--local", options.local), _threads(options.threads)
+    tasks, task = _whole("--tasks", options.tasks), _whole("--task", options.task, 0)
+    seconds = None if options.max_walltime is None else walltime.seconds(options.max_walltime)
+    show: dict[str, Any] = {"quiet": options.quiet, "deadline": walltime.deadline(seconds)}
+    if tasks is not None and task is None and not options.slurm:
+        raise InputError("--tasks", str(tasks), "--slurm with it: processes of this machine are --local")
+    there = sweep_folder.is_sweep(options.plan)
+    if there and (options.out or options.data):
+        name = "--out" if options.out else "--data"
+        raise InputError(name, "the directory of a sweep as PLAN", "a PLAN.toml with it")
+    try:
+        if task is not None:
+            folder = sweep_folder.load(options.plan)
+            cells = sweep_slurm.share_of(folder, task, tasks or 1, options.plan_digest)
+            return _swept(sweep.run(folder, cells, asked, **show))
+        if there:
+            folder, held = sweep_folder.again(options.plan)
+        else:
+            plan = sweep_folder.planned(config.load_sweep(options.plan, options.data))
+            folder, held = sweep_folder.make(options.out or Path(f"{options.plan.stem}.sweep"), plan)
+        try:
+            if options.slurm:
+                share = sweep.Share(asked[0] or 1, asked[1] or 1)
+                sys.stdout.writelines(f"{line}\n" for line in sweep_slurm.write(folder, tasks, share, seconds))
+                return 0
+            return _swept(sweep.run(folder, range(len(folder.cells)), asked, held=held, **show))
+        finally:
+            held.release()
+    except OutputError as error:
+        return _fail(5, str(error))
+
+
+def _swept(outcome: Any) -> int:
+    *before, last = outcome.lines
+    sys.stderr.writelines(f"fastpde: {' '.join(line.split())}\n" for line in before)
+    return _fail(outcome.code, last) if outcome.code else _print(last)
+
+
+def _print(line: str) -> int:
+    sys.stdout.write(f"{line}\n")
+    return 0
 
 
 def _estimate(options: argparse.Namespace) -> int:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from fastpde.config import schema
+from fastpde.config import schema, sweep
 from fastpde.config.build import Problem, resolve
 from fastpde.config.emit import dumps
 from fastpde.config.schema import Config
 from fastpde.config.shapes import Files
 from fastpde.config.studies import STUDIES, Plan, plan
+from fastpde.config.sweep import Sweep
 from fastpde.errors import InputError
 
 __all__ = [
@@ -24,10 +25,12 @@ __all__ = [
     "Files",
     "Plan",
     "Problem",
+    "Sweep",
     "dumps",
     "example",
     "load",
     "load_study",
+    "load_sweep",
     "parse",
     "resolve",
     "same_study",
@@ -71,11 +74,11 @@ def parse(text: str) -> Config:
     return schema.read(Config, _table(text), "")
 
 
-def _table(text: str) -> dict[str, object]:
+def _table(text: str, name: str = "config") -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
-        raise InputError("config", f"text that is no TOML ({error})", "a TOML file") from None
+        raise InputError(name, f"text that is no TOML ({error})", "a TOML file") from None
 
 
 def load(path: Path, data: Path | None = None) -> Problem:
@@ -103,23 +106,35 @@ def same_study(text: str, found: Plan) -> bool:
         return False
 
 
-def _text(path: Path) -> str:
+def load_sweep(path: Path, data: Path | None = None) -> Sweep:
+    """Return the sweep of a plan file; the files of its configuration are relative to the configuration's own folder,
+    or to `data`. Its cells are not looked at. Raises InputError naming the key at fault.
+    """
+    asked = sweep.asked(_table(_text(path, "PLAN"), "PLAN"))
+    if data is not None and not data.is_dir():
+        raise InputError("--data", str(data), "a folder that exists")
+    base = sweep.beside(path.parent, asked.config)
+    text = _text(base, "config")
+    return Sweep(asked, text, _table(text), Files(data or base.parent))
+
+
+def _text(path: Path, name: str = "CONFIG") -> str:
     """The text of a configuration file. Raises InputError."""
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for ever
-            raise InputError("CONFIG", f"{path}, which is no file", "the name of a TOML file")
+            raise InputError(name, f"{path}, which is no file", "the name of a TOML file")
         raw = path.read_bytes() if path.stat().st_size <= _LARGEST else None
     except InputError:
         raise
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError("CONFIG", f"{path} ({reason})", "the name of a TOML file that can be read") from None
+        raise InputError(name, f"{path} ({reason})", "the name of a TOML file that can be read") from None
     if raw is None:
-        raise InputError("CONFIG", f"{path} of more than 16 MiB", "a small TOML file", "Keep matrices in .npy files.")
+        raise InputError(name, f"{path} of more than 16 MiB", "a small TOML file", "Keep matrices in .npy files.")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError:
-        raise InputError("CONFIG", f"{path}, which is no UTF-8 text", "a TOML file in UTF-8") from None
+        raise InputError(name, f"{path}, which is no UTF-8 text", "a TOML file in UTF-8") from None
 
 
 def example() -> Problem:

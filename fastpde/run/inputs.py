@@ -10,8 +10,8 @@ from fastpde.config.matrices import Stored
 from fastpde.config.shapes import each_head
 
 
-def digests(problem: Problem) -> dict[str, str]:
-    """Return the digest of each file, by its name in the configuration."""
+def paths(problem: Problem) -> dict[str, Path]:
+    """Return where each file is, by its name in the configuration."""
     tokens, named = problem.config.tokens, {}
     if tokens.kind == "file":
         path = str(getattr(tokens, "path", ""))
@@ -21,9 +21,15 @@ def digests(problem: Problem) -> dict[str, str]:
             matrix = getattr(block, letter, None)
             if isinstance(matrix, Stored):
                 named[matrix.path] = problem.files.locate(f"{name}.{letter}", matrix.path)
-    return {name: _digest(path) for name, path in named.items()}
+    return named
 
 
-def _digest(path: Path) -> str:
+def digests(problem: Problem) -> dict[str, str]:
+    """Return the digest of each file, by its name in the configuration."""
+    return {name: digest(path) for name, path in paths(problem).items()}
+
+
+def digest(path: Path) -> str:
+    """Return the digest of a file. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

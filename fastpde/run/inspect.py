@@ -10,13 +10,19 @@ import numpy as np
 
 from fastpde.config import parse
 from fastpde.errors import InputError
-from fastpde.run import checkpoint, directory, lock
+from fastpde.run import checkpoint, directory, lock, sweep_folder
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.observables import prefix_digest, read_observables
 
 
 def status(path: Path) -> dict[str, str]:
-    """Return what status.json and the lock say of a run, in words. Raises InputError if it is no run."""
+    """Return what status.json and the lock say of a run, in words, or the cells of a sweep. Raises InputError if it
+    is neither.
+    """
+    if sweep_folder.is_sweep(path):
+        from fastpde.run import sweep_inspect
+
+        return sweep_inspect.status(path)
     found = _status(path)
     state, by = str(found.get("state", "unknown")), lock.held(path)
     if state == directory.RUNNING and not by:
@@ -34,8 +40,8 @@ def status(path: Path) -> dict[str, str]:
         words["t"] = f"{found.get('t')} of {found.get('t_end')}"
     words |= {name: str(found.get(name)) for name in ("step", "frames", "checkpoint", "memory_mb", "updated")}
     words["rate"] = f"{found.get('steps_per_s')} steps/s"
-    words["elapsed"] = _duration(found.get("elapsed_s"))
-    words["left"] = _duration(found.get("eta_s")) if by else ""
+    words["elapsed"] = duration(found.get("elapsed_s"))
+    words["left"] = duration(found.get("eta_s")) if by else ""
     return {name: text for name, text in words.items() if text}
 
 
@@ -46,7 +52,7 @@ def _status(path: Path) -> dict[str, Any]:
         raise InputError("DIR", f"{path}, without a {directory.STATUS} that can be read", "a run directory") from None
 
 
-def _duration(seconds: object) -> str:
+def duration(seconds: object) -> str:
     if not isinstance(seconds, int | float) or not math.isfinite(seconds):
         return "unknown"
     whole = int(seconds)
@@ -54,7 +60,11 @@ def _duration(seconds: object) -> str:
 
 
 def verify(path: Path) -> tuple[list[str], list[str]]:
-    """Return what is in order in a run directory, and what is wrong. Raises InputError if it is no run."""
+    """Return what is in order in a run directory or a sweep, and what is wrong. Raises InputError if it is neither."""
+    if sweep_folder.is_sweep(path):
+        from fastpde.run import sweep_inspect
+
+        return sweep_inspect.verify(path)
     found = _status(path)
     good: list[str] = []
     wrong: list[str] = []

@@ -9,11 +9,11 @@ import time
 from typing import Any, Protocol, TextIO
 
 LINE_EVERY = 30.0  # seconds
-TIME, SYSTEMS = "t =", "systems"
+TIME, SYSTEMS, CELLS = "t =", "systems", "cells"
 
 
 class Progress(Protocol):
-    """Told the time t after every accepted step, or how many systems are done, and closed at the end."""
+    """Told the time t after every accepted step, or how many systems or cells are done, and closed at the end."""
 
     def update(self, t: float, steps: int) -> None:
         """Show that the run has reached t after so many steps."""
@@ -38,7 +38,7 @@ class Bar:
     def __init__(self, start: float, end: float, stream: TextIO, name: str) -> None:
         from tqdm import tqdm
 
-        digits = ":.0f" if name == SYSTEMS else ":.3g"
+        digits = ":.3g" if name == TIME else ":.0f"
         place = f"{name} {{n{digits}}}/{{total{digits}}}"
         form = "{desc}: {percentage:3.0f}%|{bar}| " + place + " [{elapsed}<{remaining}{postfix}]"
         self._start = start
@@ -85,7 +85,7 @@ def remaining(start: float, t: float, end: float, elapsed: float) -> float:
 
 
 def choose(start: float, end: float, stream: TextIO, *, quiet: bool, name: str = TIME) -> Progress:
-    """Return the progress that suits the stream; `name` says what goes from start to end: `TIME` or `SYSTEMS`."""
+    """Return the progress that suits the stream; `name` says what goes from start to end: TIME, SYSTEMS or CELLS."""
     if quiet:
         return Quiet()
     return Bar(start, end, stream, name) if stream.isatty() else Lines(start, end, stream, name)

@@ -39,17 +39,24 @@ class Outcome:
     path: Path | None
 
 
-def run(problem: Problem, target: Path, *, quiet: bool = False, deadline: float | None = None) -> Outcome:
+def run(
+    problem: Problem,
+    target: Path,
+    *,
+    quiet: bool = False,
+    deadline: float | None = None,
+    say: Callable[[str], object] | None = None,
+) -> Outcome:
     """Run a problem into the directory `target`, or go on with it; a finished run is left as it is.
 
-    `deadline`: when the process must have ended, on `time.monotonic`. Raises InputError for a directory that cannot be
-    used and for files that hold unusable numbers, before anything is made.
+    `deadline`: when the process must have ended, on `time.monotonic`; `say` is told what a signal will do. Raises
+    InputError for a directory that cannot be used and for files that hold unusable numbers, before anything is made.
     """
     if directory.is_finished(target, problem.config):
         return Outcome(DONE, "already finished", target)
     if (ended := _ended_badly(target)) is not None:
         return ended
-    with StopSignals(_say, "the sum at work", deadline) as signals:
+    with StopSignals(say or _say, "the sum at work", deadline) as signals:
         try:
             return _run(problem, target, quiet, signals)
         except OutputError as error:  # what is there cannot be gone on with, and was left as it is

@@ -1,0 +1,65 @@
+"""What can be said of a sweep from outside: how far its cells are, and whether everything in them is whole."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from fastpde.errors import InputError
+from fastpde.run import directory, inspect, lock
+from fastpde.run.sweep_folder import CELLS, Digests, Folder, load
+from fastpde.run.sweep_table import FAILED, RUNNING, STOPPED, Table
+
+_SHOWN = 20  # cells that are named
+
+
+def status(path: Path) -> dict[str, str]:
+    """Return what the cells of a sweep are doing, in words, and bring its table up to date. Raises InputError."""
+    folder = load(path)
+    table, by = Table(folder), lock.held(path)
+    words = {"cells": table.summary().split(" cells: ")[1], "of": f"{len(table.cells)} cells"}
+    if by:
+        words["process"] = f"{by.get('pid')} on {by.get('host')}"
+    if math.isfinite(left := table.left()):
+        words["left"] = f"about {inspect.duration(left)}"
+    elif table.counts()[STOPPED] and not by:
+        words["next"] = "the same command goes on"
+    if others := _others(folder):
+        words["others"] = f"{others} cells of earlier plans"
+    try:
+        words["table"] = str(table.write())
+    except directory.OutputError as error:
+        words["table"] = str(error)
+    shown = [i for state in (FAILED, RUNNING, STOPPED) for i, cell in table.cells.items() if cell.state == state]
+    for i in shown[:_SHOWN]:
+        cell, values = table.cells[i], folder.sweep.words(i).removeprefix(f"cell {i}")
+        words[f"cell {i}"] = f"{cell.state}{values} {cell.far()}"
+    if len(shown) > _SHOWN:
+        words["more"] = f"{len(shown) - _SHOWN} such cells, in the table"
+    return words
+
+
+def _others(folder: Folder) -> int:
+    """How many cells there are that the plan no longer has."""
+    mine = set(folder.cells)
+    return sum(path.name not in mine and not path.name.startswith(".") for path in (folder.path / CELLS).iterdir())
+
+
+def verify(path: Path) -> tuple[list[str], list[str]]:
+    """Return what is in order in the cells that are there, and what is wrong. Raises InputError if it is no sweep."""
+    folder, digests = load(path), Digests()
+    good: list[str] = []
+    wrong: list[str] = []
+    for i in range(len(folder.cells)):
+        cell = folder.cell(i)
+        if not cell.exists():
+            continue
+        try:
+            directory.is_finished(cell, folder.problem(i, digests).config)
+            _, found = inspect.verify(cell)
+        except (InputError, OSError) as error:
+            found = [str(error)]
+        wrong += [f"cell {i}, {cell.name}: {text}" for text in found]
+        if not found:
+            good.append(f"cell {i}, {cell.name}")
+    return [f"{len(good)} of {len(folder.cells)} cells are there and whole"], wrong

@@ -1,0 +1,76 @@
+"""A sweep as a SLURM job array. The script is fixed text and numbers: no name of a file or a key gets near a shell."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from fastpde.config import memory
+from fastpde.errors import InputError
+from fastpde.run import directory
+from fastpde.run.sweep import Share
+from fastpde.run.sweep_folder import Folder
+
+SCRIPT, INTERPRETER = "sweep.sbatch", "interpreter"
+TASKS = 1000  # a job array may have that many tasks nearly everywhere (MaxArraySize is 1001)
+_LEAST_TIME = 60.0  # seconds; SLURM counts minutes
+
+_TEXT = """\
+#!/bin/bash
+# Written by fastpde sweep --slurm. To be submitted from its own folder; options of sbatch may be added there:
+#   sbatch {script}
+#SBATCH --job-name=fastpde-sweep
+#SBATCH --array=0-{last}
+#SBATCH --ntasks=1
+#SBATCH --cpus-per-task={cores}
+#SBATCH --mem={memory}M
+{time}#SBATCH --output=slurm-%A_%a.log
+#SBATCH --open-mode=append
+#SBATCH --requeue
+"$(<{interpreter})" -P -m fastpde sweep . --task "$SLURM_ARRAY_TASK_ID" --tasks {tasks} --plan-digest {digest} \\
+    --local {processes} --threads {threads} --quiet
+code=$?
+if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$code"
+"""
+
+
+def write(folder: Folder, tasks: int | None, share: Share, seconds: float | None) -> list[str]:
+    """Write the script of an array of `tasks` into the folder of a sweep, and return what to say.
+
+    Each task runs its share of the cells in `share`, in `seconds` at most (None: what the cluster gives). Raises
+    OutputError; InputError for an interpreter or a time that no script can have.
+    """
+    if "\n" in sys.executable or not sys.executable:
+        raise InputError("--slurm", f"the interpreter {sys.executable!a}", "one whose path is a line of text")
+    if seconds is not None and seconds < _LEAST_TIME:
+        raise InputError("--max-walltime", f"{seconds:g} s", "a minute or more: SLURM counts minutes")
+    count = min(tasks or TASKS, math.ceil(len(folder.cells) / share.processes))
+    needs = share.processes * int(folder.facts["memory"]) + memory.BASE  # of the process that gives the orders
+    text = _TEXT.format(
+        script=SCRIPT,
+        last=count - 1,
+        tasks=count,
+        cores=share.processes * share.threads,
+        memory=math.ceil(needs / memory.SHARE / 2**20),
+        time="" if seconds is None else f"#SBATCH --time={int(seconds // 60)}\n",
+        interpreter=INTERPRETER,
+        digest=folder.digest,
+        processes=share.processes,
+        threads=share.threads,
+    )
+    directory.replace("the interpreter's path", folder.path / INTERPRETER, sys.executable)
+    directory.replace("the script", folder.path / SCRIPT, text)
+    each = math.ceil(len(folder.cells) / count)
+    cells = f"{len(folder.cells)} cells, up to {each} in each of {count} tasks"
+    return [f"{cells}; nothing was submitted. In the folder {folder.path}:", f"sbatch {SCRIPT}"]
+
+
+def share_of(folder: Folder, task: int, tasks: int, digest: str | None) -> range:
+    """Return the cells of one task: neighbours, which are alike, go to different ones. Raises InputError."""
+    if digest != folder.digest:
+        need = "the plan that the script was written for"
+        raise InputError("--plan-digest", "that of another plan", need, "Write and submit the script again.")
+    if task >= tasks:
+        raise InputError("--task", str(task), f"a number below {tasks}")
+    return range(task, len(folder.cells), tasks)

@@ -1,0 +1,129 @@
+"""What became of the cells of a sweep, read from their directories: states, and one table to load."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastpde.config import emit
+from fastpde.run import directory, lock
+from fastpde.run.sweep_folder import TABLE, Folder
+
+FINISHED, FAILED, RUNNING, STOPPED, WAITING = "finished", "failed", "running", "stopped", "waiting"
+STATES = (FINISHED, FAILED, RUNNING, STOPPED, WAITING)
+_COLUMNS = ("index", "cell", "state")
+_NUMBERS = {"status": "status", "steps": "step", "elapsed_s": "elapsed_s"}  # columns, and where status.json has them
+_KEPT = (*_NUMBERS.values(), "code", "message", "t", "t_end", "systems", "systems_done")  # of status.json
+_TAIL = 2**16  # bytes at the end of a table that hold its last row
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The state of one cell, what matters of its status.json, and the last row of its observables, as text by name."""
+
+    state: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, str] = field(default_factory=dict)
+
+    def far(self) -> str:
+        """Return how far it is, or what went wrong, for people."""
+        if self.state == FAILED:
+            return str(self.facts.get("message", ""))
+        if "systems_done" in self.facts:
+            return f"{self.facts['systems_done']} of {self.facts.get('systems')} systems"
+        return f"t = {self.facts.get('t')} of {self.facts.get('t_end')}" if "t" in self.facts else ""
+
+
+def look(path: Path) -> Cell:
+    """Return what a cell's directory says."""
+    try:
+        status = directory.status_of(path)
+    except (OSError, ValueError):
+        return Cell(STOPPED if path.exists() else WAITING)
+    said, facts = status.get("state"), {name: status[name] for name in _KEPT if name in status}
+    if said == directory.FINISHED:
+        return Cell(FINISHED, facts, _last(path / directory.OBSERVABLES))
+    if said == directory.FAILED and "code" in facts:
+        return Cell(FAILED, facts, _last(path / directory.OBSERVABLES))
+    return Cell(RUNNING if lock.held(path) else STOPPED, facts, _last(path / directory.OBSERVABLES))
+
+
+def _last(path: Path) -> dict[str, str]:
+    """The last whole row of a table of numbers, {} if there is none."""
+    try:
+        with path.open("rb") as file:
+            names = file.readline().decode().rstrip("\n").split(",")
+            start = file.tell()
+            file.seek(max(start, file.seek(0, os.SEEK_END) - _TAIL))
+            rows = file.read().decode().split("\n")[:-1]  # what follows the last newline is cut short
+    except (OSError, ValueError):
+        return {}
+    values = rows[-1].split(",") if rows else []
+    return dict(zip(names, values, strict=True)) if len(values) == len(names) else {}
+
+
+class Table:
+    """Cells of a sweep by their numbers: all, or some."""
+
+    def __init__(self, folder: Folder, cells: Iterable[int] | None = None) -> None:
+        self.folder = folder
+        self.cells = {i: look(folder.cell(i)) for i in (range(len(folder.cells)) if cells is None else cells)}
+
+    def update(self, index: int) -> None:
+        """Look at one cell again."""
+        self.cells[index] = look(self.folder.cell(index))
+
+    def counts(self) -> Counter[str]:
+        """Return how many cells there are in each state."""
+        return Counter(cell.state for cell in self.cells.values())
+
+    def left(self) -> float:
+        """Return about how many seconds those at work now need for the cells that are left; nan: nobody can say."""
+        running = [cell for cell in self.cells.values() if cell.state == RUNNING]
+        took = [_elapsed(cell) for cell in self.cells.values() if cell.state == FINISHED]
+        if not running or not took:
+            return math.nan
+        mean, counts = sum(took) / len(took), self.counts()
+        ahead = sum(max(0.0, mean - _elapsed(cell)) for cell in running)
+        return (ahead + mean * (counts[WAITING] + counts[STOPPED])) / len(running)
+
+    def write(self) -> Path:
+        """Write cells.csv: number, digest, state, what varies, how it ended, its last observables. Raises OutputError.
+
+        What a cell does not have is left empty.
+        """
+        keys, numbers = self.folder.sweep.keys, tuple(_NUMBERS)
+        names = list(dict.fromkeys(name for cell in self.cells.values() for name in cell.last))
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([*_COLUMNS, *keys, *numbers, *names])
+        for i, cell in self.cells.items():
+            varied = self.folder.sweep.varied(i)
+            ends = (cell.facts.get(word, "") for word in _NUMBERS.values())
+            values = [_text(varied[word]) if word in varied else "" for word in keys]
+            observed = (cell.last.get(name, "") for name in names)
+            writer.writerow([i, self.folder.cells[i], cell.state, *values, *ends, *observed])
+        directory.replace("the table", self.folder.path / TABLE, stream.getvalue())
+        return self.folder.path / TABLE
+
+    def summary(self) -> str:
+        """Return the number of cells in each state, in words."""
+        counts = self.counts()
+        states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        return f"{len(self.cells)} cells: {states}"
+
+
+def _elapsed(cell: Cell) -> float:
+    seconds = cell.facts.get("elapsed_s")
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else emit.value(value)
