@@ -9,7 +9,7 @@ from .dissipation import EnergyRecord, dissipation
 from .energy import interaction_energy, sinkhorn_energy
 from .ensemble import EnsembleSolution
 from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure, TransportError
-from .gaussian import Gaussian, GaussianLimit, GaussianSolution, Outcome, limit
+from .gaussian import Gaussian, GaussianLimit, GaussianSolution, Outcome, bures_dissipation, bures_energy, limit
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
 from .meanfield import solve
@@ -62,6 +62,8 @@ __all__ = [
     "Status",
     "SteadyState",
     "TransportError",
+    "bures_dissipation",
+    "bures_energy",
     "bures_wasserstein",
     "clusters",
     "conditional_wasserstein",

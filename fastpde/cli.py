@@ -2,8 +2,8 @@
 been checked.
 
 Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite or a scaling did not converge,
-5 output could not be written, 75 stopped early with a checkpoint: the same command goes on. A study that a signal has
-stopped: 128 + its number.
+5 output could not be written, 75 stopped early, a run with a checkpoint or a study with its finished cells: the same
+command goes on. Another study that a signal has stopped: 128 + its number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import machine
 
-BAD = 2
+BAD, STOPPED = 2, 75
 _MAX_THREADS = 4096  # a bound on what a typing error can ask for
 
 
@@ -238,7 +238,7 @@ def _study(options: argparse.Namespace) -> int:
     try:
         message, picture = study.run(plan, target, quiet=options.quiet)
     except Stopped as stop:
-        return _fail(stop.code, f"{stop}; nothing was written")
+        return _fail(STOPPED if plan.resumable else stop.code, f"{stop}; {study.left(plan, target)}")
     except OutputError as error:
         return _fail(5, str(error))
     return _say(message, target, picture)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ._types import Array, as_tokens
 from .attention import Attention, Sinkhorn
-from .attention.base import make_cloud
-from .energy import interaction_energy, sinkhorn_energy
+from .attention.base import Balance, make_cloud
 from .errors import InputError, InputTypeError
+
+if TYPE_CHECKING:
+    from .backends.base import Backend
+
+_STEPS = 10.0  # between two rows, each as wrong as it may be: dense output and short intervals have fewer
+_ROUNDING = 64.0 * 2.0**-52  # relative, of sums in float64
 
 
 def dissipation(
@@ -19,9 +25,9 @@ def dissipation(
     """dE/dt = int <grad dE/dmu, Gamma_mu> dmu along the flow of an attention, Q^T K symmetric, any V.
 
     E is `fp.interaction_energy` for Softmax and Exponential, `fp.sinkhorn_energy` for Sinkhorn, and the sum over heads
-    for MultiHead. With V = B Q^T K it is int Z Gamma^T B^{-1} Gamma dmu, Z = int e^s dmu, for Softmax: the dissipation
-    of a gradient flow in the twisted metric; with V = Q^T K int |Gamma|^2 dmu for Exponential and
-    -2 eps int |Gamma|^2 dmu for Sinkhorn: that of a W_2 gradient flow.
+    for MultiHead, also of heads of several variants. With V = B Q^T K it is int Z Gamma^T B^{-1} Gamma dmu,
+    Z = int e^s dmu, for Softmax: the dissipation of a gradient flow in the twisted metric; with V = Q^T K
+    int |Gamma|^2 dmu for Exponential and -2 eps int |Gamma|^2 dmu for Sinkhorn: that of a W_2 gradient flow.
 
     Args:
         x: tokens (n, d) or (B, n, d); the other arguments as in `velocity`.
@@ -37,21 +43,80 @@ def dissipation(
     """
     from .backends import resolve
 
+    tokens = as_tokens("x", x)
+    found, mean = _balanced(attention, tokens, t, weights, resolve(backend))
+    total = _rate(found, mean)
+    return total if tokens.ndim == 3 else float(total[0])
+
+
+class EnergyRow(NamedTuple):
+    """An energy, its rate of change, and by how much numerical errors may have changed it since the row before."""
+
+    energy: float
+    rate: float
+    slack: float
+
+
+def energy_row(
+    attention: Attention,
+    x: Any,
+    *,
+    t: float = 0.0,
+    weights: Any = None,
+    backend: Any = "auto",
+    rtol: float = 0.0,
+    atol: float = 0.0,
+) -> EnergyRow:
+    """Return the row of the tokens x (n, d) of a run at these tolerances; the other arguments as of `dissipation`.
+
+    Tokens that are off by dx_i change the energy by int <grad dE/dmu, dx> dmu, at most int |grad| |dx| dmu. The slack
+    lets each token be off by ten steps' worth of (rtol |x| + atol), all in the wrong direction, where rtol takes in the
+    tolerances of sums and scalings and the rounding of the tokens; and both energies by that of their sums. A method
+    of fixed steps keeps no tolerance: rtol = atol = 0, and what its steps do wrong is not explained away.
+
+    Raises as `dissipation`.
+    """
+    from .backends import resolve
+
+    tokens, summing = as_tokens("x", x), resolve(backend)
+    found, mean = _balanced(attention, tokens, t, weights, summing)
+    sums = float(getattr(summing, "tol", 0.0)) + _ROUNDING
+    relative = rtol + sums + float(np.finfo(tokens.dtype).eps) + max(_scalings(attention), default=0.0)
+    with np.errstate(invalid="ignore", over="ignore"):  # an energy that has overflowed has no slack either
+        rate = _rate(found, mean)
+        size, steep = (np.linalg.norm(a, axis=2) for a in (tokens.reshape(found.field.shape), found.gradient))
+        slack = _STEPS * mean(steep * (relative * size + atol)) + 2.0 * sums * np.abs(found.energy)
+    return EnergyRow(float(found.energy[0]), float(rate[0]), float(slack[0]))
+
+
+def _balanced(
+    attention: Attention, tokens: Array, t: float, weights: Any, backend: Backend
+) -> tuple[Balance, Callable[[Array], Array]]:
+    """The balance of tokens, and the mean over mu of numbers (B, n). Raises as `dissipation`."""
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    tokens = as_tokens("x", x)
-    wide = tokens.astype(np.float64, copy=False)
-    cloud = make_cloud(attention, wide, weights, None, None, None)
+    cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), weights, None, None, None)
     length = attention.check(cloud.x, t)
     if length != cloud.x.shape[2]:
         raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")
-    summing = resolve(backend)
-    gradient = attention.energy_gradient(cloud, float(t), summing)
-    field = np.empty(cloud.x.shape)
-    attention.evaluate(cloud, float(t), summing, field)
-    work = (gradient * field).sum(axis=2)
-    total = work.mean(axis=1) if cloud.weights is None else (cloud.weights * work).sum(axis=1)
-    return total if tokens.ndim == 3 else float(total[0])
+
+    def mean(values: Array) -> Array:
+        return np.asarray(values.mean(axis=1) if cloud.weights is None else (cloud.weights * values).sum(axis=1))
+
+    return attention.energy_balance(cloud, float(t), backend), mean
+
+
+def _rate(found: Balance, mean: Callable[[Array], Array]) -> Array:
+    """The rates of change (B,)."""
+    with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
+        return mean((found.gradient * found.field).sum(axis=2))
+
+
+def _scalings(attention: Attention) -> Iterator[float]:
+    """The marginal errors that scalings are allowed."""
+    for head in getattr(attention, "heads", (attention,)):
+        if isinstance(head, Sinkhorn):
+            yield head.tol
 
 
 class EnergyRecord:
@@ -60,28 +125,38 @@ class EnergyRecord:
         record = fp.EnergyRecord(attention)
         fp.solve(attention, x0, (0.0, 1.0), observers=[fp.Observer(record, time=0.01)])
         record.t, record.energy, record.dissipation     # (m,) each
-        record.violations(), record.imbalance()
+        record.monotone, record.violations(), record.imbalance()
 
-    `trend` is what theory says the energy does: 1 it rises, -1 it falls, 0 nothing is known. It is known for one head
-    with constant parameters, Q^T K symmetric and (Q^T K)^T V of one sign.
+    The energy is `fp.interaction_energy` or `fp.sinkhorn_energy`, for MultiHead the sum over heads. `trend` is what
+    theory says that it does: 1 it rises, -1 it falls, 0 nothing is known. It is known for one head with constant
+    parameters, Q^T K symmetric and (Q^T K)^T V of one sign.
 
     Source: MATH 7.
     """
 
-    def __init__(self, attention: Attention, *, weights: Any = None, backend: Any = "auto") -> None:
-        """The arguments are those of the run. Raises InputTypeError unless `attention` is one."""
+    def __init__(
+        self,
+        attention: Attention,
+        *,
+        weights: Any = None,
+        backend: Any = "auto",
+        rtol: float = 1e-6,
+        atol: float = 1e-9,
+    ) -> None:
+        """The arguments are those of the run; rtol = atol = 0 with a method of fixed steps, which keeps neither.
+
+        Raises InputTypeError unless `attention` is one.
+        """
         if not isinstance(attention, Attention):
             raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
         self.attention = attention
         self.trend = attention.energy_trend(0.0)
-        self._given = {"weights": weights, "backend": backend}
-        self._rows: list[tuple[float, float, float]] = []
+        self._given = {"weights": weights, "backend": backend, "rtol": rtol, "atol": atol}
+        self._rows: list[tuple[float, float, float, float]] = []
 
     def __call__(self, t: float, x: Array) -> None:
         """Adds the row of the tokens x (n, d) at time t."""
-        function: Any = sinkhorn_energy if isinstance(self.attention, Sinkhorn) else interaction_energy
-        energy = function(self.attention, x, t=t, **self._given)
-        self._rows.append((t, energy, float(dissipation(self.attention, x, t=t, **self._given))))
+        self._rows.append((t, *energy_row(self.attention, x, t=t, **self._given)))
 
     @property
     def t(self) -> Array:
@@ -98,15 +173,22 @@ class EnergyRecord:
         """dE/dt at the times, (m,), from the velocities."""
         return self._column(2)
 
-    def violations(self, slack: float = 1e-9) -> Array:
+    @property
+    def monotone(self) -> bool | None:
+        """Whether the energy went where theory says, up to what numerical errors explain; None: theory says nothing."""
+        return None if self.trend == 0 else len(self.violations()) == 0
+
+    def violations(self, slack: float | None = None) -> Array:
         """The rows i >= 1 whose energy is on the wrong side of the row before by more than slack |E|, (k,).
 
+        Without a slack, by more than ten steps at the tolerances of the run, of its sums and of its scalings explain.
         Empty where theory says nothing. A step too large for the flow makes them, and an attention that is not what
         it was thought to be.
         """
-        energy = self.energy
+        energy, forward = self.energy, np.sign(np.diff(self.t))
+        allowed = self._column(3) if slack is None else slack * np.abs(energy)
         with np.errstate(invalid="ignore"):  # of an energy that has overflowed nothing is said
-            wrong = -self.trend * np.diff(energy) > slack * np.abs(energy[1:])
+            wrong = -self.trend * forward * np.diff(energy) > allowed[1:]
         return np.flatnonzero(wrong) + 1
 
     def imbalance(self) -> float:

@@ -24,6 +24,8 @@ Array = np.ndarray[Any, Any]
 NAME = "report.html"
 _MOST_ROWS, _MOST_COLUMNS = 30, 14  # of a table on the page
 _SLACK = 1e-6  # relative: what steps of a run may be off by
+_BALANCE = 1e-3  # relative: what a cubic spline through the frames may be off by
+_MAY_BE_UNKNOWN = ("t", "energy", "dissipation")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -100,7 +102,8 @@ def _run(path: Path) -> str:
     parts = [
         _pictures(pictures),
         _heading("What theory says"),
-        _checks(checks(text, table) if single else []),
+        _checks(checks(text, table, status) if single else []),
+        *_clusters(table),
         _heading("Moments of all tokens" + ("" if single else ", means over the systems")),
         _rows(table),
         _heading("Status"),
@@ -115,9 +118,9 @@ def _run(path: Path) -> str:
 # -- theory -----------------------------------------------------------------------------------------------------------
 
 
-def checks(text: str, table: dict[str, Array]) -> list[Check]:
-    """Return what theory says of the observables of a run with this config.toml, one system."""
-    numbers = np.array([column for name, column in table.items() if name not in ("t", "energy")])
+def checks(text: str, table: dict[str, Array], status: dict[str, Any]) -> list[Check]:
+    """Return what theory says of the observables of a run with this config.toml and status.json, one system."""
+    numbers = np.array([column for name, column in table.items() if name not in _MAY_BE_UNKNOWN])
     rows = numbers.shape[1]
     broken = int((~np.isfinite(numbers)).any(axis=0).sum())
     found = [Check("All moments are finite", _verdict(broken == 0), f"{rows - broken} of {rows} rows")]
@@ -131,7 +134,7 @@ def checks(text: str, table: dict[str, Array]) -> list[Check]:
         return [*found, Check("Everything else", "unknown", f"the attention could not be read again: {error}")]
     if understood.time.noise:
         return [*found, Check("Everything else", "unknown", "there is no statement about single runs with noise")]
-    return [*found, _support(attention, table), _mean(attention, table), _energy(attention, table)]
+    return [*found, _support(attention, table), _mean(attention, table), _energy(attention, status), _balance(table)]
 
 
 def _folder(text: str) -> Path:
@@ -177,17 +180,49 @@ def _mean(attention: fp.Attention, table: dict[str, Array]) -> Check:
     return Check(claim, _verdict(off < 1e-4), f"largest difference relative to the cloud: {off:.1e}")
 
 
-def _energy(attention: fp.Attention, table: dict[str, Array]) -> Check:
-    trend, energy = attention.energy_trend(0.0), table["energy"]
-    claim = f"The energy {'rises' if trend > 0 else 'falls'} (MATH 7)"
-    if not trend:
-        return Check("The energy is monotone (MATH 7)", "unknown", "nothing is known for this attention")
-    known = np.isfinite(energy)
-    if known.sum() < 2:
-        return Check(claim, "unknown", "fewer than two energies were recorded")
-    steps = np.diff(energy[known])
-    wrong = int((-trend * steps > _SLACK * np.abs(energy[known][1:])).sum())
-    return Check(claim, _verdict(wrong == 0), f"{len(steps) - wrong} of {len(steps)} steps between frames do")
+def _energy(attention: fp.Attention, status: dict[str, Any]) -> Check:
+    """What the run itself has seen: it knows what its steps and sums may be off by."""
+    found = status.get("energy")
+    if not isinstance(found, dict):
+        why = "none was recorded" if attention.energy_trend(0.0) else "nothing is known for this attention"
+        return Check("The energy is monotone (MATH 7)", "unknown", why)
+    claim = f"The energy {found['expected']} (MATH 7)"
+    intervals, wrong = int(found["intervals"]), int(found["violations"])
+    if not intervals:
+        return Check(claim, "unknown", "fewer than two energies were recorded, or they have overflowed")
+    first = f"; the first that does not ends at t = {found['first_violation_t']:.6g}" if wrong else ""
+    return Check(claim, _verdict(wrong == 0), f"{intervals - wrong} of {intervals} intervals between frames do{first}")
+
+
+def _balance(table: dict[str, Array]) -> Check:
+    """The energies between the first and the last frame against the integral of dE/dt, with a cubic spline."""
+    claim = "The energy changes by the integral of the dissipation (MATH 7)"
+    t, energy, rate = table["t"], table["energy"], table.get("dissipation", np.full(len(table["t"]), np.nan))
+    if len(t) < 4 or not np.isfinite([energy, rate]).all() or np.ptp(energy) == 0.0:
+        return Check(claim, "unknown", "it needs four frames with both")
+    from scipy.interpolate import CubicSpline
+
+    positive = energy.min() > 0.0
+    if positive:  # energies of exponentials grow faster than exponentials: their logarithms can be followed
+        energy, rate = np.log(energy), rate / energy
+    work = CubicSpline(t, rate).antiderivative()
+    off = float(np.abs(energy - energy[0] - (work(t) - work(t[0]))).max() / np.ptp(energy))
+    verdict = "holds" if off < _BALANCE else "unknown"
+    far = "" if off < _BALANCE else "; frames or steps are too far apart to tell"
+    return Check(
+        claim, verdict, f"largest difference relative to the change of {'log E' if positive else 'E'}: {off:.1e}{far}"
+    )
+
+
+def _clusters(table: dict[str, Array]) -> list[str]:
+    """The metastable numbers of clusters, where they were recorded."""
+    if "clusters" not in table:
+        return []
+    from fastpde.plot.clusters import metastable
+
+    found = [(f"{p.start:.6g}", f"{p.end:.6g}", str(p.count)) for p in metastable(table)]
+    about = "Clusters: numbers that stayed for a tenth of the time or longer"
+    return [_heading(about), _table(("from t", "to t", "clusters"), found)]
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from fastpde import config, studies
 from fastpde.config.studies import dumps
+from fastpde.run.signals import Stopped, StopSignals
 
 from .test_cli import call, files, fresh
 
@@ -109,6 +111,39 @@ def test_a_study_ends_with_a_picture_and_again_does_nothing(folder, capsys):
     assert call(capsys, "plot", "a.study")[:2] == (0, f"{picture}\n")
     assert kept == {path.name: path.read_bytes() for path in Path("a.study").iterdir()}
     assert list(studies.load("a.study")["expected"]) == [1, 1]
+
+
+STOPPED = {  # study: configuration, exit code, words
+    "mean-field": ("variants = ['l2']\nsizes = [4, 8]\ndraws = 2\nclt_draws = 2", 75, "run the same command again"),
+    "stability": ("variants = ['linear']\ndraws = 3\nn = 4\ntimes = 2", 75, "run the same command again"),
+    "phase-diagram": ("draws = 3", 143, "nothing was written"),
+}
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_a_signal_in_the_middle(folder, capsys, monkeypatch, name):
+    """Studies of cells keep what is done and end with 75: the same command goes on, to the same table."""
+    text, want, words = STOPPED[name]
+    (folder / "a.toml").write_text(text)
+    assert call(capsys, "study", name, "a.toml", "--quiet", "--out", "whole")[0] == 0
+    checks = []
+    with monkeypatch.context() as patched:
+
+        def check(signals):
+            checks.append(signals)
+            if Path("part.cells").exists() and len(Path("part.cells").read_text().splitlines()) == 3:
+                raise Stopped(signal.SIGTERM)  # two cells and a first line
+            if name == "phase-diagram":
+                raise Stopped(signal.SIGTERM)
+
+        patched.setattr(StopSignals, "check", check)
+        code, out, errors = call(capsys, "study", name, "a.toml", "--quiet", "--out", "part")
+    assert (code, out) == (want, "") and words in errors and "SIGTERM" in errors and errors.count("\n") == 1
+    assert checks and not Path("part").exists()
+    assert Path("part.cells").exists() == (want == 75)
+    assert call(capsys, "study", name, "a.toml", "--quiet", "--out", "part")[0] == 0
+    assert Path("part/rows.csv").read_bytes() == Path("whole/rows.csv").read_bytes()
+    assert not Path("part.cells").exists()
 
 
 def test_paths_take_an_attention_of_the_configuration(folder, capsys):

@@ -15,7 +15,7 @@ from fastpde import plot
 from fastpde.errors import InputError
 from fastpde.plot import movie, view
 from fastpde.run import observables
-from fastpde.run.observables import ObservablesWriter, row
+from fastpde.run.observables import TableWriter, columns, row
 from fastpde.run.trajectory import TrajectoryWriter
 from fastpde.run.trajectory_ensemble import Block, EnsembleWriter
 
@@ -28,7 +28,7 @@ def run_directory(path: Path, *, n=60, d=2, count=9, dtype=np.float64, growth=1.
     x = np.random.default_rng(0).normal(size=(n, d)).astype(dtype)
     goal = np.sign(x[:, :1]) * np.ones(d)
     trajectory = TrajectoryWriter(path / "trajectory.h5", np.arange(n), x, frames=count, version="1")
-    observables = ObservablesWriter(path / "observables.csv", d)
+    observables = TableWriter(path / "observables.csv", columns(d))
     for i in range(count):
         t = 4 * i / max(1, count - 1)
         y = (np.exp(growth * t) * (x + (goal - x) * (t / 4 if cluster else 0))).astype(dtype)

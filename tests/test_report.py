@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -26,9 +27,9 @@ kind = "{kind}"
 [time]
 t_end = 0.4
 method = "rk4"
-step = 0.1
+step = 0.05
 [output]
-every = 0.1
+every = 0.05
 energy = true
 """
 
@@ -82,7 +83,8 @@ def test_a_run_has_a_page_of_its_own(softmax, capsys):
     table = read_observables(softmax / "observables.csv")
     for value in (table["energy"][-1], table["radius"][0], table["trace"][2]):
         assert f"{value:.6g}" in page.cells
-    assert page.cells.count("holds") == 3 and "fails" not in page.cells  # finite, support, energy
+    assert page.cells.count("holds") == 4 and "fails" not in page.cells  # finite, support, energy, its balance
+    assert f"{table['dissipation'][1]:.6g}" in page.cells and "energy.violations" in page.cells
 
 
 def test_broken_theory_is_said(softmax):
@@ -91,8 +93,12 @@ def test_broken_theory_is_said(softmax):
     table["radius"][2] *= 100.0
     table["energy"][-1] = 0.0
     table["trace"][1] = np.nan
-    # finite, support, mean (of Sinkhorn attention only), energy
-    assert [check.verdict for check in report.checks(text, table)] == ["fails", "fails", "unknown", "fails"]
+    status = {"energy": {"expected": "rises", "intervals": 4, "violations": 1, "first_violation_t": 0.4}}
+    # finite, support, mean (of Sinkhorn attention only), energy, its balance (frames may be too far apart)
+    found = report.checks(text, table, status)
+    assert [check.verdict for check in found] == ["fails", "fails", "unknown", "fails", "unknown"]
+    assert "3 of 4 intervals" in found[3].numbers and "t = 0.4" in found[3].numbers
+    assert report.checks(text, table, {})[3].verdict == "unknown"
 
 
 def test_the_mean_under_sinkhorn_attention(tmp_path):
@@ -102,11 +108,22 @@ def test_the_mean_under_sinkhorn_attention(tmp_path):
     assert main(["run", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
     table = read_observables(tmp_path / "run" / "observables.csv")
     text = (tmp_path / "run" / "config.toml").read_text()
-    verdicts = [check.verdict for check in report.checks(text, table)]
-    assert verdicts == ["holds"] * 4  # finite, support, mean, energy
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    verdicts = [check.verdict for check in report.checks(text, table, status)]
+    assert verdicts == ["holds"] * 5  # finite, support, mean, energy, its balance
     table["mean_0"] = table["mean_0"] + 0.1
     table["mean_0"][0] -= 0.1
-    assert [check.verdict for check in report.checks(text, table)][2] == "fails"
+    assert [check.verdict for check in report.checks(text, table, status)][2] == "fails"
+
+
+def test_clusters_are_shown(tmp_path):
+    text = CONFIG.format(kind="softmax").replace("energy = true", "energy = false\nclusters = true")
+    (tmp_path / "a.toml").write_text(text)
+    from fastpde.cli import main
+
+    assert main(["run", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    page = Page(report.write(tmp_path / "run").read_text())
+    assert "clusters.png" in page.pictures and "from t" in page.cells and "clustered" in page.cells
 
 
 def test_a_study_has_one_too(tmp_path):

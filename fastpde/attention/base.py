@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
+
+
+class Balance(NamedTuple):
+    """The energy of each system (B,), the gradient of dE/dmu and the field at its tokens, (B, n, d), float64."""
+
+    energy: Array
+    gradient: Array
+    field: Array
 
 
 @dataclass(frozen=True)
@@ -166,8 +174,8 @@ class Attention(ABC):
         """
         return sum(rate.of_distance(float(R)) for rate in self.rates(np.array([float(p)]), float(t)))
 
-    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
-        """The gradient of dE/dmu at the tokens, (B, n, d) float64, of the energy that MATH 7 knows the attention by.
+    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
+        """The energy that MATH 7 knows the attention by, and what its rate of change is made of; float64 tokens.
 
         Raises InputError where there is none, or only for a symmetric Q^T K.
         """

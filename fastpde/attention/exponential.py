@@ -10,6 +10,7 @@ import numpy as np
 from .._types import Array
 from ..errors import NoGaussianClosure
 from ..laws import ExpLaw
+from .base import Balance, Cloud
 from .closure import Affine, times, transposed
 from .pairwise import PairwiseAttention
 from .rates import Rate, norm
@@ -17,7 +18,6 @@ from .rates import Rate, norm
 if TYPE_CHECKING:
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
-    from .base import Cloud
 
 
 class Exponential(PairwiseAttention):
@@ -42,9 +42,11 @@ class Exponential(PairwiseAttention):
         exponent = times(tilt, mean) + 0.5 * np.sum(seen * seen, axis=-1)
         return (mean[..., None, :] + seen @ transposed(factor)) @ transposed(self.V(t)) * np.exp(exponent)[..., None]
 
-    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
-        """A int y e^{s(x, y)} dmu(y)."""
-        return exponential_pull(self, cloud, t, backend)
+    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
+        """The gradient is A int y e^{s(x, y)} dmu(y)."""
+        energy, _, pulls = exponential_sums(self, cloud, t, backend)
+        with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
+            return Balance(energy, pulls @ self.symmetric_score_matrix(t), pulls @ transposed(self.V(t)))
 
     def energy_trend(self, t: float) -> int:
         return self.work_sign(t)
@@ -58,10 +60,14 @@ class Exponential(PairwiseAttention):
         return self.plain_tilt()
 
 
-def exponential_pull(attention: PairwiseAttention, cloud: Cloud, t: float, backend: Backend) -> Array:
-    """The gradient of the first variation of 1/2 iint e^s, A int y e^{s(x, y)} dmu(y), at the tokens, A symmetric."""
-    A = attention.symmetric_score_matrix(t)
-    pull = Exponential(attention.Q(t), attention.K(t), A, attention.scale(t))
-    out = np.empty(cloud.x.shape)
-    pull.evaluate(cloud.with_(x=cloud.x.astype(np.float64)), t, backend, out)
-    return out
+def exponential_sums(
+    attention: PairwiseAttention, cloud: Cloud, t: float, backend: Backend
+) -> tuple[Array, Array, Array]:
+    """1/2 iint e^s dmu dmu (B,), int e^{s(x, y)} dmu(y) and int y e^{s(x, y)} dmu(y) at the tokens, in one sum."""
+    values = np.concatenate([np.ones((*cloud.x.shape[:2], 1)), cloud.x], axis=2)
+    scores, out = attention.scores(cloud, t, backend, None), np.empty(values.shape)
+    backend.attend(attention.pair(cloud, scores, values, False), out)
+    totals, pulls = out[:, :, 0], out[:, :, 1:]
+    with np.errstate(over="ignore"):
+        energy = 0.5 * (totals.mean(axis=1) if cloud.weights is None else (cloud.weights * totals).sum(axis=1))
+    return energy, totals, pulls

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._types import Array
 from ..errors import InputError, InputTypeError
-from .base import Attention, Cloud
+from .base import Attention, Balance, Cloud
 from .closure import Affine, times, transposed
 from .pairwise import product
 from .parameters import Parameter, Value, matrix, parameter
@@ -167,9 +167,13 @@ class MultiHead(Attention):
             total = total + (field if W is None else field @ transposed(W))
         return np.asarray(total)
 
-    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
-        """The sum of the heads', of the sum of their energies."""
-        return np.sum([head.energy_gradient(cloud, t, backend) for head in self.heads], axis=0)
+    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
+        """The sums of the heads', the fields times W_h."""
+        found = [(head.energy_balance(cloud, t, backend), W) for head, W in self._weighted(t)]
+        fields = [one.field if W is None else one.field @ transposed(W) for one, W in found]
+        energies, gradients = ([getattr(one, part) for one, _ in found] for part in ("energy", "gradient"))
+        with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
+            return Balance(np.sum(energies, axis=0), np.sum(gradients, axis=0), np.sum(fields, axis=0))
 
     def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
         """Those of the heads, with the norms of W_h V_h."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,11 +12,11 @@ from .._types import Array
 from ..errors import ConvergenceError, InputError, InputTypeError
 from ..laws import ExpLaw
 from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
-from .base import Cloud
-from .closure import Affine, half_steps, regression, times
+from .base import Balance, Cloud
+from .closure import Affine, half_steps, regression, times, transposed
 from .forecast import Forecast
 from .pairwise import PairwiseAttention, Scores, apply, gram
-from .parameters import Parameter, Value, column, matrix, scalar
+from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
 
 if TYPE_CHECKING:
@@ -101,13 +100,12 @@ class Sinkhorn(PairwiseAttention):
         N = regression(A, factor)
         return V @ N, times(V, mean - times(N, mean))
 
-    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
-        """-2 A int y kappa(x, y) dmu(y), of S_eps."""
-        field = copy(self)
-        field.V = matrix("V", -2.0 * column(self.eps(t)) * self.symmetric_score_matrix(t))
-        out = np.empty(cloud.x.shape)
-        field.evaluate(cloud.with_(x=cloud.x.astype(np.float64)), t, backend, out)
-        return out
+    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
+        """S_eps; the gradient is -2 A int y kappa(x, y) dmu(y). One scaling has it all."""
+        A = self.symmetric_score_matrix(t)
+        energy, softmin = self._energy(cloud, t, backend)
+        means = softmin.means + softmin.centre[:, None]
+        return Balance(energy, -2.0 * (means @ A), means @ transposed(self.V(t) / column(self.eps(t))))
 
     def energy_trend(self, t: float) -> int:
         """The other sign than elsewhere: V = Q^T K descends."""
@@ -138,13 +136,16 @@ class Sinkhorn(PairwiseAttention):
 
     def energy(self, cloud: Cloud, t: float, backend: Backend) -> Array:
         """S_eps(mu) = eps (int f dmu + int g dmu), (B,). Raises ConvergenceError; InputError with `n_half`."""
+        return self._energy(cloud if cloud.x.dtype == np.float64 else _widened(cloud, backend), t, backend)[0]
+
+    def _energy(self, cloud: Cloud, t: float, backend: Backend) -> tuple[Array, _Kernel]:
+        """The energy (B,), and the kernel that has summed the tokens."""
         if self.n_half is not None:
             raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
-        cloud = cloud if cloud.x.dtype == np.float64 else _widened(cloud, backend)
         softmin = _Kernel(self, cloud, t, backend)
         found, _ = self._scaled(softmin, cloud, t)
         total = (softmin.weights * (found.f + found.g)).sum(axis=1)
-        return self.eps(t) * total - self._moved(softmin, t)
+        return self.eps(t) * total - self._moved(softmin, t), softmin
 
     def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
         """Targets and keys of s(x, y) / eps, both about the centre: the potentials take up the difference.

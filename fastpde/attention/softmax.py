@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from .._types import Array
 from ..laws import ExpLaw
-from .closure import Affine, tilted
-from .exponential import exponential_pull
+from .base import Balance
+from .closure import Affine, tilted, transposed
+from .exponential import exponential_sums
 from .pairwise import PairwiseAttention
 from .rates import Rate, norm, spread
 
@@ -32,9 +35,12 @@ class Softmax(PairwiseAttention):
         """M = V S A, c = V mean."""
         return tilted(self.score_matrix(t), None, self.V(t), mean, factor)
 
-    def energy_gradient(self, cloud: Cloud, t: float, backend: Backend) -> Array:
-        """A int y e^{s(x, y)} dmu(y): Z(x) times a softmax average, so V = +-B A gives the twisted dissipation."""
-        return exponential_pull(self, cloud, t, backend)
+    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
+        """The gradient is A Z(x) times the average, Z the total weight: V = +-B A has the twisted dissipation."""
+        energy, totals, pulls = exponential_sums(self, cloud, t, backend)
+        with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
+            field = pulls / totals[:, :, None] @ transposed(self.V(t))
+            return Balance(energy, pulls @ self.symmetric_score_matrix(t), field)
 
     def energy_trend(self, t: float) -> int:
         return self.work_sign(t)

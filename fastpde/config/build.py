@@ -111,8 +111,10 @@ def resolve(config: Config, files: Files) -> Problem:
     shapes = tuple(head_shape(files, head, d) for head in each_head(config))
     _check_layers(config, shapes)
     _check_energy(config)
+    if config.output.clusters is not None and systems > 1:
+        raise InputError("output.clusters", f"{config.output.clusters:g}", "false for an ensemble", "Run one system.")
     if config.output.energy is None:
-        energy = n <= schema.ENERGY_LIMIT and systems == 1 and not _sinkhorn(config)
+        energy = n <= _energy_limit(config, d) and systems == 1 and not _sinkhorn(config)
         config = replace(config, output=replace(config.output, energy=energy))
     return Problem(config, files, n, d, shapes, systems)
 
@@ -133,6 +135,14 @@ def _stored_tokens(tokens: schema.FileTokens, files: Files) -> tuple[int, int, i
 
 def _sinkhorn(config: Config) -> bool:
     return any(head.kind == "sinkhorn" for head in config.attention.heads)
+
+
+def _energy_limit(config: Config, d: int) -> int:
+    """Up to how many tokens the energy is recorded unless the configuration says otherwise."""
+    fast = config.backend.kind != "direct" and d <= 3 and not config.attention.masked
+    several = config.attention.kind == "multihead"
+    exponential = all(head.kind in ("softmax", "exponential", "l2") for head in config.attention.heads)
+    return schema.FAST_ENERGY_LIMIT if fast and exponential and not several else schema.ENERGY_LIMIT
 
 
 def _check_energy(config: Config) -> None:

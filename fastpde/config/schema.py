@@ -27,7 +27,9 @@ OWN: dict[str, dict[str, Any]] = {
 }
 _UNMASKABLE = "The only bistochastic causal kernel is the identity."
 MAX_COUNT = 100_000  # heads of one block: a bound on what a typing error can ask for
-ENERGY_LIMIT = 20_000  # tokens up to which the O(n^2) energy is on by default
+# Tokens up to which the energy is on by default: it costs one more sum at every frame, over all pairs or in O(n).
+ENERGY_LIMIT, FAST_ENERGY_LIMIT = 20_000, 200_000
+CLUSTER_SHARE = 0.05  # the length of `clusters = true`
 
 Section = TypeVar("Section")
 
@@ -56,6 +58,22 @@ def read(kind: type[Section], table: object, name: str) -> Section:
     section = kind(**values)
     settled = getattr(section, "settled", None)
     return settled(name) if settled else section
+
+
+def _automatic(name: str, value: object) -> bool | None:
+    """The check of true, false and "auto", which is None."""
+    if value == "auto":
+        return None
+    if not isinstance(value, bool):
+        checks.refuse(name, value, 'true, false or "auto"')
+    return value
+
+
+def _share(name: str, value: object) -> float | None:
+    """The check of true, false and a number between 0 and 1; None is none."""
+    if isinstance(value, bool):
+        return CLUSTER_SHARE if value else None
+    return float(checks.number(above=0.0, below=1.0)(name, value))
 
 
 _COUNT = checks.integer(1)
@@ -247,14 +265,16 @@ class Events:
 @dataclass(frozen=True, kw_only=True)
 class Output:
     """What is kept, and the seconds between checkpoints, which may change from one part of a run to the next. `every`
-    defaults to a fiftieth of the interval, `energy` to n <= 20,000 (it costs a sum over all
-    pairs) and to false with Sinkhorn heads (theirs costs a whole scaling) and for ensembles.
+    defaults to a fiftieth of the interval. `energy` "auto", the default, is n <= 20,000, or n <= 200,000 where sums may
+    be in O(n) (it costs one at every frame), and false with Sinkhorn heads (theirs costs a whole scaling) and for
+    ensembles. `clusters`: the length of `fastpde.clusters` as a share of the cloud's radius, true for 0.05.
     """
 
     every: float | None = key(_POSITIVE, None)
     max_tokens: int = key(_COUNT, 100_000)
     checkpoint: float = key(_POSITIVE, 60.0)
-    energy: bool | None = key(checks.boolean, None)
+    energy: bool | None = key(_automatic, None)
+    clusters: float | None = key(_share, None)
 
 
 @dataclass(frozen=True, kw_only=True)

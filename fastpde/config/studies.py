@@ -21,6 +21,7 @@ _SEED = checks.integer(0)
 _CLOSED = ("softmax", "l2", "sinkhorn")
 _FIELDS = ("softmax", "l2", "sigmoid", "sinkhorn")
 _PAIRS = (*_FIELDS, "linear", "exponential", "multihead", "masked")
+_SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 _MOST = 64  # dimensions: a bound on what a typing error can ask for
 _ROOT = "studies of Gaussian laws need a field that keeps them Gaussian"
 
@@ -126,7 +127,7 @@ class MeanField:
     """`fp.studies.mean_field`."""
 
     variants: tuple[str, ...] = key(_list(checks.choice(*_FIELDS), '["softmax", "l2"]'), _FIELDS)
-    sizes: tuple[int, ...] = key(_list(checks.integer(2, 10**9), "[100, 1000]"), (100, 316, 1000, 3162, 10_000, 31_623))
+    sizes: tuple[int, ...] = key(_list(checks.integer(2, 10**9), "[100, 1000]"), _SIZES)
     draws: int = key(checks.integer(2), 16)
     dimension: int = key(checks.integer(1, 3), 2)
     strengths: tuple[float, ...] = key(_list(checks.number(above=0.0), "[0.25]"), (0.25,))
@@ -196,7 +197,7 @@ class Plan:
     @property
     def resumable(self) -> bool:
         """Whether the study keeps finished cells in a file and goes on from there."""
-        return isinstance(self.config, MeanField)
+        return isinstance(self.config, MeanField | Stability)
 
     def run(self, progress: Any, cells: Any = None) -> Any:
         """Run the study and return its table, an `fp.studies.Study`. cells: the file of finished cells.

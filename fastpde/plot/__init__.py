@@ -8,9 +8,9 @@ from pathlib import Path
 
 from fastpde.errors import InputError
 
-TOKENS, SPECTRUM, MOVIE = "tokens.png", "spectrum.png", "tokens.gif"
+TOKENS, SPECTRUM, CLUSTERS, MOVIE = "tokens.png", "spectrum.png", "clusters.png", "tokens.gif"
 MOMENTS, ENDS, SYSTEMS = "ensemble.png", "ends.png", "systems.png"
-PICTURES = (TOKENS, SPECTRUM, MOVIE, MOMENTS, ENDS, SYSTEMS)
+PICTURES = (TOKENS, SPECTRUM, CLUSTERS, MOVIE, MOMENTS, ENDS, SYSTEMS)
 _TRAJECTORY, _ENSEMBLE = "trajectory.h5", "ensemble.h5"
 
 
@@ -22,15 +22,16 @@ def first_picture(directory: Path) -> Path:
 def plot_run(directory: Path) -> list[Path]:
     """Draw the pictures of a run into its directory, and return their paths.
 
-    One system: tokens.png, spectrum.png and, for d >= 2 and two frames or more, tokens.gif. An ensemble: ensemble.png,
-    ends.png if the configuration has events, systems.png. A run that goes on or was killed is drawn as far as it got.
+    One system: tokens.png, spectrum.png, clusters.png where clusters were recorded and, for d >= 2 and two frames or
+    more, tokens.gif. An ensemble: ensemble.png, ends.png if the configuration has events, systems.png. A run that goes
+    on or was killed is drawn as far as it got.
     Raises InputError if `directory` is no run directory, OSError if a picture cannot be written.
     """
     if (directory / _ENSEMBLE).is_file():
         return _plot_ensemble(directory)
     if not (directory / _TRAJECTORY).is_file():
         raise InputError("DIR", str(directory), f"a run directory, with {_TRAJECTORY} or {_ENSEMBLE} in it")
-    from fastpde.plot import clouds, movie, spectrum
+    from fastpde.plot import clouds, clusters, movie, spectrum
     from fastpde.run.observables import read_observables
     from fastpde.run.trajectory import read_times
 
@@ -40,7 +41,11 @@ def plot_run(directory: Path) -> list[Path]:
         raise InputError("DIR", f"{directory}, with no whole frame", "a run that stored a frame")
     paths = [directory / TOKENS, directory / SPECTRUM]
     clouds.save(source, count, paths[0])
-    spectrum.save(read_observables(directory / "observables.csv"), paths[1])
+    table = read_observables(directory / "observables.csv")
+    spectrum.save(table, paths[1])
+    if "clusters" in table:
+        paths.append(directory / CLUSTERS)
+        clusters.save(table, paths[-1])
     if count > 1 and movie.save(source, count, directory / MOVIE):
         paths.append(directory / MOVIE)
     return paths

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastpde.config import Problem, memory
 from fastpde.config.schema import FIXED
-from fastpde.run import machine, runner
+from fastpde.run import energies, machine, runner
 
 SAMPLE = 2000  # tokens of the sample
 _FIRST = 1_000_000  # tokens that the first sum is priced with
@@ -138,13 +138,8 @@ def _solve(problem: Problem, backend: Any, step: Any) -> None:
     import fastpde as fp
 
     attention = problem.attention()
-    function: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
-    observers = []
-    if problem.config.output.energy:
-        energy = fp.Observer(
-            lambda t, x: function(attention, x, t=t, backend=backend), time=problem.config.output.every
-        )
-        observers.append(energy)
+    energy = energies.of_one(problem, attention, backend)
+    observers = [] if energy is None else [fp.Observer(energy, time=problem.config.output.every)]
     arguments = runner.arguments(problem) | {"backend": backend, "events": ()}
     try:
         fp.solve(attention, problem.tokens(), **arguments, observers=observers, progress=step)

@@ -129,13 +129,6 @@ class TableWriter:
             self._file.close()
 
 
-class ObservablesWriter(TableWriter):
-    """Appends rows to observables.csv."""
-
-    def __init__(self, path: Path, d: int, kept: dict[str, Any] | None = None) -> None:
-        super().__init__(path, columns(d), kept)
-
-
 def prefix_digest(path: Path, length: int) -> str | None:
     """Return the digest of the first bytes of a file; None if it is shorter or cannot be read."""
     try:

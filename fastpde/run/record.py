@@ -62,6 +62,10 @@ class Record:
         """Return what of an unfinished run is in the directory, in a sentence."""
         raise NotImplementedError
 
+    def remarks(self) -> str:
+        """Return what to say about the results beside how the run ended; "" for nothing."""
+        return ""
+
     def backend(self) -> dict[str, Any]:
         """Return what status.json says about the sums."""
         asked = self.problem.config.backend

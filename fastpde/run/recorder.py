@@ -1,10 +1,10 @@
-"""What a run of one system leaves behind: frames, moments, status and log."""
+"""What a run of one system leaves behind: frames, moments, energies, clusters, status and log."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,30 @@ import numpy as np
 
 from fastpde import initial
 from fastpde.config import Problem
+from fastpde.dissipation import EnergyRow
 from fastpde.integrate import State
-from fastpde.run import directory, observables, trajectory
+from fastpde.run import directory, groups, observables, trajectory
 from fastpde.run.checkpoint import Checkpoint
+from fastpde.run.energies import Watch
 from fastpde.run.lock import RunLock
 from fastpde.run.record import Record, plain
 
 Array = np.ndarray[Any, Any]
+Lines = dict[str, Sequence[Sequence[float | str]]]  # of the tables, by name
 _STATUS_EVERY = 2.0  # seconds between status.json of steps; every frame writes it too
 
 
 class Recorder(Record):
     """Writes a run frame by frame; the directory is made when the first frame comes."""
 
-    def __init__(self, problem: Problem, target: Path, energy: Callable[[float, Array], Any] | None) -> None:
+    def __init__(
+        self, problem: Problem, target: Path, energy: Callable[[float, Array], EnergyRow] | None, watch: Watch
+    ) -> None:
         super().__init__(problem, target)
-        self.energy = energy
+        self.energy, self.watch = energy, watch
         self._t, self._frames = problem.config.time.t_start, 0
         self._stats: dict[str, Any] = {}
+        self._tables: dict[str, observables.TableWriter] = {}
         self.snapshot: Callable[[], State | None] = lambda: None  # of the integration, once there is one
 
     def go_on(self, path: Path, lock: RunLock, found: Checkpoint) -> None:
@@ -41,9 +47,8 @@ class Recorder(Record):
             path / directory.TRAJECTORY, self._ids(len(x)), x[:1], frames=frames, kept=marks["trajectory"]
         )
         self._writers.append(self._trajectory)
-        table = path / directory.OBSERVABLES
-        self._observables = observables.ObservablesWriter(table, x.shape[1], marks["observables"])
-        self._writers.append(self._observables)
+        self._open_tables(path, x.shape[1], marks)
+        self.watch = Watch(self.watch.trend, marks.get("energy"))
         self._frames = marks["trajectory"]["frames"]
         self._t, self.steps = facts["state"]["t"], facts["state"]["step"]
         self.log(f"goes on from checkpoint {found.number} at t = {self._t:.6g}, step {self.steps}")
@@ -52,8 +57,9 @@ class Recorder(Record):
         self.write_status(directory.RUNNING, "")
 
     def marks(self) -> dict[str, Any]:
-        """Return where trajectory and observables are."""
-        return {"trajectory": self._trajectory.mark(), "observables": self._observables.mark()}
+        """Return where trajectory and tables are, and what is known of the energy."""
+        tables = {name: table.mark() for name, table in self._tables.items()}
+        return {"trajectory": self._trajectory.mark(), "energy": self.watch.mark(), **tables}
 
     def save_state(self, end: dict[str, Any] | None = None, folder: Path | None = None) -> None:
         """Write a checkpoint of the integration; `end`: how it ended. Never of numbers that are not finite."""
@@ -69,8 +75,13 @@ class Recorder(Record):
         return times.t_start, self._t, times.t_end
 
     def reached(self) -> dict[str, Any]:
-        """Return the time and the numbers of steps and frames."""
-        return {"t": self._t, "t_end": self.problem.config.time.t_end, "step": self.steps, "frames": self._frames}
+        """Return the time and the numbers of steps and frames, and whether the energy went where it must."""
+        reached = {"t": self._t, "t_end": self.problem.config.time.t_end, "step": self.steps, "frames": self._frames}
+        return reached | self.watch.facts()
+
+    def remarks(self) -> str:
+        """Return whether the energy went where it must not."""
+        return self.watch.told()
 
     def kept(self) -> str:
         """Return how many frames are stored and flushed."""
@@ -84,30 +95,54 @@ class Recorder(Record):
 
     def frame(self, t: float, x: Array) -> None:
         """Store the tokens and the moments of one time. Raises OutputError."""
-        energy = None if self.energy is None else float(self.energy(t, x))
-        numbers = observables.row(t, x, energy)
+        lines = self._lines(t, x)
         self._t = max(self._t, t)
         if self.path is None:
-            self._create(t, x, numbers)
+            self._create(t, x, lines)
             return
-        self._append(t, x, numbers)
+        self._append(t, x, lines)
         self.write_status(directory.RUNNING, "")
 
-    def _append(self, t: float, x: Array, numbers: list[float]) -> None:
+    def _lines(self, t: float, x: Array) -> Lines:
+        """The rows of each table."""
+        energy = None if self.energy is None else self.energy(t, x)
+        numbers = observables.row(t, x, None if energy is None else energy.energy)
+        if energy is not None:
+            numbers.append(energy.rate)
+            if self.watch.see(t, energy):
+                self.log(self.watch.told())
+        share = self.problem.config.output.clusters
+        if share is None:
+            return {"observables": [numbers]}
+        found = groups.of(x, share)
+        return {"observables": [numbers + groups.counted(found)], "clusters": groups.rows(t, found)}
+
+    def _append(self, t: float, x: Array, lines: Lines) -> None:
         self._trajectory.append(t, x)
-        self._observables.append(numbers)
+        for name, rows in lines.items():
+            self._tables[name].append(*rows)
         self._frames += 1
 
-    def _create(self, t: float, x: Array, numbers: list[float]) -> None:
+    def _open_tables(self, folder: Path, d: int, marks: dict[str, Any]) -> None:
+        """Make the tables, or go on after their marks."""
+        output = self.problem.config.output
+        names = {"observables": observables.columns(d) + ["dissipation"] * (self.energy is not None)}
+        if output.clusters is not None:
+            names["observables"] += groups.COUNTED
+            names["clusters"] = groups.columns(d)
+        for name, columns in names.items():
+            self._tables[name] = observables.TableWriter(folder / f"{name}.csv", columns, marks.get(name))
+            self._writers.append(self._tables[name])
+
+    def _create(self, t: float, x: Array, lines: Lines) -> None:
         ids = self._ids(len(x))
 
         def fill(folder: Path) -> None:
             file, name = folder / directory.TRAJECTORY, self._versions["fastpde"]
             self._trajectory = trajectory.TrajectoryWriter(file, ids, x[:1], frames=self._expected(), version=name)
             self._writers.append(self._trajectory)
-            self._observables = observables.ObservablesWriter(folder / directory.OBSERVABLES, x.shape[1])
-            self._writers.append(self._observables)
-            self._append(t, x, numbers)
+            self._open_tables(folder, x.shape[1], {})
+            self._append(t, x, lines)
             self.save_state(folder=folder)
 
         self._make(fill)

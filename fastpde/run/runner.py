@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,8 @@ from typing import Any
 from fastpde import backends
 from fastpde.config import Problem
 from fastpde.config.shapes import each_head
-from fastpde.errors import ConvergenceError, InputError
-from fastpde.run import blocks, checkpoint, directory, progress
+from fastpde.errors import InputError
+from fastpde.run import blocks, checkpoint, directory, energies, progress
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.directory import OutputError
 from fastpde.run.lock import RunLock
@@ -80,8 +78,7 @@ def _run(problem: Problem, target: Path, quiet: bool, signals: StopSignals) -> O
         backends.compile_ahead()
     problem = problem.calibrated(directory.config_of(target) if directory.is_there(target) else None)
     tokens, attention = problem.tokens(), problem.attention()
-    one, energy = problem.systems == 1, _energy(problem, attention)
-    recorder = Recorder(problem, target, energy) if one else SystemsRecorder(problem, target, energy)
+    one, recorder = problem.systems == 1, _recorder(problem, attention, target)
     found = _continued(recorder, target)
     if found is not None and found.facts["end"] is not None:
         recorder.finish(directory.FINISHED, found.facts["end"]["message"])
@@ -133,25 +130,12 @@ def _say(text: str) -> None:
     os.write(2, text.encode())
 
 
-def _energy(problem: Problem, attention: Any) -> Callable[[float, Any], Any] | None:
-    """Return the energy of tokens (n, d) or (B, n, d), nan where its scaling does not converge.
-
-    Whether the run goes on is for its velocities to say: they start warm and may converge where an energy does not.
-    """
-    if not problem.config.output.energy:
-        return None
-    import fastpde as fp
-
+def _recorder(problem: Problem, attention: Any, target: Path) -> Recorder | SystemsRecorder:
     backend = problem.backend()
-    function: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
-
-    def energy(t: float, x: Any) -> Any:
-        try:
-            return function(attention, x, t=t, backend=backend)
-        except ConvergenceError:
-            return math.nan if x.ndim == 2 else [energy(t, one) for one in x]
-
-    return energy
+    if problem.systems > 1:
+        return SystemsRecorder(problem, target, energies.of_systems(problem, attention, backend))
+    row, watch = energies.of_one(problem, attention, backend), energies.Watch(energies.trend(problem, attention))
+    return Recorder(problem, target, row, watch)
 
 
 def arguments(problem: Problem) -> dict[str, Any]:
@@ -240,6 +224,7 @@ def _max_iter(problem: Problem, cause: Any = None) -> str:
 def _ended(recorder: Recorder | SystemsRecorder, ends: list[Any], message: str) -> Outcome:
     """Return the outcome of a run whose systems came to these ends."""
     codes = [_CODES.get(end.name, NOT_FINITE) for end in ends if not end.success]
+    message = " ".join(filter(None, [message, recorder.remarks()]))
     if not codes:
         recorder.save_state({"message": message})
         recorder.finish(directory.FINISHED, message)

@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+from fastpde import backends
 from fastpde.config import Plan, same_study
 from fastpde.config.studies import dumps
 from fastpde.errors import InputError
@@ -40,12 +41,13 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
     """Run a study into a new directory, and return what was found in a sentence, and the path of the picture.
 
     Raises InputError for files that hold unusable numbers, Stopped on a signal and OutputError; no directory is left
-    then.
+    then, but the finished cells of a plan that is `resumable`.
     """
-    stage, kept = directory.Stage(target), target.with_name(f"{target.name}.cells")
+    stage, kept = directory.Stage(target), _cells(target)
     shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
     try:
-        with StopSignals(lambda text: os.write(2, text.encode()), "this block of laws") as signals:
+        saying = StopSignals(lambda text: os.write(2, text.encode()), "the sum at work")
+        with saying as signals, backends.checking(signals.check):
 
             def report(done: float, _: dict[str, float]) -> None:
                 shown.update(done, 0)
@@ -66,6 +68,20 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
         shown.close()
         stage.discard()
         raise
+
+
+def left(plan: Plan, target: Path) -> str:
+    """Return what a study that was stopped has left behind, in words."""
+    kept = _cells(target)
+    if not plan.resumable:
+        return "nothing was written; the same command begins again"
+    if not kept.exists():
+        return "no cell was finished; run the same command again"
+    return f"finished cells are kept in {kept}; run the same command again to go on"
+
+
+def _cells(target: Path) -> Path:
+    return target.with_name(f"{target.name}.cells")
 
 
 def _note(plan: Plan) -> str:

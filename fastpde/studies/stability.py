@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 import fastpde as fp
 
 from . import draws as laws
+from .cells import Cells
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ def stability(
     t_end: float = 1.0,
     times: int = 11,
     seed: int = 0,
+    cells: str | Path | None = None,
     progress: Any = False,
 ) -> Stability:
     """Follow pairs of clouds and compare W_2(mu_t, nu_t) / W_2(mu_0, nu_0) with the bounds of Theorem 3.1's kind.
@@ -111,6 +114,7 @@ def stability(
         speed: |V|.
         t_end, times: the times, evenly from 0, at least 2.
         seed: of everything.
+        cells: a file that keeps finished pairs, from which an interrupted study goes on.
         progress: True for a bar, or a function (pairs that are done, {"systems": all of them}).
 
     Raises:
@@ -130,11 +134,14 @@ def stability(
         "times": laws.whole("times", times, 2),
         "seed": laws.whole("seed", seed, 0),
     }
-    rows: list[dict[str, Any]] = []
+    kept, rows = Cells(cells, parameters), []
     with laws.told(progress, len(names) * draws) as report:
         for name in names:
             for b in range(draws):
-                rows += _pair(name, b, parameters)
+                key = f"{name} {b}"
+                if key not in kept:
+                    kept.add(key, _pair(name, b, parameters))
+                rows += kept[key]
                 report(len(rows) // times)
     return Stability(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]})
 

@@ -12,7 +12,7 @@ from fastpde.run import observables
 def test_rows_read_back_to_the_bit_and_a_cut_row_is_left_out(tmp_path):
     rng = np.random.default_rng(0)
     rows = [observables.row(0.1 * i, rng.normal(size=(40, 3)), 1.0 / (i + 3)) for i in range(3)]
-    writer = observables.ObservablesWriter(tmp_path / "a.csv", 3)
+    writer = observables.TableWriter(tmp_path / "a.csv", observables.columns(3))
     for row in rows:
         writer.append(row)
     writer.close()

@@ -1,0 +1,115 @@
+"""The energy of a run: what is recorded of it, and whether it goes where theory says (MATH 7)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fastpde.config import Problem
+from fastpde.config.schema import FIXED
+from fastpde.dissipation import EnergyRow, energy_row
+from fastpde.errors import ConvergenceError, InputError
+
+_NOTHING = EnergyRow(math.nan, math.nan, math.nan)
+
+
+def of_systems(problem: Problem, attention: Any, backend: Any) -> Callable[[float, Any], Any] | None:
+    """Return the energy of tokens (n, d) or (B, n, d), nan where its scaling does not converge; None if none is asked.
+
+    Whether the run goes on is for its velocities to say: they start warm and may converge where an energy does not.
+    """
+    if not problem.config.output.energy:
+        return None
+    import fastpde as fp
+
+    function: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
+
+    def energy(t: float, x: Any) -> Any:
+        try:
+            return function(attention, x, t=t, backend=backend)
+        except ConvergenceError:
+            return math.nan if x.ndim == 2 else [energy(t, one) for one in x]
+
+    return energy
+
+
+def of_one(problem: Problem, attention: Any, backend: Any) -> Callable[[float, Any], EnergyRow] | None:
+    """Return the row of tokens (n, d) in a run of one system; the rate and the slack are nan where none is known."""
+    plain = of_systems(problem, attention, backend)
+    if plain is None:
+        return None
+    time = problem.config.time
+    tolerances = {} if time.method in FIXED else {"rtol": time.rtol, "atol": time.atol}
+
+    def row(t: float, x: Any) -> EnergyRow:
+        try:
+            return energy_row(attention, x, t=t, backend=backend, **tolerances)
+        except ConvergenceError:
+            return _NOTHING
+        except InputError:  # no balance is known, as for L2
+            return EnergyRow(float(plain(t, x)), math.nan, math.nan)
+
+    return row
+
+
+def trend(problem: Problem, attention: Any) -> int:
+    """Return where theory says that the recorded energy of the run goes: 1 up, -1 down, 0 it says nothing.
+
+    It speaks of flows in all of R^d, without noise.
+    """
+    time = problem.config.time
+    if not problem.config.output.energy or problem.systems > 1 or time.noise or time.manifold != "euclidean":
+        return 0
+    return int(attention.energy_trend(0.0))
+
+
+class Watch:
+    """Looks for energies on the wrong side of the one before, by more than numerical errors explain."""
+
+    def __init__(self, trend: int, kept: dict[str, Any] | None = None) -> None:
+        """`kept`: the `mark` of the run that is gone on with."""
+        found = kept or {}
+        self.trend = trend
+        self.rows: int = found.get("rows", 0)
+        self.count: int = found.get("count", 0)
+        self.first: float | None = found.get("first")  # time
+        self._last: float = math.nan if found.get("last") is None else found["last"]
+
+    def see(self, t: float, row: EnergyRow) -> bool:
+        """Take the energy of the next frame; return whether it is the first that theory does not allow.
+
+        Of energies that have overflowed, or were not found, nothing is said.
+        """
+        back, known = self.trend * (self._last - row.energy), math.isfinite(self._last) and math.isfinite(row.energy)
+        self._last = row.energy
+        if not self.trend or not known:
+            return False
+        self.rows += 1
+        if not back > row.slack:
+            return False
+        self.count += 1
+        if self.count == 1:
+            self.first = t
+        return self.count == 1
+
+    def mark(self) -> dict[str, Any]:
+        """Return the state, as JSON can hold it."""
+        last = self._last if math.isfinite(self._last) else None
+        return {"rows": self.rows, "count": self.count, "first": self.first, "last": last}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what status.json says; {} where theory says nothing."""
+        if not self.trend:
+            return {}
+        told = {"expected": "rises" if self.trend > 0 else "falls", "intervals": self.rows, "violations": self.count}
+        return {"energy": told | ({} if self.first is None else {"first_violation_t": self.first})}
+
+    def told(self) -> str:
+        """Return what is wrong, in a sentence; "" if nothing is."""
+        if not self.count:
+            return ""
+        way = "rise" if self.trend > 0 else "fall"
+        where = f"{self.count} of {self.rows} intervals between frames, the first ending at t = {self.first:.6g}"
+        remedy = "smaller steps or tolerances may help"
+        return f"The energy must {way} and did not in {where}, by more than numerical errors explain: {remedy}."

@@ -1,0 +1,49 @@
+"""Clusters of a run: two columns of observables.csv, and clusters.csv with the largest of every frame.
+
+The clusters of a frame are those of `fastpde.clusters`, whose length is a share of the largest distance of a token from
+the mean token: a cloud that grows or shrinks as a whole keeps its clusters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import fastpde as fp
+from fastpde import observe
+
+Array = np.ndarray[Any, Any]
+LEAST = 0.01  # of all tokens: smaller ones are not counted
+MOST, LARGEST = 16, 16  # clusters of a frame, and components of their positions, that are written
+COUNTED = ("clusters", "clustered")  # how many hold at least LEAST, and their share of the tokens
+
+
+def columns(d: int) -> list[str]:
+    """Return the names of the columns of clusters.csv."""
+    return ["t", "cluster", "size", *(f"position_{i}" for i in range(min(d, LARGEST)))]
+
+
+def of(x: Array, share: float) -> fp.Clusters | None:
+    """Return the clusters of tokens (n, d); None if tokens are not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):  # of huge tokens
+        width = observe.radius(x - observe.mean(x))
+    if not np.isfinite(width):
+        return None
+    return fp.clusters(x, share * width if width > 0.0 else 1.0)
+
+
+def counted(found: fp.Clusters | None) -> list[float]:
+    """Return the numbers of `COUNTED`."""
+    if found is None:
+        return [np.nan, np.nan]
+    count = found.count(LEAST)
+    return [float(count), float(found.sizes[:count].sum() / len(found.labels))]
+
+
+def rows(t: float, found: fp.Clusters | None) -> list[list[float | str]]:
+    """Return the rows of clusters.csv of one frame, largest first."""
+    if found is None:
+        return []
+    sizes, places = found.sizes[:MOST].tolist(), found.positions[:MOST, :LARGEST].tolist()
+    return [[t, str(i), str(size), *place] for i, (size, place) in enumerate(zip(sizes, places, strict=True))]

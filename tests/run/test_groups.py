@@ -1,0 +1,85 @@
+"""Clusters along a run: columns, clusters.csv, the picture, and what is refused."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from edits import changed
+
+import fastpde as fp
+from fastpde import config, observe, plot
+from fastpde.errors import InputError
+from fastpde.plot.clusters import metastable
+from fastpde.run import groups, runner
+from fastpde.run.observables import read_observables
+from fastpde.run.trajectory import read_trajectory
+
+
+def test_the_clusters_of_every_frame(small):
+    changed(small, ("every = 0.25", "every = 0.25\nclusters = 0.2"), ("n = 30", "n = 300"))
+    out = small.parent / "out"
+    assert runner.run(config.load(small), out, quiet=True).code == 0
+    stored, table = read_trajectory(out / "trajectory.h5"), read_observables(out / "observables.csv")
+    largest = read_observables(out / "clusters.csv")
+    assert list(largest) == ["t", "cluster", "size", "position_0", "position_1"]
+    for i, (t, x) in enumerate(zip(stored.time, stored.value, strict=True)):
+        found = fp.clusters(x, 0.2 * observe.radius(x - x.mean(axis=0)))
+        assert table["clusters"][i] == (found.sizes >= 3).sum()
+        assert table["clustered"][i] == pytest.approx(found.sizes[found.sizes >= 3].sum() / 300, rel=1e-14)
+        rows = largest["t"] == t
+        np.testing.assert_array_equal(largest["size"][rows], found.sizes[:16])
+        # Means of the same numbers about means that differ by rounding.
+        np.testing.assert_allclose(largest["position_1"][rows], found.positions[:16, 1], atol=1e-13)
+    assert out / "clusters.png" in plot.plot_run(out) and (out / "clusters.png").stat().st_size > 1000
+
+
+def test_metastable_times():
+    t = np.linspace(0.0, 1.0, 21)
+    counts = np.repeat([5.0, 4.0, 3.0], [9, 1, 11])
+    counts[-1] = np.nan
+    found = metastable({"t": t, "clusters": counts})
+    assert [(p.start, p.end, p.count) for p in found] == [(0.0, t[8], 5), (t[10], t[19], 3)]
+    assert metastable({"t": t[:1], "clusters": counts[:1]}) == []
+
+
+def test_ends_of_what_can_be_clustered():
+    point = groups.of(np.full((4, 2), 3.0), 0.1)
+    assert groups.counted(point) == [1.0, 1.0] and groups.rows(0.5, point) == [[0.5, "0", "4", 3.0, 3.0]]
+    lost = groups.of(np.full((5, 2), np.nan), 0.1)
+    assert lost is None and np.isnan(groups.counted(lost)).all() and groups.rows(0.5, lost) == []
+
+
+def test_a_million_tokens_take_linear_time():
+    """Ten times the tokens in less than thirty times the time, on a machine that others use too."""
+    x = np.random.default_rng(0).normal(size=(1_000_000, 2))
+    seconds = []
+    for n in (100_000, 1_000_000):
+        trials = []
+        for _ in range(3):
+            began = time.process_time()
+            groups.of(x[:n], 0.05)
+            trials.append(time.process_time() - began)
+        seconds.append(min(trials))
+    assert seconds[1] < 30 * seconds[0]
+
+
+@pytest.mark.parametrize("value", ["1.0", "0.0", "-1", '"yes"', "[0.1]"])
+def test_lengths_that_are_refused(small, value):
+    changed(small, ("every = 0.25", f"every = 0.25\nclusters = {value}"))
+    with pytest.raises(InputError, match=r"output\.clusters"):
+        config.load(small)
+
+
+def test_switches_and_ensembles(small):
+    text = small.read_text()
+    for value, share in (("true", 0.05), ("false", None), ("0.1", 0.1)):
+        small.write_text(text)
+        changed(small, ("every = 0.25", f"every = 0.25\nclusters = {value}"))
+        problem = config.load(small)
+        assert problem.config.output.clusters == share
+        assert config.parse(config.dumps(problem.config)).output.clusters == share
+    changed(small, ("d = 2", "d = 2\nsystems = 3"))
+    with pytest.raises(InputError, match=r"output\.clusters"):
+        config.load(small)
