@@ -20,6 +20,17 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=_SIZE).digest()
 
 
+_warned = False
+
+
+def _warn(text: str) -> None:
+    """One warning in a process: what harms one entry harms hundreds."""
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+
+
 class _Files(IndexDataCacheFile):
     """Index and code files. What follows the pickled content of a file does not disturb its readers."""
 
@@ -44,7 +55,7 @@ class _Files(IndexDataCacheFile):
             return True
         with contextlib.suppress(OSError):
             os.replace(path, f"{path}.damaged")
-        warnings.warn(f"{path} was damaged: it was set aside and is compiled again", RuntimeWarning, stacklevel=2)
+        _warn(f"{path} was damaged: it was set aside and is compiled again, as others may be")
         return False
 
     @contextlib.contextmanager
@@ -85,4 +96,4 @@ class PackageCache(FunctionCache):
         try:
             super().save_overload(sig, data)
         except OSError as error:
-            warnings.warn(f"compiled code could not be cached ({error})", RuntimeWarning, stacklevel=2)
+            _warn(f"compiled code could not be cached ({error}); it is compiled again in the next process")

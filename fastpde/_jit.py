@@ -53,6 +53,7 @@ def cache_folder() -> Path | None:
         base = Path(parent) if parent else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fastpde"
         folder = base / _DIGEST
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_what_others_write(folder)
         folder.chmod(stat.S_IRWXU)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -65,6 +66,17 @@ def cache_folder() -> Path | None:
         )
         return None
     return folder
+
+
+def _refuse_what_others_write(folder: Path) -> None:
+    """Raises OSError for a folder of another user, or one that others may write to: what is in it would be run."""
+    if os.name != "posix":
+        return
+    found = folder.lstat()
+    if stat.S_ISLNK(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(f"{folder} is a link or belongs to another user")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PermissionError(f"others may write to {folder}: remove it")
 
 
 def _attach_cache(dispatcher) -> None:

@@ -38,7 +38,9 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a configuration, or the built-in example", description=_RUN)
     run.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
     run.add_argument("--out", type=Path, metavar="DIR", help="the run directory; default: CONFIG's name + .run")
-    run.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
+    run.add_argument(
+        "--threads", metavar="N", help="threads to use; default and most: what affinity, cgroup and SLURM allow"
+    )
     run.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     run.add_argument(
         "--max-walltime", metavar="TIME", help="stop before: 90s, 15m, 2h; default: the end of a SLURM job"
@@ -50,7 +52,9 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("name", choices=_STUDIES, metavar="NAME", help=" | ".join(_STUDIES))
     study.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: all defaults")
     study.add_argument("--out", type=Path, metavar="DIR", help="the directory to make; default: NAME.study")
-    study.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
+    study.add_argument(
+        "--threads", metavar="N", help="threads to use; default and most: what affinity, cgroup and SLURM allow"
+    )
     study.add_argument("--quiet", action="store_true", help="show no progress")
     study.set_defaults(call=_study)
 
@@ -63,7 +67,9 @@ def parser() -> argparse.ArgumentParser:
     estimate = commands.add_parser("estimate", help="time, memory and disk of a run, before anything runs")
     estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
     estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
-    estimate.add_argument("--threads", metavar="N", help="threads to use; default: all cores of this process")
+    estimate.add_argument(
+        "--threads", metavar="N", help="threads to use; default and most: what affinity, cgroup and SLURM allow"
+    )
     estimate.set_defaults(call=_estimate)
     status = commands.add_parser("status", help="say how far a run or a sweep is")
     status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
@@ -119,13 +125,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fail(code: int, message: str) -> int:
-    sys.stderr.write("fastpde: error: " + " ".join(message.split()) + "\n")
+    """Say in one line what went wrong; what names and files hold beside letters is escaped, terminals obey it."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
+    sys.stderr.write(f"fastpde: error: {text}\n")
     return code
 
 
-def _threads(text: str | None) -> int | None:
+def _threads(text: str | None) -> int:
+    """How many threads to use: what was asked for, or all, up to what this process may use."""
     found = _whole("--threads", text)
-    return None if found is None else min(found, machine.cores())
+    return machine.cores() if found is None else min(found, machine.cores())
 
 
 def _whole(name: str, text: str | None, least: int = 1) -> int | None:
@@ -168,7 +177,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from fastpde.run import sweep, sweep_folder, sweep_slurm, walltime
     from fastpde.run.directory import OutputError
 
-    asked = _whole("--local", options.local), _threads(options.threads)
+    asked = _whole("--local", options.local), None if options.threads is None else _threads(options.threads)
     tasks, task = _whole("--tasks", options.tasks), _whole("--task", options.task, 0)
     seconds = None if options.max_walltime is None else walltime.seconds(options.max_walltime)
     show: dict[str, Any] = {"quiet": options.quiet, "deadline": walltime.deadline(seconds)}
@@ -258,9 +267,7 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _set_threads(threads: int | None) -> None:
-    if threads is None:
-        return
+def _set_threads(threads: int) -> None:
     from fastpde import backends
 
     backends.set_threads(threads)
@@ -361,7 +368,7 @@ def _doctor(_: argparse.Namespace) -> int:
     from fastpde import backends
 
     facts = {**machine.facts(), **machine.versions(), **backends.describe(), **machine.libraries()}
-    facts |= {"memory": f"{machine.memory() / 2**30:.3g} GiB", **backends.choices()}
+    facts |= {**machine.reasons(), **backends.choices()}
     width = max(map(len, facts))
     sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in facts.items())
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import stat
 
@@ -141,6 +142,57 @@ def test_damaged_cache_files_are_replaced(tmp_path):
     assert wrong == {}
     found, _ = run(CENTRE, FASTPDE_CACHE_DIR=tmp_path / "garbage.nbc")
     assert (found["mean"], found["compiled"], found["warnings"]) == (MEAN, 0, [])
+
+
+def foreign(folder):
+    if os.geteuid() != 0:
+        pytest.skip("only root gives folders away")
+    os.chown(folder, 12345, 12345)
+
+
+def linked(folder):
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+def replaced(suffix):
+    """A folder where a file should be: nobody can read or replace it, not even root."""
+
+    def spoil(folder):
+        for path in folder.glob(f"*{suffix}"):
+            path.unlink()
+            path.mkdir()
+
+    return spoil
+
+
+def a_file(folder):
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+SPOILED = {  # and whether what is in the folder may be used
+    "unreadable index": (replaced(".nbi"), True),
+    "unreadable code": (replaced(".nbc"), True),
+    "a file": (a_file, False),
+    "read only": (lambda folder: folder.chmod(0o500), True),
+    "anybody's": (lambda folder: folder.chmod(0o777), False),
+    "a link": (linked, False),
+    "another user's": (foreign, False),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_folder_that_cannot_be_trusted_or_used(tmp_path, case):
+    """The right result and one warning at most, of as many functions as there are; nobody else's code is run."""
+    spoil, used = SPOILED[case]
+    found, _ = run(CENTRE, FASTPDE_CACHE_DIR=tmp_path)
+    (folder,) = tmp_path.iterdir()
+    spoil(folder)
+    found, _ = run(CENTRE, FASTPDE_CACHE_DIR=tmp_path)
+    assert found["mean"] == MEAN and found["folder"] == (str(folder) if used else "None")
+    assert len(found["warnings"]) == (0 if case == "read only" else 1)
+    assert (found["compiled"] == 0) == (case == "read only")
 
 
 # ---- the same bits -------------------------------------------------------------------------------------------------

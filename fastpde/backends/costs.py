@@ -39,7 +39,8 @@ class Costs:
         if not isinstance(values, dict):
             raise InputTypeError(argument, repr(values), need)
         if set(values) != set(names):
-            raise InputError(argument, f"a table of {', '.join(map(str, values)) or 'nothing'}", need)
+            name = ".".join([argument, *map(str, [name for name in values if name not in names][:1])])
+            raise InputError(name, f"a table of {', '.join(map(str, values)) or 'nothing'}", need)
         for name, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < math.inf:
                 raise InputError(f"{argument}.{name}", repr(value), "a positive number")

@@ -24,7 +24,10 @@ def show(value: object) -> str:
     elif isinstance(value, dict):
         text = f"a table with {', '.join(map(str, value)) or 'no keys'}"
     else:
-        text = str(value)
+        try:
+            text = str(value)
+        except ValueError:  # Python writes no whole numbers of thousands of digits
+            text = "a whole number of thousands of digits"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 

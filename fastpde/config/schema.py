@@ -264,10 +264,11 @@ class Events:
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What is kept, and the seconds between checkpoints, which may change from one part of a run to the next. `every`
-    defaults to a fiftieth of the interval. `energy` "auto", the default, is n <= 20,000, or n <= 200,000 where sums may
-    be in O(n) (it costs one at every frame), and false with Sinkhorn heads (theirs costs a whole scaling) and for
-    ensembles. `clusters`: the length of `fastpde.clusters` as a share of the cloud's radius, true for 0.05.
+    """What is kept, and the seconds between checkpoints, which may change from one part of a run to the next; one that
+    takes more than half a second waits until it costs a hundredth of the time. `every` defaults to a fiftieth of the
+    interval. `energy` "auto", the default, is n <= 20,000, or n <= 200,000 where sums may be in O(n) (it costs one at
+    every frame), and false with Sinkhorn heads (theirs costs a whole scaling) and for ensembles. `clusters`: the length
+    of `fastpde.clusters` as a share of the cloud's radius, true for 0.05.
     """
 
     every: float | None = key(_POSITIVE, None)
@@ -275,6 +276,12 @@ class Output:
     checkpoint: float = key(_POSITIVE, 60.0)
     energy: bool | None = key(_automatic, None)
     clusters: float | None = key(_share, None)
+
+
+def _costs(name: str, value: object) -> Costs:
+    if not isinstance(value, dict):
+        checks.refuse(name, value, "a table of the positive numbers direct and fast")
+    return Costs.of({word: _POSITIVE(f"{name}.{word}", entry) for word, entry in value.items()}, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,9 +293,7 @@ class Backend:
     kind: str = key(checks.choice("auto", "direct", "fast"), "auto")
     tol: float = key(checks.number(minimum=1e-14, below=0.1), 1e-8)
     dtype: str = key(checks.choice("float64", "float32"), "float64")
-    costs: Costs | None = field(
-        default=None, compare=False, metadata={"check": lambda name, value: Costs.of(value, name)}
-    )
+    costs: Costs | None = field(default=None, compare=False, metadata={"check": _costs})
 
     def settled(self, name: str) -> Backend:
         """Return the section, unless it has costs and nothing to choose."""

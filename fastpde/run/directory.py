@@ -122,6 +122,23 @@ def replace(what: str, target: Path, text: str) -> None:
         os.replace(temporary, target)
 
 
+class Watch:
+    """Sees that the files which a run has open keep their names: what is written to removed ones is lost."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, tuple[int, int]] = {}
+
+    def check(self, path: Path) -> None:
+        """Raise OutputError if a file is not the one that it was at the first check."""
+        # The observables of an ensemble are replaced with every block.
+        pair = (TRAJECTORY, OBSERVABLES) if not (path / ENSEMBLE).exists() else (ENSEMBLE, SYSTEMS)
+        for name in self._files or pair:
+            with writing("the output", path / name):
+                found = os.stat(path / name)
+            if self._files.setdefault(name, (found.st_dev, found.st_ino)) != (found.st_dev, found.st_ino):
+                raise OutputError(f"{path / name} was replaced by another file while the run was writing to it")
+
+
 class Stage:
     """A run directory under construction: a hidden sibling that becomes the real one by `publish`."""
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import json
 import os
 import platform
+import shutil
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -117,6 +119,19 @@ def held(folder: Path) -> dict[str, Any]:
     finally:
         os.close(file)
     return found if found and _alive(found, path, sure) else {}
+
+
+def clean_stages(target: Path) -> None:
+    """Remove what processes that died while they made the run directory `target` have left beside it."""
+    for stage in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        file = stage / NAME
+        with suppress(OSError):  # without a lock, somebody is about to take it
+            said = bool(holder(file)) or time.time() - file.stat().st_mtime > _SILENT
+            if said and not held(stage):
+                for other in stage.iterdir():
+                    if other != file:
+                        other.unlink()
+                shutil.rmtree(stage)  # the lock at the end: what is left on the way can be told, too
 
 
 def _alive(found: dict[str, Any], path: Path, sure: bool) -> bool:

@@ -9,6 +9,8 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from fastpde.run import limits
+
 PACKAGES = ("numpy", "scipy", "numba", "h5py", "matplotlib")
 
 
@@ -34,45 +36,13 @@ def versions() -> dict[str, str]:
 
 
 def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return how many threads this process may use."""
+    return limits.least(limits.threads())[0]
 
 
 def memory() -> int:
-    """Return the bytes that this process may use: the machine's, or the limit of its control group or SLURM job."""
-    found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    found += [limit for folder in _groups() for name in _LIMITS if (limit := _number(folder / name)) is not None]
-    slurm = os.environ.get("SLURM_MEM_PER_NODE", "")  # MiB
-    if slurm.isascii() and slurm.isdigit() and int(slurm) > 0:
-        found.append(int(slurm) * 2**20)
-    return min(found)
-
-
-_LIMITS = ("memory.max", "memory.limit_in_bytes")
-
-
-def _groups() -> list[Path]:
-    """Return the folders of the control groups of this process, from its own up."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        _, controllers, name = line.split(":", 2)
-        if controllers in ("", "memory"):
-            root = Path("/sys/fs/cgroup") / controllers
-            own = root / name.lstrip("/")
-            found += [own, *(folder for folder in own.parents if folder.is_relative_to(root))]
-    return found
-
-
-def _number(path: Path) -> int | None:
-    """Return the number that a file holds; None for "max", and if there is no such file."""
-    try:
-        return int(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+    """Return how many bytes this process may use."""
+    return limits.least(limits.memory())[0]
 
 
 def cpu() -> str:
@@ -88,6 +58,14 @@ def cpu() -> str:
 def facts() -> dict[str, str | int]:
     """Return the machine's name, processor, cores and system."""
     return {"host": platform.node(), "cpu": cpu(), "cores": cores(), "system": platform.platform()}
+
+
+def reasons() -> dict[str, str]:
+    """Return how many threads and how much memory runs will use, and why."""
+    return {
+        "threads of runs": limits.said(limits.threads()),
+        "memory": limits.said(limits.memory(), lambda size: f"{size / 2**30:.3g} GiB"),
+    }
 
 
 def libraries() -> dict[str, str]:

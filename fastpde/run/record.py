@@ -19,7 +19,9 @@ from fastpde.run import checkpoint, directory, machine, progress
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.directory import OutputError
 from fastpde.run.inputs import digests
-from fastpde.run.lock import RunLock
+from fastpde.run.lock import RunLock, clean_stages
+
+_LONG = 0.5  # seconds of a checkpoint from which its own time decides how often it is written
 
 
 class Writer(Protocol):
@@ -46,7 +48,9 @@ class Record:
         self._began, self._last = time.monotonic(), 0.0
         self._number, self._saved, self._files = 0, time.monotonic(), digests(problem)
         self._lock: RunLock | None = None
-        self._earlier, self.saving = 0.0, 0.0  # seconds: of the parts before, of the slowest checkpoint
+        self._watch = directory.Watch()
+        # Seconds: of the parts before, of the slowest checkpoint, of the last one.
+        self._earlier, self.saving, self._took = 0.0, 0.0, 0.0
         self._outcome: dict[str, Any] = {}
         self._machine, self._versions = machine.facts(), machine.versions()
 
@@ -86,6 +90,7 @@ class Record:
 
     def _make(self, fill: Callable[[Path], None]) -> None:
         """Make the directory: fill(folder) opens its writers and stores the first results. Raises OutputError."""
+        clean_stages(self.target)
         stage = directory.Stage(self.target)
         try:
             self._lock = RunLock(stage.path)
@@ -110,8 +115,9 @@ class Record:
         checkpoint.clean(path)
 
     def due(self) -> bool:
-        """Return whether it is time for a checkpoint."""
-        return self.path is not None and time.monotonic() - self._saved > self.problem.config.output.checkpoint
+        """Return whether it is time for a checkpoint; a long one waits until it costs a hundredth of the time."""
+        wait = max(self.problem.config.output.checkpoint, 100.0 * self._took if self._took > _LONG else 0.0)
+        return self.path is not None and time.monotonic() - self._saved > wait
 
     def save(self, facts: dict[str, Any], arrays: dict[str, Any], folder: Path | None = None) -> None:
         """Write a checkpoint, after all that it speaks of is on the disk. Raises OutputError."""
@@ -119,12 +125,14 @@ class Record:
         if folder is None:
             return
         began = time.monotonic()
+        self._watch.check(folder)
         for writer in self._writers:
             writer.sync()
         common = {"files": self._files, "elapsed": self._elapsed(), "versions": self._versions, "marks": self.marks()}
         checkpoint.write(folder, Checkpoint(self._number, common | facts, arrays))
         self._number, self._saved = self._number + 1, time.monotonic()
-        self.saving = max(self.saving, self._saved - began)
+        self._took = self._saved - began
+        self.saving = max(self.saving, self._took)
 
     def beat(self) -> None:
         """Give a sign of life."""
@@ -137,6 +145,8 @@ class Record:
     def write_status(self, state: str, message: str) -> None:
         """Replace status.json. Raises OutputError."""
         if self.path is not None:
+            if state == directory.RUNNING:
+                self._watch.check(self.path)
             directory.write_status(self.path, self._status(state, message))
             self._last = time.monotonic()
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from fastpde import backends
 from fastpde.config import Problem
 from fastpde.config.shapes import each_head
@@ -55,7 +57,8 @@ def run(
         return Outcome(DONE, "already finished", target)
     if (ended := _ended_badly(target)) is not None:
         return ended
-    with StopSignals(say or _say, "the sum at work", deadline) as signals:
+    # BLAS is asked for moments and small matrices only; its threads would wait busily for more on the kernels' cores.
+    with threadpool_limits(1, "blas"), StopSignals(say or _say, "the sum at work", deadline) as signals:
         try:
             return _run(problem, target, quiet, signals)
         except OutputError as error:  # what is there cannot be gone on with, and was left as it is
@@ -94,8 +97,7 @@ def _run(problem: Problem, target: Path, quiet: bool, signals: StopSignals) -> O
         except Stopped as stop:
             return _stopped(recorder, stop)
         except OutputError as error:
-            recorder.abandon(str(error))
-            return Outcome(UNWRITABLE, f"{error}. {recorder.kept()}", recorder.path)
+            return _unwritable(recorder, error)
         except BaseException as error:
             recorder.abandon(f"{type(error).__name__}: {error}")
             raise
@@ -234,6 +236,13 @@ def _ended(recorder: Recorder | SystemsRecorder, ends: list[Any], message: str) 
     return Outcome(max(codes), f"{message} {recorder.kept()}", recorder.path)
 
 
+def _unwritable(recorder: Recorder | SystemsRecorder, error: OutputError) -> Outcome:
+    """Leave what has been written."""
+    recorder.abandon(str(error))
+    gone = recorder.path is not None and not directory.is_there(recorder.path)
+    return Outcome(UNWRITABLE, str(error) if gone else f"{error}. {recorder.kept()}", recorder.path)
+
+
 def _stopped(recorder: Recorder | SystemsRecorder, stop: Stopped) -> Outcome:
     """Write a checkpoint, if the state is whole, and close everything: the same command goes on."""
     try:
@@ -243,7 +252,6 @@ def _stopped(recorder: Recorder | SystemsRecorder, stop: Stopped) -> Outcome:
     except Stopped:
         recorder.abandon(str(stop))
     except OutputError as error:
-        recorder.abandon(str(error))
-        return Outcome(UNWRITABLE, f"{error}. {recorder.kept()}", recorder.path)
+        return _unwritable(recorder, error)
     again = "" if recorder.path is None else " The same command goes on."
     return Outcome(STOPPED, f"{stop}. {recorder.kept()}{again}", recorder.path)

@@ -20,6 +20,7 @@ from fastpde.run.directory import writing
 
 CHUNK = 2**18  # bytes: small pieces share a chunk, and a flush rewrites at most this much of old ones
 LARGEST = 2**30  # bytes of a chunk: HDF5 allows 4 GiB
+_LEFT: list[FileWriter] = []  # files that cannot even be closed; the command leaves without HDF5's attempt to
 
 
 def author() -> str:
@@ -95,13 +96,26 @@ class FileWriter:
                 yield
             except (OSError, RuntimeError, ValueError):
                 self._broken = True
-                if hasattr(os, "memfd_create"):
-                    memory = os.memfd_create("fastpde")
-                    os.dup2(memory, self._file.id.get_vfd_handle())
-                    os.close(memory)
-                with suppress(OSError, RuntimeError, ValueError):
-                    self._file.close()
+                self._let_go()
                 raise
+
+    def _let_go(self) -> None:
+        """Close a file that cannot be written, without harm to what the disk has."""
+        place, room = self._file.id.get_vfd_handle(), True
+        if hasattr(os, "memfd_create"):
+            memory = os.memfd_create("fastpde")
+            try:
+                os.ftruncate(memory, os.fstat(place).st_size + LARGEST)
+                os.ftruncate(memory, 0)
+            except OSError:  # limits on the sizes of files hold in memory, too
+                room = False
+            os.dup2(memory, place)
+            os.close(memory)
+        if not room:
+            _LEFT.append(self)  # half closed, HDF5 would crash when it is collected
+            return
+        with suppress(OSError, RuntimeError, ValueError):
+            self._file.close()
 
     def _cut(self) -> None:
         """Cut off what never came."""

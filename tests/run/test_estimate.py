@@ -90,18 +90,6 @@ def test_memory_grows_with_the_tokens(tmp_path):
     assert ten == 10 * one
 
 
-def test_groups_and_slurm_limit_memory(tmp_path, monkeypatch):
-    whole = machine.memory()
-    monkeypatch.setenv("SLURM_MEM_PER_NODE", "100")
-    assert machine.memory() == 100 * 2**20
-    monkeypatch.delenv("SLURM_MEM_PER_NODE")
-    (tmp_path / "memory.max").write_text(f"{50 * 2**20}\n")
-    monkeypatch.setattr(machine, "_groups", lambda: [tmp_path])
-    assert machine.memory() == 50 * 2**20
-    (tmp_path / "memory.max").write_text("max\n")
-    assert machine.memory() >= whole
-
-
 def test_systems_are_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_TIMED", 0.1)
     text = TEXT.replace("n = 3000", "n = 20\nsystems = 50").replace("costs = { direct = 1.0, fast = 1.0 }", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -16,11 +15,12 @@ import h5py
 import numpy as np
 import pytest
 from edits import changed
+from results import result
 
 import fastpde
 from fastpde import config
 from fastpde.errors import InputError
-from fastpde.run import checkpoint, directory, inspect, lock, runner
+from fastpde.run import checkpoint, inspect, lock, runner
 from fastpde.run.observables import read_observables
 from fastpde.run.signals import Stopped, StopSignals
 from fastpde.run.trajectory import read_trajectory
@@ -40,19 +40,6 @@ CASES = {
 
 def run(small: Path, out: str):
     return runner.run(config.load(small), small.parent / out, quiet=True)
-
-
-def result(out: Path) -> dict[str, object]:
-    """All that a finished run has found, to the bit."""
-    assert json.loads((out / "status.json").read_text())["state"] == "finished"
-    last, wrong = checkpoint.newest(out)
-    stored = read_trajectory(out / "trajectory.h5")
-    arrays = {name: array.tobytes() for name, array in last.arrays.items()}
-    table = (out / "observables.csv").read_bytes()
-    return {"wrong": wrong, "state": last.facts["state"], "times": stored.time.tolist(), "table": table} | {
-        "x": stored.value.tobytes(),
-        **arrays,
-    }
 
 
 class Cuts:
@@ -301,29 +288,3 @@ def test_a_full_disk_is_exit_5_and_goes_on_when_there_is_room(small):
     assert "No space left" in done.stderr and "Traceback" not in done.stderr and "Abort" not in done.stderr
     assert run(small, "whole").code == 0  # with another number of threads
     assert result(small.parent / "out") == result(small.parent / "whole")
-
-
-@pytest.mark.soak
-@pytest.mark.parametrize("case", ["rk4", "dopri5", "sinkhorn", "fast"])
-def test_kills_at_random_moments(small, launch, case):
-    """Thirty kills of each case; the run is slowed by its output so that they find it at work."""
-    edits = [DOPRI, ("[output]", '[backend]\nkind = "fast"\n[output]')] if case == "fast" else CASES[case]
-    changed(small, *edits, ("n = 30", "n = 300"), ("t_end = 1.0", "t_end = 4.0"))
-    changed(small, ("every = 0.25", "every = 0.01\ncheckpoint = 0.05"))
-    assert run(small, "whole").code == 0
-    out, kills, source = small.parent / "small.run", 0, random.Random(case)
-    while kills < 30:
-        process = launch(["run", "small.toml", "--quiet"], small.parent)
-        deadline = time.monotonic() + 60
-        while not out.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        time.sleep(source.uniform(0.0, 4.0))
-        process.kill()
-        kills += process.wait() == -signal.SIGKILL
-        if out.exists():
-            assert inspect.verify(out)[1] == []
-            if directory.read_status(out)["state"] == "finished":
-                assert result(out) == result(small.parent / "whole")
-                shutil.rmtree(out)
-    assert run(small, "small.run").code == 0
-    assert result(out) == result(small.parent / "whole")
