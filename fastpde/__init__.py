@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .backends.auto import Auto
     from .backends.direct import Direct
     from .backends.fast import Fast
+    from .backends.mpi import Mpi
 
 __version__ = "0.1.0"
 
@@ -49,6 +50,7 @@ __all__ = [
     "Layers",
     "Linear",
     "Masked",
+    "Mpi",
     "MultiHead",
     "NoGaussianClosure",
     "Observer",
@@ -81,7 +83,7 @@ __all__ = [
 ]
 
 # Imported on first use. Backends bring Numba, half a second; `studies` build on the names above.
-_LATE = {"Auto": "fastpde.backends.auto", "Direct": "fastpde.backends.direct", "Fast": "fastpde.backends.fast"}
+_LATE = {name: f"fastpde.backends.{name.lower()}" for name in ("Auto", "Direct", "Fast", "Mpi")}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,13 +5,10 @@ Inside the package tokens are C-contiguous float64 or float32 arrays (B, n, d); 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from .errors import InputError, InputTypeError
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from .share import Array, Share
 
 
 def as_numbers(name: str, value: object) -> Array:
@@ -44,8 +41,10 @@ def as_tokens(name: str, value: object) -> Array:
     return np.ascontiguousarray(array)
 
 
-def as_weights(value: object, shape: tuple[int, ...], name: str = "weights") -> Array | None:
-    """Weights (n,) or (B, n) as (1, n) or (B, n) float64, or None."""
+def as_weights(
+    value: object, shape: tuple[int, ...], name: str = "weights", share: Share | None = None
+) -> Array | None:
+    """Weights (n,) or (B, n) as (1, n) or (B, n) float64, or None; share: which of all tokens they are of."""
     if value is None:
         return None
     array = as_numbers(name, value)
@@ -54,7 +53,8 @@ def as_weights(value: object, shape: tuple[int, ...], name: str = "weights") -> 
         raise InputError(name, f"shape {array.shape}", f"shape ({n},) or ({systems}, {n}), one weight per token")
     if array.min() <= 0.0:
         raise InputError(name, f"a weight of {array.min()}", "weights > 0", "Leave out tokens of weight zero.")
-    sums = array.reshape(-1, n).sum(axis=1, dtype=np.float64)
+    share = Share(n) if share is None else share
+    sums = share.sum(array.reshape(-1, n).astype(np.float64))
     worst = sums[np.argmax(np.abs(sums - 1.0))]
     if abs(worst - 1.0) > 1e-6:
         raise InputError(name, f"a sum of {worst:.9g}", "weights that sum to 1", "Divide them by their sum.")

@@ -95,15 +95,11 @@ def _balanced(
     """The balance of tokens, and the mean over mu of numbers (B, n). Raises as `dissipation`."""
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), weights, None, None, None)
+    cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), backend, weights)
     length = attention.check(cloud.x, t)
     if length != cloud.x.shape[2]:
         raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")
-
-    def mean(values: Array) -> Array:
-        return np.asarray(values.mean(axis=1) if cloud.weights is None else (cloud.weights * values).sum(axis=1))
-
-    return attention.energy_balance(cloud, float(t), backend), mean
+    return attention.energy_balance(cloud, float(t), backend), cloud.mean
 
 
 def _rate(found: Balance, mean: Callable[[Array], Array]) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._types import Array, as_tokens
-from .attention.base import Attention, make_cloud
+from .attention.base import Attention, Cloud, make_cloud
 from .attention.sinkhorn import Sinkhorn
 from .errors import InputTypeError
 
@@ -40,26 +40,25 @@ def interaction_energy(
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
     tokens = as_tokens("x", x)
-    cloud = make_cloud(attention, tokens, weights, positions, None, None)
+    summing = resolve(backend)
+    cloud = make_cloud(attention, tokens, summing, weights, positions)
     attention.check(cloud.x, t)
     total = np.full(cloud.x.shape[0], -np.inf) if log else np.zeros(cloud.x.shape[0])
     made = attention.log_masses if log else attention.masses
-    for masses in made(cloud, float(t), resolve(backend)):
+    for masses in made(cloud, float(t), summing):
         if log:
-            total = np.logaddexp(total, _log_mean(masses, cloud.weights) - np.log(2.0))
-        elif cloud.weights is None:
-            total += 0.5 * masses.mean(axis=1)
+            total = np.logaddexp(total, _log_mean(masses, cloud) - np.log(2.0))
         else:
-            total += 0.5 * (cloud.weights * masses).sum(axis=1)
+            total += 0.5 * cloud.mean(masses)
     return total if tokens.ndim == 3 else float(total[0])
 
 
-def _log_mean(logs: Array, weights: Array | None) -> Array:
-    """Log of the weighted mean of e^logs (B, n), weights (1 or B, n) or equal ones."""
-    top = logs.max(axis=1, keepdims=True)
+def _log_mean(logs: Array, cloud: Cloud) -> Array:
+    """Log of int e^logs dmu, (B,), logs (B, n)."""
+    top = cloud.share.largest(logs.max(axis=1, keepdims=True))
     with np.errstate(invalid="ignore"):
         masses = np.exp(logs - np.where(np.isfinite(top), top, 0.0))
-    mean = masses.mean(axis=1) if weights is None else (weights * masses).sum(axis=1)
+    mean = cloud.mean(masses)
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(mean) + np.where(np.isfinite(top), top, 0.0)[:, 0])
 
@@ -89,7 +88,8 @@ def sinkhorn_energy(
         need = "an fp.Sinkhorn(Q, K, V)"
         raise InputTypeError("attention", type(attention).__name__, need, "Others have fp.interaction_energy.")
     tokens = as_tokens("x", x)
-    cloud = make_cloud(attention, tokens, weights, None, None, None)
+    summing = resolve(backend)
+    cloud = make_cloud(attention, tokens, summing, weights)
     attention.check(cloud.x, t)
-    total = attention.energy(cloud, float(t), resolve(backend))
+    total = attention.energy(cloud, float(t), summing)
     return total if tokens.ndim == 3 else float(total[0])

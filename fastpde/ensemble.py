@@ -104,7 +104,9 @@ class Ensemble:
     def compiled(self) -> bool:
         """Whether the compiled loop for small systems can move these."""
         _, n, d = self.cloud.x.shape
-        simple = all(type(event) in (SteadyState, BlowUp, Collapsed) for event in self.problem.events)
+        simple = self.cloud.share.whole and all(
+            type(event) in (SteadyState, BlowUp, Collapsed) for event in self.problem.events
+        )
         simple = simple and type(self.manifold) in (Euclidean, Sphere) and self.problem.noise is None
         constant = all(p.constant for p in self.attention.parameters())
         return simple and constant and n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION

@@ -6,6 +6,8 @@ of `BLOCK`, and block b of the variate number v (0: normals, 1: uniforms) has a 
 rounded, so any range of whole blocks can be made alone (by one process of many, say) and the first m tokens of n are
 the m tokens.
 
+`rows`, a slice, makes some of the tokens alone: those of one process of many.
+
 The clouds of an ensemble are drawn one by one: `system` s > 0 has the keys (0, v, b, s), so a system's numbers do not
 depend on how many there are, and system 0 is the cloud of a run of one system.
 """
@@ -34,18 +36,30 @@ def stream(seed: int, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def _blocks(seed: int, n: int, d: int, draw: Draw, dtype: Any, system: int) -> Array:
+def _blocks(seed: int, n: int, d: int, draw: Draw, dtype: Any, system: int, rows: slice | None) -> Array:
     if n < 1 or d < 1:
         raise InputError("n" if n < 1 else "d", str(n if n < 1 else d), "a whole number of at least 1")
     if system < 0:
         raise InputError("system", str(system), "a whole number of at least 0")
     own = (system,) if system else ()
-    x = np.empty((n, d), dtype=dtype)
-    for start in range(0, n, BLOCK):
-        b, rows = start // BLOCK, min(BLOCK, n - start)
+    first, last = _range(rows, n)
+    x = np.empty((last - first, d), dtype=dtype)
+    for b in range(first // BLOCK, -(-last // BLOCK)):
         normal, uniform = (stream(seed, _TOKENS, variate, b, *own) for variate in (_NORMAL, _UNIFORM))
-        x[start : start + BLOCK] = draw(normal, uniform, rows)
+        drawn, skipped = draw(normal, uniform, min(BLOCK, last - b * BLOCK)), max(0, first - b * BLOCK)
+        start = b * BLOCK + skipped - first
+        x[start : start + BLOCK - skipped] = drawn[skipped:]
     return x
+
+
+def _range(rows: slice | None, n: int) -> tuple[int, int]:
+    """The first of the tokens asked for, and the end. Raises InputError unless they are some of n, in a row."""
+    if rows is None:
+        return 0, n
+    chosen = range(*rows.indices(n))
+    if chosen.step != 1 or not chosen:
+        raise InputError("rows", str(rows), f"a slice of some of {n} tokens, in their order")
+    return chosen.start, chosen.stop
 
 
 def square_root(cov: Array, name: str = "cov") -> Array:
@@ -60,7 +74,15 @@ def square_root(cov: Array, name: str = "cov") -> Array:
 
 
 def gaussian(
-    n: int, d: int, *, seed: int, mean: Any = None, root: Any = 1.0, dtype: Any = np.float64, system: int = 0
+    n: int,
+    d: int,
+    *,
+    seed: int,
+    mean: Any = None,
+    root: Any = 1.0,
+    dtype: Any = np.float64,
+    system: int = 0,
+    rows: slice | None = None,
 ) -> Array:
     """Return n tokens of N(mean, R R^T), x = mean + R z; `root` is R, a number or (d, d)."""
     shift = np.zeros(d) if mean is None else np.asarray(mean, dtype=np.float64)
@@ -70,41 +92,67 @@ def gaussian(
     if root.ndim and root.shape != (d, d):
         raise InputError("root", f"shape {root.shape}", f"a number or shape ({d}, {d})")
 
-    def draw(normal: np.random.Generator, _: np.random.Generator, rows: int) -> Array:
+    def draw(normal: np.random.Generator, _: np.random.Generator, count: int) -> Array:
         if not root.ndim:
-            return shift + normal.standard_normal((rows, d)) * root
+            return shift + normal.standard_normal((count, d)) * root
         z = np.zeros((BLOCK, d))  # whole: how a matrix product rounds may depend on the number of rows
-        z[:rows] = normal.standard_normal((rows, d))
-        return (shift + z @ root.T)[:rows]
+        z[:count] = normal.standard_normal((count, d))
+        return (shift + z @ root.T)[:count]
 
-    return _blocks(seed, n, d, draw, dtype, system)
+    return _blocks(seed, n, d, draw, dtype, system, rows)
 
 
-def _directions(normal: np.random.Generator, rows: int, d: int) -> Array:
-    z = normal.standard_normal((rows, d))
+def _directions(normal: np.random.Generator, count: int, d: int) -> Array:
+    z = normal.standard_normal((count, d))
     return z / np.linalg.norm(z, axis=1, keepdims=True)
 
 
-def ball(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.float64, system: int = 0) -> Array:
+def ball(
+    n: int,
+    d: int,
+    *,
+    seed: int,
+    radius: float = 1.0,
+    dtype: Any = np.float64,
+    system: int = 0,
+    rows: slice | None = None,
+) -> Array:
     """Return n tokens uniform in the ball |x| <= radius: x = radius u^(1/d) z / |z|."""
 
-    def draw(normal: np.random.Generator, uniform: np.random.Generator, rows: int) -> Array:
-        return radius * uniform.random((rows, 1)) ** (1.0 / d) * _directions(normal, rows, d)
+    def draw(normal: np.random.Generator, uniform: np.random.Generator, count: int) -> Array:
+        return radius * uniform.random((count, 1)) ** (1.0 / d) * _directions(normal, count, d)
 
-    return _blocks(seed, n, d, draw, dtype, system)
+    return _blocks(seed, n, d, draw, dtype, system, rows)
 
 
-def sphere(n: int, d: int, *, seed: int, radius: float = 1.0, dtype: Any = np.float64, system: int = 0) -> Array:
+def sphere(
+    n: int,
+    d: int,
+    *,
+    seed: int,
+    radius: float = 1.0,
+    dtype: Any = np.float64,
+    system: int = 0,
+    rows: slice | None = None,
+) -> Array:
     """Return n tokens uniform on the sphere |x| = radius: x = radius z / |z|."""
 
-    def draw(normal: np.random.Generator, _: np.random.Generator, rows: int) -> Array:
-        return radius * _directions(normal, rows, d)
+    def draw(normal: np.random.Generator, _: np.random.Generator, count: int) -> Array:
+        return radius * _directions(normal, count, d)
 
-    return _blocks(seed, n, d, draw, dtype, system)
+    return _blocks(seed, n, d, draw, dtype, system, rows)
 
 
 def mixture(
-    n: int, means: Any, *, seed: int, std: float = 1.0, weights: Any = None, dtype: Any = np.float64, system: int = 0
+    n: int,
+    means: Any,
+    *,
+    seed: int,
+    std: float = 1.0,
+    weights: Any = None,
+    dtype: Any = np.float64,
+    system: int = 0,
+    rows: slice | None = None,
 ) -> Array:
     """Return n tokens of sum_m p_m N(means_m, std^2 I); `means` (m, d), `weights` p (m,) sum to 1, default uniform."""
     means = np.asarray(means, dtype=np.float64)
@@ -116,11 +164,11 @@ def mixture(
         raise InputError("weights", str(weights.tolist()), f"{m} numbers of at least 0 that sum to 1")
     edges = np.cumsum(weights)[:-1]
 
-    def draw(normal: np.random.Generator, uniform: np.random.Generator, rows: int) -> Array:
-        component = np.searchsorted(edges, uniform.random(rows), side="right")
-        return means[component] + std * normal.standard_normal((rows, d))
+    def draw(normal: np.random.Generator, uniform: np.random.Generator, count: int) -> Array:
+        component = np.searchsorted(edges, uniform.random(count), side="right")
+        return means[component] + std * normal.standard_normal((count, d))
 
-    return _blocks(seed, n, d, draw, dtype, system)
+    return _blocks(seed, n, d, draw, dtype, system, rows)
 
 
 def open_array(path: Path, name: str) -> Array:
@@ -141,9 +189,16 @@ def open_array(path: Path, name: str) -> Array:
 
 
 def from_file(
-    path: Path, *, n: int | None = None, dtype: Any = np.float64, name: str = "path", system: int = 0
+    path: Path,
+    *,
+    n: int | None = None,
+    dtype: Any = np.float64,
+    name: str = "path",
+    system: int = 0,
+    rows: slice | None = None,
 ) -> Array:
-    """Return the first n (default: all) tokens (n, d) of one system of a .npy file (m, d) or (systems, m, d).
+    """Return the first n (default: all) tokens (n, d) of one system of a .npy file (m, d) or (systems, m, d), or those
+    of them that are in `rows`.
 
     They are read block by block. Raises InputError naming `name` if they are not finite, or the file is of no use.
     """
@@ -157,14 +212,16 @@ def from_file(
     source = source[system] if source.ndim == 3 else source
     if n is not None and n > source.shape[0]:
         raise InputError("n", str(n), f"at most the {source.shape[0]} tokens of {path.name}")
-    x = np.empty((n or source.shape[0], source.shape[1]), dtype=dtype)
-    for rows in _ranges(len(x)):
+    first, last = _range(rows, n or source.shape[0])
+    source = source[first:last]
+    x = np.empty(source.shape, dtype=dtype)
+    for part in _ranges(len(x)):
         with np.errstate(over="ignore"):  # too large for float32: found by the check below
-            x[rows] = source[rows]
-        bad = ~np.isfinite(x[rows])
+            x[part] = source[part]
+        bad = ~np.isfinite(x[part])
         if bad.any():
             row, column = np.argwhere(bad)[0]
-            where = f"{x[rows][row, column]} at row {rows.start + row}, column {column} of {origin}"
+            where = f"{x[part][row, column]} at row {first + part.start + row}, column {column} of {origin}"
             raise InputError(name, where, f"numbers that are finite in {np.dtype(dtype).name}")
     return x
 

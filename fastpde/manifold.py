@@ -11,6 +11,7 @@ import numpy as np
 from ._types import Array
 from .errors import InputError, InputTypeError
 from .integrate.space import VectorSpace
+from .share import Share
 
 # Elements per block: what one operation touches stays in the second-level cache, and nothing large is allocated.
 _BLOCK = 16384
@@ -38,8 +39,9 @@ class Manifold(ABC):
         """Replaces every vector of v, in place, by its part tangent to M at the token of x, which is on M."""
 
     @abstractmethod
-    def space(self, shape: tuple[int, ...], dtype: Any) -> VectorSpace:
-        """The vector space of states (see `fastpde.integrate.space`) whose `combine` returns tokens on M."""
+    def space(self, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> VectorSpace:
+        """The vector space of states (see `fastpde.integrate.space`) whose `combine` returns tokens on M; share: which
+        of all tokens a state has, None: all."""
 
     def start(self, x0: Array) -> Array:
         """Checked tokens, on M to rounding; x0 itself is not modified."""
@@ -64,8 +66,8 @@ class Euclidean(Manifold):
     def project(self, x: Array, v: Array) -> None:
         pass
 
-    def space(self, shape: tuple[int, ...], dtype: Any) -> VectorSpace:
-        return VectorSpace(shape, dtype)
+    def space(self, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> VectorSpace:
+        return VectorSpace(shape, dtype, share)
 
     def start(self, x0: Array) -> Array:
         return x0
@@ -103,15 +105,15 @@ class Sphere(Manifold):
         for (_, rows), (_, vectors) in zip(_blocks(x), _blocks(v), strict=True):
             vectors -= _dots(rows, vectors)[:, None] * rows
 
-    def space(self, shape: tuple[int, ...], dtype: Any) -> VectorSpace:
-        return _Retracting(self, shape, dtype)
+    def space(self, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> VectorSpace:
+        return _Retracting(self, shape, dtype, share)
 
 
 class _Retracting(VectorSpace):
     """The vector space with a retraction after each combination."""
 
-    def __init__(self, manifold: Manifold, shape: tuple[int, ...], dtype: Any) -> None:
-        super().__init__(shape, dtype)
+    def __init__(self, manifold: Manifold, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> None:
+        super().__init__(shape, dtype, share)
         self._manifold = manifold
 
     def combine(self, y: Array, h: float, coefs: Sequence[float], stages: Array, out: Array) -> None:

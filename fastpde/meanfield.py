@@ -99,8 +99,9 @@ def bind(
     if not isinstance(attention, Attention):
         came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
         raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
-    cloud = make_cloud(attention, as_tokens("x0", x0), weights, positions, None, None)
-    return Field(attention, cloud, resolve(backend), manifold or Euclidean())
+    summing = resolve(backend)
+    cloud = make_cloud(attention, as_tokens("x0", x0), summing, weights, positions)
+    return Field(attention, cloud, summing, manifold or Euclidean())
 
 
 def solve(
@@ -168,10 +169,10 @@ def solve(
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))
-    start = place.start(tokens)
-    source = Brownian(noise, seed, first_system=first_system, project=place.project)
+    start, share = place.start(tokens), field.cloud.share
+    source = Brownian(noise, seed, first_system=first_system, first_token=share.first, project=place.project)
     asked |= {"events": events, "observers": observers, "noise": source if source.noise else None}
-    space = place.space(start.shape, start.dtype)
+    space = place.space(start.shape, start.dtype, share)
     if tokens.ndim == 3:
         whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
         asked |= {"positions": positions, "manifold": place, "noise": noise, "seed": seed, "backend": field.backend}
@@ -203,8 +204,9 @@ def prepare(
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, backend=backend, manifold=place)
     field.check(_ends(t_span))
-    start, source = place.start(tokens), Brownian(noise, seed, project=place.project)
-    space = place.space(start.shape, start.dtype)
+    start, share = place.start(tokens), field.cloud.share
+    source = Brownian(noise, seed, first_token=share.first, project=place.project)
+    space = place.space(start.shape, start.dtype, share)
     return Problem.checked(field, start, t_span, Options(**asked, noise=source if source.noise else None, space=space))
 
 

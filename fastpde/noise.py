@@ -32,6 +32,7 @@ class Brownian:
         noise: standard deviation per square root of time, at least 0.
         seed: an int of at least 0.
         first_system: the number of the first system of a batch, so that a part of a batch can be run alone.
+        first_token: the number of the first token, where a process holds some of the tokens.
         project: project(y, v) makes v tangent at y, in place; None: tokens move in all of R^d.
 
     Raises:
@@ -44,13 +45,14 @@ class Brownian:
         seed: Any = 0,
         *,
         first_system: Any = 0,
+        first_token: int = 0,
         project: Callable[[Array, Array], None] | None = None,
     ) -> None:
         self.noise = real("noise", noise)
         if self.noise < 0.0:
             raise InputError("noise", show(noise), "a number >= 0")
         self.seed, self.first_system = natural("seed", seed), natural("first_system", first_system)
-        self._project = project
+        self._project, self._first_token = project, first_token
         if self.first_system >= 2**62:
             raise InputError("first_system", show(first_system), "an int below 2^62")
         key = np.random.SeedSequence(self.seed, spawn_key=(_PURPOSE,)).generate_state(2, np.uint64)
@@ -63,9 +65,14 @@ class Brownian:
         """Write the velocity of step `step`, of size h > 0 from y (n, d) or (B, n, d), into `out`."""
         scale = self.noise / math.sqrt(h)
         for b, tokens in enumerate(out.reshape(-1, *out.shape[-2:])):
-            for start in range(0, len(tokens), BLOCK):
-                self._go_to(step, self.first_system + b, start // BLOCK)
-                self._fill(tokens[start : start + BLOCK].reshape(-1), scale)
+            start = 0
+            while start < len(tokens):
+                block, before = divmod(self._first_token + start, BLOCK)
+                stop = start + BLOCK - before
+                self._go_to(step, self.first_system + b, block)
+                self._skip(before * tokens.shape[1])
+                self._fill(tokens[start:stop].reshape(-1), scale)
+                start = stop
         if self._project is not None:
             self._project(y, out)
 
@@ -73,6 +80,11 @@ class Brownian:
         # The lowest word counts the numbers drawn; setting the state is ten times faster than a new generator.
         self._start["state"]["counter"][:] = 0, block, system, step
         self._philox.state = self._start
+
+    def _skip(self, count: int) -> None:
+        """Draw so many numbers in vain: how much of its stream a normal number takes is not known before."""
+        for start in range(0, count, _CHUNK):
+            self._generator.standard_normal(out=self._normals[: min(_CHUNK, count - start)])
 
     def _fill(self, out: Array, scale: float) -> None:
         """Write the next numbers of the stream, drawn in float64 whatever the dtype of `out`."""

@@ -28,10 +28,11 @@ ONLY = {
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
-BASE = {"errors", "_types"}
+BASE = {"errors", "_types", "share"}
 MAY = {
     "errors": set(),
-    "_types": {"errors"},
+    "share": set(),
+    "_types": {"errors", "share"},
     "laws": {"kernels"},
     "_cache": set(),
     "_jit": {"_cache", "kernels"},
@@ -42,7 +43,7 @@ MAY = {
     "dissipation": {"attention", "backends", "energy"} | BASE,
     "clusters": BASE,
     "attention": {"backends", "laws", "transport"} | BASE,
-    "integrate": {"errors"},
+    "integrate": {"errors", "share"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
     "gaussian": {"attention", "backends", "ensemble", "integrate", "manifold"} | BASE,

@@ -28,6 +28,17 @@ def test_a_token_depends_on_seed_and_index_alone(kind):
 
 
 @pytest.mark.parametrize("kind", CLOUDS)
+def test_rows_are_made_alone(kind):
+    n = 2 * initial.BLOCK + 7
+    many = CLOUDS[kind](n, seed=3)
+    for rows in (slice(0, 1), slice(5, initial.BLOCK + 1), slice(initial.BLOCK, 2 * initial.BLOCK), slice(-3, None)):
+        assert (CLOUDS[kind](n, seed=3, rows=rows) == many[rows]).all()  # to the bit: it is the same draw
+    for none in (slice(4, 4), slice(n, n + 5), slice(0, 10, 2)):
+        with pytest.raises(InputError, match="rows"):
+            CLOUDS[kind](n, seed=3, rows=none)
+
+
+@pytest.mark.parametrize("kind", CLOUDS)
 def test_systems_have_numbers_of_their_own_and_the_first_has_those_of_a_run_alone(kind):
     n = initial.BLOCK + 3
     clouds = [CLOUDS[kind](n, seed=3, system=s) for s in range(3)]
@@ -110,3 +121,15 @@ def test_subset_is_fixed_sorted_and_without_repetition():
     assert (np.diff(ids) > 0).all() and ids.min() >= 0 and ids.max() < 1000 and len(ids) == 100
     assert (ids == initial.subset(1000, 100, seed=1)).all() and (ids != initial.subset(1000, 100, seed=2)).any()
     assert (initial.subset(7, 100, seed=1) == np.arange(7)).all()
+
+
+def test_rows_of_a_file(tmp_path):
+    x = np.random.default_rng(0).standard_normal((2, 9000, 2))
+    np.save(tmp_path / "x.npy", x)
+    found = initial.from_file(tmp_path / "x.npy", n=8000, system=1, rows=slice(4000, 8000))
+    assert (found == x[1, 4000:8000]).all()
+    x[1, 5000, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(InputError, match="row 5000, column 1"):
+        initial.from_file(tmp_path / "x.npy", system=1, rows=slice(4000, 8000))
+    assert initial.from_file(tmp_path / "x.npy", system=1, rows=slice(0, 5000)).shape == (5000, 2)

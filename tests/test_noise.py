@@ -269,3 +269,11 @@ def test_spherical_brownian_motion(method):
     bias = limit * noise**4 * (d - 1) * (d + 2) * h * t / 4
     assert abs(one ** round(t / h) - limit - bias) < bias / 4  # what is left is of order h^2
     assert abs(cosines.mean() - limit) < error + 1.25 * bias
+
+
+def test_a_block_of_the_tokens_gets_its_own_numbers():
+    """As a process of many that holds tokens 4000 to 9999."""
+    whole, part = np.empty((10_000, 3)), np.empty((6000, 3))
+    Brownian(0.5, 3)(7, 0.1, whole, whole)
+    Brownian(0.5, 3, first_token=4000)(7, 0.1, part, part)
+    assert (part == whole[4000:]).all()

@@ -12,6 +12,7 @@ import numpy as np
 
 from .._types import Array, as_gaussian, as_numbers, as_positions, as_tokens, as_weights
 from ..errors import InputError, InputTypeError, NoGaussianClosure
+from ..share import Share
 from .closure import Affine, transposed
 from .memory import Memory
 from .parameters import Parameter
@@ -33,23 +34,30 @@ class Balance(NamedTuple):
 
 @dataclass(frozen=True)
 class Visibility:
-    """Who sees whom under a mask: sources in the order of their positions, and how many of them each target sees."""
+    """Who sees whom under a mask: sources in the order of their positions, and how many of them each target sees.
+
+    Sources are all tokens, wherever they are; targets are those of this process.
+    """
 
     order: Array | None  # (n,) source order; None: they are in order
-    target_order: Array | None  # (m,)
+    target_order: Array | None  # (m,) of points that are not the tokens; None: they are in order
     limits: Array  # (m,) int64, non-decreasing
 
     @staticmethod
-    def of(positions: Array, at_positions: Array | None = None) -> Visibility:
+    def of(positions: Array, at_positions: Array | None = None, share: Share | None = None) -> Visibility:
         """Targets at position s see every source at a position <= s. Raises InputError if one sees nothing."""
+        share = Share(len(positions)) if share is None else share
+        positions = share.gathered(positions[None])[0]
 
         def order(values: Array) -> Array | None:
             return None if np.all(values[:-1] <= values[1:]) else np.argsort(values, kind="stable")
 
         sources = order(positions)
         ordered = positions if sources is None else positions[sources]
-        at = positions if at_positions is None else at_positions
-        targets = order(at)
+        if at_positions is None:
+            places = ordered[share.first : share.first + share.here]
+            return Visibility(sources, None, np.searchsorted(ordered, places, side="right").astype(np.int64))
+        at, targets = at_positions, order(at_positions)
         limits = np.searchsorted(ordered, at if targets is None else at[targets], side="right")
         if limits[0] == 0:
             need = f"positions >= {ordered[0]}, the first token's, in at_positions"
@@ -67,10 +75,21 @@ class Cloud:
     visibility: Visibility | None = None  # used by masked attention only
     limits: Array | None = None  # (m,) set by masked attention for what it contains
     memory: Memory | None = None  # of the run this evaluation belongs to; None: a single evaluation
+    part: Share | None = None  # which of all tokens x are; None: all
+
+    @property
+    def share(self) -> Share:
+        return Share(self.x.shape[1]) if self.part is None else self.part
 
     @property
     def targets(self) -> Array:
         return self.x if self.at is None else self.at
+
+    def mean(self, values: Array) -> Array:
+        """int values dmu, (B,), of values at the tokens that are here (B, n)."""
+        if self.weights is None:
+            return self.share.sum(values) / self.share.n
+        return self.share.sum(self.weights * values)
 
     def with_(self, **changes: Any) -> Cloud:
         return replace(self, **changes)
@@ -265,11 +284,11 @@ class Attention(ABC):
         """
         from ..backends import resolve
 
-        tokens = as_tokens("x", x)
-        cloud = make_cloud(self, tokens, weights, positions, as_points(at, tokens), at_positions)
+        tokens, summing = as_tokens("x", x), resolve(backend)
+        cloud = make_cloud(self, tokens, summing, weights, positions, as_points(at, tokens), at_positions)
         length = self.check(cloud.x, t)
         out = np.empty((*cloud.targets.shape[:2], length), tokens.dtype)
-        self.evaluate(cloud, float(t), resolve(backend), out)
+        self.evaluate(cloud, float(t), summing, out)
         return out if tokens.ndim == 3 else out[0]
 
     def check_dimension(self, dimension: int, t: float, name: str) -> int:
@@ -320,24 +339,34 @@ def as_points(at: Any, tokens: Array) -> Array | None:
 
 
 def make_cloud(
-    attention: Attention, tokens: Array, weights: Any, positions: Any, at: Array | None, at_positions: Any
+    attention: Attention,
+    tokens: Array,
+    backend: Backend,
+    weights: Any = None,
+    positions: Any = None,
+    at: Array | None = None,
+    at_positions: Any = None,
 ) -> Cloud:
-    """The checked measure for one evaluation or one run."""
+    """The checked measure for one evaluation or one run, made by `backend`."""
     n = tokens.shape[-2]
+    share = backend.share(n)
     cloud = Cloud(
         x=tokens.reshape(-1, *tokens.shape[-2:]),
         at=None if at is None else at.reshape(-1, *at.shape[-2:]),
-        weights=as_weights(weights, tokens.shape),
+        weights=as_weights(weights, tokens.shape, share=share),
+        part=share,
     )
     if not attention.masked:
         for name, value in (("positions", positions), ("at_positions", at_positions)):
             if value is not None:
                 raise InputError(name, "a value", "none: this attention is not masked", "Wrap it in fp.Masked.")
         return cloud
-    places = np.arange(n, dtype=np.float64) if positions is None else as_positions("positions", positions, n)
+    places = (
+        share.first + np.arange(n, dtype=np.float64) if positions is None else as_positions("positions", positions, n)
+    )
     if at is None and at_positions is not None:
         raise InputError("at_positions", "a value", "none without `at`")
     if at is not None and at_positions is None:
         raise InputError("at_positions", "none", "positions (m,) of the points `at`, as the attention is masked")
     at_places = None if at is None else as_positions("at_positions", at_positions, at.shape[-2])
-    return cloud.with_(visibility=Visibility.of(places, at_places))
+    return cloud.with_(visibility=Visibility.of(places, at_places, share))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._types import Array
+from ..share import Share
 from ..transport.mixing import Window, coefficients
 from .memory import Memory
 
@@ -28,11 +29,12 @@ class Forecast:
     window.
     """
 
-    def __init__(self, memory: Memory, x: Array) -> None:
-        """x: tokens (B, n, d) about the centre of their sums."""
+    def __init__(self, memory: Memory, x: Array, share: Share | None = None) -> None:
+        """x: tokens (B, n, d) about the centre of their sums; share: which of all tokens they are, None: all."""
         systems, n, d = x.shape
+        share = Share(n) if share is None else share
         self._memory = memory
-        self._sample = x[:, :: -(-n * d // _NUMBERS)].reshape(systems, -1)
+        self._sample = share.every(x, -(-share.n * d // _NUMBERS)).reshape(systems, -1)
         self._samples = self._array("samples", (systems, _DEPTH, self._sample.shape[1]))
         self._potentials = self._array("potentials", (systems, _DEPTH, n))
         self._count = self._array("count", (systems,), np.int64)

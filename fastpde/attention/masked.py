@@ -9,6 +9,7 @@ import numpy as np
 
 from .._types import Array
 from ..errors import InputError, InputTypeError, NoGaussianClosure
+from ..share import Share
 from .base import Attention, Cloud, Visibility
 from .closure import Affine
 from .parameters import Parameter
@@ -56,13 +57,12 @@ class Masked(Attention):
 
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         ordered = _ordered(cloud, backend)
-        places = _seen(cloud).target_order
-        if places is None:
+        if _order_of_targets(cloud) is None:
             self.attention.evaluate(ordered, t, backend, out)
             return
         result = backend.take("masked_result", out.shape, out.dtype)
         self.attention.evaluate(ordered, t, backend, result)
-        out[:, places] = result
+        _place(cloud, result, out)
 
     @property
     def averages(self) -> bool:
@@ -116,12 +116,8 @@ class Masked(Attention):
 
     def _placed(self, cloud: Cloud, found: Iterator[Array]) -> Iterator[Array]:
         """Masses in the order of the targets."""
-        places = _seen(cloud).target_order
         for ordered in found:
-            total = ordered if places is None else np.empty_like(ordered)
-            if places is not None:
-                total[:, places] = ordered
-            yield total
+            yield ordered if _order_of_targets(cloud) is None else _place(cloud, ordered, np.empty_like(ordered))
 
 
 def _seen(cloud: Cloud) -> Visibility:
@@ -130,18 +126,33 @@ def _seen(cloud: Cloud) -> Visibility:
     return cloud.visibility
 
 
+def _order_of_targets(cloud: Cloud) -> Array | None:
+    seen = _seen(cloud)
+    return seen.order if cloud.at is None else seen.target_order
+
+
+def _shared_targets(cloud: Cloud) -> Share:
+    """Which of all targets are here: as of the tokens, but other points belong to the process that asks."""
+    return cloud.share if cloud.at is None else Share(cloud.at.shape[1])
+
+
+def _place(cloud: Cloud, ordered: Array, out: Array) -> Array:
+    """out <- rows of targets in the order of their positions, in the order in which they came."""
+    order = _order_of_targets(cloud)
+    assert order is not None, "rows are in order"
+    return _shared_targets(cloud).placed(ordered, order, out)
+
+
 def _ordered(cloud: Cloud, backend: Backend) -> Cloud:
     """The cloud with sources and targets in the order of their positions."""
     seen = _seen(cloud)
 
-    def gather(name: str, array: Array, order: Array | None) -> Array:
-        if order is None:
-            return array
-        return np.take(array, order, axis=1, out=backend.take(name, array.shape, array.dtype), mode="clip")
+    def gather(name: str, array: Array, order: Array | None, share: Share) -> Array:
+        return array if order is None else share.ordered(array, order, backend.take(name, array.shape, array.dtype))
 
     return cloud.with_(
-        x=gather("masked_tokens", cloud.x, seen.order),
-        at=None if cloud.at is None else gather("masked_points", cloud.at, seen.target_order),
-        weights=None if cloud.weights is None else gather("masked_weights", cloud.weights, seen.order),
+        x=gather("masked_tokens", cloud.x, seen.order, cloud.share),
+        at=None if cloud.at is None else gather("masked_points", cloud.at, seen.target_order, _shared_targets(cloud)),
+        weights=None if cloud.weights is None else gather("masked_weights", cloud.weights, seen.order, cloud.share),
         limits=seen.limits,
     )

@@ -11,6 +11,7 @@ import numpy as np
 from .._types import Array
 from ..errors import ConvergenceError, InputError, InputTypeError
 from ..laws import ExpLaw
+from ..share import Share
 from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
 from .base import Balance, Cloud
 from .closure import Affine, half_steps, regression, times, transposed
@@ -144,7 +145,7 @@ class Sinkhorn(PairwiseAttention):
             raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
         softmin = _Kernel(self, cloud, t, backend)
         found, _ = self._scaled(softmin, cloud, t)
-        total = (softmin.weights * (found.f + found.g)).sum(axis=1)
+        total = cloud.share.sum(softmin.weights * (found.f + found.g))
         return self.eps(t) * total - self._moved(softmin, t), softmin
 
     def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
@@ -204,7 +205,7 @@ class Sinkhorn(PairwiseAttention):
             if not good.all():
                 raise ConvergenceError(float(found.error.max()), self.tol, found.half_iterations, t)
             return found, ~good
-        forecast = Forecast(memory, softmin.tokens)
+        forecast = Forecast(memory, softmin.tokens, cloud.share)
         window = forecast.window()
         found = scale(softmin, forecast.start(), tol, self.max_iter, window)
         good = found.error <= self.tol
@@ -224,7 +225,7 @@ class Sinkhorn(PairwiseAttention):
     def _moved(self, softmin: _Kernel, t: float) -> Array:
         """int s(x, y) - s(x - c, y - c) dmu(x) dmu(y), (B,), c the centre."""
         backend, c, w = softmin.backend, softmin.centre, softmin.weights
-        offset = (w[:, :, None] * softmin.tokens).sum(axis=1)
+        offset = softmin.share.gathered(w[:, :, None] * softmin.tokens).sum(axis=1)
         qc, kc, qu, ku = (apply(backend, M(t), v) for v in (c, offset) for M in (self.Q, self.K))
         return self.scale(t) * (qc * (kc + ku) + qu * kc).sum(axis=1)
 
@@ -240,7 +241,7 @@ class _Kernel(Softmin):
         self.attention, self.backend = attention, backend
         self.centre = backend.centre(cloud.x)
         self.symmetric = attention.n_half is None and attention.symmetric(t, backend)
-        self.weights = np.full((1, shape[1]), 1.0 / shape[1]) if cloud.weights is None else cloud.weights
+        self.weights = np.full((1, shape[1]), 1.0 / cloud.share.n) if cloud.weights is None else cloud.weights
         self._cloud, self._averages = cloud.with_(at=None), cloud.at is None
         self._scores = attention.scores(self._cloud, t, backend, self.centre)
         self.tokens = self._scores.keys
@@ -249,6 +250,10 @@ class _Kernel(Softmin):
             backend.project(cloud.x, None, self.tokens, origin=self.centre)
         self.means = backend.take("means", shape, np.float64)
         self._nothing = np.empty((*shape[:2], 0))
+
+    @property
+    def share(self) -> Share:
+        return self._cloud.share
 
     def rows(self, g: Array, out: Array, last: bool) -> None:
         self._sum(Scores(self._scores.targets, self._scores.keys, g), out, last and self._averages)

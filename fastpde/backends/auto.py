@@ -10,6 +10,7 @@ import numpy as np
 
 from .._types import Array
 from ..laws import ExpLaw
+from ..share import Share
 from . import calibration, causal, planning
 from .base import FLOATS, PairSum
 from .costs import TYPICAL, Costs, worth_a_look
@@ -63,6 +64,14 @@ class Auto(Fast):
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
         self._stats["sums"] += len(pair.keys)
         super().attend(pair, out, log_total)
+
+    def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
+        done = super().attend_together(pair, share, out, log_total)
+        self._stats["sums"] += done
+        return done
+
+    def _worth_it(self, pair: PairSum, pairs: float) -> bool:
+        return worth_a_look(pairs, _columns(pair))
 
     def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
         self._direct.attend(pair, out, log_total)

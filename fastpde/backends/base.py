@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
+from ..share import Share
 
 FLOATS = (np.float64, np.float32)  # the precisions there are
 
@@ -56,6 +57,10 @@ class Backend(ABC):
     @abstractmethod
     def centre(self, x: Array) -> Array:
         """The plain mean (B, d) of each system's tokens, in float64."""
+
+    def share(self, here: int) -> Share:
+        """Which of all tokens the `here` tokens of this process are."""
+        return Share(here)
 
     @property
     def fusable(self) -> bool:

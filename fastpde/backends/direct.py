@@ -96,8 +96,9 @@ class Direct(Backend):
             project.project(x, np.zeros((1, d)) if origin is None else origin, linear, out)
 
     def centre(self, x: Array) -> Array:
-        out = np.empty((x.shape[0], x.shape[2]))
-        project.mean(x, out)
+        out = np.zeros((x.shape[0], x.shape[2]))
+        project.accumulate(x, out)
+        out /= x.shape[1]
         return out
 
     @staticmethod

@@ -13,10 +13,11 @@ from ..errors import InputError, InputTypeError
 from ..kernels import reduce
 from ..kernels.cells import CHUNKS
 from ..laws import ExpLaw, SigmoidLaw
+from ..share import Share
 from . import bounded, causal
 from .base import Backend, PairSum
 from .direct import Direct
-from .reduction import Reduced, reduce_pair
+from .reduction import Reduced, outermost, reduce_pair
 from .slices import check
 from .tree import Sum
 
@@ -112,28 +113,87 @@ class Fast(Backend):
         self._direct.attend(pair, out, log_total)
         self._stats["fast_direct_targets"] += out.shape[0] * out.shape[1]
 
-    def _sum(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
-        """One system; whether it could be summed."""
-        factor = 1.0 if pair.weights is not None else 1.0 / pair.keys.shape[1]
+    def job(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array, share: Share | None = None) -> Sum:
+        """What there is to do for one system."""
+        sources = pair.keys.shape[1] if share is None else share.n
+        factor = 1.0 if pair.weights is not None else 1.0 / sources
         totals = not pair.normalised or len(log_total) > 0
         result = reduce.Result(
             np.ascontiguousarray(reduced.B), reduced.constant, pair.normalised, factor,
             self._offset(pair, reduced) if totals else _NONE, out, log_total,
         )  # fmt: skip
-        job = Sum(
+        return Sum(
             reduced.y, reduced.z, _bias(pair), reduced.channels, pair.values.shape[2] > 0, min(self.tol, pair.tol),
             self._take,
-            self._exact, result,
+            self._exact, result, share=share,
         )  # fmt: skip
+
+    def _sum(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
+        """One system; whether it could be summed."""
+        job = self.job(pair, reduced, out, log_total)
         if not self._pays(job, pair, reduced):
             return False
         ends = reduced.y_ends, reduced.z_ends
         if not (job.run(*ends) if pair.limits is None else causal.attend(job, pair.limits, *ends)):
             return False
+        self._keep(job)
+        return True
+
+    def _keep(self, job: Sum) -> None:
+        """Keeps what a sum tells."""
         self.report, self._parts = job.report, job.parts
         self._stats["fast_error_bound"] = max(self._stats["fast_error_bound"], job.report["error_bound"])
         self._stats["fast_direct_targets"] += job.report.get("direct_targets", 0.0)
+
+    def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
+        """One system whose other sources and targets are in other processes, on one grid of the moments of all; False:
+        it cannot be summed like that. What is sent depends on the grid, not on the number of tokens."""
+        sources, targets = share.n, int(share.added(np.array([pair.targets.shape[1]]))[0])
+        if len(pair.keys) > 1 or pair.limits is not None or not isinstance(pair.law, ExpLaw):
+            return False
+        if not self._worth_it(pair, float(sources) * targets):
+            return False
+        check()
+        keys, logs = pair.keys[0], _NONE if log_total is None else log_total[0]
+        reduced = reduce_pair(
+            pair.targets[0], keys, keys if pair.values is pair.keys else pair.values[0], _MOST_AXES,
+            _THIN * min(self.tol, pair.tol), self._take, share,
+        )  # fmt: skip
+        if reduced is None:
+            return False
+        job = self.job(pair, reduced, out[0], logs, share)
+        if not job.one_grid(reduced.y_ends, reduced.z_ends, sources, targets):
+            return False
+        self._keep(job)
+        good = self._evaluations % _CHECK_EVERY > 0 or self._check_together(pair, reduced, share, out[0], logs)
+        self._evaluations += good
+        return good
+
+    def _worth_it(self, pair: PairSum, pairs: float) -> bool:
+        """Whether a sum over so many pairs, on many processes, is tried in O(n)."""
         return True
+
+    def _check_together(self, pair: PairSum, reduced: Reduced, share: Share, out: Array, log_total: Array) -> bool:
+        """`_check` with targets of all processes, for each of which all sum their own sources."""
+        few = max(1, share.n // share.here)
+        rows = _probes(reduced.z, max(4, _RANDOM // few), max(1, _EXTREME // few))
+        targets, mine = share.joined(np.ascontiguousarray(pair.targets[:, rows]))
+        count, c = targets.shape[1], pair.values.shape[2]
+        exact, logs = np.empty((1, count, c), out.dtype), np.empty((1, count))
+        self._direct.attend(replace(pair, targets=targets, normalised=True), exact, logs)
+        if pair.weights is None:
+            logs += math.log(share.here / share.n)
+        top = share.largest(logs)
+        each = np.exp(logs - top)
+        total = share.added(each)
+        means, logs = share.added(exact * each[:, :, None])[0] / total[0][:, None], (top + np.log(total))[0]
+        if not pair.normalised:
+            with np.errstate(over="ignore", invalid="ignore"):
+                means *= np.exp(logs)[:, None]
+        found = log_total[rows] if len(log_total) else _NONE
+        error, _, rounding = self._errors(pair, reduced, means[mine], logs[mine], out[rows], found, share)
+        error, rounding = share.largest(np.array([error, rounding])).tolist()
+        return self._within(error, pair, rounding)
 
     def _sum_bounded(self, pair: PairSum, out: Array) -> bool:
         """One system whose weights are bounded; whether it could be summed, and passed the check if it was checked."""
@@ -161,15 +221,21 @@ class Fast(Backend):
         part = replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows]), limits=limits)
         exact, logs = np.empty((1, len(rows), values.shape[1]), out.dtype), np.empty((1, len(rows)))
         self._direct.attend(part, exact, logs)
+        found = log_total[rows] if len(log_total) else _NONE
+        return self._within(*self._errors(pair, reduced, exact[0], logs[0], out[rows], found, Share(len(values))))
+
+    def _errors(
+        self, pair: PairSum, reduced: Reduced, exact: Array, logs: Array, out: Array, found: Array, share: Share
+    ) -> tuple[float, PairSum, float]:
+        """The largest error of sums `out` and logs `found` (may be empty), the sum, and what rounding may be of it."""
         error, scores = 0.0, float((np.abs(reduced.z_ends).max(axis=0) * np.ptp(reduced.y_ends, axis=0)).sum())
-        if values.shape[1]:
-            error, offset = _of_values(values, exact[0], out[rows], None if pair.normalised else logs[0])
+        if out.shape[1]:
+            error, offset = _of_values(pair.values[0], exact, out, None if pair.normalised else logs, share)
             scores += offset
-        if len(log_total):
-            error = max(error, float(np.abs(log_total[rows] - logs[0]).max()))
+        if len(found):
+            error = max(error, float(np.abs(found - logs).max()))
             scores += float(np.abs(logs).max())
-        rounding = 4.0 * np.finfo(out.dtype).eps * (1.0 + scores)
-        return self._within(error, pair, rounding)
+        return error, pair, 4.0 * np.finfo(out.dtype).eps * (1.0 + scores)
 
     def _check_bounded(self, pair: PairSum, done: bounded.Done, out: Array) -> bool:
         """The same for bounded weights."""
@@ -239,10 +305,11 @@ def _probes(z: Array, random: int, extreme: int) -> Array:
     return np.unique(np.concatenate([some, *ends]))
 
 
-def _of_values(values: Array, exact: Array, found: Array, logs: Array | None) -> tuple[float, float]:
+def _of_values(values: Array, exact: Array, found: Array, logs: Array | None, share: Share) -> tuple[float, float]:
     """The largest error of sums of values (n, c), and how far the values are from the origin, relative to their spread;
     logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers is left out."""
-    mean, low, high = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+    mean = share.added(values.mean(axis=0) * (len(values) / share.n))
+    low, high = outermost(np.stack([values.min(axis=0), values.max(axis=0)]), share)
     spread = max(float(np.maximum(high - mean, mean - low).max()), 1e-300)
     size = float(np.maximum(np.abs(low), np.abs(high)).max()) / spread
     with np.errstate(all="ignore"):

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._types import Array
 from ..kernels import cells, chebyshev, evaluate, grid, reduce
+from ..share import Share
 from . import planning
 from .cores import packed_cores
 from .slices import check
@@ -87,13 +88,17 @@ class Sorted:
         return np.array([len(slabs) for slabs in self.kept])
 
     @staticmethod
-    def into(points: Array, centre: Array, half: Array, slabs: Array, take: Any, name: str) -> Sorted:
-        """Points (r, n) of a box, cut into `slabs` (r,) slabs; `name` is that of the memory."""
+    def into(
+        points: Array, centre: Array, half: Array, slabs: Array, take: Any, name: str, share: Share | None = None
+    ) -> Sorted:
+        """Points (r, n) of a box, cut into `slabs` (r,) slabs; `name` is that of the memory. share: slabs are kept
+        where any process has points."""
         r, n = points.shape
         low, width, most = centre - half, 2.0 * half / slabs, int(slabs.max())
         used = np.empty((cells.CHUNKS, r, most), np.uint8)
         cells.find_slabs(points, low, width, slabs, used)
-        found: Array = used.max(axis=0) > 0
+        any_here: Array = used.max(axis=0)
+        found: Array = (any_here if share is None else share.largest(any_here)) > 0
         slots, counts = np.maximum(np.cumsum(found, axis=1) - 1, 0).astype(np.uint32), found.sum(axis=1)
         total = int(np.prod(counts))
         ids, place = take(f"ids_{name}", (n,), np.uint32), take(f"place_{name}", (n,), np.uint32)
@@ -116,7 +121,7 @@ class Sorted:
 def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, plan: planning.Grid) -> None:
     """Sums `sources` for `targets` (indices; None: all) on the grid planned for their box."""
     z, (y, bias, channels) = some(job.z, targets), job.sources(sources)
-    of = Sorted.into(y, box.y_centre, box.y_half, plan.slabs, job.take, "y")
+    of = Sorted.into(y, box.y_centre, box.y_half, plan.slabs, job.take, "y", job.share)
     same = box.like(y, z, job.tol)
     to = of if same else Sorted.into(z, box.z_centre, box.z_half, plan.slabs, job.take, "z")
     side_y, side_z = chebyshev.sides(plan.order_y, of.counts), chebyshev.sides(plan.order_z, to.counts)
@@ -141,7 +146,8 @@ def tilted(job: Sum, of: Sorted, y: Array, bias: Array, box: Box) -> grid.Tilt:
     if len(bias):
         ordered = job.take("bias", bias.shape, np.float64)
         cells.arrange(bias, 1.0 / _LOG2, of.order, ordered)
-    top, along = float(largest.max()), box.z_centre / _LOG2
+    highest = largest.max(keepdims=True)
+    top, along = float((highest if job.share is None else job.share.largest(highest))[0]), box.z_centre / _LOG2
     return grid.Tilt(
         along[:, None] * of.centres, along * of.half, top / _LOG2 - float(along @ box.y_centre), ordered, _NONE
     )
@@ -176,6 +182,8 @@ def _moments(job: Sum, side: chebyshev.Sides, of: Sorted, tilt: grid.Tilt) -> Ar
     memory = chebyshev.allocate(threads, side, job.take)
     grid.spread(side, of.items, len(of.items), of.local, of.order, tilt, memory, partial, tensor)
     grid.gather(side, of.items, len(of.items), partial, memory.corner[0], tensor)
+    if job.share is not None:
+        job.share.add_up(tensor)
     return tensor
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from .._types import Array
 from ..kernels import reduce
 from ..kernels.cells import CHUNKS
+from ..share import Share
 
 _FLOOR = 1e-22  # of the largest second moment: what is left of a direction that is not there
 _NOTHING = 1e-13  # of the largest value: a remainder that rounding made
@@ -42,15 +43,17 @@ class Reduced:
     constant: Array
 
 
-def second_moments(x: Array, take) -> tuple[Array, Array]:  # type: ignore[no-untyped-def]
-    """Mean (k,) and covariance (k, k) of points (n, k)."""
+def second_moments(x: Array, take, share: Share | None = None) -> tuple[Array, Array]:  # type: ignore[no-untyped-def]
+    """Mean (k,) and covariance (k, k) of points (n, k), and of those of other processes."""
     n, k = x.shape
+    share = Share(n) if share is None else share
     partial = take("moments", (CHUNKS, k + 1, k), np.float64)
-    reduce.sums(x, x[0].astype(np.float64), partial)
-    total = partial.sum(axis=0) / n
+    origin = share.added(x[0].astype(np.float64) * (share.first == 0))
+    reduce.sums(x, origin, partial)
+    total = share.added(partial.sum(axis=0)) / share.added(np.array([float(n)]))
     shift, products = total[0], total[1:]
     products = np.tril(products) + np.tril(products, -1).T
-    return x[0] + shift, products - np.outer(shift, shift)
+    return origin + shift, products - np.outer(shift, shift)
 
 
 def maps(S_y: Array, S_z: Array) -> tuple[Array, Array, Array]:
@@ -64,25 +67,29 @@ def maps(S_y: Array, S_z: Array) -> tuple[Array, Array, Array]:
     return root[:, None] * (W.T @ inverse), (W.T @ C.T) / root[:, None], np.sqrt(lam)
 
 
-def reduce_pair(targets: Array, keys: Array, values: Array, most: int, thin: float, take) -> Reduced | None:  # type: ignore[no-untyped-def]
+def reduce_pair(  # type: ignore[no-untyped-def]
+    targets: Array, keys: Array, values: Array, most: int, thin: float, take, share: Share | None = None
+) -> Reduced | None:
     """The reduced sum for targets (m, k), keys (n, k), values (n, c); None if more than `most` axes carry logits.
 
-    thin: an axis whose logits are below it in absolute value is left out.
+    thin: an axis whose logits are below it in absolute value is left out. share: which of all sources these are; maps
+    and ends are then those of the sources and targets of all processes.
     """
-    y_mean, S_y = second_moments(keys, take)
-    _, S_z = second_moments(targets, take)
+    share = Share(len(keys)) if share is None else share
+    y_mean, S_y = second_moments(keys, take, share)
+    _, S_z = second_moments(targets, take, share)
     to_y, to_z, _ = maps(S_y, S_z)
     q = len(to_y)
     y, z = take("coords_y", (q, len(keys)), np.float64), take("coords_z", (q, len(targets)), np.float64)
-    y_ends = coordinates(keys, y_mean, to_y, y)
-    z_ends = coordinates(targets, np.zeros(len(y_mean)), to_z, z)
+    y_ends = outermost(coordinates(keys, y_mean, to_y, y), share)
+    z_ends = outermost(coordinates(targets, np.zeros(len(y_mean)), to_z, z), share)
     loads = np.abs(z_ends).max(axis=0) * np.ptp(y_ends, axis=0)
     kept = np.flatnonzero(loads > thin)
     if len(kept) > most:
         return None
     if len(kept) < q:
         y, z, y_ends, z_ends = y[kept], z[kept], y_ends[:, kept], z_ends[:, kept]
-    channels, B, constant = _values(values, keys, y_mean, to_y, kept, y, take)
+    channels, B, constant = _values(values, keys, y_mean, to_y, kept, y, take, share)
     return Reduced(y, z, y_ends, z_ends, y_mean, channels, B, constant)
 
 
@@ -93,26 +100,32 @@ def coordinates(x: Array, origin: Array, matrix: Array, out: Array) -> Array:
     return np.stack([ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)])
 
 
-def _values(values, keys, y_mean, to_y, kept, y, take):  # type: ignore[no-untyped-def]
+def outermost(ends: Array, share: Share) -> Array:
+    """The corners (2, q) of a box that has those of all processes."""
+    low, high = share.largest(np.stack([-ends[0], ends[1]]))
+    return np.stack([-low, high])
+
+
+def _values(values, keys, y_mean, to_y, kept, y, take, share):  # type: ignore[no-untyped-def]
     """channels (e, n), B (c, r + e), constant (c,)."""
     n, c = values.shape
     if c == 0:
         return np.empty((0, n)), np.empty((0, len(kept))), np.empty(0)
     if values is keys and len(kept) == len(to_y) == c:
         return np.empty((0, n)), np.linalg.inv(to_y), y_mean.copy()
-    mean, _ = second_moments(values, take)
+    mean, _ = second_moments(values, take, share)
     B = np.zeros((c, len(kept)))
     if len(kept):
         both = np.concatenate([y.T, values - mean], axis=1)
-        _, S = second_moments(both, take)
+        _, S = second_moments(both, take, share)
         r = len(kept)
         B = np.linalg.lstsq(S[:r, :r], S[:r, r:], rcond=1e-14)[0].T
     rest, largest = take("channels", (c, n), np.float64), np.empty(CHUNKS)
     reduce.remainders(values, mean, B, y, np.eye(c), rest, largest)
-    size = np.abs(values - mean).max()
-    if not largest.max() > _NOTHING * size:
+    size, rounded = share.largest(np.array([np.abs(values - mean).max(), largest.max()]))
+    if not rounded > _NOTHING * size:
         return np.empty((0, n)), B, mean
-    _, S = second_moments(np.ascontiguousarray(rest.T), take)
+    _, S = second_moments(np.ascontiguousarray(rest.T), take, share)
     spectrum, E = np.linalg.eigh(S)
     E = E[:, spectrum > (_NOTHING * size) ** 2]
     channels = np.empty((E.shape[1], n))

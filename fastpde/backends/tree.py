@@ -15,6 +15,7 @@ import numpy as np
 
 from .._types import Array
 from ..kernels import pruned, reduce
+from ..share import Share
 from . import planning
 from .gridsum import Box, on_grid, some
 from .pruned import Pruned
@@ -63,6 +64,7 @@ class Sum:
         report: what was done: grids, targets summed directly, bound of the error.
         parts: the targets of each grid, where there are several.
         within: seconds in which it must be expected to be done by a tree; inf: as it comes.
+        share: which of all sources y has, if other processes have more: only `on_grid` can be asked for then.
     """
 
     y: Array
@@ -77,6 +79,7 @@ class Sum:
     report: dict[str, float] = field(default_factory=dict)
     parts: list[Array] = field(default_factory=list)
     within: float = math.inf
+    share: Share | None = None
 
     def run(self, y_ends: Array, z_ends: Array) -> bool:
         """Fills the result; y_ends, z_ends (2, r) are the corners of the boxes. False: not `within` its time."""
@@ -90,14 +93,26 @@ class Sum:
         self._whole(box)
         return True
 
+    def one_grid(self, y_ends: Array, z_ends: Array, n: int, m: int) -> bool:
+        """Fills the result on one grid with the sources and targets of other processes, n and m in all; False: that is
+        not the way to sum them."""
+        self.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
+        if len(self.y) == 0:
+            return False
+        box = Box.around(y_ends, z_ends)
+        plan = planning.plan(box.loads, n, m, self.tol, 1 + len(self.channels))
+        if plan is None or n * m / _RATE <= plan.seconds or _tree_may_pay(box, plan.seconds, m):
+            return False
+        on_grid(self, None, None, box, plan)
+        return True
+
     def _whole(self, box: Box) -> None:
         """One grid, one direct sum, or the tree."""
         n, m = self.y.shape[1], self.z.shape[1]
         plan = planning.plan(box.loads, n, m, self.tol, 1 + len(self.channels))
         grid_seconds, direct_seconds = math.inf if plan is None else plan.seconds, n * m / _RATE
         least = min(grid_seconds, direct_seconds)
-        logits = box.loads.sum()
-        if least > max(_WORTH_A_TREE, _GOOD * m) and _SPLIT_FROM < logits < math.inf and self._tree(box, least):
+        if _tree_may_pay(box, least, m) and self._tree(box, least):
             return
         if plan is None or direct_seconds <= grid_seconds:
             self._directly()
@@ -162,6 +177,11 @@ class Sum:
             self.y[:, sources], self.z[:, targets], bias, (box.y_half, box.z_half), _DROP * self.tol,
             lambda part, shape, dtype: self.take(f"{name}_{part}", shape, dtype),
         )  # fmt: skip
+
+
+def _tree_may_pay(box: Box, least: float, targets: int) -> bool:
+    """Whether a tree is worth a look where a grid or a direct sum take `least` seconds."""
+    return least > max(_WORTH_A_TREE, _GOOD * targets) and _SPLIT_FROM < box.loads.sum() < math.inf
 
 
 class Judge:

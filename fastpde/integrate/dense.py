@@ -8,6 +8,13 @@ from typing import Any
 import numpy as np
 
 from fastpde.integrate.tableau import Tableau
+from fastpde.share import Share
+
+
+def share_of(space: Any, y: np.ndarray) -> Share:
+    """Return which of all tokens the states of a space have; one that does not say has them all."""
+    found: Share = getattr(space, "share", None) or Share(y.shape[-2] if y.ndim > 1 else 1)
+    return found
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,11 @@ class Piece:
     h: float
     y0: np.ndarray
     stages: np.ndarray
+
+    @property
+    def share(self) -> Share:
+        """Which of all tokens the states have."""
+        return share_of(self.space, self.y0)
 
     def evaluate(self, t: float, out: np.ndarray) -> None:
         """Write y(t) into `out`; at t0 exactly y0, because all its weights are zero there."""

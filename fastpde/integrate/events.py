@@ -11,6 +11,7 @@ from fastpde.errors import InputError, InputTypeError
 from fastpde.integrate.checks import flag, function, positive, real
 from fastpde.integrate.dense import Piece
 from fastpde.integrate.status import Status
+from fastpde.share import Share
 
 _EPS = 2.0**-52
 
@@ -39,6 +40,12 @@ class Event:
         """Return the number whose sign tells; y and velocity are read-only and valid during the call."""
         raise NotImplementedError
 
+    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+        """Return `value` of all tokens, of which y and velocity have a share."""
+        if share.whole:
+            return self.value(t, y, velocity)
+        return self.value(t, _all(y, share), None if velocity is None else _all(velocity, share))
+
     def satisfied_at_start(self, value: float) -> bool:
         """Return whether the value at t0 counts as the event."""
         return self.direction * value >= 0.0 if self.direction else value == 0.0
@@ -65,8 +72,12 @@ class SteadyState(Event):
 
     def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
         """Return the largest of max_i |v_i| / max(1, max_i |x_i|) over the systems, minus tol."""
+        return self.value_of_all(t, y, velocity, _everything(y))
+
+    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+        """Return the same of all tokens, from the largest norms that each process finds."""
         assert velocity is not None, "uses_velocity is set"
-        rate = float((_largest_norms(velocity) / np.maximum(1.0, _largest_norms(y))).max())
+        rate = float((_largest_norms(velocity, share) / np.maximum(1.0, _largest_norms(y, share))).max())
         # A velocity that is not finite is not slow; the next step will report it.
         return rate - self.tol if math.isfinite(rate) else math.inf
 
@@ -87,7 +98,11 @@ class BlowUp(Event):
 
     def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
         """Return max_i |x_i| / radius - 1."""
-        return float(_largest_norms(y).max()) / self.radius - 1.0
+        return self.value_of_all(t, y, velocity, _everything(y))
+
+    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+        """Return the same of all tokens, from the largest norm that each process finds."""
+        return float(_largest_norms(y, share).max()) / self.radius - 1.0
 
 
 class Collapsed(Event):
@@ -110,7 +125,7 @@ class Collapsed(Event):
             return -1.0
         # A float32 mean summed along the tokens would lose digits as n grows.
         mean = y.mean(axis=-2, keepdims=True, dtype=np.float64)
-        return float(_largest_norms(y - mean).max()) / self.tol - 1.0
+        return float(_largest_norms(y - mean, _everything(y)).max()) / self.tol - 1.0
 
 
 class FunctionEvent(Event):
@@ -152,9 +167,9 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def measure(name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
-    """Return the event's value as a float that is not nan, or raise."""
-    came = event.value(t, read_only(y), None if velocity is None else read_only(velocity))
+def measure(name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+    """Return the event's value as a float that is not nan, or raise; share: which of all tokens y has."""
+    came = event.value_of_all(t, read_only(y), None if velocity is None else read_only(velocity), share)
     try:
         value = float(came)
     except (TypeError, ValueError):
@@ -188,7 +203,7 @@ def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float
         if t in known:
             return known[t]
         piece.evaluate(t, buffer)
-        return measure(name, event, t, buffer, None)
+        return measure(name, event, t, buffer, None, piece.share)
 
     root, _ = brentq(
         at,
@@ -203,13 +218,24 @@ def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float
     return float(root)
 
 
-def _largest_norms(x: np.ndarray) -> np.ndarray:
+def _everything(y: np.ndarray) -> Share:
+    """Return the share of a process that holds all tokens."""
+    return Share(y.shape[-2] if y.ndim > 1 else 1)
+
+
+def _all(x: np.ndarray, share: Share) -> np.ndarray:
+    """Return all of a state (n, d) or (B, n, d)."""
+    found = share.gathered(x.reshape(-1, *x.shape[-2:]))
+    return found.reshape(*x.shape[:-2], *found.shape[-2:])
+
+
+def _largest_norms(x: np.ndarray, share: Share) -> np.ndarray:
     """Return max_i |x_i| of each system (B,), or (1,) when there is only one.
 
     Scaled by the largest entry, so that the squares neither overflow nor vanish.
     """
     systems = x.reshape(x.shape[0] if x.ndim == 3 else 1, -1, x.shape[-1] if x.ndim else 1)
-    largest = np.maximum(systems.max(axis=(1, 2)), -systems.min(axis=(1, 2))).astype(np.float64)
+    largest = share.largest(np.maximum(systems.max(axis=(1, 2)), -systems.min(axis=(1, 2))).astype(np.float64))
     unit = np.where(largest > 0.0, largest, 1.0)
     scaled = systems / unit[:, None, None]
-    return largest * np.sqrt(np.einsum("bij,bij->bi", scaled, scaled).max(axis=1))
+    return largest * np.sqrt(share.largest(np.einsum("bij,bij->bi", scaled, scaled).max(axis=1)))

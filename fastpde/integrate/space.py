@@ -12,6 +12,8 @@ floats.
     max_norm(y) -> float
         max |y|; inf or nan if anything is not finite.
 
+A state may be the share of one process in a larger one (`fastpde.share`): its norms are then those of all of it.
+
 Every state the stepper makes (stage arguments, results, continuous extension) comes out of `combine`: a space whose
 `combine` also retracts to a manifold keeps all of them on the manifold.
 """
@@ -23,6 +25,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from fastpde.share import Share
+
 # Elements per block: the handful of blocks that one operation touches stay in the second-level cache.
 _BLOCK = 16384
 
@@ -33,17 +37,20 @@ class VectorSpace:
     Args:
         shape: of the state: (n, d), (B, n, d) or any other. For three axes the first one counts independent systems.
         dtype: float64 or float32. The norms accumulate in float64.
+        share: which of all tokens a state (n, d) or (B, n, d) has; None: all.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype | type) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype | type, share: Share | None = None) -> None:
         size = math.prod(shape)
         self._systems = shape[0] if len(shape) == 3 else 1
-        self._length = size // self._systems if self._systems else 0
+        self._here = size // self._systems if self._systems else 0
+        self.share = Share(self._here) if share is None else share
+        self._width = self._here // self.share.here if self._here else 1
+        self._length = self.share.n * self._width
         block = max(1, min(size, _BLOCK))
         self._term = np.empty(block, dtype)
         self._scale = np.empty(block, dtype)
         self._squares = np.empty(block, np.float64)
-        self._sums = np.empty(self._systems, np.float64)
 
     def combine(self, y: np.ndarray, h: float, coefs: Sequence[float], stages: np.ndarray, out: np.ndarray) -> None:
         """Write out = y + h sum_s coefs[s] stages[s], summed in the order of s."""
@@ -73,8 +80,8 @@ class VectorSpace:
         flat = stages.reshape(len(stages), -1)
         old, new = y0.reshape(-1), y1.reshape(-1)
         weights = [(s, h * coef) for s, coef in enumerate(coefs) if coef]
-        self._sums.fill(0.0)
-        for first, rows, part in self._parts():
+        tally = self.share.tally(self._systems, self._width, _BLOCK)
+        for first, rows, part in self._parts(tally.first):
             size = part.stop - part.start
             error, scale, squares = self._term[:size], self._scale[:size], self._squares[:size]
             np.abs(old[part], out=error)
@@ -82,12 +89,13 @@ class VectorSpace:
             np.maximum(error, scale, out=scale)
             # inf in y would give e / inf = 0: the one way a bad state could pass for a good one.
             if not math.isfinite(np.maximum.reduce(scale)):
-                return math.inf
+                tally.spoil()
+                break
             scale *= rtol
             scale += atol
             self._scaled_squares(flat, weights, part, error, scale, squares)
-            self._sums[first : first + rows] += np.add.reduce(squares.reshape(rows, -1), axis=1)
-        worst = float(np.maximum.reduce(self._sums))
+            tally.add(first, squares.reshape(rows, -1))
+        worst = float(np.maximum.reduce(tally.sums()))
         return math.sqrt(worst / self._length) if worst >= 0.0 else math.nan
 
     def max_norm(self, y: np.ndarray) -> float:
@@ -97,9 +105,10 @@ class VectorSpace:
             block = flat[start : start + _BLOCK]
             largest = float(np.maximum.reduce(np.abs(block, out=self._term[: block.size])))
             if not math.isfinite(largest):
-                return largest
+                worst = largest
+                break
             worst = max(worst, largest)
-        return worst
+        return float(self.share.largest(np.array([worst]))[0])
 
     def _increment(self, flat: np.ndarray, weights: list, part: slice, out: np.ndarray) -> None:
         """Write out = sum of weight * flat[s, part] over (s, weight) in `weights`."""
@@ -122,18 +131,20 @@ class VectorSpace:
         out /= scale
         np.square(out, out=out)
 
-    def _parts(self) -> Iterator[tuple[int, int, slice]]:
-        """Yield (first system, number of systems, slice of the flat state) so that each slice fits a block.
+    def _parts(self, place: int) -> Iterator[tuple[int, int, slice]]:
+        """Yield (first system, number of systems, slice of the flat state) so that each slice is of one block.
 
         Short systems go many to a slice, long ones many slices to a system; either way a system is summed in an order
-        that depends on its own length alone.
+        that depends on its own length alone. `place`: of a state's first number in its system.
         """
-        length = self._length
-        if length > _BLOCK:
+        length = self._here
+        if self._length > _BLOCK or not self.share.whole:
             for system in range(self._systems):
-                for start in range(0, length, _BLOCK):
-                    offset = system * length
-                    yield system, 1, slice(offset + start, offset + min(start + _BLOCK, length))
+                start, offset = 0, system * length
+                while start < length:
+                    stop = min(start + _BLOCK - (place + start) % _BLOCK, length)
+                    yield system, 1, slice(offset + start, offset + stop)
+                    start = stop
             return
         together = max(1, _BLOCK // length)
         for first in range(0, self._systems, together):

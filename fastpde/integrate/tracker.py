@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpde.integrate.controller import Span
+from fastpde.integrate.dense import share_of
 from fastpde.integrate.events import Event, crosses, locate, measure
 from fastpde.integrate.stepper import Stepper
 
@@ -68,9 +69,10 @@ class Tracker:
 
     def _measure(self) -> list[float]:
         stepper, values = self._stepper, []
+        share = share_of(stepper.space, stepper.state.y)
         for i, event in enumerate(self._events):
             velocity = stepper.refresh() if event.uses_velocity else None
-            values.append(measure(f"events[{i}]", event, stepper.state.t, stepper.state.y, velocity))
+            values.append(measure(f"events[{i}]", event, stepper.state.t, stepper.state.y, velocity, share))
         return values
 
     def _root(self, index: int, before: tuple[float, float], after: tuple[float, float]) -> float:

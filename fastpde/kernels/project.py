@@ -99,14 +99,10 @@ def project(x, origin, linear, out):
 
 
 @jit
-def mean(x, out):
-    """out[b] = mean over i of x[b, i], accumulated in float64. x (B, n, d), out (B, d)."""
+def accumulate(x, out):
+    """out[b] += x[b, 0], then x[b, 1], ... in float64. x (B, n, d), out (B, d)."""
     systems, n, d = x.shape
     for b in range(systems):
-        for r in range(d):
-            out[b, r] = 0.0
         for i in range(n):
             for r in range(d):
                 out[b, r] += x[b, i, r]
-        for r in range(d):
-            out[b, r] /= n

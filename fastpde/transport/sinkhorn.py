@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import Array
+from ..share import Share
 from .mixing import Mixing, Window
 
 # Damping of a symmetric kernel's step: for a positive kernel its linearisation has the spectrum 1 - 0.8 [1, 2].
@@ -28,6 +29,11 @@ class Softmin(ABC):
 
     weights: Array  # (1, n) or (B, n) float64, each row sums to 1
     symmetric: bool  # whether s(x, y) = s(y, x): `columns` is then `rows`
+
+    @property
+    def share(self) -> Share:
+        """Which of all points are here: arrays (B, n) are of these."""
+        return Share(self.weights.shape[1])
 
     @abstractmethod
     def rows(self, g: Array, out: Array, last: bool) -> None:
@@ -63,28 +69,28 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
     depend on the others. The scaling ends when that is so for all, or after `max_half` half-iterations. `window` is
     that of the scaling of a similar kernel, changed in place.
     """
-    weights, cost = softmin.weights, 1 if softmin.symmetric else 2
+    weights, share, cost = softmin.weights, softmin.share, 1 if softmin.symmetric else 2
     g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)
-    mixing = Mixing(weights, start.shape, window)
+    mixing = Mixing(weights, start.shape, window, share)
     error, foreseen, half, last = np.full(len(g), np.inf), np.inf, 0, False
     while half + cost < max_half:
         last = foreseen <= _MARGIN * tol
         softmin.rows(g, f, last)
         if softmin.symmetric:
             residual = f - g
-            residual -= (weights * residual).sum(axis=1, keepdims=True)
+            residual -= share.sum(weights * residual)[:, None]
         else:
             softmin.columns(f, c)
             residual = c - g
         half += cost
-        before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights)
-        moving = (error > tol) & ~_at_rounding(error, f, g)
+        before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights, share)
+        moving = (error > tol) & ~_at_rounding(error, f, g, share)
         if not moving.any() or half + cost >= max_half:
             break
         foreseen = _foresee(before[moving], error[moving]) if half > cost else np.inf
         if softmin.symmetric:
             residual *= _DAMPING
-        mixing.step(g, residual, (weights * (f + g)).sum(axis=1), moving)
+        mixing.step(g, residual, share.sum(weights * (f + g)), moving)
     if not last and np.isfinite(error).any():
         softmin.rows(g, f, True)
         half += 1
@@ -101,16 +107,15 @@ def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
     return Scalings(f, g, np.full(len(g), np.nan), n_half)
 
 
-def _marginal_error(residual: Array, weights: Array) -> Array:
+def _marginal_error(residual: Array, weights: Array, share: Share) -> Array:
     """sum_j w_j |e^{-r_j} - 1|, (B,); inf on overflow."""
     with np.errstate(over="ignore"):
-        error: Array = (weights * np.abs(np.expm1(-residual))).sum(axis=1)
-    return error
+        return share.sum(weights * np.abs(np.expm1(-residual)))
 
 
-def _at_rounding(error: Array, f: Array, g: Array) -> Array:
+def _at_rounding(error: Array, f: Array, g: Array, share: Share) -> Array:
     """Whether the errors are no larger than what rounding of the potentials makes of them, (B,)."""
-    size = np.maximum(np.abs(f).max(axis=1), np.abs(g).max(axis=1))
+    size = share.largest(np.maximum(np.abs(f).max(axis=1), np.abs(g).max(axis=1)))
     small: Array = error <= 2.0**-50 * size
     return small
 

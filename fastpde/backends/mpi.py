@@ -1,0 +1,137 @@
+"""Sums over tokens that several processes hold, each a block of them, through MPI."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..errors import InputError
+from ..kernels.project import accumulate
+from ..share import Share
+from . import resolve
+from .base import Backend, PairSum
+from .fast import Fast
+from .ranks import Block, Ranks, starts_of
+
+
+class Mpi(Backend):
+    """Sums over the tokens of all processes of a communicator, each made for its own tokens by the backend `inner`.
+
+    All processes call the same functions in the same order, with their own block of tokens (and weights, positions):
+
+        backend = fp.Mpi()
+        mine = backend.rows(n)
+        sol = fp.solve(attention, x0[mine], (0.0, 1.0), backend=backend)
+
+    Times, steps, status and events are those of the whole cloud, the same on all of them; arrays of tokens are those of
+    the block. An event that is a function gets all tokens; observers get the block.
+
+    Direct sums, and all that depends on them, have the same bits for any number of processes: those of one process
+    without MPI.
+
+    Sums in O(n) of exponential weights on one grid send its moments, as many bytes for any number of tokens. Others,
+    direct sums, masked and bounded ones and trees, bring all sources together on every process: O(n) bytes, and the
+    memory of the whole cloud. `stats` counts these sums, and the bytes that this process has sent for all.
+    """
+
+    def __init__(self, inner: Any = "auto", comm: Any = None) -> None:
+        """inner: a name or a backend, not an `Mpi`; comm: an mpi4py communicator, default MPI.COMM_WORLD.
+
+        Raises InputError, InputTypeError: for another inner, or without mpi4py.
+        """
+        super().__init__()
+        self._inner = resolve(inner)
+        if isinstance(self._inner, Mpi):
+            raise InputError("inner", repr(inner), 'another kind of backend: "auto", "direct" or "fast"')
+        self._ranks = Ranks(_world() if comm is None else comm)
+        self._gathered_sums = 0.0
+        # The order of a mean matters where sums are to have the bits of one process.
+        self._in_order = type(self._inner) is not Fast
+
+    def __repr__(self) -> str:
+        return f"Mpi({self._inner!r})"
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return int(self._ranks.rank)
+
+    @property
+    def size(self) -> int:
+        """How many processes there are."""
+        return int(self._ranks.size)
+
+    def rows(self, n: int) -> slice:
+        """Which of n tokens belong to this process. Raises InputError where some would have none."""
+        starts = starts_of(n, self.size)
+        return slice(int(starts[self.rank]), int(starts[self.rank + 1]))
+
+    def share(self, here: int) -> Share:
+        return self._ranks.share(here)
+
+    def stats(self) -> dict[str, float]:
+        own = {"ranks": self.size, "bytes_sent": self._ranks.sent, "gathered_sums": self._gathered_sums}
+        return self._inner.stats() | own
+
+    def state(self) -> Array:
+        inner = self._inner.state()
+        return np.append([self._ranks.sent, self._gathered_sums], [] if inner is None else inner)
+
+    def restore(self, state: Array | None) -> None:
+        self._ranks.sent, self._gathered_sums = (0.0, 0.0) if state is None else state[:2].tolist()
+        self._inner.restore(None if state is None or len(state) == 2 else state[2:])
+
+    def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
+        share = self.share(pair.keys.shape[1])
+        if share.whole:
+            self._inner.attend(pair, out, log_total)
+            return
+        if isinstance(self._inner, Fast) and self._inner.attend_together(pair, share, out, log_total):
+            return
+        self._gathered_sums += len(pair.keys)
+        self._inner.attend(self._gathered(pair, share), out, log_total)
+
+    def _gathered(self, pair: PairSum, share: Share) -> PairSum:
+        """The same sum with the sources of all processes."""
+        assert isinstance(share, Block), "some tokens are elsewhere"
+
+        def all_of(name: str, rows: Array | None) -> Array | None:
+            if rows is None:
+                return None
+            out = self.take(f"all_{name}", (len(rows), share.n, *rows.shape[2:]), rows.dtype)
+            return share.gathered_into(rows, out)
+
+        keys: Any = all_of("keys", pair.keys)
+        values: Any = keys if pair.values is pair.keys else all_of("values", pair.values)
+        return replace(
+            pair, keys=keys, values=values, bias=all_of("bias", pair.bias), weights=all_of("weights", pair.weights)
+        )
+
+    def project(
+        self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
+    ) -> None:
+        self._inner.project(x, matrix, out, origin, shift)
+
+    def centre(self, x: Array) -> Array:
+        share = self.share(x.shape[1])
+        if share.whole:
+            return self._inner.centre(x)
+        total = np.zeros((x.shape[0], x.shape[2]))
+        if self._in_order:
+            self._ranks.passed_on(lambda so_far: accumulate(x, so_far), total)
+        else:
+            accumulate(x, total)
+            total = self._ranks.added(total)
+        total /= share.n
+        return total
+
+
+def _world() -> Any:
+    try:
+        from mpi4py import MPI
+    except ImportError as error:
+        raise InputError("backend", f"fp.Mpi without mpi4py: {error}", "mpi4py", "pip install fastpde[mpi]") from error
+    return MPI.COMM_WORLD

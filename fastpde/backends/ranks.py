@@ -1,0 +1,269 @@
+"""The processes of a communicator, and the block of tokens that each of them holds: buffers only, in fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..errors import InputError
+from ..share import Share, Tally
+from . import pairwise
+
+UNIT = 32  # tokens that stay together: a whole number of the tiles of targets of the kernels of direct sums
+
+
+def starts_of(n: int, size: int) -> Array:
+    """The first tokens (size + 1,) of the blocks of n tokens on `size` processes: as equal as units allow.
+
+    Raises InputError where a process would have none.
+    """
+    units = -(-n // UNIT)
+    if units < size:
+        need = f"more than {UNIT * (size - 1)}, {UNIT} for each of {size} processes"
+        raise InputError("n", f"{n} tokens", need, "Start fewer processes.")
+    return np.minimum(UNIT * (np.arange(size + 1) * units // size), n)
+
+
+class Ranks:
+    """A communicator. `sent` is the number of bytes that this process has given to it."""
+
+    def __init__(self, comm: Any) -> None:
+        self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
+        self.sent = 0.0
+        self._blocks: dict[tuple[int, ...], Share] = {}
+
+    def share(self, here: int) -> Share:
+        """Which of all tokens are `here`. Raises InputError, on all of them, unless blocks are those of `starts_of`."""
+        if self.size == 1:
+            return Share(here)
+        counts = self.counts(here)
+        key = tuple(counts.tolist())
+        if key not in self._blocks:
+            n = sum(key)
+            need = np.diff(starts_of(n, self.size)).tolist()
+            if need != list(key):
+                remedy = "Give process r the tokens x[backend.rows(n)]."
+                raise InputError("x", f"blocks of {_some(key)} tokens", f"blocks of {_some(need)}", remedy)
+            self._blocks = {key: Block(self, counts)}
+        return self._blocks[key]
+
+    def counts(self, here: int) -> Array:
+        """The numbers (size,) that the processes bring."""
+        return self._side_by_side(np.array([here]))[:, 0]
+
+    def joined(self, rows: Array, counts: Array, out: Array | None = None) -> Array:
+        """The rows (B, sum of counts, ...) of all processes in order, from (B, counts[rank], ...) here; into out."""
+        systems, n, rest = rows.shape[0], int(counts.sum()), rows.shape[2:]
+        width = systems * int(np.prod(rest))
+        if width == 0:
+            return np.empty((systems, n, *rest), rows.dtype)
+        flat = np.empty(n * width, rows.dtype) if out is None or systems > 1 else out.reshape(-1)
+        ends = np.cumsum(counts) * width
+        self.comm.Allgatherv(self.counted(np.ascontiguousarray(rows)), [flat, (counts * width, ends - counts * width)])
+        if systems == 1:
+            return flat.reshape(1, n, *rest)
+        parts = [part.reshape(systems, -1, *rest) for part in np.split(flat, ends[:-1])]
+        return np.concatenate(parts, axis=1, out=out)
+
+    def counted(self, buffer: Array) -> Array:
+        """A buffer that is about to be sent."""
+        self.sent += buffer.nbytes if self.size > 1 else 0
+        return buffer
+
+    def largest(self, values: Array) -> Array:
+        """Elementwise over the processes; nan where one is nan."""
+        found: Array = self._side_by_side(values).max(axis=0)
+        return found
+
+    def added(self, values: Array) -> Array:
+        """The sum over the processes, in their order, of small arrays."""
+        total = np.zeros_like(values)
+        for each in self._side_by_side(values):
+            total += each
+        return total
+
+    def _side_by_side(self, values: Array) -> Array:
+        """(size, ...) from an array of one shape on each."""
+        each = np.empty((self.size, *values.shape), values.dtype)
+        self.comm.Allgather(self.counted(np.ascontiguousarray(values)), each)
+        return each
+
+    def add_up(self, values: Array) -> None:
+        """values <- the sum over the processes, in their order, of large arrays: each adds up a slice of it."""
+        flat = values.reshape(-1)
+        cuts = np.arange(self.size + 1) * len(flat) // self.size
+        counts, mine = np.diff(cuts), int(cuts[self.rank + 1] - cuts[self.rank])
+        pieces = np.empty((self.size, mine), values.dtype)
+        equal = np.full(self.size, mine)
+        self.comm.Alltoallv(
+            [self.counted(flat), (counts, cuts[:-1])], [pieces, (equal, mine * np.arange(self.size))]
+        )  # fmt: skip
+        total = np.zeros(mine, values.dtype)
+        for piece in pieces:
+            total += piece
+        self.comm.Allgatherv(self.counted(total), [flat, (counts, cuts[:-1])])
+
+    def passed_on(self, add: Any, values: Array) -> None:
+        """values <- what add(values) makes of it, process after process: one computation in the order of the tokens."""
+        if self.rank > 0:
+            self.comm.Recv(values, self.rank - 1)
+        add(values)
+        if self.rank < self.size - 1:
+            self.comm.Send(self.counted(values), self.rank + 1)
+        self.comm.Bcast(values, self.size - 1)
+
+
+class Block(Share):
+    """A block of the tokens."""
+
+    def __init__(self, ranks: Ranks, counts: Array) -> None:
+        self._ranks, self._counts = ranks, counts
+        self._starts = np.concatenate([[0], np.cumsum(counts)])
+        self.first, self.here, self.n = (int(v) for v in (self._starts[ranks.rank], counts[ranks.rank], counts.sum()))
+        self._moves: tuple[Array, Moves] | None = None
+
+    def sum(self, values: Array) -> Array:
+        return self.sums([values])[0]
+
+    def sums(self, several: Iterable[Array]) -> list[Array]:
+        parts = [pairwise.parts(values, self.n, self.first) for values in several]
+        counts = np.array(_counts(tuple(self._starts.tolist()), self.n))
+        given = self._ranks.joined(np.concatenate(parts), counts)
+        total, _ = pairwise.total(self.n, tuple(self._starts[1:-1].tolist()), given)
+        return np.split(total, len(parts))
+
+    def tally(self, systems: int, width: int, block: int) -> Tally:
+        return BlockTally(self._ranks, self._starts * width, systems, block)
+
+    def largest(self, values: Array) -> Array:
+        return self._ranks.largest(values)
+
+    def added(self, values: Array) -> Array:
+        return self._ranks.added(values)
+
+    def add_up(self, values: Array) -> None:
+        self._ranks.add_up(values)
+
+    def joined(self, rows: Array) -> tuple[Array, slice]:
+        counts = self._ranks.counts(rows.shape[1])
+        last = int(counts[: self._ranks.rank + 1].sum())
+        return self._ranks.joined(rows, counts), slice(last - rows.shape[1], last)
+
+    def gathered(self, rows: Array) -> Array:
+        return self._ranks.joined(rows, self._counts)
+
+    def gathered_into(self, rows: Array, out: Array) -> Array:
+        """`gathered` into an array that is there."""
+        return self._ranks.joined(rows, self._counts, out)
+
+    def every(self, rows: Array, stride: int) -> Array:
+        counts = np.diff(-(-self._starts // stride))
+        return self._ranks.joined(rows[:, -self.first % stride :: stride], counts)
+
+    def ordered(self, rows: Array, order: Array, out: Array) -> Array:
+        moves = self._moves_to(order)
+        return moves.exchange(rows, out, moves.leaving, moves.arriving)
+
+    def placed(self, rows: Array, order: Array, out: Array) -> Array:
+        moves = self._moves_to(order)
+        return moves.exchange(rows, out, moves.arriving, moves.leaving)
+
+    def _moves_to(self, order: Array) -> Moves:
+        if self._moves is None or self._moves[0] is not order:
+            self._moves = order, Moves(self._ranks, self._starts, order)
+        return self._moves[1]
+
+
+class Moves:
+    """Rows on their way to where an order puts them, and back.
+
+    Attributes:
+        leaving, arriving: (index, counts): rows here sorted by the process that gets them, or that they come from, and
+            how many each; between two processes they go in the order of their places.
+    """
+
+    def __init__(self, ranks: Ranks, starts: Array, order: Array) -> None:
+        self._ranks = ranks
+        here = slice(starts[ranks.rank], starts[ranks.rank + 1])
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        leaving = np.argsort(place[here])
+        owners = np.searchsorted(starts, order[here], side="right") - 1
+        arriving = np.argsort(owners, kind="stable")
+        to = np.searchsorted(starts, place[here], side="right") - 1
+        self.leaving = leaving, np.bincount(to, minlength=ranks.size)
+        self.arriving = arriving, np.bincount(owners, minlength=ranks.size)
+
+    def exchange(self, rows: Array, out: Array, leaving: tuple[Array, Array], arriving: tuple[Array, Array]) -> Array:
+        """out (B, here, ...) <- rows (B, here, ...) where they belong; returns out."""
+        parcel = np.ascontiguousarray(rows[:, leaving[0]].swapaxes(0, 1))
+        came = np.empty_like(parcel)
+        width = parcel[0].size
+        sides = [
+            [buffer, (counts * width, (np.cumsum(counts) - counts) * width)]
+            for buffer, (_, counts) in ((self._ranks.counted(parcel), leaving), (came, arriving))
+        ]
+        self._ranks.comm.Alltoallv(*sides)
+        out[:, arriving[0]] = came.swapaxes(0, 1)
+        return out
+
+
+class BlockTally(Tally):
+    """A tally of numbers that several processes hand in: the same bits as if one did."""
+
+    def __init__(self, ranks: Ranks, starts: Array, systems: int, block: int) -> None:
+        """starts (size + 1,): the places of the processes' first numbers, and the end; block: see `Share.tally`."""
+        self._ranks, self._cuts, self._block = ranks, tuple(starts.tolist()), block
+        self.first = self._cuts[ranks.rank]
+        self._parts: list[list[Array]] = [[] for _ in range(systems)]
+        self._at = [self.first] * systems
+        self._spoilt = False
+
+    def add(self, system: int, numbers: Array) -> None:
+        at = self._at[system]
+        start = at // self._block * self._block
+        size = min(self._block, self._cuts[-1] - start)
+        self._parts[system].append(pairwise.parts(numbers, size, at - start))
+        self._at[system] += numbers.shape[1]
+
+    def spoil(self) -> None:
+        self._spoilt = True
+
+    def sums(self) -> Array:
+        counts = _counts(self._cuts, self._block)
+        if self._spoilt:
+            given = np.full((len(self._parts), counts[self._ranks.rank]), np.inf)
+        else:
+            given = np.concatenate([np.concatenate(parts, axis=1) for parts in self._parts])
+        given, total, at = self._ranks.joined(given, np.array(counts)), np.zeros(len(given)), 0
+        for start in range(0, self._cuts[-1], self._block):
+            size = min(self._block, self._cuts[-1] - start)
+            inside = tuple(cut - start for cut in self._cuts if 0 < cut - start < size)
+            found, at = pairwise.total(size, inside, given, at)
+            total += found
+        return total
+
+
+@lru_cache(maxsize=64)
+def _counts(cuts: tuple[int, ...], block: int) -> tuple[int, ...]:
+    """How many numbers each process gives to a tally."""
+
+    def of(low: int, high: int) -> int:
+        starts = range(low // block * block, high, block)
+        sizes = [min(block, cuts[-1] - start) for start in starts]
+        return sum(
+            pairwise.count(size, max(low - start, 0), min(high - start, size))
+            for start, size in zip(starts, sizes, strict=True)
+        )
+
+    return tuple(of(cuts[r], cuts[r + 1]) for r in range(len(cuts) - 1))
+
+
+def _some(counts: Any) -> str:
+    """The first few of many numbers."""
+    shown = ", ".join(map(str, list(counts)[:8]))
+    return f"{shown}, ..." if len(counts) > 8 else shown
