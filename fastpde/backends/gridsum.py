@@ -58,7 +58,11 @@ class Box:
 
 def some(points: Array, index: Array | None) -> Array:
     """Some of the points (r, n), as rows of their own."""
-    return points if index is None else np.ascontiguousarray(points[:, index])
+    if index is None:
+        return points
+    out = np.empty((len(points), len(index)))
+    cells.pick(points, index, out)
+    return out
 
 
 @dataclass(frozen=True)

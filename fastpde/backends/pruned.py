@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -28,8 +29,14 @@ class Pruned:
         """y (r, n) and z (r, m); halves: of the boxes of sources and targets; share: of a target's weight that may be
         left out."""
         self._take, self._share = take, math.log(share)
-        self.sources = _grown(np.vstack([y, bias]) if len(bias) else y, len(y), halves[1], pruned.SOURCES, take, "y")
-        self.targets = _grown(z, len(z), halves[0], pruned.TARGETS, take, "z")
+        weighted = np.vstack([y, bias]) if len(bias) else y
+        grow = (
+            lambda: _grown(weighted, len(y), halves[1], pruned.SOURCES, take, "y"),
+            lambda: _grown(z, len(z), halves[0], pruned.TARGETS, take, "z"),
+        )
+        # A tree grows on one thread.
+        with ThreadPoolExecutor(min(2, numba.get_num_threads())) as pool:
+            self.sources, self.targets = pool.map(lambda tree: tree(), grow)
         self.leaves = np.flatnonzero(self.targets.right < 0)
         threads, leaves = numba.get_num_threads(), int((self.sources.right < 0).sum())
         self._desk = pruned.Desk(

@@ -104,6 +104,14 @@ def arrange(values, factor, order, out):
         out[at] = factor * values[order[at]]
 
 
+@jit(parallel=True)
+def pick(points, index, out):
+    """out[:, i] <- points[:, index[i]]."""
+    for i in prange(index.shape[0]):
+        for k in range(points.shape[0]):
+            out[k, i] = points[k, index[i]]
+
+
 @jit
 def pieces(starts, items):
     """items[i] <- (cell, first, last) for pieces of at most PIECE points; returns how many there are."""
