@@ -53,7 +53,7 @@ def told(done):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("count", [3, *(pytest.param(count, marks=pytest.mark.soak) for count in (1, 2, 4))])
 def test_direct_sums_have_the_bits_of_one_process(count):
     found = told(ranks(count, "direct"))["found"]
     assert len(found) > 30
