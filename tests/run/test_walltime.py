@@ -31,7 +31,7 @@ def test_ten_walltimes(small, launch):
     print(f"used {min(used):.1%} to {max(used):.1%}")
     assert min(used) >= 0.8 and max(used) <= 1.0
     parts = read_trajectory(small.parent / "small.run" / "trajectory.h5")
-    changed(small, ("t_end = 1e5", f"t_end = {parts.time[-1]!r}"))
+    changed(small, ("t_end = 1e5", f"t_end = {float(parts.time[-1])!r}"))
     assert runner.run(config.load(small), small.parent / "whole", quiet=True).code == 0
     whole = read_trajectory(small.parent / "whole" / "trajectory.h5")
     assert (whole.time == parts.time).all() and whole.value.tobytes() == parts.value.tobytes()
