@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from .._types import Array
@@ -27,20 +29,37 @@ def line_cost_to_normal(x: Weighted, mean: float, deviation: float, p: float) ->
     Token i takes the part of the normal law between the levels u_{i-1} and u_i; over it the integrals of z^k phi(z)
     are known. Raises InputError for other p.
     """
-    from scipy.special import ndtri
-
     if p not in (1.0, 2.0):
         raise InputError("p", f"{p:g}", "1 or 2 for the distance to a Gaussian law")
     points, levels = _quantiles(x)
-    z = np.concatenate(([-np.inf], ndtri(levels)))
     c = points - mean
     if p == 1.0:
-        return _first_power(c, deviation, z)
+        return _first_power(c, deviation, _ends(levels))
+    mass, centre, variance = _parts(levels) if x.w is not None else _equal_parts(len(levels))
+    apart = mass * (c - deviation * centre) ** 2
+    return float(apart.sum() + deviation**2 * variance)
+
+
+def _ends(levels: Array) -> Array:
+    """-inf, and where the standard normal law reaches each level."""
+    from scipy.special import ndtri
+
+    return np.concatenate(([-np.inf], ndtri(levels)))
+
+
+def _parts(levels: Array) -> tuple[Array, Array, float]:
+    """Of the parts of the standard normal law between levels: masses, means, and the sum of mass times variance."""
+    z = _ends(levels)
     mass, bell, edge = np.diff(levels, prepend=0.0), _bell(z), _edge(z)
     first, second = -np.diff(bell), mass - np.diff(edge)  # int z phi, int z^2 phi
     centre = first / mass
-    apart = mass * (c - deviation * centre) ** 2
-    return float(apart.sum() + deviation**2 * np.maximum(second - first * centre, 0.0).sum())
+    return mass, centre, float(np.maximum(second - first * centre, 0.0).sum())
+
+
+@lru_cache(maxsize=1)
+def _equal_parts(n: int) -> tuple[Array, Array, float]:
+    """Those between n equal levels: the same for every projection of n tokens."""
+    return _parts(np.arange(1, n + 1) / n)
 
 
 def _first_power(c: Array, deviation: float, z: Array) -> float:
@@ -59,10 +78,10 @@ def _first_power(c: Array, deviation: float, z: Array) -> float:
 
 def _quantiles(x: Weighted) -> tuple[Array, Array]:
     """The tokens in order, and the level at which the distribution function reaches each, the last one 1."""
+    if x.w is None:
+        return np.sort(x.x[:, 0]), np.arange(1, len(x.x) + 1) / len(x.x)
     order = np.argsort(x.x[:, 0], kind="stable")
-    n = len(order)
-    levels = np.arange(1, n + 1) / n if x.w is None else np.cumsum(x.w[order])
-    levels = np.minimum(levels, 1.0)
+    levels = np.minimum(np.cumsum(x.w[order]), 1.0)
     levels[-1] = 1.0
     # Levels that rounding made equal leave a token without mass; it must not divide by it either.
     keep = np.diff(levels, prepend=0.0) > 0.0
