@@ -89,13 +89,13 @@ def run(
     InputError as `share` does, and if no process starts.
     """
     table = Table(folder, cells)
-    todo = [i for i, cell in table.cells.items() if cell.state not in (FINISHED, FAILED)]
-    shares = share(folder, len(todo), *asked)
+    unfinished = [i for i, cell in table.cells.items() if cell.state not in (FINISHED, FAILED)]
+    shares = share(folder, len(unfinished), *asked)
     if held is not None:
         folder.clean()
     with StopSignals(_say, "the sums at work", None if deadline is None else deadline - _LEAVING) as signals:
-        shown = progress.choose(0.0, len(todo), sys.stderr, quiet=quiet or not todo, name=progress.CELLS)
-        sweep = _Sweep(table, todo, shares, deadline, shown, held)
+        shown = progress.choose(0.0, len(unfinished), sys.stderr, quiet=quiet or not unfinished, name=progress.CELLS)
+        sweep = _Sweep(table, unfinished, shares, deadline, shown, held)
         try:
             sweep.run(signals)
         finally:
@@ -113,13 +113,14 @@ class _Sweep:
     def __init__(
         self,
         table: Table,
-        todo: list[int],
+        unfinished: list[int],
         shares: Share,
         deadline: float | None,
         shown: progress.Progress,
         held: RunLock | None,
     ) -> None:
-        self._table, self._todo, self._shares, self._shown, self._held = table, deque(todo), shares, shown, held
+        self._table, self._shares, self._shown, self._held = table, shares, shown, held
+        self._unfinished = deque(unfinished)
         self._pool = Pool(table.folder.path, shares.threads, None if deadline is None else deadline - _LEAVING)
         self._until = math.inf if deadline is None else deadline - _KILLING
         self._done = 0
@@ -137,7 +138,7 @@ class _Sweep:
         """Run all cells, or stop."""
         try:
             try:
-                while not self._why and (self._todo or self._again or self._at_work()):
+                while not self._why and (self._unfinished or self._again or self._at_work()):
                     signals.check()
                     self._hand_out()
                     self._listen()
@@ -161,12 +162,12 @@ class _Sweep:
         """Give cells to idle processes, and start processes while there are cells for them."""
         for cell in [cell for cell, when in self._again.items() if time.monotonic() >= when]:
             del self._again[cell]
-            self._todo.append(cell)
-        while len(self._pool.workers) < min(self._shares.processes, self._at_work() + len(self._todo)):
+            self._unfinished.append(cell)
+        while len(self._pool.workers) < min(self._shares.processes, self._at_work() + len(self._unfinished)):
             self._pool.start()
         for worker in self._pool.workers:
-            if worker.ready and worker.cell is None and self._todo:
-                worker.order(self._todo.popleft())
+            if worker.ready and worker.cell is None and self._unfinished:
+                worker.order(self._unfinished.popleft())
 
     def _drain(self, until: float) -> None:
         """Wait for the ends of all processes, each after the checkpoint of its cell, but not for ever."""
@@ -229,7 +230,7 @@ class _Sweep:
             return
         self._tries[cell] += 1
         if self._tries[cell] < _TRIES:
-            self._todo.append(cell)
+            self._unfinished.append(cell)
         else:
             self._count_done(cell, f"its process {how}, {_TRIES} times")
 
