@@ -6,9 +6,12 @@ makes the last two meanwhile, and leaves them in the cache, where the first find
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numba
 import numpy as np
 
 from .._jit import cache_folder
@@ -18,12 +21,15 @@ from .direct import Direct
 
 
 def start() -> None:
-    """Starts that process, if nothing has been compiled yet and what is compiled can be kept."""
+    """Starts that process, if it has a core, nothing has been compiled yet, and what is compiled can be kept."""
     folder = cache_folder()
-    if folder is None or any(folder.glob("*.nbc")):
+    if numba.get_num_threads() < 2 or folder is None or any(folder.glob("*.nbc")):
         return
-    quiet = subprocess.DEVNULL
-    subprocess.Popen([sys.executable, "-m", __name__], stdin=quiet, stdout=quiet, stderr=quiet)
+    # This package, whatever lies in the working directory.
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment, quiet = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, subprocess.DEVNULL
+    command = [sys.executable, "-P", "-m", __name__]
+    subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
 
 
 def compile_ahead() -> None:

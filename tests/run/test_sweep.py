@@ -155,7 +155,8 @@ def start(launch, folder, *more):
 
 
 def killed_and_again(launch, folder, moments):
-    """Kill the sweep, or its processes, with -9 at these moments, then let it end."""
+    """Kill the sweep, or its processes, with -9 at these moments, then let it end; return how it ended. What it has
+    made then must be what single runs make."""
     Path("plan.toml").write_text(SECOND)
     out, done = folder / "out", {}
     for after, whom in moments:
@@ -173,13 +174,13 @@ def killed_and_again(launch, folder, moments):
         done = {file: stamp for i in finished for file, stamp in stamps(found.cell(i)).items()}
     for path in out.glob("cells/.*.tmp"):  # of a process killed while it made a directory: to be removed when old
         os.utime(path, (0, 0))
-    process = start(launch, folder)
-    assert process.wait(60) == 0, process.communicate()
+    code = start(launch, folder).wait(60)
     same_as_runs(out)
+    return code
 
 
 def test_what_is_killed_goes_on_to_the_same_bits(folder, launch):
-    killed_and_again(launch, folder, [(0.2, "sweep"), (0.1, "worker")])
+    assert killed_and_again(launch, folder, [(0.2, "sweep"), (0.1, "worker")]) == 0
 
 
 @pytest.mark.soak
@@ -187,7 +188,7 @@ def test_kills_at_many_moments(folder, launch):
     random = np.random.default_rng(1)
     for _ in range(20):
         whom = random.choice(["sweep", "all", "worker"], 3)
-        killed_and_again(launch, folder, list(zip(random.uniform(0.0, 1.5, 3), whom, strict=True)))
+        assert killed_and_again(launch, folder, list(zip(random.uniform(0.0, 1.5, 3), whom, strict=True))) == 0
         subprocess.run(["rm", "-r", "out"], check=True)
 
 
