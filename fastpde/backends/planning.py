@@ -48,7 +48,7 @@ class Grid:
     seconds: float
 
 
-@jit
+@jit(inline=True)
 def bessels(x, out):
     """out[p] <- the modified Bessel function I_p(x), 0 <= x <= 6, to rounding: downward recurrence (Miller)."""
     above, here, total = 0.0, 1e-300, 0.0
@@ -78,13 +78,13 @@ def target_error(order, theta, bessel):
     return 5.4 * order / theta * bessel[order]
 
 
-@jit
+@jit(inline=True)
 def rounding_error(theta, axes):
     """What rounding may do in cells of exponent theta."""
     return _UNIT * (2.0 * math.exp(2.0 * axes * theta) + axes / 2.0 * math.exp(4.0 * theta))
 
 
-@jit
+@jit(inline=True)
 def _seconds(sizes, sources, targets, channels):
     """One evaluation on one thread: sorting and moments, cores, evaluation (FAST.md 4.2). sizes as in `_fill`."""
     r = sizes.shape[1]
@@ -102,7 +102,7 @@ def _seconds(sizes, sources, targets, channels):
     return 1e-3 + points + channels * flops / 12e9 + 3e-9 * occupied
 
 
-@jit
+@jit(inline=True)
 def _fill(L, theta, sources, targets, tol, channels, sizes, bessel):
     """sizes (3, r) <- slabs, orders of targets, those of sources; returns (error, seconds), inf if there is no grid."""
     r = L.shape[0]
@@ -143,7 +143,8 @@ def _best(L, thetas, sources, targets, tol, channels, sizes, trial, bessel):
         found, cost = _fill(L, theta, sources, targets, tol, channels, trial, bessel)
         if cost < seconds:
             error, seconds = found, cost
-            sizes[:] = trial
+            for i in range(sizes.size):  # a slice would compile a message of shapes with it, for seconds
+                sizes.flat[i] = trial.flat[i]
     return error, seconds
 
 

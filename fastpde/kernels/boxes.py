@@ -37,7 +37,7 @@ def _swap(points, order, i, j):
     order[i], order[j] = order[j], order[i]
 
 
-@jit
+@jit(inline=True)
 def _select(points, order, k, first, last, at, pivot):
     """Moves points first .. last - 1 so that along axis k none before `at` is beyond one from there on (quickselect);
     `pivot` is a first guess of what divides them, in their range."""
@@ -61,7 +61,7 @@ def _select(points, order, k, first, last, at, pivot):
         pivot = max(min(a, b), min(max(a, b), c))
 
 
-@jit
+@jit(inline=True)
 def _halve(tree, scale, unit, node):
     """Divides the points of a node in two, across the axis with the largest scale * width; returns where."""
     first, last = tree.ends[node, 0], tree.ends[node, 1]
@@ -84,7 +84,7 @@ def _halve(tree, scale, unit, node):
     return at
 
 
-@jit
+@jit(inline=True)
 def _survey(tree, node):
     """The box of a node's points."""
     for k in range(tree.low.shape[1]):
@@ -95,7 +95,7 @@ def _survey(tree, node):
         tree.low[node, k], tree.high[node, k] = low, high
 
 
-@jit
+@jit(inline=True)
 def _regress(tree, node, normal):
     """slope[node] <- that of the log-weights in the coordinates, by least squares; normal (r + 1, r + 1) is memory."""
     r = tree.low.shape[1]
@@ -131,7 +131,7 @@ def _regress(tree, node, normal):
         tree.slope[node, a] = value if abs(value) * reach < _STEEPEST else 0.0
 
 
-@jit
+@jit(inline=True)
 def _weigh(tree, node, normal):
     """mean, slope and weight of a node."""
     r = tree.low.shape[1]

@@ -133,7 +133,7 @@ def prepare(side, points, start, m, local, basis):
     return whole
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def derive(side, whole, local, basis):
     """The derivatives of the polynomials that `prepare` made, behind them."""
     at = 0

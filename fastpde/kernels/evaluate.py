@@ -44,7 +44,7 @@ class Reading(NamedTuple):
     log_total: np.ndarray  # or (0,)
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def _local_tensor(side, corner, tensor, right):
     """right[b * lanes + a] <- the cell's coefficients, a of all axes but the last."""
     r, lanes = side.orders.shape[0], side.lanes
@@ -63,7 +63,7 @@ def _local_tensor(side, corner, tensor, right):
                 right[b * lanes + a * second + a2] = row[b]
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, zeros, found):
     """found[j] <- the cell's polynomial at m points; with `gradient` found[(1 + k) * BLOCK + j] <- its slopes."""
     r, lanes, degrees = side.orders.shape[0], side.lanes, side.degrees * BLOCK
@@ -106,7 +106,7 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
         rows, other = other, rows
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def _write(reading, level, order, start, m, gradient, local, found):
     """Writes what is made of the sums `found` at the sorted points start .. start + m - 1."""
     r, places, width = reading.tilt.shape[0], reading.targets.shape[0], reading.out.shape[1]
@@ -134,7 +134,7 @@ def _write(reading, level, order, start, m, gradient, local, found):
             reading.share[start + j] = scale * inverse
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def _add_channel(reading, channel, order, start, m, found):
     """Adds a channel's sums at the sorted points start .. start + m - 1."""
     for j in range(m):

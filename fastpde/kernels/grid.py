@@ -37,7 +37,7 @@ class Tilt(NamedTuple):
     channel: np.ndarray  # (n,) or (0,)
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def _weigh(tilt, level, order, start, m, whole, local, weight):
     """weight[j] <- the weight of the sorted point start + j, 0 up to `whole`."""
     for j in range(whole):
@@ -58,7 +58,7 @@ def _weigh(tilt, level, order, start, m, whole, local, weight):
         weight[j] = 0.0
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def _multiply_out(side, basis, m, left):
     """left[a * BLOCK + j] <- T_a1(u_1j) T_a2(u_2j) ..., a of all axes but the last, j < m. Three axes or more."""
     for a in range(side.lead):
@@ -76,7 +76,7 @@ def _multiply_out(side, basis, m, left):
                     row[j] *= value[j]
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def _spread_piece(side, points, order, tilt, level, first, last, local, weight, basis, left, right, total):
     """total[a * columns + b] <- sum over points first .. last - 1 of weight T_a T_b, b of the last axis."""
     r, rows, columns = side.orders.shape[0], side.rows, side.columns

@@ -53,7 +53,7 @@ def _above(tree, node, centre, half, origin):
     return value
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def _collect(tree, centre, half, origin, share, small, known, kept, excess):
     """kept[: count] <- the leaves above `share` per source of what is known of the total so far, excess <- how far
     above; returns (count, log of the lower bound of the total, the leaf that weighs most). known: such a bound."""
@@ -159,7 +159,7 @@ def indices(sources, targets, node, share, desk, out):
     """out[: count] <- the places of the sorted sources that matter to a node of the targets; returns count."""
     centre, half, kept, count = desk.box[0, 0], desk.box[0, 1], desk.kept[0], 0
     _box(targets, node, centre, half)
-    for i in range(surviving(sources, centre, half, share, 0, desk.box[0, 2], kept, desk.excess[0])):
+    for i in range(surviving(sources, centre, half, share, 0.0, desk.box[0, 2], kept, desk.excess[0])):
         for j in range(sources.ends[kept[i], 0], sources.ends[kept[i], 1]):
             out[count] = j
             count += 1
@@ -197,7 +197,7 @@ def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, sc
     centre, half, width = desk.box[thread, 0], desk.box[thread, 1], layout.width
     first, last = targets.ends[leaf, 0], targets.ends[leaf, 1]
     _box(targets, leaf, centre, half)
-    found = surviving(sources, centre, half, share, 0, desk.box[thread, 2], kept, desk.excess[thread])
+    found = surviving(sources, centre, half, share, 0.0, desk.box[thread, 2], kept, desk.excess[thread])
     count = -(-(last - first) // width)
     for tile in range(count):
         load_tile(layout, points[first:last], ends[:0], tile * width, tile, zt, ends)
