@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from scipy.special import logsumexp
 
 import fastpde as fp
 
@@ -27,6 +28,8 @@ VARIANTS: dict[str, Any] = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Si
 SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 ERRORS = ("velocity", "mean", "cov", "sliced_w2")
 _NODES = 24  # Gauss-Hermite nodes per axis
+_FEW_NODES = {1: 24, 2: 24, 3: 12}  # where there is a matrix over pairs of them
+_HALF_STEPS = 1000  # of a scaling of nodes, at most; each gains a factor of |A|^2 or so
 _CLT = "clt.csv"
 _CLT_POINTS, _CLT_BLOCK = 8, 250
 _PROJECTIONS = 32
@@ -225,9 +228,9 @@ class Reference:
         return self.attention.velocity(self.nodes[frame], at=x, weights=self.weights, backend="direct")
 
 
-def hermite(d: int) -> tuple[Array, Array]:
-    """Return nodes (N, d) and weights (N,) of the Gauss-Hermite rule for N(0, I)."""
-    z, w = np.polynomial.hermite_e.hermegauss(_NODES)
+def hermite(d: int, nodes: int = _NODES) -> tuple[Array, Array]:
+    """Return nodes (N, d) and weights (N,) of the Gauss-Hermite rule for N(0, I), `nodes` per axis."""
+    z, w = np.polynomial.hermite_e.hermegauss(nodes)
     grids = np.meshgrid(*[z] * d, indexing="ij")
     weights = np.prod(np.meshgrid(*[w / w.sum()] * d, indexing="ij"), axis=0).ravel()
     return np.stack(grids, axis=-1).reshape(-1, d), weights / weights.sum()
@@ -278,18 +281,20 @@ def _cell(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], b
 
 
 def predicted_covariance(name: str, attention: fp.Attention, x: Array) -> Array:
-    """Return the limit (m, d, d) of n Cov Gamma_n(x) at points x (m, d), tokens from N(0, I); nan for Sinkhorn.
+    """Return the limit (m, d, d) of n Cov Gamma_n(x) at points x (m, d), tokens from N(0, I).
 
     Normalised attention: V E[g^2 (y - m_x)(y - m_x)^T] V^T / Z^2, g the weight of y, Z and m_x its total and mean;
-    sigmoid: V Cov(g y) V^T. Source: MATH 8.3.
+    sigmoid: V Cov(g y) V^T. Source: MATH 8.3. Sinkhorn: V E[psi_x psi_x^T] V^T / eps^2, psi_x the influence of a token.
     """
     d = x.shape[1]
-    y, w = hermite(d)
+    y, w = hermite(d, _NODES if name != "sinkhorn" else _FEW_NODES[d])
     Q, K, V = (np.asarray(getattr(attention, part)(0.0)) for part in "QKV")
     scores = (x @ Q.T) @ (y @ K.T).T
     if name == "sinkhorn":
-        return np.full((len(x), d, d), np.nan)
-    if name == "sigmoid":
+        eps = float(attention.eps(0.0))  # type: ignore[attr-defined]
+        psi = _influence((y @ Q.T) @ (y @ K.T).T / eps, scores / eps, y, w)
+        inner = np.einsum("j,ija,ijb->iab", w, psi, psi) / eps**2
+    elif name == "sigmoid":
         moved = y / (1.0 + np.exp(-scores))[..., None]
         centre = np.einsum("j,ija->ia", w, moved)[:, None]
         inner = np.einsum("j,ija,ijb->iab", w, moved - centre, moved - centre)
@@ -302,6 +307,27 @@ def predicted_covariance(name: str, attention: fp.Attention, x: Array) -> Array:
         away = y - mean[:, None]
         inner = np.einsum("j,ij,ija,ijb->iab", w, g * g, away, away) / (total**2)[:, None, None]
     return np.asarray(V @ inner @ V.T)
+
+
+def _influence(scores: Array, at: Array, y: Array, w: Array) -> Array:
+    """What E[y kappa(x, y)] of a law gains per mass at y_j that it takes from everywhere: (m, N, d), for all nodes j.
+
+    scores (N, N) are those of nodes y (N, d) with weights w (N,), at (m, N) those of points x with the nodes; both are
+    divided by eps. The potentials change with the law: f by -nu_1 - T g', g by g' = -nu_2 - T* f', where T is the
+    kernel and nu its sums over the change of the law. So (I - T* T) g' = T* nu_1 - nu_2, up to constants.
+    """
+    f, g = np.zeros(len(y)), np.zeros(len(y))
+    for _ in range(_HALF_STEPS):
+        f = -logsumexp(scores + g, axis=1, b=w)
+        before, g = g, -logsumexp(scores.T + f, axis=1, b=w)
+        if np.abs(g - before).max() < 1e-14:
+            break
+    kernel = np.exp(scores + f[:, None] + g)
+    onto, back = kernel * w, kernel.T * w
+    change = np.linalg.solve(np.eye(len(y)) - back @ onto + w, back @ (kernel - 1.0) - (kernel.T - 1.0))
+    seen = np.exp(at + g - logsumexp(at + g, axis=1, b=w)[:, None])
+    away = seen[..., None] * (y - ((seen * w) @ y)[:, None])
+    return np.asarray(away + np.einsum("j,ija,jk->ika", w, away, change, optimize=True))
 
 
 def _clt(settings: Sequence[tuple[str, float]], parameters: Mapping[str, Any]) -> dict[str, Array]:

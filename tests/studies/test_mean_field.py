@@ -9,7 +9,7 @@ import pytest
 
 import fastpde as fp
 from fastpde.studies.cells import Cells
-from fastpde.studies.mean_field import Reference, predicted_covariance
+from fastpde.studies.mean_field import Reference, _influence, predicted_covariance
 from fastpde.studies.rates import fit_rate
 
 SMALL = {"sizes": (60, 240, 960), "draws": 6, "times": 2, "steps": 4, "points": 8, "clt_draws": 300}
@@ -32,6 +32,20 @@ def test_measured_covariances_are_the_predicted_ones(name):
     found = fp.studies.mean_field((name,), (10, 20), 2, times=2, steps=1, clt_draws=2000)
     ratio = found.clt["measured"] / found.clt["predicted"]
     assert np.abs(ratio - 1.0).max() < 0.12 and abs(ratio.mean() - 1.0) < 3.5 / np.sqrt(2000)
+
+
+def test_the_influence_of_a_token_under_sinkhorn_is_the_derivative_of_the_velocity():
+    """psi_x(y_j) against central differences of Gamma(x) in the weights w + h (e_j - w), potentials converged."""
+    rng = np.random.default_rng(2)
+    y, x, w = rng.standard_normal((12, 2)), rng.standard_normal((3, 2)), rng.uniform(0.5, 1.5, 12)
+    w /= w.sum()
+    Q, K, eps, h = 0.7 * rng.standard_normal((2, 2)), 0.7 * rng.standard_normal((2, 2)), 0.8, 1e-4
+    attention = fp.Sinkhorn(Q, K, np.eye(2), eps=eps, tol=1e-13)
+    found = _influence((y @ Q.T) @ (y @ K.T).T / eps, (x @ Q.T) @ (y @ K.T).T / eps, y, w) / eps
+    for j in range(12):
+        ends = [attention.velocity(y, at=x, weights=w + s * h * (np.eye(12)[j] - w), backend="direct") for s in (1, -1)]
+        # Third derivatives times h^2 are left: weights of 1/12 change by a thousandth.
+        np.testing.assert_allclose(found[:, j], (ends[0] - ends[1]) / (2 * h), atol=3e-6)
 
 
 def test_moved_nodes_are_the_reference_where_there_is_no_closure():
