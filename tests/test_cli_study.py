@@ -131,6 +131,7 @@ def test_a_signal_in_the_middle(folder, capsys, monkeypatch, name):
 
         def check(signals):
             checks.append(signals)
+            assert not list(folder.glob(".*"))  # what a kill would leave
             if Path("part.cells").exists() and len(Path("part.cells").read_text().splitlines()) == 3:
                 raise Stopped(signal.SIGTERM)  # two cells and a first line
             if name == "phase-diagram":

@@ -100,7 +100,7 @@ def _checkpoints(path: Path, good: list[str], wrong: list[str]) -> list[Checkpoi
 
 
 def _trajectory(path: Path, found: dict[str, Any], whole: list[Checkpoint], good: list[str], wrong: list[str]) -> None:
-    """Whether the frames are those of every checkpoint, finite, and in the table of observables too."""
+    """Whether frames and tables are those of every checkpoint, and the same times in both."""
     from fastpde.run import trajectory
 
     file, table = path / directory.TRAJECTORY, path / directory.OBSERVABLES
@@ -112,8 +112,9 @@ def _trajectory(path: Path, found: dict[str, Any], whole: list[Checkpoint], good
         frames = marks["trajectory"]["frames"]
         if len(stored) < frames or trajectory.frames_digest(file, frames) != marks["trajectory"]["digest"]:
             wrong.append(f"{file.name}: the first {frames} frames are not those of checkpoint {one.number}")
-        if prefix_digest(table, marks["observables"]["bytes"]) != marks["observables"]["digest"]:
-            wrong.append(f"{table.name} is not that of checkpoint {one.number}")
+        for name in set(marks) & {"observables", "clusters"}:
+            if prefix_digest(path / f"{name}.csv", marks[name]["bytes"]) != marks[name]["digest"]:
+                wrong.append(f"{name}.csv is not that of checkpoint {one.number}")
     if not (np.diff(stored) > 0).all():
         wrong.append(f"{file.name}: the times do not increase")
     both = min(len(stored), len(rows))

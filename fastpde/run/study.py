@@ -43,7 +43,8 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
     Raises InputError for files that hold unusable numbers, Stopped on a signal and OutputError; no directory is left
     then, but the finished cells of a plan that is `resumable`.
     """
-    stage, kept = directory.Stage(target), _cells(target)
+    directory.Stage(target).discard()  # whether there can be one; a killed study is to leave nothing
+    kept = _cells(target)
     shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
     try:
         saying = StopSignals(lambda text: os.write(2, text.encode()), "the sum at work")
@@ -57,17 +58,19 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
                 study = plan.run(report, kept)
             except OSError as error:
                 raise directory.OutputError(f"{kept} could not be written: {error.strerror or error}") from error
+    finally:
         shown.close()
+    stage = directory.Stage(target)
+    try:
         with directory.writing("the study", target):
             (stage.path / directory.CONFIG).write_text(f"{_note(plan)}\n{dumps(plan)}", encoding="utf-8")
             picture = study.save(stage.path)
         published = stage.publish()
-        kept.unlink(missing_ok=True)
-        return study.summary(), published / picture.name
     except BaseException:
-        shown.close()
         stage.discard()
         raise
+    kept.unlink(missing_ok=True)
+    return study.summary(), published / picture.name
 
 
 def left(plan: Plan, target: Path) -> str:

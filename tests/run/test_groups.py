@@ -12,7 +12,7 @@ import fastpde as fp
 from fastpde import config, observe, plot
 from fastpde.errors import InputError
 from fastpde.plot.clusters import metastable
-from fastpde.run import groups, runner
+from fastpde.run import groups, inspect, runner
 from fastpde.run.observables import read_observables
 from fastpde.run.trajectory import read_trajectory
 
@@ -33,6 +33,10 @@ def test_the_clusters_of_every_frame(small):
         # Means of the same numbers about means that differ by rounding.
         np.testing.assert_allclose(largest["position_1"][rows], found.positions[:16, 1], atol=1e-13)
     assert out / "clusters.png" in plot.plot_run(out) and (out / "clusters.png").stat().st_size > 1000
+    assert inspect.verify(out)[1] == []
+    text = (out / "clusters.csv").read_text()
+    (out / "clusters.csv").write_text(text.replace("0.", "1.", 1))
+    assert any("clusters.csv" in said for said in inspect.verify(out)[1])
 
 
 def test_metastable_times():
