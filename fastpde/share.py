@@ -67,6 +67,16 @@ class Share:
         """`sum` of several arrays, made one after the other."""
         return [self.sum(values) for values in several]
 
+    def tiles(self, rows: Array, size: int, take: Any) -> Array:
+        """The rows (B, m, ...) of the tiles of `size` tokens that begin here, from those that are here (B, here, ...).
+
+        The tokens 0 .. size - 1 are the first tile, the last one may be shorter; take(shape, dtype) provides memory."""
+        return rows
+
+    def sum_of_tiles(self, values: Array, size: int) -> Array:
+        """The sums (q,) over all tiles, of values (q, tiles that begin here)."""
+        return self.sum(values)
+
     def tally(self, systems: int, width: int, block: int) -> Tally:
         """For sums of vectors of `width` numbers per token, in blocks of `block` numbers."""
         return Tally(systems)

@@ -31,6 +31,15 @@ def resolve(backend: Any) -> Backend:
     return {"auto": Auto, "direct": Direct, "fast": Fast}[backend]()
 
 
+def resolve_alone(backend: Any) -> Backend:
+    """The same for computations on clouds of this process. Raises InputError where processes share the tokens."""
+    found = resolve(backend)
+    if found.processes > 1:
+        remedy = "Gather the tokens, and give one process all of them."
+        raise InputError("backend", repr(found), 'one whose tokens are all in this process, as "auto"', remedy)
+    return found
+
+
 def checking(check: Callable[[], object]) -> AbstractContextManager[None]:
     """A context in which long sums call `check`, which may raise, at least every half second or so."""
     from . import slices

@@ -67,7 +67,7 @@ class Auto(Fast):
 
     def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
         done = super().attend_together(pair, share, out, log_total)
-        self._stats["sums"] += done
+        self._stats["sums"] += len(pair.keys) if done else 0
         return done
 
     def _worth_it(self, pair: PairSum, pairs: float) -> bool:

@@ -55,12 +55,21 @@ class Backend(ABC):
         origin (B, d) and shift (B, q) default to zero."""
 
     @abstractmethod
-    def centre(self, x: Array) -> Array:
-        """The plain mean (B, d) of each system's tokens, in float64."""
+    def centre(self, x: Array, share: Share | None = None) -> Array:
+        """The plain mean (B, d) of each system's tokens, in float64; share: which of all tokens x are, None: all."""
+
+    def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
+        """`attend` where other processes have other sources, see `share`; False: it needs all, nothing is summed."""
+        return False
 
     def share(self, here: int) -> Share:
         """Which of all tokens the `here` tokens of this process are."""
         return Share(here)
+
+    @property
+    def processes(self) -> int:
+        """How many processes share the tokens."""
+        return 1
 
     @property
     def fusable(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numba
@@ -13,6 +14,7 @@ from .._types import Array
 from ..kernels import attend, moments, pack, project
 from ..kernels.layout import Layout, layout_for
 from ..laws import LAWS, SHIFTABLE, LinearLaw
+from ..share import Share
 from .base import FLOATS, Backend, PairSum
 from .slices import Slices, check
 
@@ -35,7 +37,7 @@ class Direct(Backend):
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
         if isinstance(pair.law, LinearLaw):
             check()
-            self._attend_linear(pair, out)
+            self._attend_linear(pair, Share(pair.keys.shape[1]), out)
             return
         systems, n, k = pair.keys.shape
         dtype = pair.keys.dtype
@@ -66,18 +68,30 @@ class Direct(Backend):
             return iter([slice(0, m)])
         return self._slices.of(m, attend.TILES * layout.width, n * (4.0 + k + c))
 
-    def _attend_linear(self, pair: PairSum, out: Array) -> None:
-        systems, n, k = pair.keys.shape
-        weights = _NONE if pair.weights is None else pair.weights
-        blocks = moments.blocks_for(n) if pair.limits is None else 1
-        partial = self.take("moments", (systems, blocks, pair.values.shape[2], k), np.float64)
+    def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
+        if not isinstance(pair.law, LinearLaw) or pair.limits is not None:
+            return False
+        check()
+        self._attend_linear(pair, share, out)
+        return True
+
+    def _attend_linear(self, pair: PairSum, share: Share, out: Array) -> None:
+        systems, (k, c) = len(pair.keys), (pair.keys.shape[2], pair.values.shape[2])
+        if pair.limits is not None:
+            weights = _NONE if pair.weights is None else pair.weights
+            moment, limits = self.take("moments", (systems, 1, c, k), np.float64), np.atleast_2d(pair.limits)
+            with _LOCK:
+                moments.attend_masked(pair.targets, pair.keys, pair.values, weights, limits, moment, out)
+            return
+        keys = self._tiles("keys", pair.keys, share)
+        values = keys if pair.values is pair.keys else self._tiles("values", pair.values, share)
+        weights = _NONE if pair.weights is None else self._tiles("weights", pair.weights, share)
+        each = self.take("moments", (systems, -(-keys.shape[1] // moments.TILE), c, k), np.float64)
         with _LOCK:
-            if pair.limits is None:
-                moments.attend_all(pair.targets, pair.keys, pair.values, weights, partial, out)
-            else:
-                moments.attend_masked(
-                    pair.targets, pair.keys, pair.values, weights, np.atleast_2d(pair.limits), partial, out
-                )
+            moments.of_tiles(keys, values, weights, 1.0 / share.n, each)
+        C = _added(each.reshape(*each.shape[:2], c * k), share).reshape(systems, c, k)
+        with _LOCK:
+            moments.apply(C, pair.targets, out)
 
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
@@ -95,11 +109,16 @@ class Direct(Backend):
         with _LOCK:
             project.project(x, np.zeros((1, d)) if origin is None else origin, linear, out)
 
-    def centre(self, x: Array) -> Array:
-        out = np.zeros((x.shape[0], x.shape[2]))
-        project.accumulate(x, out)
-        out /= x.shape[1]
-        return out
+    def centre(self, x: Array, share: Share | None = None) -> Array:
+        share = Share(x.shape[1]) if share is None else share
+        x = self._tiles("tokens", x, share)
+        sums = np.empty((len(x), -(-x.shape[1] // moments.TILE), x.shape[2]))
+        with _LOCK:
+            project.tile_sums(x, moments.TILE, sums)
+        return _added(sums, share) / share.n
+
+    def _tiles(self, name: str, rows: Array, share: Share) -> Array:
+        return share.tiles(rows, moments.TILE, partial(self.take, f"tiled_{name}"))
 
     @staticmethod
     def warmup(report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, laws: Sequence[Any] = LAWS) -> None:
@@ -113,3 +132,10 @@ class Direct(Backend):
                 report(f"{np.dtype(dtype).name} {type(law).__name__}")
                 for seen in (None, limits):
                     backend.attend(PairSum(law, False, x, x, x, limits=seen), out)
+
+
+def _added(sums: Array, share: Share) -> Array:
+    """The sums (B, q) over all tiles, of what there is of each that begins here, (B, tiles, q)."""
+    systems, tiles, q = sums.shape
+    rows = np.ascontiguousarray(sums.swapaxes(1, 2)).reshape(systems * q, tiles)
+    return share.sum_of_tiles(rows, moments.TILE).reshape(systems, q)

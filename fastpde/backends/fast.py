@@ -12,7 +12,7 @@ from .._types import Array
 from ..errors import InputError, InputTypeError
 from ..kernels import reduce
 from ..kernels.cells import CHUNKS
-from ..laws import ExpLaw, SigmoidLaw
+from ..laws import ExpLaw, LinearLaw, SigmoidLaw
 from ..share import Share
 from . import bounded, causal
 from .base import Backend, PairSum
@@ -146,28 +146,36 @@ class Fast(Backend):
         self._stats["fast_direct_targets"] += job.report.get("direct_targets", 0.0)
 
     def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
-        """One system whose other sources and targets are in other processes, on one grid of the moments of all; False:
-        it cannot be summed like that. What is sent depends on the grid, not on the number of tokens."""
-        sources, targets = share.n, int(share.added(np.array([pair.targets.shape[1]]))[0])
-        if len(pair.keys) > 1 or pair.limits is not None or not isinstance(pair.law, ExpLaw):
+        """Systems whose other sources and targets are in other processes, each on one grid of the moments of all.
+
+        False: they cannot be summed like that. What is sent depends on the grids, not on the number of tokens."""
+        if isinstance(pair.law, LinearLaw):
+            return self._direct.attend_together(pair, share, out, log_total)
+        targets = int(share.added(np.array([pair.targets.shape[1]]))[0])
+        if pair.limits is not None or not isinstance(pair.law, ExpLaw):
             return False
-        if not self._worth_it(pair, float(sources) * targets):
+        if not self._worth_it(pair, float(share.n) * targets):
             return False
+        logs = [_NONE] * len(out) if log_total is None else log_total
+        done = all(self._together(_system(pair, b), share, targets, out[b], logs[b]) for b in range(len(out)))
+        self._evaluations += done
+        return done
+
+    def _together(self, pair: PairSum, share: Share, targets: int, out: Array, logs: Array) -> bool:
+        """One of them, with so many targets in all; whether it could be summed."""
         check()
-        keys, logs = pair.keys[0], _NONE if log_total is None else log_total[0]
+        keys = pair.keys[0]
         reduced = reduce_pair(
             pair.targets[0], keys, keys if pair.values is pair.keys else pair.values[0], _MOST_AXES,
             _THIN * min(self.tol, pair.tol), self._take, share,
         )  # fmt: skip
         if reduced is None:
             return False
-        job = self.job(pair, reduced, out[0], logs, share)
-        if not job.one_grid(reduced.y_ends, reduced.z_ends, sources, targets):
+        job = self.job(pair, reduced, out, logs, share)
+        if not job.one_grid(reduced.y_ends, reduced.z_ends, share.n, targets):
             return False
         self._keep(job)
-        good = self._evaluations % _CHECK_EVERY > 0 or self._check_together(pair, reduced, share, out[0], logs)
-        self._evaluations += good
-        return good
+        return self._evaluations % _CHECK_EVERY > 0 or self._check_together(pair, reduced, share, out, logs)
 
     def _worth_it(self, pair: PairSum, pairs: float) -> bool:
         """Whether a sum over so many pairs, on many processes, is tried in O(n)."""
@@ -270,8 +278,8 @@ class Fast(Backend):
     ) -> None:
         self._direct.project(x, matrix, out, origin, shift)
 
-    def centre(self, x: Array) -> Array:
-        return self._direct.centre(x)
+    def centre(self, x: Array, share: Share | None = None) -> Array:
+        return self._direct.centre(x, share)
 
 
 def _tolerance(tol: object) -> float:

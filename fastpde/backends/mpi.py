@@ -9,11 +9,11 @@ import numpy as np
 
 from .._types import Array
 from ..errors import InputError
-from ..kernels.project import accumulate
+from ..laws import LinearLaw
 from ..share import Share
 from . import resolve
 from .base import Backend, PairSum
-from .fast import Fast
+from .direct import Direct
 from .ranks import Block, Ranks, starts_of
 
 
@@ -27,14 +27,20 @@ class Mpi(Backend):
         sol = fp.solve(attention, x0[mine], (0.0, 1.0), backend=backend)
 
     Times, steps, status and events are those of the whole cloud, the same on all of them; arrays of tokens are those of
-    the block. An event that is a function gets all tokens; observers get the block.
+    the block; of systems (B, n, d) each process has a block of every system. An event that is a function gets all
+    tokens; observers get the block.
 
     Direct sums, and all that depends on them, have the same bits for any number of processes: those of one process
     without MPI.
 
-    Sums in O(n) of exponential weights on one grid send its moments, as many bytes for any number of tokens. Others,
-    direct sums, masked and bounded ones and trees, bring all sources together on every process: O(n) bytes, and the
-    memory of the whole cloud. `stats` counts these sums, and the bytes that this process has sent for all.
+    Sums in O(n) of exponential weights on one grid send its moments: their number depends on the box of the tokens, not
+    on how many there are. Linear attention sends sums of its moments. Others, direct sums, masked and bounded ones, and
+    those that a tree might make faster (large logits, most of all in three coordinates), bring all sources together on
+    every process first: O(n) bytes, less than a thousandth of the time of a direct sum, and the memory of the whole
+    cloud. Targets of masked direct sums are dealt out, so that all processes have the same work.
+
+    `stats` counts those sums that brought sources together, and the bytes that this process has sent for evaluations:
+    sol.stats["bytes_sent"] / sol.stats["evaluations"] are those of one velocity.
     """
 
     def __init__(self, inner: Any = "auto", comm: Any = None) -> None:
@@ -48,8 +54,6 @@ class Mpi(Backend):
             raise InputError("inner", repr(inner), 'another kind of backend: "auto", "direct" or "fast"')
         self._ranks = Ranks(_world() if comm is None else comm)
         self._gathered_sums = 0.0
-        # The order of a mean matters where sums are to have the bits of one process.
-        self._in_order = type(self._inner) is not Fast
 
     def __repr__(self) -> str:
         return f"Mpi({self._inner!r})"
@@ -63,6 +67,15 @@ class Mpi(Backend):
     def size(self) -> int:
         """How many processes there are."""
         return int(self._ranks.size)
+
+    @property
+    def processes(self) -> int:
+        return self.size
+
+    @property
+    def tol(self) -> float:
+        """The relative error that the sums may have; 0: exact."""
+        return float(getattr(self._inner, "tol", 0.0))
 
     def rows(self, n: int) -> slice:
         """Which of n tokens belong to this process. Raises InputError where some would have none."""
@@ -89,10 +102,36 @@ class Mpi(Backend):
         if share.whole:
             self._inner.attend(pair, out, log_total)
             return
-        if isinstance(self._inner, Fast) and self._inner.attend_together(pair, share, out, log_total):
+        if self._inner.attend_together(pair, share, out, log_total):
             return
         self._gathered_sums += len(pair.keys)
-        self._inner.attend(self._gathered(pair, share), out, log_total)
+        whole = self._gathered(pair, share)
+        if self._deals(pair, share):
+            self._attend_dealt(whole, share, out, log_total)
+        else:
+            self._inner.attend(whole, out, log_total)
+
+    def _deals(self, pair: PairSum, share: Share) -> bool:
+        """Whether targets are dealt out anew: those of a masked direct sum are the more work the later they come."""
+        if pair.limits is None or not isinstance(self._inner, Direct) or isinstance(pair.law, LinearLaw):
+            return False
+        others = np.array([float(pair.targets.shape[1] != share.here)])
+        return not share.largest(others).any()
+
+    def _attend_dealt(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> None:
+        """`attend` with the targets of all processes dealt out; their sums go back to where they belong."""
+        assert isinstance(share, Block), "some tokens are elsewhere"
+
+        def dealt(name: str, rows: Array) -> Array:
+            return share.ordered(rows, share.dealt, self.take(f"dealt_{name}", rows.shape, rows.dtype))
+
+        targets, limits = dealt("targets", pair.targets), dealt("limits", np.atleast_2d(np.asarray(pair.limits)))
+        found = self.take("dealt_sums", out.shape, out.dtype)
+        logs = None if log_total is None else self.take("dealt_logs", log_total.shape, np.float64)
+        self._inner.attend(replace(pair, targets=targets, limits=limits), found, logs)
+        share.placed(found, share.dealt, out)
+        if log_total is not None and logs is not None:
+            share.placed(logs, share.dealt, log_total)
 
     def _gathered(self, pair: PairSum, share: Share) -> PairSum:
         """The same sum with the sources of all processes."""
@@ -115,18 +154,8 @@ class Mpi(Backend):
     ) -> None:
         self._inner.project(x, matrix, out, origin, shift)
 
-    def centre(self, x: Array) -> Array:
-        share = self.share(x.shape[1])
-        if share.whole:
-            return self._inner.centre(x)
-        total = np.zeros((x.shape[0], x.shape[2]))
-        if self._in_order:
-            self._ranks.passed_on(lambda so_far: accumulate(x, so_far), total)
-        else:
-            accumulate(x, total)
-            total = self._ranks.added(total)
-        total /= share.n
-        return total
+    def centre(self, x: Array, share: Share | None = None) -> Array:
+        return self._inner.centre(x, self.share(x.shape[1]))
 
 
 def _world() -> Any:

@@ -45,7 +45,7 @@ def parts(numbers: Array, size: int, low: int) -> Array:
         else numbers[:, first - low : last - low]
         for first, last, whole in nodes(size, low, low + numbers.shape[1])
     ]
-    return np.concatenate(found, axis=1)
+    return np.concatenate([numbers[:, :0], *found], axis=1)
 
 
 @lru_cache(maxsize=256)

@@ -28,6 +28,9 @@ _UNIT = 1.1e-16
 _SOURCES, _TARGETS, _ROUNDING = 0.25, 0.55, 0.2  # shares of the tolerance
 _MOST_NODES = 6e8  # of a tensor: 5 GB
 MOST_LOGITS = 250.0  # sum of L: e^{2 sum L} is within the range of numbers
+_MOST_STEADY = 2  # axes: with more, the cells of a grid for larger boxes would cost too much
+_STEP = 4.0  # by which the cells of a steady grid grow
+_TYPICAL = 1_000_000  # sources, and targets, for which a steady grid is the cheapest
 THIN = 0.02  # an axis thinner than this is widened: slopes would be differences of rounded numbers
 
 
@@ -161,6 +164,17 @@ def plan(L: Array, sources: int, targets: int, tol: float, channels: int = 1, th
     sizes, bessel = np.empty((2, 3, len(L)), np.int64), np.empty(_MOST_ORDER + 1)
     error, seconds = _best(L, thetas, float(sources), float(targets), tol, float(channels), sizes[0], sizes[1], bessel)
     return None if math.isinf(seconds) else Grid(sizes[0, 0], sizes[0, 1], sizes[0, 2], error, seconds)
+
+
+def steady(L: Array, cheapest: Grid, tol: float, channels: int = 1) -> Grid:
+    """A grid for logits L (r,) whose size does not depend on the number of points: its nodes are those for L rounded up
+    to a power of 4^(1/r), so that the box of a Gaussian cloud, which grows with that number, seldom makes it larger.
+    `cheapest` is that of `plan`, and is returned for three axes or more, where nodes to spare cost too much."""
+    step = math.log(_STEP) / len(L)
+    above = np.maximum(np.exp(step * np.ceil(np.log(L) / step - 1e-9)), L)
+    if len(L) > _MOST_STEADY:
+        return cheapest
+    return plan(above, _TYPICAL, _TYPICAL, tol, channels) or cheapest
 
 
 def prices(L: Array, sources: Array, targets: Array, tol: float, channels: int = 1) -> Array:

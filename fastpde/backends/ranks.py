@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -97,24 +97,13 @@ class Ranks:
         flat = values.reshape(-1)
         cuts = np.arange(self.size + 1) * len(flat) // self.size
         counts, mine = np.diff(cuts), int(cuts[self.rank + 1] - cuts[self.rank])
-        pieces = np.empty((self.size, mine), values.dtype)
+        pieces, total = np.empty((self.size, mine), values.dtype), np.zeros(mine, values.dtype)
         equal = np.full(self.size, mine)
-        self.comm.Alltoallv(
-            [self.counted(flat), (counts, cuts[:-1])], [pieces, (equal, mine * np.arange(self.size))]
-        )  # fmt: skip
-        total = np.zeros(mine, values.dtype)
+        self.sent += flat.nbytes - total.nbytes
+        self.comm.Alltoallv([flat, (counts, cuts[:-1])], [pieces, (equal, mine * np.arange(self.size))])
         for piece in pieces:
             total += piece
         self.comm.Allgatherv(self.counted(total), [flat, (counts, cuts[:-1])])
-
-    def passed_on(self, add: Any, values: Array) -> None:
-        """values <- what add(values) makes of it, process after process: one computation in the order of the tokens."""
-        if self.rank > 0:
-            self.comm.Recv(values, self.rank - 1)
-        add(values)
-        if self.rank < self.size - 1:
-            self.comm.Send(self.counted(values), self.rank + 1)
-        self.comm.Bcast(values, self.size - 1)
 
 
 class Block(Share):
@@ -124,17 +113,35 @@ class Block(Share):
         self._ranks, self._counts = ranks, counts
         self._starts = np.concatenate([[0], np.cumsum(counts)])
         self.first, self.here, self.n = (int(v) for v in (self._starts[ranks.rank], counts[ranks.rank], counts.sum()))
-        self._moves: tuple[Array, Moves] | None = None
+        self._moves: list[tuple[Array, Moves]] = []
 
     def sum(self, values: Array) -> Array:
         return self.sums([values])[0]
 
     def sums(self, several: Iterable[Array]) -> list[Array]:
         parts = [pairwise.parts(values, self.n, self.first) for values in several]
-        counts = np.array(_counts(tuple(self._starts.tolist()), self.n))
-        given = self._ranks.joined(np.concatenate(parts), counts)
-        total, _ = pairwise.total(self.n, tuple(self._starts[1:-1].tolist()), given)
-        return np.split(total, len(parts))
+        return np.split(self._total(np.concatenate(parts), self._starts), len(parts))
+
+    def _total(self, parts: Array, starts: Array) -> Array:
+        """The sums of rows, cut at `starts` (size + 1,), from what the piece here gives to them."""
+        n = int(starts[-1])
+        given = self._ranks.joined(parts, np.array(_counts(tuple(starts.tolist()), n)))
+        return pairwise.total(n, tuple(starts[1:-1].tolist()), given)[0]
+
+    def tiles(self, rows: Array, size: int, take: Any) -> Array:
+        before = np.minimum(-self._starts[:-1] % size, self._counts)  # tokens of tiles that begin on earlier processes
+        first, stop = int(before[self._ranks.rank]), int(self._starts[self._ranks.rank + 1])
+        heads, at = self._ranks.joined(rows[:, :first], before), int(before[: self._ranks.rank + 1].sum())
+        if first == self.here:
+            return rows[:, :0]
+        missing = min(-stop % size, self.n - stop)
+        out: Array = take((len(rows), self.here - first + missing, *rows.shape[2:]), rows.dtype)
+        return np.concatenate([rows[:, first:], heads[:, at : at + missing]], axis=1, out=out)
+
+    def sum_of_tiles(self, values: Array, size: int) -> Array:
+        starts = -(-self._starts // size)
+        parts = pairwise.parts(values, int(starts[-1]), int(starts[self._ranks.rank]))
+        return self._total(parts, starts)
 
     def tally(self, systems: int, width: int, block: int) -> Tally:
         return BlockTally(self._ranks, self._starts * width, systems, block)
@@ -172,10 +179,21 @@ class Block(Share):
         moves = self._moves_to(order)
         return moves.exchange(rows, out, moves.arriving, moves.leaving)
 
+    @cached_property
+    def dealt(self) -> Array:
+        """An order (n,) of all tokens that gives every process units of them from everywhere, in order."""
+        size, unit = self._ranks.size, np.arange(self.n) // UNIT
+        # The last unit, which may not be full, stays the last: all others remain tiles of targets.
+        order = np.argsort((unit - unit[-1] - 1) % size, kind="stable")
+        return np.concatenate([np.sort(part) for part in np.split(order, self._starts[1:-1])])
+
     def _moves_to(self, order: Array) -> Moves:
-        if self._moves is None or self._moves[0] is not order:
-            self._moves = order, Moves(self._ranks, self._starts, order)
-        return self._moves[1]
+        for known, moves in self._moves:
+            if known is order:
+                return moves
+        moves = Moves(self._ranks, self._starts, order)
+        self._moves = [(order, moves), *self._moves][:2]  # that of positions, and `dealt`
+        return moves
 
 
 class Moves:

@@ -103,7 +103,7 @@ class Sum:
         plan = planning.plan(box.loads, n, m, self.tol, 1 + len(self.channels))
         if plan is None or n * m / _RATE <= plan.seconds or _tree_may_pay(box, plan.seconds, m):
             return False
-        on_grid(self, None, None, box, plan)
+        on_grid(self, None, None, box, planning.steady(box.loads, plan, self.tol, 1 + len(self.channels)))
         return True
 
     def _whole(self, box: Box) -> None:

@@ -123,9 +123,17 @@ class Collapsed(Event):
         """Return max_i |x_i - mean| / tol - 1."""
         if y.ndim < 2:  # one token, which is its own mean
             return -1.0
+        return self.value_of_all(t, y, velocity, _everything(y))
+
+    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+        """Return the same of all tokens, from sums and largest norms that each process finds."""
+        if share.whole and (y.ndim < 2 or share.n != y.shape[-2]):  # that of a state of any shape, in numbers
+            return self.value(t, y, velocity)
+        systems = y.reshape(-1, *y.shape[-2:])
         # A float32 mean summed along the tokens would lose digits as n grows.
-        mean = y.mean(axis=-2, keepdims=True, dtype=np.float64)
-        return float(_largest_norms(y - mean, _everything(y)).max()) / self.tol - 1.0
+        columns = np.ascontiguousarray(np.moveaxis(systems, 2, 0), dtype=np.float64)
+        mean = np.stack(share.sums(columns), axis=1) / share.n
+        return float(_largest_norms(systems - mean[:, None], share).max()) / self.tol - 1.0
 
 
 class FunctionEvent(Event):

@@ -7,7 +7,7 @@ from numba import prange
 
 from .._jit import jit
 
-_ROWS = 1024  # tokens per partial moment: the order of summation depends on n alone
+TILE = 1024  # tokens per partial moment: the order of summation depends on n alone
 
 
 @jit
@@ -40,13 +40,6 @@ def _weights(weights, b, first, last, each):
 
 
 @jit
-def _moment(C, keys, values, weights, each, b, first, last):
-    """C <- the moment of sources first .. last - 1 of system b."""
-    C[:, :] = 0.0
-    _add(C, keys[b, first:last], values[b, first:last], _weights(weights, b, first, last, each))
-
-
-@jit
 def _masked(C, targets, keys, values, weights, each, limits, b, out):
     C[:, :] = 0.0
     seen = 0
@@ -58,37 +51,39 @@ def _masked(C, targets, keys, values, weights, each, limits, b, out):
 
 
 @jit(parallel=True)
-def attend_all(targets, keys, values, weights, partial, out):
-    """out[b, i] = C_b targets[b, i]. keys (B, n, k), values (B, n, dv), weights (1 or B, n) or (0, 0).
+def of_tiles(keys, values, weights, weight, partial):
+    """partial[b, t] <- the moment (dv, k) of tile t of the sources of system b.
 
-    `partial` (B, blocks, dv, k) float64 is scratch, blocks = ceil(n / 1024).
+    keys (B, n, k), values (B, n, dv), weights (1 or B, n), or (0, 0): each is `weight`; partial (B, tiles, dv, k).
     """
-    systems, n, m = keys.shape[0], keys.shape[1], targets.shape[1]
-    blocks, each = partial.shape[1], np.full(1, 1.0 / n)
-    for index in prange(systems * blocks):
+    systems, n, tiles, each = keys.shape[0], keys.shape[1], partial.shape[1], np.full(1, weight)
+    for index in prange(systems * tiles):
         item = np.int64(index)
-        b, first = item // blocks, (item % blocks) * _ROWS
-        _moment(partial[b, item % blocks], keys, values, weights, each, b, first, min(n, first + _ROWS))
-    for b in range(systems):
-        for block in range(1, blocks):
-            partial[b, 0] += partial[b, block]
-    parts = -(-m // _ROWS)
+        b, first = item // tiles, (item % tiles) * TILE
+        last, C = min(n, first + TILE), partial[b, item % tiles]
+        C[:, :] = 0.0
+        _add(C, keys[b, first:last], values[b, first:last], _weights(weights, b, first, last, each))
+
+
+@jit(parallel=True)
+def apply(C, targets, out):
+    """out[b, i] = C[b] targets[b, i]."""
+    systems, m = targets.shape[0], targets.shape[1]
+    parts = -(-m // TILE)
     for index in prange(systems * parts):
         item = np.int64(index)
-        b, first = item // parts, (item % parts) * _ROWS
-        last = min(m, first + _ROWS)
-        _apply(partial[b, 0], targets[b, first:last], out[b, first:last])
+        b, first = item // parts, (item % parts) * TILE
+        last = min(m, first + TILE)
+        _apply(C[b], targets[b, first:last], out[b, first:last])
 
 
 @jit(parallel=True)
 def attend_masked(targets, keys, values, weights, limits, partial, out):
-    """The same for target i seeing the first limits[i] sources only; limits must not decrease. One pass per system."""
+    """out[b, i] = C targets[b, i], C the moment of the first limits[i] sources; limits must not decrease.
+
+    One pass per system; partial (B, 1, dv, k) is memory.
+    """
     each = np.full(1, 1.0 / keys.shape[1])
     for index in prange(keys.shape[0]):
         b = np.int64(index)
         _masked(partial[b, 0], targets, keys, values, weights, each, limits[b % limits.shape[0]], b, out)
-
-
-def blocks_for(n: int) -> int:
-    """Partial moments for n sources."""
-    return -(-n // _ROWS)

@@ -98,11 +98,13 @@ def project(x, origin, linear, out):
         )  # fmt: skip
 
 
-@jit
-def accumulate(x, out):
-    """out[b] += x[b, 0], then x[b, 1], ... in float64. x (B, n, d), out (B, d)."""
-    systems, n, d = x.shape
-    for b in range(systems):
-        for i in range(n):
-            for r in range(d):
-                out[b, r] += x[b, i, r]
+@jit(parallel=True)
+def tile_sums(x, tile, out):
+    """out[b, t] <- the sum of the tokens of tile t, of `tile` tokens, in float64. x (B, n, d), out (B, tiles, d)."""
+    tiles = out.shape[1]
+    for index in prange(out.shape[0] * tiles):
+        b, t = np.int64(index) // tiles, np.int64(index) % tiles
+        out[b, t, :] = 0.0
+        for i in range(t * tile, min((t + 1) * tile, x.shape[1])):
+            for r in range(x.shape[2]):
+                out[b, t, r] += x[b, i, r]

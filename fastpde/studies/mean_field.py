@@ -148,6 +148,9 @@ def mean_field(
 
     Source: MATH 8.3; Fournier and Guillin (2015).
     """
+    if getattr(backend, "processes", 1) > 1:
+        remedy = "Give each process variants or sizes of its own."
+        raise fp.InputError("backend", repr(backend), "one whose tokens are all in this process", remedy)
     names = [laws.one_of("variants", name, VARIANTS) for name in laws.several("variants", variants)]
     counts = [laws.whole("sizes", n, 2) for n in laws.several("sizes", sizes)]
     found = [laws.positive("strengths", s) for s in laws.several("strengths", strengths)]

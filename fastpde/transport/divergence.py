@@ -74,13 +74,13 @@ class Pair:
 
 def divergence(x: Weighted, y: Weighted, p: float, eps: Any, backend: Any) -> tuple[float, float]:
     """The root of the Sinkhorn divergence, and a proved bound of its difference from W_2."""
-    from ..backends import resolve
+    from ..backends import resolve_alone
 
     if p != 2.0:
         raise InputError("p", f"{p:g}", 'p = 2 for method="sinkhorn"', 'Take method="exact" or "sliced".')
     x, y, unit = common_unit(x, y)
     blur = _EPS if eps is None else _positive(eps) / unit**2
-    backend = resolve(backend)
+    backend = resolve_alone(backend)
     both = Pair(x, y, backend)
     f, g = _potentials(both, blur)
     value = _value(both, f, g)

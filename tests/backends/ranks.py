@@ -67,7 +67,7 @@ def velocity(attention, x, **own):
 
     def run(rows, backend):
         mine = {name: value[rows(len(value))] for name, value in own.items()}
-        return [attention.velocity(x[rows(len(x))], backend=backend, **mine)], []
+        return [attention.velocity(x[..., rows(x.shape[-2]), :], backend=backend, **mine)], []
 
     return run
 
@@ -95,9 +95,30 @@ def ensemble(attention, x, **asked):
     return run
 
 
+def square(n):
+    """Tokens whose box does not grow with their number."""
+    return np.random.default_rng(n).uniform(-2.0, 2.0, (n, 2))
+
+
 def crossing(t, x):
     """An event that is a function gets all tokens."""
     return x.mean(axis=0)[0] - 0.45
+
+
+def refused(backend):
+    """What needs all tokens in one process says so: the errors' arguments."""
+    x, found = cloud(128), []
+    for wrong in (
+        lambda: fp.wasserstein(x, x, 2, method="sinkhorn", backend=backend),
+        lambda: fp.studies.mean_field(["softmax"], [64], 2, clt_draws=0, backend=backend),
+        lambda: fp.Mpi(backend),
+        lambda: fp.solve(ATTENTIONS["softmax"], x[: 32 * (backend.size - backend.rank)], (0.0, 1.0), backend=backend),
+    ):
+        try:
+            wrong()
+        except fp.InputError as error:
+            found.append(error.name)
+    return found
 
 
 def direct(team):
@@ -128,19 +149,22 @@ def direct(team):
     def energies(rows, backend):
         mine = x[rows(TOKENS)]
         found = [fp.interaction_energy(narrow, mine, backend=backend, log=log) for log in (False, True)]
-        found += [fp.dissipation(ATTENTIONS["symmetric sinkhorn"], mine, backend=backend)]
+        known = (ATTENTIONS["symmetric sinkhorn"], fp.Softmax(ONE, ONE, V), fp.Exponential(0.2 * ONE, ONE, V))
+        found += [fp.dissipation(attention, mine, backend=backend) for attention in known]
         return [], [np.array(found)]
 
     team.compare("energies", energies)
-    team.tell()
+    team.tell(refused=refused(team.backend))
 
 
 def fast(team):
     """Errors of sums in O(n), in units of the largest velocity, and the bytes of one evaluation for several n."""
     tol, sent, fallen = 1e-7, {}, {}
     for n in (6000, 24_000):
-        for name in ("softmax", "l2", "exponential", "sinkhorn", "masked", "sigmoid"):
-            attention, x = ATTENTIONS[name], cloud(n)
+        for name in ("softmax", "l2", "exponential", "linear", "sinkhorn", "masked", "sigmoid"):
+            attention, x = ATTENTIONS[name], square(n)
+            if name == "l2":  # a batch: each system has a grid
+                x = np.stack([x, 0.5 * x])
             if name in ("masked", "sigmoid", "sinkhorn") and n > 6000:
                 continue
             backend = fp.Mpi(fp.Fast(tol))

@@ -55,8 +55,10 @@ def told(done):
 
 @pytest.mark.parametrize("count", [3, *(pytest.param(count, marks=pytest.mark.soak) for count in (1, 2, 4))])
 def test_direct_sums_have_the_bits_of_one_process(count):
-    found = told(ranks(count, "direct"))["found"]
+    answer = told(ranks(count, "direct"))
+    found = answer["found"]
     assert len(found) > 30
+    assert answer["refused"] == (["backend", "backend", "inner", "x"] if count > 1 else ["inner"])
     assert [name for name, (same, _) in found.items() if not same] == []
 
 
@@ -67,9 +69,10 @@ def test_fast_sums_keep_their_tolerance_and_send_a_grid():
         assert error < (1e-5 if name.startswith("sinkhorn") else 2e-7), name
     for name, gathered in answer["gathered"].items():
         assert (gathered > 0) == name.startswith(("masked", "sigmoid")), name
-    for name in ("softmax", "l2", "exponential"):
-        # Four times as many tokens: outermost ones lie farther out, so the grid grows a little; sources by four.
-        assert answer["sent"][f"{name}, 24000"] < 3.0 * answer["sent"][f"{name}, 6000"], name
+    for name in ("softmax", "l2", "exponential", "linear"):
+        # The same box, so the same grid; a few more targets may be checked, and part of a tile of tokens changes hands.
+        assert answer["sent"][f"{name}, 24000"] < 1.01 * answer["sent"][f"{name}, 6000"] + 2e4, name
+    assert answer["sent"]["linear, 24000"] < 4e4  # 1023 tokens (n, 2) at most, and sums
 
 
 def test_an_exception_on_one_rank_ends_all():
