@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fastpde.errors import InputError, InputTypeError
-from fastpde.run import machine
+from fastpde.run import launch, machine
 
 BAD, STOPPED = 2, 75
 _MAX_THREADS = 4096  # a bound on what a typing error can ask for
@@ -26,7 +27,8 @@ class _Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line, like every other error."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(BAD, f"fastpde: error: {message} (see: {self.prog} --help)\n")
+        said = "" if launch.launch().rank else f"fastpde: error: {message} (see: {self.prog} --help)\n"
+        self.exit(BAD, said)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -107,34 +109,56 @@ def _add_sweep(sweep: argparse.ArgumentParser) -> None:
 _STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths")
 _STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
 _SWEEP = "Run all cells of a plan that are not done yet: a configuration with keys that vary. The same command goes on."
-_RUN = "Run a configuration into a directory. A finished run of the same configuration is not run again."
+_RUN = (
+    "Run a configuration into a directory. A finished run of the same configuration is not run again. On the ranks of "
+    "MPI: mpiexec -n P python -m mpi4py -m fastpde run CONFIG; any number of ranks goes on with what others have begun."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; argument errors exit by themselves, with 2."""
     options = parser().parse_args(arguments)
     try:
-        return int(options.call(options))
+        return _left(int(options.call(options)))
     except (InputError, InputTypeError) as error:
-        return _fail(BAD, str(error))
+        return _left(_fail(BAD, str(error)))
     except KeyboardInterrupt:
-        return _fail(130, "stopped by SIGINT")
+        return _left(_fail(130, "stopped by SIGINT"))
     except BrokenPipeError:  # the reader of our output left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
-def _fail(code: int, message: str) -> int:
-    """Say in one line what went wrong; what names and files hold beside letters is escaped, terminals obey it."""
+def _left(code: int) -> int:
+    """Leave the other ranks, if this is one of several."""
+    if "mpi4py" in sys.modules:
+        from fastpde.run import ranks
+
+        ranks.joined().leave(code)
+    return code
+
+
+def _fail(code: int, message: str, *, alone: bool = False) -> int:
+    """Say in one line what went wrong; what names and files hold beside letters is escaped, terminals obey it.
+
+    The first of several ranks says it for all; `alone`: it is this one's own trouble.
+    """
+    from fastpde.run import ranks
+
+    team = ranks.joined()
+    if rank := team.rank or launch.launch().rank:
+        if not alone and team.met():
+            return code
+        message = f"rank {rank}: {message}"
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
     sys.stderr.write(f"fastpde: error: {text}\n")
     return code
 
 
-def _threads(text: str | None) -> int:
-    """How many threads to use: what was asked for, or all, up to what this process may use."""
+def _threads(text: str | None, ranks: int = 1) -> int:
+    """How many threads to use: what was asked for, or a share of all, up to what this process may use."""
     found = _whole("--threads", text)
-    return machine.cores() if found is None else min(found, machine.cores())
+    return max(1, machine.cores() // ranks) if found is None else min(found, machine.cores())
 
 
 def _whole(name: str, text: str | None, least: int = 1) -> int | None:
@@ -146,33 +170,51 @@ def _whole(name: str, text: str | None, least: int = 1) -> int | None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from fastpde import config
-    from fastpde.run import directory, walltime
+    from fastpde.run import directory, ranks, walltime
 
-    threads = _threads(options.threads)
+    team = ranks.team()
+    threads = _threads(options.threads, team.here)
     deadline = walltime.deadline(None if options.max_walltime is None else walltime.seconds(options.max_walltime))
-    if options.config is None:
-        if options.data is not None:
-            raise InputError("--data", str(options.data), "a CONFIG that names files: the example has none")
-        problem, stem = config.example(), "example"
-    else:
-        problem, stem = config.load(options.config, options.data), options.config.stem
+    problem, stem = team.together(lambda: _problem(options, team))
     target = options.out or Path(f"{stem}.run")
-    if directory.is_finished(target, problem.config):
+    if team.told(lambda: directory.is_finished(target, problem.config)):
         return _finished(target, "already finished")
     _set_threads(threads)
     from fastpde.run import runner
 
-    outcome = runner.run(problem, target, quiet=options.quiet, deadline=deadline)
+    try:
+        outcome = runner.run(problem, target, quiet=options.quiet, deadline=deadline, team=team)
+    except Exception as error:
+        if team.size > 1:
+            error.add_note(f"on rank {team.rank} of {team.size}")
+            traceback.print_exc()
+            team.abort(1)
+        raise
     if outcome.code:
-        code = _fail(outcome.code, outcome.message)
+        code = _fail(outcome.code, outcome.message, alone=outcome.alone)
+        if outcome.alone:
+            team.abort(code)
         if outcome.code in (runner.UNWRITABLE, runner.STOPPED):
-            _leave(code)
+            _leave(_left(code))
         return code
     return _finished(target, outcome.message)
 
 
+def _problem(options: argparse.Namespace, team: Any) -> tuple[Any, str]:
+    """The problem to be run and the name for its directory."""
+    from fastpde import config
+    from fastpde.config.memory import Ranks
+
+    ranks = Ranks(team.size, team.here)
+    if options.config is not None:
+        return config.load(options.config, options.data, ranks), options.config.stem
+    if options.data is not None:
+        raise InputError("--data", str(options.data), "a CONFIG that names files: the example has none")
+    return config.example(ranks), "example"
+
+
 def _sweep(options: argparse.Namespace) -> int:
+    _one_process("sweep")
     from fastpde import config
     from fastpde.run import sweep, sweep_folder, sweep_slurm, walltime
     from fastpde.run.directory import OutputError
@@ -209,6 +251,11 @@ def _sweep(options: argparse.Namespace) -> int:
         return _fail(5, str(error))
 
 
+def _one_process(command: str) -> None:
+    """Refuse to do the same work in several processes. Raises InputError."""
+    launch.refuse_many(command, 1)
+
+
 def _swept(outcome: Any) -> int:
     *before, last = outcome.lines
     sys.stderr.writelines(f"fastpde: {' '.join(line.split())}\n" for line in before)
@@ -233,6 +280,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
+    _one_process("study")
     from fastpde import config
     from fastpde.run import study
     from fastpde.run.directory import OutputError
@@ -275,6 +323,12 @@ def _set_threads(threads: int) -> None:
 
 def _finished(target: Path, message: str) -> int:
     """Say where the pictures are, drawing them if they are not there."""
+    from fastpde.run import ranks
+
+    team = ranks.joined()
+    team.leave(0)  # the others are done
+    if not team.leads:
+        return 0
     from fastpde import plot
 
     first = plot.first_picture(target)
@@ -332,43 +386,13 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _warmup(_: argparse.Namespace) -> int:
-    from tqdm import tqdm
+    _one_process("warmup")
+    from fastpde import cli_machine
 
-    from fastpde import backends
-
-    with tqdm(desc="compiling", unit=" kernels", file=sys.stderr) as bar:
-
-        def report(name: str) -> None:
-            bar.set_postfix_str(name, refresh=False)
-            bar.update()
-
-        backends.warmup(report)
-        _warmup_systems(report)
-    return 0
-
-
-def _warmup_systems(report: Callable[[str], None]) -> None:
-    """Compiles the kernels of small systems for every law and both precisions, and that of Gaussian laws."""
-    import numpy as np
-
-    import fastpde as fp
-
-    for dtype in ("float64", "float32"):
-        for variant in (fp.Softmax, fp.Sigmoid):
-            report(f"{dtype} systems, {type(variant.law).__name__}")
-            x0 = np.ones((1, 2, 1), dtype)
-            fp.solve(variant(*[np.eye(1)] * 3), x0, (0.0, 1.0), method="euler", step=1.0)
-        report(f"{dtype} systems in step")
-        fp.solve(fp.Linear(*[np.eye(1)] * 3), np.ones((1, 2, 1), dtype), (0.0, 1e-3))
-    report("float64 Gaussian laws")
-    fp.solve(fp.Softmax(*[np.eye(1)] * 3), fp.Gaussian(0.0, np.ones((1, 1, 1))), (0.0, 1.0), method="euler", step=1.0)
+    return cli_machine.warmup()
 
 
 def _doctor(_: argparse.Namespace) -> int:
-    from fastpde import backends
+    from fastpde import cli_machine
 
-    facts = {**machine.facts(), **machine.versions(), **backends.describe(), **machine.libraries()}
-    facts |= {**machine.reasons(), **backends.choices()}
-    width = max(map(len, facts))
-    sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in facts.items())
-    return 0
+    return cli_machine.doctor()

@@ -207,7 +207,11 @@ def prepare(
     start, share = place.start(tokens), field.cloud.share
     source = Brownian(noise, seed, first_token=share.first, project=place.project)
     space = place.space(start.shape, start.dtype, share)
-    return Problem.checked(field, start, t_span, Options(**asked, noise=source if source.noise else None, space=space))
+    noisy = source if source.noise else None
+    problem = Problem.checked(field, start, t_span, Options(**asked, noise=noisy, space=space))
+    # The field needs the shape of the tokens alone: the caller's array may go.
+    field.cloud = field.cloud.with_(x=problem.y0.reshape(field.cloud.x.shape))
+    return problem
 
 
 def _none(**given: Any) -> None:

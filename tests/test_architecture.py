@@ -20,8 +20,8 @@ ONLY = {
     "h5py": r"run/trajectory.*\.py",
     "argparse": r"cli.*\.py",
     "matplotlib": r"plot/.*\.py",
-    "tqdm": r"(ensemble|integrate/progress|run/progress|cli)\.py",
-    "mpi4py": r"backends/mpi\.py",
+    "tqdm": r"(ensemble|integrate/progress|run/progress|cli_machine)\.py",
+    "mpi4py": r"(backends/mpi|run/ranks)\.py",
     "ot": r"transport/wasserstein\.py",
     "scipy": r"(observe|report|stability|dissipation|clusters"
     r"|(integrate|transport|gaussian|run|studies|plot|config)/.*)\.py",
@@ -54,7 +54,7 @@ MAY = {
     "initial": BASE,
     "observe": BASE,
 }
-ABOVE = {"config", "run", "plot", "cli", "__main__", "report", "__init__"}
+ABOVE = {"config", "run", "plot", "cli", "cli_machine", "__main__", "report", "__init__"}
 
 
 def imports(path: Path, text: str):

@@ -69,5 +69,5 @@ def exponential_sums(
     backend.attend(attention.pair(cloud, scores, values, False), out)
     totals, pulls = out[:, :, 0], out[:, :, 1:]
     with np.errstate(over="ignore"):
-        energy = 0.5 * (totals.mean(axis=1) if cloud.weights is None else (cloud.weights * totals).sum(axis=1))
+        energy = 0.5 * cloud.mean(totals)
     return energy, totals, pulls

@@ -26,6 +26,7 @@ _THIN = 0.02  # of tol: an axis whose logits are below that is left out
 _CHECK_EVERY = 16  # evaluations
 _RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and farthest from its centre
 _LARGEST = 20  # parts with grids of their own: three more targets are checked in each
+_PART = 2**18  # targets looked at at a time
 _MARGIN = 10.0  # of the largest error among the targets checked; 4 is the largest factor seen
 _NONE = np.empty(0)
 
@@ -188,7 +189,9 @@ class Fast(Backend):
         targets, mine = share.joined(np.ascontiguousarray(pair.targets[:, rows]))
         count, c = targets.shape[1], pair.values.shape[2]
         exact, logs = np.empty((1, count, c), out.dtype), np.empty((1, count))
-        self._direct.attend(replace(pair, targets=targets, normalised=True), exact, logs)
+        Direct().attend(  # memory of its own, as large as the sources: not to be kept
+            replace(pair, targets=targets, normalised=True), exact, logs
+        )
         if pair.weights is None:
             logs += math.log(share.here / share.n)
         top = share.largest(logs)
@@ -228,7 +231,7 @@ class Fast(Backend):
         limits = None if pair.limits is None else pair.limits[rows]
         part = replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows]), limits=limits)
         exact, logs = np.empty((1, len(rows), values.shape[1]), out.dtype), np.empty((1, len(rows)))
-        self._direct.attend(part, exact, logs)
+        Direct().attend(part, exact, logs)
         found = log_total[rows] if len(log_total) else _NONE
         return self._within(*self._errors(pair, reduced, exact[0], logs[0], out[rows], found, Share(len(values))))
 
@@ -306,11 +309,20 @@ def _probes(z: Array, random: int, extreme: int) -> Array:
     if len(z) == 0 or m <= 3 * extreme:
         return np.unique(some)
     low, high = z.min(axis=1), z.max(axis=1)
-    away = np.abs(z - (0.5 * (low + high))[:, None])
-    corner = (away / np.maximum((high - low) / 2, 1e-300)[:, None]).sum(axis=0)
-    far = np.square(away).sum(axis=0)
-    ends = [np.argpartition(size, m - extreme)[m - extreme :] for size in (corner, far)]
-    return np.unique(np.concatenate([some, *ends]))
+    middle, half = (0.5 * (low + high))[:, None], np.maximum((high - low) / 2, 1e-300)[:, None]
+    # The farthest of each part, then of all: what many points would need beside themselves is a lot of memory.
+    found: list[list[Array]] = [[], []]
+    for start in range(0, m, _PART):
+        away = np.abs(z[:, start : start + _PART] - middle)
+        for sizes, ends in zip(((away / half).sum(axis=0), np.square(away).sum(axis=0)), found, strict=True):
+            ends.append(np.stack([sizes, np.arange(start, start + len(sizes))])[:, _largest(sizes, extreme)])
+    both = [np.concatenate(ends, axis=1) for ends in found]
+    return np.unique(np.concatenate([some, *(ends[1, _largest(ends[0], extreme)].astype(np.int64) for ends in both)]))
+
+
+def _largest(sizes: Array, count: int) -> Array:
+    """The places of the largest numbers."""
+    return np.argpartition(sizes, -count)[-count:] if count < len(sizes) else np.arange(len(sizes))
 
 
 def _of_values(values: Array, exact: Array, found: Array, logs: Array | None, share: Share) -> tuple[float, float]:

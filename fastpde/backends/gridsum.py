@@ -105,7 +105,7 @@ class Sorted:
         found: Array = (any_here if share is None else share.largest(any_here)) > 0
         slots, counts = np.maximum(np.cumsum(found, axis=1) - 1, 0).astype(np.uint32), found.sum(axis=1)
         total = int(np.prod(counts))
-        ids, place = take(f"ids_{name}", (n,), np.uint32), take(f"place_{name}", (n,), np.uint32)
+        ids, place = take("ids", (n,), np.uint32), take("place", (n,), np.uint32)
         order, local = take(f"order_{name}", (n,), np.int32), take(f"local_{name}", (r, n), np.float64)
         histogram, starts = take("histogram", (cells.CHUNKS, total), np.int64), np.empty(total + 1, np.int64)
         cells.count(points, low, width, slabs, slots, counts, ids, histogram)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from fastpde.config import schema, sweep
+from fastpde.config import memory, schema, sweep
 from fastpde.config.build import Problem, resolve
 from fastpde.config.emit import dumps
 from fastpde.config.schema import Config
@@ -81,12 +81,14 @@ def _table(text: str, name: str = "config") -> dict[str, object]:
         raise InputError(name, f"text that is no TOML ({error})", "a TOML file") from None
 
 
-def load(path: Path, data: Path | None = None) -> Problem:
-    """Return the problem of a configuration file; its files are relative to its own folder, or to `data`."""
+def load(path: Path, data: Path | None = None, ranks: memory.Ranks = memory.ALONE) -> Problem:
+    """Return the problem of a configuration file, to be run on ranks; its files are relative to its own folder, or to
+    `data`.
+    """
     text = _text(path)
     if data is not None and not data.is_dir():
         raise InputError("--data", str(data), "a folder that exists")
-    return resolve(parse(text), Files(data or path.parent))
+    return resolve(parse(text), Files(data or path.parent), ranks)
 
 
 def load_study(name: str, path: Path | None) -> Plan:
@@ -137,6 +139,6 @@ def _text(path: Path, name: str = "CONFIG") -> str:
         raise InputError(name, f"{path}, which is no UTF-8 text", "a TOML file in UTF-8") from None
 
 
-def example() -> Problem:
-    """Return the problem of the built-in example."""
-    return resolve(parse(EXAMPLE), Files(Path()))
+def example(ranks: memory.Ranks = memory.ALONE) -> Problem:
+    """Return the problem of the built-in example, to be run on ranks."""
+    return resolve(parse(EXAMPLE), Files(Path()), ranks)

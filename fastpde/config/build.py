@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastpde import initial
+from fastpde.backends.costs import Costs
 from fastpde.config import memory, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
 from fastpde.config.schema import Config, Single
@@ -31,16 +32,16 @@ class Problem:
     shapes: tuple[HeadShape, ...]
     systems: int = 1
 
-    def tokens(self) -> Array:
-        """Return the tokens (n, d), or (systems, n, d) if there are several.
+    def tokens(self, rows: slice | None = None) -> Array:
+        """Return the tokens (n, d), those in `rows` alone, or (systems, n, d) if there are several.
 
         Raises InputError for a file with tokens that are not finite or off the sphere.
         """
         if self.systems == 1:
-            return _tokens(self, 0)
+            return _tokens(self, 0, rows)
         x = np.empty((self.systems, self.n, self.d), dtype=self.config.backend.dtype)
         for system in range(self.systems):
-            x[system] = _tokens(self, system)
+            x[system] = _tokens(self, system, None)
         return x
 
     def times(self) -> Array:
@@ -87,16 +88,20 @@ class Problem:
             return self
         import fastpde as fp
 
-        costs = fp.Auto(asked.tol).costs
-        return replace(self, config=replace(self.config, backend=replace(asked, costs=costs)))
+        return self.with_costs(fp.Auto(asked.tol).costs.table())
+
+    def with_costs(self, costs: dict[str, float] | None) -> Problem:
+        """Return the problem with these costs."""
+        found = None if costs is None else Costs.of(costs)
+        return replace(self, config=replace(self.config, backend=replace(self.config.backend, costs=found)))
 
     def attention(self) -> Any:
         """Return the attention object; raises InputError if a file holds numbers that are not finite."""
         return _attention(self)
 
 
-def resolve(config: Config, files: Files) -> Problem:
-    """Return the problem of a configuration, `output.energy` filled in.
+def resolve(config: Config, files: Files, ranks: memory.Ranks = memory.ALONE) -> Problem:
+    """Return the problem of a configuration, `output.energy` filled in, to be run on ranks.
 
     Raises InputError for missing files, shapes that do not fit, and sizes beyond this machine.
     """
@@ -107,7 +112,7 @@ def resolve(config: Config, files: Files) -> Problem:
         systems, n, d = tokens.systems, tokens.n, int(tokens.d or 0)
         if isinstance(tokens, schema.GaussianTokens) and tokens.cov is not None:
             initial.square_root(np.array(tokens.cov), "tokens.cov")
-    _check_sizes(config, systems, n, d)
+    _check_sizes(config, systems, n, d, ranks)
     shapes = tuple(head_shape(files, head, d) for head in each_head(config))
     _check_layers(config, shapes)
     _check_energy(config)
@@ -155,12 +160,12 @@ def _check_energy(config: Config) -> None:
         raise InputError("output.energy", "true", "false: the energy needs converged potentials, not attention.n_half")
 
 
-def _check_sizes(config: Config, systems: int, n: int, d: int) -> None:
+def _check_sizes(config: Config, systems: int, n: int, d: int, ranks: memory.Ranks) -> None:
     frames = memory.frames(config)
     if frames > _MAX_FRAMES:
         came = f"{config.output.every:g}, which means {frames:.3g} frames"
         raise InputError("output.every", came, f"at most {_MAX_FRAMES} frames")
-    memory.check(config, systems, n, d)
+    memory.check(config, systems, n, d, ranks)
 
 
 def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:
@@ -177,27 +182,32 @@ def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:
             raise InputError(heads[h][0], f"{shapes[h].layers} layers", f"{first} layers, as the heads before")
 
 
-def _tokens(problem: Problem, system: int) -> Array:
-    """Return the tokens (n, d) of one system."""
+def _tokens(problem: Problem, system: int, rows: slice | None) -> Array:
+    """Return the tokens (n, d) of one system, or those in `rows`."""
     tokens: Any = problem.config.tokens
     seed, dtype, n, d = problem.config.seed, problem.config.backend.dtype, problem.n, problem.d
+    which: Any = {"seed": seed, "dtype": dtype, "system": system, "rows": rows}
     if tokens.kind == "file":
         path = problem.files.locate("tokens.path", tokens.path)
-        x = initial.from_file(path, n=n, dtype=dtype, name="tokens.path", system=system)
+        x = initial.from_file(path, n=n, dtype=dtype, name="tokens.path", system=system, rows=rows)
         problem.manifold().check(x, "tokens.path")
         return x
     if tokens.kind == "gaussian":
         root = tokens.std if tokens.cov is None else initial.square_root(np.array(tokens.cov), "tokens.cov")
-        x = initial.gaussian(n, d, seed=seed, mean=tokens.mean, root=root, dtype=dtype, system=system)
+        x = initial.gaussian(n, d, mean=tokens.mean, root=root, **which)
     elif tokens.kind == "mixture":
-        spread = {"std": tokens.std, "weights": tokens.weights}
-        x = initial.mixture(n, tokens.means, seed=seed, dtype=dtype, system=system, **spread)
+        x = initial.mixture(n, tokens.means, std=tokens.std, weights=tokens.weights, **which)
     else:
         cloud = initial.ball if tokens.kind == "ball" else initial.sphere
-        x = cloud(n, d, seed=seed, radius=tokens.radius, dtype=dtype, system=system)
-    if not np.isfinite(x).all():
+        x = cloud(n, d, radius=tokens.radius, **which)
+    if not _finite(x):
         raise InputError("tokens", f"numbers that overflow in {dtype}", f"a cloud within the range of {dtype}")
     return x
+
+
+def _finite(x: Array) -> bool:
+    """Whether all numbers are, looked at a few at a time."""
+    return all(np.isfinite(x[start : start + initial.BLOCK]).all() for start in range(0, len(x), initial.BLOCK))
 
 
 class _Parameters:

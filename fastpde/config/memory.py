@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,13 +15,25 @@ from fastpde.run import machine
 BASE = 250 * 2**20  # bytes of the interpreter, the libraries and the compiled code
 SHARE = 0.8  # of the machine's memory that a run may need
 # Arrays of all tokens alive in a step, measured: those of the stepper beside its stages, and those of a direct sum.
-_STEPPER, _DIRECT = 10, 4
+_STEPPER, _DIRECT = 5, 4
 _STAGES = {"euler": 1, "heun": 2, "rk4": 4, "bosh3": 4, "dopri5": 7, "tsit5": 7}
-_FAST, _FAST_AXIS = 40, 70  # bytes per token of a sum in O(n), and of each of its coordinates; measured
+_FAST, _FAST_AXIS = 20, 33  # bytes per token of a sum in O(n), and of each of its coordinates; measured
 _AXES, _MASKED = 4, 150 * 2**20  # coordinates at most; bytes of the windows of a masked one
 # Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
 # of which there is a copy that an evaluation cut by a signal goes back to.
 _SCALING, _REMEMBERED = 40, 27
+# Of ranks: whose sums send the moments of one grid; arrays of all tokens of those that bring them together.
+_ON_GRIDS, _GATHERED = ("softmax", "l2", "exponential", "sinkhorn"), 3
+
+
+class Ranks(NamedTuple):
+    """So many processes share out the tokens of a run, so many of them on this machine."""
+
+    size: int = 1
+    here: int = 1
+
+
+ALONE = Ranks()
 
 
 def at_work(config: Config, systems: int, n: int, d: int) -> int:
@@ -54,9 +67,24 @@ def frames(config: Config) -> float:
     return (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
 
 
-def check(config: Config, systems: int, n: int, d: int) -> None:
+def of_ranks(config: Config, systems: int, n: int, d: int, ranks: Ranks) -> int:
+    """Return the bytes of all ranks on this machine.
+
+    Each has its tokens and, unless its sums send the moments of one grid, at times the keys and values of all tokens;
+    of an ensemble each makes the start of all systems.
+    """
+    if ranks.size == 1 or systems > 1:
+        return ranks.here * at_work(config, systems, n, d)
+    own = at_work(config, systems, -(-n // ranks.size), d)
+    heads = config.attention.heads
+    grids = may_be_fast(config, n, d) and not config.attention.masked and all(head.kind in _ON_GRIDS for head in heads)
+    gathered = 0 if grids else _GATHERED * n * d * np.dtype(config.backend.dtype).itemsize
+    return ranks.here * (own + gathered)
+
+
+def check(config: Config, systems: int, n: int, d: int, ranks: Ranks = ALONE) -> None:
     """Refuse more than 80 % of the memory that this process may use. Raises InputError with the numbers."""
-    limit, size = machine.memory(), at_work(config, systems, n, d)
+    limit, size = machine.memory(), of_ranks(config, systems, n, d, ranks)
     if size > SHARE * limit:
         many = "tokens.systems" if systems > 1 and systems > frames(config) else "tokens.n"
         name = "tokens.path" if config.tokens.kind == "file" else many

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import time as clock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastpde.errors import FieldError
 from fastpde.integrate.observers import Watch
 from fastpde.integrate.problem import Problem
 from fastpde.integrate.solution import Recorder, Solution
 from fastpde.integrate.status import Status
 from fastpde.integrate.stepper import State, Stepper
 from fastpde.integrate.tracker import Tracker
+
+
+class Ending(NamedTuple):
+    """How a run has ended, and when."""
+
+    status: Status
+    t_final: float
+    message: str
+    cause: FieldError | None
 
 
 class Integrator:
@@ -57,10 +67,15 @@ class Integrator:
 
         None: not from here, because a stage that could not be computed is under way.
         """
+        held = self.held()
+        return None if held is None else held.copy()
+
+    def held(self) -> State | None:
+        """Return `snapshot` without a copy: its arrays belong to the run, and change with the next step."""
         if self._owing:
             return self._stepper.before()
         failed = len(self.state.stages) and getattr(self.problem.field, "failure", lambda: None)() is not None
-        return None if failed else self.state.copy()
+        return None if failed else self.state
 
     def step(self) -> Status | None:
         """Advance by one accepted step; return the status once the run has ended, else None."""
@@ -99,19 +114,23 @@ class Integrator:
             **getattr(self.problem.field, "stats", dict)(),
         }
 
+    def ending(self) -> Ending:
+        """Return how the run has ended, without its states; if it has not, as if it were interrupted here."""
+        t_final, status = self._final[0] if self._final else self.state.t, self.status or Status.INTERRUPTED
+        cause = self._stepper.cause if status is Status.NOT_CONVERGED else None
+        text = status.message if cause is None else f"{cause} The state returned is the last good one."
+        return Ending(status, t_final, f"{text} ({self._where(status, t_final)})", cause)
+
     def solution(self) -> Solution:
         """Return what was asked for; if the run has not ended, as if it were interrupted here."""
-        t_final, x_final = self._final or (self.state.t, self.state.y.copy())
-        status = self.status or Status.INTERRUPTED
+        status, t_final, message, cause = self.ending()
+        x_final = self._final[1] if self._final else self.state.y.copy()
         if self.problem.t_eval is not None:
             t, x = self._recorder.t, self._recorder.x
         elif t_final == self.problem.span.start:
             t, x = np.array([t_final]), x_final[None].copy()
         else:
             t, x = np.array([self.problem.span.start, t_final]), np.stack([self.problem.y0, x_final])
-        cause = self._stepper.cause if status is Status.NOT_CONVERGED else None
-        text = status.message if cause is None else f"{cause} The state returned is the last good one."
-        message = f"{text} ({self._where(status, t_final)})"
         events = self._tracker.times(), self._tracker.states()
         return Solution(t, x, status, message, t_final, x_final, *events, self.stats(), cause)
 
@@ -147,7 +166,7 @@ class Integrator:
 
     def _finish(self, status: Status, t: float) -> Status:
         """Fix the final state, at time t within the last step, and show it to the observers."""
-        x = np.empty_like(self.state.y)
+        x = np.empty_like(self.state.y) if self._buffer is None else self._buffer  # no more points are to come
         self._stepper.evaluate(t, x)
         self._final, self.status = (t, x), status
         if status is not Status.INTERRUPTED:

@@ -246,13 +246,13 @@ class Stepper:
     def before(self) -> State:
         """Return a record from which the last step of a fixed-step method is made again, without an evaluation.
 
-        What its memory holds is later than that: it belongs to the next evaluation, whichever asks for it.
+        Its arrays are the stepper's. What its memory holds is later than that: it belongs to the next evaluation,
+        whichever asks for it.
         """
         t, stages = self._from[0], self._stages[1 : self.tableau.stages - 1]
-        past = replace(
+        return replace(
             self.state, t=t, y=self._trial, step=self.state.step - 1, f=self._k[0], fresh=True, stages=stages
         )
-        return past.copy()
 
     def _evaluate(self, t: float, y: np.ndarray, out: np.ndarray) -> None:
         memory = self.state.memory

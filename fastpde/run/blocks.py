@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import Any
 
 from fastpde.run import machine
-from fastpde.run.signals import StopSignals
-from fastpde.run.systems import SystemsRecorder
+from fastpde.run.ranks import Team
+from fastpde.run.signals import Stopped, StopSignals
+from fastpde.run.systems import Results, SystemsRecorder
 
 _SECONDS = 2.0  # that a block should take
 _PAIRS, _FIRST = 2**20, 1024  # pairs of tokens and systems of the first block, whose time includes the compilation
@@ -27,35 +28,70 @@ def run(
     arguments: dict[str, Any],
     report: Callable[[int], None],
     signals: StopSignals,
+    team: Team,
 ) -> None:
     """Solve the systems that are not done yet from their `tokens` (S, n, d) and record them, block by block.
 
-    `report` is told how many systems are done. Signals end a block anywhere; its systems are to be solved again.
+    Ranks share out the systems of each block; the clock of the first one decides how many there are. `report` is told
+    how many systems are done. Signals end a block anywhere; its systems are to be solved again.
     """
-    import fastpde as fp
-
     n, most = recorder.problem.n, largest(recorder, tokens[0].nbytes)
     least = min(most, 2 * machine.cores() if n <= _SMALL else 1)
+    check = signals.check if team.size == 1 else signals.check_alone
+    solve = _Part(recorder, attention, tokens, arguments, report, check)
     first, size = recorder.done, min(most, _FIRST, max(least, _PAIRS // (n * n)))
     while first < len(tokens):
         signals.check()
         recorder.beat()
-        last, began = min(first + size, len(tokens)), time.monotonic()
-        solution = fp.solve(
-            attention,
-            tokens[first:last],
-            **arguments,
-            t_eval=recorder.times,
-            first_system=first,
-            progress=_shifted(report, first, signals.check),
-        )
+        last, began = team.largest(min(first + size, len(tokens)) if team.leads else 0), time.monotonic()
+        cuts = [first + (last - first) * k // team.size for k in (team.rank, team.rank + 1)]
+        mine, wanted = recorder.nothing(), 0
+        try:
+            mine = solve(*cuts)
+        except Stopped as stop:
+            if stop.at_once:
+                raise
+            wanted = 1 + stop.number
+        signals.agree(wanted)
         with signals.held():
-            recorder.block(solution)
+            recorder.block(mine)
         seconds = time.monotonic() - began
         recorder.log(f"systems {first} to {last - 1} in {seconds:.2f} s")
         size = next_size(last - first, seconds, least, most)
         report(last)
         first = last
+
+
+class _Part:
+    """Solves some of the systems."""
+
+    def __init__(
+        self,
+        recorder: SystemsRecorder,
+        attention: Any,
+        tokens: Any,
+        arguments: dict[str, Any],
+        report: Callable[[int], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._recorder, self._attention, self._tokens, self._arguments = recorder, attention, tokens, arguments
+        self._report, self._check = report, check
+
+    def __call__(self, first: int, last: int) -> Results:
+        """Return what is recorded of the systems first .. last - 1."""
+        import fastpde as fp
+
+        if first == last:
+            return self._recorder.nothing()
+        solution = fp.solve(
+            self._attention,
+            self._tokens[first:last],
+            **self._arguments,
+            t_eval=self._recorder.times,
+            first_system=first,
+            progress=_shifted(self._report, first, self._check),
+        )
+        return self._recorder.results(solution)
 
 
 def _shifted(report: Callable[[int], None], first: int, check: Callable[[], None]) -> Callable[[int, Any], None]:

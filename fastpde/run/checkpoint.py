@@ -15,8 +15,10 @@ import json
 import math
 import os
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +26,7 @@ import numpy as np
 
 from fastpde.errors import InputError
 from fastpde.run.directory import CHECKPOINTS, writing
+from fastpde.run.rows import PIECE, Cut, Rows
 
 Array = np.ndarray[Any, Any]
 NAMES = CHECKPOINTS
@@ -45,7 +48,15 @@ class Checkpoint:
 
     number: int
     facts: dict[str, Any]
-    arrays: dict[str, Array]
+    arrays: dict[str, Any]  # arrays; on ranks, `Rows` to be written
+
+
+Part = Callable[[str], Cut | None]  # which part of an array is wanted, by its name; None: all of it
+
+
+def whole(_: str) -> Cut | None:
+    """Ask for all of every array."""
+    return None
 
 
 def write(folder: Path, found: Checkpoint) -> None:
@@ -74,22 +85,24 @@ def write(folder: Path, found: Checkpoint) -> None:
         sync_folder(folder)
 
 
-def _plain(array: Array) -> Array:
-    """A little-endian array in one piece."""
+def _plain(array: Array | Rows) -> Array | Rows:
+    """A little-endian array in one piece; that of many ranks comes so."""
+    if isinstance(array, Rows):
+        return array
     return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def _fill(file: int, pieces: list[Any]) -> None:
     """Write pieces and their digest."""
     digest = hashlib.blake2b(digest_size=_DIGEST)
-    for piece in pieces:
-        data = memoryview(_bytes(piece) if isinstance(piece, np.ndarray) else piece)
+    for piece in chain.from_iterable(piece.pieces() if isinstance(piece, Rows) else [piece] for piece in pieces):
+        data = memoryview(_bytes(_plain(piece)) if isinstance(piece, np.ndarray) else piece)
         digest.update(data)
         _write(file, data)
     _write(file, memoryview(digest.digest()))
 
 
-def _bytes(array: Array) -> Any:
+def _bytes(array: Any) -> Any:
     """The memory of an array in one piece."""
     return array.reshape(-1).view(np.uint8)
 
@@ -119,15 +132,15 @@ def clean(folder: Path) -> None:
                 path.unlink()
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that is whole, or None, and what is wrong with others.
+def newest(folder: Path, part: Part = whole) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint that is whole, or None, and what is wrong with others; `part`: see `read`.
 
     Raises InputError for one of a later version of the format.
     """
     found, wrong = [], []
     for name in NAMES:
         try:
-            found.append(read(folder / name))
+            found.append(read(folder / name, part))
         except FileNotFoundError:
             continue
         except (Damaged, OSError) as error:
@@ -135,11 +148,15 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return max(found, key=lambda one: one.number, default=None), wrong
 
 
-def read(path: Path) -> Checkpoint:
-    """Return a checkpoint whose every bit is as written. Raises Damaged, OSError; InputError for a later version."""
+def read(path: Path, part: Part = whole, *, checked: bool = False) -> Checkpoint:
+    """Return a checkpoint whose every bit is as written. Raises Damaged, OSError; InputError for a later version.
+
+    part: of which arrays only some tokens are kept.
+    checked: another process has found it whole; of such arrays nothing else is read.
+    """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        digest = hashlib.blake2b(digest_size=_DIGEST)
+        digest = _Unasked() if checked else hashlib.blake2b(digest_size=_DIGEST)
         length = _begin(file, path, digest)
         header = _exactly(file, length, digest)
         try:
@@ -151,18 +168,56 @@ def read(path: Path) -> Checkpoint:
             raise Damaged(f"it has {size} bytes, not those of its header")
         arrays = {}
         for name, dtype, shape in described:
-            try:
-                array = np.empty(shape, dtype)
-            except (ValueError, MemoryError):
-                raise Damaged(f"an array has the shape {shape}") from None
-            data = memoryview(_bytes(array))
-            if file.readinto(data) != len(data):  # type: ignore[attr-defined]
-                raise Damaged("it is too short")
-            digest.update(data)
+            array = _array(file, np.dtype(dtype), shape, part(name), digest)
             arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
-        if file.read() != digest.digest():
+        if not isinstance(digest, _Unasked) and file.read() != digest.digest():
             raise Damaged("its digest is another")
     return Checkpoint(number, facts, arrays)
+
+
+class _Unasked:
+    """The digest of what is known to be whole."""
+
+    def update(self, data: Any) -> None:
+        """Do nothing."""
+
+
+def _array(file: BinaryIO, dtype: Any, shape: tuple[int, ...], cut: Cut | None, digest: Any) -> Array:
+    """The array that is next, or its part."""
+    outer, length, width, rows = 1, 1, dtype.itemsize * math.prod(shape), slice(0, 1)
+    kept = shape
+    if cut is not None:
+        if cut.axis >= len(shape) or cut.rows.stop > shape[cut.axis]:
+            raise Damaged(f"an array has the shape {shape}")
+        outer, length, rows = math.prod(shape[: cut.axis]), shape[cut.axis], cut.rows
+        width = dtype.itemsize * math.prod(shape[cut.axis + 1 :])
+        kept = (*shape[: cut.axis], rows.stop - rows.start, *shape[cut.axis + 1 :])
+    try:
+        array = np.empty(kept, dtype)
+    except (ValueError, MemoryError):
+        raise Damaged(f"an array has the shape {shape}") from None
+    for piece in _bytes(array).reshape(outer, -1):
+        _skip(file, rows.start * width, digest)
+        _into(file, piece, digest)
+        _skip(file, (length - rows.stop) * width, digest)
+    return array
+
+
+def _into(file: BinaryIO, piece: Any, digest: Any) -> None:
+    data = memoryview(piece)
+    if file.readinto(data) != len(data):  # type: ignore[attr-defined]
+        raise Damaged("it is too short")
+    digest.update(data)
+
+
+def _skip(file: BinaryIO, count: int, digest: Any) -> None:
+    """Go on by so many bytes, which the digest has seen."""
+    if isinstance(digest, _Unasked):
+        file.seek(count, os.SEEK_CUR)
+        return
+    while count > 0:
+        data = _exactly(file, min(count, PIECE), digest)
+        count -= len(data)
 
 
 def _begin(file: BinaryIO, path: Path, digest: Any) -> int:

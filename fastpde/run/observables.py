@@ -13,8 +13,10 @@ import numpy as np
 from fastpde import observe
 from fastpde.errors import InputError
 from fastpde.run.directory import REMEDY, replace, writing
+from fastpde.run.rows import Blocks
 
 Array = np.ndarray[Any, Any]
+BLOCK = 65_536  # tokens whose moments are taken together, whoever holds them
 LARGEST = 16  # components of the mean and eigenvalues of the covariance that get a column
 _AT_WORK = 2**22  # numbers of tokens whose float64 copies are alive at a time
 
@@ -26,19 +28,32 @@ def columns(d: int) -> list[str]:
     return ["t", "mean_norm", *means, "trace", *values, "effective_rank", "radius", "energy"]
 
 
-def row(t: float, x: Array, energy: float | None) -> list[float]:
-    """Return the numbers of one row; an energy that is not computed is nan."""
-    count = min(x.shape[1], LARGEST)
+def row(t: float, x: Array | Blocks, energy: float | None) -> list[float]:
+    """Return the numbers of one row; an energy that is not computed is nan.
+
+    x: tokens (n, d), or their blocks of `BLOCK` on any number of ranks, which find the same bits.
+    """
+    tokens = x if isinstance(x, Blocks) else Blocks.alone(x, BLOCK)
+    n, d = tokens.n, tokens.d
+    count = min(d, LARGEST)
     with np.errstate(over="ignore", invalid="ignore"):  # squares of huge tokens are inf, and say so
-        mean = observe.mean(x)
-        cov = observe.covariance(x, mean=mean)
+        mean = tokens.sum(lambda x: observe.mean(x, np.full(len(x), 1.0 / n)), (d,))
+        cov = tokens.sum(lambda x: observe.covariance(x, np.full(len(x), 1.0 / n), mean=mean), (d, d))
         if np.isfinite(cov).all():
             values, rank = observe.spectrum(cov)[:count], observe.effective_rank(cov)
         else:
             values, rank = np.full(count, np.nan), np.nan
         norm = np.linalg.norm(mean)
-    middle = [*mean[:count], np.trace(cov), *values, rank, observe.radius(x)]
+    middle = [*mean[:count], np.trace(cov), *values, rank, _radius(tokens)]
     return [float(entry) for entry in (t, norm, *middle, np.nan if energy is None else energy)]
+
+
+def _radius(tokens: Blocks) -> float:
+    """Return max_i |x_i|, scaled as `observe.radius` does."""
+    peak = tokens.largest(lambda x: float(np.abs(x.astype(np.float64)).max()))
+    if peak == 0.0 or not np.isfinite(peak):
+        return peak
+    return peak * tokens.largest(lambda x: float(np.linalg.norm(x.astype(np.float64) / peak, axis=1).max()))
 
 
 def rows(t: Array | float, x: Array, energy: Array | None) -> Array:

@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -46,13 +47,17 @@ class Record:
         self._writers: list[Writer] = []
         self._log: list[str] = []
         self._began, self._last = time.monotonic(), 0.0
-        self._number, self._saved, self._files = 0, time.monotonic(), digests(problem)
+        self._number, self._saved = 0, time.monotonic()
         self._lock: RunLock | None = None
         self._watch = directory.Watch()
         # Seconds: of the parts before, of the slowest checkpoint, of the last one.
         self._earlier, self.saving, self._took = 0.0, 0.0, 0.0
         self._outcome: dict[str, Any] = {}
         self._machine, self._versions = machine.facts(), machine.versions()
+
+    @cached_property
+    def _files(self) -> dict[str, str]:
+        return digests(self.problem)
 
     def span(self) -> tuple[float, float, float]:
         """Return where the run began, where it is and where it ends, in what its progress is measured by."""
@@ -104,7 +109,7 @@ class Record:
             stage.discard()
             raise
 
-    def _go_on(self, path: Path, lock: RunLock, found: Checkpoint) -> None:
+    def _go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
         """Take the directory of an unfinished run, locked, from its checkpoint on. Raises InputError."""
         if found.facts["files"] != self._files:
             changed = [name for name, digest in self._files.items() if found.facts["files"].get(name) != digest]
@@ -205,6 +210,29 @@ class Record:
             return
         finally:
             self._release()
+
+
+class Silent(Record):
+    """The part of a rank that is not the first in a record: it writes nothing."""
+
+    def due(self) -> bool:
+        """Leave it to the first rank."""
+        return False
+
+    def save(self, facts: dict[str, Any], arrays: dict[str, Any], folder: Path | None = None) -> None:
+        """Leave it to the first rank."""
+
+    def log(self, message: str) -> None:
+        """Leave it to the first rank."""
+
+    def write_status(self, state: str, message: str) -> None:
+        """Leave it to the first rank."""
+
+    def finish(self, state: str, message: str, code: int | None = None) -> None:
+        """Leave it to the first rank."""
+
+    def abandon(self, message: str = "") -> None:
+        """Leave it to the first rank."""
 
 
 def plain(stats: dict[str, Any]) -> dict[str, Any]:

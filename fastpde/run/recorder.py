@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from fastpde.run import directory, groups, observables, trajectory
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.energies import Watch
 from fastpde.run.lock import RunLock
-from fastpde.run.record import Record, plain
+from fastpde.run.ranks import Team
+from fastpde.run.record import Record, Silent, plain
+from fastpde.run.rows import Rows, token_axis
 
 Array = np.ndarray[Any, Any]
 Lines = dict[str, Sequence[Sequence[float | str]]]  # of the tables, by name
@@ -26,35 +28,48 @@ _STATUS_EVERY = 2.0  # seconds between status.json of steps; every frame writes 
 
 
 class Recorder(Record):
-    """Writes a run frame by frame; the directory is made when the first frame comes."""
+    """Writes a run frame by frame; the directory is made when the first frame comes.
+
+    Tokens (m, d) that come here are those of this rank.
+    """
 
     def __init__(
-        self, problem: Problem, target: Path, energy: Callable[[float, Array], EnergyRow] | None, watch: Watch
+        self,
+        problem: Problem,
+        target: Path,
+        energy: Callable[[float, Array], EnergyRow] | None,
+        watch: Watch,
+        team: Team,
     ) -> None:
         super().__init__(problem, target)
-        self.energy, self.watch = energy, watch
+        self.energy, self.watch, self.team = energy, watch, team
         self._t, self._frames = problem.config.time.t_start, 0
         self._stats: dict[str, Any] = {}
         self._tables: dict[str, observables.TableWriter] = {}
         self.snapshot: Callable[[], State | None] = lambda: None  # of the integration, once there is one
 
-    def go_on(self, path: Path, lock: RunLock, found: Checkpoint) -> None:
-        """Take an unfinished run from its checkpoint on. Raises InputError, OutputError."""
+    def go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
+        """Take an unfinished run, locked, from its checkpoint on. Raises InputError, OutputError."""
         self._go_on(path, lock, found)
         facts, x = found.facts, found.arrays["y"]
         marks, frames = facts["marks"], self._expected()
         self._trajectory = trajectory.TrajectoryWriter.going_on(
-            path / directory.TRAJECTORY, self._ids(len(x)), x[:1], frames=frames, kept=marks["trajectory"]
+            path / directory.TRAJECTORY, self._ids(), x[:1], frames=frames, kept=marks["trajectory"]
         )
         self._writers.append(self._trajectory)
         self._open_tables(path, x.shape[1], marks)
-        self.watch = Watch(self.watch.trend, marks.get("energy"))
-        self._frames = marks["trajectory"]["frames"]
-        self._t, self.steps = facts["state"]["t"], facts["state"]["step"]
+        self._reached(facts)
         self.log(f"goes on from checkpoint {found.number} at t = {self._t:.6g}, step {self.steps}")
         if facts["versions"] != self._versions:
             self.log("with other versions than before: bits may be others from here on")
         self.write_status(directory.RUNNING, "")
+
+    def _reached(self, facts: dict[str, Any]) -> None:
+        """Be where a checkpoint is."""
+        marks = facts["marks"]
+        self.watch = Watch(self.watch.trend, marks.get("energy"))
+        self._frames = marks["trajectory"]["frames"]
+        self._t, self.steps = facts["state"]["t"], facts["state"]["step"]
 
     def marks(self) -> dict[str, Any]:
         """Return where trajectory and tables are, and what is known of the energy."""
@@ -64,10 +79,12 @@ class Recorder(Record):
     def save_state(self, end: dict[str, Any] | None = None, folder: Path | None = None) -> None:
         """Write a checkpoint of the integration; `end`: how it ended. Never of numbers that are not finite."""
         state = self.snapshot()
-        if state is None or not np.isfinite(state.y).all():
+        if state is None or self.team.largest(not np.isfinite(state.y).all()):
             return
         numbers, arrays = state.parts()
-        self.save({"state": numbers, "end": end}, arrays, folder)
+        axes = {name: token_axis(name) for name in arrays}
+        spread = {name: self.team.spread(arrays[name], axis) for name, axis in axes.items() if axis is not None}
+        self.save({"state": numbers, "end": end}, arrays | spread, folder)
 
     def span(self) -> tuple[float, float, float]:
         """Return t_start, the time that the run has reached, and t_end."""
@@ -106,7 +123,8 @@ class Recorder(Record):
     def _lines(self, t: float, x: Array) -> Lines:
         """The rows of each table."""
         energy = None if self.energy is None else self.energy(t, x)
-        numbers = observables.row(t, x, None if energy is None else energy.energy)
+        tokens = self.team.blocks(x, observables.BLOCK)
+        numbers = observables.row(t, tokens, None if energy is None else energy.energy)
         if energy is not None:
             numbers.append(energy.rate)
             if self.watch.see(t, energy):
@@ -114,11 +132,20 @@ class Recorder(Record):
         share = self.problem.config.output.clusters
         if share is None:
             return {"observables": [numbers]}
-        found = groups.of(x, share)
+        spread = self.team.spread(x)
+        everyone = spread.whole() if isinstance(spread, Rows) else spread
+        found = None if everyone is None else groups.of(everyone, share)
         return {"observables": [numbers + groups.counted(found)], "clusters": groups.rows(t, found)}
 
+    def _stored(self, x: Array) -> Array | Rows:
+        """The tokens that are stored, from those that are here."""
+        ids, rows = self._ids(), self.team.rows(self.problem.n)
+        first, last = np.searchsorted(ids, [rows.start, rows.stop])
+        return self.team.spread(x if len(ids) == self.problem.n else x[ids[first:last] - rows.start])
+
     def _append(self, t: float, x: Array, lines: Lines) -> None:
-        self._trajectory.append(t, x)
+        stored = self._stored(x)
+        self._trajectory.store(t, stored.lines() if isinstance(stored, Rows) else [stored])
         for name, rows in lines.items():
             self._tables[name].append(*rows)
         self._frames += 1
@@ -135,7 +162,7 @@ class Recorder(Record):
             self._writers.append(self._tables[name])
 
     def _create(self, t: float, x: Array, lines: Lines) -> None:
-        ids = self._ids(len(x))
+        ids = self._ids()
 
         def fill(folder: Path) -> None:
             file, name = folder / directory.TRAJECTORY, self._versions["fastpde"]
@@ -146,11 +173,11 @@ class Recorder(Record):
             self.save_state(folder=folder)
 
         self._make(fill)
-        self.log(f"directory made; {len(ids)} of {len(x)} tokens are stored per frame")
+        self.log(f"directory made; {len(ids)} of {self.problem.n} tokens are stored per frame")
 
-    def _ids(self, n: int) -> Array:
-        """The tokens that are stored."""
-        return initial.subset(n, self.problem.config.output.max_tokens, seed=self.problem.config.seed)
+    def _ids(self) -> Array:
+        """The tokens that are stored, of all."""
+        return initial.subset(self.problem.n, self.problem.config.output.max_tokens, seed=self.problem.config.seed)
 
     def _expected(self) -> int:
         """How many frames there will be, if no event ends the run."""
@@ -167,3 +194,30 @@ class Recorder(Record):
     def ended(self, status: str, t: float) -> None:
         """Take note of how the run ended, and when: an event may be before the end of its step."""
         self._outcome, self._t = {"status": status}, t
+
+
+class Follower(Silent, Recorder):
+    """What the other ranks do: their part of every number, and their tokens to the first rank, which writes."""
+
+    def go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
+        """Be where the first rank is."""
+        self.path = path
+        self._reached(found.facts)
+
+    def _append(self, t: float, x: Array, lines: Lines) -> None:
+        self._give([self._stored(x)])
+        self._frames += 1
+
+    def _create(self, t: float, x: Array, lines: Lines) -> None:
+        self._append(t, x, lines)
+        self.save_state()
+        self.path = self.target
+
+    def save(self, facts: dict[str, Any], arrays: dict[str, Any], folder: Path | None = None) -> None:
+        """Give the rows that are here, in the order in which they are written."""
+        self._give(arrays.values())
+
+    def _give(self, arrays: Iterable[Any]) -> None:
+        for array in arrays:
+            if isinstance(array, Rows):
+                array.give()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from fastpde.run import blocks, checkpoint, directory, energies, progress
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.directory import OutputError
 from fastpde.run.lock import RunLock
+from fastpde.run.ranks import Team
 from fastpde.run.record import Record
-from fastpde.run.recorder import Recorder
-from fastpde.run.signals import Stopped, StopSignals
-from fastpde.run.systems import SystemsRecorder
+from fastpde.run.recorder import Follower, Recorder
+from fastpde.run.rows import Cut, token_axis
+from fastpde.run.signals import Late, Stopped, StopSignals
+from fastpde.run.systems import SystemsFollower, SystemsRecorder
 
+_LATE = 7.0  # seconds after a signal in which ranks must have come to a stop together
 DONE, BAD, NOT_FINITE, UNWRITABLE, STOPPED = 0, 2, 3, 5, 75
 # Outcomes that are results, theory's blow-up among them, have no code here; the others end a run before its time.
 # NOT_FINITE stands for a scaling that did not converge, too.
@@ -33,11 +37,15 @@ _KEYS = {"MAX_STEPS": "time.max_steps: ", "STEP_TOO_SMALL": "time.rtol: "}
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: exit code, what to say, and where its directory is, if it has one."""
+    """How a run ended: exit code, what to say, and where its directory is, if it has one.
+
+    alone: this rank ends so, and the others do not know.
+    """
 
     code: int
     message: str
     path: Path | None
+    alone: bool = False
 
 
 def run(
@@ -47,26 +55,65 @@ def run(
     quiet: bool = False,
     deadline: float | None = None,
     say: Callable[[str], object] | None = None,
+    team: Team | None = None,
 ) -> Outcome:
     """Run a problem into the directory `target`, or go on with it; a finished run is left as it is.
 
-    `deadline`: when the process must have ended, on `time.monotonic`; `say` is told what a signal will do. Raises
-    InputError for a directory that cannot be used and for files that hold unusable numbers, before anything is made.
+    `deadline`: when the process must have ended, on `time.monotonic`; `say` is told what a signal will do; `team`: the
+    ranks, if there are several. Raises InputError for a directory that cannot be used and for files that hold unusable
+    numbers, before anything is made.
     """
-    if directory.is_finished(target, problem.config):
-        return Outcome(DONE, "already finished", target)
-    if (ended := _ended_badly(target)) is not None:
-        return ended
+    team = team or Team()
+    if (ended := team.told(lambda: _ended(problem, target))) is not None:
+        return Outcome(ended[0], ended[1], target)
+    late = Late(_LATE, lambda: _late(team)) if team.size > 1 else nullcontext()
+    stops = StopSignals(say or (_say if team.leads else _nothing), "the sum at work", deadline, team.largest)
     # BLAS is asked for moments and small matrices only; its threads would wait busily for more on the kernels' cores.
-    with threadpool_limits(1, "blas"), StopSignals(say or _say, "the sum at work", deadline) as signals:
+    with threadpool_limits(1, "blas"), stops as signals, late as bell:
         try:
-            return _run(problem, target, quiet, signals)
+            return _run(problem, target, quiet, Crew(team, signals, bell))
         except OutputError as error:  # what is there cannot be gone on with, and was left as it is
             return Outcome(UNWRITABLE, str(error), target)
         except Stopped as stop:  # a second signal, outside of the run itself
-            return Outcome(
-                STOPPED, f"{stop}. The same command goes on.", target if directory.is_there(target) else None
-            )
+            there = target if directory.is_there(target) else None
+            return Outcome(STOPPED, f"{stop}. The same command goes on.", there, stop.at_once)
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who runs, and what may stop them. `late`: told that they have come to a stop; None for a process alone."""
+
+    team: Team
+    signals: StopSignals
+    late: Late | None
+
+    def in_sums(self, one: bool) -> Callable[[], object]:
+        """Return what is called inside of sums, of one system or of several that ranks share out."""
+        if self.team.size == 1:
+            return self.signals.check
+        # One system on ranks asks before each sum, all ranks at a time.
+        return _nothing if one else self.signals.check_alone
+
+    def stopped(self) -> None:
+        """Take note that all ranks have come to a stop."""
+        if self.late is not None:
+            self.late.come()
+
+
+def _late(team: Team) -> None:
+    _say(
+        f"fastpde: rank {team.rank}: the ranks have not come to a stop in {_LATE:g} s, a sum takes longer: all end now."
+        " The same command goes on from the last checkpoint.\n"
+    )
+    team.abort(STOPPED)
+
+
+def _ended(problem: Problem, target: Path) -> list[Any] | None:
+    """Code and message of a run that has ended, if it would end so again. Raises InputError."""
+    if directory.is_finished(target, problem.config):
+        return [DONE, "already finished"]
+    ended = _ended_badly(target)
+    return None if ended is None else [ended.code, ended.message]
 
 
 def _ended_badly(target: Path) -> Outcome | None:
@@ -77,24 +124,29 @@ def _ended_badly(target: Path) -> Outcome | None:
     return Outcome(code, f"{status.get('message')} It ended so before; remove {target} to run it again.", target)
 
 
-def _run(problem: Problem, target: Path, quiet: bool, signals: StopSignals) -> Outcome:
-    if problem.is_large:
+def _run(problem: Problem, target: Path, quiet: bool, crew: Crew) -> Outcome:
+    team, one = crew.team, problem.systems == 1
+    if problem.is_large and team.leads:
         backends.compile_ahead()
-    problem = problem.calibrated(directory.config_of(target) if directory.is_there(target) else None)
-    tokens, attention = problem.tokens(), problem.attention()
-    one, recorder = problem.systems == 1, _recorder(problem, attention, target)
-    found = _continued(recorder, target)
+    problem = _calibrated(problem, target, team)
+    rows = team.rows(problem.n) if one else None
+    # A list, which lets go of the tokens of a run that has begun: they may be many.
+    tokens, attention = team.together(lambda: ([problem.tokens(rows)], problem.attention()))
+    recorder = _recorder(problem, attention, target, crew)
+    found = _continued(recorder, target, team)
     if found is not None and found.facts["end"] is not None:
         recorder.finish(directory.FINISHED, found.facts["end"]["message"])
         return Outcome(DONE, found.facts["end"]["message"], target)
     start, _, end = recorder.span()
-    shown = progress.choose(start, end, sys.stderr, quiet=quiet, name=progress.TIME if one else progress.SYSTEMS)
-    with backends.checking(signals.check):
+    quiet, name = quiet or not team.leads, progress.TIME if one else progress.SYSTEMS
+    shown = progress.choose(start, end, sys.stderr, quiet=quiet, name=name)
+    with backends.checking(crew.in_sums(one)):
         try:
             if isinstance(recorder, Recorder):
-                return _solve_one(recorder, attention, tokens, shown, signals, found)
-            return _solve_systems(recorder, attention, tokens, shown, signals)
+                return _solve_one(recorder, attention, tokens, shown, crew, found)
+            return _solve_systems(recorder, attention, tokens[0], shown, crew)
         except Stopped as stop:
+            crew.stopped()
             return _stopped(recorder, stop)
         except OutputError as error:
             return _unwritable(recorder, error)
@@ -105,16 +157,57 @@ def _run(problem: Problem, target: Path, quiet: bool, signals: StopSignals) -> O
             shown.close()
 
 
-def _continued(recorder: Recorder | SystemsRecorder, target: Path) -> Checkpoint | None:
-    """Let the recorder go on with a directory that is there; return its checkpoint.
+def _calibrated(problem: Problem, target: Path, team: Team) -> Problem:
+    """The problem with the costs that its sums choose by: the same for all ranks."""
+
+    def costs() -> dict[str, float] | None:
+        recorded = directory.config_of(target) if directory.is_there(target) else None
+        found = problem.calibrated(recorded).config.backend.costs
+        return None if found is None else found.table()
+
+    return problem.with_costs(team.told(costs))
+
+
+def _continued(recorder: Recorder | SystemsRecorder, target: Path, team: Team) -> Checkpoint | None:
+    """Let the recorder go on with a directory that is there; return its checkpoint, of the tokens only its own.
 
     Raises InputError if another process is at work there, if no checkpoint is whole, or its files were changed.
     """
+    part = _part(recorder.problem, team)
+    found: list[Checkpoint | None] = []
+
+    def lead() -> int | None:
+        found.append(_taken(recorder, target, part))
+        return None if found[0] is None else found[0].number
+
+    number = team.told(lead)
+    if team.leads or number is None:
+        return found[0] if found else None
+    mine = checkpoint.read(target / checkpoint.NAMES[number % 2], part, checked=True)
+    recorder.go_on(target, None, mine)
+    return mine
+
+
+def _part(problem: Problem, team: Team) -> checkpoint.Part:
+    """Which part of each array of a checkpoint belongs to this rank."""
+    if team.size == 1 or problem.systems > 1:
+        return checkpoint.whole
+    rows = team.rows(problem.n)
+
+    def part(name: str) -> Cut | None:
+        axis = token_axis(name)
+        return None if axis is None else Cut(axis, rows)
+
+    return part
+
+
+def _taken(recorder: Recorder | SystemsRecorder, target: Path, part: checkpoint.Part) -> Checkpoint | None:
+    """The checkpoint of a directory that is there, locked, from which the recorder goes on."""
     if not directory.is_there(target):
         return None
     lock = RunLock(target)
     try:
-        found, wrong = checkpoint.newest(target)
+        found, wrong = checkpoint.newest(target, part)
         if found is None:
             why = f" ({'; '.join(wrong)})" if wrong else ""
             came = f"{target}, an unfinished run without a checkpoint{why}"
@@ -133,12 +226,18 @@ def _say(text: str) -> None:
     os.write(2, text.encode())
 
 
-def _recorder(problem: Problem, attention: Any, target: Path) -> Recorder | SystemsRecorder:
-    backend = problem.backend()
+def _nothing(*_: Any) -> None:
+    """Do nothing."""
+
+
+def _recorder(problem: Problem, attention: Any, target: Path, crew: Crew) -> Recorder | SystemsRecorder:
+    backend, team = problem.backend(), crew.team
     if problem.systems > 1:
-        return SystemsRecorder(problem, target, energies.of_systems(problem, attention, backend))
-    row, watch = energies.of_one(problem, attention, backend), energies.Watch(energies.trend(problem, attention))
-    return Recorder(problem, target, row, watch)
+        systems = SystemsRecorder if team.leads else SystemsFollower
+        return systems(problem, target, energies.of_systems(problem, attention, backend), team)
+    row = energies.of_one(problem, attention, team.backend(backend, _nothing))
+    watch = energies.Watch(energies.trend(problem, attention))
+    return (Recorder if team.leads else Follower)(problem, target, row, watch, team)
 
 
 def arguments(problem: Problem) -> dict[str, Any]:
@@ -169,50 +268,59 @@ def _begin(recorder: Record, what: str) -> dict[str, Any]:
 def _solve_one(
     recorder: Recorder,
     attention: Any,
-    tokens: Any,
+    tokens: list[Any],
     shown: progress.Progress,
-    signals: StopSignals,
+    crew: Crew,
     found: Checkpoint | None,
 ) -> Outcome:
     from fastpde.integrate import Integrator, Observer, State
     from fastpde.meanfield import prepare
+
+    team, signals = crew.team, crew.signals
 
     def frame(t: float, x: Any) -> None:
         with signals.held():
             recorder.frame(t, x)
 
     asked = _begin(recorder, f"{recorder.problem.n} tokens")
+    asked["backend"] = team.backend(asked["backend"], signals.check)
     observer = Observer(frame, time=recorder.problem.config.output.every)
-    problem = prepare(attention, tokens, **asked, observers=(observer,))
+    problem = prepare(attention, tokens.pop(), **asked, observers=(observer,))
     state = None if found is None else State.of(found.facts["state"], found.arrays)
     run = Integrator(problem, state, undo=True)
-    recorder.snapshot = run.snapshot
+    recorder.snapshot = run.held
     while run.step() is None:
         recorder.step(run.state.t, run.stats())
         shown.update(run.state.t, run.state.step)
         signals.check()  # not after the last step: what has ended is not to go on
         recorder.beat()
-        if recorder.due():
+        if team.largest(recorder.due()):
             recorder.save_state()
         signals.saving = recorder.saving
     recorder.step(run.state.t, run.stats())
-    solution = run.solution()
-    recorder.ended(solution.status.value, solution.t_final)
-    name = solution.status.name
-    key = _max_iter(recorder.problem, solution.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
-    return _ended(recorder, [solution.status], key + solution.message)
+    end = run.ending()
+    recorder.ended(end.status.value, end.t_final)
+    name = end.status.name
+    key = _max_iter(recorder.problem, end.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
+    return _outcome(recorder, [end.status], key + end.message)
 
 
 def _solve_systems(
-    recorder: SystemsRecorder, attention: Any, tokens: Any, shown: progress.Progress, signals: StopSignals
+    recorder: SystemsRecorder, attention: Any, tokens: Any, shown: progress.Progress, crew: Crew
 ) -> Outcome:
     asked = _begin(recorder, f"{recorder.problem.systems} systems of {recorder.problem.n} tokens")
-    blocks.run(recorder, attention, tokens, asked, lambda done: shown.update(done, recorder.steps), signals)
+
+    def report(done: int) -> None:
+        shown.update(done, recorder.steps)
+
+    blocks.run(recorder, attention, tokens, asked, report, crew.signals, crew.team)
+    if not crew.team.leads:
+        return Outcome(DONE, "", recorder.path)
     ends = recorder.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)
     keys = _KEYS | {"NOT_CONVERGED": _max_iter(recorder.problem)}
     remedies = "".join(f" {keys.get(end.name, '')}{end.message}" for end, _ in ends if not end.success)
-    return _ended(recorder, [end for end, _ in ends], f"{recorder.done} systems: {counts}.{remedies}")
+    return _outcome(recorder, [end for end, _ in ends], f"{recorder.done} systems: {counts}.{remedies}")
 
 
 def _max_iter(problem: Problem, cause: Any = None) -> str:
@@ -224,7 +332,7 @@ def _max_iter(problem: Problem, cause: Any = None) -> str:
     return f"{', '.join(names)}: "
 
 
-def _ended(recorder: Recorder | SystemsRecorder, ends: list[Any], message: str) -> Outcome:
+def _outcome(recorder: Recorder | SystemsRecorder, ends: list[Any], message: str) -> Outcome:
     """Return the outcome of a run whose systems came to these ends."""
     codes = [_CODES.get(end.name, NOT_FINITE) for end in ends if not end.success]
     message = " ".join(filter(None, [message, recorder.remarks()]))
@@ -240,7 +348,7 @@ def _unwritable(recorder: Recorder | SystemsRecorder, error: OutputError) -> Out
     """Leave what has been written."""
     recorder.abandon(str(error))
     gone = recorder.path is not None and not directory.is_there(recorder.path)
-    return Outcome(UNWRITABLE, str(error) if gone else f"{error}. {recorder.kept()}", recorder.path)
+    return Outcome(UNWRITABLE, str(error) if gone else f"{error}. {recorder.kept()}", recorder.path, alone=True)
 
 
 def _stopped(recorder: Recorder | SystemsRecorder, stop: Stopped) -> Outcome:
@@ -254,4 +362,4 @@ def _stopped(recorder: Recorder | SystemsRecorder, stop: Stopped) -> Outcome:
     except OutputError as error:
         return _unwritable(recorder, error)
     again = "" if recorder.path is None else " The same command goes on."
-    return Outcome(STOPPED, f"{stop}. {recorder.kept()}{again}", recorder.path)
+    return Outcome(STOPPED, f"{stop}. {recorder.kept()}{again}", recorder.path, stop.at_once)

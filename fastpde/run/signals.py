@@ -2,11 +2,15 @@
 
 The first signal is kept for the next `check`, between steps or slices of a sum, where everything is whole. The second
 raises `Stopped` wherever Python is. From then on signals do what they do by default: the third ends the process.
+
+Of several processes that run together all stop, or none: what each has to say they tell each other in `check`.
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -31,7 +35,7 @@ class Stopped(Exception):
         super().__init__(
             f"stopped by {signal.Signals(number).name}" if number else "stopped before the walltime is over"
         )
-        self.code, self.at_once = 128 + number, at_once
+        self.number, self.code, self.at_once = number, 128 + number, at_once
 
 
 class StopSignals:
@@ -41,13 +45,18 @@ class StopSignals:
         say: told what a signal will do.
         after: what is finished first, in words.
         deadline: when the process must have ended, on `time.monotonic`; None: whenever it likes.
+        largest: the largest of the numbers that all processes bring; each brings one in every `check`.
     """
 
     def __init__(
-        self, say: Callable[[str], object] = lambda _: None, after: str = "this step", deadline: float | None = None
+        self,
+        say: Callable[[str], object] = lambda _: None,
+        after: str = "this step",
+        deadline: float | None = None,
+        largest: Callable[[int], int] = int,
     ) -> None:
         self.number, self.saving = 0, 0.0  # seconds that a checkpoint takes
-        self._say, self._after, self._deadline = say, after, deadline
+        self._say, self._after, self._deadline, self._largest = say, after, deadline, largest
         self._before: dict[int, Any] = {}
         self._held, self._checks, self._last = False, 0, time.monotonic()
         self._gaps: deque[float] = deque(maxlen=_RECENT)
@@ -81,18 +90,64 @@ class StopSignals:
             self._held = False
 
     def check(self) -> None:
-        """Raise Stopped if a signal came or time is short: called where everything is whole, as often as can be."""
-        if self._held:
-            return
+        """Raise Stopped if a signal came or time is short: called where everything is whole, as often as can be.
+
+        Of several processes all call it, and stop if one has to.
+        """
+        if not self._held:
+            self.agree(self._wanted())
+
+    def check_alone(self) -> None:
+        """The same for this process: the others are told by `agree`."""
+        if not self._held and (wanted := self._wanted()):
+            raise Stopped(wanted - 1)
+
+    def agree(self, wanted: int = 0) -> None:
+        """Raise Stopped on all processes if one of them wants to: 1 + the number of its signal, 0 if it does not."""
+        if found := self._largest(wanted):
+            raise Stopped(found - 1)
+
+    def _wanted(self) -> int:
         now = time.monotonic()
         if self._checks > _COMPILED:
             self._gaps.append(now - self._last)
         self._last, self._checks = now, self._checks + 1
-        if self.number:
-            raise Stopped(self.number)
-        if self._deadline is not None and now + self.reserve() > self._deadline:
-            raise Stopped(0)
+        short = self._deadline is not None and now + self.reserve() > self._deadline
+        return 1 + self.number if self.number else int(short)
 
     def reserve(self) -> float:
         """Return the seconds to be kept for the slice to come, a checkpoint and the way out."""
         return _SLICES * max(self._gaps, default=0.0) + 2.0 * self.saving + _LEAVING
+
+
+class Late:
+    """A context of a process among several: calls late() some seconds after a signal, unless `come` is called before.
+
+    A process that waits for another is inside of MPI, where no Python handler runs; and one whose sum takes long does
+    not answer. So a thread waits, which the interpreter's own handler wakes in any case.
+    """
+
+    def __init__(self, seconds: float, late: Callable[[], object]) -> None:
+        self._seconds, self._late, self._come = seconds, late, threading.Event()
+        self._place, self._bell = os.pipe()
+        os.set_blocking(self._bell, False)
+
+    def __enter__(self) -> Late:
+        self._before = signal.set_wakeup_fd(self._bell, warn_on_full_buffer=False)
+        threading.Thread(target=self._wait, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        signal.set_wakeup_fd(self._before)
+        self._come.set()
+        os.close(self._bell)
+
+    def come(self) -> None:
+        """Say that the processes have come to a stop."""
+        self._come.set()
+
+    def _wait(self) -> None:
+        while number := os.read(self._place, 1):
+            if number[0] in CAUGHT and not self._come.wait(self._seconds):
+                self._late()
+        os.close(self._place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fastpde.config import Problem
 from fastpde.run import directory, observables
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.lock import RunLock
-from fastpde.run.record import Record
+from fastpde.run.ranks import Team
+from fastpde.run.record import Record, Silent
+from fastpde.run.rows import Rows
 from fastpde.run.trajectory_ensemble import Block, EnsembleWriter
 
 Array = np.ndarray[Any, Any]
@@ -22,36 +25,70 @@ Energy = Callable[[float, Array], Any]
 COLUMNS = ("system", "status", "t_final", "steps")  # of systems.csv, before the observables of the last state
 
 
+@dataclass(frozen=True)
+class Results:
+    """What is recorded of some systems: first axis the systems, frames along the second, stored tokens only.
+
+    Attributes:
+        x, x_final: (B, m, k, d) and (B, k, d), the states at the times of the output and the last ones.
+        rows, last: (B, m, c) and (B, c), the observables at these times, nan after an end, and of the last states.
+        status: (B,) the places of the ends in `fastpde.Status`.
+        t_final, steps, rejected, events: (B,), and (B, e) the times of events, nan where there was none.
+    """
+
+    x: Array
+    x_final: Array
+    rows: Array
+    last: Array
+    status: Array
+    t_final: Array
+    steps: Array
+    rejected: Array
+    events: Array
+
+    def gathered(self, team: Team) -> Results | None:
+        """Return the systems of all ranks, in their order, on the first rank; None on the others."""
+        spread = [team.spread(getattr(self, field.name)) for field in fields(self)]
+        whole = [array.whole() if isinstance(array, Rows) else array for array in spread]
+        return Results(*whole) if team.leads else None  # type: ignore[arg-type]
+
+
 class SystemsRecorder(Record):
     """Writes an ensemble block by block; the directory is made when the first block is done."""
 
-    def __init__(self, problem: Problem, target: Path, energy: Energy | None) -> None:
+    def __init__(self, problem: Problem, target: Path, energy: Energy | None, team: Team) -> None:
         super().__init__(problem, target)
-        self.energy, self.times = energy, problem.times()
+        self.energy, self.times, self.team = energy, problem.times(), team
+        self._ids = initial.subset(problem.n, problem.config.output.max_tokens, seed=problem.config.seed)
         self.counts: Counter[Any] = Counter()  # of the statuses of the systems that are done
         self._columns = observables.columns(problem.d)
         self._sums = np.zeros((len(self.times), len(self._columns)))
         self._running = np.zeros(len(self.times), dtype=np.int64)
         self._path = ""
 
-    def go_on(self, path: Path, lock: RunLock, found: Checkpoint) -> None:
+    def go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
         """Take an unfinished run after the systems of its checkpoint. Raises InputError, OutputError."""
-        import fastpde as fp
-
         self._go_on(path, lock, found)
-        facts, marks = found.facts, found.facts["marks"]
+        self._reached(found)
+        marks = found.facts["marks"]
         self._file = EnsembleWriter.going_on(
             path / directory.ENSEMBLE, systems=self.problem.systems, kept=marks["ensemble"]
         )
         self._writers.append(self._file)
         self._table = observables.TableWriter(path / directory.SYSTEMS, [], marks["table"])
         self._writers.append(self._table)
+        self.log(f"goes on from checkpoint {found.number} after {self.done} systems")
+        self.write_status(directory.RUNNING, "")
+
+    def _reached(self, found: Checkpoint) -> None:
+        """Be where a checkpoint is."""
+        import fastpde as fp
+
+        facts = found.facts
         self.counts = Counter({status: facts["counts"].get(status.value, 0) for status in fp.Status})
         self.counts += Counter()  # drops what never came
         self._sums, self._running = found.arrays["sums"], found.arrays["running"]
-        self.steps, self._path, self._ids = facts["steps"], facts["path"], self._stored()
-        self.log(f"goes on from checkpoint {found.number} after {self.done} systems")
-        self.write_status(directory.RUNNING, "")
+        self.steps, self._path = facts["steps"], facts["path"]
 
     def marks(self) -> dict[str, Any]:
         """Return where the files of the systems are."""
@@ -62,11 +99,6 @@ class SystemsRecorder(Record):
         counts = {status.value: count for status, count in self.counts.items()}
         facts = {"counts": counts, "steps": self.steps, "path": self._path, "end": end}
         self.save(facts, {"sums": self._sums, "running": self._running}, folder)
-
-    def _stored(self) -> Array:
-        """The tokens that are stored."""
-        config = self.problem.config
-        return initial.subset(self.problem.n, config.output.max_tokens, seed=config.seed)
 
     @property
     def done(self) -> int:
@@ -93,14 +125,44 @@ class SystemsRecorder(Record):
         """Return the backend and how it runs the systems."""
         return {**super().backend(), "path": self._path}
 
-    def block(self, solution: Any) -> None:
-        """Store the systems of one `fastpde.EnsembleSolution`. Raises OutputError."""
+    def results(self, solution: Any) -> Results:
+        """Return what is recorded of the systems of a `fastpde.EnsembleSolution`."""
+        import fastpde as fp
+
+        ends, ids = list(fp.Status), slice(None) if len(self._ids) == self.problem.n else self._ids
         rows, last = self._moments(solution)
+        self._path = solution.stats["path"]
+        return Results(
+            x=solution.x[:, :, ids].swapaxes(0, 1),
+            x_final=solution.x_final[:, ids],
+            rows=rows.swapaxes(0, 1),
+            last=last,
+            status=np.array([ends.index(status) for status in solution.status]),
+            t_final=solution.t_final,
+            steps=solution.stats["steps_each"],
+            rejected=solution.stats["rejected_each"],
+            events=np.array(solution.t_events).reshape(-1, len(solution.t_final)).T,
+        )
+
+    def nothing(self) -> Results:
+        """Return the results of no systems."""
+        m, k, c, d = len(self.times), len(self._ids), len(self._columns), self.problem.d
+        kind, e = self.problem.config.backend.dtype, len(self.problem.config.events.given)
+        shapes = [((m, k, d), kind), ((k, d), kind), ((m, c), float), ((c,), float), ((), int), ((), float)]
+        return Results(*(np.empty((0, *s), t) for s, t in [*shapes, ((), int), ((), int), ((e,), float)]))
+
+    def block(self, mine: Results) -> None:
+        """Store the systems that each rank has solved, in their order. Raises OutputError."""
+        found = mine.gathered(self.team)
+        if found is not None:
+            self._store(found)
+
+    def _store(self, found: Results) -> None:
         if self.path is None:
-            self._make(lambda folder: self._fill(folder, solution, rows, last))
+            self._make(lambda folder: self._fill(folder, found))
             self.log(f"directory made; {len(self._ids)} of {self.problem.n} tokens are stored per system")
         else:
-            self._append(self.path, solution, rows, last)
+            self._append(self.path, found)
             self.write_status(directory.RUNNING, "")
         if self.due():
             self.save_state()
@@ -120,15 +182,14 @@ class SystemsRecorder(Record):
     def _energies(self, t: float, x: Array) -> Any:
         return None if self.energy is None else np.asarray(self.energy(float(t), x))
 
-    def _fill(self, folder: Path, solution: Any, rows: Array, last: Array) -> None:
+    def _fill(self, folder: Path, found: Results) -> None:
         problem, config = self.problem, self.problem.config
-        self._ids = self._stored()
         self._file = EnsembleWriter(
             folder / directory.ENSEMBLE,
             self._ids,
             self.times,
             systems=problem.systems,
-            like=solution.x_final[:1],
+            like=found.x_final[:1],
             events=config.events.given,
             columns=self._columns,
             version=self._versions["fastpde"],
@@ -136,20 +197,21 @@ class SystemsRecorder(Record):
         self._writers.append(self._file)
         self._table = observables.TableWriter(folder / directory.SYSTEMS, [*COLUMNS, *self._columns[1:]])
         self._writers.append(self._table)
-        self._append(folder, solution, rows, last)
+        self._append(folder, found)
         self.save_state(folder=folder)
 
-    def _append(self, folder: Path, solution: Any, rows: Array, last: Array) -> None:
-        steps, rejected = solution.stats["steps_each"], solution.stats["rejected_each"]
-        words = [status.value for status in solution.status]
-        ids = slice(None) if len(self._ids) == self.problem.n else self._ids
-        states = (solution.x[:, :, ids], solution.x_final[:, ids])
-        events = dict(zip(self.problem.config.events.given, solution.t_events, strict=True))
-        self._file.append(Block(*states, solution.t_final, words, steps, rejected, events, rows))
-        ends = zip(words, steps.tolist(), last.tolist(), strict=True)
+    def _append(self, folder: Path, found: Results) -> None:
+        import fastpde as fp
+
+        statuses, rows = [list(fp.Status)[end] for end in found.status], found.rows.swapaxes(0, 1)
+        words = [status.value for status in statuses]
+        events = dict(zip(self.problem.config.events.given, found.events.T, strict=True))
+        x = found.x.swapaxes(0, 1)
+        self._file.append(Block(x, found.x_final, found.t_final, words, found.steps, found.rejected, events, rows))
+        ends = zip(words, found.steps.tolist(), found.last.tolist(), strict=True)
         self._table.append(*([self.done + b, word, t, s, *rest] for b, (word, s, (t, *rest)) in enumerate(ends)))
-        self.counts.update(solution.status)
-        self.steps, self._path = self.steps + int(steps.sum()), solution.stats["path"]
+        self.counts.update(statuses)
+        self.steps += int(found.steps.sum())
         self._add(folder, rows)
 
     def _add(self, folder: Path, rows: Array) -> None:
@@ -164,3 +226,12 @@ class SystemsRecorder(Record):
         means[:, 0] = self.times
         lines = [[*line, count] for line, count in zip(means.tolist(), self._running.tolist(), strict=True)]
         observables.write_table(folder / directory.OBSERVABLES, [*self._columns, "running"], lines)
+
+
+class SystemsFollower(Silent, SystemsRecorder):
+    """What the other ranks do: they give the first one what they have found."""
+
+    def go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
+        """Be where the first rank is."""
+        self._reached(found)
+        self.path = path

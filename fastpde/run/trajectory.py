@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,17 +120,24 @@ class TrajectoryWriter(FileWriter):
 
     def append(self, t: float, x: Array) -> None:
         """Store the tokens `ids` of x (n, d) as the frame of time t. Raises OutputError."""
-        frame = self._count
+        self.store(t, [x if len(x) == len(self._ids) else x[self._ids]])
+
+    def store(self, t: float, stored: Iterable[Array]) -> None:
+        """Store a frame of the tokens `ids`, which come (k, d) at a time, in their order. Raises OutputError."""
+        frame, place = self._count, 0
+        self._chain.begin(t)
         with self._storing():
             if frame == len(self._time):
                 self._resize(frame + self._block)
                 self._file.flush()
-            self._value[frame] = stored = x if len(x) == len(self._ids) else x[self._ids]
+            for piece in stored:
+                self._value[frame, place : place + len(piece)] = piece
+                self._chain.take(piece)
+                place += len(piece)
             self._file.flush()  # the tokens before the time that vouches for them
             self._step[frame], self._time[frame] = frame, t
             self._file.flush()
         self._count += 1
-        self._chain.add(t, stored)
 
     def _cut(self) -> None:
         if self._count < len(self._time):
@@ -152,7 +160,15 @@ class Chain:
 
     def add(self, t: float, x: Array) -> None:
         """Take in the frame x (m, d) of time t."""
+        self.begin(t)
+        self.take(x)
+
+    def begin(self, t: float) -> None:
+        """Take in the time of the next frame."""
         self._state.update(np.array(t, "<f8").tobytes())
+
+    def take(self, x: Array) -> None:
+        """Take in its next tokens (k, d)."""
         data: Any = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         self._state.update(data)
 

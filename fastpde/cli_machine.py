@@ -1,0 +1,54 @@
+"""The commands about this machine: `fastpde warmup` and `fastpde doctor`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from fastpde.run import machine
+
+
+def warmup() -> int:
+    """Compile every kernel."""
+    from tqdm import tqdm
+
+    from fastpde import backends
+
+    with tqdm(desc="compiling", unit=" kernels", file=sys.stderr) as bar:
+
+        def report(name: str) -> None:
+            bar.set_postfix_str(name, refresh=False)
+            bar.update()
+
+        backends.warmup(report)
+        _warmup_systems(report)
+    return 0
+
+
+def _warmup_systems(report: Callable[[str], None]) -> None:
+    """Compiles the kernels of small systems for every law and both precisions, and that of Gaussian laws."""
+    import numpy as np
+
+    import fastpde as fp
+
+    for dtype in ("float64", "float32"):
+        for variant in (fp.Softmax, fp.Sigmoid):
+            report(f"{dtype} systems, {type(variant.law).__name__}")
+            x0 = np.ones((1, 2, 1), dtype)
+            fp.solve(variant(*[np.eye(1)] * 3), x0, (0.0, 1.0), method="euler", step=1.0)
+        report(f"{dtype} systems in step")
+        fp.solve(fp.Linear(*[np.eye(1)] * 3), np.ones((1, 2, 1), dtype), (0.0, 1e-3))
+    report("float64 Gaussian laws")
+    fp.solve(fp.Softmax(*[np.eye(1)] * 3), fp.Gaussian(0.0, np.ones((1, 1, 1))), (0.0, 1.0), method="euler", step=1.0)
+
+
+def doctor() -> int:
+    """Say what this machine will do and why."""
+    from fastpde import backends
+    from fastpde.run import ranks
+
+    facts = {**machine.facts(), **machine.versions(), **backends.describe(), **machine.libraries(), **ranks.facts()}
+    facts |= {**machine.reasons(), **backends.choices()}
+    width = max(map(len, facts))
+    sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in facts.items())
+    return 0

@@ -1,0 +1,260 @@
+"""The processes of one run: a `Team` of one, or the ranks of an MPI job, each with a block of the tokens.
+
+All of them call the methods of their team in the same order. The first rank writes and says what there is to say. An
+error that all know of ends all in the same way; one that a rank meets alone ends the job by `abort`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from fastpde.errors import InputError, InputTypeError
+from fastpde.run import launch
+from fastpde.run.directory import OutputError
+from fastpde.run.rows import Blocks, Rows
+
+Array = np.ndarray[Any, Any]
+T = TypeVar("T")
+_MEETING = 3.0  # seconds that a rank which leaves waits for the others
+_SPEECH = 0.2  # seconds for words on their way through mpiexec
+_GRACE = 1.0  # seconds that the first rank has to close its files before another ends the job
+
+
+class Refused(InputError):
+    """An InputError of another rank, in its words."""
+
+    def __init__(self, text: str) -> None:
+        ValueError.__init__(self, text)
+        self.name = ""
+
+
+_KINDS: tuple[type[Exception], ...] = (Refused, OutputError)
+
+
+class Team:
+    """A process that is alone."""
+
+    rank, size, here = 0, 1, 1  # here: how many of them are on this machine
+
+    @property
+    def leads(self) -> bool:
+        """Whether this rank writes."""
+        return self.rank == 0
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Return what work() returns on this rank; raise the first InputError or OutputError of any, on all."""
+        return work()
+
+    def told(self, work: Callable[[], T]) -> T:
+        """Return what work() returns on the first rank, alone at work: what JSON can hold. Raises as `together`."""
+        return work()
+
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers that the ranks bring."""
+        return number
+
+    def rows(self, n: int) -> slice:
+        """Return which of n tokens belong to this rank. Raises InputError where some would have none."""
+        return slice(0, n)
+
+    def backend(self, inner: Any, check: Callable[[], object]) -> Any:
+        """Return the backend of all ranks; `check` is called by all before each sum, and may raise on all."""
+        return inner
+
+    def spread(self, here: Array, axis: int = 0, counts: Array | None = None) -> Array | Rows:
+        """Return the array of which each rank has a part along one axis: `counts` (size,), default the blocks' own."""
+        return here
+
+    def blocks(self, x: Array, length: int) -> Blocks:
+        """Return the tokens of all ranks in blocks of `length`, from those (m, d) that are here."""
+        return Blocks.alone(x, length)
+
+    def met(self) -> bool:
+        """Return whether all ranks are about to leave."""
+        return True
+
+    def leave(self, code: int) -> None:
+        """Leave with the others; without them end the job."""
+
+    def abort(self, code: int) -> None:
+        """End all ranks, at once: the last thing that this one does."""
+
+
+class Ranks(Team):
+    """The ranks of a communicator; buffers only, nothing is unpickled."""
+
+    def __init__(self, mpi: Any, comm: Any) -> None:
+        self._mpi, self._comm = mpi, comm
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        near = comm.Split_type(mpi.COMM_TYPE_SHARED)
+        self.here = near.Get_size()
+        near.Free()
+        self._met: bool | None = None
+        self._left = False
+
+    def _gathered(self, *numbers: int) -> Array:
+        """The numbers of all ranks, (size, k)."""
+        every = np.empty((self.size, len(numbers)), np.int64)
+        self._comm.Allgather(np.array(numbers, np.int64), every)
+        return every
+
+    def _from(self, root: int, data: bytes, length: int) -> bytes:
+        """The bytes of one rank, on all."""
+        buffer = np.frombuffer(data, np.uint8).copy() if self.rank == root else np.empty(length, np.uint8)
+        self._comm.Bcast(buffer, root)
+        return buffer.tobytes()
+
+    def together(self, work: Callable[[], T]) -> T:
+        found, error = _tried(work)
+        text = b"" if error is None else _text(error).encode()
+        codes = self._gathered(_code(error), len(text))
+        bad = np.flatnonzero(codes[:, 0])
+        if not len(bad):
+            return found  # type: ignore[return-value]
+        first = int(bad[0])
+        said = self._from(first, text, int(codes[first, 1])).decode()
+        if error is not None and first == self.rank:
+            raise error
+        raise _KINDS[int(codes[first, 0]) - 1](said if first == 0 else f"rank {first}: {said}")
+
+    def told(self, work: Callable[[], T]) -> T:
+        answer = b""
+
+        def lead() -> None:
+            nonlocal answer
+            answer = json.dumps(work()).encode()
+
+        self.together(lead if self.leads else lambda: None)
+        length = int(self._gathered(len(answer))[0, 0])
+        return json.loads(self._from(0, answer, length))  # type: ignore[no-any-return]
+
+    def largest(self, number: int) -> int:
+        return int(self._gathered(number).max())
+
+    def rows(self, n: int) -> slice:
+        starts = self._starts(n)
+        return slice(int(starts[self.rank]), int(starts[self.rank + 1]))
+
+    def _starts(self, n: int) -> Array:
+        from fastpde.backends.ranks import starts_of
+
+        starts: Array = starts_of(n, self.size)
+        return starts
+
+    def backend(self, inner: Any, check: Callable[[], object]) -> Any:
+        from fastpde.backends.mpi import Mpi
+
+        class Checked(Mpi):
+            """Asks before each sum whether to go on. Its state is that of one process: counts of bytes are no part."""
+
+            def attend(self, pair: Any, out: Any, log_total: Any = None) -> None:
+                check()
+                super().attend(pair, out, log_total)
+
+            def state(self) -> Any:
+                return self._inner.state()
+
+            def restore(self, state: Any) -> None:
+                self._inner.restore(state)
+
+        return Checked(inner, self._comm)
+
+    def spread(self, here: Array, axis: int = 0, counts: Array | None = None) -> Rows:
+        counts = self._gathered(here.shape[axis])[:, 0] if counts is None else counts
+        return Rows(self._comm, here, axis, counts)
+
+    def blocks(self, x: Array, length: int) -> Blocks:
+        return Blocks.of(self._comm, x, self._starts(int(self._gathered(len(x)).sum())), length)
+
+    def met(self) -> bool:
+        if self._met is None:
+            coming, until = self._comm.Ibarrier(), time.monotonic() + _MEETING
+            while not (met := coming.Test()) and time.monotonic() < until:
+                time.sleep(0.01)
+            self._met = bool(met)
+        return self._met
+
+    def leave(self, code: int) -> None:
+        if self._left:
+            return
+        if not self.met():
+            self.abort(code)
+        self._left = True
+        self._mpi.Finalize()
+
+    def abort(self, code: int) -> NoReturn:
+        time.sleep(_SPEECH if self.leads else _GRACE)
+        self._comm.Abort(code)
+        os._exit(code)
+
+
+def _tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    try:
+        return work(), None
+    except (InputError, InputTypeError, OutputError) as error:
+        return None, error
+
+
+def _code(error: Exception | None) -> int:
+    return 0 if error is None else 1 + isinstance(error, OutputError)
+
+
+def _text(error: Exception) -> str:
+    return str(error)
+
+
+_team = Team()
+
+
+def team() -> Team:
+    """Return the processes of this job: those of MPI under `python -m mpi4py`, else this one.
+
+    Raises InputError for independent copies of one command.
+    """
+    global _team
+    if "mpi4py" in sys.modules and _team.size == 1:
+        from mpi4py import MPI
+
+        if MPI.COMM_WORLD.Get_size() > 1:
+            _team = Ranks(MPI, MPI.COMM_WORLD)
+    launch.refuse_copies(_team.size)
+    return _team
+
+
+def joined() -> Team:
+    """Return the team that this process has joined so far."""
+    return _team
+
+
+def facts() -> dict[str, str]:
+    """Return what there is of MPI, for people."""
+    if importlib.util.find_spec("mpi4py") is None:
+        return {"mpi": "none: runs on ranks need mpi4py and an MPI (pip install fastpde[mpi])"}
+    found = {"mpi4py": metadata.version("mpi4py")}
+    try:
+        if "mpi4py" not in sys.modules:
+            import mpi4py
+
+            mpi4py.rc.initialize = False  # only asked for its name
+        from mpi4py import MPI
+
+        found["mpi library"] = MPI.Get_library_version().split("\n")[0].strip("\0 ")
+        size = MPI.COMM_WORLD.Get_size() if MPI.Is_initialized() else 1
+    except (ImportError, RuntimeError, OSError) as error:
+        return found | {"mpi library": f"cannot be loaded ({error}): install the MPI that mpi4py was built for"}
+    beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
+    command = beside or shutil.which("mpiexec") or "mpiexec (not found: it comes with the MPI library)"
+    return found | {
+        "mpi ranks": f"{size} here; a run on P: {command} -n P {Path(sys.executable).name} -m mpi4py -m fastpde run ..."
+    }
