@@ -1,7 +1,8 @@
 """On the first large run of a machine, a second process compiles beside the first.
 
 Numba compiles on one core at a time. Large runs need grids first, then direct sums, then trees: the second process
-makes the last two meanwhile, and leaves them in the cache, where the first finds them.
+makes the last kernel of grids, direct sums and trees meanwhile, and leaves them in the cache, where the first finds
+them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numba
 import numpy as np
 
 from .._jit import cache_folder
+from ..kernels import chebyshev, evaluate
 from ..laws import ExpLaw
 from . import auto
 from .direct import Direct
@@ -33,13 +35,38 @@ def start() -> None:
 
 
 def compile_ahead() -> None:
-    """Compiles direct sums and trees of exponential weights, in double precision."""
+    """Compiles the end of grids, direct sums and trees of exponential weights, in double precision."""
+    evaluate_nothing()
 
     def report(_: str) -> None:
         pass
 
     Direct.warmup(report, [np.float64], [ExpLaw()])
     auto.warmup(report, [np.float64], ["trees"])
+
+
+def evaluate_nothing() -> None:
+    """Calls the last kernel of a grid without a point: it is compiled for the types that sums have."""
+    some, plane = np.zeros(2), np.zeros((2, 2))
+    reading = evaluate.Reading(
+        base=some,
+        slopes=plane,
+        columns=plane,
+        levels=plane,
+        tilt=some,
+        top=0.0,
+        log_factor=0.0,
+        normalised=True,
+        offset=some,
+        targets=np.empty(0, np.int64),
+        share=some,
+        out=plane,
+        log_total=some,
+    )
+    side = chebyshev.sides(np.array([2, 2]), np.array([1, 1]))
+    bench = chebyshev.allocate(1, side, lambda _, shape, dtype: np.zeros(shape, dtype))
+    pieces, order = np.empty((0, 4), np.int64), np.empty(0, np.int32)
+    evaluate.evaluate(side, pieces, 0, plane, order, some, -1, True, reading, bench)
 
 
 if __name__ == "__main__":

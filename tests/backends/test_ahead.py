@@ -6,9 +6,12 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+import fastpde as fp
 from fastpde.backends import ahead
+from fastpde.kernels import evaluate
 
 from ..problems import ROOT
 
@@ -44,3 +47,13 @@ def test_nothing_is_started_in_vain(started, monkeypatch, tmp_path, why):
         monkeypatch.setattr(ahead, "cache_folder", lambda: None)
     ahead.start()
     assert started == []
+
+
+def test_the_last_kernel_of_grids_is_compiled_for_the_types_that_sums_have():
+    x = np.random.default_rng(0).standard_normal((3000, 2))
+    backend = fp.Fast(1e-6)
+    fp.Softmax(*[np.eye(2)] * 3).velocity(x, backend=backend)
+    known = list(evaluate.evaluate.signatures)
+    assert known and backend.report["grids"] == 1
+    ahead.evaluate_nothing()
+    assert list(evaluate.evaluate.signatures) == known
