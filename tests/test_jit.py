@@ -64,7 +64,7 @@ def test_edited_code_is_never_stale(tmp_path, edit):
     assert before["compiled"] == 0 or edit == "kernel"
     name, old, new = {
         "law": ("laws.py", "0.6931", "0.9631"),
-        "kernel": ("kernels/project.py", "out[b, r] += x[b, i, r]", "out[b, r] += x[b, i, r] + 100.0"),
+        "kernel": ("kernels/project.py", "out[b, t, r] += x[b, i, r]", "out[b, t, r] += x[b, i, r] + 100.0"),
     }[edit]
     path = tmp_path / "fastpde" / name
     assert old in path.read_text()

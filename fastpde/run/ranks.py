@@ -226,7 +226,7 @@ def team() -> Team:
     if "mpi4py" in sys.modules and _team.size == 1:
         from mpi4py import MPI
 
-        if MPI.COMM_WORLD.Get_size() > 1:
+        if MPI.Is_initialized() and MPI.COMM_WORLD.Get_size() > 1:  # not where `facts` has only asked for its name
             _team = Ranks(MPI, MPI.COMM_WORLD)
     launch.refuse_copies(_team.size)
     return _team

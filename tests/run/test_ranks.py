@@ -288,3 +288,11 @@ def test_memory_of_ranks(small):
     assert needed(4, 1) < 0.3 * needed(1, 1) + 2**29
     direct = config.load(changed(small, ('"fast"', '"direct"'))).config
     assert of_ranks(direct, 1, n, 2, Ranks(4, 1)) > of_ranks(direct, 1, n, 2, Ranks()) / 4 + 16 * n
+
+
+def test_asking_what_there_is_of_mpi_starts_nothing():
+    """`doctor` loads MPI without starting it; a run of the same process is then one without ranks."""
+    pytest.importorskip("mpi4py")
+    code = "from fastpde.run import ranks; assert 'mpi library' in ranks.facts(); print(ranks.team().size)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
