@@ -42,6 +42,7 @@ from fastpde.plot import canvas
 TOL = 1e-8
 RUN = 100  # velocities of a run: 25 steps of rk4
 HOUR = 3600.0
+EXAMPLES = (1e6, 1e8, 1e10, 1e12)
 FAST_BYTES, DIRECT_BYTES = 400, 250  # of memory per token of an rk4 run in the plane, and a direct one
 SIZES = {"direct": (10_000, 20_000), "fast": (200_000, 2_000_000)}  # what the rates are fitted to
 CHECKS = {"direct": (14_000, 40_000), "fast": (500_000, 4_000_000)}
@@ -237,7 +238,7 @@ def picture(rates: Rates, checks: list[dict[str, Any]], out: Path) -> None:
     here.plot(ends, ends, color=canvas.FAINT, lw=1)
     here.set(xlabel="seconds expected", ylabel="seconds seen", title="on 1, 2, 4 processes here")
     cores = np.geomspace(1, CLUSTER.most_cores, 120)
-    for n, colour in zip((1e6, 1e8, 1e10, 1e12), canvas.COLOURS, strict=False):
+    for n, colour in zip(EXAMPLES, canvas.COLOURS, strict=False):
         for kind, line in (("fast", "-"), ("direct", "--")):
             seconds = np.array([on_cluster(rates, kind, n, c) for c in cores])
             shown = np.where(np.isfinite(seconds) & (seconds < 1e5), seconds, np.nan)
@@ -252,6 +253,8 @@ def picture(rates: Rates, checks: list[dict[str, Any]], out: Path) -> None:
         canvas.tidy(axes)
     assumed = ", ".join(f"{name} {value:g}" for name, value in asdict(CLUSTER).items())
     text = f"Cluster, assumed: {assumed}; one process per node. Larger marks: more processes. Steps: nodes, and memory."
+    missing = [f"{n:.0e}" for n in EXAMPLES if not np.isfinite(on_cluster(rates, "fast", n, CLUSTER.most_cores))]
+    text += f" Not in the memory of that many cores: n = {', '.join(missing)}." if missing else ""
     canvas.caption(drawn, text)
     canvas.write(out.with_suffix(".png"), lambda stream: drawn.savefig(stream, format="png"))
 
