@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fastpde import _jit
+
 from .problems import ROOT, VARIANTS, run
 
 PACKAGE = ROOT / "fastpde"
@@ -108,6 +110,19 @@ def long(text: str, lines: int = 400, function: int = 80) -> list[str]:
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_imports_point_down(path):
     assert forbidden(path, (PACKAGE / path).read_text()) == []
+
+
+def compiles(path: Path, text: str) -> bool:
+    """Whether a file has kernels of its own."""
+    return any(module == "fastpde._jit" and "jit" in names for module, names in imports(path, text))
+
+
+def test_compiled_code_is_where_the_cache_looks_for_edits():
+    """A kernel in another file would be served from the cache after it was edited."""
+    users = {path for path in FILES if compiles(path, (PACKAGE / path).read_text())}
+    seen = {path.relative_to(PACKAGE) for pattern in _jit._SOURCES for path in PACKAGE.glob(pattern)}
+    assert len(users) > 10
+    assert users <= seen
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

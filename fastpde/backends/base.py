@@ -89,7 +89,7 @@ class Backend(ABC):
 
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """An uninitialised array that lives until the same name is taken again: kept between evaluations."""
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         key = f"{name}.{np.dtype(dtype).char}"
         held = self._memory.get(key)
         if held is None or held.size < size:

@@ -200,7 +200,7 @@ def _in_windows(job: Sum, limits: Array, box: Box, found: Windows, means: Array,
 def _far(job: Sum, box: Box, plan: planning.Grid, of: _Side, to: _Side) -> None:
     """Writes what the targets see of the sources before their windows."""
     windows, threads, size_y, size_z = len(of.bounds) - 1, numba.get_num_threads(), of.sizes, to.sizes
-    cores = packed_cores(box.z_half, box.y_half, plan, to.points.kept, of.points.kept, size_y, to.padded)
+    cores = packed_cores(box.z_half, box.y_half, plan, to.points.kept, of.points.kept, size_y, to.padded, job.take)
     matrices = np.zeros((len(cores), max(map(len, cores))))
     for row, core in zip(matrices, cores, strict=True):
         row[: len(core)] = core

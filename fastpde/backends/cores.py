@@ -14,7 +14,7 @@ Source: MATH 8 for what is summed; weighted least squares at Chebyshev points in
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.polynomial import chebyshev
@@ -40,7 +40,7 @@ class Axis(NamedTuple):
 def _fits(order: int, reach: float, slopes: bool) -> tuple[Array, Array]:
     """(nodes x (M,), series (S, ...)): Chebyshev series in a / reach of the fit to e^{a x}.
 
-    slopes: of its coefficients, (S, order), the slope fitted too; otherwise of the map (S, order, M) from the values of
+    slopes: of its coefficients, (S, order), the slope fitted too; otherwise of the map (order, S, M) from the values of
     phi at the nodes to the coefficients of e^{a x} phi(x).
     """
     count = 2 * order + 6
@@ -62,30 +62,36 @@ def _fits(order: int, reach: float, slopes: bool) -> tuple[Array, Array]:
     flat = chebyshev.chebvander(np.cos(np.pi * (np.arange(terms) + 0.5) / terms), terms - 1)
     scale = np.full(terms, 2.0 / terms)
     scale[0] = 1.0 / terms
-    return x, np.einsum("ms,m...->s...", flat * scale, stacked)
+    table = np.tensordot((flat * scale).T, stacked, axes=1)
+    return x, table if slopes else np.ascontiguousarray(table.swapaxes(0, 1))
 
 
-def _at(series: Array, a: Array, reach: float) -> Array:
-    """The table at the exponents a, (*a.shape, ...)."""
-    basis = chebyshev.chebvander(a / reach, len(series) - 1)
-    return np.tensordot(basis, series, axes=(-1, 0))
+def _basis(a: Array, terms: int, reach: float) -> Array:
+    """The Chebyshev polynomials in a / reach, (*a.shape, terms)."""
+    return chebyshev.chebvander(a / reach, terms - 1)
 
 
 def packed_cores(
-    z_half: Array, y_half: Array, plan: Grid, kept_z: list[Array], kept_y: list[Array], sizes_y: Array, sizes_z: Array
-) -> list[Array]:
-    """The matrices of all axes, padded to these sizes, tile by tile as `kernels.grid.contract` reads them."""
+    z_half: Array, y_half: Array, plan: Grid, kept_z: list[Array], kept_y: list[Array], sizes_y: Array, sizes_z: Array,
+    take: Any,
+) -> list[Array]:  # fmt: skip
+    """The matrices of all axes, padded to these sizes, tile by tile as `kernels.grid.contract` reads them; take:
+    memory, as `Backend.take`."""
     found = []
     for k, (half_z, half_y) in enumerate(zip(z_half, y_half, strict=True)):
         axis = Axis(float(half_z), float(half_y), int(plan.slabs[k]), int(plan.order_z[k]), int(plan.order_y[k]))
-        matrix = core(axis, kept_z[k], kept_y[k])
-        whole = np.zeros((int(sizes_y[k]), int(sizes_z[k])))
-        whole[: matrix.shape[0], : matrix.shape[1]] = matrix
-        found.append(np.ascontiguousarray(whole.reshape(len(whole), -1, WIDTH).swapaxes(0, 1)).reshape(-1))
+        rows, columns = int(sizes_y[k]), int(sizes_z[k])
+        whole = take("core", (rows, columns), np.float64)
+        matrix = core(axis, kept_z[k], kept_y[k], take)
+        used = matrix.shape
+        whole[: used[0], : used[1]], whole[used[0] :], whole[: used[0], used[1] :] = matrix, 0.0, 0.0
+        tiles = take(f"core_tiles_{k}", (columns // WIDTH, rows, WIDTH), np.float64)
+        tiles[:] = whole.reshape(rows, -1, WIDTH).swapaxes(0, 1)
+        found.append(tiles.reshape(-1))
     return found
 
 
-def core(axis: Axis, kept_z: Array, kept_y: Array) -> Array:
+def core(axis: Axis, kept_z: Array, kept_y: Array, take: Any) -> Array:
     """The blocks of one axis as a matrix (kept_y * order_y, kept_z * order_z), each target row scaled by
     e^{-|z_I| reach_y}: nothing overflows. kept: the slabs in use."""
     h_z, h_y = axis.reach_z / axis.slabs, axis.reach_y / axis.slabs
@@ -93,10 +99,14 @@ def core(axis: Axis, kept_z: Array, kept_y: Array) -> Array:
     y = h_y * (2.0 * kept_y + 1.0 - axis.slabs)
     top = max(h_z * axis.reach_y, h_y * axis.reach_z)
     reach = next((r for r in _REACH if top <= r), top)
+    # Many small products instead of a few large ones, for which NumPy's linear algebra would start threads: these keep
+    # the processors from those of the kernels for milliseconds.
     nodes, series = _fits(axis.order_y, reach, False)
-    G = _at(series, z * h_y, reach)  # (I, order_y, M)
+    G = _basis(z * h_y, series.shape[1], reach) @ series  # (order_y, I, M)
     _, series = _fits(axis.order_z, reach, True)
-    C = _at(series, h_z * (y[:, None] + h_y * nodes), reach)  # (J, M, order_z)
+    C = _basis(h_z * (y[:, None] + h_y * nodes), len(series), reach) @ series  # (J, M, order_z)
+    blocks = take("core_blocks", (len(y), axis.order_y, len(z), axis.order_z), np.float64)
+    np.matmul(G, C[:, None], out=blocks)
     scale = np.exp(z[:, None] * y - np.abs(z)[:, None] * axis.reach_y)
-    blocks = np.einsum("ibm,jmp->jbip", G * 1.0, C, optimize=True) * scale.T[:, None, :, None]
-    return np.ascontiguousarray(blocks.reshape(len(kept_y) * axis.order_y, -1))
+    blocks *= scale.T[:, None, :, None]
+    return blocks.reshape(len(y) * axis.order_y, -1)

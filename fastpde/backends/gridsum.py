@@ -27,7 +27,7 @@ _ALL = np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class Box:
-    """The boxes of sources and targets of a node, their thin axes widened."""
+    """The boxes of sources and targets of a node, their thin axes widened; of several, with an axis more."""
 
     y_centre: Array
     y_half: Array
@@ -36,14 +36,14 @@ class Box:
 
     @staticmethod
     def around(y_ends: Array, z_ends: Array) -> Box:
-        y_half, z_half = (np.ptp(ends, axis=0) * (0.5 + 1e-12) for ends in (y_ends, z_ends))
+        y_half, z_half = (np.ptp(ends, axis=-2) * (0.5 + 1e-12) for ends in (y_ends, z_ends))
         y_half = np.maximum(y_half, 1e-30)
         z_half = np.maximum(z_half, planning.THIN / y_half)
-        return Box(y_ends.mean(axis=0), y_half, z_ends.mean(axis=0), z_half)
+        return Box(y_ends.mean(axis=-2), y_half, z_ends.mean(axis=-2), z_half)
 
     @property
     def loads(self) -> Array:
-        """L (r,)."""
+        """L (..., r)."""
         return self.y_half * self.z_half
 
     def like(self, y: Array, z: Array, tol: float) -> bool:
@@ -129,7 +129,7 @@ def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, pl
     same = box.like(y, z, job.tol)
     to = of if same else Sorted.into(z, box.z_centre, box.z_half, plan.slabs, job.take, "z")
     side_y, side_z = chebyshev.sides(plan.order_y, of.counts), chebyshev.sides(plan.order_z, to.counts)
-    matrices = packed_cores(box.z_half, box.y_half, plan, to.kept, of.kept, side_y.sizes, side_z.sizes)
+    matrices = packed_cores(box.z_half, box.y_half, plan, to.kept, of.kept, side_y.sizes, side_z.sizes, job.take)
     tilt = tilted(job, of, y, bias, box)
     reading = reading_of(job, to, _ALL if targets is None else targets, box, tilt.top * _LOG2, len(channels))
     for c in range(-1, len(channels)):

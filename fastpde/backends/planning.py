@@ -1,16 +1,4 @@
-"""How fine a grid must be for a tolerance, and what it costs.
-
-Axis k carries logits up to L_k = (half width of the targets' box) (half width of the sources' box) either way. It is
-cut into q slabs per side, so that a cell against the other box has the exponent theta = L / q, and two cells
-c = L / q^2. The relative error of the fitted exponential (`cores`), of an axis with p polynomials, is
-
-    sources  d_s = 2 e^c (I_p(theta) + I_{p-1}(theta) / q)      targets  d_t = 5.4 (p / theta) I_p(theta)
-
-including that of the slopes that make means; I_p is a modified Bessel function. The forms are Chebyshev tails of
-e^{a x}; the constants were measured on extreme cell pairs. Axes multiply, so with small errors they add. Rounding adds
-u (2 e^{2 r theta} + r / 2 e^{4 theta}): all the mass in one corner of a cell, the target in the opposite one. A mean's
-error is measured in units of the sources' spread, so the slopes' errors of the axes add like the sides of a box.
-"""
+"""How fine a grid must be for a tolerance, and what it costs: `kernels.plans` has the bounds and the prices."""
 
 from __future__ import annotations
 
@@ -19,18 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._jit import jit
 from .._types import Array
+from ..kernels import plans
 
 THETAS = np.array([0.35, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0])
-_LEAST_ORDER, _MOST_ORDER = 3, 24
-_UNIT = 1.1e-16
-_SOURCES, _TARGETS, _ROUNDING = 0.25, 0.55, 0.2  # shares of the tolerance
-_MOST_NODES = 6e8  # of a tensor: 5 GB
-MOST_LOGITS = 250.0  # sum of L: e^{2 sum L} is within the range of numbers
 _MOST_STEADY = 2  # axes: with more, the cells of a grid for larger boxes would cost too much
 _STEP = 4.0  # by which the cells of a steady grid grow
 _TYPICAL = 1_000_000  # sources, and targets, for which a steady grid is the cheapest
+_BESSELS = plans.MOST_ORDER + 1
 THIN = 0.02  # an axis thinner than this is widened: slopes would be differences of rounded numbers
 
 
@@ -42,6 +26,7 @@ class Grid:
         slabs, order_z, order_y: (r,) per axis.
         error: bound of the relative error of the sums and of the means relative to the spread of the sources.
         seconds: what one evaluation is expected to take on one thread.
+        serial: of that, what more threads do not make faster.
     """
 
     slabs: Array
@@ -49,121 +34,19 @@ class Grid:
     order_y: Array
     error: float
     seconds: float
-
-
-@jit(inline=True)
-def bessels(x, out):
-    """out[p] <- the modified Bessel function I_p(x), 0 <= x <= 6, to rounding: downward recurrence (Miller)."""
-    above, here, total = 0.0, 1e-300, 0.0
-    for p in range(_MOST_ORDER + 30, -1, -1):
-        if p < out.shape[0]:
-            out[p] = here
-        total += here if p == 0 else 2.0 * here
-        above, here = here, above + 2.0 * p / x * here if p > 0 else 0.0
-        if here > 1e250:
-            above, here, total = above * 1e-250, here * 1e-250, total * 1e-250
-            for q in range(p, out.shape[0]):
-                out[q] *= 1e-250
-    scale = math.exp(x) / total  # e^x = I_0 + 2 I_1 + 2 I_2 + ...
-    for p in range(out.shape[0]):
-        out[p] *= scale
-
-
-@jit(inline=True)
-def source_error(order, theta, slabs, bessel):
-    """d_s of an axis; bessel: I_0, I_1, ... at theta."""
-    return 2.0 * math.exp(theta / slabs) * (bessel[order] + bessel[order - 1] / slabs)
-
-
-@jit(inline=True)
-def target_error(order, theta, bessel):
-    """d_t of an axis."""
-    return 5.4 * order / theta * bessel[order]
-
-
-@jit(inline=True)
-def rounding_error(theta, axes):
-    """What rounding may do in cells of exponent theta."""
-    return _UNIT * (2.0 * math.exp(2.0 * axes * theta) + axes / 2.0 * math.exp(4.0 * theta))
-
-
-@jit(inline=True)
-def _seconds(sizes, sources, targets, channels):
-    """One evaluation on one thread: sorting and moments, cores, evaluation (FAST.md 4.2). sizes as in `_fill`."""
-    r = sizes.shape[1]
-    flops, cells, P_z, P_y = 0.0, 1.0, 1.0, 1.0
-    for k in range(r):
-        step = 2.0
-        for i in range(r):
-            step *= sizes[0, i] * (sizes[1, i] if i <= k else sizes[2, i])
-        flops += step * sizes[0, k] * sizes[2, k]
-        cells *= sizes[0, k]
-        P_z *= sizes[1, k]
-        P_y *= sizes[2, k]
-    points = sources * (30e-9 + 0.2e-9 * P_y * channels) + targets * (60e-9 + 0.25e-9 * P_z * channels)
-    occupied = min(cells, sources) * P_y + min(cells, targets) * P_z
-    return 1e-3 + points + channels * flops / 12e9 + 3e-9 * occupied
-
-
-@jit(inline=True)
-def _fill(L, theta, sources, targets, tol, channels, sizes, bessel):
-    """sizes (3, r) <- slabs, orders of targets, those of sources; returns (error, seconds), inf if there is no grid."""
-    r = L.shape[0]
-    widest, nodes_z, nodes_y, near, far = 0.0, 1.0, 1.0, 0.0, 0.0
-    for k in range(r):
-        sizes[0, k] = max(1, math.ceil(L[k] / theta))
-        widest = max(widest, L[k] / sizes[0, k])
-    rounding = rounding_error(widest, r)
-    if rounding > _ROUNDING * tol:
-        return math.inf, math.inf
-    for k in range(r):
-        slabs, p_z, p_y = sizes[0, k], _LEAST_ORDER, _LEAST_ORDER
-        exact = L[k] / slabs
-        bessels(exact, bessel)
-        while p_y <= _MOST_ORDER and source_error(p_y, exact, slabs, bessel) > _SOURCES * tol / r:
-            p_y += 1
-        while p_z <= _MOST_ORDER and target_error(p_z, exact, bessel) > _TARGETS * tol / math.sqrt(r):
-            p_z += 1
-        if max(p_y, p_z) > _MOST_ORDER:
-            return math.inf, math.inf
-        sizes[1, k], sizes[2, k] = p_z, p_y
-        near += source_error(p_y, exact, slabs, bessel)
-        far += target_error(p_z, exact, bessel) ** 2
-        nodes_z *= slabs * p_z
-        nodes_y *= slabs * p_y
-    if max(nodes_z, nodes_y) > _MOST_NODES:
-        return math.inf, math.inf
-    return rounding + near + math.sqrt(far), _seconds(sizes, sources, targets, channels)
-
-
-@jit
-def _best(L, thetas, sources, targets, tol, channels, sizes, trial, bessel):
-    """sizes (3, r) <- those of the cheapest grid with cells of exponent up to one of `thetas`; (error, seconds)."""
-    error, seconds = math.inf, math.inf
-    if L.sum() > MOST_LOGITS:
-        return error, seconds
-    for theta in thetas:
-        found, cost = _fill(L, theta, sources, targets, tol, channels, trial, bessel)
-        if cost < seconds:
-            error, seconds = found, cost
-            for i in range(sizes.size):  # a slice would compile a message of shapes with it, for seconds
-                sizes.flat[i] = trial.flat[i]
-    return error, seconds
-
-
-@jit
-def _prices(L, thetas, sources, targets, tol, channels, sizes, trial, bessel, out):
-    """out[i] <- the seconds of the cheapest grid for logits L[i]."""
-    for i in range(L.shape[0]):
-        out[i] = _best(L[i], thetas, sources[i], targets[i], tol, channels, sizes, trial, bessel)[1]
+    serial: float
 
 
 def plan(L: Array, sources: int, targets: int, tol: float, channels: int = 1, thetas: Array = THETAS) -> Grid | None:
     """The cheapest grid for logits L (r,) whose error is below tol, with cells of exponent up to one of `thetas`; None
     where rounding, the orders, memory or the range of numbers forbid all."""
-    sizes, bessel = np.empty((2, 3, len(L)), np.int64), np.empty(_MOST_ORDER + 1)
-    error, seconds = _best(L, thetas, float(sources), float(targets), tol, float(channels), sizes[0], sizes[1], bessel)
-    return None if math.isinf(seconds) else Grid(sizes[0, 0], sizes[0, 1], sizes[0, 2], error, seconds)
+    sizes, trial, bessel = np.empty((3, len(L)), np.int64), np.empty((3, len(L)), np.int64), np.empty(_BESSELS)
+    counts = float(sources), float(targets)
+    error, seconds = plans.best(L, thetas, *counts, tol, float(channels), sizes, trial, bessel)
+    if math.isinf(seconds):
+        return None
+    serial = plans.CORE * float((sizes[0].astype(float) ** 2 * sizes[1] * sizes[2]).sum())
+    return Grid(sizes[0], sizes[1], sizes[2], error, seconds, serial)
 
 
 def steady(L: Array, cheapest: Grid, tol: float, channels: int = 1) -> Grid:
@@ -179,7 +62,7 @@ def steady(L: Array, cheapest: Grid, tol: float, channels: int = 1) -> Grid:
 
 def prices(L: Array, sources: Array, targets: Array, tol: float, channels: int = 1) -> Array:
     """(q,) seconds of the cheapest grids for q sums with logits L (q, r); inf where there is none."""
-    sizes, bessel, out = np.empty((2, 3, L.shape[1]), np.int64), np.empty(_MOST_ORDER + 1), np.empty(len(L))
+    sizes, bessel, out = np.empty((2, 3, L.shape[1]), np.int64), np.empty(_BESSELS), np.empty(len(L))
     counts = np.asarray(sources, float), np.asarray(targets, float)
-    _prices(np.ascontiguousarray(L), THETAS, *counts, tol, float(channels), sizes[0], sizes[1], bessel, out)
+    plans.prices(np.ascontiguousarray(L), THETAS, *counts, tol, float(channels), sizes[0], sizes[1], bessel, out)
     return out

@@ -14,6 +14,7 @@ from ..kernels import attend, boxes, pack, pruned, reduce
 from ..kernels.boxes import Tree
 from ..kernels.layout import layout_for
 
+_WORTH_A_THREAD = 30_000  # points: to start one takes a millisecond
 _COARSE = 512  # parts of the sources that are told apart when their number is asked for
 
 
@@ -35,8 +36,11 @@ class Pruned:
             lambda: _grown(z, len(z), halves[0], pruned.TARGETS, take, "z"),
         )
         # A tree grows on one thread.
-        with ThreadPoolExecutor(min(2, numba.get_num_threads())) as pool:
-            self.sources, self.targets = pool.map(lambda tree: tree(), grow)
+        if numba.get_num_threads() > 1 and y.shape[1] + z.shape[1] > _WORTH_A_THREAD:
+            with ThreadPoolExecutor(2) as pool:
+                self.sources, self.targets = pool.map(lambda tree: tree(), grow)
+        else:
+            self.sources, self.targets = (tree() for tree in grow)
         self.leaves = np.flatnonzero(self.targets.right < 0)
         threads, leaves = numba.get_num_threads(), int((self.sources.right < 0).sum())
         self._desk = pruned.Desk(

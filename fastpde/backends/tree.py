@@ -24,7 +24,7 @@ _DROP = 0.02  # of tol: the weight of all dropped sources together
 _RATE = 0.7e9  # pairs per second of a direct sum on one thread
 _PRUNED_RATE = 0.45e9  # the same, source by source of those that matter
 _SPLIT_FROM = 30.0  # below these logits a grid is never beaten by a split
-_WORTH_A_TREE = 5e-3  # seconds
+_WORTH_A_TREE = 25e-3  # seconds: a look at a tree takes some 5 ms
 _GOOD = 3e-7  # seconds per target: a grid that needs no more is not compared with anything
 _GROWING = 4e-7  # seconds per point for a tree
 _GATHERING = 1.2e-7  # seconds per source of a grid
@@ -156,10 +156,10 @@ class Sum:
         if leaves:
             count = trees.attend(np.concatenate(leaves), self.channels, self.gradient, self.result)
             self.report["direct_targets"] += count
-        for node, within, plan in judge.ways:
+        for node, corners, plan in judge.ways:
             if plan is not None:
                 targets = trees.targets.order[slice(*trees.targets.ends[node])]
-                on_grid(self, targets, trees.sources.order[trees.indices(node)], within, plan)
+                on_grid(self, targets, trees.sources.order[trees.indices(node)], Box.around(*corners), plan)
                 self.parts.append(targets)
         return True
 
@@ -195,7 +195,7 @@ class Judge:
 
     Attributes:
         seconds: in all.
-        ways: (node, its boxes, a grid, or None for direct sums).
+        ways: (node, corners of its sources and targets, a grid, or None for direct sums).
     """
 
     def __init__(self, trees: Pruned, root: int, tol: float, channels: int, steps: tuple[int, int], few: int) -> None:
@@ -206,8 +206,8 @@ class Judge:
         probes = [trees.below(node, _PROBES) for node in nodes[last]]
         counts, ends = trees.near(np.concatenate([nodes, *probes]))
         n, m = counts * steps[0], sizes * steps[1]
-        boxes = [Box.around(ends[i], trees.box(node)) for i, node in enumerate(nodes)]
-        loads = np.stack([box.loads for box in boxes])
+        corners = np.stack([tree.low[nodes], tree.high[nodes]], axis=1)
+        loads = Box.around(ends[: len(nodes)], corners).loads
         grids = planning.prices(loads, n[: len(nodes)], m, tol, channels)
         grids += _GRID + _GATHERING * n[: len(nodes)]
         direct, at = np.full(len(nodes), math.inf), len(nodes)
@@ -216,7 +216,7 @@ class Judge:
             at += len(probed)
         least = np.minimum(grids, direct)
         self.seconds, chosen = self._best(nodes, least, tree.right, last)
-        self.ways: list[tuple[int, Box, planning.Grid | None]] = []
+        self.ways: list[tuple[int, tuple[Array, Array], planning.Grid | None]] = []
         for i in chosen:
             if i > 0 and least[i] > _LONG and sizes[i] > pruned.TARGETS * _FINER and max(steps) == 1:
                 finer = Judge(trees, int(nodes[i]), tol, channels, steps, int(sizes[i]) // _FINER)
@@ -226,7 +226,7 @@ class Judge:
                     continue
             grid = grids[i] < direct[i]
             plan = planning.plan(loads[i], int(n[i]), int(m[i]), tol, channels) if grid else None
-            self.ways.append((int(nodes[i]), boxes[i], plan))
+            self.ways.append((int(nodes[i]), (ends[i], corners[i]), plan))
 
     @staticmethod
     def _best(nodes: Array, least: Array, right: Array, last: Array) -> tuple[float, list[int]]:

@@ -13,6 +13,7 @@ from fastpde.backends.base import PairSum
 from fastpde.backends.cores import Axis, core
 from fastpde.backends.gridsum import Sorted
 from fastpde.backends.reduction import maps, reduce_pair
+from fastpde.kernels import plans
 from fastpde.laws import ExpLaw
 
 from ..naive import wide
@@ -78,7 +79,7 @@ def naive_softmax(attention, x, rows, weights=None, tilt=0.0):
 def test_cores_fit_the_exponential_within_their_bound(load, slabs, order):
     """All pairs of cells, at random points and at the corners: values and slopes, in relative error."""
     reach_z, reach_y = 2 * load**0.5, load**0.5 / 2
-    matrix = core(Axis(reach_z, reach_y, slabs, order, order), np.arange(slabs), np.arange(slabs))
+    matrix = core(Axis(reach_z, reach_y, slabs, order, order), np.arange(slabs), np.arange(slabs), take)
     rng = np.random.default_rng(0)
     z, y = (np.append(rng.uniform(-r, r, 300), [r, -r]) for r in (reach_z, reach_y))
 
@@ -101,9 +102,9 @@ def test_cores_fit_the_exponential_within_their_bound(load, slabs, order):
     slope = np.abs((scale * (basis(z, reach_z, True)[0] @ matrix.T @ right.T) / exact - y) / reach_y).max()
     theta = load / slabs
     bessel = np.empty(25)
-    planning.bessels(theta, bessel)
+    plans.bessels(theta, bessel)
     np.testing.assert_allclose(bessel, iv(np.arange(25), theta), rtol=1e-13)
-    bound = planning.source_error(order, theta, slabs, bessel) + planning.target_error(order, theta, bessel)
+    bound = plans.source_error(order, theta, slabs, bessel) + plans.target_error(order, theta, bessel)
     assert value < bound and slope < 1.1 * bound
     assert slope > 1e-3 * bound  # the bound says something
 
@@ -113,7 +114,7 @@ def test_plans():
     grids = [planning.plan(loads, 10**6, 10**6, tol) for tol in TOLS]
     assert all(grid is not None and grid.error < tol for grid, tol in zip(grids, TOLS, strict=True))
     assert grids[0].seconds < grids[-1].seconds
-    assert planning.plan(np.array([planning.MOST_LOGITS + 1.0]), 10**6, 10**6, 1e-6) is None
+    assert planning.plan(np.array([plans.MOST_LOGITS + 1.0]), 10**6, 10**6, 1e-6) is None
     assert planning.plan(np.array([5.0]), 10**6, 10**6, 1e-18) is None  # rounding forbids it
 
 
