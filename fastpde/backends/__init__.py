@@ -90,7 +90,8 @@ def choices() -> dict[str, str]:
     from .auto import typical_choices
 
     costs, file = calibration.costs(), calibration.path()
-    found = {"costs": f"direct {costs.direct:g}, fast {costs.fast:g}, relative to a typical server's core"}
+    relative = f"direct {costs.direct:g}, fast {costs.fast:g}, relative to a typical server's core"
+    found = {"costs": f"{relative}; {costs.threads:g} threads"}
     found["costs in"] = "memory only: no writable folder" if file is None else str(file)
     return found | {f"auto, {name}": text for name, text in typical_choices(costs).items()}
 

@@ -13,15 +13,15 @@ from ..laws import ExpLaw
 from ..share import Share
 from . import calibration, causal, planning
 from .base import FLOATS, PairSum
-from .costs import TYPICAL, Costs, worth_a_look
+from .costs import TYPICAL, Costs
 from .fast import Fast
 from .gridsum import Box
 from .reduction import Reduced
 from .tree import Sum
 
-# Where the costs of a typical machine tell the two apart by more than this, no machine will differ.
-_CLEAR = 6.0
-_WORTH_A_TREE, _WORTH_A_MASK = 10e-3, 10e-3  # seconds of a direct sum: looking at a tree, or windows, takes some
+# Where the costs of a typical machine with many threads tell the two apart by more than this, no machine will differ.
+_CLEAR, _MANY = 6.0, Costs(threads=64.0)
+_WORTH_A_TREE, _WORTH_A_MASK = 25e-3, 10e-3  # seconds of a direct sum: looking at a tree, or windows, takes some
 _WORTH_HALVES = 4.0  # the same for masked sums without a grid
 _WARM = 4096  # points, enough for every kind of sum
 
@@ -32,7 +32,8 @@ class Auto(Fast):
 
     Small sums are direct without a look at their data. The costs that decide are measured once for a machine, when a
     choice first depends on them, and kept beside the compiled kernels; with `costs` as a run has recorded them its
-    choices, and bits, are the same on another machine. No choice depends on the number of threads.
+    choices, and bits, are the same on another machine. They count on as many threads as there were processors then,
+    however many are used.
 
     `stats` tells how many sums were direct and how many fast; if there were any, also what `Fast` tells.
     """
@@ -71,24 +72,25 @@ class Auto(Fast):
         return done
 
     def _worth_it(self, pair: PairSum, pairs: float) -> bool:
-        return worth_a_look(pairs, _columns(pair))
+        columns = _columns(pair)
+        return TYPICAL.worth_a_look(pairs, columns) and (
+            _MANY.worth_a_look(pairs, columns) or self.costs.worth_a_look(pairs, columns)
+        )
 
     def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
         self._direct.attend(pair, out, log_total)
         self._stats["direct_sums"] += len(pair.keys)
 
     def _suits(self, pair: PairSum) -> bool:
-        return worth_a_look(_pairs(pair), _columns(pair)) and super()._suits(pair)
+        return super()._suits(pair) and self._worth_it(pair, _pairs(pair))
 
     def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
         if len(job.y) == 0:
             return True
-        direct = direct_seconds(TYPICAL, pair, reduced)
-        if pair.limits is not None and direct < _WORTH_A_MASK:
+        if pair.limits is not None and direct_seconds(TYPICAL, pair, reduced) < _WORTH_A_MASK:
             return False
         planned = _planned(job, pair, reduced)
-        grid = _seconds(TYPICAL, pair, planned)
-        if grid * _CLEAR < direct:
+        if _seconds(_MANY, pair, planned) * _CLEAR < direct_seconds(_MANY, pair, reduced):
             return True
         direct, grid = direct_seconds(self.costs, pair, reduced), _seconds(self.costs, pair, planned)
         if grid < direct:
@@ -100,8 +102,8 @@ class Auto(Fast):
 
 
 def fast_seconds(costs: Costs, job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> float:
-    """What a sum of one system in O(n) is expected to take on one thread, by a grid or the tree, with `scale` times as
-    many sources and targets in the same boxes."""
+    """What a sum of one system in O(n) is expected to take, by a grid or the tree, with `scale` times as many sources
+    and targets in the same boxes."""
     if len(job.y) == 0:
         return 0.0
     grid = _seconds(costs, pair, _planned(job, pair, reduced, scale))
@@ -112,7 +114,7 @@ def fast_seconds(costs: Costs, job: Sum, pair: PairSum, reduced: Reduced, scale:
 
 
 def direct_seconds(costs: Costs, pair: PairSum, reduced: Reduced | None) -> float:
-    """What a direct sum of one system is expected to take on one thread."""
+    """What a direct sum of one system is expected to take."""
     score = 0.0
     if reduced is not None:
         # In coordinates that are not those of the sum itself, whose keys may be longer: a guess.
@@ -121,18 +123,19 @@ def direct_seconds(costs: Costs, pair: PairSum, reduced: Reduced | None) -> floa
     return costs.pairs(_pairs(pair), _columns(pair), pair.keys.dtype, score)
 
 
-def _planned(job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> float:
-    """What one grid is planned to take, with windows where targets do not see all; inf if one will not do."""
+def _planned(job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> tuple[float, float]:
+    """What one grid is planned to take on one thread, with windows where targets do not see all, and what of that more
+    threads do not make faster; inf if one will not do."""
     box = Box.around(reduced.y_ends, reduced.z_ends)
     if pair.limits is not None:
-        return scale * causal.expected_seconds(job, box)
+        return scale * causal.expected_seconds(job, box), 0.0
     n, m = (int(scale * points.shape[1]) for points in (job.y, job.z))
     plan = planning.plan(box.loads, n, m, job.tol, 1 + len(job.channels))
-    return math.inf if plan is None else plan.seconds
+    return (math.inf, 0.0) if plan is None else (plan.seconds, plan.serial)
 
 
-def _seconds(costs: Costs, pair: PairSum, planned: float) -> float:
-    return costs.grid(planned) if pair.limits is None else costs.masked(planned)
+def _seconds(costs: Costs, pair: PairSum, planned: tuple[float, float]) -> float:
+    return costs.grid(*planned) if pair.limits is None else costs.masked(planned[0])
 
 
 def _pairs(pair: PairSum) -> int:
@@ -172,8 +175,8 @@ def typical_choices(costs: Costs) -> dict[str, str]:
             look = _Look(costs, n / some)
             look.attend(PairSum(ExpLaw(), True, x, x, x), np.empty_like(x))
             fast, direct = look.prices
-            kind = "fast" if fast < direct and worth_a_look(float(n) * n, 2 * d) else "direct"
-            found[f"n = {n}, d = {d}"] = f"{kind}: direct {direct:.2g} s, fast {fast:.2g} s on one thread"
+            kind = "fast" if fast < direct and costs.worth_a_look(float(n) * n, 2 * d) else "direct"
+            found[f"n = {n}, d = {d}"] = f"{kind}: direct {direct:.2g} s, fast {fast:.2g} s"
     return found
 
 

@@ -1,6 +1,6 @@
 """The costs of sums on this machine: measured once, in about a second, and kept beside the compiled kernels.
 
-Times are processor times of one thread: a busy machine does not change them much. Where nothing can be kept they are
+Times are processor times of this thread: a busy machine does not change them much. Where nothing can be kept they are
 those of a typical machine, so that every process of a computation chooses alike.
 """
 
@@ -29,13 +29,16 @@ from .costs import TYPICAL, Costs
 from .direct import Direct
 from .fast import Fast
 from .gridsum import Box
+from .reduction import Reduced
+from .tree import Sum
 
 Call = Callable[[], None]
 
+_ALONE = Costs(threads=1.0)
 _ROUNDS = 12
-# Sums near the size where the choice is hard: points and dimension; of those in O(n) the half width of their cube, too.
-_DIRECT = ((1536, 1), (1536, 2), (1024, 8))
-_FAST = ((2048, 1, 2.0), (4096, 2, 2.0), (4096, 3, 2.0))
+# Sums near the size where the choice is hard: points, dimension, standard deviation.
+_DIRECT = ((1536, 1, 1.0), (1536, 2, 1.0), (1024, 8, 1.0))
+_FAST = ((2048, 1, 1.5), (4096, 2, 1.0), (4096, 3, 0.7))
 
 
 def path() -> Path | None:
@@ -99,49 +102,66 @@ def measure() -> Costs:
         factors = _factors(sums)
     finally:
         numba.set_num_threads(threads)
-    return Costs(**factors).rounded()
+    return Costs(**factors, threads=float(_processors())).rounded()
+
+
+def _processors() -> int:
+    """How many processors this process may use, whatever number of threads is set."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _factors(sums: dict[str, list[tuple[Call, float]]]) -> dict[str, float]:
-    """For each kind the median over its sums of the least time, in units of the expected one; all in turn, so that
+    """For each kind the median over its sums of the median time, in units of the expected one; all in turn, so that
     what slows the machine for a while slows both kinds."""
-    least = {kind: np.full(len(each), np.inf) for kind, each in sums.items()}
-    for call, _ in sums["fast"] + sums["direct"]:  # in the order that `ahead` expects
+    calls = {kind: [call for call, _ in each] for kind, each in sums.items()}
+    for call in calls["fast"] + calls["direct"]:  # in the order that `ahead` expects
         call()  # compiles, and touches memory
-    for _ in range(_ROUNDS):
-        for kind, each in sums.items():
-            for i, (call, _) in enumerate(each):
-                began = time.process_time()
+    seconds = {kind: np.empty((_ROUNDS, len(each))) for kind, each in calls.items()}
+    for row in range(_ROUNDS):
+        for kind, each in calls.items():
+            for i, call in enumerate(each):
+                began = time.thread_time()
                 call()
-                least[kind][i] = min(least[kind][i], time.process_time() - began)
-    return {kind: float(np.median(least[kind] / [expected for _, expected in each])) for kind, each in sums.items()}
+                seconds[kind][row, i] = time.thread_time() - began
+    expected = {kind: [price for _, price in each] for kind, each in sums.items()}
+    return {kind: float(np.median(np.median(found, axis=0) / expected[kind])) for kind, found in seconds.items()}
 
 
-def _direct(n: int, k: int) -> tuple[Call, float]:
+def _direct(n: int, k: int, scale: float) -> tuple[Call, float]:
     """A direct sum over n points with keys and values in R^k, and the seconds expected of it."""
-    x, out, backend = _cloud(n, k), np.empty((1, n, k)), Direct()
-    pair = PairSum(ExpLaw(), True, x, x, x)
-    return lambda: backend.attend(pair, out), TYPICAL.pairs(n * n, 2 * k, x.dtype)
+    pair, out, backend = _pair(n, k, scale), np.empty((1, n, k)), Direct()
+    return lambda: backend.attend(pair, out), _ALONE.pairs(n * n, 2 * k, out.dtype)
 
 
-def _fast(n: int, k: int, half: float) -> tuple[Call, float]:
-    """A sum in O(n) over n points in the cube [-half, half]^k, and the seconds expected of it."""
-    x, out, backend = half * _cloud(n, k), np.empty((1, n, k)), Unchecked()
-    pair, box = PairSum(ExpLaw(), True, x, x, x), Box.around(*[half * np.array([-np.ones(k), np.ones(k)])] * 2)
-    plan = planning.plan(box.loads, n, n, backend.tol)
-    return lambda: backend.attend(pair, out), TYPICAL.grid(0.0 if plan is None else plan.seconds)
+def _fast(n: int, k: int, scale: float) -> tuple[Call, float]:
+    """The same of a sum in O(n)."""
+    pair, out, backend = _pair(n, k, scale), np.empty((1, n, k)), Unchecked()
+    backend.attend(pair, out)
+    return lambda: backend.attend(pair, out), _ALONE.grid(backend.plan.seconds, backend.plan.serial)
 
 
 class Unchecked(Fast):
-    """Without the checks of samples, which would be most of the time of a small sum, once in a while."""
+    """Without the checks of samples, which would be most of the time of a small sum, once in a while. Keeps its plan,
+    which takes as long as the look that a choice takes."""
+
+    plan: planning.Grid
+
+    def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
+        loads = Box.around(reduced.y_ends, reduced.z_ends).loads
+        found = planning.plan(loads, job.y.shape[1], job.z.shape[1], job.tol)
+        if found is None:
+            raise AssertionError(loads)
+        self.plan = found
+        return True
 
     def _check(self, *_: Any) -> bool:
         return True
 
 
-def _cloud(n: int, k: int) -> np.ndarray[Any, Any]:
-    """Points (1, n, k) in the cube [-1, 1]^k: the same for ever."""
-    return np.random.default_rng(k).uniform(-1.0, 1.0, (1, n, k))
+def _pair(n: int, k: int, scale: float) -> PairSum:
+    """Softmax over Gaussian points: the same for ever."""
+    x = scale * np.random.default_rng(k).standard_normal((1, n, k))
+    return PairSum(ExpLaw(), True, x, x, x)
 
 
 def _digest(text: str) -> str:

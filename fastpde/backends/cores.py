@@ -62,8 +62,7 @@ def _fits(order: int, reach: float, slopes: bool) -> tuple[Array, Array]:
     flat = chebyshev.chebvander(np.cos(np.pi * (np.arange(terms) + 0.5) / terms), terms - 1)
     scale = np.full(terms, 2.0 / terms)
     scale[0] = 1.0 / terms
-    table = np.tensordot((flat * scale).T, stacked, axes=1)
-    return x, table if slopes else np.ascontiguousarray(table.swapaxes(0, 1))
+    return x, (flat * scale).T @ (stacked if slopes else np.ascontiguousarray(stacked.swapaxes(0, 1)))
 
 
 def _basis(a: Array, terms: int, reach: float) -> Array:

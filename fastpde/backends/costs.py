@@ -1,8 +1,9 @@
-"""What a sum is expected to cost on one thread: directly, or in O(n).
+"""What a sum is expected to cost: directly, or in O(n).
 
 Direct sums take pairs (base + column (k + c)) for keys in R^k and c values; more where scores may be so large that the
-exponential needs a shift (wide). Sums in O(n) take a time of their own beside a share of what their plans expect. All
-this was measured on one machine; what is measured on another one are two factors (`calibration`).
+exponential needs a shift (wide). Sums in O(n) take a time of their own, which more threads do not make shorter, beside
+a share of what their plans expect. All this was measured on one machine; what is measured on another one are two
+factors (`calibration`).
 """
 
 from __future__ import annotations
@@ -17,27 +18,37 @@ from ..errors import InputError, InputTypeError
 # Seconds per pair on one core of a server with AVX2: always, per key or value column, and in wide sums.
 _PAIR = {8: (1.05e-9, 0.053e-9, 0.68e-9), 4: (0.25e-9, 0.0235e-9, 0.19e-9)}  # by bytes of a number
 _REACH = {8: 680.0, 4: 80.0}  # |score|, natural units, from which a direct sum is wide
-_FIXED, _GRID, _TREE = 2.4e-3, 0.58, 1.2  # seconds of a sum in O(n) in any case; times what is expected of it
-_MASKED_FIXED, _MASKED = 3.5e-3, 1.1  # the same of a masked sum
+# Sums in O(n): seconds on one thread, however many there are; times what is expected of the rest.
+_GRID_FIXED, _GRID = 1.3e-3, 0.85
+_TREE_FIXED, _TREE = 7e-3, 1.0
+_MASKED_FIXED, _MASKED = 3.5e-3, 1.1
+_GAINED = 0.8  # of the time of a further thread
+_LOOK = 15e6  # pairs and columns per thread: a direct sum of so many takes some times as long as a look at its data
+_MOST_COLUMNS = 6  # of keys and values: with more, a look does not take longer
+_LEAST = 2.0  # threads
 _DIGITS = 3  # kept of a measured number: more would be noise
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Times on a machine: direct sums and sums in O(n), each relative to the machine that the constants are of."""
+    """Times on a machine: direct sums and sums in O(n), each relative to the machine that the constants are of, when so
+    many threads share the work."""
 
     direct: float = 1.0
     fast: float = 1.0
+    threads: float = _LEAST
 
     @staticmethod
     def of(values: object, argument: str = "costs") -> Costs:
-        """From a table of the two. Raises InputError, InputTypeError: unless both are there and positive numbers."""
+        """From a table of them. Raises InputError, InputTypeError: unless all are there and positive numbers; threads
+        may be missing, as they are in tables of older runs."""
         names = [item.name for item in fields(Costs)]
-        need = f"a table of the positive numbers {' and '.join(names)}"
+        need = f"a table of the positive numbers {', '.join(names)}"
         if isinstance(values, Costs):
             return values
         if not isinstance(values, dict):
             raise InputTypeError(argument, repr(values), need)
+        values = {"threads": _LEAST} | values
         if set(values) != set(names):
             name = ".".join([argument, *map(str, [name for name in values if name not in names][:1])])
             raise InputError(name, f"a table of {', '.join(map(str, values)) or 'nothing'}", need)
@@ -52,38 +63,43 @@ class Costs:
 
     def rounded(self) -> Costs:
         """With few digits, which are written and read without loss."""
-        return Costs(*(float(f"{value:.{_DIGITS}g}") for value in (self.direct, self.fast)))
+        return Costs(*(float(f"{value:.{_DIGITS}g}") for value in asdict(self).values()))
+
+    @property
+    def speed(self) -> float:
+        """How many times faster all threads are than one."""
+        return 1.0 + _GAINED * (self.threads - 1.0)
 
     def pairs(self, count: float, columns: int, dtype: np.dtype, score: float = 0.0) -> float:
         """Seconds of a direct sum: pairs of targets and sources, columns of keys and values, the largest |score|."""
         base, column, wide = _PAIR[dtype.itemsize]
-        return self.direct * count * (base + column * columns + (wide if score > _REACH[dtype.itemsize] else 0.0))
+        each = base + column * columns + (wide if score > _REACH[dtype.itemsize] else 0.0)
+        return self.direct * count * each / self.speed
 
-    def grid(self, planned: float) -> float:
-        """Seconds of a sum on one grid, of which `planning` expects some."""
-        return self.fast * (_FIXED + _GRID * planned)
+    def grid(self, planned: float, serial: float = 0.0) -> float:
+        """Seconds of a sum on one grid, of which `planning` expects some, some of that on one thread."""
+        return self.fast * (_GRID_FIXED + serial + _GRID * (planned - serial) / self.speed)
 
     def tree(self, planned: float) -> float:
         """Seconds of a sum by the tree, which expects some itself."""
-        return self.fast * (_FIXED + _TREE * planned)
+        return self.fast * (_TREE_FIXED + _TREE * planned / self.speed)
 
     def trees_within(self, seconds: float) -> float:
         """What a tree may expect of itself to take less than so many seconds."""
-        return (seconds / self.fast - _FIXED) / _TREE
+        return (seconds / self.fast - _TREE_FIXED) * self.speed / _TREE
 
     def masked(self, planned: float) -> float:
         """Seconds of a masked sum in O(n^1.5), of which `causal` expects some."""
-        return self.fast * (_MASKED_FIXED + _MASKED * planned)
+        return self.fast * (_MASKED_FIXED + _MASKED * planned / self.speed)
+
+    def worth_a_look(self, pairs: float, columns: int) -> bool:
+        """Whether a sum may be faster in O(n) than directly: on two threads from 2400 points in the plane on."""
+        return pairs * (20 + columns) >= _LOOK * max(_LEAST, self.threads) * (1 + min(columns, _MOST_COLUMNS))
 
 
 TYPICAL = Costs()  # where a machine cannot be measured
 
 
-def worth_a_look(pairs: float, columns: int) -> bool:
-    """Whether a sum may be faster in O(n) than directly: from 1700 targets and sources in the plane on."""
-    return pairs * (20 + columns) >= 3e6 * 24
-
-
 def may_choose(n: int, d: int) -> bool:
     """The same of sums over n tokens of dimension d, whatever the attention."""
-    return worth_a_look(float(n) * n, 2 * d)
+    return TYPICAL.worth_a_look(float(n) * n, 2 * d)

@@ -16,8 +16,8 @@ _SLOW_LAW = 1.4  # a sum with another exponential in it, to one without: a divis
 
 
 class Probe(Fast):
-    """Sums directly. `direct` and `fast` are the seconds on one thread that such sums of `scale` times as many tokens
-    are expected to take directly, and by `Fast` (directly, where that cannot help)."""
+    """Sums directly. `direct` and `fast` are the seconds that such sums of `scale` times as many tokens are expected to
+    take directly, and by `Fast` (directly, where that cannot help), with as many threads as `costs` have."""
 
     def __init__(self, tol: float, costs: Costs, scale: float) -> None:
         super().__init__(tol)
@@ -38,7 +38,8 @@ class Probe(Fast):
         super().attend(pair, out, log_total)
         systems, n, k = pair.keys.shape
         if isinstance(pair.law, LinearLaw):
-            direct = systems * self._scale * (n + pair.targets.shape[1]) * k * pair.values.shape[2] * _LINEAR
+            tokens = systems * self._scale * (n + pair.targets.shape[1])
+            direct = tokens * k * pair.values.shape[2] * _LINEAR / self._costs.speed
         else:
             direct = systems * self._scale**2 * direct_seconds(self._costs, pair, None)
             direct *= 1.0 if type(pair.law) in SHIFTABLE else _SLOW_LAW

@@ -280,7 +280,7 @@ class Output:
 
 def _costs(name: str, value: object) -> Costs:
     if not isinstance(value, dict):
-        checks.refuse(name, value, "a table of the positive numbers direct and fast")
+        checks.refuse(name, value, "a table of the positive numbers direct, fast, threads")
     return Costs.of({word: _POSITIVE(f"{name}.{word}", entry) for word, entry in value.items()}, name)
 
 

@@ -20,7 +20,7 @@ from .._jit import jit
 
 MOST_LOGITS = 250.0  # sum of L: e^{2 sum L} is within the range of numbers
 MOST_ORDER = 24
-CORE = 8e-9  # seconds per number of an axis' matrix (`backends.cores`), which is made on one thread
+CORE = 1e-8  # seconds per number of an axis' matrix (`backends.cores`), which is made on one thread
 _LEAST_ORDER = 3
 _UNIT = 1.1e-16
 _SOURCES, _TARGETS, _ROUNDING = 0.25, 0.55, 0.2  # shares of the tolerance
@@ -77,7 +77,7 @@ def _seconds(sizes, sources, targets, channels):
         cells *= sizes[0, k]
         P_z *= sizes[1, k]
         P_y *= sizes[2, k]
-    points = sources * (30e-9 + 0.2e-9 * P_y * channels) + targets * (60e-9 + 0.25e-9 * P_z * channels)
+    points = sources * (30e-9 * r + 0.2e-9 * P_y * channels) + targets * (60e-9 * r + 0.25e-9 * P_z * channels)
     occupied = min(cells, sources) * P_y + min(cells, targets) * P_z
     return 1e-3 + CORE * numbers + points + channels * flops / 12e9 + 3e-9 * occupied
 

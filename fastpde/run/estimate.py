@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpde.backends.costs import TYPICAL, Costs
 from fastpde.config import Problem, memory
 from fastpde.config.schema import FIXED
 from fastpde.run import energies, machine, runner
@@ -24,7 +25,6 @@ _PATIENCE = 10.0  # seconds that the sample may run
 _SMALL_SYSTEMS, _TIMED = 512, 2.0  # tokens of systems that are timed instead of priced, and for how long
 # Seconds on one thread per number of all tokens, measured: a stage of a step with its projections; a stored frame.
 _STAGE, _FRAME = 3e-8, 2.5e-8
-_WHOLE = 0.85  # of a further core's time that is gained
 _OVERHEAD = 5.0  # seconds to start, and to draw pictures
 _PICTURES = 3e6  # bytes
 _ROW = 25  # bytes of a number in observables.csv
@@ -95,9 +95,8 @@ def estimate(problem: Problem) -> Estimate:
     first, sample, share = _sums(problem)
     steps = problem.systems * sample.evaluations * problem.n * problem.d * _STAGE
     frames = problem.systems * len(problem.times()) * problem.n * problem.d * _FRAME
-    spread = 1.0 + _WHOLE * (threads - 1)
     direct, fast = (
-        _OVERHEAD + (problem.systems * each + steps) / spread + frames
+        _OVERHEAD + problem.systems * each + steps / Costs(threads=threads).speed + frames
         for each in (sample.direct / share, first * sample.fast / share)
     )
     configured = {"direct": direct, "fast": fast, "auto": min(direct, fast)}[problem.config.backend.kind]
@@ -106,7 +105,7 @@ def estimate(problem: Problem) -> Estimate:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Seconds of all sums on one thread, and how many velocities there were, in the whole time."""
+    """Seconds of all sums, and how many velocities there were, in the whole time."""
 
     direct: float
     fast: float
@@ -167,11 +166,11 @@ def _some(problem: Problem, n: int) -> Problem:
 
 
 def _probe(problem: Problem, n: int) -> Any:
-    from fastpde.backends.costs import TYPICAL
+    from fastpde import backends
     from fastpde.backends.probe import Probe
 
     asked = problem.config.backend
-    return Probe(asked.tol, asked.costs or TYPICAL, problem.n / n)
+    return Probe(asked.tol, replace(asked.costs or TYPICAL, threads=float(backends.threads())), problem.n / n)
 
 
 def _time_systems(problem: Problem) -> tuple[float, int]:

@@ -114,7 +114,7 @@ def test_a_run_records_the_costs_and_they_make_no_other_configuration(tmp_path, 
     first = problem(tmp_path, plain)
     run(first, tmp_path / "out", quiet=True)
     text = (tmp_path / "out" / "config.toml").read_text()
-    assert "costs = { direct = 1.5, fast = 0.5 }" in text
+    assert "costs = { direct = 1.5, fast = 0.5, threads = 2.0 }" in text
     stored = config.parse(text)
     assert stored == first.config and stored.backend.costs == Costs(1.5, 0.5)
     assert run(first, tmp_path / "out", quiet=True).message == "already finished"
