@@ -23,6 +23,7 @@ from .tree import Sum
 _CLEAR, _MANY = 6.0, Costs(threads=64.0)
 _WORTH_A_TREE, _WORTH_A_MASK = 25e-3, 10e-3  # seconds of a direct sum: looking at a tree, or windows, takes some
 _WORTH_HALVES = 4.0  # the same for masked sums without a grid
+_JUDGED = 1024  # targets whose scores say how long a direct sum takes
 _WARM = 4096  # points, enough for every kind of sum
 
 
@@ -115,12 +116,12 @@ def fast_seconds(costs: Costs, job: Sum, pair: PairSum, reduced: Reduced, scale:
 
 def direct_seconds(costs: Costs, pair: PairSum, reduced: Reduced | None) -> float:
     """What a direct sum of one system is expected to take."""
-    score = 0.0
+    scores = None
     if reduced is not None:
         # In coordinates that are not those of the sum itself, whose keys may be longer: a guess.
-        norms = np.linalg.norm(reduced.z_ends, axis=1).max(), np.linalg.norm(np.ptp(reduced.y_ends, axis=0) / 2)
-        score = float(norms[0] * norms[1])
-    return costs.pairs(_pairs(pair), _columns(pair), pair.keys.dtype, score)
+        some = reduced.z[:, :: -(-reduced.z.shape[1] // _JUDGED)]
+        scores = np.sqrt(np.square(some).sum(axis=0)) * float(np.linalg.norm(np.ptp(reduced.y_ends, axis=0) / 2))
+    return costs.pairs(_pairs(pair), _columns(pair), pair.keys.dtype, scores)
 
 
 def _planned(job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> tuple[float, float]:

@@ -13,17 +13,19 @@ from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 
+from .._types import Array
 from ..errors import InputError, InputTypeError
 
 # Seconds per pair on one core of a server with AVX2: always, per key or value column, and in wide sums.
 _PAIR = {8: (1.05e-9, 0.053e-9, 0.68e-9), 4: (0.25e-9, 0.0235e-9, 0.19e-9)}  # by bytes of a number
 _REACH = {8: 680.0, 4: 80.0}  # |score|, natural units, from which a direct sum is wide
+_TILE = 16  # targets that are wide together
 # Sums in O(n): seconds on one thread, however many there are; times what is expected of the rest.
 _GRID_FIXED, _GRID = 1.3e-3, 0.85
 _TREE_FIXED, _TREE = 7e-3, 1.0
 _MASKED_FIXED, _MASKED = 3.5e-3, 1.1
 _GAINED = 0.8  # of the time of a further thread
-_LOOK = 15e6  # pairs and columns per thread: a direct sum of so many takes some times as long as a look at its data
+_LOOK = 14e6  # pairs and columns per thread: a direct sum of so many takes some times as long as a look at its data
 _MOST_COLUMNS = 6  # of keys and values: with more, a look does not take longer
 _LEAST = 2.0  # threads
 _DIGITS = 3  # kept of a measured number: more would be noise
@@ -70,10 +72,12 @@ class Costs:
         """How many times faster all threads are than one."""
         return 1.0 + _GAINED * (self.threads - 1.0)
 
-    def pairs(self, count: float, columns: int, dtype: np.dtype, score: float = 0.0) -> float:
-        """Seconds of a direct sum: pairs of targets and sources, columns of keys and values, the largest |score|."""
+    def pairs(self, count: float, columns: int, dtype: np.dtype, scores: Array | None = None) -> float:
+        """Seconds of a direct sum: pairs of targets and sources, columns of keys and values, and the largest |score| of
+        some targets (k,)."""
         base, column, wide = _PAIR[dtype.itemsize]
-        each = base + column * columns + (wide if score > _REACH[dtype.itemsize] else 0.0)
+        far = 0.0 if scores is None else float((scores > _REACH[dtype.itemsize]).mean())
+        each = base + column * columns + wide * (1.0 - (1.0 - far) ** _TILE)
         return self.direct * count * each / self.speed
 
     def grid(self, planned: float, serial: float = 0.0) -> float:

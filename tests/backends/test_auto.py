@@ -115,7 +115,7 @@ def test_costs():
     wide, single = np.dtype(np.float64), np.dtype(np.float32)
     assert TYPICAL.pairs(2e6, 4, wide) == 2 * TYPICAL.pairs(1e6, 4, wide) == Costs(direct=2.0).pairs(1e6, 4, wide)
     assert TYPICAL.pairs(1e6, 4, single) < TYPICAL.pairs(1e6, 4, wide) < TYPICAL.pairs(1e6, 40, wide)
-    assert TYPICAL.pairs(1e6, 4, wide) < TYPICAL.pairs(1e6, 4, wide, score=1e4)
+    assert TYPICAL.pairs(1e6, 4, wide) < TYPICAL.pairs(1e6, 4, wide, np.full(5, 1e4))
     for way in (TYPICAL.grid, TYPICAL.tree, TYPICAL.masked):
         assert 0 < way(0.0) < way(1.0)
     assert TYPICAL.tree(TYPICAL.trees_within(0.5)) == pytest.approx(0.5)
