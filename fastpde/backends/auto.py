@@ -91,7 +91,8 @@ class Auto(Fast):
         if pair.limits is not None and direct_seconds(TYPICAL, pair, reduced) < _WORTH_A_MASK:
             return False
         planned = _planned(job, pair, reduced)
-        if _seconds(_MANY, pair, planned) * _CLEAR < direct_seconds(_MANY, pair, reduced):
+        large = _MANY.worth_a_look(_pairs(pair), _columns(pair))
+        if large and _seconds(_MANY, pair, planned) * _CLEAR < direct_seconds(_MANY, pair, reduced):
             return True
         direct, grid = direct_seconds(self.costs, pair, reduced), _seconds(self.costs, pair, planned)
         if grid < direct:
