@@ -6,7 +6,7 @@ With Q = K = V = I the weights e^{<x, y>} are e^{|x|^2/2} e^{|y|^2/2} e^{-|x - y
 plane waves: one transform of type 1 of the weights e^{|y|^2/2}, and 1 + d of type 2 for the sum F and its gradient; the
 mean of y is x + grad F / F. Tokens are centred first. Its error is relative to the largest weight, so it grows like
 e^{|x|^2/2}. FINUFFT is asked for tighter and tighter tolerances; the first whose error is not above 3 times ours, if
-there is one, is what we are compared with.
+there is one, is what we are compared with: the median of the ratios of runs that take turns.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from fastpde.backends import set_threads
 from . import common
 
 LADDER = (1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14)
-REPEATS = 4
+REPEATS = 7  # odd: medians are of one pair
 
 
 def nufft_means(x: common.Array, eps: float) -> common.Array:
@@ -56,14 +57,15 @@ def nufft_means(x: common.Array, eps: float) -> common.Array:
     return out
 
 
-def best(work: Callable[[], common.Array]) -> tuple[float, common.Array]:
-    """The least seconds of the processor in some runs, the first not counted, and the result."""
-    result, seconds = work(), math.inf
-    for _ in range(REPEATS):
-        start = time.process_time()
-        result = work()
-        seconds = min(seconds, time.process_time() - start)
-    return seconds, result
+def seconds(*works: Callable[[], common.Array]) -> common.Array:
+    """(REPEATS, works) seconds of the processor, taken in turn: a machine that slows down slows all of them."""
+    times = np.empty((REPEATS, len(works)))
+    for row in times:
+        for i, work in enumerate(works):
+            start = time.process_time()
+            work()
+            row[i] = time.process_time() - start
+    return times
 
 
 def error(got: common.Array, x: common.Array) -> float:
@@ -77,19 +79,25 @@ def error(got: common.Array, x: common.Array) -> float:
 def compare(x: common.Array, name: str) -> None:
     """Prints times and errors of both for tokens (n, d)."""
     attention, backend = fp.Softmax(*[np.eye(x.shape[1])] * 3), fp.Fast(1e-8)
-    ours, got = best(lambda: attention.velocity(x, backend=backend))
-    reached = error(got, x)
+
+    def ours() -> common.Array:
+        return attention.velocity(x, backend=backend)
+
+    reached, wrong = error(ours(), x), math.inf
     print(f"{name}, largest logit {np.square(x).sum(axis=1).max():.0f}")
-    print(f"  fastpde tol 1e-08  {ours:8.3f} s  error {reached:.1e}")
-    good = []
     for eps in LADDER:
-        theirs, got = best(lambda eps=eps: nufft_means(x, eps))
-        wrong = error(got, x)
-        print(f"  finufft eps {eps:.0e}  {theirs:8.3f} s  error {wrong:.1e}", flush=True)
+        theirs = partial(nufft_means, x, eps)
+        wrong = error(theirs(), x)
+        times = seconds(ours, theirs)
+        mine, other = np.median(times, axis=0)
+        print(
+            f"  fastpde tol 1e-08 {mine:7.3f} s, error {reached:.1e};  finufft eps {eps:.0e} {other:7.3f} s, error "
+            f"{wrong:.1e};  {np.median(times[:, 1] / times[:, 0]):.1f} times as fast",
+            flush=True,
+        )
         if wrong <= 3 * reached:
-            good.append(theirs)
-            break
-    print(f"  {min(good) / ours:.1f} times as fast" if good else "  FINUFFT does not reach this error", flush=True)
+            return
+    print("  FINUFFT does not reach this error", flush=True)
 
 
 def main(n: int) -> None:
