@@ -17,8 +17,10 @@ SHARE = 0.8  # of the machine's memory that a run may need
 # Arrays of all tokens alive in a step, measured: those of the stepper beside its stages, and those of a direct sum.
 _STEPPER, _DIRECT = 5, 4
 _STAGES = {"euler": 1, "heun": 2, "rk4": 4, "bosh3": 4, "dopri5": 7, "tsit5": 7}
-_FAST, _FAST_AXIS = 20, 33  # bytes per token of a sum in O(n), and of each of its coordinates; measured
-_AXES, _MASKED = 4, 150 * 2**20  # coordinates at most; bytes of the windows of a masked one
+_FAST, _FAST_AXIS = 80, 33  # bytes per token of a sum in O(n) with its trees, and of each of its coordinates; measured
+_CUBE, _MOST_CUBE = 1000, 200 * 2**20  # bytes per token, and at most, of the cells of grids with three axes
+_PLANE, _AXES = 2, 4  # coordinates: of grids that are small, and at most
+_MASKED = 150 * 2**20  # bytes of the windows of a masked sum
 # Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
 # of which there is a copy that an evaluation cut by a signal goes back to.
 _SCALING, _REMEMBERED = 40, 27
@@ -48,7 +50,8 @@ def at_work(config: Config, systems: int, n: int, d: int) -> int:
     kept = remembered(config)
     per_token += 8 * (_SCALING + 2 * kept) if kept else 0
     windows = _MASKED if fast and config.attention.masked else 0
-    return BASE + int(array * copies) + n * per_token + windows
+    cells = min(_CUBE * n, _MOST_CUBE) if fast and d > _PLANE else 0
+    return BASE + int(array * copies) + n * per_token + windows + cells
 
 
 def may_be_fast(config: Config, n: int, d: int) -> bool:

@@ -26,9 +26,9 @@ _SMALL_SYSTEMS, _TIMED = 512, 2.0  # tokens of systems that are timed instead of
 # Seconds on one thread per number of all tokens, measured: a stage of a step with its projections; a stored frame.
 _STAGE, _FRAME = 3e-8, 2.5e-8
 _OVERHEAD = 5.0  # seconds to start, and to draw pictures
-_PICTURES = 3e6  # bytes
+_FRESH = 1.5e-9  # seconds per byte of memory: it is given by the system, and sums are checked, for the first time
+_PICTURES = 1e6  # bytes
 _ROW = 25  # bytes of a number in observables.csv
-_CHECKPOINTS = 2  # generations
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,21 @@ def estimate(problem: Problem) -> Estimate:
 
     threads = backends.threads()
     needs = memory.at_work(problem.config, problem.systems, problem.n, problem.d)
-    rest: Any = {"memory": needs, "limit": machine.memory(), "disk": disk(problem), "threads": threads}
+    rest: Any = {"memory": needs, "limit": machine.memory(), "threads": threads}
     if problem.systems > 1 and problem.n <= _SMALL_SYSTEMS:
         seconds, timed = _time_systems(problem)
-        return Estimate(seconds, seconds, seconds, 0.0, 1.0, timed=timed, **rest)
+        return Estimate(seconds, seconds, seconds, 0.0, 1.0, disk=disk(problem, seconds), timed=timed, **rest)
     problem = problem.calibrated()
     first, sample, share = _sums(problem)
     steps = problem.systems * sample.evaluations * problem.n * problem.d * _STAGE
     frames = problem.systems * len(problem.times()) * problem.n * problem.d * _FRAME
+    start = _OVERHEAD + _FRESH * (needs - memory.BASE)
     direct, fast = (
-        _OVERHEAD + problem.systems * each + steps / Costs(threads=threads).speed + frames
+        start + problem.systems * each + steps / Costs(threads=threads).speed + frames
         for each in (sample.direct / share, first * sample.fast / share)
     )
     configured = {"direct": direct, "fast": fast, "auto": min(direct, fast)}[problem.config.backend.kind]
-    return Estimate(direct, fast, configured, sample.evaluations, share, **rest)
+    return Estimate(direct, fast, configured, sample.evaluations, share, disk=disk(problem, configured), **rest)
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _dearer(problem: Problem, some: Problem) -> float:
         probe.make = False
         cloud.attention().velocity(cloud.tokens(), t=problem.config.time.t_start, backend=probe)
         prices.append(probe.fast)
-    return max(1.0, prices[0] / prices[1]) if prices[1] > 0 else 1.0
+    return prices[0] / prices[1] if prices[1] > 0 else 1.0
 
 
 def _some(problem: Problem, n: int) -> Problem:
@@ -189,8 +190,8 @@ def _time_systems(problem: Problem) -> tuple[float, int]:
         count = min(4 * count, len(tokens))
 
 
-def disk(problem: Problem) -> float:
-    """Return the bytes of a run directory: frames, observables, checkpoints, pictures."""
+def disk(problem: Problem, seconds: float) -> float:
+    """Return the bytes of the directory of a run of so many seconds: frames, observables, checkpoints, pictures."""
     config, frames = problem.config, len(problem.times())
     itemsize = np.dtype(config.backend.dtype).itemsize
     stored = min(problem.n, config.output.max_tokens)
@@ -198,8 +199,10 @@ def disk(problem: Problem) -> float:
     trajectory = states * problem.systems * stored * problem.d * itemsize
     rows = (frames + (problem.systems if problem.systems > 1 else 0)) * (8 + 2 * problem.d) * _ROW
     arrays = 1 if config.time.method in FIXED else 2  # tokens, and the velocity that a step hands to the next
-    state = problem.n * (arrays * problem.d * itemsize + 8 * memory.remembered(config))
-    return trajectory + rows + (_CHECKPOINTS * state if problem.systems == 1 else 0) + _PICTURES
+    # Two generations; the first of all has nothing to remember yet.
+    full = 2 if seconds > config.output.checkpoint else 1
+    state = problem.n * (2 * arrays * problem.d * itemsize + full * 8 * memory.remembered(config))
+    return trajectory + rows + (state if problem.systems == 1 else 0) + _PICTURES
 
 
 def _duration(seconds: float) -> str:
