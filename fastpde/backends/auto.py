@@ -111,7 +111,8 @@ def fast_seconds(costs: Costs, job: Sum, pair: PairSum, reduced: Reduced, scale:
     grid = _seconds(costs, pair, _planned(job, pair, reduced, scale))
     if pair.limits is not None or grid < _WORTH_A_TREE:
         return grid
-    tree = scale * job.tree_seconds(Box.around(reduced.y_ends, reduced.z_ends))
+    least = min(grid, direct_seconds(costs, pair, None))
+    tree = scale * job.tree_seconds(Box.around(reduced.y_ends, reduced.z_ends), least)
     return min(grid, costs.tree(tree))
 
 

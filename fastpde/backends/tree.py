@@ -28,7 +28,7 @@ _WORTH_A_TREE = 25e-3  # seconds: a look at a tree takes some 5 ms
 _GOOD = 3e-7  # seconds per target: a grid that needs no more is not compared with anything
 _GROWING = 4e-7  # seconds per point for a tree
 _GATHERING = 1.2e-7  # seconds per source of a grid
-_SAMPLE, _JUDGED = 4096, 16  # targets and sources by which trees are judged; boxes of them
+_SAMPLE, _EACH, _JUDGED = 4096, 512, 16  # targets and sources by which trees are judged, at least; in a box; boxes
 _LONG, _FINER = 0.1, 64  # seconds of one box from which it is divided into that many
 _PARTS = 128  # boxes of targets that are given different ways
 _FEW = 512  # targets that are not divided any more
@@ -146,7 +146,7 @@ class Sum:
     def _tree(self, box: Box, least: float) -> bool:
         """Whether the tree is expected to take less than `least` seconds; the sums, if so."""
         n, m = self.y.shape[1], self.z.shape[1]
-        if _GROWING * (n + m) > _CHEAP * least and self.tree_seconds(box) > _CLEARLY * least:
+        if _GROWING * (n + m) > _CHEAP * least and self.tree_seconds(box, least) > _CLEARLY * least:
             return False
         trees = self._forest(box, slice(None), slice(None), "tree")
         judge = Judge(trees, 0, self.tol, 1 + len(self.channels), (1, 1), max(_FEW, m // _PARTS))
@@ -163,12 +163,14 @@ class Sum:
                 self.parts.append(targets)
         return True
 
-    def tree_seconds(self, box: Box) -> float:
-        """What the tree is expected to take, judged by a sample."""
+    def tree_seconds(self, box: Box, least: float) -> float:
+        """What the tree is expected to take, judged by a sample that takes a small share of `least` seconds: a sparse
+        one makes it look dearer, by up to ten times."""
         n, m = self.y.shape[1], self.z.shape[1]
-        steps = -(-n // _SAMPLE), -(-m // _SAMPLE)
+        size = max(_SAMPLE, int(min(n + m, _CHEAP * least / _GROWING)) // 2)
+        steps = -(-n // size), -(-m // size)
         sample = self._forest(box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
-        few = max(_FEW // steps[1], _SAMPLE // _JUDGED)
+        few = max(_FEW // steps[1], size // min(_PARTS, max(_JUDGED, size // _EACH)))
         return Judge(sample, 0, self.tol, 1 + len(self.channels), steps, few).seconds + _GROWING * (n + m)
 
     def _forest(self, box: Box, sources: slice, targets: slice, name: str) -> Pruned:
