@@ -1,8 +1,8 @@
 """On the first large run of a machine, a second process compiles beside the first.
 
 Numba compiles on one core at a time. Large runs need grids first, then direct sums, then trees: the second process
-makes the last kernel of grids, direct sums and trees meanwhile, and leaves them in the cache, where the first finds
-them.
+makes the last kernel of grids and the trees meanwhile, and leaves them in the cache, where the first finds them. Direct
+sums come last: the first process is there sooner, unless it has much else to do.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def start() -> None:
 
 
 def compile_ahead() -> None:
-    """Compiles the end of grids, direct sums and trees of exponential weights, in double precision."""
+    """Compiles the end of grids, trees and direct sums of exponential weights, in double precision."""
     evaluate_nothing()
 
     def report(_: str) -> None:
         pass
 
-    Direct.warmup(report, [np.float64], [ExpLaw()])
     auto.warmup(report, [np.float64], ["trees"])
+    Direct.warmup(report, [np.float64], [ExpLaw()])
 
 
 def evaluate_nothing() -> None:

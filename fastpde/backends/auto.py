@@ -24,7 +24,7 @@ _CLEAR, _MANY = 6.0, Costs(threads=64.0)
 _WORTH_A_TREE, _WORTH_A_MASK = 25e-3, 10e-3  # seconds of a direct sum: looking at a tree, or windows, takes some
 _WORTH_HALVES = 4.0  # the same for masked sums without a grid
 _JUDGED = 1024  # targets whose scores say how long a direct sum takes
-_WARM = 4096  # points, enough for every kind of sum
+_WARM = 6000  # points, enough for every kind of sum
 
 
 class Auto(Fast):

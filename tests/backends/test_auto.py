@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.backends import calibration
+from fastpde.backends import auto, calibration, causal, tree
 from fastpde.backends.costs import TYPICAL, Costs, may_choose
+from fastpde.backends.pruned import Pruned
 
 SLOW_PAIRS, SLOW_GRIDS = Costs(direct=3.0, fast=0.1), Costs(direct=0.1, fast=3.0)
 
@@ -132,6 +133,22 @@ def test_costs():
         with pytest.raises(kind) as caught:
             fp.Auto(costs=wrong)
         assert caught.value.name == name
+
+
+@pytest.mark.parametrize(
+    "kind, owner, name", [("grids", tree, "on_grid"), ("trees", Pruned, "attend"), ("masks", causal, "attend")]
+)
+def test_warming_up_reaches_every_kind_of_sum(kind, owner, name, monkeypatch):
+    """With too few points it would be summed directly, and compiled in the first run that needs it."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*arguments):
+        calls.append(name)
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, counted)
+    auto.warmup(lambda _: None, [np.float64], [kind])
+    assert calls
 
 
 @pytest.fixture
