@@ -214,7 +214,7 @@ def _problem(options: argparse.Namespace, team: Any) -> tuple[Any, str]:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    _one_process("sweep")
+    launch.refuse_many("sweep", 1)
     from fastpde import config
     from fastpde.run import sweep, sweep_folder, sweep_slurm, walltime
     from fastpde.run.directory import OutputError
@@ -251,11 +251,6 @@ def _sweep(options: argparse.Namespace) -> int:
         return _fail(5, str(error))
 
 
-def _one_process(command: str) -> None:
-    """Refuse to do the same work in several processes. Raises InputError."""
-    launch.refuse_many(command, 1)
-
-
 def _swept(outcome: Any) -> int:
     *before, last = outcome.lines
     sys.stderr.writelines(f"fastpde: {' '.join(line.split())}\n" for line in before)
@@ -280,7 +275,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 
 def _study(options: argparse.Namespace) -> int:
-    _one_process("study")
+    launch.refuse_many("study", 1)
     from fastpde import config
     from fastpde.run import study
     from fastpde.run.directory import OutputError
@@ -386,7 +381,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _warmup(_: argparse.Namespace) -> int:
-    _one_process("warmup")
+    launch.refuse_many("warmup", 1)
     from fastpde import cli_machine
 
     return cli_machine.warmup()

@@ -117,7 +117,7 @@ class Ranks(Team):
 
     def together(self, work: Callable[[], T]) -> T:
         found, error = _tried(work)
-        text = b"" if error is None else _text(error).encode()
+        text = b"" if error is None else str(error).encode()
         codes = self._gathered(_code(error), len(text))
         bad = np.flatnonzero(codes[:, 0])
         if not len(bad):
@@ -208,10 +208,6 @@ def _tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 def _code(error: Exception | None) -> int:
     return 0 if error is None else 1 + isinstance(error, OutputError)
-
-
-def _text(error: Exception) -> str:
-    return str(error)
 
 
 _team = Team()

@@ -86,7 +86,7 @@ class MeanField(Study):
                 rows = known & (self.clt["variant"] == variant)
                 ratio = self.clt["measured"][rows].sum() / self.clt["predicted"][rows].sum()
                 worst = max(worst, abs(float(ratio) - 1.0))
-            text += f"; n Cov within {100 * worst:.1f} % of MATH 8.3"
+            text += f"; n Cov within {100 * worst:.1f} % of the prediction"
         return text
 
     def figure(self) -> Figure:
