@@ -73,17 +73,17 @@ class Auto(Fast):
         return done
 
     def _worth_it(self, pair: PairSum, pairs: float) -> bool:
-        columns = _columns(pair)
-        return TYPICAL.worth_a_look(pairs, columns) and (
-            _MANY.worth_a_look(pairs, columns) or self.costs.worth_a_look(pairs, columns)
-        )
+        return TYPICAL.worth_a_look(pairs, _columns(pair))  # the same for all processes, whatever machines they are on
 
     def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
         self._direct.attend(pair, out, log_total)
         self._stats["direct_sums"] += len(pair.keys)
 
     def _suits(self, pair: PairSum) -> bool:
-        return super()._suits(pair) and self._worth_it(pair, _pairs(pair))
+        pairs, columns = _pairs(pair), _columns(pair)
+        if not (super()._suits(pair) and TYPICAL.worth_a_look(pairs, columns)):
+            return False
+        return _MANY.worth_a_look(pairs, columns) or self.costs.worth_a_look(pairs, columns)
 
     def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
         if len(job.y) == 0:
