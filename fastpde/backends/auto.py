@@ -73,17 +73,17 @@ class Auto(Fast):
         return done
 
     def _worth_it(self, pair: PairSum, pairs: float) -> bool:
-        return TYPICAL.worth_a_look(pairs, _columns(pair))  # the same for all processes, whatever machines they are on
+        # The same for all processes, whatever machines they are on.
+        return TYPICAL.worth_a_look(pairs, _columns(pair), pair.keys.dtype)
 
     def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
         self._direct.attend(pair, out, log_total)
         self._stats["direct_sums"] += len(pair.keys)
 
     def _suits(self, pair: PairSum) -> bool:
-        pairs, columns = _pairs(pair), _columns(pair)
-        if not (super()._suits(pair) and TYPICAL.worth_a_look(pairs, columns)):
+        if not (super()._suits(pair) and _worth_a_look(TYPICAL, pair)):
             return False
-        return _MANY.worth_a_look(pairs, columns) or self.costs.worth_a_look(pairs, columns)
+        return _worth_a_look(_MANY, pair) or _worth_a_look(self.costs, pair)
 
     def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
         if len(job.y) == 0:
@@ -91,7 +91,7 @@ class Auto(Fast):
         if pair.limits is not None and direct_seconds(TYPICAL, pair, reduced) < _WORTH_A_MASK:
             return False
         planned = _planned(job, pair, reduced)
-        large = _MANY.worth_a_look(_pairs(pair), _columns(pair))
+        large = _worth_a_look(_MANY, pair)
         if large and _seconds(_MANY, pair, planned) * _CLEAR < direct_seconds(_MANY, pair, reduced):
             return True
         direct, grid = direct_seconds(self.costs, pair, reduced), _seconds(self.costs, pair, planned)
@@ -141,6 +141,10 @@ def _seconds(costs: Costs, pair: PairSum, planned: tuple[float, float]) -> float
     return costs.grid(*planned) if pair.limits is None else costs.masked(planned[0])
 
 
+def _worth_a_look(costs: Costs, pair: PairSum) -> bool:
+    return costs.worth_a_look(_pairs(pair), _columns(pair), pair.keys.dtype)
+
+
 def _pairs(pair: PairSum) -> int:
     """Targets times sources of one system, those that are seen."""
     m, n = pair.targets.shape[1], pair.keys.shape[1]
@@ -178,7 +182,7 @@ def typical_choices(costs: Costs) -> dict[str, str]:
             look = _Look(costs, n / some)
             look.attend(PairSum(ExpLaw(), True, x, x, x), np.empty_like(x))
             fast, direct = look.prices
-            kind = "fast" if fast < direct and costs.worth_a_look(float(n) * n, 2 * d) else "direct"
+            kind = "fast" if fast < direct and costs.worth_a_look(float(n) * n, 2 * d, x.dtype) else "direct"
             found[f"n = {n}, d = {d}"] = f"{kind}: direct {direct:.2g} s, fast {fast:.2g} s"
     return found
 

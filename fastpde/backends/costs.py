@@ -25,7 +25,7 @@ _GRID_FIXED, _GRID = 1.3e-3, 0.85
 _TREE_FIXED, _TREE = 7e-3, 1.0
 _MASKED_FIXED, _MASKED = 3.5e-3, 1.1
 _GAINED = 0.8  # of the time of a further thread
-_LOOK = 14e6  # pairs and columns per thread: a direct sum of so many takes some times as long as a look at its data
+_LOOK = 0.73e-3  # seconds of a direct sum, per thread and column, that are some times as long as a look at its data
 _MOST_COLUMNS = 6  # of keys and values: with more, a look does not take longer
 _LEAST = 2.0  # threads
 _DIGITS = 3  # kept of a measured number: more would be noise
@@ -96,14 +96,17 @@ class Costs:
         """Seconds of a masked sum in O(n^1.5), of which `causal` expects some."""
         return self.fast * (_MASKED_FIXED + _MASKED * planned / self.speed)
 
-    def worth_a_look(self, pairs: float, columns: int) -> bool:
-        """Whether a sum may be faster in O(n) than directly: on two threads from 2400 points in the plane on."""
-        return pairs * (20 + columns) >= _LOOK * max(_LEAST, self.threads) * (1 + min(columns, _MOST_COLUMNS))
+    def worth_a_look(self, pairs: float, columns: int, dtype: np.dtype) -> bool:
+        """Whether a sum may be faster in O(n) than directly: on two threads from 2400 points in the plane on, 4600 in
+        single precision. Machines differ in `threads` only."""
+        base, column, _ = _PAIR[dtype.itemsize]
+        look = _LOOK * max(_LEAST, self.threads) * (1 + min(columns, _MOST_COLUMNS))
+        return pairs * (base + column * columns) >= look
 
 
 TYPICAL = Costs()  # where a machine cannot be measured
 
 
 def may_choose(n: int, d: int) -> bool:
-    """The same of sums over n tokens of dimension d, whatever the attention."""
-    return TYPICAL.worth_a_look(float(n) * n, 2 * d)
+    """The same of sums over n tokens of dimension d, whatever the attention and the precision."""
+    return TYPICAL.worth_a_look(float(n) * n, 2 * d, np.dtype(np.float64))

@@ -108,7 +108,8 @@ def test_more_threads_favour_direct_sums():
     x = cloud(6000, 2)
     assert sums(softmax(2), x, fp.Auto(costs=one)) == (0.0, 1.0)
     assert sums(softmax(2), x, fp.Auto(costs=many)) == (1.0, 0.0)
-    assert one.worth_a_look(2500.0**2, 4) and not many.worth_a_look(2500.0**2, 4)
+    assert one.worth_a_look(2500.0**2, 4, wide) and not many.worth_a_look(2500.0**2, 4, wide)
+    assert not one.worth_a_look(2500.0**2, 4, np.dtype(np.float32))  # direct sums are four times faster
 
 
 def test_costs():
