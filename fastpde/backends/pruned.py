@@ -75,10 +75,6 @@ class Pruned:
         first, last = np.searchsorted(self.leaves, [node, self.targets.skip[node]])
         return self.leaves[first : last : max(1, (last - first) // most)]
 
-    def box(self, node: int) -> Array:
-        """The corners (2, r) of a node of the targets."""
-        return np.stack([self.targets.low[node], self.targets.high[node]])
-
     def attend(self, leaves: Array, channels: Array, gradient: bool, result: reduce.Result) -> int:
         """Writes the results of the targets in some leaves; returns how many they are. channels (e, n)."""
         tree, r = self.sources, self.targets.low.shape[1]

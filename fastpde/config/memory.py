@@ -17,8 +17,10 @@ SHARE = 0.8  # of the machine's memory that a run may need
 # Arrays of all tokens alive in a step, measured: those of the stepper beside its stages, and those of a direct sum.
 _STEPPER, _DIRECT = 5, 4
 _STAGES = {"euler": 1, "heun": 2, "rk4": 4, "bosh3": 4, "dopri5": 7, "tsit5": 7}
-_FAST, _FAST_AXIS = 80, 33  # bytes per token of a sum in O(n) with its trees, and of each of its coordinates; measured
-_CUBE, _MOST_CUBE = 1000, 200 * 2**20  # bytes per token, and at most, of the cells of grids with three axes
+_FAST, _FAST_AXIS = 20, 33  # bytes per token of a sum in O(n), and of each of its coordinates; measured
+# Bytes per token of trees and of the cells of grids with more than two axes, each up to some: larger clouds fill the
+# same cells, and few of them need a tree.
+_TREE, _CUBE, _MOST = 60, 1000, 200 * 2**20
 _PLANE, _AXES = 2, 4  # coordinates: of grids that are small, and at most
 _MASKED = 150 * 2**20  # bytes of the windows of a masked sum
 # Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
@@ -50,8 +52,9 @@ def at_work(config: Config, systems: int, n: int, d: int) -> int:
     kept = remembered(config)
     per_token += 8 * (_SCALING + 2 * kept) if kept else 0
     windows = _MASKED if fast and config.attention.masked else 0
-    cells = min(_CUBE * n, _MOST_CUBE) if fast and d > _PLANE else 0
-    return BASE + int(array * copies) + n * per_token + windows + cells
+    trees = min(_TREE * n, _MOST) if fast else 0
+    cells = min(_CUBE * n, _MOST) if fast and d > _PLANE else 0
+    return BASE + int(array * copies) + n * per_token + windows + trees + cells
 
 
 def may_be_fast(config: Config, n: int, d: int) -> bool:
