@@ -10,9 +10,11 @@ from fastpde.laws import SigmoidLaw
 
 WIDE = np.longdouble
 _BLOCK = 400_000  # pairs at a time
+_BEYOND = 9000.0  # e^9000 times any double is beyond the range of doubles, and within that of extended precision
 _NOTHING = -60.0  # logits below the largest: all of them together weigh less than 1e-22
-# Roundings per digit of a score: those of its product, of the bias, of the coordinates that a reduction makes of
-# targets and of sources (a rotation of up to six numbers each), and of the sum itself.
+# Roundings of a score, in units of its last digit: those of its product, of the bias, of the coordinates that a
+# reduction makes of targets and of sources (a rotation of up to six numbers each). Those of a sum of n numbers walk at
+# random, sqrt(n) more. The largest that a direct sum was seen to need of them is half.
 _ROUNDINGS = 16.0
 
 
@@ -45,9 +47,9 @@ def exact(pair) -> Exact:
     w = np.full(n, 1 / WIDE(n)) if pair.weights is None else wide(pair.weights[0])
     bias = np.zeros(n, WIDE) if pair.bias is None else wide(pair.bias[0])
     size = np.abs(z) @ np.abs(y).max(axis=0) + np.abs(bias).max()
-    digits = _ROUNDINGS * np.finfo(pair.keys.dtype).eps * (1.0 + size)
-    largest = np.abs(v).max(initial=0.0)
-    last = np.finfo(pair.keys.dtype).eps * _ROUNDINGS * largest
+    eps, added = np.finfo(pair.keys.dtype).eps, _ROUNDINGS + np.sqrt(n)
+    digits, largest = eps * (added + _ROUNDINGS * size), np.abs(v).max(initial=0.0)
+    last = eps * added * largest
     parts = [slice(i, i + max(1, _BLOCK // n)) for i in range(0, m, max(1, _BLOCK // n))]
     if isinstance(pair.law, SigmoidLaw):
         found = [_bounded(z[part], y, v, bias, w, _seen(pair, part, n)) for part in parts]
@@ -57,12 +59,12 @@ def exact(pair) -> Exact:
     found = [_exponential(z[part], y, v, bias + np.log(w), _seen(pair, part, n)) for part in parts]
     means, logs = (np.concatenate(rows) for rows in zip(*found, strict=True))
     if pair.weights is not None:  # of them the logs are taken
-        digits = digits + np.finfo(pair.keys.dtype).eps * np.abs(np.log(w)).max()
+        digits = digits + eps * np.abs(np.log(w)).max()
     middle = v.mean(axis=0)
     spread = np.maximum(v.max(axis=0) - middle, middle - v.min(axis=0)).max(initial=0.0)
     if pair.normalised:
         return Exact(means, logs, np.full((m, 1), spread), (digits * spread + last)[:, None], digits)
-    totals = np.exp(logs)[:, None]
+    totals = np.exp(np.clip(logs, -_BEYOND, _BEYOND))[:, None]
     unit = totals * max(spread, largest)
     return Exact(totals * means, logs, unit, unit * digits[:, None], digits)
 
@@ -93,7 +95,7 @@ def _exponential(z, y, v, bias, seen):
 
 def _bounded(z, y, v, bias, w, seen):
     """(sums, weights)."""
-    s = np.clip(_scores(z, y, bias), -11000, 11000)
+    s = np.clip(_scores(z, y, bias), -_BEYOND, _BEYOND)
     p = w / (1 + np.exp(-s))
     if seen is not None:
         p[~seen] = 0
@@ -104,11 +106,11 @@ def ratio(pair, truth: Exact, out, logs, tol: float) -> float:
     """The largest error of a target over tol and rounding; inf for what is not a number, or infinite and should not."""
     info = np.finfo(out.dtype)
     allowed = tol * truth.unit + truth.rounding
-    error = np.abs(wide(out) - truth.sums)
+    error = np.abs(np.where(np.isfinite(out), wide(out), 0) - truth.sums)
     beyond = np.abs(truth.sums) + allowed > info.max  # such a sum may leave the range of numbers
     certainly = np.abs(truth.sums) - allowed > info.max
     with np.errstate(invalid="ignore"):
-        overflowed = out == np.sign(truth.sums) * np.inf
+        overflowed = out == np.sign(truth.sums) * np.inf  # nan where the truth is 0
         # Below the normal range numbers have an absolute spacing.
         ratios = _over(error - 4 * info.smallest_subnormal, allowed)
     ratios = np.where(beyond & overflowed, 0.0, np.where(certainly | ~np.isfinite(out), np.inf, ratios))

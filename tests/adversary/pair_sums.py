@@ -56,7 +56,7 @@ class Verdict:
         ratio: largest error over tol and rounding.
         excess: largest error over the reported bound and rounding, where it was not checked; 0 otherwise.
         tol, bound: that tolerance and that bound.
-        raised: an error it ended with.
+        raised: an error it ended with, or a warning.
     """
 
     how: str
@@ -122,17 +122,20 @@ def summed(case: Case):
 
 def verdict(case: Case) -> Verdict:
     """Sums a case and judges every target."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+    raised = ""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
             out, logs, how, bound = summed(case)
-    except Exception as error:
-        return Verdict("raised", np.inf, 0.0, case.tol, np.nan, f"{type(error).__name__}: {error}")
+        except Exception as error:
+            return Verdict("raised", np.inf, 0.0, case.tol, np.nan, f"{type(error).__name__}: {error}")
+    if warned:  # the suite makes errors of them
+        raised = f"{warned[0].category.__name__}: {warned[0].message}"
     truth = oracle.exact(case.pair)
     ratio, excess = oracle.ratio(case.pair, truth, out, logs, case.tol), 0.0
     if not case.checked and how != "direct":
         excess = oracle.ratio(case.pair, truth, out, logs, bound)
-    return Verdict(how, ratio, excess, case.tol, bound)
+    return Verdict(how, ratio, excess, case.tol, bound, raised)
 
 
 def direct_ratio(case: Case) -> float:
@@ -377,7 +380,7 @@ def tally(seeds, show=None) -> Tally:
         how[found.how] += 1
         worst, excess = max(worst, found.ratio), max(excess, found.excess)
         if not found.good:
-            says = found.raised or f"error {found.ratio:.2g} (tol), {found.excess:.2g} (bound {found.bound:.1e})"
+            says = f"error {found.ratio:.2g} (tol), {found.excess:.2g} (bound {found.bound:.1e}) {found.raised}"
             wrong.append(f"{one}: {found.how}: {says}")
             if show is not None:
                 show(wrong[-1])
