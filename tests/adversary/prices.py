@@ -1,0 +1,77 @@
+"""Prices that make sums of a thousand points be made as those of a million are: on grids, by trees, in windows.
+
+`Fast` compares expected seconds. A regime changes the constants behind them, for as long as its context lasts.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+from fastpde.backends import bounded, causal, tree
+
+_DEAR = 0.3  # seconds that a direct sum is said to take: no sum on a grid that takes longer is tried
+
+
+def grid(pairs):
+    """Direct sums are dear: one grid wherever there is one, windows of masks as short as they can be."""
+    rate = pairs / _DEAR
+    return {
+        (tree, "_RATE"): rate, (tree, "_WORTH_A_TREE"): float("inf"), (causal, "_RATE"): 0.5 * rate,
+        (causal, "_SMALL"): 0.0, (causal, "_LEAF"): 64, (bounded, "_RATE"): rate, (bounded, "_OVERHEAD"): 0.0,
+    }  # fmt: skip
+
+
+def trees(pairs, gathering=1e-3, leaf=1e6):
+    """The tree whatever it costs, with small boxes; gathering: seconds per source of a grid; leaf: pairs per second of
+    its direct sums."""
+    whole = tree.Sum._tree
+    return grid(pairs) | {
+        (tree, "_WORTH_A_TREE"): -1.0, (tree, "_GOOD"): 0.0, (tree, "_SPLIT_FROM"): 0.1, (tree, "_FEW"): 32,
+        (tree, "_GRID"): 0.0, (tree, "_GATHERING"): gathering, (tree, "_PRUNED_RATE"): leaf,
+        (tree.Sum, "_tree"): lambda job, box, least: whole(job, box, float("inf")),
+    }  # fmt: skip
+
+
+def grids_of_trees(pairs):
+    """The tree, its boxes on grids."""
+    return trees(pairs, leaf=1e2)
+
+
+def leaves_of_trees(pairs):
+    """The tree, its leaves summed directly over the sources that matter."""
+    return trees(pairs, leaf=1e12)
+
+
+def halves(pairs):
+    """Masks are halved down to small leaves; what is left of them is summed on grids."""
+    return grid(pairs) | {(causal, "_plan"): lambda job, box: None}
+
+
+def halves_of_trees(pairs):
+    """Masks are halved, what is left of them is summed by trees."""
+    return trees(pairs) | {(causal, "_plan"): lambda job, box: None}
+
+
+def natural(pairs):
+    """The prices as they are."""
+    return {}
+
+
+REGIMES = {
+    regime.__name__: regime
+    for regime in (natural, grid, trees, grids_of_trees, leaves_of_trees, halves, halves_of_trees)
+}
+
+
+@contextmanager
+def prices(name, pairs):
+    """The prices of a regime for a sum over so many pairs."""
+    changed = REGIMES[name](float(pairs))
+    before = {(owner, key): getattr(owner, key) for owner, key in changed}  # a name that is gone is an error
+    try:
+        for (owner, key), value in changed.items():
+            setattr(owner, key, value)
+        yield
+    finally:
+        for (owner, key), value in before.items():
+            setattr(owner, key, value)
