@@ -243,6 +243,7 @@ class Histogram:
         if tensor > _MOST_NODES:
             return None
         slab = ((self.centres - self.ends[0][:, None]) / (extent / slabs)[:, None]).astype(np.int64)
+        slab = np.clip(slab, 0, slabs[:, None] - 1)  # middles of boxes as narrow as rounding may lie on a face
         counts = np.bincount(np.ravel_multi_index(tuple(slab), tuple(slabs)), self.counts)
         size = float(np.prod(orders))
         seconds = columns * (_TENSOR * tensor + float(self.counts.sum()) * (cost[0] + cost[1] * size))

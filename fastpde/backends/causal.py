@@ -83,11 +83,11 @@ def _running(rows: Array) -> Array:
     """Running sums of rows (q, n), in blocks: rounding grows with the root of n, not with n."""
     q, n = rows.shape
     width = math.isqrt(n) + 1
-    blocks = np.zeros((q, -(-n // width), width))
-    blocks.reshape(q, -1)[:, :n] = rows
-    sums = np.cumsum(blocks, axis=2)
+    whole = np.zeros((q, -(-n // width) * width))
+    whole[:, :n] = rows
+    sums = np.cumsum(whole.reshape(q, whole.shape[1] // width, width), axis=2)
     sums[:, 1:] += np.cumsum(sums[:, :-1, -1:], axis=1)
-    found: Array = sums.reshape(q, -1)[:, :n]
+    found: Array = sums.reshape(whole.shape)[:, :n]
     return found
 
 

@@ -110,7 +110,8 @@ def ratio(pair, truth: Exact, out, logs, tol: float) -> float:
     beyond = np.abs(truth.sums) + allowed > info.max  # such a sum may leave the range of numbers
     certainly = np.abs(truth.sums) - allowed > info.max
     with np.errstate(invalid="ignore"):
-        overflowed = out == np.sign(truth.sums) * np.inf  # nan where the truth is 0
+        # Of a sum that is smaller than what it may be off by, the sign is not known.
+        overflowed = np.isinf(out) & ((np.sign(out) == np.sign(truth.sums)) | (np.abs(truth.sums) < allowed))
         # Below the normal range numbers have an absolute spacing.
         ratios = _over(error - 4 * info.smallest_subnormal, allowed)
     ratios = np.where(beyond & overflowed, 0.0, np.where(certainly | ~np.isfinite(out), np.inf, ratios))
