@@ -13,9 +13,9 @@ _BLOCK = 400_000  # pairs at a time
 _BEYOND = 9000.0  # e^9000 times any double is beyond the range of doubles, and within that of extended precision
 _NOTHING = -60.0  # logits below the largest: all of them together weigh less than 1e-22
 # Roundings of a score, in units of its last digit: those of its product, of the bias, of the coordinates that a
-# reduction makes of targets and of sources (a rotation of up to six numbers each). Those of a sum of n numbers walk at
-# random, sqrt(n) more. The largest that a direct sum was seen to need of them is half.
+# reduction makes of targets and of sources (a rotation of up to six numbers each). A direct sum was seen to need half.
 _ROUNDINGS = 16.0
+_CHUNK = 96  # roundings of a sum of 192 numbers, in order, that may all go the same way; beyond, they walk at random
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ def exact(pair) -> Exact:
     w = np.full(n, 1 / WIDE(n)) if pair.weights is None else wide(pair.weights[0])
     bias = np.zeros(n, WIDE) if pair.bias is None else wide(pair.bias[0])
     size = np.abs(z) @ np.abs(y).max(axis=0) + np.abs(bias).max()
-    eps, added = np.finfo(pair.keys.dtype).eps, _ROUNDINGS + np.sqrt(n)
+    info = np.finfo(pair.keys.dtype)
+    eps, added = info.eps, _ROUNDINGS + min(_CHUNK, n) + np.sqrt(n)
     digits, largest = eps * (added + _ROUNDINGS * size), np.abs(v).max(initial=0.0)
     last = eps * added * largest
     parts = [slice(i, i + max(1, _BLOCK // n)) for i in range(0, m, max(1, _BLOCK // n))]
@@ -55,7 +56,7 @@ def exact(pair) -> Exact:
         found = [_bounded(z[part], y, v, bias, w, _seen(pair, part, n)) for part in parts]
         sums, masses = (np.concatenate(rows) for rows in zip(*found, strict=True))
         unit = np.full((m, 1), largest * masses.mean())
-        return Exact(sums, np.zeros(m), unit, (largest * digits * masses)[:, None], digits)
+        return Exact(sums, np.zeros(m), unit, (largest * (digits * masses + info.tiny))[:, None], digits)
     found = [_exponential(z[part], y, v, bias + np.log(w), _seen(pair, part, n)) for part in parts]
     means, logs = (np.concatenate(rows) for rows in zip(*found, strict=True))
     if pair.weights is not None:  # of them the logs are taken
