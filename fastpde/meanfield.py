@@ -39,6 +39,11 @@ class Field:
         """What the attention remembers between evaluations: part of the state of an integration."""
         return self._memory.arrays
 
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """The times at which the field jumps."""
+        return self.attention.breaks
+
     def stats(self) -> dict[str, float]:
         """Counters of the evaluations so far."""
         return self._memory.counters() | self.backend.stats()

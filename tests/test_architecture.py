@@ -30,10 +30,11 @@ ONLY = {
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
-BASE = {"errors", "_types", "share"}
+BASE = {"errors", "_times", "_types", "share"}
 MAY = {
     "errors": set(),
     "share": set(),
+    "_times": {"errors"},
     "_types": {"errors", "share"},
     "laws": {"kernels"},
     "_cache": set(),
@@ -45,7 +46,7 @@ MAY = {
     "dissipation": {"attention", "backends", "energy"} | BASE,
     "clusters": BASE,
     "attention": {"backends", "laws", "transport"} | BASE,
-    "integrate": {"errors", "share"},
+    "integrate": {"errors", "_times", "share"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
     "gaussian": {"attention", "backends", "ensemble", "integrate", "manifold"} | BASE,
