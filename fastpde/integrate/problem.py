@@ -80,9 +80,7 @@ class Problem:
         )
 
 
-def _control(
-    tableau: Tableau, span: Span, options: Options, breaks: Breaks
-) -> tuple[PIController | FixedStep, float]:
+def _control(tableau: Tableau, span: Span, options: Options, breaks: Breaks) -> tuple[PIController | FixedStep, float]:
     """Return the controller and the signed first step, 0.0 if it is to be chosen."""
     rtol, atol = positive("rtol", options.rtol), positive("atol", options.atol)
     if options.step is None and not tableau.adaptive:

@@ -47,7 +47,7 @@ class State:
         t, y: the last accepted time and state.
         step: the number of accepted steps.
         f: f(t, y), the first stage of the next step; meaningless while `fresh` is False.
-        fresh: whether f has been evaluated (at break points, and of fixed-step methods, the step that needs it does it).
+        fresh: whether f has been evaluated (fixed-step methods leave it to the step that needs it, at breaks all do).
         h: the signed size proposed for the next step; 0.0 until one has been chosen.
         error: the scaled error of the last accepted step, for the controller.
         retries: rejections since the last accepted step.
