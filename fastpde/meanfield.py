@@ -176,8 +176,8 @@ def solve(
     field.check(_ends(t_span))
     start, share = place.start(tokens), field.cloud.share
     source = Brownian(noise, seed, first_system=first_system, first_token=share.first, project=place.project)
-    asked |= {"events": events, "observers": observers, "noise": source if source.noise else None}
-    space = place.space(start.shape, start.dtype, share)
+    space, noisy = place.space(start.shape, start.dtype, share), source if source.noise else None
+    asked |= {"events": events, "observers": _told(observers, place, source.noise), "noise": noisy}
     if tokens.ndim == 3:
         whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
         asked |= {"positions": positions, "manifold": place, "noise": noise, "seed": seed, "backend": field.backend}
@@ -217,6 +217,17 @@ def prepare(
     # The field needs the shape of the tokens alone: the caller's array may go.
     field.cloud = field.cloud.with_(x=problem.y0.reshape(field.cloud.x.shape))
     return problem
+
+
+def _told(observers: Any, manifold: Manifold, noise: float) -> Any:
+    """The observers, those told where the tokens live that ask for it; `integrate` says what is wrong with others."""
+    if not isinstance(observers, Iterable):
+        return observers
+    observers = list(observers)
+    for observer in observers:
+        if (told := getattr(getattr(observer, "callback", None), "in_run", None)) is not None:
+            told(manifold, noise)
+    return observers
 
 
 def _none(**given: Any) -> None:

@@ -43,7 +43,7 @@ MAY = {
     "backends": {"kernels", "laws", "_jit"} | BASE,
     "transport": {"backends", "laws"} | BASE,
     "stability": {"attention"} | BASE,
-    "dissipation": {"attention", "backends", "energy"} | BASE,
+    "dissipation": {"attention", "backends", "manifold"} | BASE,
     "clusters": BASE,
     "attention": {"backends", "laws", "transport"} | BASE,
     "integrate": {"errors", "_times", "share"},
