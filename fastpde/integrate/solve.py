@@ -52,8 +52,8 @@ def integrate(
             at most 1, in every system of a batch (B, n, d).
         max_steps: bound on attempted steps, accepted or not.
         t_eval: times (m,) at which to keep the state, from t0 towards t1; None: the start and the end.
-        events: `Event` objects or functions event(t, x) -> float whose sign change is the event; a function may have
-            the attributes `terminal` (default True) and `direction` (default 0).
+        events: `Event` objects or functions event(t, x) -> float whose sign change between the ends of a step is the
+            event; a function may have the attributes `terminal` (default True) and `direction` (default 0).
         observers: `Observer` objects.
         progress: True for a bar on the standard error, or a function progress(t, stats) called after every accepted
             step.
