@@ -135,7 +135,7 @@ def solve(
 
     On a manifold the velocity is projected to the tangent space. With noise dx_i = Gamma_mu(x_i) dt + noise dW_i, W_i
     independent standard Brownian motions in R^d (on a manifold: on it), by the Euler-Maruyama method ("euler") or the
-    stochastic Heun method ("heun"), both of weak order one on a sphere. Between the ends of steps it is a straight line.
+    stochastic Heun method ("heun"), both of weak order one on a sphere. Between ends of steps it is a straight line.
 
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.
@@ -153,7 +153,7 @@ def solve(
         seed: of the noise. A token's numbers depend on the seed, the step, its index and its system's number alone.
         first_system: the number of the first system, so that system b of a batch can be run alone, as x0[b].
         backend: as for `Attention.velocity`: "auto" sums to 1e-8, relative, where n is large; "direct" exactly.
-        events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or event(t, x) whose sign change over a step is the event.
+        events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or event(t, x) whose change of sign in a step counts.
         observers: `fp.Observer` objects; they never change the result.
         progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
 

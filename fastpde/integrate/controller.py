@@ -100,7 +100,7 @@ class _Piece(NamedTuple):
 class FixedStep:
     """Steps of one size to the times start + i step, never accumulated; the last one lands on the end.
 
-    If (end - start) / step is not an integer (to 1e-9) the last step is shorter. A break point within a step divides
+    If (end - start) / step is not an integer (to 1e-9, and to rounding) the last step is shorter. A break point within a step divides
     it, and the grid stays where it is; one next to a point of the grid (to 1e-9 step) takes its place.
     """
 
@@ -115,10 +115,10 @@ class FixedStep:
 
     def __post_init__(self) -> None:
         ratio = abs(self.span.end - self.span.start) / self.step
-        whole = abs(ratio - round(ratio)) < _SAME_STEP and round(ratio) >= 1
-        points = round(ratio) if whole else math.ceil(ratio)  # of the grid, the end is the last
-        # What is left between a point of the grid and a break point must be more than rounding.
+        # What is left between a point of the grid and the end, or a break point, must be more than rounding.
         slack = max(_SAME_STEP, 2.0 * self._rounding / self.step)
+        whole = abs(ratio - round(ratio)) < slack and round(ratio) >= 1
+        points = round(ratio) if whole else math.ceil(ratio)  # of the grid, the end is the last
         pieces, number, grid = [], 0, 1
         for end in self.breaks:
             place = abs(end - self.span.start) / self.step
