@@ -100,8 +100,8 @@ class _Piece(NamedTuple):
 class FixedStep:
     """Steps of one size to the times start + i step, never accumulated; the last one lands on the end.
 
-    If (end - start) / step is not an integer (to 1e-9, and to rounding) the last step is shorter. A break point within a step divides
-    it, and the grid stays where it is; one next to a point of the grid (to 1e-9 step) takes its place.
+    If (end - start) / step is not an integer (to 1e-9 and to rounding) the last step is shorter. A break point within a
+    step divides it, and the grid stays where it is; one next to a point of the grid (as near) takes its place.
     """
 
     step: float  # positive in either direction
