@@ -1,8 +1,10 @@
 """Nasty pair sums, one per seed, each summed by `Fast` and compared with extended precision for every target.
 
     python -m tests.adversary.pair_sums FIRST COUNT
+    python -m tests.adversary.pair_sums SEED
 
-prints what is wrong among the seeds FIRST, ..., FIRST + COUNT - 1, and how many were summed in O(n).
+The first prints what is wrong among the seeds FIRST, ..., FIRST + COUNT - 1, and how many were summed in O(n); the
+second what one seed came to, and its worst target, beside what a direct sum makes of it.
 """
 
 from __future__ import annotations
@@ -140,11 +142,16 @@ def verdict(case: Case) -> Verdict:
 
 def direct_ratio(case: Case) -> float:
     """The same of a direct sum, tolerance zero: below one if the allowance for rounding is fair."""
+    return oracle.ratio(case.pair, oracle.exact(case.pair), *directly(case), 0.0)
+
+
+def directly(case: Case):
+    """(out (m, c), logs (m,) or None) of a direct sum."""
     pair = case.pair
     out = np.empty((1, pair.targets.shape[1], pair.values.shape[2]), pair.keys.dtype)
     logs = np.empty(out.shape[:2]) if case.logs else None
     fp.Direct().attend(pair, out, logs)
-    return oracle.ratio(pair, oracle.exact(pair), out[0], None if logs is None else logs[0], 0.0)
+    return out[0], None if logs is None else logs[0]
 
 
 # -- what is summed ---------------------------------------------------------------------------------------------------
@@ -174,7 +181,13 @@ def case(seed: int) -> Case:
     )  # fmt: skip
     words.insert(0, type(law).__name__ + (" normalised" if normalised else "") + (" logs" if logs else ""))
     return Case(
-        seed, pair, logs, log_uniform(rng, 1e-13, 1e-2), _regime(rng, masked), bool(rng.random() < 0.5), ", ".join(words)
+        seed,
+        pair,
+        logs,
+        log_uniform(rng, 1e-13, 1e-2),
+        _regime(rng, masked),
+        bool(rng.random() < 0.5),
+        ", ".join(words),
     )
 
 
@@ -395,5 +408,27 @@ def main(first: int, count: int) -> int:
     return int(bool(found.wrong))
 
 
+def explain(seed: int) -> int:
+    """Prints how one case goes, and its worst sum and log."""
+    one = case(seed)
+    found, pair = verdict(one), one.pair
+    print(f"{one}\n{found}")
+    truth = oracle.exact(pair)
+    fast = summed(one)[:2] if found.how != "raised" else (None, None)
+    for name, (out, logs) in {"fast": fast, "direct": directly(one)}.items():
+        if out is None:
+            continue
+        print(f"{name}: {oracle.ratio(pair, truth, out, logs, one.tol):.3g} over tol and rounding")
+        if out.size:
+            ratios = oracle.of_sums(pair, truth, out, one.tol)
+            i, c = np.unravel_index(np.argmax(ratios), ratios.shape)
+            print(f"  sum [{i}, {c}]: {out[i, c]!r}, truth {truth.sums[i, c]!r}, log of the total {truth.logs[i]!r}, "
+                  f"unit {truth.unit[i, 0]:.3g}, rounding {truth.rounding[i, 0]:.3g}")  # fmt: skip
+        if logs is not None:
+            i = int(np.argmax(oracle.of_logs(truth, logs, one.tol)))
+            print(f"  log [{i}]: {logs[i]!r}, truth {truth.logs[i]!r}, rounding {truth.log_rounding[i]:.3g}")
+    return int(not found.good)
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit((explain if len(sys.argv) == 2 else main)(*map(int, sys.argv[1:])))
