@@ -172,7 +172,7 @@ def case(seed: int) -> Case:
     keys, targets, values = _in_units(rng, keys, targets, values, dtype, words)
     bias, weights = _bias(rng, n, law, words), _weights(rng, n, words)
     normalised = isinstance(law, ExpLaw) and rng.random() < 0.65
-    logs = isinstance(law, ExpLaw) and (values is not None and values.shape[1] == 0 or rng.random() < 0.4)
+    logs = isinstance(law, ExpLaw) and ((values is not None and values.shape[1] == 0) or rng.random() < 0.4)
     keys = np.ascontiguousarray(keys, dtype)[None]
     pair = PairSum(
         law, normalised, np.ascontiguousarray(targets, dtype)[None], keys,
@@ -266,7 +266,7 @@ def _limits(rng, n, m, words):
 
 
 def _scaled(rng, keys, targets, dtype, words):
-    """Targets with logits of a size between small and large, by the largest or by a typical one; keys perhaps offset."""
+    """Targets with small to large logits, by the largest or by a typical one; keys perhaps offset."""
     some = np.abs(targets[:: max(1, len(targets) // 400)] @ (keys - keys.mean(axis=0)).T)
     by = some.max() if rng.random() < 0.5 else np.sqrt(np.square(some).mean())
     size = log_uniform(rng, 1e-3, 1.0) if rng.random() < 0.2 else log_uniform(rng, 1.0, 1500.0)
