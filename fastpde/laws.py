@@ -58,9 +58,10 @@ _EXP2 = {
 }
 _MANTISSA = {32: 23, 64: 52}
 
-# Scores are clamped here before exp2: far inside the exponent range, because sums of 2^-125 with small values are
+# Scores relative to a running maximum are clamped here before exp2: far inside the exponent range, because sums of 2^-125 with small values are
 # subnormal, and subnormal arithmetic is 50 to 200 times slower. The terms lost weigh less than 2^-100 of the largest.
 CLAMP = {32: 100.0, 64: 1000.0}
+NORMAL = {32: 126.0, 64: 1022.0}  # 2^-NORMAL is the smallest normal number
 
 
 def emit_exp2(builder, lanes: Lanes, t, sign: float = 1.0):
@@ -94,9 +95,20 @@ def emit_weight(law: type, builder, lanes: Lanes, t):
     return _EMITTERS[law](builder, lanes, t)
 
 
-def emit_clamp(builder, lanes: Lanes, t):
-    """t brought into [-CLAMP, CLAMP]; a NaN stays a NaN."""
-    low, high = lanes.constant(-CLAMP[lanes.bits]), lanes.constant(CLAMP[lanes.bits])
+def emit_any_weight(law: type, builder, lanes: Lanes, t):
+    """The weight of a vector of scores t of any size. What is relative to a running maximum is clamped; a sigmoid below
+    the smallest normal number is zero."""
+    if law in SHIFTABLE:
+        return emit_weight(law, builder, lanes, emit_clamp(builder, lanes, t, CLAMP[lanes.bits]))
+    edge = NORMAL[lanes.bits]
+    weight = emit_weight(law, builder, lanes, emit_clamp(builder, lanes, t, edge))
+    gone = builder.fcmp_ordered("<", t, lanes.constant(-edge))
+    return builder.select(gone, lanes.constant(0.0), weight)
+
+
+def emit_clamp(builder, lanes: Lanes, t, edge: float):
+    """t brought into [-edge, edge]; a NaN stays a NaN."""
+    low, high = lanes.constant(-edge), lanes.constant(edge)
     t = builder.select(builder.fcmp_ordered("<", t, low), low, t)
     return builder.select(builder.fcmp_ordered(">", t, high), high, t)
 

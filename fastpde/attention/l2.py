@@ -62,7 +62,7 @@ class L2(PairwiseAttention):
         """A = 2 scale K^T Q, E = 2 scale K^T (Q - K), D = scale K^T K: see `scores`."""
         from ..backends.tilt import Tilt
 
-        if not all(p.constant for p in self.parameters()):
+        if not (all(p.constant for p in self.parameters()) and self.has_score_matrix(0.0)):
             return None
         Q, K, scale = self.Q(0.0), self.K(0.0), column(self.scale(0.0))
         turned = 2 * scale * np.swapaxes(K, -1, -2)
@@ -76,7 +76,7 @@ class L2(PairwiseAttention):
         offset = 2 * scale.reshape(-1, 1) * apply(backend, Q - K, centre)
         target_map = 2 * scale * Q
         key_map: Array | None = K
-        if self.keys_are_tokens(t):
+        if self.keys_are_tokens(t, cloud.x.dtype):
             offset, target_map, key_map = (
                 apply(backend, np.swapaxes(K, -1, -2), offset),
                 gram(backend, K, target_map),

@@ -40,6 +40,14 @@ class Memory:
         """Keeps `array` itself under that name."""
         self.arrays[self._name(name)] = array
 
+    def history(self, kind: str, systems: int) -> Array:
+        """What a backend counts of one kind of sum, see `PairSum.history`: (systems, 2), to be changed in place."""
+        held = self.get(f"checks.{kind}")
+        # A copy: what an evaluation changes is no part of a state that was saved before it.
+        found = np.zeros((systems, 2)) if held is None else held.copy()
+        self.put(f"checks.{kind}", found)
+        return found
+
     def select(self, systems: Array) -> None:
         """Keeps these systems only: a mask (B,) or indices."""
         for name, array in self.arrays.items():

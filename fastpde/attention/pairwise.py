@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ..backends.tilt import Tilt
 
 
+_SAFE = 0.75  # of the exponents of a precision: sums over coordinates, and small entries, have the rest
+
+
 @dataclass(frozen=True)
 class Scores:
     """Targets (B, m, r), keys (B, n, r) and bias (B, n) or None: score = <target, key> + bias."""
@@ -76,7 +79,7 @@ class PairwiseAttention(Attention):
         rows, d = V.shape[-2:]
         # V is applied to the mean token where that is no longer; a sum may overflow, and 0 inf would be nan.
         late = self.normalised and rows >= d
-        if late and scores.keys.shape[2] == d and self.keys_are_tokens(t):
+        if late and scores.keys.shape[2] == d and self.keys_are_tokens(t, cloud.x.dtype):
             values = scores.keys
         else:
             values = backend.take("values", (*cloud.x.shape[:2], d if late else rows), cloud.x.dtype)
@@ -94,6 +97,10 @@ class PairwiseAttention(Attention):
     def score_matrix(self, t: float) -> Array:
         """A (d, d) or (B, d, d) of the score s(x, y) = <y, A x>: scale K^T Q."""
         return column(self.scale(t)) * product(transposed(self.K(t)), self.Q(t))
+
+    def has_score_matrix(self, t: float) -> bool:
+        """Whether A is within the range of single precision, which all tokens may have."""
+        return representable(np.dtype(np.float32), self.Q(t), self.K(t), self.scale(t))
 
     def score_matrices(self, t: float) -> Iterator[Array]:
         yield self.score_matrix(t)
@@ -124,7 +131,7 @@ class PairwiseAttention(Attention):
         """The reduced form of scores scale <Qx, Ky> + bias; None where a parameter is a function of time."""
         from ..backends.tilt import Tilt
 
-        if not all(p.constant for p in self.parameters()):
+        if not (all(p.constant for p in self.parameters()) and self.has_score_matrix(0.0)):
             return None
         A = one_head(self.score_matrix(0.0))
         return Tilt(self.law, self.normalised, A, A, one_head(self.V(0.0)), np.reshape(bias, (-1, 1)))
@@ -157,30 +164,32 @@ class PairwiseAttention(Attention):
         values = np.empty((*cloud.x.shape[:2], 0), cloud.x.dtype)
         out = np.empty((*cloud.targets.shape[:2], 0), cloud.x.dtype)
         total = np.empty(out.shape[:2])
-        backend.attend(self.pair(cloud, scores, values, False), out, total)
+        backend.attend(self.pair(cloud, scores, values, False, "masses"), out, total)
         yield total + self.log_offset(cloud, t, backend)
 
     def log_offset(self, cloud: Cloud, t: float, backend: Backend) -> Array | float:
         """Log of what `scores` leaves out of a target's weights, (B, m)."""
         return 0.0
 
-    def pair(self, cloud: Cloud, scores: Scores, values: Array, normalised: bool) -> PairSum:
-        """The sum a backend is asked for."""
+    def pair(self, cloud: Cloud, scores: Scores, values: Array, normalised: bool, kind: str = "field") -> PairSum:
+        """The sum a backend is asked for; kind: which one of those of an evaluation."""
         from ..backends.base import PairSum
 
+        history = None if cloud.memory is None else cloud.memory.history(kind, len(cloud.x))
         return PairSum(
-            self.law, normalised, scores.targets, scores.keys, values, scores.bias, cloud.weights, cloud.limits
-        )
+            self.law, normalised, scores.targets, scores.keys, values, scores.bias, cloud.weights, cloud.limits,
+            history=history,
+        )  # fmt: skip
 
-    def keys_are_tokens(self, t: float) -> bool:
+    def keys_are_tokens(self, t: float, dtype: np.dtype[Any]) -> bool:
         """Whether scores are taken over R^d, with the (centred) tokens as keys."""
         k, d = self.Q(t).shape[-2:]
-        return k >= d
+        return k >= d and representable(dtype, self.Q(t), self.K(t), self.scale(t))
 
     def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
         """Targets and keys of s(x, y) = scale <Qx, Ky>."""
         Q, K, scale = self.Q(t), self.K(t), column(self.scale(t))
-        if self.keys_are_tokens(t):
+        if self.keys_are_tokens(t, cloud.x.dtype):
             return self.project(cloud, backend, scale * gram(backend, K, Q), None, centre)
         return self.project(cloud, backend, scale * Q, K, centre)
 
@@ -194,6 +203,13 @@ class PairwiseAttention(Attention):
         backend.project(cloud.targets, target_map, targets)
         backend.project(cloud.x, key_map, keys, origin=centre)
         return Scores(targets, keys)
+
+
+def representable(dtype: np.dtype[Any], *factors: Array) -> bool:
+    """Whether a product of numbers like the largest of each factor is far within the range of a precision: in tiny or
+    huge units a score is, and the matrix that makes it of two tokens is not."""
+    exponents = sum(np.frexp(np.abs(factor).max())[1] for factor in factors)
+    return bool(abs(exponents) <= _SAFE * np.finfo(dtype).maxexp)
 
 
 def apply(backend: Backend, matrix: Array, vectors: Array) -> Array:

@@ -16,6 +16,7 @@ from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
 from .base import Balance, Cloud
 from .closure import Affine, half_steps, regression, times, transposed
 from .forecast import Forecast
+from .memory import Memory
 from .pairwise import PairwiseAttention, Scores, apply, gram
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
@@ -155,7 +156,7 @@ class Sinkhorn(PairwiseAttention):
         are moved then.
         """
         Q, K, factor = self.Q(t), self.K(t), column(np.asarray(self.scale(t) / self.eps(t)))
-        key_map = None if self.keys_are_tokens(t) else K
+        key_map = None if self.keys_are_tokens(t, cloud.x.dtype) else K
         target_map = factor * (gram(backend, K, Q) if key_map is None else Q)
         r = target_map.shape[-2]
         targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), np.float64)
@@ -164,14 +165,14 @@ class Sinkhorn(PairwiseAttention):
         backend.project(cloud.x, key_map, keys, origin=centre)
         return Scores(targets, keys)
 
-    def pair(self, cloud: Cloud, scores: Scores, values: Array, normalised: bool) -> PairSum:
+    def pair(self, cloud: Cloud, scores: Scores, values: Array, normalised: bool, kind: str = "field") -> PairSum:
         """The sum, right to a tenth of what the marginals are to reach."""
-        plain = super().pair(cloud, scores, values, normalised)
+        plain = super().pair(cloud, scores, values, normalised, kind)
         return plain if self.n_half is not None else replace(plain, tol=0.1 * _AIM * self.tol)
 
     def symmetric(self, t: float, backend: Backend) -> bool:
         """Whether s(x, y) = s(y, x), to rounding: Q^T K symmetric, in every system."""
-        A = gram(backend, self.K(t), self.Q(t))
+        A = gram(backend, *(M * 2.0 ** -np.frexp(np.abs(M).max())[1] for M in (self.K(t), self.Q(t))))
         return bool(np.abs(A - np.swapaxes(A, -1, -2)).max() <= 4 * _EPS * np.abs(A).max())
 
     def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
@@ -242,10 +243,12 @@ class _Kernel(Softmin):
         self.centre = backend.centre(cloud.x)
         self.symmetric = attention.n_half is None and attention.symmetric(t, backend)
         self.weights = np.full((1, shape[1]), 1.0 / cloud.share.n) if cloud.weights is None else cloud.weights
-        self._cloud, self._averages = cloud.with_(at=None), cloud.at is None
+        # One evaluation makes a sum many times: what is counted of it must outlive each.
+        memory = Memory() if cloud.memory is None else cloud.memory
+        self._cloud, self._averages = cloud.with_(at=None, memory=memory), cloud.at is None
         self._scores = attention.scores(self._cloud, t, backend, self.centre)
         self.tokens = self._scores.keys
-        if not attention.keys_are_tokens(t):
+        if not attention.keys_are_tokens(t, np.dtype(np.float64)):
             self.tokens = backend.take("values", shape, np.float64)
             backend.project(cloud.x, None, self.tokens, origin=self.centre)
         self.means = backend.take("means", shape, np.float64)
@@ -256,14 +259,15 @@ class _Kernel(Softmin):
         return self._cloud.share
 
     def rows(self, g: Array, out: Array, last: bool) -> None:
-        self._sum(Scores(self._scores.targets, self._scores.keys, g), out, last and self._averages)
+        averages = last and self._averages
+        self._sum(Scores(self._scores.targets, self._scores.keys, g), out, averages, "field" if averages else "rows")
 
     def columns(self, f: Array, out: Array) -> None:
-        self._sum(Scores(self._scores.keys, self._scores.targets, f), out, False)
+        self._sum(Scores(self._scores.keys, self._scores.targets, f), out, False, "columns")
 
-    def _sum(self, scores: Scores, out: Array, averages: bool) -> None:
+    def _sum(self, scores: Scores, out: Array, averages: bool, kind: str) -> None:
         values, result = (self.tokens, self.means) if averages else (self._nothing, self._nothing)
-        self.backend.attend(self.attention.pair(self._cloud, scores, values, averages), result, out)
+        self.backend.attend(self.attention.pair(self._cloud, scores, values, averages, kind), result, out)
         np.negative(out, out=out)
 
 

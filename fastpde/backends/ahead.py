@@ -55,8 +55,6 @@ def evaluate_nothing() -> None:
         levels=plane,
         tilt=some,
         top=0.0,
-        log_factor=0.0,
-        normalised=True,
         offset=some,
         targets=np.empty(0, np.int64),
         share=some,

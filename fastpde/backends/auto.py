@@ -15,7 +15,6 @@ from . import calibration, causal, planning
 from .base import FLOATS, PairSum
 from .costs import TYPICAL, Costs
 from .fast import Fast
-from .gridsum import Box
 from .reduction import Reduced
 from .tree import Sum
 
@@ -112,7 +111,7 @@ def fast_seconds(costs: Costs, job: Sum, pair: PairSum, reduced: Reduced, scale:
     if pair.limits is not None or grid < _WORTH_A_TREE:
         return grid
     least = min(grid, direct_seconds(costs, pair, None))
-    tree = scale * job.tree_seconds(Box.around(reduced.y_ends, reduced.z_ends), least)
+    tree = scale * job.tree_seconds(job.box(reduced.y_ends, reduced.z_ends), least)
     return min(grid, costs.tree(tree))
 
 
@@ -129,7 +128,7 @@ def direct_seconds(costs: Costs, pair: PairSum, reduced: Reduced | None) -> floa
 def _planned(job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> tuple[float, float]:
     """What one grid is planned to take on one thread, with windows where targets do not see all, and what of that more
     threads do not make faster; inf if one will not do."""
-    box = Box.around(reduced.y_ends, reduced.z_ends)
+    box = job.box(reduced.y_ends, reduced.z_ends)
     if pair.limits is not None:
         return scale * causal.expected_seconds(job, box), 0.0
     n, m = (int(scale * points.shape[1]) for points in (job.y, job.z))

@@ -35,6 +35,9 @@ class PairSum:
     # (m,) or (B, m) int64, not decreasing: target i sees the first limits[i] >= 1 sources; None: all.
     limits: Array | None = None
     tol: float = math.inf  # the relative error it may have, if that is less than a backend's own
+    # (B, 2) float64, counted up by the backend, of a sum that a run makes again and again: how often each system's has
+    # been made, and how many checks it must yet pass before they are few. None: a sum of its own, always checked.
+    history: Array | None = None
 
 
 class Backend(ABC):

@@ -27,6 +27,7 @@ import numpy as np
 from .._types import Array
 from ..kernels import chebyshev, evaluate, grid
 from ..laws import SigmoidLaw
+from ..share import Share
 from . import reduction
 from .base import Backend, PairSum
 from .gridsum import Sorted
@@ -45,6 +46,7 @@ _SAMPLE = 65536  # points by which the points of cells are counted
 _FINE = (1024, 96, 20)  # boxes per axis in which they are counted, for one to three axes
 _SPREAD, _EVALUATE = (30e-9, 0.2e-9), (40e-9, 0.1e-9)  # seconds per point, and per node of its cell
 _NONE = np.empty(0)
+_LEAST_WEIGHT = 1e-250  # on average: errors are wanted in units of it
 _PAIRS = 128  # sources and targets by which the mean weight is judged
 _POLES = np.array([1, 3, 5, 7, 9])  # pairs; those beyond never matter
 _MEASURED = 0.7  # of the bound of one axis is what errors reach; of the sum over axes no pair's reached half
@@ -80,7 +82,8 @@ def attend(pair: PairSum, out: Array, tol: float, take: Any, direct: Backend) ->
         return None
     mean = _mean_weight(pair, bias)
     unit = float(np.abs(pair.values).max()) * mean
-    sides = _reduce(pair, _THIN * tol * mean, take) if math.isfinite(unit) and unit > 0.0 else None
+    inside = math.isfinite(unit) and unit > 0.0 and mean > _LEAST_WEIGHT
+    sides = _reduce(pair, _THIN * tol * mean, take) if inside else None
     if sides is None or direct_seconds < _OVERHEAD * len(sides[0]) ** 3:
         return None
     y, z, y_ends, z_ends = sides
@@ -136,13 +139,12 @@ def _mean_weight(pair: PairSum, bias: float) -> float:
 def _reduce(pair: PairSum, thin: float, take: Any) -> tuple[Array, Array, Array, Array] | None:
     """(y (r, n), z (r, m), y_ends (2, r), z_ends (2, r)) with <z, y> the scores, the origin kept: sigma(s + c) is no
     multiple of sigma(s). None if more than three axes carry logits, see `reduction`."""
-    moments = []
-    for x in (pair.keys[0], pair.targets[0]):
-        mean, S = reduction.second_moments(x, take)
-        moments.append(S + np.outer(mean, mean))
-    if not np.isfinite(moments).all():
+    share = Share(pair.keys.shape[1])
+    of = reduction.frame(pair.keys[0], take, share, centred=False)
+    both = None if of is None else reduction.maps(of, pair.targets[0], take, share, centred=False)
+    if both is None:
         return None
-    to_y, to_z, _ = reduction.maps(*moments)
+    to_y, to_z = both
     q, zero = len(to_y), np.zeros(pair.keys.shape[2])
     y = take("coords_y", (q, pair.keys.shape[1]), np.float64)
     z = take("coords_z", (q, pair.targets.shape[1]), np.float64)
@@ -241,6 +243,7 @@ class Histogram:
         if tensor > _MOST_NODES:
             return None
         slab = ((self.centres - self.ends[0][:, None]) / (extent / slabs)[:, None]).astype(np.int64)
+        slab = np.clip(slab, 0, slabs[:, None] - 1)  # middles of boxes as narrow as rounding may lie on a face
         counts = np.bincount(np.ravel_multi_index(tuple(slab), tuple(slabs)), self.counts)
         size = float(np.prod(orders))
         seconds = columns * (_TENSOR * tensor + float(self.counts.sum()) * (cost[0] + cost[1] * size))
@@ -382,7 +385,7 @@ def _plain(at: Sorted, out: Array, take: Any) -> evaluate.Reading:
     share[:] = 1.0
     nothing, row, at_all = np.zeros((1, 0)), np.zeros(r), np.empty(0, np.int64)
     return evaluate.Reading(
-        nothing[0], nothing, np.ones((1, 1)), np.zeros((r, most)), row, 0.0, 0.0, True, _NONE, at_all, share, out, _NONE
+        nothing[0], nothing, np.ones((1, 1)), np.zeros((r, most)), row, 0.0, _NONE, at_all, share, out, _NONE
     )
 
 

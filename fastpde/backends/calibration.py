@@ -28,7 +28,6 @@ from .base import PairSum
 from .costs import TYPICAL, Costs
 from .direct import Direct
 from .fast import Fast
-from .gridsum import Box
 from .reduction import Reduced
 from .tree import Sum
 
@@ -147,15 +146,15 @@ class Unchecked(Fast):
     plan: planning.Grid
 
     def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
-        loads = Box.around(reduced.y_ends, reduced.z_ends).loads
+        loads = job.box(reduced.y_ends, reduced.z_ends).loads
         found = planning.plan(loads, job.y.shape[1], job.z.shape[1], job.tol)
         if found is None:
             raise AssertionError(loads)
         self.plan = found
         return True
 
-    def _check(self, *_: Any) -> bool:
-        return True
+    def _due(self, _: PairSum) -> bool:
+        return False
 
 
 def _pair(n: int, k: int, scale: float) -> PairSum:

@@ -28,7 +28,7 @@ _FLOPS = 25e9  # of a map
 _NUMBER = 1.2e-9  # seconds per number of a window's tensors, for the passes over them
 _CELL = 0.3e-6  # seconds per cell of a window
 _MEMORY = 1.5e8  # bytes of the tensors that are held at a time
-_MOST_SPREAD = 600.0  # of log-weights: beyond it early sources might underflow beside later ones
+_MOST_SPREAD = 600.0  # of logs of terms: beyond it early sources might underflow beside later ones
 _LEAF = 16384  # sources that are not halved any more: the tree of a sum costs as much as that many directly
 _SMALL = 4.0  # seconds of a direct sum below which nothing is halved
 _NONE = np.empty(0)
@@ -49,7 +49,7 @@ def attend(job: Sum, limits: Array, y_ends: Array, z_ends: Array) -> bool:
             return False
         _alike(job, limits, means, logs)
     else:
-        box, direct = Box.around(y_ends, z_ends), n * m / (2 * _RATE)
+        box, direct = job.box(y_ends, z_ends), n * m / (2 * _RATE)
         plan = _plan(job, box)
         if direct < (_SMALL if plan is None else plan.seconds):
             return False
@@ -74,9 +74,21 @@ def _alike(job: Sum, limits: Array, means: Array, logs: Array) -> None:
     bias = job.bias if len(job.bias) else np.zeros(n)
     top = bias.max()
     weights = np.exp(bias - top)
-    totals, last = np.cumsum(weights), limits - 1
-    means[:] = (np.cumsum(job.channels * weights, axis=1)[:, last] / totals[last]).T
+    totals, last = _running(weights[None])[0], limits - 1
+    means[:] = (_running(job.channels * weights)[:, last] / totals[last]).T
     logs[:] = top + np.log(totals[last])
+
+
+def _running(rows: Array) -> Array:
+    """Running sums of rows (q, n), in blocks: rounding grows with the root of n, not with n."""
+    q, n = rows.shape
+    width = math.isqrt(n) + 1
+    whole = np.zeros((q, -(-n // width) * width))
+    whole[:, :n] = rows
+    sums = np.cumsum(whole.reshape(q, whole.shape[1] // width, width), axis=2)
+    sums[:, 1:] += np.cumsum(sums[:, :-1, -1:], axis=1)
+    found: Array = sums.reshape(whole.shape)[:, :n]
+    return found
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
@@ -95,7 +107,7 @@ def _plan(job: Sum, box: Box) -> Windows | None:
     """The cheapest grid and windows; None if one grid cannot serve."""
     n, m = job.y.shape[1], job.z.shape[1]
     spread = np.abs(box.z_centre) @ box.y_half * 2 + (np.ptp(job.bias) if len(job.bias) else 0.0)
-    if not spread <= _MOST_SPREAD:
+    if not spread + 2.0 * box.loads.sum() <= _MOST_SPREAD:
         return None
     thetas = [planning.THETAS[i : i + 1] for i in range(len(planning.THETAS))]
     plans = [planning.plan(box.loads, n, m, job.tol, 1, theta) for theta in thetas]
@@ -190,7 +202,7 @@ def _in_windows(job: Sum, limits: Array, box: Box, found: Windows, means: Array,
     to = of
     if not (np.array_equal(starts, firsts) and box.like(job.y, job.z, job.tol)):
         to = _sorted(job, "z", job.z, box.z_centre, box.z_half, plan.slabs, firsts)
-    plain = reduce.Result(np.eye(q), np.zeros(q), True, 1.0, _NONE, means, logs)
+    plain = reduce.Result(np.eye(q), np.zeros(q), 0.0, _NONE, means, logs)
     _far(replace(job, result=plain), box, plan, replace(of, orders=plan.order_y), replace(to, orders=plan.order_z))
     means[: firsts[1]], logs[: firsts[1]] = 0.0, -math.inf  # the first window's targets see nothing before it
     _near(job, limits, starts, firsts, means, logs)
@@ -302,8 +314,8 @@ def _add(
     bias = job.bias[of] if len(job.bias) else job.bias
     if seen is None:
         found, totals = np.empty((z.shape[1], q)), np.empty(z.shape[1])
-        result = reduce.Result(np.eye(q), np.zeros(q), True, 1.0, _NONE, found, totals)
-        part = Sum(y, z, bias, channels, job.gradient, job.tol, job.take, job.exact, result)
+        result = reduce.Result(np.eye(q), np.zeros(q), 0.0, _NONE, found, totals)
+        part = Sum(y, z, bias, channels, job.gradient, job.tol, job.take, job.exact, result, job.span)
         part.run(*(np.stack([rows.min(axis=1), rows.max(axis=1)]) for rows in (y, z)))
         job.report["grids"] += part.report["grids"]
         job.report["error_bound"] = max(job.report["error_bound"], part.report["error_bound"])

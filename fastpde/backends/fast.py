@@ -22,8 +22,10 @@ from .slices import check
 from .tree import Sum
 
 _MOST_AXES = 4
-_THIN = 0.02  # of tol: an axis whose logits are below that is left out
-_CHECK_EVERY = 16  # evaluations
+_THIN = 0.02  # of tol: axes whose logits are together below that are left out
+_GIVEN = 0.95  # of tol: what grids and trees get; the rest is for sources that are dropped
+_CHECK_EVERY = 16  # sums of a head and system of a run
+_WARY = 4.0  # checks in a row that must be passed after one that failed
 _RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and farthest from its centre
 _LARGEST = 20  # parts with grids of their own: three more targets are checked in each
 _PART = 2**18  # targets looked at at a time
@@ -43,9 +45,11 @@ class Fast(Backend):
     weight of a pair, as a sample has it; bound, check and `tol` too. They have three
     coordinates at most, where that pays for small logits only. Masked sums of them are direct.
 
-    Every evaluation has an a-priori bound of its error. The first and every 16th is also checked against direct sums
-    for 48 targets; if that fails all targets are summed again directly. `report` tells of the last evaluation, `stats`
-    of all. Sums are in float64; nothing depends on the number of threads.
+    Every sum has an a-priori bound of its error. It is also checked against direct sums for 48 targets: always where it
+    is one of its own; the first and every 16th where a run makes it again and again, of each head and system; and every
+    one after a failure, until four in a row have passed. If a check fails all targets are summed again directly.
+    `report` tells of the last sum in O(n), `stats` of all. Sums are in float64; nothing depends on the number of
+    threads.
     """
 
     def __init__(self, tol: float = 1e-8) -> None:
@@ -53,25 +57,29 @@ class Fast(Backend):
         super().__init__()
         self.tol = _tolerance(tol)
         self._direct = Direct()
-        self._evaluations = 0
         self._parts: list[Array] = []
         self.report: dict[str, float] = {}
         self._stats = {"fast_error_bound": 0.0, "fast_error_sampled": 0.0, "fast_direct_targets": 0.0}
+        self._checks = {"fast_checked": 0.0, "fast_failed": 0.0}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(tol={self.tol:g})"
 
     def stats(self) -> dict[str, float]:
-        """The largest error bound, the largest error estimated from samples, and how many targets were summed directly
-        (over all evaluations)."""
-        return dict(self._stats)
+        """Over all sums in O(n): the largest error bound, the largest error estimated from samples, how many targets
+        were summed directly, how many sums were checked, and how many of these failed and were made again directly."""
+        return self._stats | self._checks
 
     def state(self) -> Array:
-        return np.array([self._evaluations, *self._stats.values()])
+        # The first number is no longer used; older states end before the checks.
+        return np.array([0.0, *self._stats.values(), *self._checks.values()])
 
     def restore(self, state: Array | None) -> None:
-        count, *stats = [0.0] * (1 + len(self._stats)) if state is None else state.tolist()
-        self._evaluations, self._stats = int(count), dict(zip(self._stats, stats, strict=True))
+        numbers = np.zeros(1 + len(self._stats) + len(self._checks))
+        if state is not None:
+            numbers[: len(state)] = state
+        values = iter(numbers[1:].tolist())
+        self._stats, self._checks = ({name: next(values) for name in each} for each in (self._stats, self._checks))
 
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
         if not self._suits(pair):
@@ -91,12 +99,29 @@ class Fast(Backend):
                 _THIN * min(self.tol, one.tol), self._take,
             )  # fmt: skip
             check()
-            good = reduced is not None and self._sum(one, reduced, out[b], _NONE if logs is None else logs[0])
-            if good and reduced is not None and self._evaluations % _CHECK_EVERY == 0:
-                good = self._check(one, reduced, out[b], _NONE if logs is None else logs[0])
+            found = _NONE if logs is None else logs[0]
+            good = reduced is not None and self._sum(one, reduced, out[b], found)
+            if good and reduced is not None and self._due(one):
+                good = self._judged(one, self._check(one, reduced, out[b], found))
             if not good:
                 self._all_directly(one, out[b : b + 1], logs)
-        self._evaluations += 1
+
+    def _due(self, pair: PairSum) -> bool:
+        """Whether the sum of one system, just made in O(n), is to be checked; counts it."""
+        if pair.history is None:
+            return True
+        made, wary = pair.history[0]
+        pair.history[0, 0] += 1.0
+        return bool(made % _CHECK_EVERY == 0.0 or wary > 0.0)
+
+    def _judged(self, pair: PairSum, passed: bool) -> bool:
+        """Keeps what a check has found, and returns it."""
+        self.report |= {"checked": 1.0, "failed": float(not passed)}
+        self._checks["fast_checked"] += 1.0
+        self._checks["fast_failed"] += float(not passed)
+        if pair.history is not None:
+            pair.history[0, 1] = max(0.0, pair.history[0, 1] - 1.0) if passed else _WARY
+        return passed
 
     def _take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """Memory of this backend's own, beside that of who asks it."""
@@ -114,34 +139,43 @@ class Fast(Backend):
         self._direct.attend(pair, out, log_total)
         self._stats["fast_direct_targets"] += out.shape[0] * out.shape[1]
 
-    def job(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array, share: Share | None = None) -> Sum:
-        """What there is to do for one system."""
+    def job(
+        self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array, share: Share | None = None
+    ) -> Sum | None:
+        """What there is to do for one system: weighted means of values, and logs of total weights. None where what was
+        left out of the scores has used up the tolerance."""
         sources = pair.keys.shape[1] if share is None else share.n
-        factor = 1.0 if pair.weights is not None else 1.0 / sources
-        totals = not pair.normalised or len(log_total) > 0
+        if not pair.normalised and not len(log_total):
+            log_total = self._take("logs", (len(out),), np.float64)
+        offset = self._offset(pair, reduced) if len(log_total) else _NONE
+        log_factor = 0.0 if pair.weights is not None else -math.log(sources)
         result = reduce.Result(
-            np.ascontiguousarray(reduced.B), reduced.constant, pair.normalised, factor,
-            self._offset(pair, reduced) if totals else _NONE, out, log_total,
-        )  # fmt: skip
+            np.ascontiguousarray(reduced.B), reduced.constant, log_factor, offset, out, log_total
+        )
+        tol = _GIVEN * min(self.tol, pair.tol) / max(1.0, reduced.amplification) - reduced.dropped
+        if not tol > 0.0:
+            return None
         return Sum(
-            reduced.y, reduced.z, _bias(pair), reduced.channels, pair.values.shape[2] > 0, min(self.tol, pair.tol),
-            self._take,
-            self._exact, result, share=share,
+            reduced.y, reduced.z, _bias(pair), reduced.channels, pair.values.shape[2] > 0, tol, self._take,
+            self._exact, result, 0.5 * np.ptp(reduced.y_ends, axis=0), share=share,
         )  # fmt: skip
 
     def _sum(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
         """One system; whether it could be summed."""
         job = self.job(pair, reduced, out, log_total)
-        if not self._pays(job, pair, reduced):
+        if job is None or not self._pays(job, pair, reduced):
             return False
         ends = reduced.y_ends, reduced.z_ends
         if not (job.run(*ends) if pair.limits is None else causal.attend(job, pair.limits, *ends)):
             return False
-        self._keep(job)
+        self._finish(job, pair, reduced)
         return True
 
-    def _keep(self, job: Sum) -> None:
-        """Keeps what a sum tells."""
+    def _finish(self, job: Sum, pair: PairSum, reduced: Reduced) -> None:
+        """Makes sums of means where they are wanted, and keeps what a sum tells."""
+        if not pair.normalised:
+            reduce.lift(job.result.out, job.result.log_total)
+        job.report["error_bound"] = max(1.0, reduced.amplification) * (job.report["error_bound"] + reduced.dropped)
         self.report, self._parts = job.report, job.parts
         self._stats["fast_error_bound"] = max(self._stats["fast_error_bound"], job.report["error_bound"])
         self._stats["fast_direct_targets"] += job.report.get("direct_targets", 0.0)
@@ -158,9 +192,7 @@ class Fast(Backend):
         if not self._worth_it(pair, float(share.n) * targets):
             return False
         logs = [_NONE] * len(out) if log_total is None else log_total
-        done = all(self._together(_system(pair, b), share, targets, out[b], logs[b]) for b in range(len(out)))
-        self._evaluations += done
-        return done
+        return all(self._together(_system(pair, b), share, targets, out[b], logs[b]) for b in range(len(out)))
 
     def _together(self, pair: PairSum, share: Share, targets: int, out: Array, logs: Array) -> bool:
         """One of them, with so many targets in all; whether it could be summed."""
@@ -173,10 +205,10 @@ class Fast(Backend):
         if reduced is None:
             return False
         job = self.job(pair, reduced, out, logs, share)
-        if not job.one_grid(reduced.y_ends, reduced.z_ends, share.n, targets):
+        if job is None or not job.one_grid(reduced.y_ends, reduced.z_ends, share.n, targets):
             return False
-        self._keep(job)
-        return self._evaluations % _CHECK_EVERY > 0 or self._check_together(pair, reduced, share, out, logs)
+        self._finish(job, pair, reduced)
+        return not self._due(pair) or self._judged(pair, self._check_together(pair, reduced, share, out, logs))
 
     def _worth_it(self, pair: PairSum, pairs: float) -> bool:
         """Whether a sum over so many pairs, on many processes, is tried in O(n)."""
@@ -185,7 +217,7 @@ class Fast(Backend):
     def _check_together(self, pair: PairSum, reduced: Reduced, share: Share, out: Array, log_total: Array) -> bool:
         """`_check` with targets of all processes, for each of which all sum their own sources."""
         few = max(1, share.n // share.here)
-        rows = _probes(reduced.z, max(4, _RANDOM // few), max(1, _EXTREME // few))
+        rows = _probes(reduced.z, max(4, _RANDOM // few), max(1, _EXTREME // few), _made(pair))
         targets, mine = share.joined(np.ascontiguousarray(pair.targets[:, rows]))
         count, c = targets.shape[1], pair.values.shape[2]
         exact, logs = np.empty((1, count, c), out.dtype), np.empty((1, count))
@@ -214,9 +246,7 @@ class Fast(Backend):
             return False
         self.report = {"grids": 1.0, "direct_targets": 0.0, "error_bound": done.error, "pairs": done.pairs}
         self._stats["fast_error_bound"] = max(self._stats["fast_error_bound"], done.error)
-        if self._evaluations % _CHECK_EVERY:
-            return True
-        return self._check_bounded(pair, done, out)
+        return not self._due(pair) or self._judged(pair, self._check_bounded(pair, done, out))
 
     def _offset(self, pair: PairSum, reduced: Reduced) -> Array:
         """What the reduction took from a target's scores: the same for all sources, it matters to totals only."""
@@ -226,7 +256,7 @@ class Fast(Backend):
 
     def _check(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
         """Compares some targets with direct sums; whether they are within the tolerance."""
-        rows = np.concatenate([_probes(reduced.z, _RANDOM, _EXTREME), *self._in_parts(reduced.z)])
+        rows = np.concatenate([_probes(reduced.z, _RANDOM, _EXTREME, _made(pair)), *self._in_parts(reduced.z)])
         values = pair.values[0]
         limits = None if pair.limits is None else pair.limits[rows]
         part = replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows]), limits=limits)
@@ -244,13 +274,13 @@ class Fast(Backend):
             error, offset = _of_values(pair.values[0], exact, out, None if pair.normalised else logs, share)
             scores += offset
         if len(found):
-            error = max(error, float(np.abs(found - logs).max()))
+            error = float(np.maximum(error, np.abs(found - logs).max()))  # nan if one is nan
             scores += float(np.abs(logs).max())
         return error, pair, 4.0 * np.finfo(out.dtype).eps * (1.0 + scores)
 
     def _check_bounded(self, pair: PairSum, done: bounded.Done, out: Array) -> bool:
         """The same for bounded weights."""
-        rows = _probes(done.z, _RANDOM, _EXTREME)
+        rows = _probes(done.z, _RANDOM, _EXTREME, _made(pair))
         exact = np.empty((1, len(rows), out.shape[1]), out.dtype)
         self._direct.attend(replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows])), exact)
         return self._within(float(np.abs(exact[0] - out[rows]).max()) / done.unit, pair, done.rounding)
@@ -302,10 +332,15 @@ def _bias(pair: PairSum) -> Array:
     return logs + bias if len(bias) else logs
 
 
-def _probes(z: Array, random: int, extreme: int) -> Array:
+def _made(pair: PairSum) -> int:
+    """How often a sum has been made: other targets are checked each time."""
+    return 0 if pair.history is None else int(pair.history[0, 0])
+
+
+def _probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
     """The targets to check, z (r, m): random ones, those in corners of the box, those far from its centre."""
     m = z.shape[1]
-    some = np.random.default_rng(m).integers(0, m, random)
+    some = np.random.default_rng([m, seed]).integers(0, m, random)
     if len(z) == 0 or m <= 3 * extreme:
         return np.unique(some)
     low, high = z.min(axis=1), z.max(axis=1)
@@ -327,21 +362,23 @@ def _largest(sizes: Array, count: int) -> Array:
 
 def _of_values(values: Array, exact: Array, found: Array, logs: Array | None, share: Share) -> tuple[float, float]:
     """The largest error of sums of values (n, c), and how far the values are from the origin, relative to their spread;
-    logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers is left out."""
+    logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers must be so in
+    both."""
     mean = share.added(values.mean(axis=0) * (len(values) / share.n))
     low, high = outermost(np.stack([values.min(axis=0), values.max(axis=0)]), share)
     spread = max(float(np.maximum(high - mean, mean - low).max()), 1e-300)
     size = float(np.maximum(np.abs(low), np.abs(high)).max()) / spread
     with np.errstate(all="ignore"):
-        error = np.abs(exact - found) / spread
+        error = np.where(exact == found, 0.0, np.abs(exact - found) / spread)  # two infinities are equal
         if logs is not None:
-            error *= np.exp(-logs)[:, None] / max(1.0, size)
-    return float(np.max(error, initial=0.0, where=np.isfinite(exact))), size
+            error *= np.exp(-0.5 * logs)[:, None] / max(1.0, size)
+            error *= np.exp(-0.5 * logs)[:, None]
+    return float(np.max(error, initial=0.0)), size
 
 
 def _system(pair: PairSum, b: int) -> PairSum:
     """System b alone."""
-    keys, weights = pair.keys[b : b + 1], pair.weights
+    keys, weights, limits = pair.keys[b : b + 1], pair.weights, pair.limits
     return replace(
         pair,
         targets=pair.targets[b : b + 1],
@@ -349,4 +386,6 @@ def _system(pair: PairSum, b: int) -> PairSum:
         values=keys if pair.values is pair.keys else pair.values[b : b + 1],
         bias=None if pair.bias is None else pair.bias[b : b + 1],
         weights=None if weights is None else weights[b % len(weights)][None],
+        limits=limits[b % len(limits)] if limits is not None and limits.ndim == 2 else limits,
+        history=None if pair.history is None else pair.history[b : b + 1],
     )

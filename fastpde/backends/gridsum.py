@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .tree import Sum
 
 _LOG2 = math.log(2.0)
+_NARROW = 0.01  # of all sources' box: the least width of one, so that its targets' need not be huge
 _SAME = 0.01  # of tol: logits by which sources and targets may differ to share their cells
 _NONE = np.empty(0)
 _ALL = np.empty(0, np.int64)
@@ -35,9 +36,10 @@ class Box:
     z_half: Array
 
     @staticmethod
-    def around(y_ends: Array, z_ends: Array) -> Box:
+    def around(y_ends: Array, z_ends: Array, span: Array) -> Box:
+        """The boxes with these corners (..., 2, r); span (r,) is the half width of the box of all sources."""
         y_half, z_half = (np.ptp(ends, axis=-2) * (0.5 + 1e-12) for ends in (y_ends, z_ends))
-        y_half = np.maximum(y_half, 1e-30)
+        y_half = np.maximum(y_half, _NARROW * span)
         z_half = np.maximum(z_half, planning.THIN / y_half)
         return Box(y_ends.mean(axis=-2), y_half, z_ends.mean(axis=-2), z_half)
 
@@ -167,9 +169,7 @@ def reading_of(job: Sum, to: Sorted, targets: Array, box: Box, top: float, chann
         columns=np.ascontiguousarray(result.B[:, rows:]),
         levels=np.abs(to.centres) * box.y_half[:, None] + to.centres * box.y_centre[:, None],
         tilt=to.half * box.y_centre,
-        top=top + float(box.z_centre @ box.y_centre),
-        log_factor=math.log(result.factor),
-        normalised=result.normalised,
+        top=top + float(box.z_centre @ box.y_centre) + result.log_factor,
         offset=result.offset,
         targets=targets,
         share=job.take("share", (to.local.shape[1] if channels else 0,), np.float64),

@@ -1,8 +1,15 @@
-"""A pair sum with scores <z, y> in R^k, reduced to the few balanced coordinates that carry them.
+"""Scores over as few coordinates as carry them, balanced between sources and targets.
 
-With S_y, S_z the second moments of sources and targets, S_y = C C^T and C^T S_z C = W Lam W^T, the coordinates
-y' = Lam^{1/4} W^T C^+ y and z' = Lam^{-1/4} W^T C^T z keep <z, y> = <z', y'> and give both sides the second moments
-Lam^{1/2}: the logits are spread over the axes as evenly as the data allow, and axes that carry none are left out.
+`frame` gives coordinates t = M (y - centre) in which keys are of size one in every direction that they have; whether
+they have a direction is decided by the largest coordinate, not by a variance, which cannot see thin or seldom used
+ones. A score <z, y - centre> is <N^T z, t> there, y - centre = N t. With the second moments S = C C^T of t and S_z of
+N^T z, and C^T S_z C = W Lam W^T,
+
+    y' = Lam^{1/4} W^T C^{-1} t,    z' = Lam^{-1/4} W^T C^T N^T z
+
+leave all scores unchanged and give both sides the second moments Lam^{1/2}: the logits are spread over the axes as
+evenly as the data allow, and axes that carry none are left out. Any invertible C and W do: moments that rounding has
+spoiled cost time, not digits.
 
 Values are a linear function of the coordinates kept, v = B y' + constant, and a remainder in as few channels as it has
 dimensions. Source: balanced truncation, Moore, IEEE Trans. Autom. Control 26 (1981).
@@ -11,6 +18,7 @@ dimensions. Source: balanced truncation, Moore, IEEE Trans. Autom. Control 26 (1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,8 +27,13 @@ from ..kernels import reduce
 from ..kernels.cells import CHUNKS
 from ..share import Share
 
-_FLOOR = 1e-22  # of the largest second moment: what is left of a direction that is not there
-_NOTHING = 1e-13  # of the largest value: a remainder that rounding made
+_EPS = 2.0**-52
+_ROUNDED = 8.0 * _EPS  # per coordinate, of the largest one: a direction that is not larger may be rounding
+_SEEN = 1e-9  # of the largest second moment: less may be rounding of it
+_METRIC = 1e-10  # of the largest second moment: moments below count as much
+_UNEVEN = 2.0**10  # by which the sizes of sources and targets may differ on an axis
+_BENT = 4.0  # times their spread: values are no function of the coordinates if that would have such errors
+_LEAST_EXPONENT = -1000  # of a power of two that has an inverse
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,8 @@ class Reduced:
     centre: (k,) of the keys: a score <target, key> is <z, y> + <target, centre>.
     channels: (e, n) the values' remainder.
     B, constant: (c, r + e) and (c,): values = B [y', channels] + constant.
+    dropped: a bound of the logits that are left out.
+    amplification: what errors of the coordinates' means and channels become, in units of the values' spread.
     """
 
     y: Array
@@ -41,56 +56,166 @@ class Reduced:
     channels: Array
     B: Array
     constant: Array
+    dropped: float
+    amplification: float
 
 
-def second_moments(x: Array, take, share: Share | None = None) -> tuple[Array, Array]:  # type: ignore[no-untyped-def]
-    """Mean (k,) and covariance (k, k) of points (n, k), and of those of other processes."""
-    n, k = x.shape
-    share = Share(n) if share is None else share
-    partial = take("moments", (CHUNKS, k + 1, k), np.float64)
-    origin = share.added(x[0].astype(np.float64) * (share.first == 0))
-    reduce.sums(x, origin, partial)
-    total = share.added(partial.sum(axis=0)) / share.added(np.array([float(n)]))
-    shift, products = total[0], total[1:]
+class Frame(NamedTuple):
+    """Coordinates t = M (x - centre) of points x, with x = centre + N t to rounding."""
+
+    centre: Array  # (k,)
+    M: Array  # (q, k)
+    N: Array  # (k, q)
+    moments: Array  # (q, q) second moments of t, about their mean if the points were centred
+    spread: float  # the largest |coordinate| of x - centre
+
+
+class Values(NamedTuple):
+    """Values as B [y', channels] + constant, and what errors are amplified by."""
+
+    channels: Array
+    B: Array
+    constant: Array
+    amplification: float
+
+
+def frame(x: Array, take: Any, share: Share, *, centred: bool = True, noise: Array | None = None) -> Frame | None:
+    """The frame of points x (n, k), and of those of other processes; None where their range is no number.
+
+    Without `centred` the centre is the origin. noise: (k,) how much of a coordinate may be rounding; None: what
+    rounding makes of the largest one.
+    """
+    low, high = extremes(x, share)
+    half = 0.5 * high - 0.5 * low if centred else np.maximum(np.abs(low), np.abs(high))
+    if not np.isfinite(2.0 * half).all():
+        return None
+    noise = _ROUNDED * len(half) * half if noise is None else noise
+    used = np.flatnonzero(half > noise)
+    scale = _powers(half[used])
+    M, N = np.zeros((len(used), len(half))), np.zeros((len(half), len(used)))
+    M[np.arange(len(used)), used], N[used, np.arange(len(used))] = 1.0 / scale, scale
+    origin = low if centred else np.zeros(len(half))
+    mean, S = _moments(x, origin, M, take, share, centred)
+    centre = origin + N @ mean if centred else origin
+    spread = float(np.maximum(high - centre, centre - low).max(initial=0.0))
+    if not np.isfinite(S).all():
+        return None
+    values, U = np.linalg.eigh(S)
+    if len(used) < 2 or values[0] > _SEEN * values[-1]:
+        return Frame(centre, M, N, S, spread)
+    # Some directions are thin, seldom used, or not there: how far do points reach?
+    turned = np.ascontiguousarray(U.T) @ M
+    t = take("turned", (len(turned), len(x)), np.float64)
+    reach = np.abs(outermost(coordinates(x, centre, turned, t), share)).max(axis=0)
+    there = reach > np.abs(turned) @ noise
+    sizes = _powers(reach[there])
+    M, N = turned[there] / sizes[:, None], N @ (U[:, there] * sizes)
+    return Frame(centre, M, N, _moments(x, centre, M, take, share, centred)[1], spread)
+
+
+def _powers(sizes: Array) -> Array:
+    """The powers of two just above some sizes > 0."""
+    found: Array = np.ldexp(1.0, np.maximum(np.frexp(sizes)[1], _LEAST_EXPONENT))
+    return found
+
+
+def extremes(x: Array, share: Share) -> tuple[Array, Array]:
+    """The smallest and largest coordinates, each (k,), of points (n, k), and of those of other processes."""
+    ends = np.empty((CHUNKS, 2, x.shape[1]))
+    reduce.extremes(x, ends)
+    low, high = outermost(np.stack([ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)]), share)
+    return low, high
+
+
+def _moments(x: Array, origin: Array, M: Array, take: Any, share: Share, centred: bool) -> tuple[Array, Array]:
+    """The mean (q,) and the second moments (q, q), about it if `centred`, of M (x - origin) for points x (n, k)."""
+    q = len(M)
+    partial = take("moments", (CHUNKS, q + 1, q), np.float64)
+    reduce.sums(x, origin, M, partial)
+    total = share.added(partial.sum(axis=0)) / share.added(np.array([float(len(x))]))
+    mean, products = total[0], total[1:]
     products = np.tril(products) + np.tril(products, -1).T
-    return origin + shift, products - np.outer(shift, shift)
+    return mean, products - np.outer(mean, mean) if centred else products
 
 
-def maps(S_y: Array, S_z: Array) -> tuple[Array, Array, Array]:
-    """(to_y (q, k), to_z (q, k), sizes (q,)): balanced coordinates, largest first; sizes are Lam^{1/2}."""
-    values, U = np.linalg.eigh(S_y)
-    kept = values > _FLOOR * max(values[-1], 1e-300)
-    C, inverse = U[:, kept] * np.sqrt(values[kept]), (U[:, kept] / np.sqrt(values[kept])).T
-    lam, W = np.linalg.eigh(C.T @ S_z @ C)
-    lam, W = np.maximum(lam[::-1], 0.0), W[:, ::-1]
-    root = np.maximum(lam, _FLOOR * max(lam[:1].max(initial=0.0), 1e-300)) ** 0.25
-    return root[:, None] * (W.T @ inverse), (W.T @ C.T) / root[:, None], np.sqrt(lam)
+def maps(of: Frame, targets: Array, take: Any, share: Share, *, centred: bool = True) -> tuple[Array, Array] | None:
+    """(to_y (q, k), to_z (q, k)): y' = to_y (y - centre) and z' = to_z z for sources in a frame and targets z (m, k),
+    with y - centre = to_z^T y'; None where they are beyond the range of numbers."""
+    low, high = extremes(targets, share)
+    scale = _powers(np.maximum(np.abs(low), np.abs(high)))
+    origin = low if centred else np.zeros(len(low))
+    with np.errstate(over="ignore", invalid="ignore"):
+        _, S_z = _moments(targets, origin, np.diag(1.0 / scale), take, share, centred)
+        turn = scale[:, None] * of.N
+        S_z = turn.T @ S_z @ turn
+    if not (np.isfinite(S_z).all() and np.isfinite(of.moments).all()):
+        return None
+    values, U = np.linalg.eigh(of.moments)
+    root = _roots(values)
+    lam, W = np.linalg.eigh(root[:, None] * (U.T @ S_z @ U) * root)
+    size, W = np.sqrt(_roots(lam[::-1])), W[:, ::-1]
+    return (U @ (W / root[:, None] * size)).T @ of.M, (U @ (root[:, None] * W / size)).T @ of.N.T
 
 
-def reduce_pair(  # type: ignore[no-untyped-def]
-    targets: Array, keys: Array, values: Array, most: int, thin: float, take, share: Share | None = None
+def _roots(values: Array) -> Array:
+    """Roots of eigenvalues, of which those that rounding may have made count as more; 1 where all are zero."""
+    largest = values.max(initial=0.0)
+    return np.sqrt(np.maximum(values, _METRIC * largest)) if largest > 0.0 else np.ones(len(values))
+
+
+def reduce_pair(
+    targets: Array, keys: Array, values: Array, most: int, thin: float, take: Any, share: Share | None = None
 ) -> Reduced | None:
-    """The reduced sum for targets (m, k), keys (n, k), values (n, c); None if more than `most` axes carry logits.
+    """The reduced sum for targets (m, k), keys (n, k), values (n, c); None if more than `most` axes carry logits, or
+    numbers are out of range.
 
-    thin: an axis whose logits are below it in absolute value is left out. share: which of all sources these are; maps
-    and ends are then those of the sources and targets of all processes.
+    thin: axes whose logits are together below it in absolute value are left out. share: which of all sources these
+    are; maps and ends are then those of the sources and targets of all processes.
     """
     share = Share(len(keys)) if share is None else share
-    y_mean, S_y = second_moments(keys, take, share)
-    _, S_z = second_moments(targets, take, share)
-    to_y, to_z, _ = maps(S_y, S_z)
+    of = frame(keys, take, share)
+    both = None if of is None else maps(of, targets, take, share)
+    if of is None or both is None:
+        return None
+    to_y, to_z = both
     q = len(to_y)
     y, z = take("coords_y", (q, len(keys)), np.float64), take("coords_z", (q, len(targets)), np.float64)
-    y_ends = outermost(coordinates(keys, y_mean, to_y, y), share)
-    z_ends = outermost(coordinates(targets, np.zeros(len(y_mean)), to_z, z), share)
+    y_ends = outermost(coordinates(keys, of.centre, to_y, y), share)
+    z_ends = outermost(coordinates(targets, np.zeros(len(of.centre)), to_z, z), share)
     loads = np.abs(z_ends).max(axis=0) * np.ptp(y_ends, axis=0)
-    kept = np.flatnonzero(loads > thin)
+    if not np.isfinite(loads).all():
+        return None
+    ranked = np.argsort(loads, kind="stable")
+    unseen = np.cumsum(loads[ranked]) <= thin
+    kept, rest = np.sort(ranked[~unseen]), np.sort(ranked[unseen])
     if len(kept) > most:
+        return None
+    _even(y, z, y_ends, z_ends, to_z, kept)
+    reach = np.abs(y_ends).max(axis=0)
+    if values is keys:
+        found = _of_keys(of, to_z, y, kept, rest, reach)
+    else:
+        found = _of_others(values, y if len(kept) == q else y[kept], reach[kept], take, share)
+    if found is None:
         return None
     if len(kept) < q:
         y, z, y_ends, z_ends = y[kept], z[kept], y_ends[:, kept], z_ends[:, kept]
-    channels, B, constant = _values(values, keys, y_mean, to_y, kept, y, take, share)
-    return Reduced(y, z, y_ends, z_ends, y_mean, channels, B, constant)
+    dropped = float(loads[rest].sum())
+    return Reduced(
+        y, z, y_ends, z_ends, of.centre, found.channels, found.B, found.constant, dropped, found.amplification
+    )
+
+
+def _even(y: Array, z: Array, y_ends: Array, z_ends: Array, to_z: Array, axes: Array) -> None:
+    """Moves powers of two from sources to targets, or back, where their sizes on an axis are far apart."""
+    for k in axes:
+        ratio = np.abs(z_ends[:, k]).max() / (0.5 * np.ptp(y_ends[:, k]))
+        if not 1.0 / _UNEVEN < ratio < _UNEVEN:
+            factor = 2.0 ** round(0.5 * np.log2(ratio))
+            for up, down in ((y, z), (y_ends.T, z_ends.T)):
+                up[k] *= factor
+                down[k] /= factor
+            to_z[k] /= factor
 
 
 def coordinates(x: Array, origin: Array, matrix: Array, out: Array) -> Array:
@@ -106,28 +231,58 @@ def outermost(ends: Array, share: Share) -> Array:
     return np.stack([-low, high])
 
 
-def _values(values, keys, y_mean, to_y, kept, y, take, share):  # type: ignore[no-untyped-def]
-    """channels (e, n), B (c, r + e), constant (c,)."""
+def _amplified(B: Array, reach: Array, axes: int, spread: float) -> float:
+    """What becomes of errors of means, relative to the reach of the coordinates and channels (r + e,), in those of
+    values. Slopes' errors of the axes add like the sides of a box; a channel is a sum of its own, with an error in the
+    total too."""
+    sizes = np.abs(B) * reach
+    errors = np.hypot.reduce(sizes[:, :axes], axis=1, initial=0.0) + 2.0 * sizes[:, axes:].sum(axis=1)
+    return float(errors.max(initial=0.0) / spread) if spread > 0.0 else 1.0
+
+
+def _of_keys(of: Frame, to_z: Array, y: Array, kept: Array, rest: Array, reach: Array) -> Values:
+    """Values that are the keys: a linear function of all coordinates, those that carry no logits as channels."""
+    wanted = rest[(np.abs(to_z[rest]) * reach[rest, None]).max(axis=1, initial=0.0) > _EPS * of.spread]
+    order = np.concatenate([kept, wanted])
+    B = np.ascontiguousarray(to_z[order].T)
+    return Values(y[wanted], B, of.centre.copy(), _amplified(B, reach[order], len(kept), of.spread))
+
+
+def _of_others(values: Array, y: Array, reach: Array, take: Any, share: Share) -> Values | None:
+    """Values (n, c) as a function of the coordinates y (r, n), which reach so far, and a remainder in channels."""
     n, c = values.shape
     if c == 0:
-        return np.empty((0, n)), np.empty((0, len(kept))), np.empty(0)
-    if values is keys and len(kept) == len(to_y) == c:
-        return np.empty((0, n)), np.linalg.inv(to_y), y_mean.copy()
-    mean, _ = second_moments(values, take, share)
-    B = np.zeros((c, len(kept)))
-    if len(kept):
-        both = np.concatenate([y.T, values - mean], axis=1)
-        _, S = second_moments(both, take, share)
-        r = len(kept)
-        B = np.linalg.lstsq(S[:r, :r], S[:r, r:], rcond=1e-14)[0].T
+        return Values(np.empty((0, n)), np.empty((0, len(y))), np.empty(0), 1.0)
+    low, high = extremes(values, share)
+    scale = _powers(np.maximum(np.abs(low), np.abs(high)))
+    if not np.isfinite(high - low).all():
+        return None
+    mean = scale * _moments(values, np.zeros(c), np.diag(1.0 / scale), take, share, False)[0]
+    size = np.maximum(high - mean, mean - low)
+    spread = float(size.max())
+    B = _regressed(values, mean, scale, y, take, share)
+    if _amplified(B, reach, len(y), spread) > _BENT:
+        B[:] = 0.0
     rest, largest = take("channels", (c, n), np.float64), np.empty(CHUNKS)
     reduce.remainders(values, mean, B, y, np.eye(c), rest, largest)
-    size, rounded = share.largest(np.array([np.abs(values - mean).max(), largest.max()]))
-    if not rounded > _NOTHING * size:
-        return np.empty((0, n)), B, mean
-    _, S = second_moments(np.ascontiguousarray(rest.T), take, share)
-    spectrum, E = np.linalg.eigh(S)
-    E = E[:, spectrum > (_NOTHING * size) ** 2]
-    channels = np.empty((E.shape[1], n))
-    reduce.remainders(values, mean, B, y, np.ascontiguousarray(E.T), channels, largest)
-    return channels, np.concatenate([B, E], axis=1), mean
+    noise = _ROUNDED * (np.abs(B) @ reach + size)
+    of = frame(np.ascontiguousarray(rest.T), take, share, noise=noise)
+    if of is None:
+        return None
+    channels, origin = np.empty((len(of.M), n)), mean + of.centre
+    reduce.remainders(values, origin, B, y, of.M, channels, largest)
+    B, largest = np.concatenate([B, of.N], axis=1), share.largest(np.abs(channels).max(axis=1, initial=0.0))
+    reach = np.concatenate([reach, largest])
+    return Values(channels, B, origin, _amplified(B, reach, len(y), spread))
+
+
+def _regressed(values: Array, mean: Array, scale: Array, y: Array, take: Any, share: Share) -> Array:
+    """B (c, r) of the least squares fit of values by coordinates."""
+    r = len(y)
+    if r == 0:
+        return np.zeros((len(mean), 0))
+    both = np.concatenate([y.T, (values - mean) / scale], axis=1)
+    _, S = _moments(both, np.zeros(both.shape[1]), np.eye(both.shape[1]), take, share, True)
+    root = _roots(np.diag(S)[:r])
+    B = np.linalg.lstsq(S[:r, :r] / np.outer(root, root), S[:r, r:] / root[:, None], rcond=_METRIC)[0]
+    return scale[:, None] * (B / root[:, None]).T

@@ -64,6 +64,7 @@ class Sum:
         report: what was done: grids, targets summed directly, bound of the error.
         parts: the targets of each grid, where there are several.
         within: seconds in which it must be expected to be done by a tree; inf: as it comes.
+        span: (r,) half widths of the box of all sources.
         share: which of all sources y has, if other processes have more: only `on_grid` can be asked for then.
     """
 
@@ -76,10 +77,15 @@ class Sum:
     take: Any
     exact: Exact
     result: reduce.Result
+    span: Array
     report: dict[str, float] = field(default_factory=dict)
     parts: list[Array] = field(default_factory=list)
     within: float = math.inf
     share: Share | None = None
+
+    def box(self, y_ends: Array, z_ends: Array) -> Box:
+        """The boxes with these corners (..., 2, r)."""
+        return Box.around(y_ends, z_ends, self.span)
 
     def run(self, y_ends: Array, z_ends: Array) -> bool:
         """Fills the result; y_ends, z_ends (2, r) are the corners of the boxes. False: not `within` its time."""
@@ -87,7 +93,7 @@ class Sum:
         if len(self.y) == 0:
             self._uniform()
             return True
-        box = Box.around(y_ends, z_ends)
+        box = self.box(y_ends, z_ends)
         if self.within < math.inf:
             return self._tree(box, self.within)
         self._whole(box)
@@ -99,7 +105,7 @@ class Sum:
         self.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
         if len(self.y) == 0:
             return False
-        box = Box.around(y_ends, z_ends)
+        box = self.box(y_ends, z_ends)
         plan = planning.plan(box.loads, n, m, self.tol, 1 + len(self.channels))
         if plan is None or n * m / _RATE <= plan.seconds or _tree_may_pay(box, plan.seconds, m):
             return False
@@ -149,7 +155,7 @@ class Sum:
         if _GROWING * (n + m) > _CHEAP * least and self.tree_seconds(box, least) > _CLEARLY * least:
             return False
         trees = self._forest(box, slice(None), slice(None), "tree")
-        judge = Judge(trees, 0, self.tol, 1 + len(self.channels), (1, 1), max(_FEW, m // _PARTS))
+        judge = Judge(trees, 0, self.span, self.tol, 1 + len(self.channels), (1, 1), max(_FEW, m // _PARTS))
         if judge.seconds > least:
             return False
         leaves = [trees.below(node) for node, _, plan in judge.ways if plan is None]
@@ -159,8 +165,9 @@ class Sum:
         for node, corners, plan in judge.ways:
             if plan is not None:
                 targets = trees.targets.order[slice(*trees.targets.ends[node])]
-                on_grid(self, targets, trees.sources.order[trees.indices(node)], Box.around(*corners), plan)
+                on_grid(self, targets, trees.sources.order[trees.indices(node)], self.box(*corners), plan)
                 self.parts.append(targets)
+        self.report["error_bound"] += _DROP * self.tol
         return True
 
     def tree_seconds(self, box: Box, least: float) -> float:
@@ -171,7 +178,7 @@ class Sum:
         steps = -(-n // size), -(-m // size)
         sample = self._forest(box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
         few = max(_FEW // steps[1], size // min(_PARTS, max(_JUDGED, size // _EACH)))
-        return Judge(sample, 0, self.tol, 1 + len(self.channels), steps, few).seconds + _GROWING * (n + m)
+        return Judge(sample, 0, self.span, self.tol, 1 + len(self.channels), steps, few).seconds + _GROWING * (n + m)
 
     def _forest(self, box: Box, sources: slice, targets: slice, name: str) -> Pruned:
         bias = self.bias[sources] if len(self.bias) else self.bias
@@ -192,6 +199,7 @@ class Judge:
     Args:
         trees: of one in steps[0] sources and one in steps[1] targets.
         root: the node.
+        span: of all sources, see `Sum`.
         tol, channels: of the sum.
         few: targets (of the tree) that are not divided any more, unless their sums take long.
 
@@ -200,7 +208,9 @@ class Judge:
         ways: (node, corners of its sources and targets, a grid, or None for direct sums).
     """
 
-    def __init__(self, trees: Pruned, root: int, tol: float, channels: int, steps: tuple[int, int], few: int) -> None:
+    def __init__(
+        self, trees: Pruned, root: int, span: Array, tol: float, channels: int, steps: tuple[int, int], few: int
+    ) -> None:
         tree = trees.targets
         nodes = trees.nodes(root, few)
         sizes, last = tree.ends[nodes, 1] - tree.ends[nodes, 0], tree.right[nodes] < 0
@@ -209,7 +219,7 @@ class Judge:
         counts, ends = trees.near(np.concatenate([nodes, *probes]))
         n, m = counts * steps[0], sizes * steps[1]
         corners = np.stack([tree.low[nodes], tree.high[nodes]], axis=1)
-        loads = Box.around(ends[: len(nodes)], corners).loads
+        loads = Box.around(ends[: len(nodes)], corners, span).loads
         grids = planning.prices(loads, n[: len(nodes)], m, tol, channels)
         grids += _GRID + _GATHERING * n[: len(nodes)]
         direct, at = np.full(len(nodes), math.inf), len(nodes)
@@ -221,7 +231,7 @@ class Judge:
         self.ways: list[tuple[int, tuple[Array, Array], planning.Grid | None]] = []
         for i in chosen:
             if i > 0 and least[i] > _LONG and sizes[i] > pruned.TARGETS * _FINER and max(steps) == 1:
-                finer = Judge(trees, int(nodes[i]), tol, channels, steps, int(sizes[i]) // _FINER)
+                finer = Judge(trees, int(nodes[i]), span, tol, channels, steps, int(sizes[i]) // _FINER)
                 if finer.seconds < least[i]:
                     self.seconds += finer.seconds - float(least[i])
                     self.ways += finer.ways

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numba
+import numpy as np
 from numba import prange
 
 from .._jit import jit
@@ -24,7 +25,7 @@ _COLUMNS = 512  # numbers of the windows' tensors that one thread adds up
 def _cell_of(points, i, low, width, slabs, slots, counts):
     cell = 0
     for k in range(points.shape[0]):
-        cell = cell * counts[k] + slots[k, slab_of(points[k, i], low[k], width[k], slabs[k])]
+        cell = cell * counts[k] + slots[k, slab_of(points[k, i], low[k], 1.0 / width[k], slabs[k] - 1)]
     return cell
 
 
@@ -52,8 +53,9 @@ def sort(points, low, width, slabs, slots, counts, bounds, ids, ends, order, loc
             ends[w, ids[i]] += 1
             order[at] = i
             for k in range(r):
-                slab = slab_of(points[k, i], low[k], width[k], slabs[k])
-                u = 2.0 * ((points[k, i] - low[k]) / width[k] - slab) - 1.0
+                inverse = 1.0 / width[k]
+                slab = np.int32(slab_of(points[k, i], low[k], inverse, slabs[k] - 1))
+                u = 2.0 * ((points[k, i] - low[k]) * inverse - slab) - 1.0
                 local[k, at] = min(max(u, -1.0), 1.0)
 
 

@@ -16,12 +16,6 @@ CHUNKS = 64  # of points: fixed, so that the order of points does not depend on 
 PIECE = 4096  # points of a cell that one thread takes at a time
 
 
-@jit(inline=True)
-def slab_of(value, low, width, slabs):
-    """The slab of a coordinate; values on or beyond the faces belong to the outermost slabs."""
-    return min(max(int((value - low) / width), 0), slabs - 1)
-
-
 @jit(parallel=True)
 def find_slabs(points, low, width, slabs, used):
     """used[chunk, k, s] <- 1 where slab s of axis k has a point of that chunk."""
@@ -33,12 +27,14 @@ def find_slabs(points, low, width, slabs, used):
                 used[c, k, s] = 0
             row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
             for i in range(row.shape[0]):
-                used[c, k, _slab(row[i], bottom, inverse, last)] = 1
+                used[c, k, slab_of(row[i], bottom, inverse, last)] = 1
 
 
 @jit(inline=True)
-def _slab(value, low, inverse, last):
-    """The slab of a coordinate, unsigned: an index that cannot be negative needs no check."""
+def slab_of(value, low, inverse, last):
+    """The slab of a coordinate; values on or beyond the faces belong to the outermost slabs 0 and `last`. The only
+    formula: another one would put points on faces elsewhere. Unsigned: an index that is never negative needs no check.
+    """
     return np.uint32(min(max(np.int32((value - low) * inverse), np.int32(0)), np.int32(last)))
 
 
@@ -55,7 +51,7 @@ def count(points, low, width, slabs, slots, counts, ids, histogram):
             row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
             slot, along = slots[k], np.uint32(counts[k] if k > 0 else 0)
             for i in range(row.shape[0]):
-                own[i] = own[i] * along + slot[_slab(row[i], bottom, inverse, last)]
+                own[i] = own[i] * along + slot[slab_of(row[i], bottom, inverse, last)]
         for i in range(own.shape[0]):
             found[own[i]] += 1
 
@@ -92,7 +88,7 @@ def scatter(points, low, width, slabs, ids, histogram, place, order, local):
             row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
             out = local[k]
             for i in range(row.shape[0]):
-                slab = np.int32(_slab(row[i], bottom, inverse, last))
+                slab = np.int32(slab_of(row[i], bottom, inverse, last))
                 u = 2.0 * ((row[i] - bottom) * inverse - slab) - 1.0
                 out[to[i]] = min(max(u, -1.0), 1.0)
 

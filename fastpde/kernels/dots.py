@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from .._jit import intrinsic
-from ..laws import emit_clamp, emit_exp2
+from ..laws import CLAMP, emit_clamp, emit_exp2
 from .panels import pointers, void
 from .vectors import I32, I64, VECTORS, fma, lanes_of, load, store
 
@@ -110,7 +110,7 @@ def exponentials(typingctx, values, count):
     def codegen(context, builder, signature, args):
         values, count = pointers(context, builder, signature, args)
         with cgutils.for_range_slice(builder, I64(0), count, I64(size)) as (j, _):
-            t = emit_clamp(builder, LANES, load(builder, LANES.type, values, j))
+            t = emit_clamp(builder, LANES, load(builder, LANES.type, values, j), CLAMP[64])
             store(builder, emit_exp2(builder, LANES, t), values, j)
         return void(context, builder, signature)
 

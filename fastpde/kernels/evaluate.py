@@ -25,8 +25,8 @@ from .rows import ROW_GROUP, row_panel
 class Reading(NamedTuple):
     """What is written for a target with the sum f, its gradient in local coordinates, and the channels' sums h_e:
 
-    out <- base + slopes grad f / f + sum_e columns[:, e] h_e / f, times f' if not normalised, log_total <- log f',
-    log f' = log_factor + offset + log f + top + level of the cell + <tilt, u>, natural logs.
+    out <- base + slopes grad f / f + sum_e columns[:, e] h_e / f,
+    log_total <- offset + log f + top + level of the cell + <tilt, u>, natural logs.
     """
 
     base: np.ndarray  # (c,)
@@ -35,8 +35,6 @@ class Reading(NamedTuple):
     levels: np.ndarray  # (r, most slabs) of the slabs that are kept, added over the axes
     tilt: np.ndarray  # (r,)
     top: float
-    log_factor: float
-    normalised: bool
     offset: np.ndarray  # (m,) or (0,)
     targets: np.ndarray  # (m,) where the points' results go; (0,): in their order
     share: np.ndarray  # (m,) or (0,): memory between the sum and its channels
@@ -110,28 +108,25 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
 def _write(reading, level, order, start, m, gradient, local, found):
     """Writes what is made of the sums `found` at the sorted points start .. start + m - 1."""
     r, places, width = reading.tilt.shape[0], reading.targets.shape[0], reading.out.shape[1]
-    logs = reading.log_total.shape[0] > 0 or not reading.normalised
     for j in range(m):
         at = order[start + j]
         to = reading.targets[at] if places else at
-        inverse, scale = 1.0 / found[j], 1.0
-        if logs:
+        inverse = 1.0 / found[j]
+        if reading.log_total.shape[0]:
             log = level + math.log(found[j])
             for k in range(r):
                 log += reading.tilt[k] * local[k * BLOCK + j]
             if reading.offset.shape[0]:
                 log += reading.offset[to]
-            if reading.log_total.shape[0]:
-                reading.log_total[to] = log
-            scale = 1.0 if reading.normalised else math.exp(log)
+            reading.log_total[to] = log
         for a in range(width):
             value = 0.0
             if gradient:
                 for k in range(r):
                     value += reading.slopes[a, k] * found[(1 + k) * BLOCK + j]
-            reading.out[to, a] = scale * (reading.base[a] + value * inverse)
+            reading.out[to, a] = reading.base[a] + value * inverse
         if reading.share.shape[0]:
-            reading.share[start + j] = scale * inverse
+            reading.share[start + j] = inverse
 
 
 @jit(inline=True)
@@ -151,7 +146,7 @@ def _evaluate_item(side, item, points, order, tensor, channel, gradient, reading
     corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
     local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
     corner_of(side, item[0], corner)
-    level = reading.log_factor + reading.top + level_of(side, corner, reading.levels)
+    level = reading.top + level_of(side, corner, reading.levels)
     _local_tensor(side, corner, tensor, coefficients)
     for start in range(item[1], item[2], BLOCK):
         m = min(BLOCK, item[2] - start)

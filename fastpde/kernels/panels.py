@@ -22,7 +22,7 @@ from numba.core.imputils import impl_ret_untracked
 from numba.np.arrayobj import make_array
 
 from .._jit import intrinsic
-from ..laws import SHIFTABLE, emit_clamp, emit_weight
+from ..laws import SHIFTABLE, emit_any_weight, emit_weight
 from .vectors import BITS, I64, VECTORS, fma, group_size, lanes_of, load, maximum, most_columns, splat, store
 
 
@@ -161,7 +161,7 @@ def raise_tops(typingctx, P, rows, limits, l_at, first, tops, t_at):
 
 @intrinsic
 def apply_shifted(typingctx, law, P, rows, shifts, s_at):
-    """P[j, :] <- law(clamp(P[j, :] - shift)) for j < rows."""
+    """P[j, :] <- law(P[j, :] - shift) for j < rows, scores of any size."""
     lanes = lanes_of(P.dtype.bitwidth)
     kind = law.instance_class
 
@@ -171,7 +171,7 @@ def apply_shifted(typingctx, law, P, rows, shifts, s_at):
         with each_vector(builder, lanes, I64(0), count) as (_, places):
             for v, at in enumerate(places):
                 t = builder.fsub(load(builder, lanes.type, p, at), shift_of[v])
-                store(builder, emit_weight(kind, builder, lanes, emit_clamp(builder, lanes, t)), p, at)
+                store(builder, emit_any_weight(kind, builder, lanes, t), p, at)
         return void(context, builder, signature)
 
     return types.void(law, P, types.int64, shifts, types.int64), codegen

@@ -13,36 +13,59 @@ from .._jit import jit
 from .cells import CHUNKS
 
 
-class Result(NamedTuple):
-    """What is written for a target with weighted means u (r + e,) and log of total weight g, its offset added to it.
+_FARTHEST = 2800.0  # a number times e^2800 is beyond the range of numbers, times e^-2800 it is zero
 
-    out <- constant + B u, times factor e^g if not normalised; log_total <- g + log factor, if it has room.
+
+class Result(NamedTuple):
+    """What is written for a target with weighted means u (r + e,) and log of total weight g.
+
+    out <- constant + B u; log_total <- g + offset + log_factor, if it has room.
     """
 
     B: np.ndarray  # (c, r + e)
     constant: np.ndarray  # (c,)
-    normalised: bool
-    factor: float
+    log_factor: float
     offset: np.ndarray  # (m,); empty: none
     out: np.ndarray  # (m, c)
     log_total: np.ndarray  # (m,) or (0,)
 
 
 @jit(parallel=True)
-def sums(x, origin, partial):
-    """partial[c, 0, a] <- sum over chunk c of x_a - origin_a; partial[c, 1 + a, b] <- of their products. x (n, k)."""
+def extremes(x, ends):
+    """ends[c, 0 | 1, a] <- the smallest and largest coordinate a of chunk c of points x (n, k)."""
     n, k = x.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
         for a in range(k):
-            for b in range(k + 1):
+            low, high = math.inf, -math.inf
+            for i in range(c * size, min((c + 1) * size, n)):
+                value = float(x[i, a])
+                low, high = min(low, value), max(high, value)
+            ends[c, 0, a], ends[c, 1, a] = low, high
+
+
+@jit(parallel=True)
+def sums(x, origin, matrix, partial):
+    """partial[c, 0, a] <- sum over chunk c of t_a, t = matrix (x - origin); partial[c, 1 + a, b] <- of t_a t_b, b <= a.
+
+    x (n, k); matrix (q, k).
+    """
+    n, k = x.shape
+    size, q = -(-n // CHUNKS), matrix.shape[0]
+    for c in prange(CHUNKS):
+        t = np.empty(q)
+        for a in range(q):
+            for b in range(q + 1):
                 partial[c, b, a] = 0.0
         for i in range(c * size, min((c + 1) * size, n)):
-            for a in range(k):
-                value = float(x[i, a]) - origin[a]
+            for a in range(q):
+                value = 0.0
+                for b in range(k):
+                    value += matrix[a, b] * (float(x[i, b]) - origin[b])
+                t[a] = value
                 partial[c, 0, a] += value
                 for b in range(a + 1):
-                    partial[c, 1 + a, b] += value * (float(x[i, b]) - origin[b])
+                    partial[c, 1 + a, b] += value * t[b]
 
 
 @jit(parallel=True)
@@ -125,12 +148,23 @@ def write(means, logs, targets, result):
     for c in prange(CHUNKS):
         for i in range(c * size, min((c + 1) * size, m)):
             to = targets[i] if targets.shape[0] else i
-            log = logs[i] + (result.offset[to] if result.offset.shape[0] else 0.0)
-            scale = 1.0 if result.normalised else result.factor * math.exp(log)
             for a in range(out.shape[1]):
                 value = result.constant[a]
                 for k in range(result.B.shape[1]):
                     value += result.B[a, k] * means[k, i]
-                out[to, a] = value * scale
+                out[to, a] = value
             if log_total.shape[0]:
-                log_total[to] = log + math.log(result.factor)
+                log_total[to] = logs[i] + (result.offset[to] if result.offset.shape[0] else 0.0) + result.log_factor
+
+
+@jit(parallel=True)
+def lift(out, logs):
+    """out[i] <- out[i] e^logs[i], in four factors: a product that is within the range of numbers is right, whatever the
+    size of e^logs[i]."""
+    m = logs.shape[0]
+    size = -(-m // CHUNKS)
+    for c in prange(CHUNKS):
+        for i in range(c * size, min((c + 1) * size, m)):
+            factor = math.exp(0.25 * min(max(logs[i], -_FARTHEST), _FARTHEST))
+            for a in range(out.shape[1]):
+                out[i, a] = float(out[i, a]) * factor * factor * factor * factor

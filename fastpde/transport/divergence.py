@@ -38,6 +38,7 @@ class Pair:
     def __init__(self, x: Weighted, y: Weighted, backend: Backend) -> None:
         self.x, self.y, self.backend = x, y, backend
         self.squares = (x.x**2).sum(axis=1), (y.x**2).sum(axis=1)
+        self._histories = np.zeros((2, 1, 2))  # of sums for the points of y, and of x
 
     def soft(self, g: Array, eps: float) -> Array:
         """f_i = -eps log sum_j b_j e^{(g_j - C_ij) / eps}, (n,)."""
@@ -68,7 +69,11 @@ class Pair:
         targets = np.ascontiguousarray(at.x[None] * (2.0 / eps))
         keys, bias = np.ascontiguousarray(of.x[None]), np.ascontiguousarray(bias[None])
         normalised = values.shape[2] > 0
-        self.backend.attend(PairSum(ExpLaw(), normalised, targets, keys, values, bias, weights), out, log_total)
+        pair = PairSum(
+            ExpLaw(), normalised, targets, keys, values, bias, weights,
+            history=None if normalised else self._histories[at is self.x],
+        )  # fmt: skip
+        self.backend.attend(pair, out, log_total)
         return log_total[0]
 
 

@@ -118,7 +118,8 @@ def of_sums(pair, truth: Exact, out, tol: float):
     # Below the normal range numbers have an absolute spacing.
     ratios = np.where(finite, _over(error - 4 * info.smallest_subnormal, allowed), np.inf)
     may_leave, must_leave = size + allowed > info.max, size - allowed > info.max  # the range of numbers
-    overflowed = np.isinf(out) & ((np.sign(out) == np.sign(truth.sums)) | (allowed > info.max))
+    # Of a sum that is smaller than what it may be off by, the sign is not known.
+    overflowed = np.isinf(out) & ((np.sign(out) == np.sign(truth.sums)) | (size < allowed))
     return np.where(may_leave & overflowed, 0.0, np.where(must_leave, np.inf, ratios))
 
 

@@ -114,7 +114,7 @@ def test_sums_over_what_matters(channels):
     bias, rest = rng.normal(size=700), rng.normal(size=(channels, 700))
     trees = trees_of(y, z, bias, 1e-13)
     out, logs = np.empty((333, 2 + channels)), np.empty(333)
-    result = reduce.Result(np.eye(2 + channels), np.zeros(2 + channels), True, 1.0, NONE, out, logs)
+    result = reduce.Result(np.eye(2 + channels), np.zeros(2 + channels), 0.0, NONE, out, logs)
     assert trees.attend(trees.leaves, rest, True, result) == 333
     s = wide(z).T @ wide(y) + wide(bias)
     top = s.max(axis=1, keepdims=True)
@@ -139,11 +139,11 @@ def test_prices_are_those_of_plans():
 def test_ways_are_the_cheapest_and_hold_every_target_once():
     points = np.ascontiguousarray(cloud("ball, logits of 1000", 20000, 2).T)
     trees = trees_of(points, points)
-    judge = Judge(trees, 0, 1e-8, 1, (1, 1), 1000)
+    judge = Judge(trees, 0, np.ptp(points, axis=1) / 2, 1e-8, 1, (1, 1), 1000)
     leaves = np.concatenate([trees.below(node) for node, _, _ in judge.ways])
     np.testing.assert_array_equal(np.sort(leaves), trees.leaves)
     whole = planning.plan(
-        Box.around(*[np.stack([points.min(axis=1), points.max(axis=1)])] * 2).loads, 20000, 20000, 1e-8
+        Box.around(*[np.stack([points.min(axis=1), points.max(axis=1)])] * 2, np.ptp(points, axis=1) / 2).loads, 20000, 20000, 1e-8
     )
     assert whole is None  # logits of 1000 are out of the range of one grid
     assert 0 < judge.seconds < 20000**2 / 0.45e9 / 3
