@@ -14,7 +14,7 @@ _BEYOND = 9000.0  # e^9000 times any double is beyond the range of doubles, and 
 _NOTHING = -60.0  # logits below the largest: all of them together weigh less than 1e-22
 # Roundings of a score, in units of its last digit: those of its product, of the bias, of the coordinates that a
 # reduction makes of targets and of sources (a rotation of up to six numbers each).
-_ROUNDINGS = 16.0
+ROUNDINGS = 16.0
 # Terms just below half the last digit of a sum are lost one and all; sums are made in parts of at most so many.
 _PART = 256
 
@@ -41,6 +41,11 @@ def wide(x):
     return np.asarray(x).astype(WIDE)
 
 
+def added(n: int) -> float:
+    """Last digits that a sum of n numbers may be off by."""
+    return ROUNDINGS + 0.5 * min(n, _PART) + 0.5 * n / _PART
+
+
 def exact(pair) -> Exact:
     """The truth for a pair sum of one system."""
     z, y, v = (wide(x[0]) for x in (pair.targets, pair.keys, pair.values))
@@ -48,9 +53,9 @@ def exact(pair) -> Exact:
     w = np.full(n, 1 / WIDE(n)) if pair.weights is None else wide(pair.weights[0])
     bias = np.zeros(n, WIDE) if pair.bias is None else wide(pair.bias[0])
     size = np.abs(z) @ np.abs(y).max(axis=0) + np.abs(bias).max()
-    eps, added = np.finfo(pair.keys.dtype).eps, _ROUNDINGS + 0.5 * min(n, _PART) + 0.5 * n / _PART
-    digits, largest = eps * (added + _ROUNDINGS * size), np.abs(v).max(initial=0.0)
-    last = eps * added * largest
+    eps, ends = np.finfo(pair.keys.dtype).eps, added(n)
+    digits, largest = eps * (ends + ROUNDINGS * size), np.abs(v).max(initial=0.0)
+    last = eps * ends * largest
     parts = [slice(i, i + max(1, _BLOCK // n)) for i in range(0, m, max(1, _BLOCK // n))]
     if isinstance(pair.law, SigmoidLaw):
         found = [_bounded(z[part], y, v, bias, w, _seen(pair, part, n)) for part in parts]
@@ -104,13 +109,13 @@ def _bounded(z, y, v, bias, w, seen):
     return p @ v, p.sum(axis=1)
 
 
-def ratio(pair, truth: Exact, out, logs, tol: float) -> float:
+def ratio(truth: Exact, out, logs, tol: float) -> float:
     """The largest error of a target over tol and rounding; inf for what is not a number, or infinite and should not."""
-    worst = float(of_sums(pair, truth, out, tol).max(initial=0.0))
+    worst = float(of_sums(truth, out, tol).max(initial=0.0))
     return worst if logs is None else max(worst, float(of_logs(truth, logs, tol).max()))
 
 
-def of_sums(pair, truth: Exact, out, tol: float):
+def of_sums(truth: Exact, out, tol: float):
     """The same of each sum, (m, c)."""
     info, allowed = np.finfo(out.dtype), tol * truth.unit + truth.rounding
     finite, size = np.isfinite(out), np.abs(truth.sums)

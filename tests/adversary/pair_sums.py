@@ -134,15 +134,15 @@ def verdict(case: Case) -> Verdict:
     if warned:  # the suite makes errors of them
         raised = f"{warned[0].category.__name__}: {warned[0].message}"
     truth = oracle.exact(case.pair)
-    ratio, excess = oracle.ratio(case.pair, truth, out, logs, case.tol), 0.0
+    ratio, excess = oracle.ratio(truth, out, logs, case.tol), 0.0
     if not case.checked and how != "direct":
-        excess = oracle.ratio(case.pair, truth, out, logs, bound)
+        excess = oracle.ratio(truth, out, logs, bound)
     return Verdict(how, ratio, excess, case.tol, bound, raised)
 
 
 def direct_ratio(case: Case) -> float:
     """The same of a direct sum, tolerance zero: below one if the allowance for rounding is fair."""
-    return oracle.ratio(case.pair, oracle.exact(case.pair), *directly(case), 0.0)
+    return oracle.ratio(oracle.exact(case.pair), *directly(case), 0.0)
 
 
 def directly(case: Case):
@@ -418,9 +418,9 @@ def explain(seed: int) -> int:
     for name, (out, logs) in {"fast": fast, "direct": directly(one)}.items():
         if out is None:
             continue
-        print(f"{name}: {oracle.ratio(pair, truth, out, logs, one.tol):.3g} over tol and rounding")
+        print(f"{name}: {oracle.ratio(truth, out, logs, one.tol):.3g} over tol and rounding")
         if out.size:
-            ratios = oracle.of_sums(pair, truth, out, one.tol)
+            ratios = oracle.of_sums(truth, out, one.tol)
             i, c = np.unravel_index(np.argmax(ratios), ratios.shape)
             print(f"  sum [{i}, {c}]: {out[i, c]!r}, truth {truth.sums[i, c]!r}, log of the total {truth.logs[i]!r}, "
                   f"unit {truth.unit[i, 0]:.3g}, rounding {truth.rounding[i, 0]:.3g}")  # fmt: skip
