@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -42,6 +42,7 @@ class Case:
     regime: str
     checked: bool
     words: str
+    before: PairSum | None = None  # what the same backend has summed before, at the same prices
 
     def __str__(self) -> str:
         pair, check = self.pair, "checked" if self.checked else "unchecked"
@@ -108,6 +109,10 @@ def summed(case: Case):
     pruned.Pruned.attend = noted
     try:
         with prices(case.regime, m * n):
+            if case.before is not None:
+                backend.attend(case.before, np.empty((1, case.before.targets.shape[1], case.before.values.shape[2])))
+                used.clear()
+                backend.direct, backend.report = False, {}
             backend.attend(pair, out, logs)
     finally:
         pruned.Pruned.attend = leaves
@@ -180,15 +185,11 @@ def case(seed: int) -> Case:
         None if bias is None else bias.astype(dtype)[None], None if weights is None else weights[None], limits,
     )  # fmt: skip
     words.insert(0, type(law).__name__ + (" normalised" if normalised else "") + (" logs" if logs else ""))
-    return Case(
-        seed,
-        pair,
-        logs,
-        log_uniform(rng, 1e-13, 1e-2),
-        _regime(rng, masked),
-        bool(rng.random() < 0.5),
-        ", ".join(words),
-    )
+    tol, regime, checked = log_uniform(rng, 1e-13, 1e-2), _regime(rng, masked), bool(rng.random() < 0.5)
+    pair, before = _twisted(np.random.default_rng([18, seed]), pair, tol, words)
+    if pair.tol < tol:
+        tol = pair.tol
+    return Case(seed, pair, logs, tol, regime, checked, ", ".join(words), before)
 
 
 def _size(rng, d):
@@ -358,6 +359,51 @@ def _weights(rng, n, words):
     elif kind == "wide":
         w = np.exp(rng.uniform(-1, 0, n) * log_uniform(rng, 10.0, 600.0))
     return w / w.sum()
+
+
+def _twisted(rng, pair, tol, words):
+    """(pair, what is summed before it): most pairs as they are, some changed a little more."""
+    kind = str(rng.choice(["none", "axes", "l2", "sinkhorn", "reused", "tolerance", "repeated"],
+                          p=[0.55, 0.08, 0.12, 0.05, 0.1, 0.04, 0.06]))  # fmt: skip
+    if kind == "none":
+        return pair, None
+    words.append(f"twist {kind}")
+    z, y, dtype = pair.targets[0].astype(float), pair.keys[0].astype(float), pair.keys.dtype
+    if kind == "reused":
+        return pair, _other(rng, pair)
+    if kind == "tolerance":
+        return replace(pair, tol=max(1e-13, tol * log_uniform(rng, 1e-4, 1.0))), None
+    if kind == "repeated":  # most targets are one
+        z = np.where(np.arange(len(z))[:, None] % 10 == rng.integers(0, 10), z, z[rng.integers(0, len(z))])
+        return replace(pair, targets=z.astype(dtype)[None]), None
+    if kind == "axes":  # each coordinate has a unit of its own
+        units = 2.0 ** rng.integers(-300, 300, y.shape[1]) if dtype == np.float64 else 2.0 ** rng.integers(-20, 20)
+        small = (np.abs(y).max(axis=0) * units < 1e150).all() and (np.abs(z).max(axis=0) / units < 1e150).all()
+        if not small or float(np.abs(pair.values).max(initial=0.0)) > 1e150:
+            return pair, None
+        keys = (y * units).astype(dtype)[None]
+        values = keys if pair.values is pair.keys else pair.values
+        return replace(pair, targets=(z / units).astype(dtype)[None], keys=keys, values=values), None
+    scores = z[rng.integers(0, len(z), 40)] @ y.T
+    if kind == "l2":  # the bias is a square of the keys, as large as the scores
+        with np.errstate(over="ignore"):
+            square = np.square(y / max(np.abs(y).max(), 1e-300)).sum(axis=1)
+        bias = -square * np.abs(scores).max() * log_uniform(rng, 0.1, 3.0)
+    else:  # it makes all sources matter to someone
+        top = scores.max(axis=0)
+        bias = -top - np.log(np.exp(scores - top).sum(axis=0))
+    if isinstance(pair.law, SigmoidLaw):
+        return pair, None
+    return replace(pair, bias=bias.astype(dtype)[None]), None
+
+
+def _other(rng, pair):
+    """A sum of another shape."""
+    n, m, k, c = (int(rng.integers(1, most)) for most in (600, 600, 5, 4))
+    keys, targets = rng.standard_normal((1, n, k)), rng.standard_normal((1, m, k))
+    limits = None if pair.limits is None else np.sort(rng.integers(1, n + 1, m))
+    values = keys if rng.random() < 0.5 else rng.standard_normal((1, n, c))
+    return PairSum(pair.law, pair.normalised, targets, keys, values, limits=limits)
 
 
 # -- many of them -----------------------------------------------------------------------------------------------------
