@@ -107,8 +107,7 @@ def _truth(head, x, at=None, weights=None, positions=None, at_positions=None):
     V, size = naive.WIDE(np.linalg.norm(head.V, 2)), np.abs(naive.wide(x)).max() * naive.WIDE(d) ** 0.5
     digits = np.finfo(x.dtype).eps * (oracle.added(n) + oracle.ROUNDINGS * _size(head, z, x) / eps)[:, None]
     if head.kind == "Sinkhorn":
-        sums = naive.sinkhorn(x, head.Q, head.K, head.V, at=at, weights=weights, eps=eps, n_half=head.options["n_half"],
-                              scale=options.get("scale", 1.0))  # fmt: skip
+        sums = _sinkhorn(head, z, x, w, eps)
     else:
         data = {"at": at, "weights": weights, "positions": positions, "at_positions": at_positions}
         sums = naive.velocity(head.kind, x, head.Q, head.K, head.V, **options, **data)
@@ -129,6 +128,15 @@ def _truth(head, x, at=None, weights=None, positions=None, at_positions=None):
         return _exact(sums, mass, mass * digits)
     flushed = V * size * np.finfo(x.dtype).tiny  # weights below the normal range may count as zero
     return _exact(sums, np.full((len(z), 1), mass.mean()), mass * digits + flushed)
+
+
+def _sinkhorn(head, z, x, w, eps):
+    """`naive.sinkhorn` as an average, which has the digits of the tokens where large scores have lost those of 1."""
+    scale = head.options.get("scale", 1.0)
+    own, other = (naive.scores("Softmax", points, x, head.Q, head.K, scale) / eps for points in (x, z))
+    _, g = naive.potentials(own, w, n_half=head.options["n_half"])
+    p, _ = naive.kernel("Softmax", other + g + np.log(w))
+    return (p / p.sum(axis=1, keepdims=True)) @ (naive.wide(x) @ naive.wide(head.V).T) / eps
 
 
 def _exact(sums, unit, rounding):
@@ -221,7 +229,7 @@ def case(seed: int) -> Case:
     heads = [_head(rng, kind, x, data.get("at", x), words) for kind in kinds]
     W = rng.standard_normal((number, d, d)) if number > 1 and rng.random() < 0.5 else None
     x, data, heads = _in_units(rng, x, data, heads, dtype, words)
-    heads = [_within(head, x.astype(dtype), data.get("at", x.astype(dtype))) for head in heads]
+    heads = [_within(head, x.astype(dtype), data.get("at", x.astype(dtype)), number > 1) for head in heads]
     regimes = ["natural", "grid", "trees", "leaves_of_trees", *(["halves"] if masked else ["grids_of_trees"])]
     return Case(
         seed, heads, W, masked, x.astype(dtype), data, log_uniform(rng, 1e-12, 1e-3),
@@ -279,10 +287,12 @@ def _in_units(rng, x, data, heads, dtype, words):
     return x * c, data, [Head(head.kind, head.Q / c, head.K / c, head.V, head.options) for head in heads]
 
 
-def _within(head, x, at):
-    """The head with scores that rounding does not spoil."""
+def _within(head, x, at, several):
+    """The head with scores that rounding does not spoil; of several, none leaves the range of numbers."""
     largest = float(max(_size(head, at[b], x[b]).max() for b in range(len(x))))
     most = _MOST_SCORE[x.dtype.name] * head.options.get("eps", 1.0)
+    if head.kind == "Exponential":
+        most = 30.0 if several else min(most, 5000.0)
     if largest <= most:
         return head
     root = np.sqrt(most / largest)
