@@ -13,9 +13,10 @@ _BLOCK = 400_000  # pairs at a time
 _BEYOND = 9000.0  # e^9000 times any double is beyond the range of doubles, and within that of extended precision
 _NOTHING = -60.0  # logits below the largest: all of them together weigh less than 1e-22
 # Roundings of a score, in units of its last digit: those of its product, of the bias, of the coordinates that a
-# reduction makes of targets and of sources (a rotation of up to six numbers each). A direct sum was seen to need half.
-_ROUNDINGS = 16.0
-_CHUNK = 96  # roundings of a sum of 192 numbers, in order, that may all go the same way; beyond, they walk at random
+# reduction makes of targets and of sources (a rotation of up to six numbers each).
+ROUNDINGS = 16.0
+# Terms just below half the last digit of a sum are lost one and all; sums are made in parts of at most so many.
+_PART = 256
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ def wide(x):
     return np.asarray(x).astype(WIDE)
 
 
+def added(n: int) -> float:
+    """Last digits that a sum of n numbers may be off by."""
+    return ROUNDINGS + 0.5 * min(n, _PART) + 0.5 * n / _PART
+
+
 def exact(pair) -> Exact:
     """The truth for a pair sum of one system."""
     z, y, v = (wide(x[0]) for x in (pair.targets, pair.keys, pair.values))
@@ -47,16 +53,16 @@ def exact(pair) -> Exact:
     w = np.full(n, 1 / WIDE(n)) if pair.weights is None else wide(pair.weights[0])
     bias = np.zeros(n, WIDE) if pair.bias is None else wide(pair.bias[0])
     size = np.abs(z) @ np.abs(y).max(axis=0) + np.abs(bias).max()
-    info = np.finfo(pair.keys.dtype)
-    eps, added = info.eps, _ROUNDINGS + min(_CHUNK, n) + np.sqrt(n)
-    digits, largest = eps * (added + _ROUNDINGS * size), np.abs(v).max(initial=0.0)
-    last = eps * added * largest
+    eps, ends = np.finfo(pair.keys.dtype).eps, added(n)
+    digits, largest = eps * (ends + ROUNDINGS * size), np.abs(v).max(initial=0.0)
+    last = eps * ends * largest
     parts = [slice(i, i + max(1, _BLOCK // n)) for i in range(0, m, max(1, _BLOCK // n))]
     if isinstance(pair.law, SigmoidLaw):
         found = [_bounded(z[part], y, v, bias, w, _seen(pair, part, n)) for part in parts]
         sums, masses = (np.concatenate(rows) for rows in zip(*found, strict=True))
         unit = np.full((m, 1), largest * masses.mean())
-        return Exact(sums, np.zeros(m), unit, (largest * (digits * masses + info.tiny))[:, None], digits)
+        flushed = np.finfo(pair.keys.dtype).tiny  # weights below the normal range may count as zero
+        return Exact(sums, np.zeros(m), unit, (largest * (digits * masses + flushed))[:, None], digits)
     found = [_exponential(z[part], y, v, bias + np.log(w), _seen(pair, part, n)) for part in parts]
     means, logs = (np.concatenate(rows) for rows in zip(*found, strict=True))
     if pair.weights is not None:  # of them the logs are taken
@@ -103,27 +109,33 @@ def _bounded(z, y, v, bias, w, seen):
     return p @ v, p.sum(axis=1)
 
 
-def ratio(pair, truth: Exact, out, logs, tol: float) -> float:
+def ratio(truth: Exact, out, logs, tol: float) -> float:
     """The largest error of a target over tol and rounding; inf for what is not a number, or infinite and should not."""
-    info = np.finfo(out.dtype)
-    allowed = tol * truth.unit + truth.rounding
-    error = np.abs(np.where(np.isfinite(out), wide(out), 0) - truth.sums)
-    beyond = np.abs(truth.sums) + allowed > info.max  # such a sum may leave the range of numbers
-    certainly = np.abs(truth.sums) - allowed > info.max
-    with np.errstate(invalid="ignore"):
-        # Of a sum that is smaller than what it may be off by, the sign is not known.
-        overflowed = np.isinf(out) & ((np.sign(out) == np.sign(truth.sums)) | (np.abs(truth.sums) < allowed))
-        # Below the normal range numbers have an absolute spacing.
-        ratios = _over(error - 4 * info.smallest_subnormal, allowed)
-    ratios = np.where(beyond & overflowed, 0.0, np.where(certainly | ~np.isfinite(out), np.inf, ratios))
-    worst = float(ratios.max(initial=0.0))
-    if logs is not None:
-        with np.errstate(invalid="ignore"):
-            off = _over(np.abs(wide(logs) - truth.logs), tol + truth.log_rounding)
-        worst = max(worst, float(np.where(np.isfinite(logs), off, np.inf).max()))
-    return worst
+    worst = float(of_sums(truth, out, tol).max(initial=0.0))
+    return worst if logs is None else max(worst, float(of_logs(truth, logs, tol).max()))
+
+
+def of_sums(truth: Exact, out, tol: float):
+    """The same of each sum, (m, c)."""
+    info, allowed = np.finfo(out.dtype), tol * truth.unit + truth.rounding
+    finite, size = np.isfinite(out), np.abs(truth.sums)
+    error = np.abs(np.where(finite, wide(out), 0) - truth.sums)
+    # Below the normal range numbers have an absolute spacing.
+    ratios = np.where(finite, _over(error - 4 * info.smallest_subnormal, allowed), np.inf)
+    may_leave, must_leave = size + allowed > info.max, size - allowed > info.max  # the range of numbers
+    # Of a sum that is smaller than what it may be off by, the sign is not known.
+    overflowed = np.isinf(out) & ((np.sign(out) == np.sign(truth.sums)) | (size < allowed))
+    return np.where(may_leave & overflowed, 0.0, np.where(must_leave, np.inf, ratios))
+
+
+def of_logs(truth: Exact, logs, tol: float):
+    """The same of each log of a total weight, (m,)."""
+    finite = np.isfinite(logs)
+    error = np.abs(np.where(finite, wide(logs), 0) - truth.logs)
+    return np.where(finite, _over(error, tol + truth.log_rounding), np.inf)
 
 
 def _over(error, allowed):
     """error / allowed, 0 / 0 = 0."""
-    return np.where(error <= 0, 0, error / np.where(allowed > 0, allowed, np.finfo(WIDE).tiny))
+    with np.errstate(over="ignore"):
+        return np.where(error <= 0, 0, error / np.where(allowed > 0, allowed, np.finfo(WIDE).tiny))

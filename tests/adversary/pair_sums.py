@@ -1,8 +1,10 @@
 """Nasty pair sums, one per seed, each summed by `Fast` and compared with extended precision for every target.
 
     python -m tests.adversary.pair_sums FIRST COUNT
+    python -m tests.adversary.pair_sums SEED
 
-prints what is wrong among the seeds FIRST, ..., FIRST + COUNT - 1, and how many were summed in O(n).
+The first prints what is wrong among the seeds FIRST, ..., FIRST + COUNT - 1, and how many were summed in O(n); the
+second what one seed came to, and its worst target, beside what a direct sum makes of it.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -40,6 +42,7 @@ class Case:
     regime: str
     checked: bool
     words: str
+    before: PairSum | None = None  # what the same backend has summed before, at the same prices
 
     def __str__(self) -> str:
         pair, check = self.pair, "checked" if self.checked else "unchecked"
@@ -106,6 +109,10 @@ def summed(case: Case):
     pruned.Pruned.attend = noted
     try:
         with prices(case.regime, m * n):
+            if case.before is not None:
+                backend.attend(case.before, np.empty((1, case.before.targets.shape[1], case.before.values.shape[2])))
+                used.clear()
+                backend.direct, backend.report = False, {}
             backend.attend(pair, out, logs)
     finally:
         pruned.Pruned.attend = leaves
@@ -132,19 +139,24 @@ def verdict(case: Case) -> Verdict:
     if warned:  # the suite makes errors of them
         raised = f"{warned[0].category.__name__}: {warned[0].message}"
     truth = oracle.exact(case.pair)
-    ratio, excess = oracle.ratio(case.pair, truth, out, logs, case.tol), 0.0
+    ratio, excess = oracle.ratio(truth, out, logs, case.tol), 0.0
     if not case.checked and how != "direct":
-        excess = oracle.ratio(case.pair, truth, out, logs, bound)
+        excess = oracle.ratio(truth, out, logs, bound)
     return Verdict(how, ratio, excess, case.tol, bound, raised)
 
 
 def direct_ratio(case: Case) -> float:
     """The same of a direct sum, tolerance zero: below one if the allowance for rounding is fair."""
+    return oracle.ratio(oracle.exact(case.pair), *directly(case), 0.0)
+
+
+def directly(case: Case):
+    """(out (m, c), logs (m,) or None) of a direct sum."""
     pair = case.pair
     out = np.empty((1, pair.targets.shape[1], pair.values.shape[2]), pair.keys.dtype)
     logs = np.empty(out.shape[:2]) if case.logs else None
     fp.Direct().attend(pair, out, logs)
-    return oracle.ratio(pair, oracle.exact(pair), out[0], None if logs is None else logs[0], 0.0)
+    return out[0], None if logs is None else logs[0]
 
 
 # -- what is summed ---------------------------------------------------------------------------------------------------
@@ -173,15 +185,11 @@ def case(seed: int) -> Case:
         None if bias is None else bias.astype(dtype)[None], None if weights is None else weights[None], limits,
     )  # fmt: skip
     words.insert(0, type(law).__name__ + (" normalised" if normalised else "") + (" logs" if logs else ""))
-    return Case(
-        seed,
-        pair,
-        logs,
-        log_uniform(rng, 1e-13, 1e-2),
-        _regime(rng, masked),
-        bool(rng.random() < 0.5),
-        ", ".join(words),
-    )
+    tol, regime, checked = log_uniform(rng, 1e-13, 1e-2), _regime(rng, masked), bool(rng.random() < 0.5)
+    pair, before = _twisted(np.random.default_rng([18, seed]), pair, tol, words)
+    if pair.tol < tol:
+        tol = pair.tol
+    return Case(seed, pair, logs, tol, regime, checked, ", ".join(words), before)
 
 
 def _size(rng, d):
@@ -259,7 +267,7 @@ def _limits(rng, n, m, words):
 
 
 def _scaled(rng, keys, targets, dtype, words):
-    """Targets with logits from small to large, by the largest or by a typical one; keys perhaps offset."""
+    """Targets with small to large logits, by the largest or by a typical one; keys perhaps offset."""
     some = np.abs(targets[:: max(1, len(targets) // 400)] @ (keys - keys.mean(axis=0)).T)
     by = some.max() if rng.random() < 0.5 else np.sqrt(np.square(some).mean())
     size = log_uniform(rng, 1e-3, 1.0) if rng.random() < 0.2 else log_uniform(rng, 1.0, 1500.0)
@@ -353,6 +361,51 @@ def _weights(rng, n, words):
     return w / w.sum()
 
 
+def _twisted(rng, pair, tol, words):
+    """(pair, what is summed before it): most pairs as they are, some changed a little more."""
+    kind = str(rng.choice(["none", "axes", "l2", "sinkhorn", "reused", "tolerance", "repeated"],
+                          p=[0.55, 0.08, 0.12, 0.05, 0.1, 0.04, 0.06]))  # fmt: skip
+    if kind == "none":
+        return pair, None
+    words.append(f"twist {kind}")
+    z, y, dtype = pair.targets[0].astype(float), pair.keys[0].astype(float), pair.keys.dtype
+    if kind == "reused":
+        return pair, _other(rng, pair)
+    if kind == "tolerance":
+        return replace(pair, tol=max(1e-13, tol * log_uniform(rng, 1e-4, 1.0))), None
+    if kind == "repeated":  # most targets are one
+        z = np.where(np.arange(len(z))[:, None] % 10 == rng.integers(0, 10), z, z[rng.integers(0, len(z))])
+        return replace(pair, targets=z.astype(dtype)[None]), None
+    if kind == "axes":  # each coordinate has a unit of its own
+        units = 2.0 ** rng.integers(-300, 300, y.shape[1]) if dtype == np.float64 else 2.0 ** rng.integers(-20, 20)
+        small = (np.abs(y).max(axis=0) * units < 1e150).all() and (np.abs(z).max(axis=0) / units < 1e150).all()
+        if not small or float(np.abs(pair.values).max(initial=0.0)) > 1e150:
+            return pair, None
+        keys = (y * units).astype(dtype)[None]
+        values = keys if pair.values is pair.keys else pair.values
+        return replace(pair, targets=(z / units).astype(dtype)[None], keys=keys, values=values), None
+    scores = z[rng.integers(0, len(z), 40)] @ y.T
+    if kind == "l2":  # the bias is a square of the keys, as large as the scores
+        with np.errstate(over="ignore"):
+            square = np.square(y / max(np.abs(y).max(), 1e-300)).sum(axis=1)
+        bias = -square * np.abs(scores).max() * log_uniform(rng, 0.1, 3.0)
+    else:  # it makes all sources matter to someone
+        top = scores.max(axis=0)
+        bias = -top - np.log(np.exp(scores - top).sum(axis=0))
+    if isinstance(pair.law, SigmoidLaw):
+        return pair, None
+    return replace(pair, bias=bias.astype(dtype)[None]), None
+
+
+def _other(rng, pair):
+    """A sum of another shape."""
+    n, m, k, c = (int(rng.integers(1, most)) for most in (600, 600, 5, 4))
+    keys, targets = rng.standard_normal((1, n, k)), rng.standard_normal((1, m, k))
+    limits = None if pair.limits is None else np.sort(rng.integers(1, n + 1, m))
+    values = keys if rng.random() < 0.5 else rng.standard_normal((1, n, c))
+    return PairSum(pair.law, pair.normalised, targets, keys, values, limits=limits)
+
+
 # -- many of them -----------------------------------------------------------------------------------------------------
 
 
@@ -401,5 +454,27 @@ def main(first: int, count: int) -> int:
     return int(bool(found.wrong))
 
 
+def explain(seed: int) -> int:
+    """Prints how one case goes, and its worst sum and log."""
+    one = case(seed)
+    found, pair = verdict(one), one.pair
+    print(f"{one}\n{found}")
+    truth = oracle.exact(pair)
+    fast = summed(one)[:2] if found.how != "raised" else (None, None)
+    for name, (out, logs) in {"fast": fast, "direct": directly(one)}.items():
+        if out is None:
+            continue
+        print(f"{name}: {oracle.ratio(truth, out, logs, one.tol):.3g} over tol and rounding")
+        if out.size:
+            ratios = oracle.of_sums(truth, out, one.tol)
+            i, c = np.unravel_index(np.argmax(ratios), ratios.shape)
+            print(f"  sum [{i}, {c}]: {out[i, c]!r}, truth {truth.sums[i, c]!r}, log of the total {truth.logs[i]!r}, "
+                  f"unit {truth.unit[i, 0]:.3g}, rounding {truth.rounding[i, 0]:.3g}")  # fmt: skip
+        if logs is not None:
+            i = int(np.argmax(oracle.of_logs(truth, logs, one.tol)))
+            print(f"  log [{i}]: {logs[i]!r}, truth {truth.logs[i]!r}, rounding {truth.log_rounding[i]:.3g}")
+    return int(not found.good)
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
+    sys.exit((explain if len(sys.argv) == 2 else main)(*map(int, sys.argv[1:])))
