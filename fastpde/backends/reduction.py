@@ -30,9 +30,10 @@ from ..share import Share
 _EPS = 2.0**-52
 _ROUNDED = 8.0 * _EPS  # per coordinate, of the largest one: a direction that is not larger may be rounding
 _SEEN = 1e-9  # of the largest second moment: less may be rounding of it
+_ROUNDS = 3  # in which thin directions are parted from wide ones
 _METRIC = 1e-10  # of the largest second moment: moments below count as much
 _UNEVEN = 2.0**10  # by which the sizes of sources and targets may differ on an axis
-_BLURRED = 64.0  # roundings of keys that are not worth channels
+_BLURRED = 64.0  # roundings of a number that count as those of a direct sum
 _BENT = 4.0  # times their spread: values are no function of the coordinates if that would have such errors
 _LEAST_EXPONENT = -1000  # of a power of two that has an inverse
 
@@ -110,23 +111,40 @@ def frame(x: Array, take: Any, share: Share, *, centred: bool = True, noise: Arr
     scale = _powers(half[used])
     M, N = np.zeros((len(used), len(half))), np.zeros((len(half), len(used)))
     M[np.arange(len(used)), used], N[used, np.arange(len(used))] = 1.0 / scale, scale
-    origin = low if centred else np.zeros(len(half))
-    mean, S = _moments(x, origin, M, take, share, centred)
-    centre = origin + N @ mean if centred else origin
-    reach = np.maximum(high - centre, centre - low)
-    if not np.isfinite(S).all():
-        return None
-    values, U = np.linalg.eigh(S)
-    if len(used) < 2 or values[0] > _SEEN * values[-1]:
-        return Frame(centre, M, N, S, reach)
-    # Some directions are thin, seldom used, or not there: how far do points reach?
-    turned = np.ascontiguousarray(U.T) @ M
-    t = take("turned", (len(turned), len(x)), np.float64)
-    lengths = np.abs(outermost(coordinates(x, centre, turned, t), share)).max(axis=0)
-    there = lengths > np.abs(turned) @ noise
-    sizes = _powers(lengths[there])
-    M, N = turned[there] / sizes[:, None], N @ (U[:, there] * sizes)
-    return Frame(centre, M, N, _moments(x, centre, M, take, share, centred)[1], reach)
+    centre = low if centred else np.zeros(len(half))
+    mean, S = _moments(x, centre, M, take, share, centred)
+    centre = centre + N @ mean if centred else centre
+    for turn in (_principal, *[_one_after_another] * _ROUNDS):
+        if not np.isfinite(S).all():
+            return None
+        values = np.linalg.eigvalsh(S)
+        if len(values) < 2 or values[0] > _SEEN * values[-1]:
+            break
+        # Some directions are thin, seldom used, or not there: how far do points reach?
+        T, back = turn(S)
+        turned = T @ M
+        t = take("turned", (len(turned), len(x)), np.float64)
+        lengths = np.abs(outermost(coordinates(x, centre, turned, t), share)).max(axis=0)
+        there = lengths > np.abs(turned) @ noise
+        sizes = _powers(lengths[there])
+        M, N = turned[there] / sizes[:, None], N @ (back[:, there] * sizes)
+        S = _moments(x, centre, M, take, share, centred)[1]
+    return Frame(centre, M, N, S, np.maximum(high - centre, centre - low))
+
+
+def _principal(S: Array) -> tuple[Array, Array]:
+    """T and its inverse: the principal directions of moments S, the widest first."""
+    U = np.linalg.eigh(S)[1][:, ::-1]
+    return np.ascontiguousarray(U.T), U
+
+
+def _one_after_another(S: Array) -> tuple[Array, Array]:
+    """T and its inverse: each coordinate less what those before it say of it. Rounding of moments has left some of a
+    wide direction in a thin one; it is the thin one that must do without, for its digits are noise in the other."""
+    T = np.eye(len(S))
+    for k in range(1, len(S)):
+        T[k, :k] = -np.linalg.lstsq(S[:k, :k], S[:k, k], rcond=_METRIC)[0]
+    return T, np.linalg.inv(T)
 
 
 def _powers(sizes: Array) -> Array:
@@ -211,8 +229,17 @@ def _reduced(
     kept, rest = np.sort(ranked[~unseen]), np.sort(ranked[unseen])
     if len(kept) > most:
         return None
-    # What rounding makes of coordinates: of thin directions, that is more than of the keys themselves.
-    rounded = float((np.abs(to_z).T @ (_EPS * np.abs(to_y) @ of.reach)).max(initial=0.0))
+    # What rounding makes of coordinates: of thin directions, that is more than of keys and targets themselves.
+    blur_y, blur_z = _EPS * np.abs(to_y) @ of.reach, _EPS * np.abs(to_z) @ both.reach
+    scores, reach_y, reach_z = (
+        float(both.reach @ of.reach), np.abs(y_ends).max(axis=0), np.abs(z_ends).max(axis=0),
+    )  # fmt: skip
+    blur = float(reach_z @ blur_y + reach_y @ blur_z)
+    if blur <= _BLURRED * _EPS * scores:
+        blur = 0.0
+    elif blur > thin:
+        return None
+    rounded = float((np.abs(to_z).T @ blur_y).max(initial=0.0))
     _even(y, z, y_ends, z_ends, to_z, kept)
     reach = np.abs(y_ends).max(axis=0)
     found: Values | None = None
@@ -224,7 +251,7 @@ def _reduced(
         return None
     if len(kept) < q:
         y, z, y_ends, z_ends = y[kept], z[kept], y_ends[:, kept], z_ends[:, kept]
-    scores, dropped = float(both.reach @ of.reach), float(loads[rest].sum())
+    dropped = float(loads[rest].sum()) + blur
     if values is keys and rounded > _BLURRED * _EPS * of.spread:
         dropped += min(thin, rounded / of.spread)
     return Reduced(

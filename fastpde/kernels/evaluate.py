@@ -119,12 +119,15 @@ def _write(reading, level, order, start, m, gradient, local, found):
             if reading.offset.shape[0]:
                 log += reading.offset[to]
             reading.log_total[to] = log
+        if gradient:  # ratios first: f may be as small as values are, and their product no number
+            for k in range(r):
+                found[(1 + k) * BLOCK + j] *= inverse
         for a in range(width):
-            value = 0.0
+            value = reading.base[a]
             if gradient:
                 for k in range(r):
                     value += reading.slopes[a, k] * found[(1 + k) * BLOCK + j]
-            reading.out[to, a] = reading.base[a] + value * inverse
+            reading.out[to, a] = value
         if reading.share.shape[0]:
             reading.share[start + j] = inverse
 

@@ -4,7 +4,7 @@ Axis k carries logits up to L_k = (half width of the targets' box) (half width o
 cut into q slabs per side, so that a cell against the other box has the exponent theta = L / q, and two cells
 c = L / q^2. The relative error of the fitted exponential (`cores`), of an axis with p polynomials, is
 
-    sources  d_s = 2 e^c (I_p(theta) + I_{p-1}(theta) / q)      targets  d_t = 5.4 (p / theta) I_p(theta)
+    sources  d_s = 2 e^c (I_p(theta) + I_{p-1}(theta) / q)      targets  d_t = 6 (p / theta) I_p(theta)
 
 including that of the slopes that make means, for which rounding adds 4 u p^2 / theta to d_t; I_p is a modified Bessel
 function. The forms are Chebyshev tails of e^{a x}; the constants were measured on extreme cell pairs, that of rounding
@@ -55,7 +55,7 @@ def source_error(order, theta, slabs, bessel):
 @jit(inline=True)
 def target_error(order, theta, bessel):
     """d_t of an axis."""
-    return 5.4 * order / theta * bessel[order] + 4.0 * _UNIT * order * order / theta
+    return 6.0 * order / theta * bessel[order] + 4.0 * _UNIT * order * order / theta
 
 
 @jit(inline=True)
