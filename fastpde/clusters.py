@@ -2,8 +2,9 @@
 
 Tokens fall into the cells of a grid of side `length`, aligned with the lowest corner of the cloud; occupied cells that
 touch, at a corner too, are one cluster. Two tokens that differ by at most `length` in every coordinate are in one
-cluster, and tokens of different clusters differ by more than `length` in some coordinate. The time is linear in the
-number of tokens where cells hold many of them; tokens spread thin in more than three dimensions take much longer.
+cluster, and tokens of different clusters differ by more than `length` in some coordinate: that is decided by the
+differences as they are computed, |x - y| in float64, also where tokens lie on the faces of cells. The time is linear in
+the number of tokens where cells hold many of them; tokens spread thin in more than three dimensions take much longer.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from .errors import InputError
 
 # Up to here neighbours are looked up cell by cell: (3^d - 1) / 2 searches. Above, a tree of the cells finds them.
 _SEARCHED = 3
+# A cell is found by a difference and a quotient: with the rounding of another difference an error of three roundings of
+# each of two places, here doubled.
+_NEXT = 8 * 2.0**-52
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,9 @@ class Clusters:
 def clusters(x: Any, length: float, *, weights: Any = None) -> Clusters:
     """The clusters of tokens x (n, d) that gaps wider than `length` separate.
 
-    Tokens closer than `length` in every coordinate are in one cluster; two tokens of a cluster are joined by steps of
-    at most 2 `length` in every coordinate. Take a `length` well above the width of a cluster and below their distance.
+    Tokens within `length` of each other in every coordinate are in one cluster; two tokens of a cluster are joined by
+    steps of at most 2 `length`, to rounding, in every coordinate. Take a `length` well above the width of a cluster and
+    below their distance.
 
     Args:
         x: tokens (n, d).
@@ -88,6 +93,10 @@ def _cells(tokens: Array, length: float) -> tuple[Array, Array]:
     if scaled.max() >= 2.0**62:
         raise InputError("length", f"{length:g}", "a length of at least 2^-62 of the cloud's width")
     grid = scaled.astype(np.int64)
+    for column, place, values in zip(grid.T, scaled.T, wide.T, strict=True):
+        # What rounding may have put into a cell too far lies next to the lower face of its cell.
+        if ((column >= 2) & (place - column <= _NEXT * (place + 1.0))).any():
+            column[:] = _settled(values, column, length)
     extent = [int(m) + 3 for m in grid.max(axis=0)]
     if np.prod([float(e) for e in extent]) < 2.0**62:
         # One number per cell: sorting numbers is ten times faster than sorting rows.
@@ -96,6 +105,18 @@ def _cells(tokens: Array, length: float) -> tuple[Array, Array]:
         return grid[first], inverse
     cells, inverse = np.unique(grid, axis=0, return_inverse=True)
     return cells, inverse.reshape(-1)
+
+
+def _settled(values: Array, cells: Array, length: float) -> Array:
+    """The cells (n,) of values (n,) along an axis, lowered by one where a value within `length` is two cells below."""
+    distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    x, found, low = distinct.tolist(), cells[first].tolist(), 0
+    for i, value in enumerate(x):
+        while value - x[low] > length:
+            low += 1
+        # The lowest value within reach is in the lowest cell of all that are.
+        found[i] = min(found[i], found[low] + 1)
+    return np.array(found, dtype=np.int64)[inverse]
 
 
 def _keys(grid: Array, extent: list[int]) -> Array:

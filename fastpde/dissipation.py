@@ -11,6 +11,7 @@ from ._types import Array, as_tokens
 from .attention import Attention, Sinkhorn
 from .attention.base import Balance, make_cloud
 from .errors import InputError, InputTypeError
+from .manifold import Euclidean, Manifold, as_manifold
 
 if TYPE_CHECKING:
     from .backends.base import Backend
@@ -20,17 +21,25 @@ _ROUNDING = 64.0 * 2.0**-52  # relative, of sums in float64
 
 
 def dissipation(
-    attention: Attention, x: Any, *, t: float = 0.0, weights: Any = None, backend: Any = "auto"
+    attention: Attention,
+    x: Any,
+    *,
+    t: float = 0.0,
+    weights: Any = None,
+    backend: Any = "auto",
+    manifold: Manifold | None = None,
 ) -> float | Array:
-    """dE/dt = int <grad dE/dmu, Gamma_mu> dmu along the flow of an attention, Q^T K symmetric, any V.
+    """dE/dt = int <grad dE/dmu, P Gamma_mu> dmu along the flow of an attention, Q^T K symmetric, any V.
 
     E is `fp.interaction_energy` for Softmax and Exponential, `fp.sinkhorn_energy` for Sinkhorn, and the sum over heads
     for MultiHead, also of heads of several variants. With V = B Q^T K it is int Z Gamma^T B^{-1} Gamma dmu,
     Z = int e^s dmu, for Softmax: the dissipation of a gradient flow in the twisted metric; with V = Q^T K
-    int |Gamma|^2 dmu for Exponential and -2 eps int |Gamma|^2 dmu for Sinkhorn: that of a W_2 gradient flow.
+    int |Gamma|^2 dmu for Exponential and -2 eps int |Gamma|^2 dmu for Sinkhorn: that of a W_2 gradient flow. These hold
+    in all of R^d, where P is the identity; on a manifold it is the projection to the tangent space.
 
     Args:
         x: tokens (n, d) or (B, n, d); the other arguments as in `velocity`.
+        manifold: as in `fp.solve`; the tokens are on it.
 
     Returns:
         A float, or (B,) for a batch.
@@ -44,7 +53,7 @@ def dissipation(
     from .backends import resolve
 
     tokens = as_tokens("x", x)
-    found, mean = _balanced(attention, tokens, t, weights, resolve(backend))
+    found, mean = _balanced(attention, tokens, t, weights, resolve(backend), as_manifold(manifold))
     total = _rate(found, mean)
     return total if tokens.ndim == 3 else float(total[0])
 
@@ -64,6 +73,7 @@ def energy_row(
     t: float = 0.0,
     weights: Any = None,
     backend: Any = "auto",
+    manifold: Manifold | None = None,
     rtol: float = 0.0,
     atol: float = 0.0,
 ) -> EnergyRow:
@@ -79,7 +89,7 @@ def energy_row(
     from .backends import resolve
 
     tokens, summing = as_tokens("x", x), resolve(backend)
-    found, mean = _balanced(attention, tokens, t, weights, summing)
+    found, mean = _balanced(attention, tokens, t, weights, summing, as_manifold(manifold))
     sums = float(getattr(summing, "tol", 0.0)) + _ROUNDING
     relative = rtol + sums + float(np.finfo(tokens.dtype).eps) + max(_scalings(attention), default=0.0)
     with np.errstate(invalid="ignore", over="ignore"):  # an energy that has overflowed has no slack either
@@ -89,17 +99,30 @@ def energy_row(
     return EnergyRow(float(found.energy[0]), float(rate[0]), float(slack[0]))
 
 
+def energy_trend(attention: Attention, manifold: Manifold, noise: float) -> int:
+    """1 where theory says that the energy rises along a run, -1 where it falls, 0 where nothing is known.
+
+    Theory speaks of flows in all of R^d, without noise (MATH 7).
+    """
+    return 0 if noise or not isinstance(manifold, Euclidean) else attention.energy_trend(0.0)
+
+
 def _balanced(
-    attention: Attention, tokens: Array, t: float, weights: Any, backend: Backend
+    attention: Attention, tokens: Array, t: float, weights: Any, backend: Backend, manifold: Manifold
 ) -> tuple[Balance, Callable[[Array], Array]]:
-    """The balance of tokens, and the mean over mu of numbers (B, n). Raises as `dissipation`."""
+    """The balance of tokens with the field of the run, and the mean over mu of numbers (B, n). Raises as
+    `dissipation`."""
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
     cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), backend, weights)
     length = attention.check(cloud.x, t)
     if length != cloud.x.shape[2]:
         raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")
-    return attention.energy_balance(cloud, float(t), backend), cloud.mean
+    manifold.check(tokens, "x")
+    found = attention.energy_balance(cloud, float(t), backend)
+    field = np.ascontiguousarray(found.field)  # made for this balance: it may be changed
+    manifold.project(cloud.x, field)
+    return found._replace(field=field), cloud.mean
 
 
 def _rate(found: Balance, mean: Callable[[Array], Array]) -> Array:
@@ -125,7 +148,7 @@ class EnergyRecord:
 
     The energy is `fp.interaction_energy` or `fp.sinkhorn_energy`, for MultiHead the sum over heads. `trend` is what
     theory says that it does: 1 it rises, -1 it falls, 0 nothing is known. It is known for one head with constant
-    parameters, Q^T K symmetric and (Q^T K)^T V of one sign.
+    parameters, Q^T K symmetric and (Q^T K)^T V of one sign, in all of R^d and without noise.
 
     Source: MATH 7.
     """
@@ -138,17 +161,25 @@ class EnergyRecord:
         backend: Any = "auto",
         rtol: float = 1e-6,
         atol: float = 1e-9,
+        manifold: Manifold | None = None,
+        noise: float = 0.0,
     ) -> None:
         """The arguments are those of the run; rtol = atol = 0 with a method of fixed steps, which keeps neither.
 
-        Raises InputTypeError unless `attention` is one.
+        `fp.solve` tells its observers of manifold and noise by itself. Raises InputTypeError for what is no attention,
+        or no manifold.
         """
         if not isinstance(attention, Attention):
             raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
         self.attention = attention
-        self.trend = attention.energy_trend(0.0)
         self._given = {"weights": weights, "backend": backend, "rtol": rtol, "atol": atol}
         self._rows: list[tuple[float, float, float, float]] = []
+        self.in_run(as_manifold(manifold), noise)
+
+    def in_run(self, manifold: Manifold, noise: float) -> None:
+        """Takes note of where the tokens of the run that is observed live, and of its noise."""
+        self._given["manifold"], self._noise = manifold, noise
+        self.trend = energy_trend(self.attention, manifold, noise)
 
     def __call__(self, t: float, x: Array) -> None:
         """Adds the row of the tokens x (n, d) at time t."""
@@ -166,7 +197,7 @@ class EnergyRecord:
 
     @property
     def dissipation(self) -> Array:
-        """dE/dt at the times, (m,), from the velocities."""
+        """dE/dt at the times, (m,), from the velocities; with noise what they alone would make of the energy."""
         return self._column(2)
 
     @property
@@ -191,13 +222,14 @@ class EnergyRecord:
         """max_i |E(t_i) - E(t_0) - int_{t_0}^{t_i} dE/dt| / max_i |E(t_i) - E(t_0)|, the integral by a spline.
 
         It is small for accurate steps, and rows that are close enough for the spline (of degree 7 from 8 rows on).
-        nan where a number has overflowed. Raises InputError for fewer than 4 rows.
+        nan where a number has overflowed, and with noise, which changes the energy too. Raises InputError for fewer
+        than 4 rows.
         """
         from scipy.interpolate import make_interp_spline
 
         if len(self._rows) < 4:
             raise InputError("rows", str(len(self._rows)), "at least 4")
-        if not np.isfinite(self._rows).all():
+        if self._noise or not np.isfinite(self._rows).all():
             return np.nan
         order = np.argsort(self.t, kind="stable")
         t, energy, rate = (column[order] for column in (self.t, self.energy, self.dissipation))

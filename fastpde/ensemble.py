@@ -40,6 +40,9 @@ Report = Callable[[int], None]
 class EnsembleSolution:
     """The result of `solve` for tokens (B, n, d): B runs, each as if it were alone.
 
+    With steps of fixed size that is so to rounding, with adaptive ones to their tolerances: sums of many systems are
+    made in another order than those of one, and rounding may then choose other steps.
+
     Attributes:
         t, x: times (m,) and states (m, B, n, d): the points of t_eval, nan for systems that ended before; without
             t_eval the start, and for each system its end (at t_final, which need not be the end of the span).

@@ -58,8 +58,9 @@ _EXP2 = {
 }
 _MANTISSA = {32: 23, 64: 52}
 
-# Scores relative to a running maximum are clamped here before exp2: far inside the exponent range, because sums of 2^-125 with small values are
-# subnormal, and subnormal arithmetic is 50 to 200 times slower. The terms lost weigh less than 2^-100 of the largest.
+# Scores relative to a running maximum are clamped here before exp2: far inside the exponent range, because sums of
+# 2^-125 with small values are subnormal, and subnormal arithmetic is 50 to 200 times slower. The terms lost weigh less
+# than 2^-100 of the largest.
 CLAMP = {32: 100.0, 64: 1000.0}
 NORMAL = {32: 126.0, 64: 1022.0}  # 2^-NORMAL is the smallest normal number
 

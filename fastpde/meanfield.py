@@ -39,6 +39,11 @@ class Field:
         """What the attention remembers between evaluations: part of the state of an integration."""
         return self._memory.arrays
 
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """The times at which the field jumps."""
+        return self.attention.breaks
+
     def stats(self) -> dict[str, float]:
         """Counters of the evaluations so far."""
         return self._memory.counters() | self.backend.stats()
@@ -130,7 +135,7 @@ def solve(
 
     On a manifold the velocity is projected to the tangent space. With noise dx_i = Gamma_mu(x_i) dt + noise dW_i, W_i
     independent standard Brownian motions in R^d (on a manifold: on it), by the Euler-Maruyama method ("euler") or the
-    stochastic Heun method ("heun"). Between the ends of its steps a run with noise is a straight line.
+    stochastic Heun method ("heun"), both of weak order one on a sphere. Between ends of steps it is a straight line.
 
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.
@@ -148,7 +153,7 @@ def solve(
         seed: of the noise. A token's numbers depend on the seed, the step, its index and its system's number alone.
         first_system: the number of the first system, so that system b of a batch can be run alone, as x0[b].
         backend: as for `Attention.velocity`: "auto" sums to 1e-8, relative, where n is large; "direct" exactly.
-        events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or a function event(t, x) whose sign change is the event.
+        events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or event(t, x) whose change of sign in a step counts.
         observers: `fp.Observer` objects; they never change the result.
         progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
 
@@ -171,8 +176,8 @@ def solve(
     field.check(_ends(t_span))
     start, share = place.start(tokens), field.cloud.share
     source = Brownian(noise, seed, first_system=first_system, first_token=share.first, project=place.project)
-    asked |= {"events": events, "observers": observers, "noise": source if source.noise else None}
-    space = place.space(start.shape, start.dtype, share)
+    space, noisy = place.space(start.shape, start.dtype, share), source if source.noise else None
+    asked |= {"events": events, "observers": _told(observers, place, source.noise), "noise": noisy}
     if tokens.ndim == 3:
         whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
         asked |= {"positions": positions, "manifold": place, "noise": noise, "seed": seed, "backend": field.backend}
@@ -212,6 +217,17 @@ def prepare(
     # The field needs the shape of the tokens alone: the caller's array may go.
     field.cloud = field.cloud.with_(x=problem.y0.reshape(field.cloud.x.shape))
     return problem
+
+
+def _told(observers: Any, manifold: Manifold, noise: float) -> Any:
+    """The observers, those told where the tokens live that ask for it; `integrate` says what is wrong with others."""
+    if not isinstance(observers, Iterable):
+        return observers
+    observers = list(observers)
+    for observer in observers:
+        if (told := getattr(getattr(observer, "callback", None), "in_run", None)) is not None:
+            told(manifold, noise)
+    return observers
 
 
 def _none(**given: Any) -> None:

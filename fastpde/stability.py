@@ -96,15 +96,14 @@ class _March:
             raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
         self.attention, self.p = attention, np.array([p])
         parameters = list(attention.parameters())
-        self._layers = [q.source for q in parameters if isinstance(q.source, Layers)]
         self._steady = all(q.constant or isinstance(q.source, Layers) for q in parameters)
-        constant = self._steady and not self._layers
+        constant = all(q.constant for q in parameters)
         self._rates = list(attention.rates(self.p, 0.0)) if constant else None
 
     def to(self, high: float, low: float, r: float) -> tuple[float, float]:
         """R^2 at `high` and what log C grows by from `low`, where R^2 is r; inf and inf if the support may be."""
         total = 0.0
-        cuts = sorted({low, high, *(t for layers in self._layers for t in _edges(layers) if low < t < high)})
+        cuts = sorted({low, high, *(t for t in self.attention.breaks if low < t < high)})
         for start, end in pairwise(cuts):
             r, more = self._piece(r, start, end)
             total += more
@@ -117,11 +116,6 @@ class _March:
         if self._steady and (len(rates) == 1 or all(rate.power == 0 and rate.b == 0.0 for rate in rates)):
             return _closed(rates, r, high - low)
         return _integrated(self.attention, self.p, r, low, high)
-
-
-def _edges(layers: Layers) -> Array:
-    """The times between layers."""
-    return np.arange(1, len(layers)) * (layers.t_end / len(layers))
 
 
 def _bounds(attention: Attention, times: Array, start: float, R0: float, p: float) -> tuple[Array, Array]:

@@ -69,7 +69,11 @@ def saturation(kind, x, V, data):
     """What a sigmoid may be wrong by in absolute terms: below the smallest normal number it is zero (laws.NORMAL)."""
     if kind != "Sigmoid":
         return 0.0
-    return 2.0 ** -(126 if np.asarray(x).dtype == np.float32 else 1022) * np.linalg.norm(np.asarray(V, float), 2) * np.sqrt((wide(x) ** 2).sum(axis=1)).max()
+    return (
+        2.0 ** -(126 if np.asarray(x).dtype == np.float32 else 1022)
+        * np.linalg.norm(np.asarray(V, float), 2)
+        * np.sqrt((wide(x) ** 2).sum(axis=1)).max()
+    )
 
 
 def largest_score(kind, x, Q, K, *, at=None, scale=1.0, bias=0.0, **_):

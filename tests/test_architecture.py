@@ -30,10 +30,11 @@ ONLY = {
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
-BASE = {"errors", "_types", "share"}
+BASE = {"errors", "_times", "_types", "share"}
 MAY = {
     "errors": set(),
     "share": set(),
+    "_times": {"errors"},
     "_types": {"errors", "share"},
     "laws": {"kernels"},
     "_cache": set(),
@@ -42,10 +43,10 @@ MAY = {
     "backends": {"kernels", "laws", "_jit"} | BASE,
     "transport": {"backends", "laws"} | BASE,
     "stability": {"attention"} | BASE,
-    "dissipation": {"attention", "backends", "energy"} | BASE,
+    "dissipation": {"attention", "backends", "manifold"} | BASE,
     "clusters": BASE,
     "attention": {"backends", "laws", "transport"} | BASE,
-    "integrate": {"errors", "share"},
+    "integrate": {"errors", "_times", "share"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
     "gaussian": {"attention", "backends", "ensemble", "integrate", "manifold"} | BASE,

@@ -57,6 +57,34 @@ def test_a_chain_and_the_ends():
     np.testing.assert_array_equal(fp.clusters(far, 1.0).sizes, [2, 1])
 
 
+def test_exactly_a_length_apart():
+    """Tokens on the faces of cells: those whose difference, as computed, is at most `length` are together."""
+    assert len(fp.clusters([[-0.2], [-0.1], [-0.9]], 0.1)) == 2
+    for length in (0.1, 0.3, 1 / 3, 0.7):
+        for start in (0.0, -0.9, 1.1, -17.3):
+            for count in (9, 300):  # a chain: what is moved at one face moves what is behind the next
+                x = start + length * np.arange(count)[:, None]
+                far = np.diff(x[:, 0]) > length
+                assert len(fp.clusters(x, length)) <= 1 + far.sum()
+                # Two lengths apart they are apart, where the numbers are exact.
+                assert len(fp.clusters(np.arange(count)[:, None] * 0.5, 0.25)) == count
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_every_pair_of_a_lattice(d, dtype):
+    """Against all pairs, on decimal lattices that are moved along, and tokens a rounding beside."""
+    rng = np.random.default_rng(d)
+    for _ in range(40):
+        length = float(rng.choice([0.1, 0.2, 0.3, 0.7, 1.1]))
+        x = (rng.integers(-12, 12, (60, d)) * length / rng.integers(1, 4) + rng.choice([0.0, 0.1, -2.3])).astype(dtype)
+        x[::5] = np.nextafter(x[::5], dtype(9))
+        labels = fp.clusters(x, length).labels
+        wide = x.astype(float)
+        near = (np.abs(wide[:, None] - wide[None]).max(axis=2) <= length).nonzero()
+        np.testing.assert_array_equal(labels[near[0]], labels[near[1]])
+
+
 def test_what_is_refused():
     for x, length, name in (([[1.0]], 0.0, "length"), ([[[1.0]]], 1.0, "x"), ([[0.0], [1.0]], 1e-300, "length")):
         with pytest.raises(fp.InputError) as caught:

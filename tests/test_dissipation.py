@@ -168,3 +168,52 @@ def test_a_row_of_float32_allows_for_its_rounding():
     once, twice = (energy_row(attention, X, rtol=rtol, backend="direct").slack for rtol in (1e-3, 2e-3))
     assert once > 1e-4 and twice == pytest.approx(2 * once, rel=1e-6)
     assert energy_row(attention, X, backend=fp.Fast(1e-4)).slack > 1e-4
+
+
+@pytest.mark.parametrize(
+    "attention",
+    [
+        fp.Softmax(np.eye(3), np.eye(3), np.eye(3)),
+        fp.Exponential(np.eye(3), np.eye(3), -np.diag([1.0, 2.0, 0.5])),
+        fp.Sinkhorn(np.eye(3), np.eye(3), np.eye(3), tol=1e-12),
+        fp.MultiHead([fp.Softmax(np.eye(3), np.eye(3), np.eye(3)), fp.Exponential(np.eye(3), np.eye(3), np.eye(3))]),
+    ],
+    ids=repr,
+)
+def test_on_the_sphere_the_rate_is_that_of_the_run(attention):
+    """dE/dt against differences of the energies of the states of a run; theory says nothing of where it goes."""
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    record, h = fp.EnergyRecord(attention, backend="direct"), 0.01
+    times = np.arange(9) * h
+    run = {"backend": "direct", "manifold": fp.Sphere(), "observers": [fp.Observer(record, time=h)]}
+    sol = fp.solve(attention, x, (0.0, times[-1]), rtol=1e-11, atol=1e-13, t_eval=times, **run)
+    E = np.array([energy_row(attention, state, backend="direct").energy for state in sol.x])
+    slope = (8 * (E[3:-1] - E[1:-3]) - (E[4:] - E[:-4])) / (12 * h)
+    rates = [fp.dissipation(attention, state, backend="direct", manifold=fp.Sphere()) for state in sol.x]
+    # The formula is off by h^4 / 30 = 3e-10 of fifth derivatives of size one; rounding of E over h is 1e-13.
+    np.testing.assert_allclose(rates[2:-2], slope, rtol=0, atol=1e-8 * max(np.abs(E).max(), 1.0))
+    np.testing.assert_allclose(record.dissipation, rates, rtol=1e-9)
+    assert record.imbalance() < 1e-7
+    # In all of R^d it would be another number, by far more than that.
+    assert np.abs(fp.dissipation(attention, x, backend="direct") - rates[0]) > 0.1 * np.abs(rates[0])
+    assert record.trend == 0 and record.monotone is None
+
+
+def test_no_alarm_where_theory_says_nothing():
+    """Descent against which the sphere, or noise, makes the energy rise: the run tells the record, or the caller."""
+    attention = fp.Softmax(np.eye(3), np.eye(3), -np.diag([1.0, 20.0, 1.0]))
+    x = np.random.default_rng(1).normal(loc=(1.5, 0.0, 0.0), size=(30, 3))
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    for options in ({"manifold": fp.Sphere()}, {"noise": 2.0}):
+        record = fp.EnergyRecord(attention)
+        observers = iter([fp.Observer(record, steps=1)])
+        fp.solve(attention, x, (0.0, 0.5), method="heun", step=0.01, observers=observers, **options)
+        assert attention.energy_trend(0.0) == -1 and (np.diff(record.energy) > 1e-6).any()
+        assert record.trend == 0 and record.monotone is None and len(record.violations()) == 0
+        assert fp.EnergyRecord(attention, **options).trend == 0
+        assert np.isnan(record.imbalance()) == ("noise" in options)
+    with pytest.raises(fp.InputTypeError, match="manifold"):
+        fp.EnergyRecord(attention, manifold="sphere")
+    with pytest.raises(fp.InputError, match="norm"):
+        fp.dissipation(attention, 2 * x, manifold=fp.Sphere())

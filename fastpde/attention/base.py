@@ -173,6 +173,11 @@ class Attention(ABC):
         raise NoGaussianClosure(f"{type(self).__name__} attention has no Gaussian closure.")
 
     @property
+    def breaks(self) -> tuple[float, ...]:
+        """The times at which a parameter jumps."""
+        return tuple(sorted({t for p in self.parameters() for t in p.breaks}))
+
+    @property
     def unmaskable(self) -> str:
         """Why `Masked` must refuse it; empty: it need not."""
         return ""

@@ -1,4 +1,8 @@
-"""Parameters of an attention: an array, a function of time, or layers; one matrix, or one per system of a batch."""
+"""Parameters of an attention: an array, a function of time, or layers; one matrix, or one per system of a batch.
+
+A function of time that jumps says where in its attribute `breaks`, the times (k,): steps then end there, and none sees
+both sides. Without it a step that meets a jump is of first order, whatever the method.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .._times import Beside, break_points
 from .._types import Array, as_numbers
 from ..errors import InputError, InputTypeError
 
@@ -20,6 +25,8 @@ class Layers:
 
     `stack` (L, ...) holds one value per layer; layer l acts on [l, l+1) t_end / L. With `method="euler"` and
     `step=t_end / L`, `solve` is the residual attention stack x_{l+1} = x_l + step Gamma_l(x_l).
+
+    The times between layers are break points: whatever the method, no step goes beyond one.
 
     Raises InputError for an empty stack or t_end <= 0; and, when called, for a time outside [0, t_end].
     """
@@ -37,13 +44,19 @@ class Layers:
     def __len__(self) -> int:
         return len(self.stack)
 
+    @property
+    def breaks(self) -> Array:
+        """The times between layers, (L - 1,)."""
+        return np.arange(1, len(self)) * (self.t_end / len(self))
+
     def __call__(self, t: float) -> Array:
         """The value of the layer that acts at time t; at t_end, the last layer's."""
         place = t / self.t_end * len(self)
         if not -1e-9 <= place <= len(self) * (1 + 1e-9):
             raise InputError("t", repr(t), f"a time in [0, {self.t_end}]", "Give Layers a later t_end.")
         # A multiple of the step that rounding left a hair below a boundary belongs to the layer that starts there.
-        return self.stack[min(int(max(place, 0.0) + 1e-9), len(self) - 1)]
+        slack = 0.0 if isinstance(t, Beside) else 1e-9
+        return self.stack[min(int(max(place, 0.0) + slack), len(self) - 1)]
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class Parameter:
     name: str
     source: Callable[[float], object] | Array
     axes: tuple[int, ...]
+    breaks: tuple[float, ...] = ()  # times at which it jumps
 
     @property
     def constant(self) -> bool:
@@ -93,7 +107,7 @@ def _checked(name: str, value: object, axes: tuple[int, ...]) -> Array:
 def parameter(name: str, value: Value, axes: tuple[int, ...]) -> Parameter:
     """The parameter `name` with a value of one of the given numbers of axes."""
     if callable(value):
-        return Parameter(name, value, axes)
+        return Parameter(name, value, axes, break_points(f"{name}.breaks", getattr(value, "breaks", ())))
     array = _checked(name, value, axes).copy()
     array.flags.writeable = False
     return Parameter(name, array, axes)

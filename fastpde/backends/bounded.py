@@ -140,11 +140,12 @@ def _reduce(pair: PairSum, thin: float, take: Any) -> tuple[Array, Array, Array,
     """(y (r, n), z (r, m), y_ends (2, r), z_ends (2, r)) with <z, y> the scores, the origin kept: sigma(s + c) is no
     multiple of sigma(s). None if more than three axes carry logits, see `reduction`."""
     share = Share(pair.keys.shape[1])
-    of = reduction.frame(pair.keys[0], take, share, centred=False)
-    both = None if of is None else reduction.maps(of, pair.targets[0], take, share, centred=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        of = reduction.frame(pair.keys[0], take, share, centred=False)
+        both = None if of is None else reduction.maps(of, pair.targets[0], take, share, centred=False)
     if both is None:
         return None
-    to_y, to_z = both
+    to_y, to_z, _ = both
     q, zero = len(to_y), np.zeros(pair.keys.shape[2])
     y = take("coords_y", (q, pair.keys.shape[1]), np.float64)
     z = take("coords_z", (q, pair.targets.shape[1]), np.float64)

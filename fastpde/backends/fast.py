@@ -23,7 +23,7 @@ from .tree import Sum
 
 _MOST_AXES = 4
 _THIN = 0.02  # of tol: axes whose logits are together below that are left out
-_GIVEN = 0.95  # of tol: what grids and trees get; the rest is for sources that are dropped
+_GIVEN = 0.92  # of tol: what grids and trees get; the rest is for sources that are dropped
 _CHECK_EVERY = 16  # sums of a head and system of a run
 _WARY = 4.0  # checks in a row that must be passed after one that failed
 _RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and farthest from its centre
@@ -149,9 +149,7 @@ class Fast(Backend):
             log_total = self._take("logs", (len(out),), np.float64)
         offset = self._offset(pair, reduced) if len(log_total) else _NONE
         log_factor = 0.0 if pair.weights is not None else -math.log(sources)
-        result = reduce.Result(
-            np.ascontiguousarray(reduced.B), reduced.constant, log_factor, offset, out, log_total
-        )
+        result = reduce.Result(np.ascontiguousarray(reduced.B), reduced.constant, log_factor, offset, out, log_total)
         tol = _GIVEN * min(self.tol, pair.tol) / max(1.0, reduced.amplification) - reduced.dropped
         if not tol > 0.0:
             return None
@@ -269,14 +267,14 @@ class Fast(Backend):
         self, pair: PairSum, reduced: Reduced, exact: Array, logs: Array, out: Array, found: Array, share: Share
     ) -> tuple[float, PairSum, float]:
         """The largest error of sums `out` and logs `found` (may be empty), the sum, and what rounding may be of it."""
-        error, scores = 0.0, float((np.abs(reduced.z_ends).max(axis=0) * np.ptp(reduced.y_ends, axis=0)).sum())
+        error, scores = 0.0, reduced.scores
         if out.shape[1]:
             error, offset = _of_values(pair.values[0], exact, out, None if pair.normalised else logs, share)
             scores += offset
         if len(found):
             error = float(np.maximum(error, np.abs(found - logs).max()))  # nan if one is nan
             scores += float(np.abs(logs).max())
-        return error, pair, 4.0 * np.finfo(out.dtype).eps * (1.0 + scores)
+        return error, pair, 4.0 * float(np.finfo(out.dtype).eps) * (1.0 + scores)
 
     def _check_bounded(self, pair: PairSum, done: bounded.Done, out: Array) -> bool:
         """The same for bounded weights."""

@@ -36,11 +36,12 @@ class Box:
     z_half: Array
 
     @staticmethod
-    def around(y_ends: Array, z_ends: Array, span: Array) -> Box:
-        """The boxes with these corners (..., 2, r); span (r,) is the half width of the box of all sources."""
+    def around(y_ends: Array, z_ends: Array, span: Array, thinnest: float) -> Box:
+        """The boxes with these corners (..., 2, r); span (r,) is the half width of the box of all sources, thinnest the
+        least of the loads."""
         y_half, z_half = (np.ptp(ends, axis=-2) * (0.5 + 1e-12) for ends in (y_ends, z_ends))
         y_half = np.maximum(y_half, _NARROW * span)
-        z_half = np.maximum(z_half, planning.THIN / y_half)
+        z_half = np.maximum(z_half, thinnest / y_half)
         return Box(y_ends.mean(axis=-2), y_half, z_ends.mean(axis=-2), z_half)
 
     @property

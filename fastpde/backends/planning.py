@@ -15,7 +15,7 @@ _MOST_STEADY = 2  # axes: with more, the cells of a grid for larger boxes would 
 _STEP = 4.0  # by which the cells of a steady grid grow
 _TYPICAL = 1_000_000  # sources, and targets, for which a steady grid is the cheapest
 _BESSELS = plans.MOST_ORDER + 1
-THIN = 0.02  # an axis thinner than this is widened: slopes would be differences of rounded numbers
+_THIN, _THIN_ROUNDING = (0.02, 0.25), 1e-13
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class Grid:
     error: float
     seconds: float
     serial: float
+
+
+def thinnest(tol: float) -> float:
+    """The logits of an axis up to which a box is widened: slopes of less would be differences of rounded numbers."""
+    return min(max(_THIN_ROUNDING / tol, _THIN[0]), _THIN[1])
 
 
 def plan(L: Array, sources: int, targets: int, tol: float, channels: int = 1, thetas: Array = THETAS) -> Grid | None:

@@ -32,6 +32,7 @@ _ROUNDED = 8.0 * _EPS  # per coordinate, of the largest one: a direction that is
 _SEEN = 1e-9  # of the largest second moment: less may be rounding of it
 _METRIC = 1e-10  # of the largest second moment: moments below count as much
 _UNEVEN = 2.0**10  # by which the sizes of sources and targets may differ on an axis
+_BLURRED = 64.0  # roundings of keys that are not worth channels
 _BENT = 4.0  # times their spread: values are no function of the coordinates if that would have such errors
 _LEAST_EXPONENT = -1000  # of a power of two that has an inverse
 
@@ -44,7 +45,8 @@ class Reduced:
     centre: (k,) of the keys: a score <target, key> is <z, y> + <target, centre>.
     channels: (e, n) the values' remainder.
     B, constant: (c, r + e) and (c,): values = B [y', channels] + constant.
-    dropped: a bound of the logits that are left out.
+    scores: a bound of the terms of a score, all together: rounding is relative to it.
+    dropped: a bound of what is left out: of logits, and of the values' digits in units of their spread.
     amplification: what errors of the coordinates' means and channels become, in units of the values' spread.
     """
 
@@ -56,6 +58,7 @@ class Reduced:
     channels: Array
     B: Array
     constant: Array
+    scores: float
     dropped: float
     amplification: float
 
@@ -67,7 +70,20 @@ class Frame(NamedTuple):
     M: Array  # (q, k)
     N: Array  # (k, q)
     moments: Array  # (q, q) second moments of t, about their mean if the points were centred
-    spread: float  # the largest |coordinate| of x - centre
+    reach: Array  # (k,) the largest |x - centre|
+
+    @property
+    def spread(self) -> float:
+        """The largest of them."""
+        return float(self.reach.max(initial=0.0))
+
+
+class Maps(NamedTuple):
+    """y' = to_y (y - centre) and z' = to_z z for sources in a frame and targets z, with y - centre = to_z^T y'."""
+
+    to_y: Array  # (q, k)
+    to_z: Array  # (q, k)
+    reach: Array  # (k,) the largest |z|
 
 
 class Values(NamedTuple):
@@ -97,20 +113,20 @@ def frame(x: Array, take: Any, share: Share, *, centred: bool = True, noise: Arr
     origin = low if centred else np.zeros(len(half))
     mean, S = _moments(x, origin, M, take, share, centred)
     centre = origin + N @ mean if centred else origin
-    spread = float(np.maximum(high - centre, centre - low).max(initial=0.0))
+    reach = np.maximum(high - centre, centre - low)
     if not np.isfinite(S).all():
         return None
     values, U = np.linalg.eigh(S)
     if len(used) < 2 or values[0] > _SEEN * values[-1]:
-        return Frame(centre, M, N, S, spread)
+        return Frame(centre, M, N, S, reach)
     # Some directions are thin, seldom used, or not there: how far do points reach?
     turned = np.ascontiguousarray(U.T) @ M
     t = take("turned", (len(turned), len(x)), np.float64)
-    reach = np.abs(outermost(coordinates(x, centre, turned, t), share)).max(axis=0)
-    there = reach > np.abs(turned) @ noise
-    sizes = _powers(reach[there])
+    lengths = np.abs(outermost(coordinates(x, centre, turned, t), share)).max(axis=0)
+    there = lengths > np.abs(turned) @ noise
+    sizes = _powers(lengths[there])
     M, N = turned[there] / sizes[:, None], N @ (U[:, there] * sizes)
-    return Frame(centre, M, N, _moments(x, centre, M, take, share, centred)[1], spread)
+    return Frame(centre, M, N, _moments(x, centre, M, take, share, centred)[1], reach)
 
 
 def _powers(sizes: Array) -> Array:
@@ -138,23 +154,22 @@ def _moments(x: Array, origin: Array, M: Array, take: Any, share: Share, centred
     return mean, products - np.outer(mean, mean) if centred else products
 
 
-def maps(of: Frame, targets: Array, take: Any, share: Share, *, centred: bool = True) -> tuple[Array, Array] | None:
-    """(to_y (q, k), to_z (q, k)): y' = to_y (y - centre) and z' = to_z z for sources in a frame and targets z (m, k),
-    with y - centre = to_z^T y'; None where they are beyond the range of numbers."""
+def maps(of: Frame, targets: Array, take: Any, share: Share, *, centred: bool = True) -> Maps | None:
+    """Balanced maps for sources in a frame and targets (m, k); None where they are beyond the range of numbers."""
     low, high = extremes(targets, share)
-    scale = _powers(np.maximum(np.abs(low), np.abs(high)))
+    reach = np.maximum(np.abs(low), np.abs(high))
+    scale = _powers(reach)
     origin = low if centred else np.zeros(len(low))
-    with np.errstate(over="ignore", invalid="ignore"):
-        _, S_z = _moments(targets, origin, np.diag(1.0 / scale), take, share, centred)
-        turn = scale[:, None] * of.N
-        S_z = turn.T @ S_z @ turn
+    _, S_z = _moments(targets, origin, np.diag(1.0 / scale), take, share, centred)
+    turn = scale[:, None] * of.N
+    S_z = turn.T @ S_z @ turn
     if not (np.isfinite(S_z).all() and np.isfinite(of.moments).all()):
         return None
     values, U = np.linalg.eigh(of.moments)
     root = _roots(values)
     lam, W = np.linalg.eigh(root[:, None] * (U.T @ S_z @ U) * root)
     size, W = np.sqrt(_roots(lam[::-1])), W[:, ::-1]
-    return (U @ (W / root[:, None] * size)).T @ of.M, (U @ (root[:, None] * W / size)).T @ of.N.T
+    return Maps((U @ (W / root[:, None] * size)).T @ of.M, (U @ (root[:, None] * W / size)).T @ of.N.T, reach)
 
 
 def _roots(values: Array) -> Array:
@@ -172,12 +187,18 @@ def reduce_pair(
     thin: axes whose logits are together below it in absolute value are left out. share: which of all sources these
     are; maps and ends are then those of the sources and targets of all processes.
     """
-    share = Share(len(keys)) if share is None else share
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _reduced(targets, keys, values, most, thin, take, Share(len(keys)) if share is None else share)
+
+
+def _reduced(
+    targets: Array, keys: Array, values: Array, most: int, thin: float, take: Any, share: Share
+) -> Reduced | None:
     of = frame(keys, take, share)
     both = None if of is None else maps(of, targets, take, share)
     if of is None or both is None:
         return None
-    to_y, to_z = both
+    to_y, to_z, _ = both
     q = len(to_y)
     y, z = take("coords_y", (q, len(keys)), np.float64), take("coords_z", (q, len(targets)), np.float64)
     y_ends = outermost(coordinates(keys, of.centre, to_y, y), share)
@@ -190,9 +211,12 @@ def reduce_pair(
     kept, rest = np.sort(ranked[~unseen]), np.sort(ranked[unseen])
     if len(kept) > most:
         return None
+    # What rounding makes of coordinates: of thin directions, that is more than of the keys themselves.
+    rounded = float((np.abs(to_z).T @ (_EPS * np.abs(to_y) @ of.reach)).max(initial=0.0))
     _even(y, z, y_ends, z_ends, to_z, kept)
     reach = np.abs(y_ends).max(axis=0)
-    if values is keys:
+    found: Values | None = None
+    if values is keys and rounded <= max(_BLURRED * _EPS, thin) * of.spread:
         found = _of_keys(of, to_z, y, kept, rest, reach)
     else:
         found = _of_others(values, y if len(kept) == q else y[kept], reach[kept], take, share)
@@ -200,9 +224,11 @@ def reduce_pair(
         return None
     if len(kept) < q:
         y, z, y_ends, z_ends = y[kept], z[kept], y_ends[:, kept], z_ends[:, kept]
-    dropped = float(loads[rest].sum())
+    scores, dropped = float(both.reach @ of.reach), float(loads[rest].sum())
+    if values is keys and rounded > _BLURRED * _EPS * of.spread:
+        dropped += min(thin, rounded / of.spread)
     return Reduced(
-        y, z, y_ends, z_ends, of.centre, found.channels, found.B, found.constant, dropped, found.amplification
+        y, z, y_ends, z_ends, of.centre, found.channels, found.B, found.constant, scores, dropped, found.amplification
     )
 
 

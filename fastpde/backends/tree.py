@@ -8,6 +8,7 @@ is expected to be fastest: prices are compared from the smallest boxes up, so th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -85,7 +86,7 @@ class Sum:
 
     def box(self, y_ends: Array, z_ends: Array) -> Box:
         """The boxes with these corners (..., 2, r)."""
-        return Box.around(y_ends, z_ends, self.span)
+        return Box.around(y_ends, z_ends, self.span, planning.thinnest(self.tol))
 
     def run(self, y_ends: Array, z_ends: Array) -> bool:
         """Fills the result; y_ends, z_ends (2, r) are the corners of the boxes. False: not `within` its time."""
@@ -155,7 +156,7 @@ class Sum:
         if _GROWING * (n + m) > _CHEAP * least and self.tree_seconds(box, least) > _CLEARLY * least:
             return False
         trees = self._forest(box, slice(None), slice(None), "tree")
-        judge = Judge(trees, 0, self.span, self.tol, 1 + len(self.channels), (1, 1), max(_FEW, m // _PARTS))
+        judge = Judge(trees, 0, self.box, self.tol, 1 + len(self.channels), (1, 1), max(_FEW, m // _PARTS))
         if judge.seconds > least:
             return False
         leaves = [trees.below(node) for node, _, plan in judge.ways if plan is None]
@@ -178,7 +179,7 @@ class Sum:
         steps = -(-n // size), -(-m // size)
         sample = self._forest(box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
         few = max(_FEW // steps[1], size // min(_PARTS, max(_JUDGED, size // _EACH)))
-        return Judge(sample, 0, self.span, self.tol, 1 + len(self.channels), steps, few).seconds + _GROWING * (n + m)
+        return Judge(sample, 0, self.box, self.tol, 1 + len(self.channels), steps, few).seconds + _GROWING * (n + m)
 
     def _forest(self, box: Box, sources: slice, targets: slice, name: str) -> Pruned:
         bias = self.bias[sources] if len(self.bias) else self.bias
@@ -199,7 +200,7 @@ class Judge:
     Args:
         trees: of one in steps[0] sources and one in steps[1] targets.
         root: the node.
-        span: of all sources, see `Sum`.
+        box: makes the boxes around sources and targets, as `Sum.box`.
         tol, channels: of the sum.
         few: targets (of the tree) that are not divided any more, unless their sums take long.
 
@@ -209,7 +210,14 @@ class Judge:
     """
 
     def __init__(
-        self, trees: Pruned, root: int, span: Array, tol: float, channels: int, steps: tuple[int, int], few: int
+        self,
+        trees: Pruned,
+        root: int,
+        box: Callable[[Array, Array], Box],
+        tol: float,
+        channels: int,
+        steps: tuple[int, int],
+        few: int,
     ) -> None:
         tree = trees.targets
         nodes = trees.nodes(root, few)
@@ -219,7 +227,7 @@ class Judge:
         counts, ends = trees.near(np.concatenate([nodes, *probes]))
         n, m = counts * steps[0], sizes * steps[1]
         corners = np.stack([tree.low[nodes], tree.high[nodes]], axis=1)
-        loads = Box.around(ends[: len(nodes)], corners, span).loads
+        loads = box(ends[: len(nodes)], corners).loads
         grids = planning.prices(loads, n[: len(nodes)], m, tol, channels)
         grids += _GRID + _GATHERING * n[: len(nodes)]
         direct, at = np.full(len(nodes), math.inf), len(nodes)
@@ -231,7 +239,7 @@ class Judge:
         self.ways: list[tuple[int, tuple[Array, Array], planning.Grid | None]] = []
         for i in chosen:
             if i > 0 and least[i] > _LONG and sizes[i] > pruned.TARGETS * _FINER and max(steps) == 1:
-                finer = Judge(trees, int(nodes[i]), span, tol, channels, steps, int(sizes[i]) // _FINER)
+                finer = Judge(trees, int(nodes[i]), box, tol, channels, steps, int(sizes[i]) // _FINER)
                 if finer.seconds < least[i]:
                     self.seconds += finer.seconds - float(least[i])
                     self.ways += finer.ways

@@ -14,6 +14,11 @@ class Field:
     def __init__(self, attention: Attention) -> None:
         self.attention = attention
 
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """The times at which the field jumps."""
+        return self.attention.breaks
+
     def __call__(self, t: float, y: Array, out: Array) -> None:
         M, c = self.attention.closure(y[..., 0], y[..., 1:], t)
         np.matmul(M, y, out=out)

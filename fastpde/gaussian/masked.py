@@ -27,6 +27,11 @@ class MaskedField:
     def __init__(self, attention: Attention, weights: Array, visibility: Visibility) -> None:
         self.attention, self._weights, self._seen = attention, weights, visibility
 
+    @property
+    def breaks(self) -> tuple[float, ...]:
+        """The times at which the field jumps."""
+        return self.attention.breaks
+
     def __call__(self, t: float, y: Array, out: Array) -> None:
         moments = self._weights[:, None, None] * (y @ np.swapaxes(y, -1, -2))
         order = slice(None) if self._seen.order is None else self._seen.order

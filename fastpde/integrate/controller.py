@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -57,7 +58,7 @@ class PIController:
     adaptive: ClassVar[bool] = True
 
     def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
-        """Return the time the next step aims at and its size.
+        """Return the time the next step aims at and its size; `span` ends at the next break point.
 
         A step that would leave less than a hundredth of itself is stretched to the end: 1.01^k is far within `safety`,
         and the remainder would be a step of no use.
@@ -87,33 +88,68 @@ class PIController:
         return max(error, self.smallest_error)
 
 
+class _Piece(NamedTuple):
+    """Steps up to a break point or the end: the number of the first, the grid point it aims at, and where all end."""
+
+    first: int
+    grid: int
+    end: float
+
+
 @dataclass(frozen=True)
 class FixedStep:
     """Steps of one size to the times start + i step, never accumulated; the last one lands on the end.
 
-    If (end - start) / step is not an integer (to 1e-9) the last step is shorter.
+    If (end - start) / step is not an integer (to 1e-9 and to rounding) the last step is shorter. A break point within a
+    step divides it, and the grid stays where it is; one next to a point of the grid (as near) takes its place.
     """
 
     step: float  # positive in either direction
     span: Span
+    breaks: tuple[float, ...] = ()  # between the ends of the span, in the order in which they are met
     count: int = field(init=False)
+    _pieces: tuple[_Piece, ...] = field(init=False, repr=False)
+    _firsts: tuple[int, ...] = field(init=False, repr=False)
 
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         ratio = abs(self.span.end - self.span.start) / self.step
-        whole = abs(ratio - round(ratio)) < _SAME_STEP and round(ratio) >= 1
-        object.__setattr__(self, "count", round(ratio) if whole else math.ceil(ratio))
+        # What is left between a point of the grid and the end, or a break point, must be more than rounding.
+        slack = max(_SAME_STEP, 2.0 * self._rounding / self.step)
+        whole = abs(ratio - round(ratio)) < slack and round(ratio) >= 1
+        points = round(ratio) if whole else math.ceil(ratio)  # of the grid, the end is the last
+        pieces, number, grid = [], 0, 1
+        for end in self.breaks:
+            place = abs(end - self.span.start) / self.step
+            pieces.append(_Piece(number, grid, end))
+            number += max(math.ceil(place - slack) - grid, 0) + 1
+            grid = max(grid, math.floor(place + slack) + 1)
+        pieces.append(_Piece(number, grid, self.span.end))
+        number += max(points - grid, 0) + 1 if points else 0
+        for name, value in (("count", number), ("_pieces", tuple(pieces)), ("_firsts", tuple(p.first for p in pieces))):
+            object.__setattr__(self, name, value)
 
     def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
         """Return the time step `index` ends at and its size."""
-        signed = span.direction * self.step
-        if index + 1 < self.count:
-            return span.start + (index + 1) * signed, signed
-        last = span.end - (span.start + index * signed)
-        # A last step that differs by the rounding of the times alone is a whole step.
-        rounding = 4 * _EPS * max(abs(span.start), abs(span.end))
-        return span.end, signed if abs(last - signed) <= rounding else last
+        end, cut = self._end(index)
+        begin, cut_before = self._end(index - 1) if index else (self.span.start, False)
+        signed, size = self.span.direction * self.step, end - begin
+        # A step that differs by the rounding of the times alone is a whole step.
+        return end, size if (cut or cut_before) and abs(size - signed) > self._rounding else signed
+
+    @property
+    def _rounding(self) -> float:
+        return 4 * _EPS * max(abs(self.span.start), abs(self.span.end))
+
+    def _end(self, index: int) -> tuple[float, bool]:
+        """Return where step `index` ends, and whether that is a break point or the end, not a point of the grid."""
+        place = bisect_right(self._firsts, index) - 1
+        piece = self._pieces[place]
+        after = self._firsts[place + 1] if place + 1 < len(self._firsts) else self.count
+        if index + 1 >= after:
+            return piece.end, True
+        return self.span.start + (piece.grid + index - piece.first) * self.span.direction * self.step, False
 
 
 def first_guess(size: float, slope: float) -> float:

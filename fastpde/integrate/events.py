@@ -21,7 +21,8 @@ class Event:
 
     `direction` +1 means crossings from below to zero or above, -1 from above to zero or below, 0 both. An event with a
     direction is a condition: it is "already satisfied" if its value is on the far side at t0, and is then reported at
-    t0. Only the values at the ends of a step are compared: a condition that comes and goes within one step is not seen.
+    t0. Only the values at the ends of a step are compared: a condition that comes and goes within one step is not seen,
+    and a value that touches zero and turns back is one only where a step ends on it.
 
     Attributes:
         terminal: whether the event ends the run.

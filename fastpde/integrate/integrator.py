@@ -44,7 +44,9 @@ class Integrator:
         self.status: Status | None = None
         start = State.initial(problem.span.start, problem.y0, problem.first_step) if state is None else state
         p = problem
-        self._stepper = Stepper(p.field, p.tableau, p.controller, p.space, p.span, start, p.noise, undo=undo)
+        self._stepper = Stepper(
+            p.field, p.tableau, p.controller, p.space, p.span, start, p.noise, breaks=p.breaks, undo=undo
+        )
         timed = any(observer.time is not None for observer in p.observers)
         self._buffer: Any = np.empty_like(p.y0) if timed or p.events else None
         self._tracker = Tracker(p.events, self._stepper, self._buffer)
@@ -91,7 +93,8 @@ class Integrator:
                 return self._finish(failure, state.t)
         if state.step == before:
             return self.status
-        self._owing = not self.problem.controller.adaptive
+        # What output needs of the field may be evaluated only now, and that may end in an exception.
+        self._owing = not state.fresh
         status = self._after_step()
         self._owing = False
         return status

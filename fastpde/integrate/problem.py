@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastpde._times import break_points
 from fastpde.errors import InputError, InputTypeError
+from fastpde.integrate.breaks import Breaks
 from fastpde.integrate.checks import (
     Options,
     function,
@@ -43,6 +45,7 @@ class Problem:
     events: tuple[Event, ...]
     observers: tuple[Observer, ...]
     space: object
+    breaks: Breaks
     noise: Noise | None = None
 
     @classmethod
@@ -56,7 +59,8 @@ class Problem:
         span = Span(*time_span("t_span", t_span))
         y = check_state("y0", y0)
         noise = _noise(options.noise, tableau, span)
-        controller, step = _control(tableau, span, options)
+        breaks = Breaks(break_points("field.breaks", getattr(field, "breaks", ())), span)
+        controller, step = _control(tableau, span, options, breaks)
         return cls(
             field=function("field", field, "(t, y, out) that writes f(t, y) into out"),
             y0=y,
@@ -71,11 +75,12 @@ class Problem:
             ),
             observers=_observers(options.observers, span),
             space=_space(options.space, y),
+            breaks=breaks,
             noise=noise,
         )
 
 
-def _control(tableau: Tableau, span: Span, options: Options) -> tuple[PIController | FixedStep, float]:
+def _control(tableau: Tableau, span: Span, options: Options, breaks: Breaks) -> tuple[PIController | FixedStep, float]:
     """Return the controller and the signed first step, 0.0 if it is to be chosen."""
     rtol, atol = positive("rtol", options.rtol), positive("atol", options.atol)
     if options.step is None and not tableau.adaptive:
@@ -86,7 +91,7 @@ def _control(tableau: Tableau, span: Span, options: Options) -> tuple[PIControll
         return PIController(rtol, atol, (tableau.embedded_order or 0) + 1), span.direction * step
     if span.start + span.direction * step == span.start:
         raise InputError("step", show(options.step), f"a step that moves the time away from {span.start!r}")
-    return FixedStep(step, span), span.direction * step
+    return FixedStep(step, span, breaks.inner), span.direction * step
 
 
 def _noise(came: object, tableau: Tableau, span: Span) -> Noise | None:

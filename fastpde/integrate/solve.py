@@ -39,9 +39,11 @@ def integrate(
     Args:
         field: field(t, y, out) writes f(t, y) into out and changes nothing else; y and out are valid during the call.
             If results depend on earlier calls, all that is remembered is in field.memory, a dict of arrays that becomes
-            part of the `State`. Numbers of field.stats(), if there is one, join the stats. A field that cannot compute
-            a velocity writes nan; if field.failure() then returns a `FieldError`, not None, that is why: an adaptive
-            method tries a few smaller steps, and the run ends as `Status.NOT_CONVERGED` and not as NOT_FINITE.
+            part of the `State`. The times at which it jumps are in field.breaks, if there is one: steps end there, and
+            a step asks for the field at its ends a rounding inside, the next one on the other side. Numbers of
+            field.stats(), if there is one, join the stats. A field that cannot compute a velocity writes nan; if
+            field.failure() then returns a `FieldError`, not None, that is why: an adaptive method tries a few smaller
+            steps, and the run ends as `Status.NOT_CONVERGED` and not as NOT_FINITE.
         y0: float64 or float32 array, (n, d), (B, n, d) or any other shape; never modified. The result has its dtype.
         t_span: (t0, t1).
         method: "euler", "heun", "rk4" (fixed step), "bosh3", "dopri5", "tsit5" (adaptive).
@@ -50,8 +52,8 @@ def integrate(
             at most 1, in every system of a batch (B, n, d).
         max_steps: bound on attempted steps, accepted or not.
         t_eval: times (m,) at which to keep the state, from t0 towards t1; None: the start and the end.
-        events: `Event` objects or functions event(t, x) -> float whose sign change is the event; a function may have
-            the attributes `terminal` (default True) and `direction` (default 0).
+        events: `Event` objects or functions event(t, x) -> float whose sign change between the ends of a step is the
+            event; a function may have the attributes `terminal` (default True) and `direction` (default 0).
         observers: `Observer` objects.
         progress: True for a bar on the standard error, or a function progress(t, stats) called after every accepted
             step.

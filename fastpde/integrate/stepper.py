@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastpde.errors import FieldError
+from fastpde.integrate.breaks import Breaks
 from fastpde.integrate.controller import (
     Span,
     first_guess,
@@ -46,7 +47,7 @@ class State:
         t, y: the last accepted time and state.
         step: the number of accepted steps.
         f: f(t, y), the first stage of the next step; meaningless while `fresh` is False.
-        fresh: whether f has been evaluated (fixed-step methods leave it to the step that needs it).
+        fresh: whether f has been evaluated (fixed-step methods leave it to the step that needs it, at breaks all do).
         h: the signed size proposed for the next step; 0.0 until one has been chosen.
         error: the scaled error of the last accepted step, for the controller.
         retries: rejections since the last accepted step.
@@ -105,7 +106,8 @@ class State:
 class Stepper:
     """Advances its own copy of a `State` step by step; a step allocates nothing of the size of a state.
 
-    It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried; with noise one more.
+    It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried; with noise one more, and
+    with break points one, if the continuous extension uses the last stage: f on either side of them.
 
     An exception from the field may end an evaluation anywhere: `state`, the stages known so far included, is then as it
     was before it (the field's memory too, with `undo`).
@@ -123,6 +125,7 @@ class Stepper:
         span: the interval of integration.
         state: where to start; copied.
         noise: writes the random velocity of a step, see `Noise`; None: there is none.
+        breaks: where the field jumps; None: nowhere.
         undo: whether to keep a copy of the field's memory during an evaluation, for one that ends in an exception.
     """
 
@@ -136,6 +139,7 @@ class Stepper:
         state: State,
         noise: Noise | None = None,
         *,
+        breaks: Breaks | None = None,
         undo: bool = False,
     ) -> None:
         self.field, self.tableau, self.controller, self.space, self.span = (
@@ -145,7 +149,7 @@ class Stepper:
             space,
             span,
         )
-        self._noise, self._undo = noise, undo
+        self._noise, self._undo, self._breaks = noise, undo, breaks or Breaks((), span)
         # N / h is kept as one more stage, whose coefficient in each row is the row's node.
         self._a, self._b = [tuple(row) for row in tableau.a], tuple(tableau.b)
         if noise is not None:
@@ -155,13 +159,17 @@ class Stepper:
         self._stages = np.full((len(self._b), *state.y.shape), np.nan, state.y.dtype)
         self._k = [self._stages[s, ...] for s in range(tableau.stages)]
         self._trial = np.empty_like(state.y, order="C")
-        np.copyto(self._k[-1], state.f)
+        # Where f at a break point goes, as the next step sees it.
+        apart = tableau.dense_needs_last and self._breaks.inner
+        self._turned = np.full_like(self._trial, np.nan) if apart else self._k[-1]
+        np.copyto(self._k[0], state.f)
         known = self._stages[1 : 1 + len(state.stages)]
         if len(known):
             known[...] = state.stages
         memory = self._remembered(state)
-        self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[-1], memory=memory, stages=known)
+        self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[0], memory=memory, stages=known)
         self._from = (state.t, 0.0)  # start and size of the last accepted step
+        self._chosen = (state.h, state.error, state.retries)  # of the state, before that step
         self.cause: FieldError | None = None  # of NOT_CONVERGED
 
     def _remembered(self, state: State) -> dict[str, np.ndarray]:
@@ -182,7 +190,7 @@ class Stepper:
         state = self.state
         if not state.fresh:
             with np.errstate(all="ignore"):
-                self._evaluate(state.t, state.y, state.f)
+                self._evaluate(self._breaks.begins(state.t), state.y, state.f)
             state.fresh = True
         return state.f
 
@@ -211,7 +219,7 @@ class Stepper:
             if first is not self._k[0]:
                 np.copyto(self._k[0], first)
                 state.f = self._k[0]
-            t, h = self.controller.target(state.t, state.step, state.h, self.span)
+            t, h = self.controller.target(state.t, state.step, state.h, self._breaks.piece(state.t))
             if self.controller.adaptive and t != self.span.end and self._too_small():
                 return Status.STEP_TOO_SMALL
             error = self._try(t, h)
@@ -223,11 +231,11 @@ class Stepper:
     def piece(self) -> Piece:
         """Return the continuous extension over the last accepted step.
 
-        It may evaluate the FSAL stage, never in vain: the next step begins with it.
+        It may evaluate the FSAL stage, never in vain: the next step begins with it, or it is known.
         """
         if self._noise is not None:
             return Piece(Chord(self._b), self.space, *self._from, self._trial, self._stages)
-        if self.tableau.dense_needs_last:
+        if self.tableau.dense_needs_last and self.state.f is self._k[-1]:
             self.refresh()
         return Piece(self.tableau, self.space, *self._from, self._trial, self._stages)
 
@@ -244,15 +252,20 @@ class Stepper:
         return tuple(map(int, np.unravel_index(bad[0], self._trial.shape))) if bad.size else None
 
     def before(self) -> State:
-        """Return a record from which the last step of a fixed-step method is made again, without an evaluation.
+        """Return a record from which the last step is made again, without an evaluation.
 
         Its arrays are the stepper's. What its memory holds is later than that: it belongs to the next evaluation,
         whichever asks for it.
         """
-        t, stages = self._from[0], self._stages[1 : self.tableau.stages - 1]
-        return replace(
-            self.state, t=t, y=self._trial, step=self.state.step - 1, f=self._k[0], fresh=True, stages=stages
-        )
+        (h, error, retries), state = self._chosen, self.state
+        stages = self._stages[1 : self.tableau.stages - (not self._closes(state.t))]
+        kept = replace(state, t=self._from[0], y=self._trial, step=state.step - 1, f=self._k[0], fresh=True)
+        return replace(kept, h=h, error=error, retries=retries, stages=stages)
+
+    def _closes(self, t: float) -> bool:
+        """Whether a step to t evaluates its last stage: for an error estimate, or because the next step begins with
+        another one and the continuous extension uses it, wherever output is wanted: that changes no step."""
+        return self.controller.adaptive or (self.tableau.dense_needs_last and self._breaks.turns(t))
 
     def _evaluate(self, t: float, y: np.ndarray, out: np.ndarray) -> None:
         memory = self.state.memory
@@ -271,30 +284,36 @@ class Stepper:
 
         Without an error estimate that is 0 if y1 is finite, else nan.
         """
-        state, tableau, space = self.state, self.tableau, self.space
+        state, tableau, space, end = self.state, self.tableau, self.space, self._breaks.ends(t)
         if self._noise is not None:
             self._noise(state.step, h, state.y, self._stages[-1, ...])
         for s in range(1 + len(state.stages), tableau.stages - 1):
             space.combine(state.y, h, self._a[s], self._stages, self._trial)
             c = tableau.c[s]
-            # c = 1 means the end of the step to the bit, where a piecewise constant field changes.
-            self._evaluate(t if c == 1.0 else state.t + c * h, self._trial, self._k[s])
+            # c = 1 means the end of the step, not state.t + h, which may differ from it by rounding.
+            self._evaluate(end if c == 1.0 else state.t + c * h, self._trial, self._k[s])
             state.stages = self._stages[1 : s + 1]
         space.combine(state.y, h, self._b, self._stages, self._trial)
+        if not self.controller.adaptive and not math.isfinite(space.max_norm(self._trial)):
+            return math.nan
+        if self._closes(t) and len(state.stages) < tableau.stages - 1:
+            self._evaluate(end, self._trial, self._k[-1])
+            state.stages = self._stages[1 : tableau.stages]
         if not self.controller.adaptive:
-            return 0.0 if math.isfinite(space.max_norm(self._trial)) else math.nan
-        self._evaluate(t, self._trial, self._k[-1])
+            return 0.0
         rtol, atol = self.controller.rtol, self.controller.atol
         return space.error_norm(self._stages, tableau.b_error, h, state.y, self._trial, rtol, atol)
 
     def _accept(self, t: float, h: float, error: float) -> None:
-        state, adaptive = self.state, self.controller.adaptive
+        state, adaptive, turns = self.state, self.controller.adaptive, self._breaks.turns(t)
+        self._from, self._chosen = (state.t, h), (state.h, state.error, state.retries)
         if adaptive:
-            state.h = h * self.controller.factor(error, state.error, state.retries)
+            proposed = h * self.controller.factor(error, state.error, state.retries)
+            # A step cut short by a break point says nothing against the one that was proposed.
+            state.h = max(proposed, state.h, key=abs) if turns else proposed
             state.error = self.controller.remember(error)
-        self._from = (state.t, h)
         state.y, self._trial = self._trial, state.y
-        state.f, state.fresh = self._k[-1], adaptive
+        state.f, state.fresh = (self._turned, False) if turns else (self._k[-1], adaptive)
         state.t, state.step, state.retries, state.stages = t, state.step + 1, 0, self._stages[:0]
 
     def _reject(self, h: float, error: float) -> Status | None:
@@ -335,10 +354,10 @@ class Stepper:
         slope = self.space.error_norm(stages, pick[0], 1.0, *norm)
         if not math.isfinite(slope):
             return None
-        h0 = min(first_guess(size, slope), abs(self.span.end - state.t))
+        h0 = min(first_guess(size, slope), abs(self._breaks.piece(state.t).end - state.t))
         signed = self.span.direction * h0
         self.space.combine(state.y, signed, pick[0], stages, self._trial)
-        self._evaluate(state.t + signed, self._trial, k[-1])
+        self._evaluate(self._breaks.ends(state.t + signed), self._trial, k[-1])
         difference = (-1.0, *pick[1][1:])
         bend = self.space.error_norm(stages, difference, 1.0 / h0, *norm)
         return second_guess(h0, slope, bend, self.controller.order)

@@ -6,8 +6,9 @@ c = L / q^2. The relative error of the fitted exponential (`cores`), of an axis 
 
     sources  d_s = 2 e^c (I_p(theta) + I_{p-1}(theta) / q)      targets  d_t = 5.4 (p / theta) I_p(theta)
 
-including that of the slopes that make means; I_p is a modified Bessel function. The forms are Chebyshev tails of
-e^{a x}; the constants were measured on extreme cell pairs. Axes multiply, so with small errors they add. Rounding adds
+including that of the slopes that make means, for which rounding adds 4 u p^2 / theta to d_t; I_p is a modified Bessel
+function. The forms are Chebyshev tails of e^{a x}; the constants were measured on extreme cell pairs, that of rounding
+on points in the corners of cells. Axes multiply, so with small errors they add. Rounding also adds
 u (2 e^{2 r theta} + r / 2 e^{4 theta}): all the mass in one corner of a cell, the target in the opposite one. A mean's
 error is measured in units of the sources' spread, so the slopes' errors of the axes add like the sides of a box.
 """
@@ -54,7 +55,7 @@ def source_error(order, theta, slabs, bessel):
 @jit(inline=True)
 def target_error(order, theta, bessel):
     """d_t of an axis."""
-    return 5.4 * order / theta * bessel[order]
+    return 5.4 * order / theta * bessel[order] + 4.0 * _UNIT * order * order / theta
 
 
 @jit(inline=True)

@@ -12,7 +12,6 @@ from numba import prange
 from .._jit import jit
 from .cells import CHUNKS
 
-
 _FARTHEST = 2800.0  # a number times e^2800 is beyond the range of numbers, times e^-2800 it is zero
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastpde.config import Problem
 from fastpde.config.schema import FIXED
-from fastpde.dissipation import EnergyRow, energy_row
+from fastpde.dissipation import EnergyRow, energy_row, energy_trend
 from fastpde.errors import ConvergenceError, InputError
 
 _NOTHING = EnergyRow(math.nan, math.nan, math.nan)
@@ -35,16 +35,20 @@ def of_systems(problem: Problem, attention: Any, backend: Any) -> Callable[[floa
 
 
 def of_one(problem: Problem, attention: Any, backend: Any) -> Callable[[float, Any], EnergyRow] | None:
-    """Return the row of tokens (n, d) in a run of one system; the rate and the slack are nan where none is known."""
+    """Return the row of tokens (n, d) in a run of one system; the rate and the slack are nan where none is known.
+
+    The rate is that of the velocities, on the run's manifold; what noise adds to it is not in it.
+    """
     plain = of_systems(problem, attention, backend)
     if plain is None:
         return None
     time = problem.config.time
     tolerances = {} if time.method in FIXED else {"rtol": time.rtol, "atol": time.atol}
+    manifold = problem.manifold()
 
     def row(t: float, x: Any) -> EnergyRow:
         try:
-            return energy_row(attention, x, t=t, backend=backend, **tolerances)
+            return energy_row(attention, x, t=t, backend=backend, manifold=manifold, **tolerances)
         except ConvergenceError:
             return _NOTHING
         except InputError:  # no balance is known, as for L2
@@ -54,14 +58,10 @@ def of_one(problem: Problem, attention: Any, backend: Any) -> Callable[[float, A
 
 
 def trend(problem: Problem, attention: Any) -> int:
-    """Return where theory says that the recorded energy of the run goes: 1 up, -1 down, 0 it says nothing.
-
-    It speaks of flows in all of R^d, without noise.
-    """
-    time = problem.config.time
-    if not problem.config.output.energy or problem.systems > 1 or time.noise or time.manifold != "euclidean":
+    """Return where theory says that the recorded energy of the run goes: 1 up, -1 down, 0 it says nothing."""
+    if not problem.config.output.energy or problem.systems > 1:
         return 0
-    return int(attention.energy_trend(0.0))
+    return energy_trend(attention, problem.manifold(), problem.config.time.noise)
 
 
 class Watch:

@@ -12,7 +12,6 @@ from fastpde.backends import planning
 from fastpde.backends.base import PairSum
 from fastpde.backends.cores import Axis, core
 from fastpde.backends.gridsum import Sorted
-from fastpde.backends.reduction import maps, reduce_pair
 from fastpde.kernels import plans
 from fastpde.laws import ExpLaw
 
@@ -135,34 +134,6 @@ def test_sorting_is_stable_and_keeps_every_point():
     np.testing.assert_allclose(found.local, ((points - centre) / (width / 2))[:, order], atol=1e-13)
     sizes = found.items[:, 2] - found.items[:, 1]
     assert sizes.sum() == 5000
-
-
-@pytest.mark.parametrize("rank", [1, 2, 3, 4])
-def test_reduction_keeps_scores_and_values(rank):
-    """k = 8 columns of which `rank` carry logits: the same scores and values, in as few coordinates."""
-    rng = np.random.default_rng(rank)
-    to, of = rng.normal(size=(2, rank, 8))
-    x = rng.normal(size=(400, 8)) + 3
-    targets, keys, values = (
-        x @ to.T @ rng.normal(size=(rank, 8)),
-        x @ of.T @ rng.normal(size=(rank, 8)),
-        x[:, :5].copy(),
-    )
-    found = reduce_pair(targets, keys, values, 4, 1e-9, take)
-    assert found.y.shape == (rank, 400) and found.channels.shape == (min(5, 8 - rank), 400)  # more are not independent
-    want = targets @ (keys - keys.mean(axis=0)).T
-    np.testing.assert_allclose(found.z.T @ found.y, want, atol=1e-9 * np.abs(want).max())
-    rebuilt = found.B @ np.concatenate([found.y, found.channels]) + found.constant[:, None]
-    np.testing.assert_allclose(rebuilt, values.T, atol=1e-12)
-    sizes = [found.y.var(axis=1), found.z.var(axis=1)]
-    np.testing.assert_allclose(sizes[0], sizes[1], rtol=1e-8)  # balanced
-    assert reduce_pair(targets, keys, values, rank - 1, 1e-9, take) is None
-
-
-def test_balanced_maps_of_singular_moments():
-    to_y, to_z, sizes = maps(np.diag([4.0, 0.0]), np.diag([9.0, 1.0]))
-    assert to_y.shape == (1, 2) and sizes[0] == pytest.approx(6.0)
-    assert (to_y.T @ to_z)[0, 0] == pytest.approx(1.0)
 
 
 # -- the sums ---------------------------------------------------------------------------------------------------------

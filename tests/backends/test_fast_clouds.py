@@ -139,12 +139,15 @@ def test_prices_are_those_of_plans():
 def test_ways_are_the_cheapest_and_hold_every_target_once():
     points = np.ascontiguousarray(cloud("ball, logits of 1000", 20000, 2).T)
     trees = trees_of(points, points)
-    judge = Judge(trees, 0, np.ptp(points, axis=1) / 2, 1e-8, 1, (1, 1), 1000)
+    ends, span = np.stack([points.min(axis=1), points.max(axis=1)]), np.ptp(points, axis=1) / 2
+
+    def box(y_ends, z_ends):
+        return Box.around(y_ends, z_ends, span, 0.02)
+
+    judge = Judge(trees, 0, box, 1e-8, 1, (1, 1), 1000)
     leaves = np.concatenate([trees.below(node) for node, _, _ in judge.ways])
     np.testing.assert_array_equal(np.sort(leaves), trees.leaves)
-    whole = planning.plan(
-        Box.around(*[np.stack([points.min(axis=1), points.max(axis=1)])] * 2, np.ptp(points, axis=1) / 2).loads, 20000, 20000, 1e-8
-    )
+    whole = planning.plan(box(ends, ends).loads, 20000, 20000, 1e-8)
     assert whole is None  # logits of 1000 are out of the range of one grid
     assert 0 < judge.seconds < 20000**2 / 0.45e9 / 3
 

@@ -65,9 +65,9 @@ def test_targets_that_are_moved_sources_are_known(moved, same):
     z = y + 0.7
     z[0, 17] += moved
     ends = [np.stack([points.min(axis=1), points.max(axis=1)]) for points in (y, z)]
-    assert Box.around(*ends, 2 * np.ones(2)).like(y, z, 1e-8) is same
-    assert not Box.around(*ends, 2 * np.ones(2)).like(y, z[:, ::-1].copy(), 1e-8)
-    assert not Box.around(*ends, 2 * np.ones(2)).like(y, z[:, :400], 1e-8)
+    assert Box.around(*ends, 2 * np.ones(2), 0.02).like(y, z, 1e-8) is same
+    assert not Box.around(*ends, 2 * np.ones(2), 0.02).like(y, z[:, ::-1].copy(), 1e-8)
+    assert not Box.around(*ends, 2 * np.ones(2), 0.02).like(y, z[:, :400], 1e-8)
 
 
 @pytest.mark.parametrize("scale", [1.0, -1.0], ids=["K = Q", "K = -Q"])

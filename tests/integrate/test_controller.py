@@ -78,6 +78,14 @@ def test_whole_steps_are_whole():
     assert {FixedStep(0.1, span).target(0.0, i, 0.0, span)[1] for i in range(10)} == {0.1}
 
 
+def test_far_from_zero_no_step_is_empty():
+    """A span of ten steps whose ratio to the step is above 10 by more than 1e-9, by the rounding of its ends alone."""
+    span = Span(77593838.10851055, 77593834.89336006)
+    control = FixedStep(0.32151504877164494, span)
+    times = [control.target(math.nan, i, 0.0, span)[0] for i in range(control.count)]
+    assert len(times) == 10 and times[-1] == span.end and sorted({span.start, *times})[::-1] == [span.start, *times]
+
+
 def test_nearly_integer_ratio_is_an_integer():
     assert FixedStep(0.1, Span(0.0, 1.0 + 5e-11)).count == 10
     assert FixedStep(0.1, Span(0.0, 1.0 + 5e-9)).count == 11
