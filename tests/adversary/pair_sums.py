@@ -386,8 +386,8 @@ def _twisted(rng, kind, pair, tol, words):
     if kind == "tolerance":  # the pair asks for more than the backend
         return replace(pair, tol=max(1e-13, tol * log_uniform(rng, 1e-4, 1.0)))
     if kind == "near":  # targets that are the sources, nearly, or moved, or in another order
-        size = np.abs(z).max() / max(np.abs(y).max(), 1e-300)
-        near = (y * size + np.abs(z).max() * log_uniform(rng, 1e-17, 1e-2) * rng.standard_normal(y.shape))[: len(z)]
+        unit = y / max(np.abs(y).max(), 1e-300)
+        near = np.abs(z).max() * (unit + log_uniform(rng, 1e-17, 1e-2) * rng.standard_normal(y.shape))[: len(z)]
         near += (rng.random() < 0.3) * rng.standard_normal(y.shape[1]) * np.abs(z).max()
         near = rng.permutation(near) if rng.random() < 0.2 else near
         return pair if len(near) < len(z) else replace(pair, targets=near.astype(dtype)[None])
