@@ -66,7 +66,7 @@ def exact(pair) -> Exact:
     found = [_exponential(z[part], y, v, bias + np.log(w), _seen(pair, part, n)) for part in parts]
     means, logs = (np.concatenate(rows) for rows in zip(*found, strict=True))
     if pair.weights is not None:  # of them the logs are taken
-        digits = digits + 4 * eps * np.abs(np.log(w)).max()
+        digits = digits + 4.0 * eps * np.abs(np.log(w)).max()
     middle = v.mean(axis=0)
     spread = np.maximum(v.max(axis=0) - middle, middle - v.min(axis=0)).max(initial=0.0)
     if pair.normalised:

@@ -42,7 +42,8 @@ class Case:
     regime: str
     checked: bool
     words: str
-    before: PairSum | None = None  # what the same backend has summed before, at the same prices
+    before: PairSum | None  # what the same backend has summed before
+    beside: PairSum | None  # the first system of a batch of which `pair` is the second
 
     def __str__(self) -> str:
         pair, check = self.pair, "checked" if self.checked else "unchecked"
@@ -113,7 +114,11 @@ def summed(case: Case):
                 backend.attend(case.before, np.empty((1, case.before.targets.shape[1], case.before.values.shape[2])))
                 used.clear()
                 backend.direct, backend.report = False, {}
-            backend.attend(pair, out, logs)
+            if case.beside is None:
+                backend.attend(pair, out, logs)
+            else:
+                out, logs = np.concatenate([out, out]), None if logs is None else np.concatenate([logs, logs])
+                backend.attend(_batch(case.beside, pair), out, logs)
     finally:
         pruned.Pruned.attend = leaves
     report = backend.report
@@ -124,7 +129,7 @@ def summed(case: Case):
         how = "direct"
     if pair.limits is not None and how not in ("direct", "flat"):
         how = f"masked {how}"
-    return out[0], None if logs is None else logs[0], how, report.get("error_bound", np.nan)
+    return out[-1], None if logs is None else logs[-1], how, report.get("error_bound", np.nan)
 
 
 def verdict(case: Case) -> Verdict:
@@ -164,13 +169,18 @@ def directly(case: Case):
 
 def case(seed: int) -> Case:
     """The case of a seed."""
-    rng, words = np.random.default_rng([17, seed]), []
+    rng, words, extra = np.random.default_rng([17, seed]), [], np.random.default_rng([18, seed])
+    twist = str(extra.choice(list(_TWISTS), p=list(_TWISTS.values())))
     law = SigmoidLaw() if rng.random() < 0.15 else ExpLaw()
     d = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.28, 0.36, 0.2, 0.1, 0.03, 0.03]))
     dtype = np.float32 if rng.random() < 0.1 else np.float64
-    n, m = _size(rng, d), _size(rng, d)
+    n, m = _size(rng), _size(rng)
+    if twist in ("tall", "wide"):
+        long, few = int(log_uniform(extra, 8000, 30000)), int(extra.integers(20, 60))
+        n, m = (long, few) if twist == "tall" else (few, long)
     masked = isinstance(law, ExpLaw) and rng.random() < 0.25
     keys, targets = _points(rng, n, m, d, masked, words)
+    targets = targets[:: max(1, len(targets) // m)] if twist == "tall" else targets
     limits = _limits(rng, n, len(targets), words) if masked else None
     keys, targets = _scaled(rng, keys, targets, dtype, words)
     values = _values(rng, keys, dtype, words)
@@ -186,13 +196,20 @@ def case(seed: int) -> Case:
     )  # fmt: skip
     words.insert(0, type(law).__name__ + (" normalised" if normalised else "") + (" logs" if logs else ""))
     tol, regime, checked = log_uniform(rng, 1e-13, 1e-2), _regime(rng, masked), bool(rng.random() < 0.5)
-    pair, before = _twisted(np.random.default_rng([18, seed]), pair, tol, words)
-    if pair.tol < tol:
-        tol = pair.tol
-    return Case(seed, pair, logs, tol, regime, checked, ", ".join(words), before)
+    pair = _twisted(extra, twist, pair, tol, words)
+    before = _other(extra, pair) if twist == "reused" else None
+    beside = _another(extra, pair) if twist == "batch" else None
+    return Case(seed, pair, logs, min(tol, pair.tol), regime, checked, ", ".join(words), before, beside)
 
 
-def _size(rng, d):
+# What is changed a little, in how many of the cases.
+_TWISTS = {
+    "none": 0.45, "axes": 0.06, "l2": 0.1, "sinkhorn": 0.05, "reused": 0.07, "tolerance": 0.04, "repeated": 0.05,
+    "near": 0.05, "batch": 0.05, "tall": 0.05, "wide": 0.03,
+}  # fmt: skip
+
+
+def _size(rng):
     kind = rng.random()
     if kind < 0.06:
         return int(rng.integers(1, 20))
@@ -361,40 +378,56 @@ def _weights(rng, n, words):
     return w / w.sum()
 
 
-def _twisted(rng, pair, tol, words):
-    """(pair, what is summed before it): most pairs as they are, some changed a little more."""
-    kind = str(rng.choice(["none", "axes", "l2", "sinkhorn", "reused", "tolerance", "repeated"],
-                          p=[0.55, 0.08, 0.12, 0.05, 0.1, 0.04, 0.06]))  # fmt: skip
-    if kind == "none":
-        return pair, None
-    words.append(f"twist {kind}")
+def _twisted(rng, kind, pair, tol, words):
+    """The pair, perhaps changed a little more."""
+    if kind != "none":
+        words.append(f"twist {kind}")
     z, y, dtype = pair.targets[0].astype(float), pair.keys[0].astype(float), pair.keys.dtype
-    if kind == "reused":
-        return pair, _other(rng, pair)
-    if kind == "tolerance":
-        return replace(pair, tol=max(1e-13, tol * log_uniform(rng, 1e-4, 1.0))), None
+    if kind == "tolerance":  # the pair asks for more than the backend
+        return replace(pair, tol=max(1e-13, tol * log_uniform(rng, 1e-4, 1.0)))
+    if kind == "near":  # targets that are the sources, nearly, or moved, or in another order
+        unit = y / max(np.abs(y).max(), 1e-300)
+        near = np.abs(z).max() * (unit + log_uniform(rng, 1e-17, 1e-2) * rng.standard_normal(y.shape))[: len(z)]
+        near += (rng.random() < 0.3) * rng.standard_normal(y.shape[1]) * np.abs(z).max()
+        near = rng.permutation(near) if rng.random() < 0.2 else near
+        return pair if len(near) < len(z) else replace(pair, targets=near.astype(dtype)[None])
     if kind == "repeated":  # most targets are one
         z = np.where(np.arange(len(z))[:, None] % 10 == rng.integers(0, 10), z, z[rng.integers(0, len(z))])
-        return replace(pair, targets=z.astype(dtype)[None]), None
+        return replace(pair, targets=z.astype(dtype)[None])
     if kind == "axes":  # each coordinate has a unit of its own
-        units = 2.0 ** rng.integers(-300, 300, y.shape[1]) if dtype == np.float64 else 2.0 ** rng.integers(-20, 20)
-        small = (np.abs(y).max(axis=0) * units < 1e150).all() and (np.abs(z).max(axis=0) / units < 1e150).all()
-        if not small or float(np.abs(pair.values).max(initial=0.0)) > 1e150:
-            return pair, None
+        most = 300 if dtype == np.float64 else 20
+        units = 2.0 ** rng.integers(-most, most, y.shape[1])
+        largest = max((np.abs(y).max(axis=0) * units).max(), (np.abs(z).max(axis=0) / units).max())
+        if largest > (1e150 if dtype == np.float64 else 1e30) or float(np.abs(pair.values).max(initial=0.0)) > 1e150:
+            return pair
         keys = (y * units).astype(dtype)[None]
         values = keys if pair.values is pair.keys else pair.values
-        return replace(pair, targets=(z / units).astype(dtype)[None], keys=keys, values=values), None
+        return replace(pair, targets=(z / units).astype(dtype)[None], keys=keys, values=values)
+    if kind not in ("l2", "sinkhorn") or isinstance(pair.law, SigmoidLaw):
+        return pair
     scores = z[rng.integers(0, len(z), 40)] @ y.T
     if kind == "l2":  # the bias is a square of the keys, as large as the scores
-        with np.errstate(over="ignore"):
-            square = np.square(y / max(np.abs(y).max(), 1e-300)).sum(axis=1)
+        square = np.square(y / max(np.abs(y).max(), 1e-300)).sum(axis=1)
         bias = -square * np.abs(scores).max() * log_uniform(rng, 0.1, 3.0)
     else:  # it makes all sources matter to someone
         top = scores.max(axis=0)
         bias = -top - np.log(np.exp(scores - top).sum(axis=0))
-    if isinstance(pair.law, SigmoidLaw):
-        return pair, None
-    return replace(pair, bias=bias.astype(dtype)[None]), None
+    return replace(pair, bias=bias.astype(dtype)[None])
+
+
+def _another(rng, pair):
+    """Another system of the same shape."""
+    keys, targets = (rng.standard_normal(points.shape).astype(points.dtype) for points in (pair.keys, pair.targets))
+    values = keys if pair.values is pair.keys else rng.standard_normal(pair.values.shape).astype(keys.dtype)
+    return replace(pair, keys=keys, targets=targets, values=values)
+
+
+def _batch(first, second):
+    """Two systems as one pair sum."""
+    keys, targets = (np.concatenate([getattr(pair, name) for pair in (first, second)]) for name in ("keys", "targets"))
+    values = keys if second.values is second.keys else np.concatenate([first.values, second.values])
+    bias = None if second.bias is None else np.concatenate([first.bias, second.bias])
+    return replace(second, keys=keys, targets=targets, values=values, bias=bias)
 
 
 def _other(rng, pair):

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from fastpde.backends import bounded, causal, tree
 
-_DEAR = 0.3  # seconds that a direct sum is said to take: no sum on a grid that takes longer is tried
+_DEAR = 0.1  # seconds that a direct sum is said to take: no sum on a grid that takes longer is tried
 
 
 def grid(pairs):

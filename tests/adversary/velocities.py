@@ -105,7 +105,8 @@ def _truth(head, x, at=None, weights=None, positions=None, at_positions=None):
     times = options.pop("n_half", 0) * 2 + 1
     eps = naive.WIDE(options.pop("eps", 1.0))
     V, size = naive.WIDE(np.linalg.norm(head.V, 2)), np.abs(naive.wide(x)).max() * naive.WIDE(d) ** 0.5
-    digits = np.finfo(x.dtype).eps * (oracle.added(n) + oracle.ROUNDINGS * _size(head, z, x) / eps)[:, None]
+    scores = _size(head, z, x) + (_size(head, x, x).max() if head.kind == "Sinkhorn" else 0.0)  # its potentials' too
+    digits = np.finfo(x.dtype).eps * (oracle.added(n) + oracle.ROUNDINGS * scores / eps)[:, None]
     if head.kind == "Sinkhorn":
         sums = _sinkhorn(head, z, x, w, eps)
     else:
