@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from fastpde.errors import Whole
+
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
 _RECENT = 64  # slices that say how long the next ones may take
 _COMPILED = 2  # first slices that may have been compiled meanwhile
@@ -25,7 +27,7 @@ _LEAVING = 0.4  # seconds to close files and leave
 _SLICES = 3.0  # slowest slices to be kept in reserve
 
 
-class Stopped(Exception):
+class Stopped(Whole):
     """The run was asked to stop; `code` is the exit code that shells expect of a signal, 128 + number.
 
     at_once: wherever it was, so that its state may be half of anything.
