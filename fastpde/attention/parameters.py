@@ -25,7 +25,7 @@ class Layers:
     """
 
     def __init__(self, stack: object, t_end: float) -> None:
-        self.stack = as_numbers("Layers.stack", stack)
+        self.stack = as_numbers("Layers.stack", stack).copy()
         if self.stack.ndim == 0 or len(self.stack) == 0:
             raise InputError("Layers.stack", f"shape {self.stack.shape}", "shape (L, ...) with L >= 1 layers")
         if isinstance(t_end, bool) or not isinstance(t_end, int | float | np.floating | np.integer):
