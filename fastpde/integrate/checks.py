@@ -39,7 +39,10 @@ def real(name: str, value: object) -> float:
     """Return a finite float, or raise: text, booleans and arrays are not numbers here."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
     if not math.isfinite(number):
         raise InputError(name, show(value), "a finite number")
     return number
