@@ -58,19 +58,17 @@ class Visibility:
             places = ordered[share.first : share.first + share.here]
             return Visibility(sources, None, np.searchsorted(ordered, places, side="right").astype(np.int64))
         at, targets = at_positions, order(at_positions)
-        limits = np.searchsorted(*_comparable(ordered, at if targets is None else at[targets]), side="right")
+        limits = np.searchsorted(_exact(ordered, at), _exact(at if targets is None else at[targets], ordered), "right")
         if limits[0] == 0:
             need = f"positions >= {ordered[0]}, the first token's, in at_positions"
             raise InputError("at_positions", f"a position of {at.min()}, which sees no token", need)
         return Visibility(sources, targets, limits.astype(np.int64))
 
 
-def _comparable(*positions: Array) -> list[Array]:
-    """Positions of one type that holds all of them: integers beyond 2^53 are not rounded to floats, as NumPy would."""
-    kind = np.result_type(*positions)
-    beyond = any(array.dtype.kind in "iu" and (np.abs(array.astype(float)) > 2.0**53).any() for array in positions)
-    # Python compares numbers of all its types exactly.
-    return [array.astype(object if kind.kind == "f" and beyond else kind) for array in positions]
+def _exact(positions: Array, other: Array) -> Array:
+    """Positions as they are compared with others: Python's numbers, if NumPy would round large integers to floats."""
+    rounded = np.result_type(positions, other).kind == "f" and positions.dtype.kind in "iu"
+    return positions.astype(object) if rounded and (np.abs(positions.astype(float)) > 2.0**53).any() else positions
 
 
 @dataclass(frozen=True)
