@@ -230,5 +230,5 @@ def _ends(t_span: Any) -> list[float]:
     """The finite numbers among the ends of a span; `integrate` says what is wrong with others."""
     try:
         return [float(t) for t in t_span if np.isfinite(t)]
-    except TypeError:
+    except (TypeError, RuntimeError):  # RuntimeError: tensors with a gradient
         return []

@@ -74,7 +74,7 @@ class Parameter:
 
         if not callable(source):
             return replace(self, source=own(source))
-        return replace(self, source=lambda t: own(np.asarray(source(t))))
+        return replace(self, source=lambda t: own(as_numbers(f"{self.name}({t})", source(t))))
 
     def systems(self, t: float) -> int:
         """The number of systems it has values for: B if it has the batch axis, otherwise 1."""
