@@ -207,6 +207,7 @@ def _taken(recorder: Recorder | SystemsRecorder, target: Path, part: checkpoint.
         return None
     lock = RunLock(target)
     try:
+        directory.refuse_links(target)
         found, wrong = checkpoint.newest(target, part)
         if found is None:
             why = f" ({'; '.join(wrong)})" if wrong else ""
