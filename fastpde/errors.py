@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 
-class Whole(Exception):
-    """An error that comes back from `pickle` and `copy.deepcopy` with its text and attributes, whatever it is made of.
+class Whole:
+    """Exceptions that come back from `pickle` and `copy.deepcopy` with text and attributes, whatever they are made of.
 
     The inherited way calls `__init__` with the text alone; where that takes something else, a worker of a process pool
     that raises the error leaves its parent waiting for ever.
     """
+
+    args: tuple[Any, ...]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _without_init, (type(self), self.args), self.__dict__

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import fastpde
-from fastpde import backends, cli
+from fastpde import backends, cli, config
+from fastpde.run import signals
+from fastpde.run.recorder import Recorder
 
 GOOD = """
 [tokens]
@@ -199,3 +203,65 @@ def test_unwritable_output_is_exit_5(folder):
     assert done.stderr.startswith("fastpde: error: ") and done.stderr.count("\n") == 1
     assert "file/out" in done.stderr and "file is not a directory" in done.stderr
     assert files(folder) == ["a.toml", "file"]
+
+
+def interrupt(patched, owner, name, number):
+    """Let a function begin its work, and then the signal come."""
+    whole = getattr(owner, name)
+
+    def begun(*arguments, **options):
+        whole(*arguments, **options)
+        signal.raise_signal(number)
+
+    patched.setattr(owner, name, begun)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_pictures_are_drawn(folder, capsys, monkeypatch, number):
+    """No half of a picture is left, and nothing is said but what came; a run goes on to its pictures with 75."""
+    wanted = {"run": 75, "plot": 128 + number, "report": 128 + number, "study": 128 + number}
+    (folder / "s.toml").write_text("dimensions = [2]\ndraws = 2\n")
+    arguments = {"run": ("a.toml", "--quiet"), "study": ("rank-collapse", "s.toml", "--quiet")}
+    for command, want in wanted.items():
+        there = files(folder)
+        with monkeypatch.context() as patched:
+            interrupt(patched, Figure, "savefig", number)
+            code, out, errors = call(capsys, command, *arguments.get(command, ("a.run",)))
+        assert (code, out, errors.count("\n")) == (want, "", 1) and signal.Signals(number).name in errors
+        assert command == "run" or files(folder) == there
+        assert not [name for name in files(folder) if name.endswith((".tmp", ".png", ".html"))]
+    assert call(capsys, "run", "a.toml")[0] == 0 and (folder / "a.run" / "tokens.png").is_file()
+
+
+BEFORE = {"the arguments": (cli, "parser", 143), "the configuration": (config, "load", 75)}
+
+
+@pytest.mark.parametrize("what", BEFORE)
+def test_a_signal_before_a_run(folder, capsys, monkeypatch, what):
+    owner, name, want = BEFORE[what]
+    interrupt(monkeypatch, owner, name, signal.SIGTERM)
+    code, out, errors = call(capsys, "run", "a.toml")
+    assert (code, out, errors.count("\n")) == (want, "", 1) and "stopped by SIGTERM" in errors
+    assert files(folder) == ["a.toml"]
+
+
+def test_a_signal_after_the_last_step(folder, capsys, monkeypatch):
+    """What has ended is finished; the pictures are left to the next call."""
+    with monkeypatch.context() as patched:
+        interrupt(patched, Recorder, "finish", signal.SIGTERM)
+        code, out, errors = call(capsys, "run", "a.toml", "--quiet")
+    assert (code, out) == (75, "") and "reached" in errors and "before all pictures were drawn" in errors
+    assert not list(folder.rglob("*.png"))
+    code, out, _ = call(capsys, "run", "a.toml")
+    assert code == 0 and "already finished" in out and list(folder.rglob("*.png"))
+
+
+def test_the_third_signal_ends_the_process():
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.at_once():
+        for _ in range(2):
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+            with pytest.raises(signals.Stopped):
+                signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
