@@ -21,6 +21,7 @@ from fastpde.run import launch, machine
 from fastpde.run.signals import Stopped, at_once
 
 BAD, STOPPED = 2, 75
+_GOES_ON = "The same command goes on."
 _MAX_THREADS = 4096  # a bound on what a typing error can ask for
 
 
@@ -127,15 +128,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _left(_fail(BAD, str(error)))
         except Stopped as stop:
             goes_on = options is not None and options.call in (_run, _sweep)
-            return _left(_again(f"{stop}.") if goes_on else _fail(stop.code, str(stop)))
+            return _left(_fail(STOPPED, f"{stop}. {_GOES_ON}") if goes_on else _fail(stop.code, str(stop)))
         except BrokenPipeError:  # the reader of our output left, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-
-
-def _again(message: str) -> int:
-    """Say that the same command goes on, and return the exit code that says so."""
-    return _fail(STOPPED, f"{message} The same command goes on.")
 
 
 def _left(code: int) -> int:
@@ -305,8 +301,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _say(message: str, target: Path, picture: Path) -> int:
-    sys.stdout.write(f"{message.rstrip('.')}: {target}\n{picture}\n")
-    return 0
+    return _print(f"{message.rstrip('.')}: {target}\n{picture}")
 
 
 def _leave(code: int) -> NoReturn:
@@ -341,7 +336,7 @@ def _finished(target: Path, message: str, late: int = 0) -> int:
                 raise Stopped(late)
             first = plot.plot_run(target)[0]
         except Stopped as stop:
-            return _again(f"{message} {stop} before all pictures were drawn: {target}.")
+            return _fail(STOPPED, f"{message} {stop} before all pictures were drawn: {target}. {_GOES_ON}")
         except OSError as error:
             return _fail(5, f"the pictures could not be written to {target}: {error.strerror or error}")
     return _say(message, target, first)
