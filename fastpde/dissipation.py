@@ -99,7 +99,8 @@ def _balanced(
     length = attention.check(cloud.x, t)
     if length != cloud.x.shape[2]:
         raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")
-    return attention.energy_balance(cloud, float(t), backend), cloud.mean
+    with backend.evaluation():
+        return attention.energy_balance(cloud, float(t), backend), cloud.mean
 
 
 def _rate(found: Balance, mean: Callable[[Array], Array]) -> Array:

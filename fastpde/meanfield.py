@@ -56,10 +56,11 @@ class Field:
         if self._varies:
             self.check([t])
         held = self._memory.get(_BACKEND)
-        self.backend.restore(None if held is None else held[0])
-        self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
-        if (found := self.backend.state()) is not None:
-            self._memory.put(_BACKEND, np.tile(found, (shape[0], 1)))
+        with self.backend.evaluation():
+            self.backend.restore(None if held is None else held[0])
+            self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+            if (found := self.backend.state()) is not None:
+                self._memory.put(_BACKEND, np.tile(found, (shape[0], 1)))
         self.manifold.project(x, out)
 
     def systems(self, which: Array) -> Field:

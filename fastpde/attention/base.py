@@ -294,7 +294,8 @@ class Attention(ABC):
         cloud = make_cloud(self, tokens, summing, weights, positions, as_points(at, tokens), at_positions)
         length = self.check(cloud.x, t)
         out = np.empty((*cloud.targets.shape[:2], length), tokens.dtype)
-        self.evaluate(cloud, float(t), summing, out)
+        with summing.evaluation():
+            self.evaluate(cloud, float(t), summing, out)
         return out if tokens.ndim == 3 else out[0]
 
     def check_dimension(self, dimension: int, t: float, name: str) -> int:

@@ -68,7 +68,8 @@ class Pair:
         targets = np.ascontiguousarray(at.x[None] * (2.0 / eps))
         keys, bias = np.ascontiguousarray(of.x[None]), np.ascontiguousarray(bias[None])
         normalised = values.shape[2] > 0
-        self.backend.attend(PairSum(ExpLaw(), normalised, targets, keys, values, bias, weights), out, log_total)
+        with self.backend.evaluation():
+            self.backend.attend(PairSum(ExpLaw(), normalised, targets, keys, values, bias, weights), out, log_total)
         return log_total[0]
 
 
