@@ -39,14 +39,15 @@ class Direct(Backend):
             return
         systems, n, k = pair.keys.shape
         dtype = pair.keys.dtype
-        layout = layout_for(n, k, pair.values.shape[2], dtype)
+        limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
+        seen = n if pair.limits is None else int(limits[:, 0].min())
+        layout = layout_for(n, k, pair.values.shape[2], dtype)._replace(seen=seen)
         packed = pack.allocate(systems, layout, dtype, self.take)
         scratch = attend.allocate(numba.get_num_threads(), layout, dtype, self.take)
         none = _NONE.astype(dtype)
         bias = none if pair.bias is None else pair.bias
         weights = _NONE if pair.weights is None else pair.weights
         factor = (-1.0 if pair.normalised else 1.0) / (n if pair.weights is None else 1)
-        limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
         logs = _NONE if log_total is None else log_total
         with LOCK:
             pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)
