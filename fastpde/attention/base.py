@@ -280,7 +280,7 @@ class Attention(ABC):
             at_positions: (m,) for masked attention with `at`.
             backend: "auto" sums to a relative error below 1e-8 where there are thousands of tokens and that is faster,
                 exactly elsewhere, see `fp.Auto`; "direct" exactly, to rounding; "fast" always as `fp.Fast`; or a
-                backend object, whose memory is then reused.
+                backend object, whose memory is then reused, by one thread at a time.
 
         Returns:
             (m, d) or (B, m, d) in the dtype of x. Unnormalised attention returns inf where the value exceeds the dtype.
