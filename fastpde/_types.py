@@ -19,6 +19,8 @@ def as_numbers(name: str, value: object) -> Array:
         array = np.asarray(value)
     except ValueError as error:
         raise InputError(name, "a ragged sequence", "an array of numbers", "All rows need the same length.") from error
+    except (RuntimeError, TypeError) as error:  # a tensor with a gradient or on a device says itself what to do
+        raise InputTypeError(name, f"a {type(value).__name__}", "an array that NumPy can read", str(error)) from error
     if array.dtype.kind in "iu" or (array.dtype.kind == "f" and array.dtype not in (np.float32, np.float64)):
         array = array.astype(np.float64)
     if array.dtype.kind != "f":

@@ -3,7 +3,7 @@ been checked.
 
 Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite or a scaling did not converge,
 5 output could not be written, 75 stopped early, a run with a checkpoint or a study with its finished cells: the same
-command goes on. Another study that a signal has stopped: 128 + its number.
+command goes on. Whatever else a signal has stopped: 128 + its number.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from typing import Any, NoReturn
 
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import launch, machine
+from fastpde.run.signals import Stopped, at_once
 
 BAD, STOPPED = 2, 75
+_GOES_ON = "The same command goes on."
 _MAX_THREADS = 4096  # a bound on what a typing error can ask for
 
 
@@ -117,16 +119,19 @@ _RUN = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; argument errors exit by themselves, with 2."""
-    options = parser().parse_args(arguments)
-    try:
-        return _left(int(options.call(options)))
-    except (InputError, InputTypeError) as error:
-        return _left(_fail(BAD, str(error)))
-    except KeyboardInterrupt:
-        return _left(_fail(130, "stopped by SIGINT"))
-    except BrokenPipeError:  # the reader of our output left, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    with at_once():
+        options = None
+        try:
+            options = parser().parse_args(arguments)
+            return _left(int(options.call(options)))
+        except (InputError, InputTypeError) as error:
+            return _left(_fail(BAD, str(error)))
+        except Stopped as stop:
+            goes_on = options is not None and options.call in (_run, _sweep)
+            return _left(_fail(STOPPED, f"{stop}. {_GOES_ON}") if goes_on else _fail(stop.code, str(stop)))
+        except BrokenPipeError:  # the reader of our output left, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
 
 
 def _left(code: int) -> int:
@@ -197,7 +202,7 @@ def _run(options: argparse.Namespace) -> int:
         if outcome.code in (runner.UNWRITABLE, runner.STOPPED):
             _leave(_left(code))
         return code
-    return _finished(target, outcome.message)
+    return _finished(target, outcome.message, outcome.late)
 
 
 def _problem(options: argparse.Namespace, team: Any) -> tuple[Any, str]:
@@ -279,15 +284,14 @@ def _study(options: argparse.Namespace) -> int:
     from fastpde import config
     from fastpde.run import study
     from fastpde.run.directory import OutputError
-    from fastpde.run.signals import Stopped
 
     threads = _threads(options.threads)
     plan = config.load_study(options.name, options.config)
     target = options.out or Path(f"{options.config.stem if options.config else options.name}.study")
     if study.is_finished(target, plan):
         return _say("already finished", target, target / f"{options.name}.png")
-    _set_threads(threads)
     try:
+        _set_threads(threads)
         message, picture = study.run(plan, target, quiet=options.quiet)
     except Stopped as stop:
         return _fail(STOPPED if plan.resumable else stop.code, f"{stop}; {study.left(plan, target)}")
@@ -297,8 +301,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _say(message: str, target: Path, picture: Path) -> int:
-    sys.stdout.write(f"{message.rstrip('.')}: {target}\n{picture}\n")
-    return 0
+    return _print(f"{message.rstrip('.')}: {target}\n{picture}")
 
 
 def _leave(code: int) -> NoReturn:
@@ -316,8 +319,8 @@ def _set_threads(threads: int) -> None:
     backends.set_threads(threads)
 
 
-def _finished(target: Path, message: str) -> int:
-    """Say where the pictures are, drawing them if they are not there."""
+def _finished(target: Path, message: str, late: int = 0) -> int:
+    """Say where the pictures are, drawing them if they are not there, and no signal came too `late` to stop the run."""
     from fastpde.run import ranks
 
     team = ranks.joined()
@@ -329,7 +332,11 @@ def _finished(target: Path, message: str) -> int:
     first = plot.first_picture(target)
     if not first.exists():
         try:
+            if late:
+                raise Stopped(late)
             first = plot.plot_run(target)[0]
+        except Stopped as stop:
+            return _fail(STOPPED, f"{message} {stop} before all pictures were drawn: {target}. {_GOES_ON}")
         except OSError as error:
             return _fail(5, f"the pictures could not be written to {target}: {error.strerror or error}")
     return _say(message, target, first)

@@ -119,7 +119,8 @@ def _balanced(
     if length != cloud.x.shape[2]:
         raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")
     manifold.check(tokens, "x")
-    found = attention.energy_balance(cloud, float(t), backend)
+    with backend.evaluation():
+        found = attention.energy_balance(cloud, float(t), backend)
     field = np.ascontiguousarray(found.field)  # made for this balance: it may be changed
     manifold.project(cloud.x, field)
     return found._replace(field=field), cloud.mean

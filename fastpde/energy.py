@@ -45,11 +45,12 @@ def interaction_energy(
     attention.check(cloud.x, t)
     total = np.full(cloud.x.shape[0], -np.inf) if log else np.zeros(cloud.x.shape[0])
     made = attention.log_masses if log else attention.masses
-    for masses in made(cloud, float(t), summing):
-        if log:
-            total = np.logaddexp(total, _log_mean(masses, cloud) - np.log(2.0))
-        else:
-            total += 0.5 * cloud.mean(masses)
+    with summing.evaluation():
+        for masses in made(cloud, float(t), summing):
+            if log:
+                total = np.logaddexp(total, _log_mean(masses, cloud) - np.log(2.0))
+            else:
+                total += 0.5 * cloud.mean(masses)
     return total if tokens.ndim == 3 else float(total[0])
 
 
@@ -91,5 +92,6 @@ def sinkhorn_energy(
     summing = resolve(backend)
     cloud = make_cloud(attention, tokens, summing, weights)
     attention.check(cloud.x, t)
-    total = attention.energy(cloud, float(t), summing)
+    with summing.evaluation():
+        total = attention.energy(cloud, float(t), summing)
     return total if tokens.ndim == 3 else float(total[0])

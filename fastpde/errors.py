@@ -3,6 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+
+class Whole:
+    """Exceptions that come back from `pickle` and `copy.deepcopy` with text and attributes, whatever they are made of.
+
+    The inherited way calls `__init__` with the text alone; where that takes something else, a worker of a process pool
+    that raises the error leaves its parent waiting for ever.
+    """
+
+    args: tuple[Any, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _without_init, (type(self), self.args), self.__dict__
+
+
+def _without_init(kind: type[Whole], args: tuple[Any, ...]) -> Whole:
+    return kind.__new__(kind, *args)
 
 
 def _message(name: str, came: str, need: str, remedy: str) -> str:
@@ -10,7 +28,7 @@ def _message(name: str, came: str, need: str, remedy: str) -> str:
     return f"{text} {remedy}" if remedy else text
 
 
-class InputError(ValueError):
+class InputError(Whole, ValueError):
     """A value that cannot be used. `name` is the argument or the key at fault."""
 
     def __init__(self, name: str, came: str, need: str, remedy: str = "") -> None:
@@ -22,7 +40,7 @@ class NoGaussianClosure(ValueError):
     """An attention that does not keep Gaussians Gaussian, with the reason."""
 
 
-class InputTypeError(TypeError):
+class InputTypeError(Whole, TypeError):
     """A value of the wrong type. `name` is the argument or the key at fault."""
 
     def __init__(self, name: str, came: str, need: str, remedy: str = "") -> None:
@@ -34,7 +52,7 @@ class TransportError(RuntimeError):
     """An optimal transport problem that its solver did not solve, with what the solver said."""
 
 
-class FieldError(RuntimeError):
+class FieldError(Whole, RuntimeError):
     """A velocity that could not be computed, with the reason."""
 
 

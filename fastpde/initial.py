@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from fastpde.errors import InputError
 BLOCK = 4096
 _TOKENS = 0  # the spawn key's first number: other users of the same seed take another
 _NORMAL, _UNIFORM = 0, 1
+# What NumPy raises for a file that is no .npy file: its header is parsed as Python.
+_UNREADABLE = (ValueError, EOFError, OSError, TypeError, OverflowError, SyntaxError, TokenError, RecursionError)
 
 Array = np.ndarray[Any, Any]
 Draw = Callable[[np.random.Generator, np.random.Generator, int], Array]  # streams of normals and uniforms, rows
@@ -179,12 +182,11 @@ def open_array(path: Path, name: str) -> Array:
     if not path.is_file():
         raise InputError(name, f'"{path.name}", which is no file in {path.parent}', "the name of a .npy file")
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        array = np.lib.format.open_memmap(path, mode="r")  # unlike np.load it looks for nothing but a .npy file
+    except _UNREADABLE as error:
         raise InputError(name, f'"{path.name}": {error}', "a readable, complete .npy file") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        kind = getattr(array, "dtype", "an archive")
-        raise InputError(name, f'"{path.name}" with {kind}', "an array of float32 or float64")
+    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
+        raise InputError(name, f'"{path.name}" with {array.dtype}', "an array of float32 or float64")
     return array
 
 

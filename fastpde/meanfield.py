@@ -61,10 +61,11 @@ class Field:
         if self._varies:
             self.check([t])
         held = self._memory.get(_BACKEND)
-        self.backend.restore(None if held is None else held[0])
-        self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
-        if (found := self.backend.state()) is not None:
-            self._memory.put(_BACKEND, np.tile(found, (shape[0], 1)))
+        with self.backend.evaluation():
+            self.backend.restore(None if held is None else held[0])
+            self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+            if (found := self.backend.state()) is not None:
+                self._memory.put(_BACKEND, np.tile(found, (shape[0], 1)))
         self.manifold.project(x, out)
 
     def systems(self, which: Array) -> Field:
@@ -246,5 +247,5 @@ def _ends(t_span: Any) -> list[float]:
     """The finite numbers among the ends of a span; `integrate` says what is wrong with others."""
     try:
         return [float(t) for t in t_span if np.isfinite(t)]
-    except TypeError:
+    except (TypeError, RuntimeError):  # RuntimeError: tensors with a gradient
         return []

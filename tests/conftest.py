@@ -15,6 +15,17 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 settings.register_profile("soak", deadline=None, max_examples=2000)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def typical_costs():
+    """Ways to sum are chosen by the costs of a typical machine, whatever machine this is and however busy."""
+    from fastpde.backends import calibration
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "path", lambda: None)
+        calibration.costs.cache_clear()
+        yield
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--soak", action="store_true", help="run the long tests too, and more examples of the others")
 

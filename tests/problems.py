@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -171,6 +172,16 @@ def softmax_pair(dtype):
                 x = case.x * np.asarray(factor, dtype)
                 found[f"{n} {d} {masked} {factor}"] = (case.with_(x=x).velocity() / factor).tolist()
     return found
+
+
+@contextmanager
+def compiling_nothing():
+    """A context in which no function may be compiled."""
+    from numba.core import event
+
+    with event.install_recorder("numba:compile") as compiled:
+        yield
+    assert compiled.buffer == []
 
 
 def launch(code, *, root=ROOT, **environment):

@@ -169,5 +169,5 @@ def test_configurations_read_back(folder, name):
 def test_help_and_errors_import_nothing_heavy(folder):
     (folder / "b.toml").write_text("draws = 2.5")
     for arguments, code in ((("study", "--help"), 0), (("study", "phase-diagram", "b.toml"), 2)):
-        found, loaded, errors, _ = fresh(folder, *arguments)
+        found, loaded, errors = fresh(folder, *arguments)
         assert (found, loaded) == (code, "LOADED []"), errors

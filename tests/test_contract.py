@@ -475,6 +475,20 @@ def test_large_integer_positions_are_not_rounded_to_ties():
     np.testing.assert_array_equal(got, fp.Masked(case.attention).velocity(case.x, positions=np.arange(5)))
 
 
+@pytest.mark.parametrize("kinds", [("u8", "i8"), ("i8", "u8"), ("i8", "f8"), ("f8", "u8")])
+def test_large_positions_of_two_types_are_not_rounded_to_ties(kinds):
+    """Even stamps above 2^53 are numbers of all these types, but NumPy compares two types as floats; odd ones lie
+    between. Each point sees what it sees at small positions, which all types hold: the same bits."""
+    case, attention = random_case("Softmax", n=5, d=2, k=2), fp.Masked(fp.Softmax(np.eye(2), np.eye(2), np.eye(2)))
+    both = 2 * np.arange(5) + (kinds[0] != "f8"), 2 * np.arange(1, 6) + (kinds[1] != "f8")
+
+    def seen(offset):
+        places = [(offset + each).astype(kind) for each, kind in zip(both, kinds, strict=True)]
+        return attention.velocity(case.x, positions=places[0], at=case.x, at_positions=places[1])
+
+    np.testing.assert_array_equal(seen(2**53), seen(0))
+
+
 @each_dtype
 @each_variant
 def test_zero_values_and_scales(kind, dtype):

@@ -133,3 +133,27 @@ def test_rows_of_a_file(tmp_path):
     with pytest.raises(InputError, match="row 5000, column 1"):
         initial.from_file(tmp_path / "x.npy", system=1, rows=slice(4000, 8000))
     assert initial.from_file(tmp_path / "x.npy", system=1, rows=slice(0, 5000)).shape == (5000, 2)
+
+
+def _npy(header: str) -> bytes:
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"PK\x03\x04 no archive",
+        b"PK\x05\x06" + bytes(18),
+        b"",
+        _npy("'''"),
+        _npy("{[]: 1}"),
+        _npy(f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({10**30},)}}"),
+        _npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}"),
+    ],
+    ids=["PK", "empty archive", "empty", "text", "unhashable", "too large", "objects"],
+)
+def test_files_that_are_no_arrays_are_refused(tmp_path, content):
+    path = tmp_path / "x.npy"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r'^tokens.path: got "x.npy": .*; need a readable, complete .npy file'):
+        initial.open_array(path, "tokens.path")

@@ -14,14 +14,13 @@ from .problems import ROOT, finish, launch, run
 
 # Importing the package, then one velocity, counting the functions that Numba compiles.
 FIRST_CALL = """
-import json, time
-start = time.process_time()
+import json
 import numpy as np, fastpde as fp
 from numba.core import event
 x = np.random.default_rng(0).normal(size=(100, 2))
 with event.install_recorder("numba:compile") as compiled:
     v = fp.Softmax(np.eye(2), np.eye(2), np.eye(2)).velocity(x)
-print(json.dumps({"compiled": len(compiled.buffer), "cpu": time.process_time() - start, "v": v.tolist()}))
+print(json.dumps({"compiled": len(compiled.buffer), "v": v.tolist()}))
 """
 
 # The cheapest compiled function that is public: the mean of the tokens.
@@ -47,9 +46,6 @@ def test_the_second_process_compiles_nothing():
     problems.case_like("Softmax", 2).velocity(np.zeros((3, 2)))
     found, _ = run(FIRST_CALL)
     assert found["compiled"] == 0
-    # Processor time, which does not depend on who else is running: import and first call take about 1.5 s of it,
-    # compilation ten.
-    assert found["cpu"] < 4
 
 
 @pytest.mark.parametrize("edit", ["law", "kernel"])
@@ -75,7 +71,7 @@ def test_edited_code_is_never_stale(tmp_path, edit):
     else:
         assert after["mean"] == [[a + 100 for a in row] for row in MEAN]
     again, _ = run(code, root=tmp_path)
-    assert {**again, "cpu": 0} == {**after, "cpu": 0, "compiled": 0}
+    assert again == {**after, "compiled": 0}
 
 
 def test_the_folder_is_private(tmp_path):
@@ -229,25 +225,17 @@ def test_the_digests_can_differ():
 
 
 PAIR = "import json\nfrom tests.problems import softmax_pair\nprint(json.dumps(softmax_pair({!r})))"
-MACHINES = {
-    "128": ("float64", {"FASTPDE_VECTOR_BITS": "128"}),
-    "512": ("float32", {"FASTPDE_VECTOR_BITS": "512"}),
-    "generic": ("float64", {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}),
-}
 
 
-def test_vector_width_and_missing_fma_change_roundings_only():
-    """Vectors of 128 and 512 bits, and a processor without fused operations: equal to rounding.
+def test_missing_fma_changes_roundings_only():
+    """A processor without fused operations, and vectors of 128 bits: equal to rounding.
 
-    1e-14 and 1e-6: a dot product, an exponent and a sum round differently, at most a few dozen units in the last place;
-    a hundred times that where logits of hundreds are themselves rounded.
+    1e-14: a dot product, an exponent and a sum round differently, at most a few dozen units in the last place; a
+    hundred times that where logits of hundreds are themselves rounded. For widths see backends/test_widths.py.
     """
-    started = {name: launch(PAIR.format(dtype), **environment) for name, (dtype, environment) in MACHINES.items()}
-    for name, process in started.items():
-        dtype = MACHINES[name][0]
-        here, (there, _) = problems.softmax_pair(dtype), finish(process)
-        assert there.keys() == here.keys()
-        for key, value in here.items():
-            tolerance = {"float64": 1e-14, "float32": 1e-6}[dtype] * (100 if key.endswith("12") else 1)
-            error = np.abs(np.array(there[key]) - value).max() / np.abs(value).max()
-            assert error < tolerance, (name, key)
+    process = launch(PAIR.format("float64"), NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    here, (there, _) = problems.softmax_pair("float64"), finish(process)
+    assert there.keys() == here.keys()
+    for key, value in here.items():
+        error = np.abs(np.array(there[key]) - value).max() / np.abs(value).max()
+        assert error < 1e-14 * (100 if key.endswith("12") else 1), key

@@ -58,11 +58,17 @@ class Visibility:
             places = ordered[share.first : share.first + share.here]
             return Visibility(sources, None, np.searchsorted(ordered, places, side="right").astype(np.int64))
         at, targets = at_positions, order(at_positions)
-        limits = np.searchsorted(ordered, at if targets is None else at[targets], side="right")
+        limits = np.searchsorted(_exact(ordered, at), _exact(at if targets is None else at[targets], ordered), "right")
         if limits[0] == 0:
             need = f"positions >= {ordered[0]}, the first token's, in at_positions"
             raise InputError("at_positions", f"a position of {at.min()}, which sees no token", need)
         return Visibility(sources, targets, limits.astype(np.int64))
+
+
+def _exact(positions: Array, other: Array) -> Array:
+    """Positions as they are compared with others: Python's numbers, if NumPy would round large integers to floats."""
+    rounded = np.result_type(positions, other).kind == "f" and positions.dtype.kind in "iu"
+    return positions.astype(object) if rounded and (np.abs(positions.astype(float)) > 2.0**53).any() else positions
 
 
 @dataclass(frozen=True)
@@ -279,7 +285,7 @@ class Attention(ABC):
             at_positions: (m,) for masked attention with `at`.
             backend: "auto" sums to a relative error below 1e-8 where there are thousands of tokens and that is faster,
                 exactly elsewhere, see `fp.Auto`; "direct" exactly, to rounding; "fast" always as `fp.Fast`; or a
-                backend object, whose memory is then reused.
+                backend object, whose memory is then reused, by one thread at a time.
 
         Returns:
             (m, d) or (B, m, d) in the dtype of x. Unnormalised attention returns inf where the value exceeds the dtype.
@@ -293,7 +299,8 @@ class Attention(ABC):
         cloud = make_cloud(self, tokens, summing, weights, positions, as_points(at, tokens), at_positions)
         length = self.check(cloud.x, t)
         out = np.empty((*cloud.targets.shape[:2], length), tokens.dtype)
-        self.evaluate(cloud, float(t), summing, out)
+        with summing.evaluation():
+            self.evaluate(cloud, float(t), summing, out)
         return out if tokens.ndim == 3 else out[0]
 
     def check_dimension(self, dimension: int, t: float, name: str) -> int:

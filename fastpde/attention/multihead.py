@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
-
-_NUMBERS = count()
 
 
 class MultiHead(Attention):
@@ -44,7 +41,6 @@ class MultiHead(Attention):
         for h, head in enumerate(self.heads):
             if not isinstance(head, Attention):
                 raise InputTypeError(f"heads[{h}]", type(head).__name__, "an attention, as fp.Softmax(Q, K, V)")
-        self._number = next(_NUMBERS)  # names its scratch; a copy for some of the systems has the same
         self._stack: Parameter | None = None
         self._each: tuple[Parameter, ...] | None = None
         if isinstance(W, list | tuple):
@@ -108,17 +104,18 @@ class MultiHead(Attention):
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         outputs = self.outputs(t)
         out[...] = 0.0
-        # Each object has scratch of its own: a head may be a MultiHead itself.
-        term = backend.take(f"head_term{self._number}", out.shape, out.dtype)
-        for h, head in enumerate(self.heads):
-            own = cloud if cloud.memory is None else cloud.with_(memory=cloud.memory.head(h))
-            if outputs is None:
-                head.evaluate(own, t, backend, term)
-            else:
-                field = backend.take(f"head_field{self._number}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
-                head.evaluate(own, t, backend, field)
-                backend.project(field, outputs[h], term)
-            out += term
+        # The level names the scratch: a head may be a MultiHead itself.
+        with backend.evaluation() as level:
+            term = backend.take(f"head_term{level}", out.shape, out.dtype)
+            for h, head in enumerate(self.heads):
+                own = cloud if cloud.memory is None else cloud.with_(memory=cloud.memory.head(h))
+                if outputs is None:
+                    head.evaluate(own, t, backend, term)
+                else:
+                    field = backend.take(f"head_field{level}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
+                    head.evaluate(own, t, backend, field)
+                    backend.project(field, outputs[h], term)
+                out += term
 
     def _weighted(self, t: float) -> Iterator[tuple[Attention, Array | None]]:
         outputs: Sequence[Array | None] = self.outputs(t) or [None] * len(self.heads)

@@ -32,7 +32,7 @@ class Layers:
     """
 
     def __init__(self, stack: object, t_end: float) -> None:
-        self.stack = as_numbers("Layers.stack", stack)
+        self.stack = as_numbers("Layers.stack", stack).copy()
         if self.stack.ndim == 0 or len(self.stack) == 0:
             raise InputError("Layers.stack", f"shape {self.stack.shape}", "shape (L, ...) with L >= 1 layers")
         if isinstance(t_end, bool) or not isinstance(t_end, int | float | np.floating | np.integer):
@@ -88,7 +88,7 @@ class Parameter:
 
         if not callable(source):
             return replace(self, source=own(source))
-        return replace(self, source=lambda t: own(np.asarray(source(t))))
+        return replace(self, source=lambda t: own(as_numbers(f"{self.name}({t})", source(t))))
 
     def systems(self, t: float) -> int:
         """The number of systems it has values for: B if it has the batch axis, otherwise 1."""

@@ -6,14 +6,19 @@ A backend also owns the memory of repeated evaluations (`take`), so that nothing
 from __future__ import annotations
 
 import math
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .._types import Array
+from ..errors import InputError
 from ..share import Share
+from .threads import entered
 
 FLOATS = (np.float64, np.float32)  # the precisions there are
 
@@ -44,7 +49,36 @@ class Backend(ABC):
     """Evaluates pair sums. One object serves one computation at a time; results do not depend on the thread count."""
 
     def __init__(self) -> None:
+        self._own()
+
+    def _own(self) -> None:
+        """Begins with what no copy may share."""
         self._memory: dict[str, Array] = {}
+        self._thread, self._depth = threading.RLock(), 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_memory", "_thread", "_depth")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._own()
+
+    @contextmanager
+    def evaluation(self) -> Iterator[int]:
+        """A context in which memory and counters belong to the thread that entered; its value is how many are open.
+
+        Raises InputError while another thread is in one, and in a process that cannot enter the kernels.
+        """
+        if not self._thread.acquire(blocking=False):
+            remedy = 'A name, as backend="auto", makes one for each call.'
+            raise InputError("backend", f"{self!r}, at work in another thread", "an object for each thread", remedy)
+        try:
+            self._depth += 1
+            with entered():
+                yield self._depth
+        finally:
+            self._depth -= 1
+            self._thread.release()
 
     @abstractmethod
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -17,9 +16,8 @@ from ..laws import LAWS, SHIFTABLE, LinearLaw
 from ..share import Share
 from .base import FLOATS, Backend, PairSum
 from .slices import Slices, check
+from .threads import LOCK
 
-# Numba's simplest threading layer must not be entered from two Python threads at once.
-_LOCK = threading.Lock()
 _NONE = np.empty((0, 0))
 _ALL = np.empty((1, 0), np.int64)
 
@@ -41,21 +39,22 @@ class Direct(Backend):
             return
         systems, n, k = pair.keys.shape
         dtype = pair.keys.dtype
-        layout = layout_for(n, k, pair.values.shape[2], dtype)
+        limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
+        seen = n if pair.limits is None else int(limits[:, 0].min())
+        layout = layout_for(n, k, pair.values.shape[2], dtype)._replace(seen=seen)
         packed = pack.allocate(systems, layout, dtype, self.take)
         scratch = attend.allocate(numba.get_num_threads(), layout, dtype, self.take)
         none = _NONE.astype(dtype)
         bias = none if pair.bias is None else pair.bias
         weights = _NONE if pair.weights is None else pair.weights
         factor = (-1.0 if pair.normalised else 1.0) / (n if pair.weights is None else 1)
-        limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
         logs = _NONE if log_total is None else log_total
-        with _LOCK:
+        with LOCK:
             pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
             # Threads take portions of the work in turn: one that was held up does not hold up the sum.
-            with _LOCK, numba.parallel_chunksize(attend.chunk_size(targets, layout)):
+            with LOCK, numba.parallel_chunksize(attend.chunk_size(targets, layout)):
                 attend.attend(
                     pair.law, factor, layout, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
                 )
@@ -80,17 +79,17 @@ class Direct(Backend):
         if pair.limits is not None:
             weights = _NONE if pair.weights is None else pair.weights
             moment, limits = self.take("moments", (systems, 1, c, k), np.float64), np.atleast_2d(pair.limits)
-            with _LOCK:
+            with LOCK:
                 moments.attend_masked(pair.targets, pair.keys, pair.values, weights, limits, moment, out)
             return
         keys = self._tiles("keys", pair.keys, share)
         values = keys if pair.values is pair.keys else self._tiles("values", pair.values, share)
         weights = _NONE if pair.weights is None else self._tiles("weights", pair.weights, share)
         each = self.take("moments", (systems, -(-keys.shape[1] // moments.TILE), c, k), np.float64)
-        with _LOCK:
+        with LOCK:
             moments.of_tiles(keys, values, weights, 1.0 / share.n, each)
         C = _added(each.reshape(*each.shape[:2], c * k), share).reshape(systems, c, k)
-        with _LOCK:
+        with LOCK:
             moments.apply(C, pair.targets, out)
 
     def project(
@@ -106,14 +105,14 @@ class Direct(Backend):
             return
         stack = matrix.reshape(-1, *matrix.shape[-2:])
         linear = project.prepare(stack, shift, x.dtype, numba.get_num_threads(), self.take)
-        with _LOCK:
+        with LOCK:
             project.project(x, np.zeros((1, d)) if origin is None else origin, linear, out)
 
     def centre(self, x: Array, share: Share | None = None) -> Array:
         share = Share(x.shape[1]) if share is None else share
         x = self._tiles("tokens", x, share)
         sums = np.empty((len(x), -(-x.shape[1] // moments.TILE), x.shape[2]))
-        with _LOCK:
+        with LOCK:
             project.tile_sums(x, moments.TILE, sums)
         return _added(sums, share) / share.n
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .._types import as_gaussian
+from .._types import as_gaussian, as_numbers
 
 
 class Gaussian:
@@ -23,7 +23,7 @@ class Gaussian:
 
         Raises InputError, InputTypeError: for shapes that do not fit and matrices that are no covariance.
         """
-        cov = np.asarray(cov)
+        cov = as_numbers("cov", cov)
         if np.ndim(mean) == 0 and cov.ndim:
             mean = np.full(cov.shape[-1], mean)
         self.mean, self.factor = as_gaussian(mean, cov)

@@ -39,7 +39,10 @@ def real(name: str, value: object) -> float:
     """Return a finite float, or raise: text, booleans and arrays are not numbers here."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        number = math.inf
     if not math.isfinite(number):
         raise InputError(name, show(value), "a finite number")
     return number
@@ -122,7 +125,7 @@ def state(name: str, value: object) -> np.ndarray:
         raise InputTypeError(name, "a masked array", "a plain array", "Select the unmasked entries first.")
     try:
         array = np.asarray(value)
-    except ValueError as error:  # rows of different lengths
+    except (ValueError, TypeError, RuntimeError) as error:  # rows of different lengths, tensors with a gradient
         raise InputError(name, show(value), "an array", str(error)) from None
     if array.dtype not in (np.dtype(np.float64), np.dtype(np.float32)):
         remedy = "Convert it with astype(float)." if array.dtype.kind in "biuf" else ""
@@ -141,7 +144,7 @@ def output_times(name: str, value: object, span: tuple[float, float]) -> np.ndar
         return None
     try:
         times = np.asarray(value)
-    except ValueError:
+    except (ValueError, TypeError, RuntimeError):
         times = np.asarray(None)
     if times.dtype.kind not in "iuf":
         raise InputTypeError(name, show(value), "an array of numbers")

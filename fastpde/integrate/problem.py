@@ -29,6 +29,8 @@ from fastpde.integrate.space import VectorSpace
 from fastpde.integrate.stepper import Field, Noise
 from fastpde.integrate.tableau import Tableau
 
+_MOST_STEPS = 2.0**53  # beyond that, the number of a step is no exact float
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -91,6 +93,9 @@ def _control(tableau: Tableau, span: Span, options: Options, breaks: Breaks) -> 
         return PIController(rtol, atol, (tableau.embedded_order or 0) + 1), span.direction * step
     if span.start + span.direction * step == span.start:
         raise InputError("step", show(options.step), f"a step that moves the time away from {span.start!r}")
+    if abs(span.end - span.start) > _MOST_STEPS * step:
+        least = abs(span.end - span.start) / _MOST_STEPS
+        raise InputError("step", show(options.step), f"at least {least:.3g}: no more than 2^53 steps can be counted")
     return FixedStep(step, span, breaks.inner), span.direction * step
 
 

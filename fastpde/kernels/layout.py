@@ -24,6 +24,7 @@ class Layout(NamedTuple):
     parts: int  # groups of value columns
     columns: int  # value columns in each of them; the last of all used columns is the weight
     reach: float  # largest |score| for which no shift and no clamp are needed
+    seen: int  # leading sources that every target sees
 
 
 def reach_of(bits: int) -> float:
@@ -45,4 +46,5 @@ def layout_for(n: int, k: int, value_count: int, dtype: np.dtype) -> Layout:
         parts=parts,
         columns=-(-(value_count + 1) // parts),
         reach=reach_of(bits),
+        seen=n,
     )

@@ -53,6 +53,16 @@ def writing(what: str, path: Path) -> Iterator[None]:
         raise OutputError(f"{what} could not be written to {path}: {reason}") from error
 
 
+def own(path: str | Path, flags: int) -> int:
+    """Open a file of a run, as an `opener`. Raises OSError for a symbolic link: what it points to is not the run's."""
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(error.errno, "it is a symbolic link") from None
+
+
 def is_finished(path: Path, config: Config) -> bool:
     """Return whether `path` holds the finished run of this very configuration; False means that it can be
     made, or gone on with.
@@ -118,8 +128,17 @@ def replace(what: str, target: Path, text: str) -> None:
     """Replace a text file in one step: a reader sees the old or the new one, whole. Raises OutputError."""
     with writing(what, target):
         temporary = target.with_name(target.name + ".tmp")
-        temporary.write_text(text, encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8", opener=own) as stream:
+            stream.write(text)
         os.replace(temporary, target)
+
+
+def refuse_links(path: Path) -> None:
+    """Raise InputError if a file that a run writes whatever is in it is a symbolic link: the rest is compared first."""
+    for name in (LOG, f"{STATUS}.tmp"):
+        if (path / name).is_symlink():
+            came = f"{path}, in which {name} is a symbolic link"
+            raise InputError("--out", came, "a directory whose files are its own", "Remove the link.")
 
 
 class Watch:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpde.errors import InputError
-from fastpde.run.directory import writing
+from fastpde.run.directory import own, writing
 
 NAME = "lock"
 _SILENT = 600.0  # seconds after which a holder on another host is taken for dead
@@ -43,7 +43,7 @@ class RunLock:
     def _locked(self) -> int:
         """Return the lock file, locked: the one that has the name, not one removed in between."""
         while True:
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            file = own(self._path, os.O_RDWR | os.O_CREAT)
             try:
                 self._lock(file)
                 with suppress(FileNotFoundError):

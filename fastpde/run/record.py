@@ -89,7 +89,7 @@ class Record:
         self._log.append(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {message}\n")
         if self.path is not None:
             file = self.path / directory.LOG
-            with directory.writing("the log", file), file.open("a", encoding="utf-8") as stream:
+            with directory.writing("the log", file), open(file, "a", encoding="utf-8", opener=directory.own) as stream:
                 stream.writelines(self._log)
             self._log.clear()
 

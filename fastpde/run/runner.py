@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,14 @@ _KEYS = {"MAX_STEPS": "time.max_steps: ", "STEP_TOO_SMALL": "time.rtol: "}
 class Outcome:
     """How a run ended: exit code, what to say, and where its directory is, if it has one.
 
-    alone: this rank ends so, and the others do not know.
+    alone: this rank ends so, and the others do not know. late: the signal that came after the last step, 0 if none did.
     """
 
     code: int
     message: str
     path: Path | None
     alone: bool = False
+    late: int = 0
 
 
 def run(
@@ -71,7 +72,7 @@ def run(
     # BLAS is asked for moments and small matrices only; its threads would wait busily for more on the kernels' cores.
     with threadpool_limits(1, "blas"), stops as signals, late as bell:
         try:
-            return _run(problem, target, quiet, Crew(team, signals, bell))
+            return replace(_run(problem, target, quiet, Crew(team, signals, bell)), late=signals.number)
         except OutputError as error:  # what is there cannot be gone on with, and was left as it is
             return Outcome(UNWRITABLE, str(error), target)
         except Stopped as stop:  # a second signal, outside of the run itself
@@ -207,6 +208,7 @@ def _taken(recorder: Recorder | SystemsRecorder, target: Path, part: checkpoint.
         return None
     lock = RunLock(target)
     try:
+        directory.refuse_links(target)
         found, wrong = checkpoint.newest(target, part)
         if found is None:
             why = f" ({'; '.join(wrong)})" if wrong else ""

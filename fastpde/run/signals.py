@@ -1,7 +1,8 @@
 """Stopping on a signal or before the walltime is over: installed by the command line only, never by the library.
 
 The first signal is kept for the next `check`, between steps or slices of a sum, where everything is whole. The second
-raises `Stopped` wherever Python is. From then on signals do what they do by default: the third ends the process.
+raises `Stopped` wherever Python is. From then on signals do what they do by default: the third ends the process. Where
+no state is at stake, before a run and after it, the first raises `Stopped`, too (`at_once`).
 
 Of several processes that run together all stop, or none: what each has to say they tell each other in `check`.
 """
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
+from fastpde.errors import Whole
+
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
 _RECENT = 64  # slices that say how long the next ones may take
 _COMPILED = 2  # first slices that may have been compiled meanwhile
@@ -25,10 +28,11 @@ _LEAVING = 0.4  # seconds to close files and leave
 _SLICES = 3.0  # slowest slices to be kept in reserve
 
 
-class Stopped(Exception):
+class Stopped(Whole, BaseException):
     """The run was asked to stop; `code` is the exit code that shells expect of a signal, 128 + number.
 
-    at_once: wherever it was, so that its state may be half of anything.
+    at_once: wherever it was, so that its state may be half of anything. It is no `Exception`: libraries that go on
+    after one of those must not go on after this.
     """
 
     def __init__(self, number: int, *, at_once: bool = False) -> None:
@@ -36,6 +40,29 @@ class Stopped(Exception):
             f"stopped by {signal.Signals(number).name}" if number else "stopped before the walltime is over"
         )
         self.number, self.code, self.at_once = number, 128 + number, at_once
+
+
+@contextmanager
+def at_once() -> Iterator[None]:
+    """A context in which signals raise `Stopped` where Python is, until the third; `StopSignals` goes before it."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread sees signals
+        yield
+        return
+    came: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            for other in CAUGHT:
+                signal.signal(other, signal.SIG_DFL)
+        raise Stopped(number, at_once=True)
+
+    before = {number: signal.signal(number, stop) for number in CAUGHT}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StopSignals:

@@ -56,6 +56,7 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
 
             try:
                 study = plan.run(report, kept)
+                signals.check()
             except OSError as error:
                 raise directory.OutputError(f"{kept} could not be written: {error.strerror or error}") from error
     finally:

@@ -73,7 +73,8 @@ class Pair:
             ExpLaw(), normalised, targets, keys, values, bias, weights,
             history=None if normalised else self._histories[at is self.x],
         )  # fmt: skip
-        self.backend.attend(pair, out, log_total)
+        with self.backend.evaluation():
+            self.backend.attend(pair, out, log_total)
         return log_total[0]
 
 

@@ -24,6 +24,13 @@ def test_layers_at_multiples_of_the_step(count, t_end):
     assert layers(t_end) == layers(0.999999 * t_end) == count - 1
 
 
+def test_layers_keep_what_they_were_given():
+    stack = np.ones((2, 2, 2))
+    layers = fp.Layers(stack, 1.0)
+    stack[:] = 7.0
+    np.testing.assert_array_equal(layers(0.0), np.ones((2, 2)))
+
+
 def test_layers_end():
     layers = fp.Layers(np.zeros((3, 2, 2)), 1.5)
     for t in (-0.01, 1.51, 1e9):

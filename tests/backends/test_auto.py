@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -203,8 +204,24 @@ def test_without_a_place_costs_are_typical(kept, monkeypatch):
     assert again() == TYPICAL
 
 
-def test_a_measurement_is_one_of_this_machine():
-    """Within a factor of 20 of the typical one, and in few digits, so that a table of text keeps it."""
+def test_a_measurement_is_one_of_this_machine(monkeypatch):
+    """On one whose direct sums take three times as long as the typical one's, and the others half: its clock is ours.
+    In few digits, so that a table of text keeps it."""
+    now = [0.0]
+    monkeypatch.setattr(calibration, "time", SimpleNamespace(thread_time=lambda: now[0]))
+    for name, made, factor in (("_direct", calibration._direct, 3.0), ("_fast", calibration._fast, 0.5)):
+
+        def slow(*arguments, made=made, factor=factor):
+            call, price = made(*arguments)
+            calls = iter([call])  # made once
+
+            def timed():
+                next(calls, lambda: None)()
+                now[0] += factor * price
+
+            return timed, price
+
+        monkeypatch.setattr(calibration, name, slow)
     found = calibration.measure()
-    assert 0.05 < found.direct < 20 and 0.05 < found.fast < 20
+    assert (found.direct, found.fast) == (3.0, 0.5) and found.threads >= 1.0
     assert found == found.rounded() == Costs.of(json.loads(json.dumps(found.table())))

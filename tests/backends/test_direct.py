@@ -171,3 +171,27 @@ def test_biases_are_centred_where_that_keeps_tiles_narrow():
         pack.pack_sources(y, bias, np.empty((0, 0)), y, True, layout, packed)
         assert abs(packed.bounds[0, 1] - largest) <= 1.0
         np.testing.assert_allclose(packed.bias[:12] + packed.exponents[0, 1], bias[0] * pack.LOG2E, atol=1e-3)
+
+
+def error_over_decades(decades, dtype, *, masked=False):
+    """The largest error in eps of softmax sums of weights that rise over so many decades; unmasked, in random order."""
+    weights = np.logspace(-decades, 0.0, 200)
+    case = random_case("Softmax", n=200, d=2, k=2, dtype=dtype)
+    data = {"weights": weights / weights.sum()} | ({"positions": np.arange(200.0)} if masked else {})
+    if not masked:
+        np.random.default_rng(0).shuffle(data["weights"])
+    case = case.with_(data=data)
+    return relative_error(case.velocity(), case.naive()) / EPS[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("decades", [20, 40, 68, 100, 290])
+def test_weights_over_many_decades_take_no_digits(decades, dtype):
+    """8: logits of up to 4 lose 4 eps, and values are rounded. With the middle of the weights at bias 0 these are up to
+    18, others 128."""
+    assert error_over_decades(decades, dtype) < 8.0
+
+
+def test_masked_weights_over_many_decades():
+    """Rows see the light half only, or all: biases of at most 125, whose spacing is 64 eps: half of it in log 2."""
+    assert error_over_decades(75, "float32", masked=True) < 22.0

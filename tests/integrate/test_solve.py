@@ -323,6 +323,13 @@ BAD = [
     ({"step": 0.0}, InputError, "step: got 0.0"),
     ({"step": True}, InputTypeError, "step: got True"),
     ({"method": "rk4", "step": 1e-400}, InputError, "step: got 0.0"),
+    (
+        {"method": "rk4", "step": 1e-320},
+        InputError,
+        r"step: got 1e-320; need at least 1.11e-16: no more than",
+    ),
+    ({"method": "rk4", "step": 1e-17}, InputError, "step: got 1e-17; need at least 1.11e-16"),
+    ({"step": 10**400}, InputError, "step: got 1000.*; need a finite number"),
     ({"rtol": -1e-6}, InputError, "rtol: got -1e-06"),
     ({"rtol": "1e-6"}, InputTypeError, "rtol: got '1e-6'"),
     ({"atol": 0}, InputError, "atol: got 0"),

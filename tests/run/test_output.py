@@ -143,6 +143,28 @@ def test_a_file_system_that_may_not_be_written(small, during, monkeypatch):
     assert inspect.verify(small.parent / "out")[1] == [] and run(small).code == 0
 
 
+@pytest.mark.parametrize("name", ["log.txt", "lock", "status.json.tmp"])
+def test_nothing_is_written_through_a_symbolic_link(small, during, name):
+    """Where an unfinished run goes on: what the link points to is not the run's. Without the link it goes on."""
+    changed(small, *ROOM)
+    during(lambda path: shutil.rmtree(path / "nothing"))
+    with pytest.raises(FileNotFoundError):
+        run(small)
+    victim, link = small.with_name("victim"), small.parent / "out" / name
+    victim.write_text("mine")
+    link.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    if name == "lock":
+        outcome = run(small)
+        assert outcome.code == 5 and "lock: it is a symbolic link" in outcome.message
+    else:
+        with pytest.raises(InputError, match=f"in which {name} is a symbolic link"):
+            run(small)
+    assert victim.read_text() == "mine"
+    link.unlink()
+    assert run(small).code == 0 and inspect.verify(small.parent / "out")[1] == []
+
+
 VERSIONS = {"older": (0, "its version is 0"), "newer": (2, "version 2 of the format")}
 
 
