@@ -29,12 +29,15 @@ class Forecast:
     window.
     """
 
-    def __init__(self, memory: Memory, x: Array, share: Share | None = None) -> None:
-        """x: tokens (B, n, d) about the centre of their sums; share: which of all tokens they are, None: all."""
+    def __init__(self, memory: Memory, x: Array, share: Share | None = None, unit: Array | None = None) -> None:
+        """x: tokens (B, n, d) about the centre of their sums, in units (B, d), None: 1; share: which of all tokens they
+        are, None: all.
+        """
         systems, n, d = x.shape
         share = Share(n) if share is None else share
         self._memory = memory
-        self._sample = share.every(x, -(-share.n * d // _NUMBERS)).reshape(systems, -1)
+        sample = share.every(x, -(-share.n * d // _NUMBERS))
+        self._sample = (sample if unit is None else sample * unit[:, None]).reshape(systems, -1)
         self._samples = self._array("samples", (systems, _DEPTH, self._sample.shape[1]))
         self._potentials = self._array("potentials", (systems, _DEPTH, n))
         self._count = self._array("count", (systems,), np.int64)
@@ -46,8 +49,10 @@ class Forecast:
         origin = self._samples[systems, newest][:, None, :]
         # Of a system whose tokens are no numbers nothing is foreseen.
         sample = np.where(np.isfinite(self._sample).all(axis=1, keepdims=True), self._sample, origin[:, 0])
-        size = np.sqrt((origin * origin).mean(axis=2, keepdims=True))
-        unit = np.where(size > 0.0, size, 1.0)
+        largest = np.abs(origin).max(axis=2, keepdims=True)
+        unit = np.where(largest > 0.0, largest, 1.0)  # first, as squares of the tokens may be no numbers
+        unit = unit * np.sqrt(((origin / unit) ** 2).mean(axis=2, keepdims=True))
+        unit = np.where(largest > 0.0, unit, 1.0)
         moves = _moves(self._samples, origin, unit)
         moves[np.arange(_DEPTH) >= self._count[:, None]] = 0.0
         gram = np.einsum("biq,bjq->bij", moves, moves)

@@ -71,7 +71,7 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
     that of the scaling of a similar kernel, changed in place.
     """
     weights, share, cost = softmin.weights, softmin.share, 1 if softmin.symmetric else 2
-    g, f, c = _balanced(start, weights, share), np.empty_like(start), np.empty_like(start)
+    g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)
     mixing = Mixing(weights, start.shape, window, share)
     error, foreseen, half, last = np.full(len(g), np.inf), np.inf, 0, False
     rounding = np.zeros(len(g), bool)
@@ -81,10 +81,13 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
         if not softmin.symmetric:
             softmin.columns(f, c)
         half += cost
-        residual = _balanced((f if softmin.symmetric else c) - g, weights, share)
+        residual = (f if softmin.symmetric else c) - g
+        if softmin.symmetric:
+            residual -= share.sum(weights * residual)[:, None]
         before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights, share)
         merit = share.sum(weights * (f + g))
-        rounding = (error > tol) & (error <= _rounding(f, g, weights, share)) & ~mixing.fallen(merit)
+        rounding = (error > tol) & (error > 0.5 * before) & (error <= _rounding(f, g, weights, share))
+        rounding &= ~mixing.fallen(merit)
         moving = (error > tol) & ~rounding
         if not moving.any() or half + cost >= max_half:
             break
@@ -114,19 +117,16 @@ def _marginal_error(residual: Array, weights: Array, share: Share) -> Array:
         return share.sum(weights * np.abs(np.expm1(-residual)))
 
 
-def _balanced(potential: Array, weights: Array, share: Share) -> Array:
-    """The potential (B, n) less its mean: a constant moves between f and g and changes nothing but the rounding."""
-    return potential - share.sum(weights * potential)[:, None]
-
-
 def _rounding(f: Array, g: Array, weights: Array, share: Share) -> Array:
     """The error in the columns that rounding makes of potentials of this size, (B,).
 
-    The means count, as in the error: they are bounded by the scores and the entropy of mu for every balanced g whose
-    dual value is no lower than that of g = 0, so no step that is off makes an error pass for rounding.
+    The means of |f| and |g| count, as they do in the error, once the mean of g has moved to f. They are bounded by the
+    scores and the entropy of mu wherever the dual value is no lower than that of g = 0: a step that is off cannot make
+    them larger without lowering it.
     """
-    size: Array = share.sum(weights * (np.abs(f) + np.abs(g)))
-    return 2.0**-50 * (1.0 + size)
+    mean = share.sum(weights * g)[:, None]
+    size: Array = share.sum(weights * (np.abs(f + mean) + np.abs(g - mean)))
+    return 2.0**-49 * (1.0 + size)
 
 
 def _foresee(before: Array, error: Array) -> float:
