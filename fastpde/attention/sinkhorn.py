@@ -300,9 +300,9 @@ def _over_largest(matrices: Array) -> Array:
 def _unit(cloud: Cloud, centre: Array) -> Array:
     """The power of two above the largest distance of tokens from the centre along each axis, (B, d)."""
     size = cloud.share.largest(np.maximum(cloud.x.max(axis=1) - centre, centre - cloud.x.min(axis=1)))
-    exponent = np.frexp(np.where(np.isfinite(size), size, 1.0))[1]
-    # Its inverse is a number, too.
-    return np.ldexp(1.0, np.clip(exponent, -1000, 1000))
+    _, exponent = np.frexp(np.where(np.isfinite(size), size, 1.0))
+    # Its inverse is a number, too. Along an axis without extent keys are zero in any unit, and so should the map be.
+    return np.ldexp(1.0, np.clip(np.where(size == 0.0, -1000, exponent), -1000, 1000))
 
 
 def _positive(eps: Array) -> None:

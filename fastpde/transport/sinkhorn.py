@@ -131,5 +131,5 @@ def _rounding(f: Array, g: Array, weights: Array, share: Share) -> Array:
 
 def _foresee(before: Array, error: Array) -> float:
     """The largest error to expect of the next step, if that gains as much as this one."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return float((error * np.minimum(error / before, 1.0)).max())

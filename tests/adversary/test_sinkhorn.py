@@ -1,0 +1,373 @@
+"""A search for clouds on which Sinkhorn attention is silently wrong, or gives up where plain iterations arrive.
+
+Every answer is certified in extended precision from the potential g that it was made with: whatever the way to g, kappa
+= e^{f + g + s}, f the row step of g, is the kernel of the tokens, so the velocity must be its average, to rounding, and
+its columns must have the marginal error asked for. Where plain iterations converge within a bound as well, the answer
+is compared with theirs: two kernels with the same rows whose columns differ by eta, sum |eta_j| <= e, have velocities
+that differ by S_i e at token i to first order, S_i the condition of the problem as in `condition`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+import fastpde as fp
+from fastpde.attention import sinkhorn
+from fastpde.meanfield import bind
+
+from .. import naive
+from ..ensembles import one_thread  # noqa: F401
+from ..naive import wide
+
+# A score of d products, its exponential and a sum over the tokens, in units of the rounding of its largest part.
+_ROUNDINGS = 64 * 2.0**-53
+_MAX_ITER = 4000
+
+
+@dataclass
+class Case:
+    """One call; `options` are those of `fp.Sinkhorn`."""
+
+    x: np.ndarray
+    Q: np.ndarray
+    K: np.ndarray
+    V: np.ndarray
+    weights: np.ndarray | None = None
+    at: np.ndarray | None = None
+    options: dict = field(default_factory=dict)
+    name: str = ""
+
+    @property
+    def attention(self):
+        return fp.Sinkhorn(self.Q, self.K, self.V, **{"max_iter": _MAX_ITER} | self.options)
+
+    @property
+    def w(self):
+        return np.full(len(self.x), 1 / wide(len(self.x))) if self.weights is None else wide(self.weights)
+
+    @property
+    def factor(self):
+        return wide(self.options.get("scale", 1.0)) / wide(self.options.get("eps", 1.0))
+
+    def scores(self, at, centre):
+        """s(x, y) / eps about the centre, with n_half y only, and the size of the numbers that they are made of."""
+        x, y = wide(at) - (0 if "n_half" in self.options else centre), wide(self.x) - centre
+        qx, ky = x @ wide(self.Q).T, y @ wide(self.K).T
+        parts = np.abs(x) @ (np.abs(wide(self.Q)).T @ np.abs(wide(self.K))) @ np.abs(y).T
+        return self.factor * (qx @ ky.T), float(abs(self.factor) * parts.max())
+
+
+# ---- nasty cases -----------------------------------------------------------------------------------------------------
+
+
+def thin(rng, n, d):
+    x = rng.normal(size=(n, d))
+    x[:, rng.integers(d)] *= 10.0 ** rng.uniform(-14, -2)
+    return x
+
+
+CLOUDS = {
+    "normal": lambda rng, n, d: rng.normal(size=(n, d)),
+    "cauchy": lambda rng, n, d: rng.standard_cauchy((n, d)),
+    "lattice": lambda rng, n, d: rng.integers(-3, 4, (n, d)).astype(float),
+    "one-hot": lambda rng, n, d: np.eye(d)[rng.integers(0, d, n)],
+    "duplicates": lambda rng, n, d: rng.normal(size=(n, d))[rng.integers(0, 1 + n // 3, n)],
+    "all equal": lambda rng, n, d: np.tile(rng.normal(size=d), (n, 1)),
+    "thin": thin,
+    "line": lambda rng, n, d: rng.normal(size=(n, 1)) * rng.normal(size=d) + 1e-9 * rng.normal(size=(n, d)),
+    "two scales": lambda rng, n, d: rng.normal(size=(n, d)) * rng.choice([1e-4, 1.0], (n, 1)),
+    "clusters": lambda rng, n, d: (
+        0.01 * rng.normal(size=(n, d)) + 3 * rng.normal(size=(3, d))[rng.integers(0, 3, n)]
+    ),
+    "outlier": lambda rng, n, d: rng.normal(size=(n, d)) * np.where(np.arange(n) == 0, 100.0, 1.0)[:, None],
+    "far": lambda rng, n, d: rng.normal(size=(n, d)) + 10.0 ** rng.uniform(1, 6),
+}
+
+
+def spiked(rng, n, count):
+    w = np.full(n, 10.0 ** rng.uniform(-300, -1))
+    w[rng.integers(0, n, count)] = rng.uniform(0.1, 1, count)
+    return w
+
+
+WEIGHTS = {
+    "equal": lambda rng, n: None,
+    "unequal": lambda rng, n: rng.uniform(0.01, 1, n),
+    "wide": lambda rng, n: 10.0 ** rng.uniform(-8, 0, n),
+    "tiny": lambda rng, n: 10.0 ** rng.uniform(-300, 0, n),
+    "spike": lambda rng, n: spiked(rng, n, 1),
+    "spikes": lambda rng, n: spiked(rng, n, 3),
+}
+
+
+def turned(rng, Q):
+    return Q @ np.linalg.qr(rng.normal(size=(Q.shape[1], Q.shape[1])))[0]
+
+
+MATRICES = {
+    "other": lambda rng, Q: rng.normal(size=Q.shape),
+    "K = Q": lambda rng, Q: Q.copy(),
+    "K = -Q": lambda rng, Q: -Q,
+    "turned": turned,
+    "singular": lambda rng, Q: np.tile(rng.normal(size=(1, Q.shape[1])), (len(Q), 1)),
+}
+
+
+def pick(rng, kinds):
+    name = list(kinds)[rng.integers(len(kinds))]
+    return name, kinds[name]
+
+
+def nasty(seed):
+    """The case of a seed: n = 1 .. 40, d = 1 .. 4, scores to 1e4, eps = 1e-3 .. 1e3; half of them small."""
+    rng = np.random.default_rng([17, seed])
+    n, d = int(rng.choice([1, 2, 2, 3, 3, 4, 4, 5, 7, 10, 16, 25, 40])), int(rng.integers(1, 5))
+    (cloud, make), (weighted, weigh), (form, other) = (pick(rng, kinds) for kinds in (CLOUDS, WEIGHTS, MATRICES))
+    k = d if rng.random() < 0.7 else int(rng.integers(1, 6))
+    x, Q, w = make(rng, n, d), rng.normal(size=(k, d)), weigh(rng, n)
+    K, V = other(rng, Q), rng.normal(size=(d, d))
+    dtype = np.float32 if rng.random() < 0.2 else np.float64
+    x = x.astype(dtype).astype(float)
+    eps = 10.0 ** rng.uniform(-3, 3)
+    about = x - x.mean(axis=0)
+    size = np.abs((about @ Q.T) @ (about @ K.T).T).max()
+    logits = 10.0 ** (rng.uniform(-3, 4) if rng.random() < 0.5 else rng.uniform(-0.5, 2.0))
+    # Equal tokens differ from their mean by rounding.
+    options = {"eps": eps, "scale": eps * logits / (size if size > 1e-20 else 1.0)}
+    if rng.random() < 0.2:
+        options["n_half"] = int(rng.choice([1, 3, 5, 21]))
+    elif rng.random() < 0.5:
+        options["tol"] = 10.0 ** rng.uniform(-12, -2)
+    at = None if rng.random() < 0.7 else x[rng.integers(0, n, 3)] + rng.choice([0.0, 1.0]) * rng.normal(size=(3, d))
+    name = f"{seed}: {cloud}, weights {weighted}, {form}, n = {n}, d = {d}, k = {k}, logits {logits:.2g}, {options}"
+    at = None if at is None else at.astype(dtype)
+    return Case(x.astype(dtype), Q, K, V, None if w is None else w / w.sum(), at, options, name)
+
+
+# ---- what is asked for -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Answer:
+    """A velocity with the potential it was made with, or the error that was raised."""
+
+    velocity: np.ndarray | None
+    error: fp.ConvergenceError | None
+    scalings: list
+
+    @property
+    def half_iterations(self):
+        return self.scalings[-1][0].half_iterations
+
+
+@pytest.fixture
+def ask(monkeypatch):
+    """Calls `Case.attention.velocity` and keeps the scalings behind it, with the centres that they are about."""
+    scalings = []
+    for name in ("scale", "iterate"):
+
+        def kept(softmin, *arguments, original=getattr(sinkhorn, name)):
+            found = original(softmin, *arguments)
+            scalings.append((found, softmin.centre.copy()))
+            return found
+
+        monkeypatch.setattr(sinkhorn, name, kept)
+
+    def asked(case):
+        scalings.clear()
+        try:
+            velocity, error = case.attention.velocity(case.x, at=case.at, weights=case.weights), None
+        except fp.ConvergenceError as raised:
+            velocity, error = None, raised
+        return Answer(velocity, error, list(scalings))
+
+    asked.scalings = scalings
+    return asked
+
+
+def plain(s, w, aim, bound):
+    """(f, g, half-iterations) of plain iterations whose columns have the error `aim`; None if `bound` do not do."""
+    g = np.zeros(len(s), naive.WIDE)
+    for half in range(2, bound + 1, 2):
+        f = naive.softmin(s, g, w)
+        c = naive.softmin(s.T, f, w)
+        if naive.marginal_error(g - c, w) <= aim:
+            return f, g, half
+        g = c
+    return None
+
+
+def average(case, s, g):
+    """The velocities of the kernel with exact rows and the potential g, and the weights P (m, n) of the averages."""
+    P = np.exp(naive.softmin(s, g, case.w)[:, None] + s + g) * case.w
+    return P @ (wide(case.x) @ wide(case.V).T) / wide(case.options.get("eps", 1.0)), P
+
+
+def rounding(case, P, g, size, centre):
+    """(m,): what rounding makes of velocities: that of the exponents, by their mean size in a row; of the result."""
+    w, eps = case.w, float(case.options.get("eps", 1.0))
+    exponent = 1.0 + size + P @ (np.abs(g) + np.abs(np.log(w)))
+    values = np.abs(case.V).sum(axis=1).max() / eps
+    spread = float(np.abs(wide(case.x) - centre).max()) * values
+    far = float(np.abs(centre).max()) * values
+    unit = np.finfo(case.x.dtype).eps if case.x.dtype == np.float32 else 0.0
+    return (_ROUNDINGS * (exponent * spread + far) + unit * (spread + far)).astype(float)
+
+
+def condition(case, P, f, g, s):
+    """(S, R), (m,) each: how far velocities, and weights of averages relative to them, move when columns do.
+
+    Columns off by eta, sum eta = 0, with rows exact: h_j = w_j dg_j solves h - B h = eta, B_jl = sum_i P_ij P'_il with
+    P'_il = w_i kappa_il, and dv_i = V sum_j kappa_ij h_j (y_j - mean_i) / eps. S_i is the largest |dv_i| of
+    sum |eta| = 1; first order holds while what moves in a row, R_i sum |eta|, is small.
+    """
+    w = case.w.astype(float)
+    log_kappa = f[:, None] + g + s
+    own = np.exp(log_kappa + np.log(case.w)).astype(float)
+    back = np.exp(log_kappa + np.log(case.w)[:, None]).astype(float)
+    try:
+        h = np.linalg.solve(np.eye(len(w)) - own.T @ back + w[:, None], np.eye(len(w)) - w[:, None])
+    except np.linalg.LinAlgError:  # tokens that do not see each other: nothing bounds the error between them
+        return np.full((2, len(P)), np.inf)
+    values = (wide(case.x) @ wide(case.V).T).astype(float) / float(case.options.get("eps", 1.0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        kappa = (P / case.w).astype(float)
+        moved = np.einsum("ij,jl->il", kappa, np.abs(h))
+        mean = P.astype(float) @ values
+        S = np.abs(
+            np.einsum("ij,jl,jc->ilc", kappa, h, values) - np.einsum("ij,jl,ic->ilc", kappa, h, mean)
+        ).max(axis=(1, 2))
+    return S, np.where(np.isfinite(S), moved.max(axis=1), np.inf)
+
+
+def check(case, answer, bound):
+    """(largest error over its bound, half-iterations over plain ones or None) of one answer; asserts what is right."""
+    at = case.x if case.at is None else case.at
+    if answer.error is not None:
+        return check_refusal(case, answer, bound)
+    found, centre = answer.scalings[-1]
+    g, tol = wide(found.g[0]), case.options.get("tol", 1e-9)
+    s, size = case.scores(case.x, centre[0])
+    seen, seen_size = case.scores(at, centre[0])
+    velocity, P = average(case, seen, g)
+    slack = rounding(case, P, g, max(size, seen_size), centre[0])
+    error = np.abs(wide(answer.velocity) - velocity).max(axis=1).astype(float)
+    worst, more = largest_ratio(error, slack), None
+    assert worst <= 1, f"{case.name}: not the average of its kernel, {worst:.3g}"
+    if "n_half" in case.options:
+        return max(worst, check_half_steps(case, answer, found, at)), None
+    f = naive.softmin(s, g, case.w)
+    columns = naive.marginal_error(g - naive.softmin(s.T, f, case.w), case.w)
+    unsure = float(_ROUNDINGS * (1 + size + (case.w * (np.abs(f) + np.abs(g) + np.abs(np.log(case.w)))).sum()))
+    assert columns <= min(tol, found.error[0]) + unsure, f"{case.name}: columns off by {columns:.3g}"
+    worst = max(worst, columns / (tol + unsure))
+    reference = plain(s, case.w, max(tol / 8, 1e-18), bound)
+    if reference is not None:
+        f, g, half = reference
+        velocity, P = average(case, seen, g)
+        S, R = condition(case, P, f, g, s)
+        apart = 1.125 * tol + unsure
+        error = np.abs(wide(answer.velocity) - velocity).max(axis=1).astype(float)
+        with np.errstate(invalid="ignore"):
+            allowed = np.where(R * apart < 0.1, 2 * S * apart, np.inf) + slack
+        off = largest_ratio(error, allowed)
+        assert off <= 1, f"{case.name}: off by {off:.3g}"
+        worst, more = max(worst, off), found.half_iterations / half
+    return worst, more
+
+
+def check_half_steps(case, answer, found, at):
+    """The largest error over its bound against as many plain half-iterations; their roundings add up in the potentials.
+
+    A half-iteration does not enlarge a difference of potentials, by maximum.
+    """
+    n_half = case.options["n_half"]
+    assert found.half_iterations == n_half and len(answer.scalings) == 1
+    s, size = case.scores(case.x, 0)
+    _, g = naive.potentials(s, case.w, n_half=n_half)
+    seen, seen_size = case.scores(at, 0)
+    velocity, P = average(case, seen, g)
+    exponents = n_half * (1 + max(size, seen_size) + float(np.abs(g).max() - np.log(case.w.min())))
+    slack = rounding(case, P, g, exponents, 0)
+    ratio = largest_ratio(np.abs(wide(answer.velocity) - velocity).max(axis=1).astype(float), slack)
+    assert ratio <= 1, f"{case.name}: not {n_half} plain half-iterations, {ratio:.3g}"
+    return ratio
+
+
+def largest_ratio(error, bound):
+    """The largest error / bound; an error of zero is within any."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.where(error == 0, 0.0, error / bound).max())
+
+
+def check_refusal(case, answer, bound):
+    """A refusal is right where plain iterations do not arrive within the bound, or rounding is above the tolerance."""
+    found, centre = answer.scalings[-1]
+    s, size = case.scores(case.x, centre[0])
+    g = wide(found.g[0])
+    unsure = _ROUNDINGS * float(1 + size + (case.w * (np.abs(g) + np.abs(np.log(case.w)))).sum())
+    tol = case.options.get("tol", 1e-9)
+    assert answer.error.error > tol
+    if answer.error.rounding:
+        assert answer.error.error <= unsure, f"{case.name}: an error of {answer.error.error:.3g} is not rounding"
+    else:
+        assert found.half_iterations >= _MAX_ITER - 2, f"{case.name}: gave up"
+        assert plain(s, case.w, tol / 8, bound) is None, f"{case.name}: plain iterations converge"
+    return 0.0, None
+
+
+# ---- the search ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_nasty_cases(block, ask):
+    for seed in range(60 * block, 60 * (block + 1)):
+        check(case := nasty(seed), ask(case), 400)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("block", range(20))
+def test_five_thousand_nasty_cases(block, ask):
+    found = [check(case := nasty(seed), ask(case), 1000) for seed in range(250 * block, 250 * (block + 1))]
+    assert max(worst for worst, _ in found) <= 1
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_nasty_runs(seed, ask):
+    """From one evaluation to the next, with what is remembered: clouds that drift, then jump, then are back."""
+    case = nasty(10_000 + seed)
+    case.at = None
+    rng, dtype = np.random.default_rng(seed), case.x.dtype
+    size = np.abs(case.x - case.x.mean(axis=0)).max()
+    drift = (0.1 * size * rng.normal(size=case.x.shape)).astype(dtype)
+    clouds = [case.x + dtype.type(t) * drift for t in (0, 0.1, 0.2, 0.3, 0.3, 20, 0.2)]
+    run = bind(case.attention, case.x, weights=case.weights)
+    for x in clouds:
+        ask.scalings.clear()
+        out = np.empty_like(x)
+        run(0.0, x[None], out[None])
+        failure = run.failure()
+        check(replace(case, x=x), Answer(out, failure, list(ask.scalings)), 400)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_units_do_not_matter(seed, ask):
+    """Tokens in other units, powers of two along the axes, and matrices that go with them: the velocities in these
+    units bit for bit, as powers of two round nothing, where squares of tokens are no numbers."""
+    case, rng = nasty(20_000 + seed), np.random.default_rng(seed)
+    d, one = case.x.shape[1], bool(seed % 3)
+    exponents = rng.choice([-650, -550, 0, 550, 650], 1 if one else d)
+    if case.x.dtype == np.float32:
+        exponents = exponents // 10
+    units = np.broadcast_to(np.ldexp(1.0, exponents), d)
+    if not one:
+        case.V = np.diag(np.diag(case.V))
+    at = None if case.at is None else (case.at * units).astype(case.x.dtype)
+    other = replace(case, x=(case.x * units).astype(case.x.dtype), Q=case.Q / units, K=case.K / units, at=at)
+    answers = [ask(c) for c in (case, other)]
+    assert (answers[0].error is None) == (answers[1].error is None)
+    if answers[0].error is None:
+        np.testing.assert_array_equal(answers[1].velocity, answers[0].velocity * units, err_msg=case.name)
