@@ -56,7 +56,7 @@ class ConvergenceError(FieldError):
     ) -> None:
         remedy = "Raise max_iter or tol, or take a larger eps: the smaller eps, the slower the convergence."
         if rounding:
-            remedy = "This is rounding of the scores, so raise tol, or take smaller scores: a larger eps."
+            remedy = "That is rounding, more iterations are of no use: raise tol, or take a larger eps."
         if math.isnan(error):
             remedy = "The scores overflow: take smaller tokens, Q, K or scale, or a larger eps."
         where = "".join(f" of heads[{h}]" for h in reversed(heads))

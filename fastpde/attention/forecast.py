@@ -47,16 +47,17 @@ class Forecast:
         systems = np.arange(len(self._count))
         newest = (self._count - 1) % _DEPTH
         origin = self._samples[systems, newest][:, None, :]
-        # Of a system whose tokens are no numbers nothing is foreseen.
-        sample = np.where(np.isfinite(self._sample).all(axis=1, keepdims=True), self._sample, origin[:, 0])
         largest = np.abs(origin).max(axis=2, keepdims=True)
-        unit = np.where(largest > 0.0, largest, 1.0)  # first, as squares of the tokens may be no numbers
-        unit = unit * np.sqrt(((origin / unit) ** 2).mean(axis=2, keepdims=True))
-        unit = np.where(largest > 0.0, unit, 1.0)
+        largest = np.where(largest > 0.0, largest, 1.0)  # of tokens whose squares are no numbers, too
+        size = np.sqrt(((origin / largest) ** 2).mean(axis=2, keepdims=True))
+        unit = np.where(size > 0.0, size * largest, 1.0)
         moves = _moves(self._samples, origin, unit)
         moves[np.arange(_DEPTH) >= self._count[:, None]] = 0.0
         gram = np.einsum("biq,bjq->bij", moves, moves)
-        right = np.einsum("biq,bq->bi", moves, _moves(sample[:, None, :], origin, unit)[:, 0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            right = np.einsum("biq,bq->bi", moves, _moves(self._sample[:, None, :], origin, unit)[:, 0])
+        # Of a system that is no numbers, or out of all proportion to what is remembered, nothing is foreseen.
+        right[~np.isfinite(right).all(axis=1)] = 0.0
         c = coefficients(gram, right, _RIDGE)
         c[systems, newest] = 1.0 - c.sum(axis=1)
         found: Array = np.einsum("bi,bin->bn", c, self._potentials)

@@ -24,7 +24,6 @@ from ..naive import wide
 
 # A score of d products, its exponential and a sum over the tokens, in units of the rounding of its largest part.
 _ROUNDINGS = 64 * 2.0**-53
-_MAX_ITER = 4000
 
 
 @dataclass
@@ -42,11 +41,16 @@ class Case:
 
     @property
     def attention(self):
-        return fp.Sinkhorn(self.Q, self.K, self.V, **{"max_iter": _MAX_ITER} | self.options)
+        return fp.Sinkhorn(self.Q, self.K, self.V, **self.options)
 
     @property
     def w(self):
         return np.full(len(self.x), 1 / wide(len(self.x))) if self.weights is None else wide(self.weights)
+
+    @property
+    def decades(self):
+        """The largest |log w|: sums add log w to the scores, about the middle of the largest and the smallest."""
+        return float(-np.log(self.w.min()))
 
     @property
     def factor(self):
@@ -121,7 +125,7 @@ def pick(rng, kinds):
     return name, kinds[name]
 
 
-def nasty(seed):
+def nasty(seed, max_iter=1000):
     """The case of a seed: n = 1 .. 40, d = 1 .. 4, scores to 1e4, eps = 1e-3 .. 1e3; half of them small."""
     rng = np.random.default_rng([17, seed])
     n, d = int(rng.choice([1, 2, 2, 3, 3, 4, 4, 5, 7, 10, 16, 25, 40])), int(rng.integers(1, 5))
@@ -136,7 +140,8 @@ def nasty(seed):
     size = np.abs((about @ Q.T) @ (about @ K.T).T).max()
     logits = 10.0 ** (rng.uniform(-3, 4) if rng.random() < 0.5 else rng.uniform(-0.5, 2.0))
     # Equal tokens differ from their mean by rounding.
-    options = {"eps": eps, "scale": eps * logits / (size if size > 1e-20 else 1.0)}
+    scale = eps * logits / (size if size > 1e-20 else 1.0)
+    options = {"eps": eps, "scale": float(scale), "max_iter": max_iter}
     if rng.random() < 0.2:
         options["n_half"] = int(rng.choice([1, 3, 5, 21]))
     elif rng.random() < 0.5:
@@ -207,9 +212,9 @@ def average(case, s, g):
 
 
 def rounding(case, P, g, size, centre):
-    """(m,): what rounding makes of velocities: that of the exponents, by their mean size in a row; of the result."""
-    w, eps = case.w, float(case.options.get("eps", 1.0))
-    exponent = 1.0 + size + P @ (np.abs(g) + np.abs(np.log(w)))
+    """(m,): what rounding makes of velocities: that of the exponents, g by its mean in a row; that of the result."""
+    eps = float(case.options.get("eps", 1.0))
+    exponent = 1.0 + size + case.decades + P @ np.abs(g)
     values = np.abs(case.V).sum(axis=1).max() / eps
     spread = float(np.abs(wide(case.x) - centre).max()) * values
     far = float(np.abs(centre).max()) * values
@@ -261,7 +266,7 @@ def check(case, answer, bound):
         return max(worst, check_half_steps(case, answer, found, at)), None
     f = naive.softmin(s, g, case.w)
     columns = naive.marginal_error(g - naive.softmin(s.T, f, case.w), case.w)
-    unsure = float(_ROUNDINGS * (1 + size + (case.w * (np.abs(f) + np.abs(g) + np.abs(np.log(case.w)))).sum()))
+    unsure = float(_ROUNDINGS * (1 + size + case.decades + (case.w * (np.abs(f) + np.abs(g))).sum()))
     assert columns <= min(tol, found.error[0]) + unsure, f"{case.name}: columns off by {columns:.3g}"
     worst = max(worst, columns / (tol + unsure))
     reference = plain(s, case.w, max(tol / 8, 1e-18), bound)
@@ -290,7 +295,7 @@ def check_half_steps(case, answer, found, at):
     _, g = naive.potentials(s, case.w, n_half=n_half)
     seen, seen_size = case.scores(at, 0)
     velocity, P = average(case, seen, g)
-    exponents = n_half * (1 + max(size, seen_size) + float(np.abs(g).max() - np.log(case.w.min())))
+    exponents = n_half * (1 + max(size, seen_size) + case.decades + float(np.abs(g).max()))
     slack = rounding(case, P, g, exponents, 0)
     ratio = largest_ratio(np.abs(wide(answer.velocity) - velocity).max(axis=1).astype(float), slack)
     assert ratio <= 1, f"{case.name}: not {n_half} plain half-iterations, {ratio:.3g}"
@@ -308,13 +313,13 @@ def check_refusal(case, answer, bound):
     found, centre = answer.scalings[-1]
     s, size = case.scores(case.x, centre[0])
     g = wide(found.g[0])
-    unsure = _ROUNDINGS * float(1 + size + (case.w * (np.abs(g) + np.abs(np.log(case.w)))).sum())
+    unsure = _ROUNDINGS * float(1 + size + case.decades + (case.w * np.abs(g)).sum())
     tol = case.options.get("tol", 1e-9)
     assert answer.error.error > tol
     if answer.error.rounding:
         assert answer.error.error <= unsure, f"{case.name}: an error of {answer.error.error:.3g} is not rounding"
     else:
-        assert found.half_iterations >= _MAX_ITER - 2, f"{case.name}: gave up"
+        assert found.half_iterations >= case.options["max_iter"] - 2, f"{case.name}: gave up"
         assert plain(s, case.w, tol / 8, bound) is None, f"{case.name}: plain iterations converge"
     return 0.0, None
 
@@ -325,20 +330,20 @@ def check_refusal(case, answer, bound):
 @pytest.mark.parametrize("block", range(5))
 def test_nasty_cases(block, ask):
     for seed in range(60 * block, 60 * (block + 1)):
-        check(case := nasty(seed), ask(case), 400)
+        check(case := nasty(seed), ask(case), 200)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("block", range(20))
 def test_five_thousand_nasty_cases(block, ask):
-    found = [check(case := nasty(seed), ask(case), 1000) for seed in range(250 * block, 250 * (block + 1))]
-    assert max(worst for worst, _ in found) <= 1
+    for seed in range(250 * block, 250 * (block + 1)):
+        check(case := nasty(seed, 10_000), ask(case), 1000)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_nasty_runs(seed, ask):
     """From one evaluation to the next, with what is remembered: clouds that drift, then jump, then are back."""
-    case = nasty(10_000 + seed)
+    case = nasty(10_000 + seed, 200)
     case.at = None
     rng, dtype = np.random.default_rng(seed), case.x.dtype
     size = np.abs(case.x - case.x.mean(axis=0)).max()
@@ -350,14 +355,14 @@ def test_nasty_runs(seed, ask):
         out = np.empty_like(x)
         run(0.0, x[None], out[None])
         failure = run.failure()
-        check(replace(case, x=x), Answer(out, failure, list(ask.scalings)), 400)
+        check(replace(case, x=x), Answer(out, failure, list(ask.scalings)), 100)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(40))
 def test_units_do_not_matter(seed, ask):
     """Tokens in other units, powers of two along the axes, and matrices that go with them: the velocities in these
     units bit for bit, as powers of two round nothing, where squares of tokens are no numbers."""
-    case, rng = nasty(20_000 + seed), np.random.default_rng(seed)
+    case, rng = nasty(20_000 + seed, 200), np.random.default_rng(seed)
     d, one = case.x.shape[1], bool(seed % 3)
     exponents = rng.choice([-650, -550, 0, 550, 650], 1 if one else d)
     if case.x.dtype == np.float32:
@@ -371,3 +376,62 @@ def test_units_do_not_matter(seed, ask):
     assert (answers[0].error is None) == (answers[1].error is None)
     if answers[0].error is None:
         np.testing.assert_array_equal(answers[1].velocity, answers[0].velocity * units, err_msg=case.name)
+
+
+# ---- what it has found -----------------------------------------------------------------------------------------------
+
+
+def test_two_tokens_whose_mixing_step_is_thrown_far(ask):
+    """The residual is the same in two steps, so the mixing goes to 1e15: no error of potentials of that size is
+    rounding. Plain iterations need 12."""
+    case = Case(
+        np.array([[0.03136267120716403, -0.18970311706869533], [0.5449091290996028, 0.5523183033587828]]),
+        np.array([[1.6822260847461752, 0.06855483433972047], [-0.5181284836262074, -2.6721870089208313]]),
+        np.array([[0.9306076639662875, -0.8247945193783474], [0.5902824740038579, 1.053135066280086]]),
+        np.eye(2),
+        np.array([2.1560152314337873e-05, 0.9999784398476858]),
+        options={"eps": 0.017323767077914484},
+    )
+    answer = ask(case)
+    assert answer.error is None
+    worst, more = check(case, answer, 100)
+    assert worst <= 1 and more <= 2
+
+
+@pytest.mark.parametrize("size", [2.0**-600, 2.0**600, 1e-200, 1e200])
+def test_tokens_whose_squares_are_no_numbers(size):
+    """Q^T K of 1e-400 is not symmetric for that; nor is there a single token without extent. Bits, or a few roundings
+    of scores of some units."""
+    x, Q, K = np.random.default_rng(0).normal(size=(3, 20, 2))
+    Q, K = Q[:2], K[:2]
+    for tokens in (x, x[:1], x * [1.0, 0.0]):
+        want = fp.Sinkhorn(Q, K, np.eye(2)).velocity(tokens)
+        got = fp.Sinkhorn(Q / size, K / size, np.eye(2)).velocity(tokens * size)
+        np.testing.assert_allclose(got / size, want, rtol=0, atol=0 if np.frexp(size)[0] == 0.5 else 1e-9)
+
+
+def test_a_run_of_tokens_whose_squares_are_no_numbers(ask):
+    """Starts are foreseen all the same, as many half-iterations as in other units."""
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    halves = []
+    for size in (1.0, 2.0**-600, 2.0**600):
+        attention = fp.Sinkhorn(np.eye(2) / size, np.array([[1.0, 0.4], [-0.6, 0.8]]) / size, np.eye(2))
+        solution = fp.solve(attention, size * x, (0.0, 0.2), method="rk4", step=0.05)
+        halves.append((solution.stats["half_iterations"], *(solution.x[-1] / size).ravel()))
+    assert halves[0] == halves[1] == halves[2]
+
+
+def test_one_system_with_a_large_matrix_does_not_make_another_one_symmetric():
+    x = np.random.default_rng(0).normal(size=(2, 20, 2))
+    x[0] *= 1e-9
+    Q, K = np.stack([1e9 * np.eye(2), np.eye(2)]), np.stack([1e9 * np.eye(2), [[1.0, 0.4], [-0.6, 0.8]]])
+    got = fp.Sinkhorn(Q, K, np.eye(2)).velocity(x)
+    for b in range(2):
+        # 1e-8: both are right to the default tol of 1e-9.
+        alone = fp.Sinkhorn(Q[b], K[b], np.eye(2)).velocity(x[b])
+        assert naive.relative_error(got[b], alone, np.abs(x[b]).max()) < 1e-8
+
+
+def test_tokens_whose_sum_is_no_number_are_refused():
+    with pytest.raises(fp.ConvergenceError, match="overflow"), np.errstate(invalid="ignore", over="ignore"):
+        fp.Sinkhorn([[1e-300]], [[1e-300]], [[1.0]]).velocity([[1e308], [1.5e308]])
