@@ -16,7 +16,7 @@ from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
 from .base import Balance, Cloud
 from .closure import Affine, half_steps, regression, times, transposed
 from .forecast import Forecast
-from .pairwise import PairwiseAttention, Scores, apply, gram
+from .pairwise import PairwiseAttention, Scores, apply, gram, over_largest
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
 
@@ -103,7 +103,7 @@ class Sinkhorn(PairwiseAttention):
 
     def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
         """S_eps; the gradient is -2 A int y kappa(x, y) dmu(y). One scaling has it all."""
-        self.symmetric_score_matrix(t)
+        self.check_symmetry(t)
         energy, softmin = self._energy(cloud, t, backend)
         means = softmin.means * softmin.unit[:, None] + softmin.centre[:, None]
         # A factor by factor: where tokens are large A may be too small for a number.
@@ -177,7 +177,7 @@ class Sinkhorn(PairwiseAttention):
     def symmetric(self, t: float, backend: Backend, unit: Array) -> bool:
         """Whether s(x, y) = s(y, x) for tokens of sizes `unit` (B, d), to rounding, in every system."""
         along = unit / unit.max(axis=1, keepdims=True)
-        A = gram(backend, *(_over_largest(M(t) * along[:, None]) for M in (self.K, self.Q)))
+        A = gram(backend, *(over_largest(M(t) * along[:, None]) for M in (self.K, self.Q)))
         difference, size = (np.abs(M).max(axis=(1, 2)) for M in (A - transposed(A), A))
         return bool((difference <= 4 * _EPS * size).all())
 
@@ -289,12 +289,6 @@ def _widened(cloud: Cloud, backend: Backend) -> Cloud:
     x = backend.take("wide_tokens", cloud.x.shape, np.float64)
     x[...] = cloud.x
     return cloud.with_(x=x, at=None if cloud.at is None else cloud.at.astype(np.float64))
-
-
-def _over_largest(matrices: Array) -> Array:
-    """Matrices (B, k, d), each over its largest entry."""
-    largest = np.abs(matrices).max(axis=(1, 2), keepdims=True)
-    return matrices / np.where(largest > 0.0, largest, 1.0)
 
 
 def _unit(cloud: Cloud, centre: Array) -> Array:

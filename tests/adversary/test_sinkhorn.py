@@ -83,9 +83,7 @@ CLOUDS = {
     "thin": thin,
     "line": lambda rng, n, d: rng.normal(size=(n, 1)) * rng.normal(size=d) + 1e-9 * rng.normal(size=(n, d)),
     "two scales": lambda rng, n, d: rng.normal(size=(n, d)) * rng.choice([1e-4, 1.0], (n, 1)),
-    "clusters": lambda rng, n, d: (
-        0.01 * rng.normal(size=(n, d)) + 3 * rng.normal(size=(3, d))[rng.integers(0, 3, n)]
-    ),
+    "clusters": lambda rng, n, d: 0.01 * rng.normal(size=(n, d)) + 3 * rng.normal(size=(3, d))[rng.integers(0, 3, n)],
     "outlier": lambda rng, n, d: rng.normal(size=(n, d)) * np.where(np.arange(n) == 0, 100.0, 1.0)[:, None],
     "far": lambda rng, n, d: rng.normal(size=(n, d)) + 10.0 ** rng.uniform(1, 6),
 }
@@ -242,9 +240,9 @@ def condition(case, P, f, g, s):
         kappa = (P / case.w).astype(float)
         moved = np.einsum("ij,jl->il", kappa, np.abs(h))
         mean = P.astype(float) @ values
-        S = np.abs(
-            np.einsum("ij,jl,jc->ilc", kappa, h, values) - np.einsum("ij,jl,ic->ilc", kappa, h, mean)
-        ).max(axis=(1, 2))
+        S = np.abs(np.einsum("ij,jl,jc->ilc", kappa, h, values) - np.einsum("ij,jl,ic->ilc", kappa, h, mean)).max(
+            axis=(1, 2)
+        )
     return S, np.where(np.isfinite(S), moved.max(axis=1), np.inf)
 
 
@@ -419,6 +417,16 @@ def test_a_run_of_tokens_whose_squares_are_no_numbers(ask):
         solution = fp.solve(attention, size * x, (0.0, 0.2), method="rk4", step=0.05)
         halves.append((solution.stats["half_iterations"], *(solution.x[-1] / size).ravel()))
     assert halves[0] == halves[1] == halves[2]
+
+
+def test_energies_of_tokens_whose_squares_are_no_numbers():
+    """The energy and its rate of change have no unit of length."""
+    x, Q = 3 + np.random.default_rng(0).normal(size=(30, 2)), np.array([[1.0, 0.3], [0.0, 0.8]])
+    found = []
+    for size in (1.0, 2.0**-600, 2.0**600):
+        attention = fp.Sinkhorn(Q / size, Q / size, np.eye(2))
+        found.append((fp.sinkhorn_energy(attention, size * x), fp.dissipation(attention, size * x)))
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=1e-14)
 
 
 def test_one_system_with_a_large_matrix_does_not_make_another_one_symmetric():
