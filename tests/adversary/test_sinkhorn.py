@@ -170,14 +170,17 @@ class Answer:
 def ask(monkeypatch):
     """Calls `Case.attention.velocity` and keeps the scalings behind it, with the centres that they are about."""
     scalings = []
-    for name in ("scale", "iterate"):
 
-        def kept(softmin, *arguments, original=getattr(sinkhorn, name)):
+    def keeping(original):
+        def kept(softmin, *arguments):
             found = original(softmin, *arguments)
             scalings.append((found, softmin.centre.copy()))
             return found
 
-        monkeypatch.setattr(sinkhorn, name, kept)
+        return kept
+
+    for name in ("scale", "iterate"):
+        monkeypatch.setattr(sinkhorn, name, keeping(getattr(sinkhorn, name)))
 
     def asked(case):
         scalings.clear()
@@ -374,6 +377,25 @@ def test_units_do_not_matter(seed, ask):
     assert (answers[0].error is None) == (answers[1].error is None)
     if answers[0].error is None:
         np.testing.assert_array_equal(answers[1].velocity, answers[0].velocity * units, err_msg=case.name)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_nasty_batches(seed, ask):
+    """Systems with an eps of their own, some of which may take long; each is certified as if it were alone."""
+    case = nasty(30_000 + seed, 200)
+    case.at = None
+    factors, eps = (1.0, 4.0, 30.0), case.options["eps"]
+    options = case.options | {"eps": eps * np.array(factors)}
+    try:
+        out = fp.Sinkhorn(case.Q, case.K, case.V, **options).velocity(np.stack([case.x] * 3), weights=case.weights)
+    except fp.ConvergenceError:
+        assert any(ask(replace(case, options=case.options | {"eps": eps * factor})).error for factor in factors)
+        return
+    found, centre = ask.scalings[-1]
+    for b, factor in enumerate(factors):
+        one = replace(found, f=found.f[b : b + 1], g=found.g[b : b + 1], error=found.error[b : b + 1])
+        alone = replace(case, options=case.options | {"eps": eps * factor})
+        check(alone, Answer(out[b], None, [(one, centre[b : b + 1])]), 100)
 
 
 # ---- what it has found -----------------------------------------------------------------------------------------------
