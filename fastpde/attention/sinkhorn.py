@@ -35,7 +35,8 @@ class Sinkhorn(PairwiseAttention):
     The potentials f, g make kappa bistochastic: int kappa dmu(y) = 1 = int kappa dmu(x), the first to rounding, the
     second up to `tol` in L1(mu). So Gamma is a true weighted average, and the mean velocity is V/eps times the mean
     token up to |V| max|y| tol / eps, any measure. The error of a velocity is larger than tol where the kernel couples
-    distant tokens weakly. At a point off the support f(x) = -log int e^{g + s/eps} dmu.
+    distant tokens weakly; that of a token whose weight is below tol is an average of the tokens, but tol does not say
+    which. At a point off the support f(x) = -log int e^{g + s/eps} dmu.
 
     The scaling runs in float64, for float32 tokens too: in float32 sums no useful tol could be reached. A run remembers
     27 numbers per token for the next scaling of each head, beside the 40 or so that a scaling works with.
