@@ -60,13 +60,21 @@ class ConvergenceError(FieldError):
     """An iteration that did not reach its tolerance. `error` is what it reached, after `half_iterations`, at time t.
 
     `heads` says which head of a multi-head attention it belongs to, and which head in that; () where there is one only.
+    `rounding` says whether rounding keeps it from the tolerance: more iterations are of no use then.
     """
 
-    def __init__(self, error: float, tol: float, half_iterations: int, t: float, heads: tuple[int, ...] = ()) -> None:
-        remedy = (
-            "Raise max_iter or tol, or take a larger eps: the smaller eps, the slower the convergence, "
-            "and the larger the scores, the larger the error that is rounding."
-        )
+    def __init__(
+        self,
+        error: float,
+        tol: float,
+        half_iterations: int,
+        t: float,
+        heads: tuple[int, ...] = (),
+        rounding: bool = False,
+    ) -> None:
+        remedy = "Raise max_iter or tol, or take a larger eps: the smaller eps, the slower the convergence."
+        if rounding:
+            remedy = "That is rounding, more iterations are of no use: raise tol, or take a larger eps."
         if math.isnan(error):
             remedy = "The scores overflow: take smaller tokens, Q, K or scale, or a larger eps."
         where = "".join(f" of heads[{h}]" for h in reversed(heads))
@@ -75,3 +83,4 @@ class ConvergenceError(FieldError):
             f"half-iterations; need tol = {tol:g}. {remedy}"
         )
         self.error, self.tol, self.half_iterations, self.t, self.heads = error, tol, half_iterations, t, heads
+        self.rounding = rounding

@@ -29,12 +29,15 @@ class Forecast:
     window.
     """
 
-    def __init__(self, memory: Memory, x: Array, share: Share | None = None) -> None:
-        """x: tokens (B, n, d) about the centre of their sums; share: which of all tokens they are, None: all."""
+    def __init__(self, memory: Memory, x: Array, share: Share | None = None, unit: Array | None = None) -> None:
+        """x: tokens (B, n, d) about the centre of their sums, in units (B, d), None: 1; share: which of all tokens they
+        are, None: all.
+        """
         systems, n, d = x.shape
         share = Share(n) if share is None else share
         self._memory = memory
-        self._sample = share.every(x, -(-share.n * d // _NUMBERS)).reshape(systems, -1)
+        sample = share.every(x, -(-share.n * d // _NUMBERS))
+        self._sample = (sample if unit is None else sample * unit[:, None]).reshape(systems, -1)
         self._samples = self._array("samples", (systems, _DEPTH, self._sample.shape[1]))
         self._potentials = self._array("potentials", (systems, _DEPTH, n))
         self._count = self._array("count", (systems,), np.int64)
@@ -44,14 +47,17 @@ class Forecast:
         systems = np.arange(len(self._count))
         newest = (self._count - 1) % _DEPTH
         origin = self._samples[systems, newest][:, None, :]
-        # Of a system whose tokens are no numbers nothing is foreseen.
-        sample = np.where(np.isfinite(self._sample).all(axis=1, keepdims=True), self._sample, origin[:, 0])
-        size = np.sqrt((origin * origin).mean(axis=2, keepdims=True))
-        unit = np.where(size > 0.0, size, 1.0)
+        largest = np.abs(origin).max(axis=2, keepdims=True)
+        largest = np.where(largest > 0.0, largest, 1.0)  # of tokens whose squares are no numbers, too
+        size = np.sqrt(((origin / largest) ** 2).mean(axis=2, keepdims=True))
+        unit = np.where(size > 0.0, size * largest, 1.0)
         moves = _moves(self._samples, origin, unit)
         moves[np.arange(_DEPTH) >= self._count[:, None]] = 0.0
         gram = np.einsum("biq,bjq->bij", moves, moves)
-        right = np.einsum("biq,bq->bi", moves, _moves(sample[:, None, :], origin, unit)[:, 0])
+        with np.errstate(over="ignore", invalid="ignore"):
+            right = np.einsum("biq,bq->bi", moves, _moves(self._sample[:, None, :], origin, unit)[:, 0])
+        # Of a system that is no numbers, or out of all proportion to what is remembered, nothing is foreseen.
+        right[~np.isfinite(right).all(axis=1)] = 0.0
         c = coefficients(gram, right, _RIDGE)
         c[systems, newest] = 1.0 - c.sum(axis=1)
         found: Array = np.einsum("bi,bin->bn", c, self._potentials)

@@ -107,10 +107,15 @@ class PairwiseAttention(Attention):
 
     def symmetric_score_matrix(self, t: float) -> Array:
         """A, symmetric to rounding. Raises InputError where it is not."""
-        A = self.score_matrix(t)
-        if np.abs(A - transposed(A)).max() > 1e-12 * np.abs(A).max():
+        self.check_symmetry(t)
+        return self.score_matrix(t)
+
+    def check_symmetry(self, t: float) -> None:
+        """Raises InputError where A is not symmetric to rounding, whether or not it is too large or small a number."""
+        A = product(transposed(over_largest(self.K(t))), over_largest(self.Q(t)))
+        difference, size = (np.abs(M).max(axis=(-2, -1)) for M in (A - transposed(A), A))
+        if (difference > 1e-12 * size).any():
             raise InputError("attention", repr(self), "Q^T K symmetric: there is no energy balance otherwise (MATH 7)")
-        return A
 
     def work_sign(self, t: float) -> int:
         """The sign of <A m, V m> for every m, A symmetric: 1, -1, or 0 where it has none, or parameters are in motion.
@@ -222,6 +227,12 @@ def apply(backend: Backend, matrix: Array, vectors: Array) -> Array:
 def product(left: Array, right: Array) -> Array:
     """left right for matrices, or one of each system, without BLAS."""
     return np.einsum("...ij,...jk->...ik", left, right)
+
+
+def over_largest(matrix: Array) -> Array:
+    """A matrix over its largest entry, or one of each system: products of such are numbers."""
+    largest = np.abs(matrix).max(axis=(-2, -1), keepdims=True)
+    return matrix / np.where(largest > 0.0, largest, 1.0)
 
 
 def one_head(matrix: Array) -> Array:

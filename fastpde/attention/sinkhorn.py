@@ -17,7 +17,7 @@ from .base import Balance, Cloud
 from .closure import Affine, half_steps, regression, times, transposed
 from .forecast import Forecast
 from .memory import Memory
-from .pairwise import PairwiseAttention, Scores, apply, gram
+from .pairwise import PairwiseAttention, Scores, apply, gram, over_largest
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
 
@@ -36,7 +36,8 @@ class Sinkhorn(PairwiseAttention):
     The potentials f, g make kappa bistochastic: int kappa dmu(y) = 1 = int kappa dmu(x), the first to rounding, the
     second up to `tol` in L1(mu). So Gamma is a true weighted average, and the mean velocity is V/eps times the mean
     token up to |V| max|y| tol / eps, any measure. The error of a velocity is larger than tol where the kernel couples
-    distant tokens weakly. At a point off the support f(x) = -log int e^{g + s/eps} dmu.
+    distant tokens weakly; that of a token whose weight is below tol is an average of the tokens, but tol does not say
+    which. At a point off the support f(x) = -log int e^{g + s/eps} dmu.
 
     The scaling runs in float64, for float32 tokens too: in float32 sums no useful tol could be reached. A run remembers
     27 numbers per token for the next scaling of each head, beside the 40 or so that a scaling works with.
@@ -104,10 +105,12 @@ class Sinkhorn(PairwiseAttention):
 
     def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
         """S_eps; the gradient is -2 A int y kappa(x, y) dmu(y). One scaling has it all."""
-        A = self.symmetric_score_matrix(t)
+        self.check_symmetry(t)
         energy, softmin = self._energy(cloud, t, backend)
-        means = softmin.means + softmin.centre[:, None]
-        return Balance(energy, -2.0 * (means @ A), means @ transposed(self.V(t) / column(self.eps(t))))
+        means = softmin.means * softmin.unit[:, None] + softmin.centre[:, None]
+        # A factor by factor: where tokens are large A may be too small for a number.
+        gradient = -2.0 * column(self.scale(t)) * (means @ transposed(self.Q(t)) @ self.K(t))
+        return Balance(energy, gradient, means @ transposed(self.V(t) / column(self.eps(t))))
 
     def energy_trend(self, t: float) -> int:
         """The other sign than elsewhere: V = Q^T K descends."""
@@ -149,20 +152,23 @@ class Sinkhorn(PairwiseAttention):
         total = cloud.share.sum(softmin.weights * (found.f + found.g))
         return self.eps(t) * total - self._moved(softmin, t), softmin
 
-    def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
+    def scaled_scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array, unit: Array) -> Scores:
         """Targets and keys of s(x, y) / eps, both about the centre: the potentials take up the difference.
 
-        A fixed number of half-iterations starts from g = 0, which is another kernel's about another centre: only keys
-        are moved then.
+        Keys that are tokens are in units (B, d), so that the map of the targets, which has the inverse of the tokens'
+        size and not of its square, is a number whatever that is. A fixed number of half-iterations starts from g = 0,
+        which is another kernel's about another centre: only keys are moved then.
         """
         Q, K, factor = self.Q(t), self.K(t), column(np.asarray(self.scale(t) / self.eps(t)))
-        key_map = None if self.keys_are_tokens(t, cloud.x.dtype) else K
-        target_map = factor * (gram(backend, K, Q) if key_map is None else Q)
+        own = self.keys_are_tokens(t, np.dtype(np.float64))
+        target_map = factor * (gram(backend, K * unit[:, None], Q) if own else Q)
         r = target_map.shape[-2]
         targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), np.float64)
         keys = backend.take("keys", (*cloud.x.shape[:2], r), np.float64)
         backend.project(cloud.targets, target_map, targets, origin=centre if self.n_half is None else None)
-        backend.project(cloud.x, key_map, keys, origin=centre)
+        backend.project(cloud.x, None if own else K, keys, origin=centre)
+        if own:
+            keys /= unit[:, None]
         return Scores(targets, keys)
 
     def pair(self, cloud: Cloud, scores: Scores, values: Array, normalised: bool, kind: str = "field") -> PairSum:
@@ -170,24 +176,26 @@ class Sinkhorn(PairwiseAttention):
         plain = super().pair(cloud, scores, values, normalised, kind)
         return plain if self.n_half is not None else replace(plain, tol=0.1 * _AIM * self.tol)
 
-    def symmetric(self, t: float, backend: Backend) -> bool:
-        """Whether s(x, y) = s(y, x), to rounding: Q^T K symmetric, in every system."""
-        A = gram(backend, *(M * 2.0 ** -np.frexp(np.abs(M).max())[1] for M in (self.K(t), self.Q(t))))
-        return bool(np.abs(A - np.swapaxes(A, -1, -2)).max() <= 4 * _EPS * np.abs(A).max())
+    def symmetric(self, t: float, backend: Backend, unit: Array) -> bool:
+        """Whether s(x, y) = s(y, x) for tokens of sizes `unit` (B, d), to rounding, in every system."""
+        along = unit / unit.max(axis=1, keepdims=True)
+        A = gram(backend, *(over_largest(M(t) * along[:, None]) for M in (self.K, self.Q)))
+        difference, size = (np.abs(M).max(axis=(1, 2)) for M in (A - transposed(A), A))
+        return bool((difference <= 4 * _EPS * size).all())
 
     def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         V = self.V(t) / column(self.eps(t))
         softmin = _Kernel(self, cloud, t, backend)
-        if not np.isfinite(softmin.centre).any():
+        if cloud.memory is not None and not np.isfinite(softmin.centre).any():
             out[...] = np.nan  # a step that left the range of numbers: the solver tries a smaller one
             return
         found, failed = self._scaled(softmin, cloud, t)
         means = softmin.means
         if cloud.at is not None:
             means = backend.take("means", (*cloud.at.shape[:2], cloud.at.shape[2]), np.float64)
-            scores = self.scores(cloud, t, backend, softmin.centre)
+            scores = self.scaled_scores(cloud, t, backend, softmin.centre, softmin.unit)
             backend.attend(self.pair(cloud, Scores(scores.targets, scores.keys, found.g), softmin.tokens, True), means)
-        backend.project(means, V, out, shift=apply(backend, V, softmin.centre))
+        backend.project(means, V * softmin.unit[:, None], out, shift=apply(backend, V, softmin.centre))
         out[failed] = np.nan
 
     def _scaled(self, softmin: _Kernel, cloud: Cloud, t: float) -> tuple[Scalings, Array]:
@@ -204,9 +212,9 @@ class Sinkhorn(PairwiseAttention):
             found = scale(softmin, np.zeros((systems, n)), tol, self.max_iter)
             good = found.error <= self.tol
             if not good.all():
-                raise ConvergenceError(float(found.error.max()), self.tol, found.half_iterations, t)
+                raise self._failure(found, ~good, t)
             return found, ~good
-        forecast = Forecast(memory, softmin.tokens, cloud.share)
+        forecast = Forecast(memory, softmin.tokens, cloud.share, softmin.unit)
         window = forecast.window()
         found = scale(softmin, forecast.start(), tol, self.max_iter, window)
         good = found.error <= self.tol
@@ -219,14 +227,20 @@ class Sinkhorn(PairwiseAttention):
         memory.succeed(good)
         stuck = found.error > self.tol  # an error that is no number belongs to a step that left the range of numbers
         if stuck.any():
-            worst = float(found.error[stuck].max())
-            memory.fail(stuck, ConvergenceError(worst, self.tol, found.half_iterations, t, memory.path))
+            memory.fail(stuck, self._failure(found, stuck, t, memory.path))
         return found, ~good
+
+    def _failure(self, found: Scalings, systems: Array, t: float, heads: tuple[int, ...] = ()) -> ConvergenceError:
+        """What the worst of `systems`, a mask (B,), has come to."""
+        errors = np.where(systems, found.error, -np.inf)
+        worst = int(errors.argmax())  # a nan is the largest
+        cause = bool(found.rounding[worst])
+        return ConvergenceError(float(errors[worst]), self.tol, found.half_iterations, t, heads, cause)
 
     def _moved(self, softmin: _Kernel, t: float) -> Array:
         """int s(x, y) - s(x - c, y - c) dmu(x) dmu(y), (B,), c the centre."""
         backend, c, w = softmin.backend, softmin.centre, softmin.weights
-        offset = softmin.share.gathered(w[:, :, None] * softmin.tokens).sum(axis=1)
+        offset = softmin.unit * softmin.share.gathered(w[:, :, None] * softmin.tokens).sum(axis=1)
         qc, kc, qu, ku = (apply(backend, M(t), v) for v in (c, offset) for M in (self.Q, self.K))
         return self.scale(t) * (qc * (kc + ku) + qu * kc).sum(axis=1)
 
@@ -234,23 +248,27 @@ class Sinkhorn(PairwiseAttention):
 class _Kernel(Softmin):
     """e^{s(x, y) / eps} on a cloud: every half-iteration is one pair sum in O(n d) memory.
 
-    The last row step also sums the tokens: `means` (B, n, d) are int (y - c) kappa(x, y) dmu(y), c the centre.
+    The last row step also sums the tokens: `means` (B, n, d) are int (y - c) kappa(x, y) dmu(y), c the centre. They and
+    `tokens` are in units (B, d), powers of two of the cloud's size along each axis: what is squared of them, here or in
+    a backend, stays a number.
     """
 
     def __init__(self, attention: Sinkhorn, cloud: Cloud, t: float, backend: Backend) -> None:
         shape = cloud.x.shape
         self.attention, self.backend = attention, backend
         self.centre = backend.centre(cloud.x)
-        self.symmetric = attention.n_half is None and attention.symmetric(t, backend)
+        self.unit = _unit(cloud, self.centre)
+        self.symmetric = attention.n_half is None and attention.symmetric(t, backend, self.unit)
         self.weights = np.full((1, shape[1]), 1.0 / cloud.share.n) if cloud.weights is None else cloud.weights
         # One evaluation makes a sum many times: what is counted of it must outlive each.
         memory = Memory() if cloud.memory is None else cloud.memory
         self._cloud, self._averages = cloud.with_(at=None, memory=memory), cloud.at is None
-        self._scores = attention.scores(self._cloud, t, backend, self.centre)
+        self._scores = attention.scaled_scores(self._cloud, t, backend, self.centre, self.unit)
         self.tokens = self._scores.keys
         if not attention.keys_are_tokens(t, np.dtype(np.float64)):
             self.tokens = backend.take("values", shape, np.float64)
             backend.project(cloud.x, None, self.tokens, origin=self.centre)
+            self.tokens /= self.unit[:, None]
         self.means = backend.take("means", shape, np.float64)
         self._nothing = np.empty((*shape[:2], 0))
 
@@ -276,6 +294,14 @@ def _widened(cloud: Cloud, backend: Backend) -> Cloud:
     x = backend.take("wide_tokens", cloud.x.shape, np.float64)
     x[...] = cloud.x
     return cloud.with_(x=x, at=None if cloud.at is None else cloud.at.astype(np.float64))
+
+
+def _unit(cloud: Cloud, centre: Array) -> Array:
+    """The power of two above the largest distance of tokens from the centre along each axis, (B, d)."""
+    size = cloud.share.largest(np.maximum(cloud.x.max(axis=1) - centre, centre - cloud.x.min(axis=1)))
+    _, exponent = np.frexp(np.where(np.isfinite(size), size, 1.0))
+    # Its inverse is a number, too. Along an axis without extent keys are zero in any unit, and so should the map be.
+    return np.ldexp(1.0, np.clip(np.where(size == 0.0, -1000, exponent), -1000, 1000))
 
 
 def _positive(eps: Array) -> None:

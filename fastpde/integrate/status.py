@@ -70,7 +70,8 @@ class Status(Enum):
         "not_converged",
         False,
         "The velocity could not be computed to its tolerance, nor could it with a smaller step; the state returned is "
-        "the last good one. For Sinkhorn attention raise max_iter or tol, or take a larger eps.",
+        "the last good one. For Sinkhorn attention raise max_iter or tol, or take a larger eps; "
+        "where rounding of the scores exceeds tol, max_iter is of no use.",
     )
     INTERRUPTED = (
         "interrupted",

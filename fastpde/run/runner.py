@@ -303,7 +303,7 @@ def _solve_one(
     end = run.ending()
     recorder.ended(end.status.value, end.t_final)
     name = end.status.name
-    key = _max_iter(recorder.problem, end.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
+    key = _scaling_key(recorder.problem, end.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
     return _outcome(recorder, [end.status], key + end.message)
 
 
@@ -320,17 +320,18 @@ def _solve_systems(
         return Outcome(DONE, "", recorder.path)
     ends = recorder.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)
-    keys = _KEYS | {"NOT_CONVERGED": _max_iter(recorder.problem)}
+    keys = _KEYS | {"NOT_CONVERGED": _scaling_key(recorder.problem)}
     remedies = "".join(f" {keys.get(end.name, '')}{end.message}" for end, _ in ends if not end.success)
     return _outcome(recorder, [end for end, _ in ends], f"{recorder.done} systems: {counts}.{remedies}")
 
 
-def _max_iter(problem: Problem, cause: Any = None) -> str:
-    """Return the key of the head whose scaling did not converge, or of all that it may be."""
+def _scaling_key(problem: Problem, cause: Any = None) -> str:
+    """Return the key to change of the head whose scaling did not converge, or of all that it may be."""
     heads = list(each_head(problem.config))
     if cause is not None and cause.heads:
         heads = [heads[cause.heads[0]]]
-    names = dict.fromkeys(f"{name}.max_iter" for name, block, _ in heads if block.kind == "sinkhorn")
+    key = "tol" if cause is not None and cause.rounding else "max_iter"
+    names = dict.fromkeys(f"{name}.{key}" for name, block, _ in heads if block.kind == "sinkhorn")
     return f"{', '.join(names)}: "
 
 

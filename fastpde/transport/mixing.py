@@ -64,6 +64,11 @@ class Mixing:
         self._merit = np.full(shape[0], -np.inf)
         self._best = np.zeros(shape), np.zeros(shape)  # x and r of the best merit
 
+    def fallen(self, merit: Array) -> Array:
+        """Whether a combination has lowered the merit by more than rounding does, (B,): the next step undoes it."""
+        lower: Array = ~(merit >= self._merit - _SLACK * (1.0 + np.abs(merit)))
+        return lower
+
     def step(self, x: Array, r: Array, merit: Array, moving: Array) -> None:
         """Moves the `moving` (B,) systems on from x, in place; r (B, n), changed too, and merit (B,) belong to x.
 
@@ -71,7 +76,7 @@ class Mixing:
         """
         if self._last is not None:
             self._take_in(np.flatnonzero(moving), x - self._last[0], r - self._last[1])
-        fallen = ~(merit >= self._merit - _SLACK * (1.0 + np.abs(merit))) & moving
+        fallen = self.fallen(merit) & moving
         if fallen.any():
             self.window.forget(fallen)
         better = merit >= self._merit

@@ -55,6 +55,7 @@ class Scalings:
     g: Array  # (B, n)
     error: Array  # (B,) bound of sum_j w_j |int e^{f + g + s} dmu(x) - 1|, the error of the columns; nan: not known
     half_iterations: int
+    rounding: Array  # (B,) whether an error above the tolerance is rounding, so that more steps are of no use
 
 
 def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Window | None = None) -> Scalings:
@@ -73,28 +74,31 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
     g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)
     mixing = Mixing(weights, start.shape, window, share)
     error, foreseen, half, last = np.full(len(g), np.inf), np.inf, 0, False
+    rounding = np.zeros(len(g), bool)
     while half + cost < max_half:
         last = foreseen <= _MARGIN * tol
         softmin.rows(g, f, last)
-        if softmin.symmetric:
-            residual = f - g
-            residual -= share.sum(weights * residual)[:, None]
-        else:
+        if not softmin.symmetric:
             softmin.columns(f, c)
-            residual = c - g
         half += cost
+        residual = (f if softmin.symmetric else c) - g
+        if softmin.symmetric:
+            residual -= share.sum(weights * residual)[:, None]
         before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights, share)
-        moving = (error > tol) & ~_at_rounding(error, f, g, share)
+        merit = share.sum(weights * (f + g))
+        rounding = (error > tol) & (error > 0.5 * before) & (error <= _rounding(f, g, weights, share))
+        rounding &= ~mixing.fallen(merit)
+        moving = (error > tol) & ~rounding
         if not moving.any() or half + cost >= max_half:
             break
         foreseen = _foresee(before[moving], error[moving]) if half > cost else np.inf
         if softmin.symmetric:
             residual *= _DAMPING
-        mixing.step(g, residual, share.sum(weights * (f + g)), moving)
+        mixing.step(g, residual, merit, moving)
     if not last and np.isfinite(error).any():
         softmin.rows(g, f, True)
         half += 1
-    return Scalings(f, g, error, half)
+    return Scalings(f, g, error, half, rounding)
 
 
 def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
@@ -104,7 +108,7 @@ def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
         softmin.rows(g, f, half == n_half)
         if half < n_half:
             softmin.columns(f, g)
-    return Scalings(f, g, np.full(len(g), np.nan), n_half)
+    return Scalings(f, g, np.full(len(g), np.nan), n_half, np.zeros(len(g), bool))
 
 
 def _marginal_error(residual: Array, weights: Array, share: Share) -> Array:
@@ -113,14 +117,19 @@ def _marginal_error(residual: Array, weights: Array, share: Share) -> Array:
         return share.sum(weights * np.abs(np.expm1(-residual)))
 
 
-def _at_rounding(error: Array, f: Array, g: Array, share: Share) -> Array:
-    """Whether the errors are no larger than what rounding of the potentials makes of them, (B,)."""
-    size = share.largest(np.maximum(np.abs(f).max(axis=1), np.abs(g).max(axis=1)))
-    small: Array = error <= 2.0**-50 * size
-    return small
+def _rounding(f: Array, g: Array, weights: Array, share: Share) -> Array:
+    """The error in the columns that rounding makes of potentials of this size, (B,).
+
+    The means of |f| and |g| count, as they do in the error, once the mean of g has moved to f. They are bounded by the
+    scores and the entropy of mu wherever the dual value is no lower than that of g = 0: a step that is off cannot make
+    them larger without lowering it.
+    """
+    mean = share.sum(weights * g)[:, None]
+    size: Array = share.sum(weights * (np.abs(f + mean) + np.abs(g - mean)))
+    return 2.0**-49 * (1.0 + size)
 
 
 def _foresee(before: Array, error: Array) -> float:
     """The largest error to expect of the next step, if that gains as much as this one."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return float((error * np.minimum(error / before, 1.0)).max())

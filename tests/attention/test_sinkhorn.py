@@ -153,6 +153,11 @@ def test_not_converged_says_what_to_do():
         fp.Sinkhorn(Q, K, V, eps=0.05, max_iter=7).velocity(x)
     assert caught.value.error > caught.value.tol == 1e-9
     assert caught.value.half_iterations == 7
+    assert not caught.value.rounding
+    # Scores of 1e3 have errors of 1e-13: no number of iterations reaches less.
+    with pytest.raises(fp.ConvergenceError, match=r"rounding.* raise tol, or take a larger eps") as caught:
+        fp.Sinkhorn(Q, Q, V, eps=0.01, tol=1e-18).velocity(x)
+    assert caught.value.rounding and "max_iter" not in str(caught.value) and caught.value.half_iterations < 1000
     with pytest.raises(fp.ConvergenceError, match="overflow"):
         fp.Sinkhorn(Q, K, V).velocity(1e200 * x)
     assert issubclass(fp.ConvergenceError, RuntimeError)

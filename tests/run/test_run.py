@@ -126,6 +126,12 @@ def test_a_scaling_that_does_not_converge_is_exit_3_naming_the_key(small, energy
     assert np.isnan(read_observables(out / "observables.csv")["energy"]).all()
 
 
+def test_a_scaling_that_rounding_keeps_from_its_tolerance_names_that_key(small):
+    changed(small, ('"softmax"', '"sinkhorn"\neps = 0.01\ntol = 1e-18'))
+    outcome = runner.run(config.load(small), small.parent / "out", quiet=True)
+    assert outcome.code == 3 and outcome.message.startswith("attention.tol: ") and "rounding" in outcome.message
+
+
 @pytest.mark.parametrize("systems", [1, 3])
 def test_the_head_that_does_not_converge_is_named(small, systems):
     """The first block has two heads: the third head is the second block's."""

@@ -7,7 +7,7 @@ import pytest
 
 from fastpde.transport import mixing
 from fastpde.transport.mixing import Window
-from fastpde.transport.sinkhorn import Softmin, iterate, scale
+from fastpde.transport.sinkhorn import Softmin, _foresee, iterate, scale
 
 from .. import naive
 
@@ -150,6 +150,22 @@ def test_numbers_that_overflow_end_it_at_once():
     assert softmin.calls <= 2 and np.isnan(found.error).all()
 
 
+@pytest.mark.parametrize("name", ["K = Q", "K = -Q", "other"])
+@pytest.mark.parametrize("eps", [0.001, 1.0])
+def test_rounding_ends_it(name, eps):
+    """A tolerance below rounding is not worth the half-iterations that are allowed; what is reached is rounding: of
+    scores of some 10 / eps, in units of 1e-16."""
+    softmin = kernel(name, eps, n=4)
+    found = scale(softmin, zeros(softmin), 1e-18, 10_000)
+    assert found.half_iterations < 5000
+    assert found.error[0] == 0 or (found.rounding[0] and found.error[0] <= 1e-14 * (1 + 10 / eps))
+    assert not scale(softmin, zeros(softmin), 1e-18, 4).rounding.any()
+
+
+def test_errors_near_overflow_are_foreseen_without_a_warning():
+    assert _foresee(np.array([1e-3]), np.array([9e306])) >= 9e306
+
+
 @pytest.mark.parametrize("name, d, seed", [("K = -Q", 1, 0), ("other", 1, 0), ("other", 2, 0), ("other", 2, 3)])
 def test_the_safeguard_finds_the_way_between_clusters(name, d, seed, monkeypatch):
     """Clusters far apart: with it at most half of the half-iterations that the unguarded mixing takes (measured 3.3
@@ -165,13 +181,15 @@ def test_the_safeguard_finds_the_way_between_clusters(name, d, seed, monkeypatch
     assert 2 * found[0].half_iterations <= found[1].half_iterations
 
 
+@pytest.mark.parametrize("size", [1e4, 1e17])
 @pytest.mark.parametrize("name", ["K = Q", "K = -Q", "other"])
-def test_a_misleading_window_does_no_lasting_harm(name):
-    """Random directions, random changes: the dual value falls, and the window goes."""
+def test_a_misleading_window_does_no_lasting_harm(name, size):
+    """Random directions, random changes: the dual value falls, and the window goes. Potentials of 1e17, whose rounding
+    is larger than any error, do not end it."""
     softmin = kernel(name, 0.5)
     rng = np.random.default_rng(0)
     empty = Window.empty((1, 80))
-    dr, du = 1e-3 * rng.normal(size=empty.dr.shape), 1e4 * rng.normal(size=empty.du.shape)
+    dr, du = 1e-3 * rng.normal(size=empty.dr.shape), size * rng.normal(size=empty.du.shape)
     window = Window(dr, du, np.einsum("bin,bn,bjn->bij", dr, softmin.weights, dr), np.array([10]))
     found = scale(softmin, zeros(softmin), 1e-9, 300, window)
     assert found.error[0] <= 1e-9 and softmin.errors(found)[1][0] <= 1e-9
