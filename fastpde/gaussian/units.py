@@ -1,0 +1,40 @@
+"""Units of length and time in which a law and its rates are near one, so that no square leaves the range of floats."""
+
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from .._types import Array
+from ..attention.base import Attention
+from ..attention.parameters import Parameter
+
+
+def power_of_two(size: Array) -> Array:
+    """The power of two next to each positive number: a change of units by it rounds nothing. 1 for 0, inf and nan."""
+    fit = np.isfinite(size) & (size > 0.0)
+    return np.ldexp(1.0, np.round(np.log2(np.where(fit, size, 1.0))).astype(int))
+
+
+def in_units(attention: Attention, length: Array, time: Array) -> Attention:
+    """The attention that does to x / length in t / time what this one does to x in t; units (B,) of B systems.
+
+    Scores are of degree two in x, the field is of degree one in V: Q, K -> length Q, length K, V -> time V.
+    """
+    return cast(Attention, _in_units(attention, "", {"Q": length, "K": length, "V": time}))
+
+
+def _in_units(value: Any, name: str, units: dict[str, Array]) -> Any:
+    """A parameter, attention or tuple of them in other units; anything else as it is."""
+    if isinstance(value, Parameter):
+        return replace(value, source=value(0.0) * units[name][:, None, None]) if name in units else value
+    if isinstance(value, tuple):
+        return tuple(_in_units(item, name, units) for item in value)
+    if isinstance(value, Attention):
+        one = copy(value)
+        vars(one).update({own: _in_units(item, own.lstrip("_"), units) for own, item in vars(value).items()})
+        return one
+    return value
