@@ -16,28 +16,40 @@ from scipy.linalg import expm
 from .._types import Array
 from ..attention.closure import regression, transposed
 from ..backends.affine import LINEAR, PLAN, STEPS, AffineHeads
+from .units import size
 
 
 class Linear(NamedTuple):
-    """F at one S, on symmetric matrices in an orthonormal basis of N = d (d + 1) / 2 of them."""
+    """F at one S, on the symmetric matrices among which S moves, in an orthonormal basis of N of them."""
 
     S: Array  # (N,)
     F: Array  # (N,)
     slope: Array  # (N, N) its derivative
 
 
-def _basis(d: int) -> Array:
-    """Symmetric matrices (N, d, d), orthonormal."""
-    rows, columns = np.triu_indices(d)
-    basis = np.zeros((len(rows), d, d))
-    basis[np.arange(len(rows)), rows, columns] = 1.0
+def reach(columns: Array) -> Array:
+    """An orthonormal basis (d, r) of the range of Y (d, m), which spans S; all of R^d where floats do not resolve it.
+
+    The flow keeps the rank r of S: disturbances that would raise it cannot come up.
+    """
+    used = columns[:, columns.any(axis=0)]
+    U, s, _ = np.linalg.svd(used, full_matrices=False)
+    return U if len(s) and s[-1] > 1e-7 * s[0] else np.eye(len(columns))
+
+
+def _basis(span: Array) -> Array:
+    """The symmetric matrices (N, d, d) that are zero across a span (d, r) of orthonormal columns; all for r = d."""
+    d, r = span.shape
+    frame = np.concatenate([span, np.linalg.svd(span)[0][:, r:]], axis=1)
+    rows, columns = np.triu_indices(r, m=d)
+    basis = frame.T[rows][:, :, None] * frame.T[columns][:, None, :]
     basis = basis + transposed(basis)
     return basis / np.linalg.norm(basis, axis=(1, 2))[:, None, None]
 
 
-def linearised(heads: AffineHeads, S: Array) -> Linear:
-    """F and its derivative at S (d, d); heads of one attention, (1, heads, d, d)."""
-    basis = _basis(len(S))
+def linearised(heads: AffineHeads, S: Array, span: Array) -> Linear:
+    """F and its derivative at S (d, d), of range `span`; heads of one attention, (1, heads, d, d)."""
+    basis = _basis(span)
     M, changes = np.zeros_like(S), np.zeros_like(basis)
     D = np.zeros_like(heads.A) if heads.D is None else heads.D
     for h, (kind, count) in enumerate(zip(heads.kinds, heads.counts, strict=True)):
@@ -86,12 +98,12 @@ def _stepped(A: Array, count: int, S: Array, basis: Array) -> tuple[Array, Array
     return P @ step, change @ step
 
 
-def shape_at_rest(heads: AffineHeads, S: Array) -> tuple[float, float]:
+def shape_at_rest(heads: AffineHeads, S: Array, span: Array) -> tuple[float, float]:
     """(distance, gap) of the shape S / |S| of a law that grows, from one that rests, in e-folds of |S|.
 
     gap: by how much disturbances of the shape fall behind while |S| grows by e, at the least; negative if they win.
     """
-    flow = linearised(heads, S)
+    flow = linearised(heads, S, span)
     unit = flow.S / np.linalg.norm(flow.S)
     growth = float(unit @ flow.F) / float(np.linalg.norm(flow.S))
     if not growth > 0.0:
@@ -110,8 +122,8 @@ def orders(heads: AffineHeads, seconds: list[Array], steps: Array) -> Array:
     Args: S at m points of the way, and the m - 1 times between them. Over the last half of the way, after they have
     turned to where they grow.
     """
-    slopes = np.stack([linearised(heads, S).slope for S in seconds])
-    sizes = np.log([np.linalg.norm(S) for S in seconds])
+    slopes = np.stack([linearised(heads, S, np.eye(len(S))).slope for S in seconds])
+    sizes = np.log([size(S) for S in seconds])
     moved = expm(0.5 * (slopes[1:] + slopes[:-1]) * steps[:, None, None])
     frame, total, half = np.eye(slopes.shape[1]), np.zeros(slopes.shape[1]), len(steps) // 2
     for index, change in enumerate(moved):
@@ -121,26 +133,27 @@ def orders(heads: AffineHeads, seconds: list[Array], steps: Array) -> Array:
     return np.sort(total / (sizes[-1] - sizes[half]))[::-1]
 
 
-def exponents(heads: AffineHeads, S: Array, t: float) -> Array:
+def exponents(heads: AffineHeads, S: Array, span: Array, t: float) -> Array:
     """Real parts of the p of disturbances t^p of a law that comes to rest, descending (N,)."""
-    return np.sort(t * np.linalg.eigvals(linearised(heads, S).slope).real)[::-1]
+    return np.sort(t * np.linalg.eigvals(linearised(heads, S, span).slope).real)[::-1]
 
 
-def family(heads: AffineHeads, S: Array, rank: int, nullity: int) -> int | None:
+def family(heads: AffineHeads, S: Array, span: Array, rank: int, nullity: int) -> int | None:
     """The dimension of the family of limits around S of that rank; None if S is not near a limit of a known kind.
 
     These are all U U^T with U^T A U = 0 for every head (MATH 4.3), and, where A U = A^T U = 0, all S on the kernel of
-    all A (MATH 4.2), of dimension `nullity`: what is nearly a kernel is not one.
+    all A (MATH 4.2), of dimension `nullity`, that are zero across `span`: what is nearly a kernel is not one.
     """
-    d, heads_A = len(S), [A / np.linalg.norm(A) for A in heads.A[0] if A.any()]
+    d, heads_A = len(S), [A / size(A) for A in heads.A[0] if A.any()]
     if not rank or not heads_A:
         return 0 if heads_A else None
     A, U = np.stack(heads_A), np.linalg.eigh(S)[1][:, d - rank :]
     sides = np.concatenate([A, transposed(A)])
     if nullity:
-        least = np.linalg.svd(A.reshape(-1, d), compute_uv=False)[d - nullity - 1] if nullity < d else 1.0
-        if np.abs(sides @ U).max() < 1e-4 * least:
-            return nullity * (nullity + 1) // 2
+        _, s, rows = np.linalg.svd(A.reshape(-1, d))
+        if np.abs(sides @ U).max() < 1e-4 * s[d - nullity - 1]:
+            beyond = nullity - int(np.sum(np.linalg.svd(rows[d - nullity :] @ span, compute_uv=False) > 1.0 - 1e-6))
+            return nullity * (nullity + 1) // 2 - beyond * (beyond + 1) // 2
     if np.abs(U.T @ A @ U).max() > 1e-5:
         return None
     directions = np.eye(d * rank).reshape(-1, 1, d, rank)

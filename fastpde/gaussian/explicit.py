@@ -20,6 +20,7 @@ from ..attention import L2, Linear, Masked, MultiHead, Sinkhorn, Softmax
 from ..attention.base import Attention
 from ..attention.closure import transposed
 from . import exact
+from .units import size
 from .verdict import Outcome, Verdict
 
 _ROUNDING = 1e-13  # of products of a few matrices, relative to the products of their norms
@@ -27,7 +28,7 @@ _ROUNDING = 1e-13  # of products of a few matrices, relative to the products of 
 
 def kernel(attention: Attention, t: float = 0.0) -> Array:
     """An orthonormal basis (d, m) of what every M annihilates: the intersection of the kernels of all K_h^T Q_h."""
-    rows = [A / max(float(np.linalg.norm(A)), 1e-300) for A in attention.score_matrices(t)]
+    rows = [_unit(A) for A in attention.score_matrices(t)]
     return _null(np.concatenate(rows))
 
 
@@ -47,7 +48,7 @@ def invariant(attention: Attention, cov: Array) -> tuple[Array, Array]:
 
 def common(attention: Attention, factor: Array) -> Array:
     """An orthonormal basis (d, m) of ker Q and range L, L (d, r) of full column rank."""
-    rows = [A / max(float(np.linalg.norm(A)), 1e-300) for A in attention.score_matrices(0.0)]
+    rows = [_unit(A) for A in attention.score_matrices(0.0)]
     return np.linalg.qr(factor @ _null(np.concatenate(rows) @ factor))[0]
 
 
@@ -65,10 +66,15 @@ def drift(basis: Array, start: Array, end: Array) -> float:
     return float(np.linalg.norm(_inside(end, basis) - before) / np.linalg.norm(before))
 
 
+def _unit(A: Array) -> Array:
+    """A over its norm, zero if it is zero."""
+    return A / size(A) if A.any() else A
+
+
 def _null(rows: Array) -> Array:
     """An orthonormal basis of the kernel of a matrix."""
     _, s, vectors = np.linalg.svd(rows)
-    rank = int(np.sum(s > _ROUNDING * max(float(s[0]), 1e-300)))
+    rank = int(np.sum(s > _ROUNDING * s[0]))
     return vectors[rank:].T
 
 
@@ -113,7 +119,7 @@ def _definite(matrix: Array) -> int:
 
 
 def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
-    """Whether S' is zero without rounding: sum V S A S + tr = 0 if all heads are linear in S, else S A_h S = 0 (MATH 4.3).
+    """Whether S' = sum V S A S + tr is zero without rounding; unless all heads are of that form, S A_h S = 0 (MATH 4.3).
 
     For linear attention the first S is the second moment.
     """
@@ -147,8 +153,8 @@ class Theory:
         bounded: nothing blows up (MATH 4.5).
         conserves: the eigenvalues of A S are constant, so that nothing drifts.
         rank: of the limit to which S converges (MATH 4.2); None: unknown.
-        homogeneous: S' is of degree two in S.
-        saturates: the largest |S| above which every head with a degree of its own has reached it; 0 if homogeneous.
+        low, high: S' is of degree two in S far below |S| = low, and of its last degree far above high; inf and 0 if it
+            is of degree two everywhere.
         closed: S, or the second moment for linear attention, moves on its own.
         nullity: the dimension of the kernel of all scores.
         nilpotent: powers of V vanish, so that S may grow like a power of t.
@@ -157,8 +163,8 @@ class Theory:
     bounded: bool
     conserves: bool
     rank: int | None
-    homogeneous: bool
-    saturates: float
+    low: float
+    high: float
     closed: bool
     nullity: int
     nilpotent: bool
@@ -167,30 +173,34 @@ class Theory:
     def of(attention: Attention, factor: Array, cov: Array, *, mean_matters: bool) -> Theory:
         """For a law of factor (d, r), under an attention of one system."""
         heads = list(_heads(attention))
-        degrees = [1.0 / least for head, _ in heads if np.isfinite(least := _least_bend(head))]
+        bends = np.concatenate([_bends(head) for head, _ in heads])
         linear = {type(head) is Linear for head, _ in heads}
         return Theory(
-            bounded=attention.never_blows_up, conserves=_growth(heads) == 0, rank=_known_rank(heads, factor),
-            homogeneous=not degrees, saturates=max(degrees, default=0.0), closed=linear != {True, False} or not mean_matters,
+            bounded=attention.never_blows_up,
+            conserves=_growth(heads) == 0,
+            rank=_known_rank(heads, factor),
+            low=float(np.min(1.0 / bends, initial=np.inf)),
+            high=float(np.max(1.0 / bends, initial=0.0)),
+            closed=linear != {True, False} or not mean_matters,
             nullity=len(cov) - exact.rank(np.concatenate([_exact_scores(head) for head, _ in heads])),
             nilpotent=len(heads) == 1 and _is_nilpotent(_exact_value(heads[0][1])),
-        )  # fmt: skip
+        )
 
 
 def _is_nilpotent(V: Array) -> bool:
     return not _product([V] * len(V)).any()
 
 
-def _least_bend(head: Any) -> float:
-    """The least singular value, but zeros, of what bends a head away from degree two: K^T K, A of Sinkhorn; inf: none."""
+def _bends(head: Any) -> Array:
+    """The singular values that are not zero of what bends a head away from degree two: K^T K of L2, A of Sinkhorn."""
     if type(head) in (Softmax, Linear):
-        return np.inf
-    matrix = head.K(0.0) if type(head) is L2 else head.score_matrix(0.0) / head.eps(0.0)
-    rank = exact.rank(exact.fractions(head.K(0.0)) if type(head) is L2 else _exact_scores(head))
-    if not rank:
-        return np.inf
-    least = float(np.linalg.svd(matrix, compute_uv=False)[rank - 1])
-    return float(np.abs(head.scale(0.0))) * least**2 if type(head) is L2 else least
+        return np.empty(0)
+    if type(head) is L2:
+        K = head.K(0.0)
+        values = np.linalg.svd(K, compute_uv=False)[: exact.rank(exact.fractions(K))]
+        return np.abs(head.scale(0.0)) * values**2
+    scores = _exact_scores(head)
+    return np.linalg.svd(head.score_matrix(0.0) / head.eps(0.0), compute_uv=False)[: exact.rank(scores)]
 
 
 def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
@@ -201,8 +211,7 @@ def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
     Q, V = _opposite(heads), _product(heads[0][1])
     if Q is None or not V[0, 0] > 0 or not np.array_equal(V, V[0, 0] * np.eye(len(V))):
         return None
-    nullity = len(V) - exact.rank(exact.fractions(Q)) if factor.shape[1] == len(V) else None
-    return _projected(Q, factor, nullity, "closed form MATH 4.2")
+    return _projected(Q, factor, exact.rank(exact.fractions(Q)), factor.shape[1] == len(V), "closed form MATH 4.2")
 
 
 def _known_rank(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array) -> int | None:
@@ -214,7 +223,7 @@ def _known_rank(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array)
     V = _product(heads[0][1])
     symmetric = (V + V.T) / 2
     # A V that is symmetric but for the last bit must be far from singular.
-    room = 0.0 if np.array_equal(V, V.T) else 1e-6 * float(np.linalg.norm(V))
+    room = 0.0 if np.array_equal(V, V.T) else 1e-6 * float(size(V))
     if np.abs(V - V.T).max() > 1e-14 * np.abs(V).max() or np.linalg.eigvalsh(symmetric)[0] < room:
         return None
     return d - exact.rank(exact.fractions(Q)) if _definite(exact.fractions(symmetric)) == 1 else None
@@ -238,10 +247,10 @@ def _commuting(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array, 
     scores = [head.score_matrix(0.0) for head, _ in heads]  # type: ignore[attr-defined]
     S = factor @ factor.T
     B = sum((V @ A + (V @ A).T for A, V in zip(scores, values, strict=True)), np.zeros_like(S))
-    size = sum(float(np.linalg.norm(V) * np.linalg.norm(A)) for A, V in zip(scores, values, strict=True))
+    most = sum(float(size(V) * size(A)) for A, V in zip(scores, values, strict=True))
     for V in values:
-        for matrix, norm in ((S, float(np.linalg.norm(S))), (B, size)):
-            if np.linalg.norm(V @ matrix - matrix @ V) > _ROUNDING * np.linalg.norm(V) * norm:
+        for matrix, norm in ((S, size(S)), (B, most)):
+            if size(V @ matrix - matrix @ V) > _ROUNDING * size(V) * norm:
                 return None
     exactly, start = [_exact_value(V) for _, V in heads], _symmetric(cov)
     terms = [V @ _exact_scores(head) for V, (head, _) in zip(exactly, heads, strict=True)]
@@ -253,11 +262,11 @@ def _commuting(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array, 
     if not positive:
         squares, vectors = np.linalg.eigh(-B)
         rows = np.sqrt(np.maximum(squares[zeros:, None], 0.0)) * vectors[:, zeros:].T
-        return _projected(rows, factor, zeros if whole else None, "closed form MATH 3")
+        return _projected(rows, factor, len(S) - zeros, whole, "closed form MATH 3")
     if not whole:
         return _nearly_commuting(B, factor)
-    most, resolved = _largest(B, factor), 1e-6 * float(np.linalg.norm(B) * np.linalg.norm(S))
-    time = 1.0 / most if most > resolved else _blowup_time(start, start @ bend @ start)
+    largest, resolved = _largest(B, factor), 1e-6 * float(size(B) * size(S))
+    time = 1.0 / largest if largest > resolved else _blowup_time(start, start @ bend @ start)
     return _blows_up("closed form MATH 3: t* = 1 / lambda_max(L^T B L)", time, S)
 
 
@@ -268,7 +277,7 @@ def _largest(B: Array, factor: Array) -> float:
 
 def _nearly_commuting(B: Array, factor: Array) -> Known | None:
     """As `_commuting` where numbers are not exact: an answer only if it is far from any other."""
-    room = 1e-6 * float(np.linalg.norm(factor) ** 2 * np.linalg.norm(B))
+    room = 1e-6 * float(size(factor) ** 2 * size(B))
     S, most = factor @ factor.T, _largest(B, factor)
     if most > room:
         return _blows_up("closed form MATH 3: t* = 1 / lambda_max(L^T B L)", 1.0 / most, S)
@@ -299,10 +308,10 @@ def _growth(heads: list[tuple[Attention, tuple[Array, ...]]]) -> int | None:
     if len(heads) > 1 or type(heads[0][0]) is not Softmax:
         return None
     A, V = heads[0][0].score_matrix(0.0), _product(heads[0][1])
-    trend, size = A @ V + (A @ V).T, float(np.linalg.norm(A) * np.linalg.norm(V))
-    if np.linalg.norm(A - A.T) > _ROUNDING * np.linalg.norm(A) or A[0, 0] == 0.0:
+    trend = A @ V + (A @ V).T
+    if size(A - A.T) > _ROUNDING * size(A) or A[0, 0] == 0.0:
         return None
-    if np.linalg.norm(trend - trend[0, 0] / A[0, 0] * A) > _ROUNDING * size:
+    if size(trend - trend[0, 0] / A[0, 0] * A) > _ROUNDING * size(A) * size(V):
         return None
     A, V = _exact_scores(heads[0][0]), _exact_value(heads[0][1])
     sign = _definite(A)
@@ -334,21 +343,22 @@ def _vanishes(reason: str, S: Array) -> Known:
     return Known(Verdict(Outcome.CONVERGES, reason, exponent=-1.0, approach="explicit"), np.zeros_like(S), 0, 0.0)
 
 
-def _projected(Q: Array, factor: Array, nullity: int | None, reason: str) -> Known | None:
+def _projected(Q: Array, factor: Array, rank: int, whole: bool, reason: str) -> Known | None:
     """N (N^T S0^{-1} N)^{-1} N^T, N a basis of ker Q, without the inverse: L P L^T, P the projection to ker Q L.
 
-    nullity: the dimension of ker Q L; None: as singular values have it, and no answer if one of them is in doubt.
+    rank: of Q; whole: whether S0 is of full rank. Else, no answer if a singular value of Q on the range is in doubt.
     """
-    if nullity is None:
+    (d, r), most = factor.shape, size(Q)
+    nullity = d - rank
+    if not whole:
         seen = np.linalg.svd(Q @ np.linalg.qr(factor)[0], compute_uv=False)
-        small = seen < 1e-13 * max(float(np.linalg.norm(Q)), 1e-300)
-        if np.any(~small & (seen < 1e-9 * np.linalg.norm(Q))):
+        if np.any((seen > 1e-13 * most) & (seen < 1e-9 * most)):
             return None
-        nullity = factor.shape[1] - len(seen) + int(small.sum())
-    r = factor.shape[1]
+        nullity = r - int(np.sum(seen > 1e-13 * most))
     s, vectors = np.linalg.svd(np.concatenate([Q @ factor, np.zeros((r, r))]))[1:]
-    kept = factor @ vectors[r - nullity :].T
+    N = np.linalg.svd(Q)[2][rank:].T
+    kept = N @ (N.T @ factor @ vectors[r - nullity :].T)
     gap = float(s[r - nullity - 1] / s[0]) if 0 < nullity < r else 1.0
-    error = 1e-15 * r * float(np.linalg.norm(factor) ** 2) / max(gap, 1e-300)
+    error = 1e-15 * r * float(size(factor) ** 2) / max(gap, 1e-300)
     verdict = Verdict(Outcome.CONVERGES, reason, exponent=-1.0, approach="explicit")
     return Known(verdict, kept @ kept.T, nullity, error)

@@ -13,7 +13,7 @@ from ..errors import InputError, InputTypeError
 from .explicit import Known, Theory, common, drift, explicit, is_stationary
 from .measure import Gaussian
 from .tail import Way, Ways
-from .units import in_units, power_of_two
+from .units import in_units, power_of_two, size
 from .verdict import Outcome, Verdict, judge, over, undecided
 
 _BLOCK = 256  # laws that are followed at once: bounds the memory
@@ -125,7 +125,7 @@ def _block(
 ) -> list[GaussianLimit]:
     """The answers for some laws (B, d), (B, d, d), under one attention or B of them."""
     factor, units = _factor(cov), np.ones(len(mean))
-    length = power_of_two(np.sqrt(np.square(mean).sum(axis=1) + np.square(factor).sum(axis=(1, 2))))
+    length = power_of_two(np.hypot(size(mean[:, :, None]), size(factor)))
     attention = in_units(attention, length, units)
     mean, factor, cov = mean / length[:, None], factor / length[:, None, None], cov / length[:, None, None] ** 2
     time = 1.0 / power_of_two(_strength(attention, mean, factor))
@@ -164,23 +164,22 @@ def _factor(cov: Array) -> Array:
 def _strength(attention: Attention, mean: Array, factor: Array) -> Array:
     """|M|, with the part of the mean where the mean matters (B,)."""
     M, c = attention.closure(mean, factor, 0.0)
-    size = np.linalg.norm(M, axis=(1, 2))
+    strength = size(M)
     if attention.mean_free:
-        return size
+        return strength
     whole = np.concatenate([mean[:, :, None], factor], axis=2)
-    return size + np.linalg.norm(c, axis=1) / np.linalg.norm(whole, axis=(1, 2))
+    return strength + size(c[:, :, None]) / np.maximum(size(whole), np.finfo(float).tiny)
 
 
 def _at_once(attention: Attention, mean: Array, factor: Array, cov: Array, strength: float) -> GaussianLimit | None:
     """The answer for a law whose covariance does not move, or that floats cannot follow, else None."""
     S = factor @ factor.T
-    size = float(np.linalg.norm(S))
-    if size == 0.0:
+    if not S.any():
         return _answer(Verdict(Outcome.CONVERGES, "a point mass stays one"), S, 0.0, 0, S, 0.0)
     rate = attention.closure(mean, factor, 0.0)[0] @ S
-    if np.linalg.norm(rate + rate.T) <= _AT_REST * size * strength and is_stationary(attention, mean, cov):
+    if size(rate + rate.T) <= _AT_REST * size(S) * strength and is_stationary(attention, mean, cov):
         still = Verdict(Outcome.CONVERGES, "stationary: S' = 0 at the start")
-        return _answer(still, S, 1e-15 * len(S) * size, int(np.count_nonzero(factor.any(axis=0))), S, 0.0)
+        return _answer(still, S, 1e-15 * len(S) * float(size(S)), int(np.count_nonzero(factor.any(axis=0))), S, 0.0)
     if np.isfinite(strength) and strength > 0.0:
         return None
     lost = Verdict(Outcome.UNDECIDED, "parameters and law are so large or small that |M| leaves the range of floats")
@@ -240,13 +239,13 @@ def _integrated(
         values[: len(values) - rank] = 0.0
         cov = (vectors * np.maximum(values, 0.0)) @ vectors.T
         left = min(way.w[-1] * way.t[-1], 1e-6) if verdict.approach == "exponential" else 0.0
-        error += (left + 100.0 * rtol) * float(np.linalg.norm(S))
+        error += (left + 100.0 * rtol) * float(size(S))
     moved = np.nan
     if verdict.outcome is Outcome.CONVERGES:
         used = _used(factor)
         moved = drift(common(attention, used), used, np.exp(way.H[-1] / 2) * columns[:, : used.shape[1]])
     shape = columns @ columns.T
-    return _answer(verdict, cov, error, rank, shape, float(way.t[-1]), steps, moved)
+    return _answer(verdict, cov, error, rank, shape, float(way.t[-1]) * way.time, steps, moved)
 
 
 def _extrapolated(way: Way) -> tuple[Array, float]:
@@ -256,7 +255,7 @@ def _extrapolated(way: Way) -> tuple[Array, float]:
     x = way.t[-1] / way.t[chosen]
     three = np.linalg.solve(np.vander(x, 3, increasing=True), S.reshape(3, -1))[0].reshape(S.shape[1:])
     two = (S[2] * x[1] - S[1] * x[2]) / (x[1] - x[2])
-    return three, float(np.linalg.norm(three - two))
+    return three, float(size(three - two))
 
 
 def _answer(

@@ -35,7 +35,10 @@ _SMALLEST = 0.01  # absolute tolerance, relative to |X| = 1 and the relative one
 
 @dataclass(frozen=True)
 class Way:
-    """One law at m points of its way: t the time, H = log tr S (with the mean's part where the mean matters)."""
+    """One law at m points of its way: t the time, H = log tr S (with the mean's part where the mean matters).
+
+    Times and rates are in the units of `heads`, in which they are near one at the start.
+    """
 
     unit: float  # of time, 1 / |M(S0)|
     t: Array  # (m,)
@@ -49,7 +52,7 @@ class Way:
     whole: Array  # (m, d, 1 + r) the mean, where it matters, and the columns of L, over their norm
     size: Array  # (m,) the log of that norm, in units of `heads`
     heads: AffineHeads  # of this law, in units in which its start is near one
-    time: float  # the unit of time of `heads`
+    time: float  # the unit of time, in the caller's
     lost: bool  # whether its numbers have left the range of floats
 
     def before(self, factor: float) -> int:
@@ -158,12 +161,12 @@ class Ways:
         law = int(self.on[place])
         length, time = (float(scale[law]) for scale in self._scales)
         H = 2.0 * (size + np.log(length))
-        unit = float(self._units[law]) * time
+        unit = float(self._units[law])
         logs = H[:, None] + 2.0 * np.log(np.maximum(seen[:, 3:], 1e-150))
         whole = transposed(X / np.sqrt(np.square(X).sum(axis=(1, 2)))[:, None, None])
         return Way(
-            unit, unit * np.expm1(passed), self._clock[:m] - passed, H, 2.0 * seen[:, 0] / time, seen[:, 1] / time,
-            seen[:, 2] / time, -np.sort(-logs, axis=1), whole[:, :, 1:], whole, size, self._heads.of(law), time,
+            unit, unit * np.expm1(passed), self._clock[:m] - passed, H, 2.0 * seen[:, 0], seen[:, 1],
+            seen[:, 2], -np.sort(-logs, axis=1), whole[:, :, 1:], whole, size, self._heads.of(law), time,
             m < len(good),
         )  # fmt: skip
 

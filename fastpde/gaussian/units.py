@@ -13,6 +13,13 @@ from ..attention.base import Attention
 from ..attention.parameters import Parameter
 
 
+def size(matrix: Array) -> Array:
+    """The Frobenius norm of matrices (..., p, q), of entries whose squares may leave the range of floats."""
+    largest = np.abs(matrix).max(axis=(-2, -1), initial=0.0)
+    unit = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
+    return unit * np.linalg.norm(matrix / unit[..., None, None], axis=(-2, -1))
+
+
 def power_of_two(size: Array) -> Array:
     """The power of two next to each positive number: a change of units by it rounds nothing. 1 for 0, inf and nan."""
     fit = np.isfinite(size) & (size > 0.0)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._types import Array
-from .ends import exponents, family, orders, shape_at_rest
+from .ends import exponents, family, orders, reach, shape_at_rest
 from .tail import Way
+from .units import size
 
 if TYPE_CHECKING:
     from .explicit import Theory
@@ -56,7 +57,7 @@ _NEUTRAL, _DECAYS = 0.05, -0.5  # p of disturbances t^p that stay, and of those 
 _FALLS = 1e-6  # of disturbances of a shape per e-fold of |S|: by how much they must fall behind
 _STAYS = 1e-8  # the same of those that are no disturbances, but another shape at rest
 _MOVES = 0.05  # the same for a shape that moves, whose orders are averages
-_SATURATED = 1e3  # |S| over that above which a head has its own degree
+_SATURATED = 1e3  # how far above or below |S| must be for heads to have the degree that they have there
 _LOST, _FOUND = 1e-13, 1e-6  # movements of the shape from point to point that are rounding, and that are not
 _POINTS = 400  # of a way, over which orders are averaged
 _PATH = 30.0  # int w dt without a trend after which a law goes round
@@ -94,7 +95,7 @@ def _settled(way: Way, theory: Theory) -> Verdict | str | None:
     doubt = _may_leave(way, theory, keep)
     if doubt:
         return doubt
-    rate = -float(np.log(way.w[-1] / way.w[j]) / (way.t[-1] - way.t[j]))
+    rate = -float(np.log(way.w[-1] / way.w[j]) / (way.t[-1] - way.t[j])) / way.time
     reason = f"exponential approach, rate {rate:.4g}: |S'| t / |S| = {way.w[-1] * way.t[-1]:.1e}"
     return Verdict(Outcome.CONVERGES, reason, rate=-rate, keep=keep, approach="exponential")
 
@@ -133,17 +134,21 @@ def _may_leave(way: Way, theory: Theory, keep: Array) -> str:
     doubt = _unseen(way, theory)
     if doubt:
         return doubt
-    S, rank = way.second(-1), int(keep.sum())
+    S, span, rank = way.second(-1), reach(way.whole[-1]), int(keep.sum())
     if way.whole[:, :, 0].any():
         values = np.linalg.eigvalsh(S)
         rank = int(np.sum(values > 1e-6 * values[-1])) if way.H[-1] > way.H.max() - 10.0 else 0
-    size = family(way.heads, S, rank, theory.nullity)
-    if size is None:
+    if rank == 0 and size(S) * _SATURATED > theory.low:
+        return "S vanishes, to where heads are not of the degree that they have at large S"
+    room = family(way.heads, S, span, rank, theory.nullity)
+    if room is None:
         return f"S seems to rest, at rank {rank}, where theory knows no limit"
-    powers = exponents(way.heads, S, way.t[-1] / way.time)
-    if powers[0] < _NEUTRAL and np.sum(powers > -_NEUTRAL) <= size and np.all(powers[size:] < _DECAYS):
+    powers = exponents(way.heads, S, span, float(way.t[-1]))
+    if powers[0] < _NEUTRAL and np.sum(powers > -_NEUTRAL) <= room and np.all(powers[room:] < _DECAYS):
         return ""
-    return f"S seems to rest, at rank {rank}, but not all disturbances vanish: t^p with p = {np.round(powers, 2).tolist()}"
+    return (
+        f"S seems to rest, at rank {rank}, but not all disturbances vanish: t^p with p = {np.round(powers, 2).tolist()}"
+    )
 
 
 def _unseen(way: Way, theory: Theory) -> str:
@@ -166,16 +171,16 @@ def _may_turn(way: Way, theory: Theory, degree: int) -> str:
     if doubt:
         return doubt
     S = way.second(-1)
-    if theory.saturates and np.linalg.norm(S) < _SATURATED * theory.saturates:
-        return f"S grows, to where not all heads have the degree that they have at large S, |S| > {theory.saturates:.0e}"
-    distance, gap = shape_at_rest(way.heads, S)
+    if size(S) < _SATURATED * theory.high:
+        return "S grows, to where heads are not of the degree that they have at large S"
+    distance, gap = shape_at_rest(way.heads, S, reach(way.whole[-1]))
     if distance < 1e-3:
         # V = v I makes a family of shapes at rest: disturbances neither gain nor fall behind.
         if gap > max(_FALLS, 10.0 * distance) or (abs(gap) < _STAYS and distance < _FALLS):
             return ""
         return f"S grows in a shape that is not stable: disturbances gain {-gap:.1e} per e-fold of |S|"
     first = max(way.below(0.9 * (way.H[-1] - way.H.min())), len(way.t) - _POINTS)
-    steps = np.diff(way.path[first:]) * 0.5 * (1.0 / way.w[first + 1 :] + 1.0 / way.w[first:-1]) / way.time
+    steps = np.diff(way.path[first:]) * 0.5 * (1.0 / way.w[first + 1 :] + 1.0 / way.w[first:-1])
     found = orders(way.heads, [way.second(i) for i in range(first, len(way.t))], steps)
     if abs(found[0] - degree) < 0.1 * degree and abs(found[1] - 1.0) < _MOVES and np.all(found[2:] < 1.0 - _MOVES):
         return ""
@@ -204,8 +209,9 @@ def _collapse(way: Way, theory: Theory) -> Verdict | str | None:
     doubt = _may_leave(way, theory, keep)
     if doubt:
         return doubt
-    reason = f"S falls to zero exponentially, rate {late:.4g}"
-    return Verdict(Outcome.CONVERGES, reason, rate=float(late), keep=keep, approach="exponential")
+    rate = float(late) / way.time
+    reason = f"S falls to zero exponentially, rate {rate:.4g}"
+    return Verdict(Outcome.CONVERGES, reason, rate=rate, keep=keep, approach="exponential")
 
 
 def _blow_up(way: Way, theory: Theory) -> Verdict | str | None:
@@ -226,7 +232,7 @@ def _blow_up(way: Way, theory: Theory) -> Verdict | str | None:
     doubt = _may_turn(way, theory, 2)
     if doubt:
         return doubt
-    when = float(way.t[-1] + late / way.g[-1])
+    when = float(way.t[-1] + late / way.g[-1]) * way.time
     reason = f"(t* - t) / t* < {late / (way.g[-1] * way.t[-1]):.0e}, theta = {-1 / late:.4f}"
     return Verdict(Outcome.BLOWS_UP, reason, exponent=float(-late), blowup_time=when)
 
@@ -245,7 +251,7 @@ def _growth(way: Way, theory: Theory) -> Verdict | str | None:
         return doubt
     window = way.g[b:]
     steady = window.max() - window.min() < 1e-2 * late
-    rate = float(way.g[-1]) if steady else late
+    rate = (float(way.g[-1]) if steady else late) / way.time
     theta = (1 / late - 1 / early) / max(way.t[-1] - way.t[b], 1e-300)
     return Verdict(Outcome.GROWS, f"exponential growth, rate {rate:.6g}, theta = {theta:.1e}", rate=rate)
 
@@ -301,8 +307,9 @@ def _circles(way: Way, theory: Theory) -> Verdict | str | None:
         return None
     if not theory.conserves:
         return f"S goes round, {path[-1]:.0f} lengths |S| so far, without a trend; a slow drift is not excluded"
-    reason = f"|S'| / |S| = {lengths[0]:.4g} on average and no trend of the spectrum over {path[-1]:.0f} lengths |S|"
-    return Verdict(Outcome.OSCILLATES, reason, rate=float(lengths[0]))
+    rate = float(lengths[0]) / way.time
+    reason = f"|S'| / |S| = {rate:.4g} on average and no trend of the spectrum over {path[-1]:.0f} lengths |S|"
+    return Verdict(Outcome.OSCILLATES, reason, rate=rate)
 
 
 def undecided(way: Way, doubt: str) -> Verdict:
