@@ -118,13 +118,15 @@ def _definite(matrix: Array) -> int:
     return int(positive == len(matrix)) - int(negative == len(matrix))
 
 
-def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
-    """Whether S' = sum V S A S + tr is zero without rounding; unless all heads are of that form, S A_h S = 0 (MATH 4.3).
+def of_degree_two(attention: Attention) -> bool:
+    """Whether S' = sum V S A S + tr for all S; for linear attention the first S is the second moment."""
+    return all(type(head) in (Softmax, Linear) for head, _ in _heads(attention))
 
-    For linear attention the first S is the second moment.
-    """
+
+def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
+    """Whether S' is zero, without rounding; unless it is of degree two, whether S A_h S is for all heads (MATH 4.3)."""
     S, heads = _symmetric(cov), list(_heads(attention))
-    if all(type(head) in (Softmax, Linear) for head, _ in heads):
+    if of_degree_two(attention):
         m = exact.fractions(mean)
         second = [S + np.outer(m, m) if type(head) is Linear else S for head, _ in heads]
         terms = [

@@ -10,7 +10,7 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
-from .explicit import Known, Theory, common, drift, explicit, is_stationary
+from .explicit import Known, Theory, common, drift, explicit, is_stationary, of_degree_two
 from .measure import Gaussian
 from .tail import Way, Ways
 from .units import in_units, power_of_two, size
@@ -127,6 +127,9 @@ def _block(
     factor, units = _factor(cov), np.ones(len(mean))
     length = power_of_two(np.hypot(size(mean[:, :, None]), size(factor)))
     attention = in_units(attention, length, units)
+    if of_degree_two(attention):
+        largest = np.max([size(A) for A in attention.score_matrices(0.0)], axis=0)
+        attention = in_units(attention, units, units, power_of_two(largest))
     mean, factor, cov = mean / length[:, None], factor / length[:, None, None], cov / length[:, None, None] ** 2
     time = 1.0 / power_of_two(_strength(attention, mean, factor))
     attention = in_units(attention, units, time)

@@ -26,12 +26,13 @@ def power_of_two(size: Array) -> Array:
     return np.ldexp(1.0, np.round(np.log2(np.where(fit, size, 1.0))).astype(int))
 
 
-def in_units(attention: Attention, length: Array, time: Array) -> Attention:
+def in_units(attention: Attention, length: Array, time: Array, scores: Array | float = 1.0) -> Attention:
     """The attention that does to x / length in t / time what this one does to x in t; units (B,) of B systems.
 
-    Scores are of degree two in x, the field is of degree one in V: Q, K -> length Q, length K, V -> time V.
+    Scores are of degree two in x, the field is of degree one in V: Q, K -> length Q, length K, V -> time V. Where the
+    field is of degree one in the scores too, they may have a unit of their own: Q -> Q / scores, V -> scores V.
     """
-    return cast(Attention, _in_units(attention, "", {"Q": length, "K": length, "V": time}))
+    return cast(Attention, _in_units(attention, "", {"Q": length / scores, "K": length, "V": time * scores}))
 
 
 def _in_units(value: Any, name: str, units: dict[str, Array]) -> Any:
