@@ -116,6 +116,14 @@ def shape_at_rest(heads: AffineHeads, S: Array, span: Array) -> tuple[float, flo
     return float(np.linalg.norm(rest)) / growth, -lead
 
 
+def drives_itself(heads: AffineHeads, S: Array) -> bool:
+    """Whether S grows as it would without its thin directions, which fall behind and may go other ways later."""
+    values, vectors = np.linalg.eigh(S)
+    large = (vectors * np.where(values > 1e-6 * values[-1], values, 0.0)) @ vectors.T
+    whole, alone = (linearised(heads, some, np.eye(len(S))) for some in (S, large))
+    return bool(abs(alone.S @ alone.F / (whole.S @ whole.F) - 1.0) < 1e-2)
+
+
 def orders(heads: AffineHeads, seconds: list[Array], steps: Array) -> Array:
     """How fast disturbances of a moving law grow against |S| itself: Lyapunov exponents over that of |S|, descending.
 

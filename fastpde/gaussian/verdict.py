@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._types import Array
-from .ends import exponents, family, orders, reach, shape_at_rest
+from .ends import drives_itself, exponents, family, orders, reach, shape_at_rest
 from .tail import Way
 from .units import size
 
@@ -48,6 +48,7 @@ class Verdict:
 
 _SETTLED = 1e-8  # w t of a law that approaches its limit exponentially; what is left to go is smaller by r t > 4
 _RANGE = 12.0  # e-folds of tr S after which growth is judged
+_LONG = 80.0  # the same where thin directions drive it: over these they have shown what they do
 _FLOOR = -46.0  # log of the ratio 1e-20 to the largest eigenvalue: what a factor of S does not resolve
 _UNRESOLVED = -34.0  # of the ratio 1e-15: the same for implicit steps, whose tolerance is 1e-8
 _NEVER = 1e-9  # (t* - t) / t at which a blow-up is certain, and its time right to better than that
@@ -58,7 +59,7 @@ _FALLS = 1e-6  # of disturbances of a shape per e-fold of |S|: by how much they 
 _STAYS = 1e-8  # the same of those that are no disturbances, but another shape at rest
 _MOVES = 0.05  # the same for a shape that moves, whose orders are averages
 _SATURATED = 1e3  # how far above or below |S| must be for heads to have the degree that they have there
-_LOST, _FOUND = 1e-13, 1e-6  # movements of the shape from point to point that are rounding, and that are not
+_NOT_CLOSED = "the covariance depends on a moving mean"
 _POINTS = 400  # of a way, over which orders are averaged
 _PATH = 30.0  # int w dt without a trend after which a law goes round
 
@@ -95,7 +96,7 @@ def _settled(way: Way, theory: Theory) -> Verdict | str | None:
     doubt = _may_leave(way, theory, keep)
     if doubt:
         return doubt
-    rate = -float(np.log(way.w[-1] / way.w[j]) / (way.t[-1] - way.t[j])) / way.time
+    rate = float(np.log(max(way.w[j], 1e-300) / max(way.w[-1], 1e-300)) / (way.t[-1] - way.t[j])) / way.time
     reason = f"exponential approach, rate {rate:.4g}: |S'| t / |S| = {way.w[-1] * way.t[-1]:.1e}"
     return Verdict(Outcome.CONVERGES, reason, rate=-rate, keep=keep, approach="exponential")
 
@@ -131,9 +132,8 @@ def _may_leave(way: Way, theory: Theory, keep: Array) -> str:
 
     Disturbances t^p, also thin directions of S: as many stay as the family of limits has dimensions, all others vanish.
     """
-    doubt = _unseen(way, theory)
-    if doubt:
-        return doubt
+    if not theory.closed:
+        return _NOT_CLOSED
     S, span, rank = way.second(-1), reach(way.whole[-1]), int(keep.sum())
     if way.whole[:, :, 0].any():
         values = np.linalg.eigvalsh(S)
@@ -151,28 +151,19 @@ def _may_leave(way: Way, theory: Theory, keep: Array) -> str:
     )
 
 
-def _unseen(way: Way, theory: Theory) -> str:
-    """Why the way is not what numbers can vouch for; empty if it is."""
-    if not theory.closed:
-        return "the covariance depends on a moving mean"
-    moves = np.sqrt(np.square(np.diff(way.whole, axis=0)).sum(axis=(1, 2)))
-    least = np.minimum.accumulate(moves)
-    if np.any((least[:-1] < _LOST) & (moves[1:] > _FOUND)):
-        return "S was at rest to rounding before it moved on: rounding may have chosen where to"
-    return ""
-
-
 def _may_turn(way: Way, theory: Theory, degree: int) -> str:
     """Why S, which grows, might yet take another shape, where it does not; empty if it keeps its shape for certain.
 
     degree: 1 or 2, of S' in S where S is large.
     """
-    doubt = _unseen(way, theory)
-    if doubt:
-        return doubt
+    if not theory.closed:
+        return _NOT_CLOSED
     S = way.second(-1)
     if size(S) < _SATURATED * theory.high:
         return "S grows, to where heads are not of the degree that they have at large S"
+    long = way.H[-1] - way.H.min() > _LONG and (theory.nilpotent or theory.high > 0.0)
+    if not (long or drives_itself(way.heads, S)):
+        return "S grows by what its thin directions do, which may change"
     distance, gap = shape_at_rest(way.heads, S, reach(way.whole[-1]))
     if distance < 1e-3:
         # V = v I makes a family of shapes at rest: disturbances neither gain nor fall behind.
@@ -269,7 +260,7 @@ def _tail(way: Way, theory: Theory) -> Verdict | str | None:
     if rise > 0.05:
         if abs(rise - before) > 0.02 * rise:
             return None
-        if units < _LAST or not theory.nilpotent or _unseen(way, theory):
+        if units < _LAST or not theory.nilpotent:
             return f"S seems to grow like t^{rise:.3f}, which a small number may change later"
         return Verdict(Outcome.GROWS, f"algebraic growth, exponent {rise:.4g}", exponent=float(rise))
     keep, doubt = _kept(way, late, early, 1e-2)
