@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import expm
 
 from .._types import Array
 from ..attention.closure import regression, transposed
@@ -132,7 +131,8 @@ def orders(heads: AffineHeads, seconds: list[Array], steps: Array) -> Array:
     """
     slopes = np.stack([linearised(heads, S, np.eye(len(S))).slope for S in seconds])
     sizes = np.log([size(S) for S in seconds])
-    moved = expm(0.5 * (slopes[1:] + slopes[:-1]) * steps[:, None, None])
+    half_step = 0.25 * (slopes[1:] + slopes[:-1]) * steps[:, None, None]
+    moved = np.linalg.solve(np.eye(len(half_step[0])) - half_step, np.eye(len(half_step[0])) + half_step)
     frame, total, half = np.eye(slopes.shape[1]), np.zeros(slopes.shape[1]), len(steps) // 2
     for index, change in enumerate(moved):
         frame, grown = np.linalg.qr(change @ frame)

@@ -131,7 +131,7 @@ def _block(
     attention = in_units(attention, length, units)
     if of_degree_two(attention):
         largest = np.max([size(A) for A in attention.score_matrices(0.0)], axis=0)
-        attention = in_units(attention, units, units, power_of_two(largest))
+        attention = in_units(attention, units, units, power_of_two(np.sqrt(largest)))
     mean, factor, cov = mean / length[:, None], factor / length[:, None, None], cov / length[:, None, None] ** 2
     time = 1.0 / power_of_two(_strength(attention, mean, factor))
     attention = in_units(attention, units, time)
@@ -156,15 +156,19 @@ def _block(
         ways = Ways(own, mean, factor, 1.0 / strength[twins], rtol, max_steps, scales)
         factor *= length[twins, None, None]
         followed = _followed(ways, own, factor, theories + theories, closed_forms, rtol)
-        found |= {int(b): _agreed(followed[i], followed[i + len(left)]) for i, b in enumerate(left)}
+        for i, b in enumerate(left):
+            known = closed_forms and theories[i].rank is not None
+            found[int(b)] = _agreed(followed[i], followed[i + len(left)], known)
     return [found[b] for b in range(len(cov))]
 
 
-def _agreed(found: GaussianLimit, twin: GaussianLimit) -> GaussianLimit:
+def _agreed(found: GaussianLimit, twin: GaussianLimit, known: bool) -> GaussianLimit:
     """The answer for a law, if its twin, which differs by little more than rounding, ends like it; else UNDECIDED.
 
-    Two ways that part have magnified what no floats can tell apart.
+    Two ways that part have magnified what no floats can tell apart. known: by a theorem, whatever its twin does.
     """
+    if known and found.outcome is Outcome.CONVERGES:
+        return replace(found, error=max(found.error, float(size(found.cov - twin.cov))))
     alike = found.outcome is twin.outcome and found.rank == twin.rank
     alike = alike and (np.isnan(found.blowup_time) or abs(twin.blowup_time / found.blowup_time - 1.0) < _ALIKE)
     if found.outcome is Outcome.GROWS and np.isfinite(found.rate):
@@ -245,7 +249,8 @@ def _followed(
         ended = ways.extend()
         for place, law in enumerate(ways.on.tolist()):
             way = ways.way(place)
-            verdict, doubt = judge(way, theories[law], closed_forms)
+            with np.errstate(all="ignore"):  # of laws that leave the range of floats: what is nan decides nothing
+                verdict, doubt = judge(way, theories[law], closed_forms)
             if verdict is None and (ended[place] or over(way)):
                 verdict = undecided(way, doubt)
             if verdict is not None:

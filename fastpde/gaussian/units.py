@@ -26,13 +26,14 @@ def power_of_two(size: Array) -> Array:
     return np.ldexp(1.0, np.round(np.log2(np.where(fit, size, 1.0))).astype(int))
 
 
-def in_units(attention: Attention, length: Array, time: Array, scores: Array | float = 1.0) -> Attention:
+def in_units(attention: Attention, length: Array, time: Array, scores: float | Array = 1.0) -> Attention:
     """The attention that does to x / length in t / time what this one does to x in t; units (B,) of B systems.
 
     Scores are of degree two in x, the field is of degree one in V: Q, K -> length Q, length K, V -> time V. Where the
-    field is of degree one in the scores too, they may have a unit of their own: Q -> Q / scores, V -> scores V.
+    field is of degree one in the scores too, they may have a unit scores^2 of their own.
     """
-    return cast(Attention, _in_units(attention, "", {"Q": length / scores, "K": length, "V": time * scores}))
+    size = length / scores
+    return cast(Attention, _in_units(attention, "", {"Q": size, "K": size, "V": time * scores**2}))
 
 
 def _in_units(value: Any, name: str, units: dict[str, Array]) -> Any:

@@ -20,8 +20,8 @@ import fastpde as fp
 CONVERGES, BLOWS_UP, GROWS, OSCILLATES, UNDECIDED = (
     fp.Outcome[name] for name in ("CONVERGES", "BLOWS_UP", "GROWS", "OSCILLATES", "UNDECIDED")
 )
-CERTAIN = 80.0  # e-folds of |L| after which an unbounded law is judged: 1e69 in S
-FAR = 1e11  # natural units of the thinnest direction after which a law at rest is judged
+CERTAIN = 25.0  # e-folds of |L| after which an unbounded law is judged: 5e21 in S
+FAR = 1e8  # natural units of the thinnest direction after which a law at rest is judged
 
 
 @dataclass(frozen=True)
@@ -132,11 +132,11 @@ def follow(law: Law) -> Truth | None:
         return np.concatenate([((F - growth * X) / clock).ravel(), [growth / clock, slow / clock]])
 
     state = np.concatenate([(Y / size).ravel(), [np.log(size), 0.0]])
-    run, steps, seen = LSODA(slope, 0.0, state, 1e6, rtol=1e-9, atol=1e-14, max_step=3.0), 0, [state]
+    run, steps, seen = LSODA(slope, 0.0, state, 1e6, rtol=1e-8, atol=1e-11, max_step=3.0), 0, [state]
     last = np.log(FAR / thin)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of LSODA, which fails then
-        while run.status == "running" and steps < 6000:
+        while run.status == "running" and steps < 8000:
             try:
                 run.step()
             except np.linalg.LinAlgError:
