@@ -19,7 +19,7 @@ from .verdict import Outcome, Verdict, judge, over, undecided
 _BLOCK = 256  # laws that are followed at once: bounds the memory
 _AT_REST = 1e-13  # |S'| / |S| |M| below which S' may be zero: exact numbers say whether it is
 _ROUNDING = 1e-15  # of eigenvalues of correlations
-_TWIN, _ALIKE = 1e-12, 1e-4  # relative difference of a law and its twin, and of what becomes of them
+_TWIN, _ALIKE = 1e-15, 1e-3  # relative difference of a law and its twin, and of what becomes of them
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def limit(
 
     A law is UNDECIDED, with what was seen as the reason, unless its end is certain: by a theorem, or because the flow
     linearised there attracts everything near it (MATH2 12.4), so that no thin direction and no small eigenvalue can
-    lead the law away later, and because a law that differs by little more than rounding ends in the same way. In
-    particular a law OSCILLATES only where theory excludes a slow drift.
+    lead the law away later, and because a law that differs by rounding ends in the same way. In particular a law
+    OSCILLATES only where theory excludes a slow drift.
 
     Args:
         attention: with constant parameters, shared or one per system.
@@ -163,7 +163,7 @@ def _block(
 
 
 def _agreed(found: GaussianLimit, twin: GaussianLimit, known: bool) -> GaussianLimit:
-    """The answer for a law, if its twin, which differs by little more than rounding, ends like it; else UNDECIDED.
+    """The answer for a law, if its twin, which differs by rounding, ends like it; else UNDECIDED.
 
     Two ways that part have magnified what no floats can tell apart. known: by a theorem, whatever its twin does.
     """
@@ -177,7 +177,7 @@ def _agreed(found: GaussianLimit, twin: GaussianLimit, known: bool) -> GaussianL
         alike = bool(size(found.cov - twin.cov) <= _ALIKE * size(found.cov) + found.error + twin.error)
     if alike or found.outcome is Outcome.UNDECIDED:
         return found
-    reason = f"the law seems to end so: {found.outcome.value}, {found.reason}; one that differs by 1e-12 ends otherwise"
+    reason = f"the law seems to end so: {found.outcome.value}, {found.reason}; one that differs by rounding ends otherwise"
     nothing = dict.fromkeys(("cov", "spectrum"), np.full_like(found.cov, np.nan))
     nothing["spectrum"] = np.full_like(found.spectrum, np.nan)
     numbers = dict.fromkeys(("error", "blowup_time", "rate", "exponent", "invariant_drift"), np.nan)
@@ -263,9 +263,10 @@ def _integrated(
     way: Way, verdict: Verdict, attention: Attention, factor: Array, rtol: float, steps: int
 ) -> GaussianLimit:
     """The answer for a law that was followed."""
-    columns, S = way.columns[-1], way.cov(-1)
-    cov, error, rank = np.full_like(S, np.nan), np.nan, -1
+    columns = way.columns[-1]
+    cov, error, rank = np.full_like(factor, np.nan), np.nan, -1
     if verdict.keep is not None:
+        S = way.cov(-1)
         rank = int(verdict.keep.sum())
         cov, error = _extrapolated(way) if verdict.approach == "algebraic" else (S, 0.0)
         values, vectors = np.linalg.eigh(cov)
