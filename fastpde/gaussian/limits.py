@@ -157,17 +157,17 @@ def _block(
         factor *= length[twins, None, None]
         followed = _followed(ways, own, factor, theories + theories, closed_forms, rtol)
         for i, b in enumerate(left):
-            known = closed_forms and theories[i].rank is not None
-            found[int(b)] = _agreed(followed[i], followed[i + len(left)], known)
+            proven = closed_forms and theories[i].rank is not None
+            found[int(b)] = _agreed(followed[i], followed[i + len(left)], proven)
     return [found[b] for b in range(len(cov))]
 
 
-def _agreed(found: GaussianLimit, twin: GaussianLimit, known: bool) -> GaussianLimit:
+def _agreed(found: GaussianLimit, twin: GaussianLimit, proven: bool) -> GaussianLimit:
     """The answer for a law, if its twin, which differs by rounding, ends like it; else UNDECIDED.
 
-    Two ways that part have magnified what no floats can tell apart. known: by a theorem, whatever its twin does.
+    Two ways that part have magnified what no floats can tell apart. proven: by a theorem, whatever its twin does.
     """
-    if known and found.outcome is Outcome.CONVERGES:
+    if proven and found.outcome is Outcome.CONVERGES:
         return replace(found, error=max(found.error, float(size(found.cov - twin.cov))))
     alike = found.outcome is twin.outcome and found.rank == twin.rank
     alike = alike and (np.isnan(found.blowup_time) or abs(twin.blowup_time / found.blowup_time - 1.0) < _ALIKE)
@@ -177,11 +177,11 @@ def _agreed(found: GaussianLimit, twin: GaussianLimit, known: bool) -> GaussianL
         alike = bool(size(found.cov - twin.cov) <= _ALIKE * size(found.cov) + found.error + twin.error)
     if alike or found.outcome is Outcome.UNDECIDED:
         return found
-    reason = f"the law seems to end so: {found.outcome.value}, {found.reason}; one that differs by rounding ends otherwise"
-    nothing = dict.fromkeys(("cov", "spectrum"), np.full_like(found.cov, np.nan))
-    nothing["spectrum"] = np.full_like(found.spectrum, np.nan)
-    numbers = dict.fromkeys(("error", "blowup_time", "rate", "exponent", "invariant_drift"), np.nan)
-    return replace(found, outcome=Outcome.UNDECIDED, reason=reason, rank=-1, **nothing, **numbers)
+    reason = (
+        f"the law seems to end so: {found.outcome.value}, {found.reason}; one that differs by rounding ends otherwise"
+    )
+    doubt, shape = Verdict(Outcome.UNDECIDED, reason), np.asarray(found.shape)
+    return _answer(doubt, np.full_like(shape, np.nan), np.nan, -1, shape, found.t, found.steps, np.nan)
 
 
 def _factor(cov: Array) -> Array:

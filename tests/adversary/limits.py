@@ -1,7 +1,7 @@
 """Nasty Gaussian laws, and what becomes of them by closed forms or by an integrator that shares no code with fastpde.
 
-A `Law` is made in units near one; `Law.scaled` changes units by powers of two, which rounds nothing. `judged` asks for the
-outcome where it is known: a formula of MATH 3, or a way that `follow` has followed beyond where `fp.limit` stops to
+A `Law` is made in units near one; `Law.scaled` changes units by powers of two, which rounds nothing. `judged` asks for
+the outcome where it is known: a formula of MATH 3, or a way that `follow` has followed beyond where `fp.limit` stops to
 look. Elsewhere, as after `most` steps, it is None, and the law does not count.
 """
 
@@ -112,8 +112,8 @@ def root(cov: np.ndarray) -> np.ndarray:
 def follow(law: Law, most: int = 8000) -> Truth | None:
     """The truth by LSODA, for Y / |Y|, log |Y| and log (1 + t), in a clock of both; None if the way does not tell.
 
-    A law that has grown by e^CERTAIN blows up if meanwhile its time has stood still, and grows if its rate has. One that
-    has come to FAR units of its thinnest part converges if it has not moved for a thousandth of that.
+    A law that has grown by e^CERTAIN blows up if meanwhile its time has stood still, and grows if its rate has. One
+    that has come to FAR units of its thinnest part converges if it has not moved for a thousandth of that.
     """
     L = root(law.cov)
     mean = np.zeros((len(L), 1)) if law.mean is None or law.heads[0].kind != "Linear" else law.mean[:, None]
@@ -155,16 +155,15 @@ def read(states: np.ndarray, shape: tuple[int, int], unit: float, last: float) -
     """The truth of a way that has come to its end."""
     size, times = states[:, -2], unit * np.expm1(states[:, -1])
     if states[-1, -1] > last:
-        S, log_t = [], states[:, -1]
-        for when in (log_t[-1], log_t[-1] - 7.0, log_t[-1] - 14.0):
-            X = states[np.searchsorted(log_t, when) if when < log_t[-1] else -1, :-2].reshape(shape)[:, 1:]
-            L = X / np.linalg.norm(states[-1, :-2]) * np.exp(size[np.searchsorted(log_t, when) if when < log_t[-1] else -1])
+        S = []
+        for when in (last, last - 7.0, last - 14.0):
+            state = states[min(int(np.searchsorted(states[:, -1], when)), len(states) - 1)]
+            L = state[:-2].reshape(shape)[:, 1:] / np.linalg.norm(state[:-2]) * np.exp(state[-2])
             S.append(L @ L.T)
         first = states[0, :-2].reshape(shape)[:, 1:] * np.exp(size[0])
-        start = np.linalg.norm(first @ first.T)
-        if np.linalg.norm(S[0]) < 1e-6 * np.linalg.norm(S[1]) ** 0.5 * start**0.5 and np.linalg.norm(S[0]) < 1e-9 * start:
-            ratio = np.linalg.norm(S[0]) / np.linalg.norm(S[1]), np.linalg.norm(S[1]) / np.linalg.norm(S[2])
-            return Truth(CONVERGES, rank=0, cov=0 * S[0], to=1e-5) if max(ratio) < 0.01 else None
+        if np.linalg.norm(S[0]) < 1e-5 * np.linalg.norm(first @ first.T):
+            fell = np.linalg.norm(S[0]) / np.linalg.norm(S[1]), np.linalg.norm(S[1]) / np.linalg.norm(S[2])
+            return Truth(CONVERGES, rank=0, cov=0 * S[0]) if max(fell) < 0.01 else None
         if np.linalg.norm(S[0] - S[1]) < 1e-6 * np.linalg.norm(S[0]):
             return Truth(CONVERGES, cov=S[0], to=1e-4)
         return None
@@ -265,7 +264,7 @@ def one(rng: np.random.Generator) -> Law:
 
 
 def scalar_value(rng: np.random.Generator) -> Law:
-    """V = v I: S^{-1} = S0^{-1} - t v (A + A^T), A any; a law far from singular, or its smallest eigenvalue is in doubt."""
+    """V = v I: S^{-1} = S0^{-1} - t v (A + A^T), A any, and a law far from singular."""
     d = int(rng.integers(2, 5))
     A, v, S = rng.normal(size=(d, d)), small(rng, -3, 1), full(rng, d)
     if rng.random() < 0.5:
@@ -284,7 +283,9 @@ def rotation(rng: np.random.Generator) -> Law:
     d = d if e else 2
     S, W = S[:d, :d], (G - G.T)[:d, :d]
     most = 2.0 * e * a * float(np.linalg.eigvalsh(S)[-1])
-    known = Truth(BLOWS_UP, time=1.0 / most) if most > 0 else Truth(CONVERGES, rank=0) if most < 0 else Truth(OSCILLATES)
+    known = (
+        Truth(BLOWS_UP, time=1.0 / most) if most > 0 else Truth(CONVERGES, rank=0) if most < 0 else Truth(OSCILLATES)
+    )
     return Law("rotation", [Head("Softmax", a * np.eye(d), e * np.eye(d) + W)], S, known=known)
 
 
@@ -322,7 +323,7 @@ def marginal(rng: np.random.Generator) -> Law:
 
 
 def late(rng: np.random.Generator) -> Law:
-    """A line u = (1, thin) that V turns towards an axis where A has the other sign: what it seems to do is not what it does.
+    """A line u = (1, thin) that V turns towards an axis where A has the other sign: it does not do what it seems to.
 
     S = u u^T, u = (x, y): x' = p v x, y' = p w y, p = a x^2 + b y^2 (MATH 3).
     """

@@ -39,7 +39,7 @@ def test_the_oracle_can_fail_a_verdict():
 
 
 def test_the_oracle_agrees_with_formulas():
-    """Way by way: s' = 2 s^2, s' = -2 s^2 (MATH 3) and L2 at its rate 2 v q / k; to its tolerance 1e-8, times growth."""
+    """By its way: s' = 2 s^2, s' = -2 s^2 and L2 at its rate 2 v q / k (MATH 3); to its tolerance, 1e-8 a step."""
     one = np.eye(1)
     assert follow(Law("up", [Head("Softmax", one, one)], 0.5 * one)).time == pytest.approx(1.0, rel=1e-6)
     down = follow(Law("down", [Head("Softmax", one, -one)], 0.5 * one))
@@ -58,7 +58,7 @@ def test_a_slow_blow_up_is_no_oscillation(e):
 
 
 def test_a_slow_drift_is_not_excluded_without_theory():
-    """As above, but A is not a multiple of I and no closed form holds: the trend is too slow to be seen, or to be denied."""
+    """As above, but A is not a multiple of I and no closed form holds: a trend is too slow to be seen, or denied."""
     V, A = np.array([[1e-4, 1.0], [-1.0, 3e-4]]), np.diag([1.0, 1.5])
     found = end(V, np.diag([1.0, 2.0]), A=A)
     assert found.outcome is UNDECIDED and found.rank == -1 and np.isnan(found.cov).all()
