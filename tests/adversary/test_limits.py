@@ -25,10 +25,10 @@ def test_no_verdict_is_wrong():
 
 @pytest.mark.soak
 def test_no_verdict_of_a_thousand_is_wrong():
-    counts, wrong = tried(seed=1, count=1000)
+    counts, wrong = tried(seed=1, count=1000, most=1500)
     print(dict(counts))
     assert not wrong, "\n".join(wrong)
-    assert counts["right"] > 400, counts
+    assert counts["right"] > 300, counts
 
 
 def test_the_oracle_can_fail_a_verdict():
