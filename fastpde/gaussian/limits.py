@@ -249,8 +249,11 @@ def _followed(
         ended = ways.extend()
         for place, law in enumerate(ways.on.tolist()):
             way = ways.way(place)
-            with np.errstate(all="ignore"):  # of laws that leave the range of floats: what is nan decides nothing
-                verdict, doubt = judge(way, theories[law], closed_forms)
+            try:
+                with np.errstate(all="ignore"):  # of laws that leave the range of floats: what is nan decides nothing
+                    verdict, doubt = judge(way, theories[law], closed_forms)
+            except np.linalg.LinAlgError:
+                verdict, doubt = None, "the flow, linearised, has left the range of floats"
             if verdict is None and (ended[place] or over(way)):
                 verdict = undecided(way, doubt)
             if verdict is not None:

@@ -7,7 +7,21 @@ import pytest
 
 import fastpde as fp
 
-from .limits import BLOWS_UP, CONVERGES, FAR, GROWS, OSCILLATES, UNDECIDED, Head, Law, Truth, follow, judged, tried
+from .limits import (
+    BLOWS_UP,
+    CONVERGES,
+    FAR,
+    GROWS,
+    OSCILLATES,
+    UNDECIDED,
+    Head,
+    Law,
+    Truth,
+    follow,
+    judged,
+    laws,
+    tried,
+)
 
 I2 = np.eye(2)
 
@@ -139,3 +153,9 @@ def test_rounding_does_not_choose():
     u = R[:, 0]
     V, A = R @ np.diag([1.0, 2.0]) @ R.T, R @ np.diag([1.0, -1.0]) @ R.T
     assert end(V, np.outer(u, u), A=A, closed_forms=False).outcome is UNDECIDED
+
+
+def test_a_law_whose_linearisation_leaves_the_range_of_floats():
+    """L2 beside Sinkhorn, tokens of 1e30: it ended with a LinAlgError while the way was judged, and grows."""
+    law = list(laws(1, 491))[490]
+    assert judged(law, most=1500)[0] == "right"
