@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._types import Array
 
@@ -26,3 +26,11 @@ class AffineHeads:
     A: Array
     V: Array
     D: Array | None = None  # None: zero in all heads
+
+    def of(self, b: int) -> AffineHeads:
+        """Those of system b alone, (1, heads, d, d)."""
+
+        def own(matrices: Array) -> Array:
+            return matrices[b % len(matrices)][None]
+
+        return replace(self, A=own(self.A), V=own(self.V), D=None if self.D is None else own(self.D))

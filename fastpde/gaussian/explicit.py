@@ -6,14 +6,21 @@ Source: MATH 3, 4.1, 4.2.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
 from .._types import Array
-from ..attention import L2, Masked, MultiHead, Sinkhorn, Softmax
+from ..attention import L2, Linear, Masked, MultiHead, Sinkhorn, Softmax
 from ..attention.base import Attention
 from ..attention.closure import transposed
+from . import exact
+from .units import size
 from .verdict import Outcome, Verdict
 
 _ROUNDING = 1e-13  # of products of a few matrices, relative to the products of their norms
@@ -21,7 +28,7 @@ _ROUNDING = 1e-13  # of products of a few matrices, relative to the products of 
 
 def kernel(attention: Attention, t: float = 0.0) -> Array:
     """An orthonormal basis (d, m) of what every M annihilates: the intersection of the kernels of all K_h^T Q_h."""
-    rows = [A / max(float(np.linalg.norm(A)), 1e-300) for A in attention.score_matrices(t)]
+    rows = [_unit(A) for A in attention.score_matrices(t)]
     return _null(np.concatenate(rows))
 
 
@@ -41,7 +48,7 @@ def invariant(attention: Attention, cov: Array) -> tuple[Array, Array]:
 
 def common(attention: Attention, factor: Array) -> Array:
     """An orthonormal basis (d, m) of ker Q and range L, L (d, r) of full column rank."""
-    rows = [A / max(float(np.linalg.norm(A)), 1e-300) for A in attention.score_matrices(0.0)]
+    rows = [_unit(A) for A in attention.score_matrices(0.0)]
     return np.linalg.qr(factor @ _null(np.concatenate(rows) @ factor))[0]
 
 
@@ -59,83 +66,301 @@ def drift(basis: Array, start: Array, end: Array) -> float:
     return float(np.linalg.norm(_inside(end, basis) - before) / np.linalg.norm(before))
 
 
+def _unit(A: Array) -> Array:
+    """A over its norm, zero if it is zero."""
+    return A / size(A) if A.any() else A
+
+
 def _null(rows: Array) -> Array:
     """An orthonormal basis of the kernel of a matrix."""
     _, s, vectors = np.linalg.svd(rows)
-    rank = int(np.sum(s > _ROUNDING * max(float(s[0]), 1e-300)))
+    rank = int(np.sum(s > _ROUNDING * s[0]))
     return vectors[rank:].T
 
 
-def _heads(attention: Attention, W: Array | None = None) -> Iterator[tuple[Attention, Array]]:
-    """The single heads in an attention, each with its W_h V_h."""
+def _heads(attention: Attention, before: tuple[Array, ...] = ()) -> Iterator[tuple[Attention, tuple[Array, ...]]]:
+    """The single heads in an attention, each with the matrices whose product is its W_h V_h."""
     if isinstance(attention, Masked):
-        yield from _heads(attention.attention, W)
+        yield from _heads(attention.attention, before)
     elif isinstance(attention, MultiHead):
         outputs: Sequence[Array | None] = attention.outputs(0.0) or [None] * len(attention.heads)
         for head, own in zip(attention.heads, outputs, strict=True):
-            yield from _heads(head, own if W is None else W if own is None else W @ own)
+            yield from _heads(head, before if own is None else (*before, own))
     else:
-        V = attention.V(0.0)  # type: ignore[attr-defined]
-        yield attention, V if W is None else W @ V
+        yield attention, (*before, attention.V(0.0))  # type: ignore[attr-defined]
 
 
-def explicit(attention: Attention, factor: Array) -> tuple[Verdict, Array, int] | None:
-    """The verdict, the limit (d, d) and its rank of S0 = L L^T where MATH gives them; None elsewhere."""
+def _product(matrices: Sequence[Array]) -> Array:
+    """Their product, of floats or of fractions."""
+    return functools.reduce(operator.matmul, matrices)
+
+
+def _exact_value(chain: tuple[Array, ...]) -> Array:
+    """W_h V_h as fractions."""
+    return _product([exact.fractions(matrix) for matrix in chain])
+
+
+def _exact_scores(head: Any) -> Array:
+    """scale K^T Q as fractions, for Softmax, L2 and linear heads."""
+    Q, K, scale = (exact.fractions(parameter(0.0)) for parameter in (head.Q, head.K, head.scale))
+    return K.T @ Q * scale.item()
+
+
+def _symmetric(cov: Array) -> Array:
+    """The covariance as it was given, symmetric, as fractions."""
+    S = exact.fractions(cov)
+    return (S + S.T) / 2
+
+
+def _definite(matrix: Array) -> int:
+    """1 for a symmetric positive definite matrix of fractions, -1 for a negative one, else 0."""
+    negative, _, positive = exact.inertia(matrix) if (matrix == matrix.T).all() else (0, 0, 0)
+    return int(positive == len(matrix)) - int(negative == len(matrix))
+
+
+def of_degree_two(attention: Attention) -> bool:
+    """Whether S' = sum V S A S + tr for all S; for linear attention the first S is the second moment."""
+    return all(type(head) in (Softmax, Linear) for head, _ in _heads(attention))
+
+
+def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
+    """Whether S' is zero, without rounding; unless it is of degree two, whether S A_h S is for all heads (MATH 4.3)."""
+    S, heads = _symmetric(cov), list(_heads(attention))
+    if of_degree_two(attention):
+        m = exact.fractions(mean)
+        second = [S + np.outer(m, m) if type(head) is Linear else S for head, _ in heads]
+        terms = [
+            _exact_value(V) @ moment @ _exact_scores(head) @ S for (head, V), moment in zip(heads, second, strict=True)
+        ]
+        rate = sum(terms[1:], terms[0])
+        return not (rate + rate.T).any()
+    return all(not _product(V).any() or not (S @ _exact_scores(head) @ S).any() for head, V in heads)
+
+
+@dataclass(frozen=True)
+class Known:
+    """An answer in closed form; error: of cov, in the Frobenius norm."""
+
+    verdict: Verdict
+    cov: Array
+    rank: int
+    error: float = np.nan
+
+
+@dataclass(frozen=True)
+class Theory:
+    """What theory says about a law that is followed.
+
+    Attributes:
+        bounded: nothing blows up (MATH 4.5).
+        conserves: the eigenvalues of A S are constant, so that nothing drifts.
+        rank: of the limit to which S converges (MATH 4.2); None: unknown.
+        low, high: S' is of degree two in S far below |S| = low, and of its last degree far above high; inf and 0 if it
+            is of degree two everywhere.
+        closed: S, or the second moment for linear attention, moves on its own.
+        nullity: the dimension of the kernel of all scores.
+        nilpotent: powers of V vanish, so that S may grow like a power of t.
+    """
+
+    bounded: bool
+    conserves: bool
+    rank: int | None
+    low: float
+    high: float
+    closed: bool
+    nullity: int
+    nilpotent: bool
+
+    @staticmethod
+    def of(attention: Attention, factor: Array, cov: Array, *, mean_matters: bool) -> Theory:
+        """For a law of factor (d, r), under an attention of one system."""
+        heads = list(_heads(attention))
+        bends = np.concatenate([_bends(head) for head, _ in heads])
+        linear = {type(head) is Linear for head, _ in heads}
+        return Theory(
+            bounded=attention.never_blows_up,
+            conserves=_growth(heads) == 0,
+            rank=_known_rank(heads, factor),
+            low=float(np.min(1.0 / bends, initial=np.inf)),
+            high=float(np.max(1.0 / bends, initial=0.0)),
+            closed=linear != {True, False} or not mean_matters,
+            nullity=len(cov) - exact.rank(np.concatenate([_exact_scores(head) for head, _ in heads])),
+            nilpotent=len(heads) == 1 and _is_nilpotent(_exact_value(heads[0][1])),
+        )
+
+
+def _is_nilpotent(V: Array) -> bool:
+    return not _product([V] * len(V)).any()
+
+
+def _bends(head: Any) -> Array:
+    """The singular values that are not zero of what bends a head away from degree two: K^T K of L2, A of Sinkhorn."""
+    if type(head) in (Softmax, Linear):
+        return np.empty(0)
+    if type(head) is L2:
+        K = head.K(0.0)
+        values = np.linalg.svd(K, compute_uv=False)[: exact.rank(exact.fractions(K))]
+        return np.abs(head.scale(0.0)) * values**2
+    scores = _exact_scores(head)
+    return np.linalg.svd(head.score_matrix(0.0) / head.eps(0.0), compute_uv=False)[: exact.rank(scores)]
+
+
+def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
+    """The answer for S0 = L L^T where MATH gives it without a doubt; None elsewhere. cov: S0 as it was given."""
     heads = list(_heads(attention))
     if all(type(head) is Softmax for head, _ in heads):
-        return _commuting([(head.score_matrix(0.0), V) for head, V in heads], factor)  # type: ignore[attr-defined]
-    Q = _opposite(heads)
-    v = heads[0][1][0, 0]
-    if Q is None or not v > 0 or not np.allclose(heads[0][1], v * np.eye(len(factor)), rtol=0, atol=1e-15 * v):
+        return _commuting(heads, factor, cov) or _turning(heads, factor)
+    Q, V = _opposite(heads), _product(heads[0][1])
+    if Q is None or not V[0, 0] > 0 or not np.array_equal(V, V[0, 0] * np.eye(len(V))):
         return None
-    return _projected(Q, factor, "closed form MATH 4.2")
+    return _projected(Q, factor, exact.rank(exact.fractions(Q)), factor.shape[1] == len(V), "closed form MATH 4.2")
 
 
-def known_rank(attention: Attention, factor: Array) -> int | None:
+def _known_rank(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array) -> int | None:
     """dim ker Q, the rank of the limit for V = V^T > 0, K = -Q and S0 > 0, by the theorem of MATH 4.2; else None."""
-    heads = list(_heads(attention))
-    Q, V = _opposite(heads), heads[0][1]
+    Q = _opposite(heads)
     d, r = factor.shape
-    if Q is None or r < d or np.abs(V - V.T).max() > 1e-14 * np.abs(V).max() or np.linalg.eigvalsh(V)[0] <= 0.0:
+    if Q is None or r < d:
         return None
-    return _null(Q).shape[1]
+    V = _product(heads[0][1])
+    symmetric = (V + V.T) / 2
+    # A V that is symmetric but for the last bit must be far from singular.
+    room = 0.0 if np.array_equal(V, V.T) else 1e-6 * float(size(V))
+    if np.abs(V - V.T).max() > 1e-14 * np.abs(V).max() or np.linalg.eigvalsh(symmetric)[0] < room:
+        return None
+    return d - exact.rank(exact.fractions(Q)) if _definite(exact.fractions(symmetric)) == 1 else None
 
 
-def _opposite(heads: list[tuple[Attention, Array]]) -> Array | None:
+def _opposite(heads: list[tuple[Attention, tuple[Array, ...]]]) -> Array | None:
     """Q of a single Softmax, L2 or Sinkhorn head with K = -Q, else None."""
-    head = heads[0][0]
+    head: Any = heads[0][0]
     if len(heads) > 1 or type(head) not in (Softmax, L2, Sinkhorn) or getattr(head, "n_half", None) is not None:
         return None
-    Q, K, scale = head.Q(0.0), head.K(0.0), head.scale(0.0)  # type: ignore[attr-defined]
-    return Q if np.array_equal(K, -Q) and scale > 0 else None
+    Q, K = head.Q(0.0), head.K(0.0)
+    return Q if np.array_equal(K, -Q) and head.scale(0.0) > 0 else None
 
 
-def _commuting(heads: list[tuple[Array, Array]], factor: Array) -> tuple[Verdict, Array, int] | None:
-    """Softmax heads whose V commute with S0 and with B = sum V A + A^T V^T: S^{-1} = S0^{-1} - t B."""
+def _commuting(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array, cov: Array) -> Known | None:
+    """Softmax heads whose V commute with S0 and with B = sum V A + A^T V^T: S^{-1} = S0^{-1} - t B.
+
+    S blows up if B is positive anywhere on the range of S0; signs are those of exact numbers.
+    """
+    values = [_product(V) for _, V in heads]
+    scores = [head.score_matrix(0.0) for head, _ in heads]  # type: ignore[attr-defined]
     S = factor @ factor.T
-    B = sum((V @ A + (V @ A).T for A, V in heads), np.zeros_like(S))
-    size = sum(float(np.linalg.norm(V) * np.linalg.norm(A)) for A, V in heads)
-    for _, V in heads:
-        for matrix, norm in ((S, float(np.linalg.norm(S))), (B, size)):
-            if np.linalg.norm(V @ matrix - matrix @ V) > _ROUNDING * np.linalg.norm(V) * norm:
+    B = sum((V @ A + (V @ A).T for A, V in zip(scores, values, strict=True)), np.zeros_like(S))
+    most = sum(float(size(V) * size(A)) for A, V in zip(scores, values, strict=True))
+    for V in values:
+        for matrix, norm in ((S, size(S)), (B, most)):
+            if size(V @ matrix - matrix @ V) > _ROUNDING * size(V) * norm:
                 return None
-    values, vectors = np.linalg.eigh(B)
-    values = np.where(np.abs(values) > _ROUNDING * size, values, 0.0)
-    if (values <= 0.0).all():
-        return _projected(np.sqrt(-values)[:, None] * vectors.T, factor, "closed form MATH 3")
-    inner = (factor.T @ vectors) * values @ (vectors.T @ factor)
-    beta, turns = np.linalg.eigh(inner)
-    slack = _ROUNDING * float(np.linalg.norm(factor) ** 2 * np.abs(values).max())
-    if beta[-1] > slack:
-        reason = "closed form MATH 3: t* = 1 / lambda_max(L^T B L)"
-        found = Verdict(Outcome.BLOWS_UP, reason, exponent=-1.0, blowup_time=float(1.0 / beta[-1]))
-        return found, np.full_like(S, np.nan), -1
-    kept = factor @ turns[:, np.abs(beta) <= slack]
-    reason = "closed form MATH 3"
-    return Verdict(Outcome.CONVERGES, reason, exponent=-1.0, approach="explicit"), kept @ kept.T, kept.shape[1]
+    exactly, start = [_exact_value(V) for _, V in heads], _symmetric(cov)
+    terms = [V @ _exact_scores(head) for V, (head, _) in zip(exactly, heads, strict=True)]
+    bend = sum((term + term.T for term in terms), np.zeros_like(start))
+    if any((V @ matrix != matrix @ V).any() for V in exactly for matrix in (start, bend)):
+        return _nearly_commuting(B, factor)
+    _, zeros, positive = exact.inertia(bend)
+    whole = factor.shape[1] == len(S) and _definite(start) == 1
+    if not positive:
+        squares, vectors = np.linalg.eigh(-B)
+        rows = np.sqrt(np.maximum(squares[zeros:, None], 0.0)) * vectors[:, zeros:].T
+        return _projected(rows, factor, len(S) - zeros, whole, "closed form MATH 3")
+    if not whole:
+        return _nearly_commuting(B, factor)
+    largest, resolved = _largest(B, factor), 1e-6 * float(size(B) * size(S))
+    time = 1.0 / largest if largest > resolved else _blowup_time(start, start @ bend @ start)
+    return _blows_up("closed form MATH 3: t* = 1 / lambda_max(L^T B L)", time, S)
 
 
-def _projected(Q: Array, factor: Array, reason: str) -> tuple[Verdict, Array, int]:
-    """N (N^T S0^{-1} N)^{-1} N^T, N a basis of ker Q, without the inverse: L P L^T, P the projection to ker Q L."""
-    kept = factor @ _null(Q @ factor)
-    return Verdict(Outcome.CONVERGES, reason, exponent=-1.0, approach="explicit"), kept @ kept.T, kept.shape[1]
+def _largest(B: Array, factor: Array) -> float:
+    """lambda_max(L^T B L)."""
+    return float(np.linalg.eigvalsh(factor.T @ B @ factor)[-1])
+
+
+def _nearly_commuting(B: Array, factor: Array) -> Known | None:
+    """As `_commuting` where numbers are not exact: an answer only if it is far from any other."""
+    room = 1e-6 * float(size(factor) ** 2 * size(B))
+    S, most = factor @ factor.T, _largest(B, factor)
+    if most > room:
+        return _blows_up("closed form MATH 3: t* = 1 / lambda_max(L^T B L)", 1.0 / most, S)
+    return _vanishes("closed form MATH 3", S) if most < -room else None
+
+
+def _blowup_time(S: Array, bent: Array) -> float:
+    """The first t at which S - t S B S, matrices of fractions, is not positive, by bisection of its logarithm."""
+
+    def positive(power: float) -> bool:
+        return _definite(S - Fraction(2.0**power) * bent) == 1
+
+    low, high = -1000.0, 1000.0
+    while high - low > 1e-15 * max(abs(low), abs(high), 1e-3):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if positive(middle) else (low, middle)
+    return float(2.0**low)
+
+
+def _growth(heads: list[tuple[Attention, tuple[Array, ...]]]) -> int | None:
+    """The sign of g in A V + V^T A = 2 g |A| for one Softmax head whose A is symmetric and definite; else None.
+
+    With R = |A|^{1/2} S |A|^{1/2} and W = |A|^{1/2} V |A|^{-1/2}: W = g + skew, and R' = +-(W R^2 + R^2 W^T) turns R
+    and changes its eigenvalues by r' = +-2 g r^2.
+    """
+    if len(heads) > 1 or type(heads[0][0]) is not Softmax:
+        return None
+    A, V = heads[0][0].score_matrix(0.0), _product(heads[0][1])
+    trend = A @ V + (A @ V).T
+    if size(A - A.T) > _ROUNDING * size(A) or A[0, 0] == 0.0:
+        return None
+    if size(trend - trend[0, 0] / A[0, 0] * A) > _ROUNDING * size(A) * size(V):
+        return None
+    A, V = _exact_scores(heads[0][0]), _exact_value(heads[0][1])
+    sign = _definite(A)
+    trend = A @ V + (A @ V).T
+    if not sign or (trend * A[0, 0] != A * trend[0, 0]).any():
+        return None
+    return int(np.sign(trend[0, 0]))
+
+
+def _turning(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array) -> Known | None:
+    """Eigenvalues r of R with r' = 2 g r^2, see `_growth`, g not zero: all blow up, or all vanish like 1 / t."""
+    sign, S = _growth(heads), factor @ factor.T
+    if not sign:
+        return None
+    if sign < 0:
+        return _vanishes("closed form: r' = -2 g r^2 for the eigenvalues r of |A| S", S)
+    A = heads[0][0].score_matrix(0.0)  # type: ignore[attr-defined]
+    scores = _exact_scores(heads[0][0])
+    g = abs(float((scores @ _exact_value(heads[0][1]))[0, 0] / scores[0, 0]))
+    A = A * np.sign(A[0, 0])
+    return _blows_up("closed form: r' = 2 g r^2 for the eigenvalues r of |A| S", 0.5 / (g * _largest(A, factor)), S)
+
+
+def _blows_up(reason: str, time: float, S: Array) -> Known:
+    return Known(Verdict(Outcome.BLOWS_UP, reason, exponent=-1.0, blowup_time=float(time)), np.full_like(S, np.nan), -1)
+
+
+def _vanishes(reason: str, S: Array) -> Known:
+    return Known(Verdict(Outcome.CONVERGES, reason, exponent=-1.0, approach="explicit"), np.zeros_like(S), 0, 0.0)
+
+
+def _projected(Q: Array, factor: Array, rank: int, whole: bool, reason: str) -> Known | None:
+    """N (N^T S0^{-1} N)^{-1} N^T, N a basis of ker Q, without the inverse: L P L^T, P the projection to ker Q L.
+
+    rank: of Q; whole: whether S0 is of full rank. Else, no answer if a singular value of Q on the range is in doubt.
+    """
+    (d, r), most = factor.shape, size(Q)
+    nullity = d - rank
+    if not whole:
+        seen = np.linalg.svd(Q @ np.linalg.qr(factor)[0], compute_uv=False)
+        if np.any((seen > 1e-13 * most) & (seen < 1e-9 * most)):
+            return None
+        nullity = r - int(np.sum(seen > 1e-13 * most))
+    s, vectors = np.linalg.svd(np.concatenate([Q @ factor, np.zeros((r, r))]))[1:]
+    N = np.linalg.svd(Q)[2][rank:].T
+    kept = N @ (N.T @ factor @ vectors[r - nullity :].T)
+    gap = float(s[r - nullity - 1] / s[0]) if 0 < nullity < r else 1.0
+    error = 1e-15 * r * float(size(factor) ** 2) / max(gap, 1e-300)
+    verdict = Verdict(Outcome.CONVERGES, reason, exponent=-1.0, approach="explicit")
+    return Known(verdict, kept @ kept.T, nullity, error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,16 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
-from .explicit import common, drift, explicit, known_rank
+from .explicit import Known, Theory, common, drift, explicit, is_stationary, of_degree_two
 from .measure import Gaussian
 from .tail import Way, Ways
+from .units import in_units, power_of_two, size
 from .verdict import Outcome, Verdict, judge, over, undecided
 
 _BLOCK = 256  # laws that are followed at once: bounds the memory
-_AT_REST = 1e-13  # |S'| / |S| |M| of rounding: a few times 1e-16
+_AT_REST = 1e-13  # |S'| / |S| |M| below which S' may be zero: exact numbers say whether it is
+_ROUNDING = 1e-15  # of eigenvalues of correlations
+_TWIN, _ALIKE = 1e-15, 1e-3  # relative difference of a law and its twin, and of what becomes of them
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,11 @@ def limit(
     plays a part only where it moves the covariance, as in linear attention: growth and blow-up are then those of the
     second moment. Multiplying the law or the scores by a constant changes units only.
 
+    A law is UNDECIDED, with what was seen as the reason, unless its end is certain: by a theorem, or because the flow
+    linearised there attracts everything near it (MATH2 12.4), so that no thin direction and no small eigenvalue can
+    lead the law away later, and because a law that differs by rounding ends in the same way. In particular a law
+    OSCILLATES only where theory excludes a slow drift.
+
     Args:
         attention: with constant parameters, shared or one per system.
         law: `fp.Gaussian`, one or a batch.
@@ -93,13 +101,13 @@ def limit(
     if count > 1 and lead not in ([], [count]):
         raise InputError("law", repr(law), f"one Gaussian law, or {count} as the parameters of the attention")
     lead = lead or ([count] if count > 1 else [])
-    mean = np.broadcast_to(law.mean, (*lead, d)).reshape(-1, d)
-    factor = np.broadcast_to(law.factor, (*lead, d, d)).reshape(-1, d, d)
+    mean = np.zeros((*lead, d)) + (0.0 if attention.mean_free else law.mean)
+    mean, cov = mean.reshape(-1, d), np.broadcast_to(law.cov, (*lead, d, d)).reshape(-1, d, d)
     answers: list[GaussianLimit] = []
     for first in range(0, len(mean), _BLOCK):
         part = slice(first, first + _BLOCK)
         own = attention.system(np.arange(len(mean))[part]) if count > 1 else attention
-        answers += _block(own, mean[part], factor[part], closed_forms, rtol, max_steps)
+        answers += _block(own, mean[part], cov[part], closed_forms, rtol, max_steps)
     return _stacked(answers, tuple(lead)) if lead else answers[0]
 
 
@@ -115,51 +123,99 @@ def _stacked(found: list[GaussianLimit], lead: tuple[int, ...]) -> GaussianLimit
 
 
 def _block(
-    attention: Attention, mean: Array, factor: Array, closed_forms: bool, rtol: float, max_steps: int
+    attention: Attention, mean: Array, cov: Array, closed_forms: bool, rtol: float, max_steps: int
 ) -> list[GaussianLimit]:
     """The answers for some laws (B, d), (B, d, d), under one attention or B of them."""
-    shared = max(p.systems(0.0) for p in attention.parameters()) == 1
-    attention = attention.system(0) if shared else attention  # parameters (1, ...) are those of all laws
-    factor = factor[:, :, ::-1]  # columns of zeros last
-    M, c = attention.closure(mean, factor, 0.0)
+    factor, units = _factor(cov), np.ones(len(mean))
+    length = power_of_two(np.hypot(size(mean[:, :, None]), size(factor)))
+    attention = in_units(attention, length, units)
+    if of_degree_two(attention):
+        largest = np.max([size(A) for A in attention.score_matrices(0.0)], axis=0)
+        attention = in_units(attention, units, units, power_of_two(np.sqrt(largest)))
+    mean, factor, cov = mean / length[:, None], factor / length[:, None, None], cov / length[:, None, None] ** 2
+    time = 1.0 / power_of_two(_strength(attention, mean, factor))
+    attention = in_units(attention, units, time)
+    strength = _strength(attention, mean, factor)
     found: dict[int, GaussianLimit] = {}
+    theories: list[Theory] = []
     for b in range(len(mean)):
-        one = attention if shared else attention.system(b)
-        known = _at_once(M[b], factor[b]) or (_explicit(one, factor[b]) if closed_forms else None)
+        one = attention.system(b)
+        known = _at_once(one, mean[b], factor[b], cov[b], strength[b])
+        known = known or (_explicit(one, factor[b], cov[b], time[b]) if closed_forms else None)
         if known is not None:
-            found[b] = known
+            found[b] = _in_length(known, length[b])
+        else:
+            theories.append(Theory.of(one, _used(factor[b]), cov[b], mean_matters=bool(mean[b].any())))
     left = np.setdiff1d(np.arange(len(mean)), list(found))
     if len(left):
-        own = attention if shared else attention.system(left)
-        units = 1.0 / _strength(attention, mean, factor, M, c)[left]
-        ways = Ways(own, mean[left], factor[left], units, rtol, max_steps)
-        ranks: list[int | None] = [None] * len(left)
-        if closed_forms:
-            ranks = [known_rank(own if shared else own.system(i), _used(factor[b])) for i, b in enumerate(left)]
-        found |= {int(left[b]): one for b, one in _followed(ways, own, factor[left], ranks, rtol).items()}
-    return [found[b] for b in range(len(mean))]
+        twins = np.concatenate([left, left])
+        change = np.ones((len(twins), 1, 1)) * np.eye(mean.shape[1])
+        change[len(left) :] += _TWIN * np.random.default_rng(0).standard_normal(change.shape[1:])
+        own, scales = attention.system(twins), (length[twins], time[twins])
+        mean, factor = (change @ mean[twins, :, None])[:, :, 0], change @ factor[twins]
+        ways = Ways(own, mean, factor, 1.0 / strength[twins], rtol, max_steps, scales)
+        factor *= length[twins, None, None]
+        followed = _followed(ways, own, factor, theories + theories, closed_forms, rtol)
+        for i, b in enumerate(left):
+            proven = closed_forms and theories[i].rank is not None
+            found[int(b)] = _agreed(followed[i], followed[i + len(left)], proven)
+    return [found[b] for b in range(len(cov))]
 
 
-def _strength(attention: Attention, mean: Array, factor: Array, M: Array, c: Array) -> Array:
+def _agreed(found: GaussianLimit, twin: GaussianLimit, proven: bool) -> GaussianLimit:
+    """The answer for a law, if its twin, which differs by rounding, ends like it; else UNDECIDED.
+
+    Two ways that part have magnified what no floats can tell apart. proven: by a theorem, whatever its twin does.
+    """
+    if proven and found.outcome is Outcome.CONVERGES:
+        return replace(found, error=max(found.error, float(size(found.cov - twin.cov))))
+    alike = found.outcome is twin.outcome and found.rank == twin.rank
+    alike = alike and (np.isnan(found.blowup_time) or abs(twin.blowup_time / found.blowup_time - 1.0) < _ALIKE)
+    if found.outcome is Outcome.GROWS and np.isfinite(found.rate):
+        alike = alike and abs(twin.rate / found.rate - 1.0) < 0.01
+    if alike and found.rank >= 0:
+        alike = bool(size(found.cov - twin.cov) <= _ALIKE * size(found.cov) + found.error + twin.error)
+    if alike or found.outcome is Outcome.UNDECIDED:
+        return found
+    reason = (
+        f"the law seems to end so: {found.outcome.value}, {found.reason}; one that differs by rounding ends otherwise"
+    )
+    doubt, shape = Verdict(Outcome.UNDECIDED, reason), np.asarray(found.shape)
+    return _answer(doubt, np.full_like(shape, np.nan), np.nan, -1, shape, found.t, found.steps, np.nan)
+
+
+def _factor(cov: Array) -> Array:
+    """L (B, d, d) with L L^T = cov, columns of zeros last: what is zero is decided by correlations, free of units."""
+    size = np.sqrt(np.diagonal(cov, axis1=1, axis2=2).clip(min=0.0))
+    unit = np.where(size > 0.0, size, 1.0)
+    values, vectors = np.linalg.eigh(cov / unit[:, :, None] / unit[:, None, :])
+    values = np.where(values > _ROUNDING * cov.shape[1], values, 0.0)
+    return (size[:, :, None] * vectors * np.sqrt(values)[:, None, :])[:, :, ::-1]
+
+
+def _strength(attention: Attention, mean: Array, factor: Array) -> Array:
     """|M|, with the part of the mean where the mean matters (B,)."""
-    size = np.linalg.norm(M, axis=(1, 2))
+    M, c = attention.closure(mean, factor, 0.0)
+    strength = size(M)
     if attention.mean_free:
-        return size
+        return strength
     whole = np.concatenate([mean[:, :, None], factor], axis=2)
-    return size + np.linalg.norm(c, axis=1) / np.linalg.norm(whole, axis=(1, 2))
+    return strength + size(c[:, :, None]) / np.maximum(size(whole), np.finfo(float).tiny)
 
 
-def _at_once(M: Array, factor: Array) -> GaussianLimit | None:
-    """The answer for a law whose covariance does not move, else None."""
+def _at_once(attention: Attention, mean: Array, factor: Array, cov: Array, strength: float) -> GaussianLimit | None:
+    """The answer for a law whose covariance does not move, or that floats cannot follow, else None."""
     S = factor @ factor.T
-    size = float(np.linalg.norm(S))
-    if size == 0.0:
+    if not S.any():
         return _answer(Verdict(Outcome.CONVERGES, "a point mass stays one"), S, 0.0, 0, S, 0.0)
-    rate = M @ S
-    if np.linalg.norm(rate + rate.T) > _AT_REST * size * np.linalg.norm(M):
+    rate = attention.closure(mean, factor, 0.0)[0] @ S
+    if size(rate + rate.T) <= _AT_REST * size(S) * strength and is_stationary(attention, mean, cov):
+        still = Verdict(Outcome.CONVERGES, "stationary: S' = 0 at the start")
+        return _answer(still, S, 1e-15 * len(S) * float(size(S)), int(np.count_nonzero(factor.any(axis=0))), S, 0.0)
+    if np.isfinite(strength) and strength > 0.0:
         return None
-    still = Verdict(Outcome.CONVERGES, "stationary: S' = 0 at the start")
-    return _answer(still, S, 1e-15 * len(S) * size, int(np.count_nonzero(factor.any(axis=0))), S, 0.0)
+    lost = Verdict(Outcome.UNDECIDED, "parameters and law are so large or small that |M| leaves the range of floats")
+    return _answer(lost, np.full_like(S, np.nan), np.nan, -1, S, 0.0)
 
 
 def _used(factor: Array) -> Array:
@@ -167,34 +223,41 @@ def _used(factor: Array) -> Array:
     return factor[:, factor.any(axis=0)]
 
 
-def _explicit(attention: Attention, factor: Array) -> GaussianLimit | None:
-    """The answer where there is a closed form, else None."""
+def _explicit(attention: Attention, factor: Array, cov: Array, time: float) -> GaussianLimit | None:
+    """The answer where there is a closed form, else None; times in the caller's unit."""
     factor = _used(factor)
-    known = explicit(attention, factor)
+    known: Known | None = explicit(attention, factor, cov)
     if known is None:
         return None
-    verdict, cov, rank = known
     S = factor @ factor.T
-    return _answer(verdict, cov, 1e-15 * len(S) * float(np.linalg.norm(S)), rank, S, 0.0)
+    verdict = replace(known.verdict, blowup_time=known.verdict.blowup_time * float(time))
+    return _answer(verdict, known.cov, known.error, known.rank, S, 0.0)
+
+
+def _in_length(found: GaussianLimit, length: float) -> GaussianLimit:
+    """An answer in the caller's unit of length."""
+    area = float(length) ** 2
+    return replace(found, cov=found.cov * area, spectrum=found.spectrum * area, error=found.error * area)
 
 
 def _followed(
-    ways: Ways, attention: Attention, factor: Array, ranks: list[int | None], rtol: float
+    ways: Ways, attention: Attention, factor: Array, theories: list[Theory], closed_forms: bool, rtol: float
 ) -> dict[int, GaussianLimit]:
-    """The answers for laws that are followed until there is a verdict on each; ranks: of the limits, where known."""
+    """The answers for laws that are followed until there is a verdict on each."""
     found: dict[int, GaussianLimit] = {}
-    shared = max(p.systems(0.0) for p in attention.parameters()) == 1
-    attention = attention.system(0) if shared else attention  # parameters (1, ...) are those of all laws
     while len(ways.on):
         ended = ways.extend()
         for place, law in enumerate(ways.on.tolist()):
             way = ways.way(place)
-            verdict = judge(way, attention.never_blows_up, ranks[law])
+            try:
+                with np.errstate(all="ignore"):  # of laws that leave the range of floats: what is nan decides nothing
+                    verdict, doubt = judge(way, theories[law], closed_forms)
+            except np.linalg.LinAlgError:
+                verdict, doubt = None, "the flow, linearised, has left the range of floats"
             if verdict is None and (ended[place] or over(way)):
-                verdict = undecided(way)
+                verdict = undecided(way, doubt)
             if verdict is not None:
-                one = attention if shared else attention.system(law)
-                found[law] = _integrated(way, verdict, one, factor[law], rtol, ways.steps(law))
+                found[law] = _integrated(way, verdict, attention.system(law), factor[law], rtol, ways.steps(law))
         ways.keep(np.array([law not in found for law in ways.on.tolist()], dtype=bool))
     return found
 
@@ -203,22 +266,23 @@ def _integrated(
     way: Way, verdict: Verdict, attention: Attention, factor: Array, rtol: float, steps: int
 ) -> GaussianLimit:
     """The answer for a law that was followed."""
-    columns, S = way.columns[-1], way.cov(-1)
-    cov, error, rank = np.full_like(S, np.nan), np.nan, -1
+    columns = way.columns[-1]
+    cov, error, rank = np.full_like(factor, np.nan), np.nan, -1
     if verdict.keep is not None:
+        S = way.cov(-1)
         rank = int(verdict.keep.sum())
         cov, error = _extrapolated(way) if verdict.approach == "algebraic" else (S, 0.0)
         values, vectors = np.linalg.eigh(cov)
         values[: len(values) - rank] = 0.0
         cov = (vectors * np.maximum(values, 0.0)) @ vectors.T
         left = min(way.w[-1] * way.t[-1], 1e-6) if verdict.approach == "exponential" else 0.0
-        error += (left + 100.0 * rtol) * float(np.linalg.norm(S))
+        error += (left + 100.0 * rtol) * float(size(S))
     moved = np.nan
     if verdict.outcome is Outcome.CONVERGES:
         used = _used(factor)
         moved = drift(common(attention, used), used, np.exp(way.H[-1] / 2) * columns[:, : used.shape[1]])
     shape = columns @ columns.T
-    return _answer(verdict, cov, error, rank, shape, float(way.t[-1]), steps, moved)
+    return _answer(verdict, cov, error, rank, shape, float(way.t[-1]) * way.time, steps, moved)
 
 
 def _extrapolated(way: Way) -> tuple[Array, float]:
@@ -228,7 +292,7 @@ def _extrapolated(way: Way) -> tuple[Array, float]:
     x = way.t[-1] / way.t[chosen]
     three = np.linalg.solve(np.vander(x, 3, increasing=True), S.reshape(3, -1))[0].reshape(S.shape[1:])
     two = (S[2] * x[1] - S[1] * x[2]) / (x[1] - x[2])
-    return three, float(np.linalg.norm(three - two))
+    return three, float(size(three - two))
 
 
 def _answer(

@@ -15,6 +15,7 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention, Cloud
 from ..attention.closure import transposed
+from ..backends.affine import AffineHeads
 from ..ensemble import Ensemble
 from ..integrate import Problem
 from ..integrate.checks import Options
@@ -34,7 +35,10 @@ _SMALLEST = 0.01  # absolute tolerance, relative to |X| = 1 and the relative one
 
 @dataclass(frozen=True)
 class Way:
-    """One law at m points of its way: t the time, H = log tr S (with the mean's part where the mean matters)."""
+    """One law at m points of its way: t the time, H = log tr S (with the mean's part where the mean matters).
+
+    Times and rates are in the units of `heads`, in which they are near one at the start.
+    """
 
     unit: float  # of time, 1 / |M(S0)|
     t: Array  # (m,)
@@ -45,6 +49,11 @@ class Way:
     M: Array  # (m,) |M| on the range of S
     spectrum: Array  # (m, r) logs of the eigenvalues of S on its range, descending
     columns: Array  # (m, d, r) of a factor of S / e^H
+    whole: Array  # (m, d, 1 + r) the mean, where it matters, and the columns of L, over their norm
+    size: Array  # (m,) the log of that norm, in units of `heads`
+    heads: AffineHeads  # of this law, in units in which its start is near one
+    time: float  # the unit of time, in the caller's
+    lost: bool  # whether its numbers have left the range of floats
 
     def before(self, factor: float) -> int:
         """The index of the last point before t / factor, or of the first point."""
@@ -59,6 +68,11 @@ class Way:
         L = self.columns[index]
         return np.exp(self.H[index]) * (L @ L.T)
 
+    def second(self, index: int) -> Array:
+        """The second moment (d, d), or S where the mean does not matter, in units of `heads`."""
+        Y = np.exp(self.size[index]) * self.whole[index]
+        return Y @ Y.T
+
 
 class Ways:
     """The ways of B laws, each until it is dropped.
@@ -68,10 +82,18 @@ class Ways:
         mean, factor: (B, d) and (B, d, d); columns that are zero in all laws last.
         units: (B,) of time, 1 / |M(S0)|.
         rtol, max_steps: of the integration.
+        scales: (B,) the caller's units of length and time, over those in which all this is given; None: the same.
     """
 
     def __init__(
-        self, attention: Attention, mean: Array, factor: Array, units: Array, rtol: float, max_steps: int
+        self,
+        attention: Attention,
+        mean: Array,
+        factor: Array,
+        units: Array,
+        rtol: float,
+        max_steps: int,
+        scales: tuple[Array, Array] | None = None,
     ) -> None:
         from ..backends.gaussians import Tails
 
@@ -86,6 +108,7 @@ class Ways:
         self._batch = Tails(heads, states, units)
         self._runs = self._whole.plan(self._batch)
         self._whole.begin(self._batch, self._runs, 0, len(states))
+        self._heads, self._scales = heads, scales or (np.ones(len(states)), np.ones(len(states)))
         self._units, self._tau, self._rtol, self._max_steps = units, 0.0, rtol, max_steps
         self._stiff: dict[int, Stiff] = {}
         self.on = np.arange(len(states))  # the laws that are followed
@@ -135,12 +158,16 @@ class Ways:
         m = len(good) if good.all() else int(np.argmin(good))
         size, passed = states[:m, 0, -1], states[:m, 1, -1]
         X, seen = states[:m, :, :-1], seen[:m]
-        H = 2.0 * size
-        unit = self._units[self.on[place]]
+        law = int(self.on[place])
+        length, time = (float(scale[law]) for scale in self._scales)
+        H = 2.0 * (size + np.log(length))
+        unit = float(self._units[law])
         logs = H[:, None] + 2.0 * np.log(np.maximum(seen[:, 3:], 1e-150))
+        whole = transposed(X / np.sqrt(np.square(X).sum(axis=(1, 2)))[:, None, None])
         return Way(
-            unit, unit * np.expm1(passed), self._clock[:m] - passed, H, 2.0 * seen[:, 0], seen[:, 1], seen[:, 2],
-            -np.sort(-logs, axis=1), transposed(X[:, 1:] / np.sqrt(np.square(X).sum(axis=(1, 2)))[:, None, None]),
+            unit, unit * np.expm1(passed), self._clock[:m] - passed, H, 2.0 * seen[:, 0], seen[:, 1],
+            seen[:, 2], -np.sort(-logs, axis=1), whole[:, :, 1:], whole, size, self._heads.of(law), time,
+            m < len(good),
         )  # fmt: skip
 
 

@@ -10,11 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .._types import Array
+from .ends import drives_itself, exponents, family, orders, reach, shape_at_rest
 from .tail import Way
+from .units import size
+
+if TYPE_CHECKING:
+    from .explicit import Theory
 
 
 class Outcome(Enum):
@@ -42,29 +48,37 @@ class Verdict:
 
 _SETTLED = 1e-8  # w t of a law that approaches its limit exponentially; what is left to go is smaller by r t > 4
 _RANGE = 12.0  # e-folds of tr S after which growth is judged
+_LONG = 80.0  # the same where thin directions drive it: over these they have shown what they do
 _FLOOR = -46.0  # log of the ratio 1e-20 to the largest eigenvalue: what a factor of S does not resolve
 _UNRESOLVED = -34.0  # of the ratio 1e-15: the same for implicit steps, whose tolerance is 1e-8
 _NEVER = 1e-9  # (t* - t) / t at which a blow-up is certain, and its time right to better than that
 _DECADES = 1e7  # horizon, in natural units 1 / |M(S0)|
-_LAST = 1e12
+_LAST = 1e13  # the same for growth like a power of t, which nothing else vouches for, and for giving up
+_NEUTRAL, _DECAYS = 0.05, -0.5  # p of disturbances t^p that stay, and of those that vanish
+_FALLS = 1e-6  # of disturbances of a shape per e-fold of |S|: by how much they must fall behind
+_STAYS = 1e-8  # the same of those that are no disturbances, but another shape at rest
+_MOVES = 0.05  # the same for a shape that moves, whose orders are averages
+_SATURATED = 1e3  # how far above or below |S| must be for heads to have the degree that they have there
+_NOT_CLOSED = "the covariance depends on a moving mean"
+_POINTS = 400  # of a way, over which orders are averaged
 _PATH = 30.0  # int w dt without a trend after which a law goes round
 
 
-def judge(way: Way, bounded: bool, rank: int | None = None) -> Verdict | None:
-    """The verdict on a way, or None while it is open.
-
-    bounded: nothing blows up, by theory (MATH 4.5); rank: that of the limit to which S converges, by theory (MATH 4.2).
-    """
-    if rank is not None:
-        return _theorem(way, rank)
+def judge(way: Way, theory: Theory, closed_forms: bool) -> tuple[Verdict | None, str]:
+    """The verdict on a way, or None while it is open, with what was in doubt."""
+    if closed_forms and theory.rank is not None:
+        return _theorem(way, theory.rank), ""
+    doubts = []
     for rule in (_settled, _still, _collapse, _blow_up, _growth, _tail, _circles):
-        found = rule(way, bounded)
-        if found is not None:
-            return found
-    return None
+        found = rule(way, theory)
+        if isinstance(found, Verdict):
+            return found, ""
+        if found:
+            doubts.append(found)
+    return None, "; ".join(dict.fromkeys(doubts))
 
 
-def _settled(way: Way, bounded: bool) -> Verdict | None:
+def _settled(way: Way, theory: Theory) -> Verdict | str | None:
     """Exponential approach: w t falls below any power of t."""
     if way.w[-1] * way.t[-1] > _SETTLED:
         return None
@@ -79,12 +93,15 @@ def _settled(way: Way, bounded: bool) -> Verdict | None:
     keep, doubt = _kept(way, slopes, slopes, 1e-3)
     if doubt:
         return None
-    rate = -float(np.log(way.w[-1] / way.w[j]) / (way.t[-1] - way.t[j]))
+    doubt = _may_leave(way, theory, keep)
+    if doubt:
+        return doubt
+    rate = float(np.log(max(way.w[j], 1e-300) / max(way.w[-1], 1e-300)) / (way.t[-1] - way.t[j])) / way.time
     reason = f"exponential approach, rate {rate:.4g}: |S'| t / |S| = {way.w[-1] * way.t[-1]:.1e}"
     return Verdict(Outcome.CONVERGES, reason, rate=-rate, keep=keep, approach="exponential")
 
 
-def _still(way: Way, bounded: bool) -> Verdict | None:
+def _still(way: Way, theory: Theory) -> Verdict | str | None:
     """At rest to the tolerance of implicit steps, where M does not vanish and its noise hides how S approaches."""
     j = way.before(4.0)
     if way.t[j] < 10.0 * way.unit or way.w[-1] * way.t[-1] > 1e-2:
@@ -93,6 +110,9 @@ def _still(way: Way, bounded: bool) -> Verdict | None:
     moved = np.ptp(way.spectrum[j:, keep], axis=0).max()
     if moved > 1e-6 or (~keep).sum() == 0 or way.spectrum[j:, ~keep].max() > way.H[-1] + _UNRESOLVED:
         return None
+    doubt = _may_leave(way, theory, keep)
+    if doubt:
+        return doubt
     reason = f"at rest: eigenvalues moved by {moved:.0e} over a factor 4 of time, the others are unresolved"
     return Verdict(Outcome.CONVERGES, reason, keep=keep, approach="exponential")
 
@@ -107,6 +127,57 @@ def _kept(way: Way, late: Array, early: Array, still: float) -> tuple[Array, str
     return stays, doubt
 
 
+def _may_leave(way: Way, theory: Theory, keep: Array) -> str:
+    """Why S, which seems to have come to rest with some eigenvalues kept, might go on; empty if it stays for certain.
+
+    Disturbances t^p, also thin directions of S: as many stay as the family of limits has dimensions, all others vanish.
+    """
+    if not theory.closed:
+        return _NOT_CLOSED
+    S, span, rank = way.second(-1), reach(way.whole[-1]), int(keep.sum())
+    if way.whole[:, :, 0].any():
+        values = np.linalg.eigvalsh(S)
+        rank = int(np.sum(values > 1e-6 * values[-1])) if way.H[-1] > way.H.max() - 10.0 else 0
+    if rank == 0 and size(S) * _SATURATED > theory.low:
+        return "S vanishes, to where heads are not of the degree that they have at large S"
+    room = family(way.heads, S, span, rank, theory.nullity)
+    if room is None:
+        return f"S seems to rest, at rank {rank}, where theory knows no limit"
+    powers = exponents(way.heads, S, span, float(way.t[-1]))
+    if powers[0] < _NEUTRAL and np.sum(powers > -_NEUTRAL) <= room and np.all(powers[room:] < _DECAYS):
+        return ""
+    return (
+        f"S seems to rest, at rank {rank}, but not all disturbances vanish: t^p with p = {np.round(powers, 2).tolist()}"
+    )
+
+
+def _may_turn(way: Way, theory: Theory, degree: int) -> str:
+    """Why S, which grows, might yet take another shape, where it does not; empty if it keeps its shape for certain.
+
+    degree: 1 or 2, of S' in S where S is large.
+    """
+    if not theory.closed:
+        return _NOT_CLOSED
+    S = way.second(-1)
+    if size(S) < _SATURATED * theory.high:
+        return "S grows, to where heads are not of the degree that they have at large S"
+    long = way.H[-1] - way.H.min() > _LONG and (theory.nilpotent or theory.high > 0.0)
+    if not (long or drives_itself(way.heads, S)):
+        return "S grows by what its thin directions do, which may change"
+    distance, gap = shape_at_rest(way.heads, S, reach(way.whole[-1]))
+    if distance < 1e-3:
+        # V = v I makes a family of shapes at rest: disturbances neither gain nor fall behind.
+        if gap > max(_FALLS, 10.0 * distance) or (abs(gap) < _STAYS and distance < _FALLS):
+            return ""
+        return f"S grows in a shape that is not stable: disturbances gain {-gap:.1e} per e-fold of |S|"
+    first = max(way.below(0.9 * (way.H[-1] - way.H.min())), len(way.t) - _POINTS)
+    steps = np.diff(way.path[first:]) * 0.5 * (1.0 / way.w[first + 1 :] + 1.0 / way.w[first:-1])
+    found = orders(way.heads, [way.second(i) for i in range(first, len(way.t))], steps)
+    if abs(found[0] - degree) < 0.1 * degree and abs(found[1] - 1.0) < _MOVES and np.all(found[2:] < 1.0 - _MOVES):
+        return ""
+    return f"S grows in a shape that moves; disturbances of it grow like |S|^p, p = {np.round(found, 2).tolist()}"
+
+
 def _mean_slopes(way: Way, fall: float) -> tuple[float, float, int]:
     """Mean slopes of H over the last and the last but one `fall` of it, and where the last one starts."""
     b = way.below(fall)
@@ -116,7 +187,7 @@ def _mean_slopes(way: Way, fall: float) -> tuple[float, float, int]:
     return float(late), float(early), b
 
 
-def _collapse(way: Way, bounded: bool) -> Verdict | None:
+def _collapse(way: Way, theory: Theory) -> Verdict | str | None:
     """All of S falls exponentially, as beside a mean that does not."""
     top = way.spectrum.max(axis=1)
     if top[-1] > top[0] + _FLOOR or way.w[-1] * way.t[-1] < 20.0:
@@ -126,13 +197,17 @@ def _collapse(way: Way, bounded: bool) -> Verdict | None:
     if not (late < 0 and abs(late - early) < -0.05 * late):
         return None
     keep = np.zeros(way.spectrum.shape[1], dtype=bool)
-    reason = f"S falls to zero exponentially, rate {late:.4g}"
-    return Verdict(Outcome.CONVERGES, reason, rate=float(late), keep=keep, approach="exponential")
+    doubt = _may_leave(way, theory, keep)
+    if doubt:
+        return doubt
+    rate = float(late) / way.time
+    reason = f"S falls to zero exponentially, rate {rate:.4g}"
+    return Verdict(Outcome.CONVERGES, reason, rate=rate, keep=keep, approach="exponential")
 
 
-def _blow_up(way: Way, bounded: bool) -> Verdict | None:
+def _blow_up(way: Way, theory: Theory) -> Verdict | str | None:
     """1 / g = (t* - t) / p falls to zero: theta = d(1 / g)/dt tends to -1 / p, p = 1 on a Riccati branch (MATH 3)."""
-    if bounded or not way.g[-1] * way.t[-1] > 1.0 / _NEVER:
+    if theory.bounded or not way.g[-1] * way.t[-1] > 1.0 / _NEVER:
         return None
     b = way.below(6.0)
     a = way.below(12.0)
@@ -145,12 +220,15 @@ def _blow_up(way: Way, bounded: bool) -> Verdict | None:
     steady = abs(late / early - 1) < 0.3 or way.g[-1] * way.t[-1] > _NEVER**-2
     if not (0.1 < late < 50.0 and steady):
         return None
-    when = float(way.t[-1] + late / way.g[-1])
+    doubt = _may_turn(way, theory, 2)
+    if doubt:
+        return doubt
+    when = float(way.t[-1] + late / way.g[-1]) * way.time
     reason = f"(t* - t) / t* < {late / (way.g[-1] * way.t[-1]):.0e}, theta = {-1 / late:.4f}"
     return Verdict(Outcome.BLOWS_UP, reason, exponent=float(-late), blowup_time=when)
 
 
-def _growth(way: Way, bounded: bool) -> Verdict | None:
+def _growth(way: Way, theory: Theory) -> Verdict | str | None:
     """Exponential growth: the mean slope of H over e-folds of tr S does not change, theta -> 0."""
     # Where |M| is far above the rate, rounding ends what can be followed: less has to do.
     stretch = _RANGE if way.M[-1] < 1e4 * way.w[-1] else 0.6 * _RANGE
@@ -159,14 +237,17 @@ def _growth(way: Way, bounded: bool) -> Verdict | None:
     late, early, b = _mean_slopes(way, stretch / 3.0)
     if way.H[b] - way.H.min() < stretch / 3.0 or not (late > 0 and abs(late - early) < 0.02 * late):
         return None
+    doubt = _may_turn(way, theory, 1)
+    if doubt:
+        return doubt
     window = way.g[b:]
     steady = window.max() - window.min() < 1e-2 * late
-    rate = float(way.g[-1]) if steady else late
+    rate = (float(way.g[-1]) if steady else late) / way.time
     theta = (1 / late - 1 / early) / max(way.t[-1] - way.t[b], 1e-300)
     return Verdict(Outcome.GROWS, f"exponential growth, rate {rate:.6g}, theta = {theta:.1e}", rate=rate)
 
 
-def _tail(way: Way, bounded: bool) -> Verdict | None:
+def _tail(way: Way, theory: Theory) -> Verdict | str | None:
     """Powers of t: slopes in log t that are the same in the last decades."""
     units = way.t[-1] / way.unit
     if units < _DECADES:
@@ -179,11 +260,16 @@ def _tail(way: Way, bounded: bool) -> Verdict | None:
     if rise > 0.05:
         if abs(rise - before) > 0.02 * rise:
             return None
+        if units < _LAST or not theory.nilpotent:
+            return f"S seems to grow like t^{rise:.3f}, which a small number may change later"
         return Verdict(Outcome.GROWS, f"algebraic growth, exponent {rise:.4g}", exponent=float(rise))
     keep, doubt = _kept(way, late, early, 1e-2)
     falling = late[~keep & (way.spectrum[-1] >= way.H.max() + _FLOOR)]
     if doubt or way.w[-1] * way.t[-1] > 100.0:
         return None
+    doubt = _may_leave(way, theory, keep)
+    if doubt:
+        return doubt
     exponent = float(falling.max()) if len(falling) else -1.0
     reason = f"algebraic tail, exponent {exponent:.3f}, t = {units:.0e} units"
     return Verdict(Outcome.CONVERGES, reason, exponent=exponent, keep=keep, approach="algebraic")
@@ -199,7 +285,7 @@ def _theorem(way: Way, rank: int) -> Verdict | None:
     return Verdict(Outcome.CONVERGES, reason, exponent=-1.0, keep=keep, approach="algebraic")
 
 
-def _circles(way: Way, bounded: bool) -> Verdict | None:
+def _circles(way: Way, theory: Theory) -> Verdict | str | None:
     """Bounded, never at rest: the path int w dt grows like t, and tr S has no trend."""
     path = way.path
     j, i = way.before(2.0), way.before(4.0)
@@ -210,11 +296,14 @@ def _circles(way: Way, bounded: bool) -> Verdict | None:
     means = [np.trapezoid(way.spectrum[p], way.t[p], axis=0) / (way.t[p.stop - 1] - way.t[p.start]) for p in parts]
     if abs(lengths[0] / lengths[1] - 1) > 0.1 or np.abs(means[0] - means[1]).max() > 0.02:
         return None
-    reason = f"|S'| / |S| = {lengths[0]:.4g} on average and no trend of the spectrum over {path[-1]:.0f} lengths |S|"
-    return Verdict(Outcome.OSCILLATES, reason, rate=float(lengths[0]))
+    if not theory.conserves:
+        return f"S goes round, {path[-1]:.0f} lengths |S| so far, without a trend; a slow drift is not excluded"
+    rate = float(lengths[0]) / way.time
+    reason = f"|S'| / |S| = {rate:.4g} on average and no trend of the spectrum over {path[-1]:.0f} lengths |S|"
+    return Verdict(Outcome.OSCILLATES, reason, rate=rate)
 
 
-def undecided(way: Way) -> Verdict:
+def undecided(way: Way, doubt: str) -> Verdict:
     """Where the way ended without a verdict, in numbers."""
     j = way.before(30.0)
     stretch = np.log(way.t[-1] / way.t[j]) if way.t[j] > 0 else np.nan
@@ -223,9 +312,9 @@ def undecided(way: Way) -> Verdict:
         f"t = {way.t[-1] / way.unit:.1e} units after {len(way.t)} steps: |S'| t / |S| = {way.w[-1] * way.t[-1]:.1e}, "
         f"(log tr S)' t = {way.g[-1] * way.t[-1]:.1e}, slopes d log lambda / d log t = {slopes}"
     )
-    return Verdict(Outcome.UNDECIDED, reason)
+    return Verdict(Outcome.UNDECIDED, f"{doubt}; {reason}" if doubt else reason)
 
 
 def over(way: Way) -> bool:
-    """Whether the way has been followed far enough to give up."""
-    return bool(way.t[-1] > _LAST * way.unit)
+    """Whether the way has been followed far enough to give up, or its numbers have left the range of floats."""
+    return way.lost or bool(way.t[-1] > _LAST * way.unit)

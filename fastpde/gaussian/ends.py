@@ -1,0 +1,172 @@
+"""Whether an end attracts: the flow S' = F(S) = M S + S M^T linearised where a law has come to.
+
+A law that has come near an end stays there if the end attracts everything near it. A thin direction or a small number
+may still lead away later where it does not, so that no verdict is certain there, however long the law was at rest.
+
+Source: MATH2 12.4.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .._types import Array
+from ..attention.closure import regression, transposed
+from ..backends.affine import LINEAR, PLAN, STEPS, AffineHeads
+from .units import size
+
+
+class Linear(NamedTuple):
+    """F at one S, on the symmetric matrices among which S moves, in an orthonormal basis of N of them."""
+
+    S: Array  # (N,)
+    F: Array  # (N,)
+    slope: Array  # (N, N) its derivative
+
+
+def reach(columns: Array) -> Array:
+    """An orthonormal basis (d, r) of the range of Y (d, m), which spans S; all of R^d where floats do not resolve it.
+
+    The flow keeps the rank r of S: disturbances that would raise it cannot come up.
+    """
+    used = columns[:, columns.any(axis=0)]
+    U, s, _ = np.linalg.svd(used, full_matrices=False)
+    return U if len(s) and s[-1] > 1e-7 * s[0] else np.eye(len(columns))
+
+
+def _basis(span: Array) -> Array:
+    """The symmetric matrices (N, d, d) that are zero across a span (d, r) of orthonormal columns; all for r = d."""
+    d, r = span.shape
+    frame = np.concatenate([span, np.linalg.svd(span)[0][:, r:]], axis=1)
+    rows, columns = np.triu_indices(r, m=d)
+    basis = frame.T[rows][:, :, None] * frame.T[columns][:, None, :]
+    basis = basis + transposed(basis)
+    return basis / np.linalg.norm(basis, axis=(1, 2))[:, None, None]
+
+
+def linearised(heads: AffineHeads, S: Array, span: Array) -> Linear:
+    """F and its derivative at S (d, d), of range `span`; heads of one attention, (1, heads, d, d)."""
+    basis = _basis(span)
+    M, changes = np.zeros_like(S), np.zeros_like(basis)
+    D = np.zeros_like(heads.A) if heads.D is None else heads.D
+    for h, (kind, count) in enumerate(zip(heads.kinds, heads.counts, strict=True)):
+        N, change = _regressed(kind, count, heads.A[0, h], D[0, h], S, basis)
+        M, changes = M + heads.V[0, h] @ N, changes + heads.V[0, h] @ change
+    rates, slopes = M @ S, changes @ S + M @ basis
+    coordinates = basis.reshape(len(basis), -1)
+
+    def seen(matrices: Array) -> Array:
+        return (matrices + transposed(matrices)).reshape(*matrices.shape[:-2], -1) @ coordinates.T
+
+    return Linear(coordinates @ S.reshape(-1), seen(rates), seen(slopes).T)
+
+
+def _regressed(kind: str, count: int, A: Array, D: Array, S: Array, basis: Array) -> tuple[Array, Array]:
+    """N of the field V N x of a head, and its derivatives (N, d, d) along a basis."""
+    if kind == PLAN:
+        return _planned(A, S, basis)
+    if kind == STEPS:
+        return _stepped(A, count, S, basis)
+    X = np.linalg.inv(np.eye(len(S)) + (0.0 if kind == LINEAR else 2.0) * S @ D)
+    return X @ S @ A, X @ basis @ X.T @ A
+
+
+def _planned(A: Array, S: Array, basis: Array) -> tuple[Array, Array]:
+    """X A, X - F X F^T = E dS E^T - N E' dS E'^T N^T, F = N N', E = I - F, E' = I - N' N, N' with A^T (MATH2 12.4)."""
+    values, vectors = np.linalg.eigh(S)
+    factor = vectors * np.sqrt(np.maximum(values, 0.0))
+    N, back = regression(A, factor), regression(A.T, factor)
+    F, unit = N @ back, np.eye(len(S))
+    E, other = unit - F, N @ (unit - back @ N)
+    right = E @ basis @ E.T - other @ basis @ other.T
+    stein = np.eye(S.size) - np.kron(F, F)
+    return N, np.linalg.solve(stein, right.reshape(len(basis), -1).T).T.reshape(basis.shape) @ A
+
+
+def _stepped(A: Array, count: int, S: Array, basis: Array) -> tuple[Array, Array]:
+    """As `attention.closure.half_steps`: dP = X dS X^T - P dG P, X = (I + S G)^{-1}."""
+    G, bend = np.zeros_like(S), np.zeros_like(basis)
+    for index in range(count):
+        step = A if index % 2 == 0 else A.T
+        X = np.linalg.inv(np.eye(len(S)) + S @ G)
+        P = X @ S
+        change = X @ basis @ X.T - P @ bend @ P
+        G, bend = step.T @ P @ step, step.T @ change @ step
+    return P @ step, change @ step
+
+
+def shape_at_rest(heads: AffineHeads, S: Array, span: Array) -> tuple[float, float]:
+    """(distance, gap) of the shape S / |S| of a law that grows, from one that rests, in e-folds of |S|.
+
+    gap: by how much disturbances of the shape fall behind while |S| grows by e, at the least; negative if they win.
+    """
+    flow = linearised(heads, S, span)
+    unit = flow.S / np.linalg.norm(flow.S)
+    growth = float(unit @ flow.F) / float(np.linalg.norm(flow.S))
+    if not growth > 0.0:
+        return np.inf, -np.inf
+    rest = flow.F / np.linalg.norm(flow.S) - growth * unit
+    if len(unit) == 1:
+        return 0.0, np.inf
+    across = np.linalg.svd(unit[None])[2][1:]
+    lead = float(np.linalg.eigvals(across @ flow.slope @ across.T).real.max()) / growth - 1.0
+    return float(np.linalg.norm(rest)) / growth, -lead
+
+
+def drives_itself(heads: AffineHeads, S: Array) -> bool:
+    """Whether S grows as it would without its thin directions, which fall behind and may go other ways later."""
+    values, vectors = np.linalg.eigh(S)
+    large = (vectors * np.where(values > 1e-6 * values[-1], values, 0.0)) @ vectors.T
+    whole, alone = (linearised(heads, some, np.eye(len(S))) for some in (S, large))
+    return bool(abs(alone.S @ alone.F / (whole.S @ whole.F) - 1.0) < 1e-2)
+
+
+def orders(heads: AffineHeads, seconds: list[Array], steps: Array) -> Array:
+    """How fast disturbances of a moving law grow against |S| itself: Lyapunov exponents over that of |S|, descending.
+
+    Args: S at m points of the way, and the m - 1 times between them. Over the last half of the way, after they have
+    turned to where they grow.
+    """
+    slopes = np.stack([linearised(heads, S, np.eye(len(S))).slope for S in seconds])
+    sizes = np.log([size(S) for S in seconds])
+    half_step = 0.25 * (slopes[1:] + slopes[:-1]) * steps[:, None, None]
+    moved = np.linalg.solve(np.eye(len(half_step[0])) - half_step, np.eye(len(half_step[0])) + half_step)
+    frame, total, half = np.eye(slopes.shape[1]), np.zeros(slopes.shape[1]), len(steps) // 2
+    for index, change in enumerate(moved):
+        frame, grown = np.linalg.qr(change @ frame)
+        if index >= half:
+            total += np.log(np.abs(np.diag(grown)) + 1e-300)
+    return np.sort(total / (sizes[-1] - sizes[half]))[::-1]
+
+
+def exponents(heads: AffineHeads, S: Array, span: Array, t: float) -> Array:
+    """Real parts of the p of disturbances t^p of a law that comes to rest, descending (N,)."""
+    return np.sort(t * np.linalg.eigvals(linearised(heads, S, span).slope).real)[::-1]
+
+
+def family(heads: AffineHeads, S: Array, span: Array, rank: int, nullity: int) -> int | None:
+    """The dimension of the family of limits around S of that rank; None if S is not near a limit of a known kind.
+
+    These are all U U^T with U^T A U = 0 for every head (MATH 4.3), and, where A U = A^T U = 0, all S on the kernel of
+    all A (MATH 4.2), of dimension `nullity`, that are zero across `span`: what is nearly a kernel is not one.
+    """
+    d, heads_A = len(S), [A / size(A) for A in heads.A[0] if A.any()]
+    if not rank or not heads_A:
+        return 0 if heads_A else None
+    A, U = np.stack(heads_A), np.linalg.eigh(S)[1][:, d - rank :]
+    sides = np.concatenate([A, transposed(A)])
+    if nullity:
+        _, s, rows = np.linalg.svd(A.reshape(-1, d))
+        if np.abs(sides @ U).max() < 1e-4 * s[d - nullity - 1]:
+            beyond = nullity - int(np.sum(np.linalg.svd(rows[d - nullity :] @ span, compute_uv=False) > 1.0 - 1e-6))
+            return nullity * (nullity + 1) // 2 - beyond * (beyond + 1) // 2
+    if np.abs(U.T @ A @ U).max() > 1e-5:
+        return None
+    directions = np.eye(d * rank).reshape(-1, 1, d, rank)
+    bent = (U.T @ A @ directions + transposed(directions) @ A @ U).reshape(d * rank, -1)
+    values = np.linalg.svd(bent, compute_uv=False)
+    if np.any((values > 1e-6) & (values < 1e-3)):
+        return None
+    return d * rank - rank * (rank - 1) // 2 - int(np.sum(values > 1e-6))
