@@ -72,8 +72,8 @@ class L2(PairwiseAttention):
     def scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array | None) -> Scores:
         Q, K, scale = self.Q(t), self.K(t), column(self.scale(t))
         centre = backend.centre(cloud.x) if centre is None else centre
-        # Qx - Kc = Q(x - c) + (Q - K)c: no digits are lost when Q = K and the cloud is far from the origin.
-        offset = 2 * scale.reshape(-1, 1) * apply(backend, Q - K, centre)
+        origin, gap = _about(cloud, Q, K, centre, backend)
+        offset = 2 * scale.reshape(-1, 1) * gap
         target_map = 2 * scale * Q
         key_map: Array | None = K
         if self.keys_are_tokens(t, cloud.x.dtype):
@@ -85,7 +85,7 @@ class L2(PairwiseAttention):
         r, dtype = target_map.shape[-2], cloud.x.dtype
         targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
         keys = backend.take("keys", (*cloud.x.shape[:2], r), dtype)
-        backend.project(cloud.targets, target_map, targets, origin=centre, shift=offset)
+        backend.project(cloud.targets, target_map, targets, origin=origin, shift=offset)
         backend.project(cloud.x, key_map, keys, origin=centre)
         moved = keys
         if key_map is None:
@@ -102,5 +102,21 @@ class L2(PairwiseAttention):
         centre = backend.centre(cloud.x)
         moved = np.empty((*cloud.targets.shape[:2], Q.shape[-2]))
         targets = cloud.targets.astype(np.float64)
-        backend.project(targets, Q, moved, origin=centre, shift=apply(backend, Q - K, centre))
+        origin, gap = _about(cloud, Q, K, centre, backend)
+        backend.project(targets, Q, moved, origin=origin, shift=gap)
         return -scale.reshape(-1, 1) * np.einsum("bmk,bmk->bm", moved, moved)
+
+
+def _about(cloud: Cloud, Q: Array, K: Array, centre: Array, backend: Backend) -> tuple[Array, Array]:
+    """(o (B, d), Qo - Kc (B, k)) for Qx - Kc = Q(x - o) + (Qo - Kc), with few digits lost: o = c serves clouds far from
+    the origin with Q = K; for points that are not the tokens it is zero if that makes smaller numbers of them."""
+    gap = apply(backend, Q - K, centre)
+    if cloud.at is None:
+        return centre, gap
+    far = apply(backend, K, centre)
+    ends = np.stack([cloud.at.min(axis=1), cloud.at.max(axis=1)]).astype(np.float64)
+    reach, moved = (
+        apply(backend, np.abs(Q), np.abs(points).max(axis=0)).max(axis=1) for points in (ends, ends - centre)
+    )
+    plain = reach + np.abs(far).max(axis=1) < 0.5 * (moved + np.abs(gap).max(axis=1))
+    return np.where(plain[:, None], 0.0, centre), np.where(plain[:, None], -far, gap)

@@ -46,6 +46,7 @@ _SAMPLE = 65536  # points by which the points of cells are counted
 _FINE = (1024, 96, 20)  # boxes per axis in which they are counted, for one to three axes
 _SPREAD, _EVALUATE = (30e-9, 0.2e-9), (40e-9, 0.1e-9)  # seconds per point, and per node of its cell
 _NONE = np.empty(0)
+_EPS = 2.0**-52
 _LEAST_WEIGHT = 1e-250  # on average: errors are wanted in units of it
 _PAIRS = 128  # sources and targets by which the mean weight is judged
 _POLES = np.array([1, 3, 5, 7, 9])  # pairs; those beyond never matter
@@ -87,16 +88,19 @@ def attend(pair: PairSum, out: Array, tol: float, take: Any, direct: Backend) ->
     if sides is None or direct_seconds < _OVERHEAD * len(sides[0]) ** 3:
         return None
     y, z, y_ends, z_ends = sides
-    nodes = plan(y, z, y_ends, z_ends, bias, tol * mean, pair.values.shape[2])
+    loads = float((_reach(y_ends) * _reach(z_ends)).sum())
+    # Scores of nodes are rounded like the largest ones there are, and weights like the largest.
+    blur = 4.0 * (1.0 + loads + abs(bias)) * _sigma(bias + loads)
+    given = tol * mean - blur * _EPS
+    nodes = plan(y, z, y_ends, z_ends, bias, given, pair.values.shape[2]) if given > 0.0 else None
     if nodes is None or nodes.seconds > direct_seconds:
         return None
     of, to = Cells.of(y, y_ends, nodes.y, take, "y"), Cells.of(z, z_ends, nodes.z, take, "z")
     if len(of.points) * len(to.points) / _RATE + _OVERHEAD > direct_seconds:
         return None
     _sum(pair, bias, of, to, out, take, direct)
-    loads = float((_reach(y_ends) * _reach(z_ends)).sum())
-    rounding = 4.0 * float(np.finfo(out.dtype).eps) * (1.0 + loads) * _sigma(bias + loads) / mean
-    return Done(z, z_ends, unit, rounding, nodes.error / mean, float(len(of.points) * len(to.points)))
+    rounding = float(np.finfo(out.dtype).eps) * blur / mean
+    return Done(z, z_ends, unit, rounding, (nodes.error + blur * _EPS) / mean, float(len(of.points) * len(to.points)))
 
 
 def _sigma(u: float) -> float:
