@@ -337,7 +337,7 @@ def _in_units(rng, keys, targets, values, dtype, words):
     """The same sum in other units."""
     if rng.random() > 0.15:
         return keys, targets, values
-    size = max(np.abs(keys).max(), 1e-300)
+    size = np.abs(keys).max() or 1.0
     unit = (10.0 ** rng.uniform(-200, 200) if dtype is np.float64 else 10.0 ** rng.uniform(-15, 15)) / size
     words.append(f"unit {unit:.1g}")
     return keys * unit, targets / unit, values
