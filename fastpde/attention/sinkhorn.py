@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -151,6 +151,11 @@ class Sinkhorn(PairwiseAttention):
         found, _ = self._scaled(softmin, cloud, t)
         total = cloud.share.sum(softmin.weights * (found.f + found.g))
         return self.eps(t) * total - self._moved(softmin, t), softmin
+
+    def keys_are_tokens(self, t: float, dtype: np.dtype[Any]) -> bool:
+        """As elsewhere; K^T Q is a number whatever the unit of the tokens, for it is taken in units of the cloud."""
+        k, d = self.Q(t).shape[-2:]
+        return k >= d
 
     def scaled_scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array, unit: Array) -> Scores:
         """Targets and keys of s(x, y) / eps, both about the centre: the potentials take up the difference.

@@ -18,7 +18,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError
 from ..share import Share
-from .threads import entered
+from .entry import entered
 
 FLOATS = (np.float64, np.float32)  # the precisions there are
 

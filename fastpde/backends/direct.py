@@ -15,8 +15,8 @@ from ..kernels.layout import Layout, layout_for
 from ..laws import LAWS, SHIFTABLE, LinearLaw
 from ..share import Share
 from .base import FLOATS, Backend, PairSum
+from .entry import LOCK
 from .slices import Slices, check
-from .threads import LOCK
 
 _NONE = np.empty((0, 0))
 _ALL = np.empty((1, 0), np.int64)
