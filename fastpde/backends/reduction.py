@@ -30,6 +30,7 @@ from ..share import Share
 _EPS = 2.0**-52
 _ROUNDED = 8.0 * _EPS  # per coordinate, of the largest one: a direction that is not larger may be rounding
 _SEEN = 1e-9  # of the largest second moment: less may be rounding of it
+_SAMPLE = 8192  # points, at least, that moments are taken of
 _ROUNDS = 3  # in which thin directions are parted from wide ones
 _METRIC = 1e-10  # of the largest second moment: moments below count as much
 _UNEVEN = 2.0**10  # by which the sizes of sources and targets may differ on an axis
@@ -112,7 +113,7 @@ def frame(x: Array, take: Any, share: Share, *, centred: bool = True, noise: Arr
     M, N = np.zeros((len(used), len(half))), np.zeros((len(half), len(used)))
     M[np.arange(len(used)), used], N[used, np.arange(len(used))] = 1.0 / scale, scale
     centre = low if centred else np.zeros(len(half))
-    mean, S = _moments(x, centre, M, take, share, centred)
+    mean, S = _moments(x, centre, M, take, share, centred, _stride(share.n))
     centre = centre + N @ mean if centred else centre
     for turn in (_principal, *[_one_after_another] * _ROUNDS):
         if not np.isfinite(S).all():
@@ -128,7 +129,7 @@ def frame(x: Array, take: Any, share: Share, *, centred: bool = True, noise: Arr
         there = lengths > np.abs(turned) @ noise
         sizes = _powers(lengths[there])
         M, N = turned[there] / sizes[:, None], N @ (back[:, there] * sizes)
-        S = _moments(x, centre, M, take, share, centred)[1]
+        S = _moments(x, centre, M, take, share, centred, _stride(share.n))[1]
     return Frame(centre, M, N, S, np.maximum(high - centre, centre - low))
 
 
@@ -161,15 +162,22 @@ def extremes(x: Array, share: Share) -> tuple[Array, Array]:
     return low, high
 
 
-def _moments(x: Array, origin: Array, M: Array, take: Any, share: Share, centred: bool) -> tuple[Array, Array]:
-    """The mean (q,) and the second moments (q, q), about it if `centred`, of M (x - origin) for points x (n, k)."""
+def _moments(
+    x: Array, origin: Array, M: Array, take: Any, share: Share, centred: bool, stride: int
+) -> tuple[Array, Array]:
+    """The mean (q,) and the second moments (q, q), about it if `centred`, of M (x - origin) for every so many of points
+    x (n, k): nothing but times depends on how well they are known."""
     q = len(M)
-    partial = take("moments", (CHUNKS, q + 1, q), np.float64)
-    reduce.sums(x, origin, M, partial)
-    total = share.added(partial.sum(axis=0)) / share.added(np.array([float(len(x))]))
+    partial, some = take("moments", (CHUNKS, q + 1, q), np.float64), np.ascontiguousarray(x[::stride])
+    reduce.sums(some, origin, M, partial)
+    total = share.added(partial.sum(axis=0)) / share.added(np.array([float(len(some))]))
     mean, products = total[0], total[1:]
     products = np.tril(products) + np.tril(products, -1).T
     return mean, products - np.outer(mean, mean) if centred else products
+
+
+def _stride(n: int) -> int:
+    return max(1, n // _SAMPLE)
 
 
 def maps(of: Frame, targets: Array, take: Any, share: Share, *, centred: bool = True) -> Maps | None:
@@ -178,7 +186,7 @@ def maps(of: Frame, targets: Array, take: Any, share: Share, *, centred: bool = 
     reach = np.maximum(np.abs(low), np.abs(high))
     scale = _powers(reach)
     origin = low if centred else np.zeros(len(low))
-    _, S_z = _moments(targets, origin, np.diag(1.0 / scale), take, share, centred)
+    _, S_z = _moments(targets, origin, np.diag(1.0 / scale), take, share, centred, _stride(share.n))
     turn = scale[:, None] * of.N
     S_z = turn.T @ S_z @ turn
     if not (np.isfinite(S_z).all() and np.isfinite(of.moments).all()):
@@ -310,7 +318,7 @@ def _of_others(values: Array, y: Array, reach: Array, take: Any, share: Share) -
     scale = _powers(np.maximum(np.abs(low), np.abs(high)))
     if not np.isfinite(high - low).all():
         return None
-    mean = scale * _moments(values, np.zeros(c), np.diag(1.0 / scale), take, share, False)[0]
+    mean = scale * _moments(values, np.zeros(c), np.diag(1.0 / scale), take, share, False, _stride(share.n))[0]
     size = np.maximum(high - mean, mean - low)
     spread = float(size.max())
     B = _regressed(values, mean, scale, y, take, share)
@@ -334,8 +342,9 @@ def _regressed(values: Array, mean: Array, scale: Array, y: Array, take: Any, sh
     r = len(y)
     if r == 0:
         return np.zeros((len(mean), 0))
-    both = np.concatenate([y.T, (values - mean) / scale], axis=1)
-    _, S = _moments(both, np.zeros(both.shape[1]), np.eye(both.shape[1]), take, share, True)
+    step = _stride(share.n)
+    both = np.concatenate([y[:, ::step].T, (values[::step] - mean) / scale], axis=1)
+    _, S = _moments(both, np.zeros(both.shape[1]), np.eye(both.shape[1]), take, share, True, 1)
     root = _roots(np.diag(S)[:r])
     B = np.linalg.lstsq(S[:r, :r] / np.outer(root, root), S[:r, r:] / root[:, None], rcond=_METRIC)[0]
     return scale[:, None] * (B / root[:, None]).T
