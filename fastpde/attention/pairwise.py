@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..backends.tilt import Tilt
 
 
+_NO_EXPONENT = 10**6  # beyond any
 _SAFE = 0.75  # of the exponents of a precision: sums over coordinates, and small entries, have the rest
 
 
@@ -122,12 +123,14 @@ class PairwiseAttention(Attention):
 
         V = B A with B > 0 has the sign 1, V = -B A the sign -1.
         """
-        try:
-            product_matrix = transposed(self.symmetric_score_matrix(t)) @ self.V(t)
-        except InputError:
-            return 0
         if not all(p.constant for p in self.parameters()):
             return 0
+        A = np.sign(column(self.scale(t))) * product(transposed(over_largest(self.K(t))), over_largest(self.Q(t)))
+        try:
+            self.check_symmetry(t)
+        except InputError:
+            return 0
+        product_matrix = transposed(A) @ over_largest(self.V(t))
         values = np.linalg.eigvalsh(product_matrix + transposed(product_matrix))
         slack = 1e-12 * np.abs(values).max()
         return int(np.all(values >= -slack)) - int(np.all(values <= slack))
@@ -210,11 +213,17 @@ class PairwiseAttention(Attention):
         return Scores(targets, keys)
 
 
-def representable(dtype: np.dtype[Any], *factors: Array) -> bool:
-    """Whether a product of numbers like the largest of each factor is far within the range of a precision: in tiny or
-    huge units a score is, and the matrix that makes it of two tokens is not."""
-    exponents = sum(np.frexp(np.abs(factor).max())[1] for factor in factors)
-    return bool(abs(exponents) <= _SAFE * np.finfo(dtype).maxexp)
+def representable(dtype: np.dtype[Any], Q: Array, K: Array, scale: Array) -> bool:
+    """Whether all of scale K^T Q is far within the range of a precision, in every system and pair of coordinates: in
+    tiny or huge units a score is, and the matrix that makes it of two tokens is not."""
+    least, most = (np.frexp(np.abs(scale))[1] for _ in range(2))
+    for M in (Q, K):
+        columns = np.abs(M).max(axis=-2)
+        exponents, some = np.frexp(columns)[1], (columns > 0.0).any(axis=-1)
+        least = least + np.where(some, np.where(columns > 0.0, exponents, _NO_EXPONENT).min(axis=-1), 0)
+        most = most + np.where(some, np.where(columns > 0.0, exponents, -_NO_EXPONENT).max(axis=-1), 0)
+    reach = _SAFE * np.finfo(dtype).maxexp
+    return bool((least >= -reach).all() and (most <= reach).all())
 
 
 def apply(backend: Backend, matrix: Array, vectors: Array) -> Array:

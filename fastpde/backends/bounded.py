@@ -39,7 +39,7 @@ _REACHES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # a of a cell: larger ones
 _SHARE = 0.9  # of the tolerance; rounding has the rest
 _TENSOR = 15e-9  # seconds per entry
 _LEAST = 1e-6  # a of a cell that is a point
-_THIN = 0.02  # of the tolerance: an axis whose logits are below that is left out
+_THIN = 0.02  # of the tolerance: axes whose logits are together below that are left out
 _MOST_NODES = 3e7  # of a tensor
 _ROUNDING = (1e-15, 3e-18)  # of an axis, relative to the largest weight: constant, and times its order squared
 _SAMPLE = 65536  # points by which the points of cells are counted
@@ -91,7 +91,7 @@ def attend(pair: PairSum, out: Array, tol: float, take: Any, direct: Backend) ->
     loads = float((_reach(y_ends) * _reach(z_ends)).sum())
     # Scores of nodes are rounded like the largest ones there are, and weights like the largest.
     blur = 4.0 * (1.0 + loads + abs(bias)) * _sigma(bias + loads)
-    given = tol * mean - blur * _EPS
+    given = (1.0 - _THIN) * tol * mean - blur * _EPS
     nodes = plan(y, z, y_ends, z_ends, bias, given, pair.values.shape[2]) if given > 0.0 else None
     if nodes is None or nodes.seconds > direct_seconds:
         return None
@@ -100,7 +100,14 @@ def attend(pair: PairSum, out: Array, tol: float, take: Any, direct: Backend) ->
         return None
     _sum(pair, bias, of, to, out, take, direct)
     rounding = float(np.finfo(out.dtype).eps) * blur / mean
-    return Done(z, z_ends, unit, rounding, (nodes.error + blur * _EPS) / mean, float(len(of.points) * len(to.points)))
+    return Done(
+        z,
+        z_ends,
+        unit,
+        rounding,
+        (nodes.error + blur * _EPS) / mean + _THIN * tol,
+        float(len(of.points) * len(to.points)),
+    )
 
 
 def _sigma(u: float) -> float:
@@ -155,9 +162,10 @@ def _reduce(pair: PairSum, thin: float, take: Any) -> tuple[Array, Array, Array,
     z = take("coords_z", (q, pair.targets.shape[1]), np.float64)
     y_ends = reduction.coordinates(pair.keys[0], zero, to_y, y)
     z_ends = reduction.coordinates(pair.targets[0], zero, to_z, z)
-    kept = np.flatnonzero(_reach(y_ends) * _reach(z_ends) > thin)
-    if len(kept) == 0:
-        kept = np.arange(min(q, 1))
+    loads = _reach(y_ends) * _reach(z_ends)
+    ranked = np.argsort(loads, kind="stable")
+    unseen = np.cumsum(loads[ranked]) <= thin
+    kept = np.sort(ranked[~unseen]) if not unseen.all() else np.arange(min(q, 1))
     if not 0 < len(kept) <= _MOST_AXES:
         return None
     return y[kept], z[kept], y_ends[:, kept], z_ends[:, kept]

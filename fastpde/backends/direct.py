@@ -40,8 +40,8 @@ class Direct(Backend):
         systems, n, k = pair.keys.shape
         dtype = pair.keys.dtype
         limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
-        seen = n if pair.limits is None else int(limits[:, 0].min())
-        layout = layout_for(n, k, pair.values.shape[2], dtype)._replace(seen=seen)
+        # Every target of a masked sum sees the first source; how many more, no bit may depend on.
+        layout = layout_for(n, k, pair.values.shape[2], dtype)._replace(seen=n if pair.limits is None else 1)
         packed = pack.allocate(systems, layout, dtype, self.take)
         scratch = attend.allocate(numba.get_num_threads(), layout, dtype, self.take)
         none = _NONE.astype(dtype)

@@ -206,7 +206,8 @@ class Fast(Backend):
         if job is None or not job.one_grid(reduced.y_ends, reduced.z_ends, share.n, targets):
             return False
         self._finish(job, pair, reduced)
-        return not self._due(pair) or self._judged(pair, self._check_together(pair, reduced, share, out, logs))
+        due = share.largest(np.array([float(self._due(pair))]))[0] > 0.0  # all processes check, or none
+        return not due or self._judged(pair, self._check_together(pair, reduced, share, out, logs))
 
     def _worth_it(self, pair: PairSum, pairs: float) -> bool:
         """Whether a sum over so many pairs, on many processes, is tried in O(n)."""
@@ -230,7 +231,7 @@ class Fast(Backend):
         means, logs = share.added(exact * each[:, :, None])[0] / total[0][:, None], (top + np.log(total))[0]
         if not pair.normalised:
             with np.errstate(over="ignore", invalid="ignore"):
-                means *= np.exp(logs)[:, None]
+                means = (means * np.exp(logs)[:, None]).astype(out.dtype)
         found = log_total[rows] if len(log_total) else _NONE
         error, _, rounding = self._errors(pair, reduced, means[mine], logs[mine], out[rows], found, share)
         error, rounding = share.largest(np.array([error, rounding])).tolist()

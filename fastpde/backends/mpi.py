@@ -110,6 +110,8 @@ class Mpi(Backend):
             self._attend_dealt(whole, share, out, log_total)
         else:
             self._inner.attend(whole, out, log_total)
+        if pair.history is not None:  # each process has judged its own targets
+            pair.history[:] = share.largest(pair.history)
 
     def _deals(self, pair: PairSum, share: Share) -> bool:
         """Whether targets are dealt out anew: those of a masked direct sum are the more work the later they come."""

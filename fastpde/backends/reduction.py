@@ -229,7 +229,8 @@ def _reduced(
     y, z = take("coords_y", (q, len(keys)), np.float64), take("coords_z", (q, len(targets)), np.float64)
     y_ends = outermost(coordinates(keys, of.centre, to_y, y), share)
     z_ends = outermost(coordinates(targets, np.zeros(len(of.centre)), to_z, z), share)
-    loads = np.abs(z_ends).max(axis=0) * np.ptp(y_ends, axis=0)
+    # From the centre, which rounding may have moved out of a cloud that is no wider than that: totals count from there.
+    loads = np.abs(z_ends).max(axis=0) * (np.maximum(y_ends[1], 0.0) - np.minimum(y_ends[0], 0.0))
     if not np.isfinite(loads).all():
         return None
     ranked = np.argsort(loads, kind="stable")
@@ -270,7 +271,8 @@ def _reduced(
 def _even(y: Array, z: Array, y_ends: Array, z_ends: Array, to_z: Array, axes: Array) -> None:
     """Moves powers of two from sources to targets, or back, where their sizes on an axis are far apart."""
     for k in axes:
-        ratio = np.abs(z_ends[:, k]).max() / (0.5 * np.ptp(y_ends[:, k]))
+        wide = 0.5 * np.ptp(y_ends[:, k])
+        ratio = np.abs(z_ends[:, k]).max() / wide if wide > 0.0 else 1.0
         if not 1.0 / _UNEVEN < ratio < _UNEVEN:
             factor = 2.0 ** round(0.5 * np.log2(ratio))
             for up, down in ((y, z), (y_ends.T, z_ends.T)):

@@ -12,7 +12,14 @@ fractions = np.vectorize(Fraction, otypes=[object])  # a matrix of floats as one
 
 
 def rank(matrix: Array) -> int:
-    """The rank of a matrix of fractions, by elimination."""
+    """The rank of a matrix of fractions: from its singular values where rounding cannot change it, by elimination
+    where it might."""
+    with np.errstate(over="ignore"):
+        rounded = matrix.astype(np.float64)
+    if rounded.size and np.isfinite(rounded).all():
+        values = np.linalg.svd(rounded, compute_uv=False)
+        if values[-1] > 1e-12 * values[0]:
+            return len(values)
     left, found = matrix.copy(), 0
     while left.size:
         pivots = np.flatnonzero(left[:, 0])

@@ -190,6 +190,12 @@ class Theory:
 
 
 def _is_nilpotent(V: Array) -> bool:
+    """Whether V^d = 0, exactly; in floats first, where that is plainly not so."""
+    rounded = V.astype(np.float64)
+    size = np.linalg.norm(rounded, 2)
+    # Each product of matrices of norm one at most is off by d eps at most.
+    if size > 0.0 and np.linalg.norm(np.linalg.matrix_power(rounded / size, len(V))) > 1e-15 * len(V) ** 2:
+        return False
     return not _product([V] * len(V)).any()
 
 

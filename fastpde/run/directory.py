@@ -53,10 +53,10 @@ def writing(what: str, path: Path) -> Iterator[None]:
         raise OutputError(f"{what} could not be written to {path}: {reason}") from error
 
 
-def own(path: str | Path, flags: int) -> int:
+def own(path: str | Path, flags: int, mode: int = 0o666) -> int:
     """Open a file of a run, as an `opener`. Raises OSError for a symbolic link: what it points to is not the run's."""
     try:
-        return os.open(path, flags | os.O_NOFOLLOW, 0o666)
+        return os.open(path, flags | os.O_NOFOLLOW, mode)
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise

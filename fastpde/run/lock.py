@@ -43,7 +43,7 @@ class RunLock:
     def _locked(self) -> int:
         """Return the lock file, locked: the one that has the name, not one removed in between."""
         while True:
-            file = own(self._path, os.O_RDWR | os.O_CREAT)
+            file = own(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 self._lock(file)
                 with suppress(FileNotFoundError):

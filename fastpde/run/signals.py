@@ -62,7 +62,8 @@ def at_once() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: not set from Python, and cannot be set again
+                signal.signal(number, handler)
 
 
 class StopSignals:

@@ -71,7 +71,7 @@ class Pair:
         normalised = values.shape[2] > 0
         pair = PairSum(
             ExpLaw(), normalised, targets, keys, values, bias, weights,
-            history=None if normalised else self._histories[at is self.x],
+            history=None if normalised else self._histories[int(at is self.x)],
         )  # fmt: skip
         with self.backend.evaluation():
             self.backend.attend(pair, out, log_total)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -170,3 +172,29 @@ def test_tokens_in_tiny_and_huge_units(unit):
         want = kind(PLANE, PLANE, PLANE).velocity(x, at=x[:200], backend="direct")
         got = kind(PLANE / unit, PLANE / unit, PLANE).velocity(unit * x)[:200] / unit
         assert np.abs(got - want).max() < TOL * 5
+
+
+def test_systems_and_axes_in_units_of_their_own():
+    """Uniform attention: K^T Q was judged by the largest of all its entries and systems, and 1e-400 is zero."""
+    x = np.random.default_rng(0).standard_normal((50, 1))
+    Q = np.array([[[1.0]], [[1e-200]]])
+    for kind in (fp.Softmax, fp.L2):
+        want = kind(Q[0], Q[0], Q[0]).velocity(x)
+        both = kind(Q, Q, [[1.0]]).velocity(np.stack([x, 1e200 * x]))
+        np.testing.assert_allclose(both[1] / 1e200, want, atol=1e-13)
+        plane = np.random.default_rng(1).standard_normal((50, 2))
+        units = np.array([1.0, 1e200])
+        got = kind(np.diag(1 / units), np.diag(1 / units), PLANE).velocity(plane * units)
+        np.testing.assert_allclose(got / units, kind(PLANE, PLANE, PLANE).velocity(plane), atol=1e-13)
+
+
+def test_bits_of_masked_sums_do_not_depend_on_the_other_targets():
+    """Weights over many decades were lifted by what the targets of a call saw."""
+    rng = np.random.default_rng(0)
+    x, weights = rng.standard_normal((1, 256, 2)), np.exp2(np.sort(-60 * rng.random(256)))[None]
+    pair = PairSum(ExpLaw(), True, x, x, x, weights=weights / weights.sum(), limits=np.arange(1, 257))
+    whole, part = np.empty_like(x), np.empty((1, 128, 2))
+    fp.Direct().attend(pair, whole)
+    late = replace(pair, targets=np.ascontiguousarray(x[:, 128:]), limits=np.arange(129, 257))
+    fp.Direct().attend(late, part)
+    np.testing.assert_array_equal(part, whole[:, 128:])

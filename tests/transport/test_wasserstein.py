@@ -217,3 +217,11 @@ def test_pot_is_imported_when_it_is_needed():
     found, _ = run("import sys, json, fastpde as fp\nprint(json.dumps('ot' in sys.modules))")
     assert found is False
     assert sys.modules[fp.wasserstein.__module__] is wasserstein
+
+
+def test_divergences_by_sums_in_any_way_agree():
+    """Sums are right to 1e-10, and a divergence is a root of their differences: to the root of that."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(150, 2)), rng.normal(size=(120, 2)) + 1.0
+    found = [fp.wasserstein(x, y, method="sinkhorn", eps=0.5, backend=b) for b in ("direct", fp.Fast(1e-10))]
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
