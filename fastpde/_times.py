@@ -10,7 +10,39 @@ from .errors import InputError, InputTypeError
 
 
 class Beside(float):
-    """A time next to a break point, on the side that is meant: who rounds times must not round this one across."""
+    """A time next to a break point, on the side that is meant: who rounds times must not round this one across.
+
+    What is made of it by adding, subtracting, multiplying and dividing is one, too.
+    """
+
+    def __add__(self, other: float) -> float:
+        return _beside(float.__add__(self, other))
+
+    def __radd__(self, other: float) -> float:
+        return _beside(float.__radd__(self, other))
+
+    def __sub__(self, other: float) -> float:
+        return _beside(float.__sub__(self, other))
+
+    def __rsub__(self, other: float) -> float:
+        return _beside(float.__rsub__(self, other))
+
+    def __mul__(self, other: float) -> float:
+        return _beside(float.__mul__(self, other))
+
+    def __rmul__(self, other: float) -> float:
+        return _beside(float.__rmul__(self, other))
+
+    def __truediv__(self, other: float) -> float:
+        return _beside(float.__truediv__(self, other))
+
+    def __neg__(self) -> float:
+        return Beside(float.__neg__(self))
+
+
+def _beside(found: float) -> float:
+    """The result of an operation of floats; of other numbers it is theirs to say."""
+    return found if found is NotImplemented else Beside(found)
 
 
 def break_points(name: str, value: object) -> tuple[float, ...]:

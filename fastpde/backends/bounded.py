@@ -138,13 +138,15 @@ def _sum(pair: PairSum, bias: float, of: Cells, to: Cells, out: Array, take: Any
 
 
 def _mean_weight(pair: PairSum, bias: float) -> float:
-    """The mean of sigma over pairs, judged by some."""
-    rng = np.random.default_rng(0)
-    i, j = (rng.integers(0, x.shape[1], _PAIRS) for x in (pair.targets, pair.keys))
+    """The mean of sigma over pairs, judged by some: of the sources, by how much they weigh."""
+    rng, n = np.random.default_rng(0), pair.keys.shape[1]
+    i, j = rng.integers(0, pair.targets.shape[1], _PAIRS), rng.integers(0, n, _PAIRS)
+    if pair.weights is not None:
+        total = np.cumsum(pair.weights[0])
+        j = np.minimum(np.searchsorted(total, total[-1] * (np.arange(_PAIRS) + 0.5) / _PAIRS), n - 1)
     z, y = pair.targets[0, i].astype(np.float64), pair.keys[0, j].astype(np.float64)
     scores = np.minimum(-np.einsum("ik,jk->ij", z, y) - bias, 700.0)  # without BLAS: bits must not depend on threads
-    weights = np.ones(_PAIRS) if pair.weights is None else pair.weights[0, j]
-    return float((weights / (1.0 + np.exp(scores))).sum() / (_PAIRS * weights.sum()))
+    return float((1.0 / (1.0 + np.exp(scores))).mean())
 
 
 def _reduce(pair: PairSum, thin: float, take: Any) -> tuple[Array, Array, Array, Array] | None:

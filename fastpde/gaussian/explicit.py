@@ -157,6 +157,7 @@ class Theory:
         rank: of the limit to which S converges (MATH 4.2); None: unknown.
         low, high: S' is of degree two in S far below |S| = low, and of its last degree far above high; inf and 0 if it
             is of degree two everywhere.
+        mixed: some heads saturate at large S and others do not.
         closed: S, or the second moment for linear attention, moves on its own.
         nullity: the dimension of the kernel of all scores.
         nilpotent: powers of V vanish, so that S may grow like a power of t.
@@ -167,6 +168,7 @@ class Theory:
     rank: int | None
     low: float
     high: float
+    mixed: bool
     closed: bool
     nullity: int
     nilpotent: bool
@@ -183,6 +185,7 @@ class Theory:
             rank=_known_rank(heads, factor),
             low=float(np.min(1.0 / bends, initial=np.inf)),
             high=float(np.max(1.0 / bends, initial=0.0)),
+            mixed=len(bends) > 0 and any(type(head) in (Softmax, Linear) for head, _ in heads),
             closed=linear != {True, False} or not mean_matters,
             nullity=len(cov) - exact.rank(np.concatenate([_exact_scores(head) for head, _ in heads])),
             nilpotent=len(heads) == 1 and _is_nilpotent(_exact_value(heads[0][1])),

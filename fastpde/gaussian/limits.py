@@ -207,7 +207,13 @@ def _at_once(attention: Attention, mean: Array, factor: Array, cov: Array, stren
     """The answer for a law whose covariance does not move, or that floats cannot follow, else None."""
     S = factor @ factor.T
     if not S.any():
-        return _answer(Verdict(Outcome.CONVERGES, "a point mass stays one"), S, 0.0, 0, S, 0.0)
+        moves = not attention.mean_free and mean.any()
+        verdict = (
+            Verdict(Outcome.UNDECIDED, "a point mass stays one as long as there is one: its mean moves on its own")
+            if moves
+            else Verdict(Outcome.CONVERGES, "a point mass stays one")
+        )
+        return _answer(verdict, S, 0.0, 0, S, 0.0)
     rate = attention.closure(mean, factor, 0.0)[0] @ S
     if size(rate + rate.T) <= _AT_REST * size(S) * strength and is_stationary(attention, mean, cov):
         still = Verdict(Outcome.CONVERGES, "stationary: S' = 0 at the start")

@@ -54,6 +54,7 @@ _UNRESOLVED = -34.0  # of the ratio 1e-15: the same for implicit steps, whose to
 _NEVER = 1e-9  # (t* - t) / t at which a blow-up is certain, and its time right to better than that
 _DECADES = 1e7  # horizon, in natural units 1 / |M(S0)|
 _LAST = 1e13  # the same for growth like a power of t, which nothing else vouches for, and for giving up
+_QUADRATIC = -0.9  # exponents of t above are those of terms beyond degree two
 _NEUTRAL, _DECAYS = 0.05, -0.5  # p of disturbances t^p that stay, and of those that vanish
 _FALLS = 1e-6  # of disturbances of a shape per e-fold of |S|: by how much they must fall behind
 _STAYS = 1e-8  # the same of those that are no disturbances, but another shape at rest
@@ -161,6 +162,8 @@ def _may_turn(way: Way, theory: Theory, degree: int) -> str:
     S = way.second(-1)
     if size(S) < _SATURATED * theory.high:
         return "S grows, to where heads are not of the degree that they have at large S"
+    if degree == 1 and theory.mixed:
+        return "S grows by heads that saturate, while others, however weak, do not"
     long = way.H[-1] - way.H.min() > _LONG and (theory.nilpotent or theory.high > 0.0)
     if not (long or drives_itself(way.heads, S)):
         return "S grows by what its thin directions do, which may change"
@@ -271,6 +274,8 @@ def _tail(way: Way, theory: Theory) -> Verdict | str | None:
     if doubt:
         return doubt
     exponent = float(falling.max()) if len(falling) else -1.0
+    if not keep.any() and exponent > _QUADRATIC and np.isfinite(theory.low):
+        return f"S falls like t^{exponent:.3f}: what makes it fall like 1 / t has been cancelled, perhaps not to zero"
     reason = f"algebraic tail, exponent {exponent:.3f}, t = {units:.0e} units"
     return Verdict(Outcome.CONVERGES, reason, exponent=exponent, keep=keep, approach="algebraic")
 

@@ -198,3 +198,15 @@ def test_bits_of_masked_sums_do_not_depend_on_the_other_targets():
     late = replace(pair, targets=np.ascontiguousarray(x[:, 128:]), limits=np.arange(129, 257))
     fp.Direct().attend(late, part)
     np.testing.assert_array_equal(part, whole[:, 128:])
+
+
+def test_the_unit_of_sigmoid_sums_sees_the_sources_that_weigh():
+    """Off by 323 times the tolerance: of 128 sources drawn at random none was the one that had all the weight."""
+    rng = np.random.default_rng(37)
+    x = 1 + 0.2 * rng.standard_normal((N, 1))
+    x[0] = -37.0
+    weights = np.full(N, 1e-300)
+    weights[0] = 1.0
+    at, attention = x[1:2000], fp.Sigmoid([[1.0]], [[1.0]], [[1.0]])
+    got, want = (attention.velocity(x, at=at, weights=weights, backend=b) for b in ("fast", "direct"))
+    assert np.abs(got - want).max() <= TOL * np.abs(x).max() * np.mean(1 / (1 + np.exp(-at * x[0])))

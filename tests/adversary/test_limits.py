@@ -159,3 +159,36 @@ def test_a_law_whose_linearisation_leaves_the_range_of_floats():
     """L2 beside Sinkhorn, tokens of 1e30: it ended with a LinAlgError while the way was judged, and grows."""
     law = list(laws(1, 491))[490]
     assert judged(law, most=1500)[0] == "right"
+
+
+@pytest.mark.parametrize("e", [1e-7, 1e-12])
+def test_a_weak_head_that_does_not_saturate_takes_over(e):
+    """S' = 2 S (+-e S + 2 S / (1 + 2 S)): S grows like e^{2t} until e S is about one. Then it blows up, or rests.
+
+    It said GROWS.
+    """
+    one = np.eye(1)
+
+    def found(sign):
+        heads = [fp.Softmax(e * one, one, sign * one), fp.L2(one, one, one)]
+        return fp.limit(fp.MultiHead(heads), fp.Gaussian(0.0, one))
+
+    assert found(1.0).outcome in (BLOWS_UP, UNDECIDED)
+    assert found(-1.0).outcome in (CONVERGES, UNDECIDED)
+    if found(-1.0).outcome is CONVERGES:
+        assert found(-1.0).rank == 1
+
+
+@pytest.mark.parametrize("left", [1e-5, 1e-6])
+def test_heads_that_cancel_to_first_order(left):
+    """S' = 2 S^2 (left - 4 S + ...) at small S: it rests at S = left / 4, where it said that S vanishes."""
+    one = np.eye(1)
+    heads = [fp.Softmax(one, one, -(2.0 - left) * one), fp.L2(one, one, one)]
+    found = fp.limit(fp.MultiHead(heads), fp.Gaussian(0.0, one))
+    assert found.outcome is UNDECIDED or (found.outcome is CONVERGES and found.rank == 1)
+
+
+def test_a_point_mass_whose_mean_blows_up():
+    """Linear attention: m' = |m|^2 m. It said CONVERGES."""
+    point = fp.Gaussian([1.0, 0.0], np.zeros((2, 2)))
+    assert fp.limit(fp.Linear(np.eye(2), np.eye(2), np.eye(2)), point).outcome is UNDECIDED

@@ -204,3 +204,21 @@ def test_break_points_of_parameters():
     f.breaks = (np.nan,)
     with pytest.raises(fp.InputError, match=r"Q\.breaks"):
         softmax(f, np.eye(2), np.eye(2))
+
+
+def test_a_function_that_wraps_layers_keeps_their_sides():
+    """What is made of a time beside a jump is still beside it: the order is 4 (it was 1)."""
+    layers = fp.Layers([[[1.0]], [[-3.0]], [[2.0]]], 1.0)
+
+    def slower(t):
+        return layers(t / 2)
+
+    slower.breaks = 2 * np.array(layers.breaks)
+    x = np.random.default_rng(0).standard_normal((20, 1))
+    want = x
+    for V in layers.stack:
+        one = fp.Softmax([[1.0]], [[1.0]], V)
+        want = fp.solve(one, want, (0, 2 / 3), method="dopri5", rtol=1e-12, atol=1e-12).x[-1]
+    attention, steps = fp.Softmax([[1.0]], [[1.0]], slower), np.array([1 / 15, 1 / 30, 1 / 60])
+    errors = [np.abs(fp.solve(attention, x, (0, 2), method="rk4", step=h).x[-1] - want).max() for h in steps]
+    assert fitted_slope(steps, errors) > 3.5
