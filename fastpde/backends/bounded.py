@@ -100,14 +100,8 @@ def attend(pair: PairSum, out: Array, tol: float, take: Any, direct: Backend) ->
         return None
     _sum(pair, bias, of, to, out, take, direct)
     rounding = float(np.finfo(out.dtype).eps) * blur / mean
-    return Done(
-        z,
-        z_ends,
-        unit,
-        rounding,
-        (nodes.error + blur * _EPS) / mean + _THIN * tol,
-        float(len(of.points) * len(to.points)),
-    )
+    error, pairs = (nodes.error + blur * _EPS) / mean + _THIN * tol, float(len(of.points) * len(to.points))
+    return Done(z, z_ends, unit, rounding, error, pairs)
 
 
 def _sigma(u: float) -> float:
@@ -262,13 +256,8 @@ class Histogram:
         counts = np.bincount(np.ravel_multi_index(tuple(slab), tuple(slabs)), self.counts)
         size = float(np.prod(orders))
         seconds = columns * (_TENSOR * tensor + float(self.counts.sum()) * (cost[0] + cost[1] * size))
-        return Side(
-            slabs,
-            orders,
-            float(np.minimum(counts, size).sum()),
-            seconds,
-            float(rounding.sum()) + sum(error for _, error in found),
-        )
+        nodes, error = float(np.minimum(counts, size).sum()), float(rounding.sum()) + sum(error for _, error in found)
+        return Side(slabs, orders, nodes, seconds, error)
 
 
 def order_for(a: float, tol: float, low: float, high: float) -> tuple[int, float]:
