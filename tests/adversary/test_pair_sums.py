@@ -11,16 +11,16 @@ _CHUNK, _SOAK = 50, 500
 
 @pytest.mark.parametrize("first", range(0, 300, _CHUNK))
 def test_every_target_is_within_the_tolerance_and_the_bound(first):
-    _judge(first, _CHUNK)
+    check_all(first, _CHUNK)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("first", range(1000, 21000, _SOAK))
 def test_the_same_of_many_more(first):
-    _judge(first, _SOAK)
+    check_all(first, _SOAK)
 
 
-def _judge(first, count):
+def check_all(first, count):
     """No case is wrong, and not because everything was summed directly."""
     found = tally(range(first, first + count))
     assert not found.wrong, "\n".join([f"{len(found.wrong)} of {count}:", *found.wrong])

@@ -15,16 +15,16 @@ _CHUNK, _SOAK = 15, 100
 
 @pytest.mark.parametrize("first", range(0, 60, _CHUNK))
 def test_every_target_is_within_the_tolerance(first):
-    _judge(first, _CHUNK)
+    check_all(first, _CHUNK)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("first", range(1000, 4000, _SOAK))
 def test_the_same_of_many_more(first):
-    _judge(first, _SOAK)
+    check_all(first, _SOAK)
 
 
-def _judge(first, count):
+def check_all(first, count):
     """No velocity is wrong, and not because all was summed directly."""
     how, worst, wrong = tally(range(first, first + count))
     assert not wrong, "\n".join([f"{len(wrong)} of {count}:", *wrong])
