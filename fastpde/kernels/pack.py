@@ -56,9 +56,9 @@ def _lift(low, high, reach):
 def _survey(keys, bias, weights, values, shiftable, layout, b, packed):
     """Bounds of one system: largest |key|, range of biases and of weights, exponent of the largest value.
 
-    The heaviest sources must be near bias 0: a score loses the digits that its bias takes. Of masked sums those are
-    between the heaviest that every target sees and the heaviest of all. So weights are not lifted to their middle: sums
-    of float32 over more than 30 decades, of float64 over 270, are shifted ones, which are slower.
+    The heaviest sources must be near bias 0: a score loses the digits that its bias takes. In masked sums it is the
+    middle between the first source, which every target sees, and the heaviest of all. So weights are not lifted to
+    their middle: sums of float32 over more than 30 decades, of float64 over 270, are shifted ones, which are slower.
     """
     n, k = keys.shape[1], keys.shape[2]
     w = b % max(weights.shape[0], 1)
