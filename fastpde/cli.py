@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import launch, machine
-from fastpde.run.signals import Stopped, at_once
+from fastpde.run.signals import AtOnce, Stopped
 
 BAD, STOPPED = 2, 75
 _GOES_ON = "The same command goes on."
@@ -119,19 +119,23 @@ _RUN = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; argument errors exit by themselves, with 2."""
-    with at_once():
+    with AtOnce() as signals:
         options = None
         try:
             options = parser().parse_args(arguments)
             return _left(int(options.call(options)))
-        except (InputError, InputTypeError) as error:
-            return _left(_fail(BAD, str(error)))
-        except Stopped as stop:
-            goes_on = options is not None and options.call in (_run, _sweep)
-            return _left(_fail(STOPPED, f"{stop}. {_GOES_ON}") if goes_on else _fail(stop.code, str(stop)))
-        except BrokenPipeError:  # the reader of our output left, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+        except BaseException as error:
+            signals.leaving = True
+            match signals.cause(error):
+                case InputError() | InputTypeError():
+                    return _left(_fail(BAD, str(error)))
+                case Stopped() as stop:
+                    goes_on = options is not None and options.call in (_run, _sweep)
+                    return _left(_fail(STOPPED, f"{stop}. {_GOES_ON}") if goes_on else _fail(stop.code, str(stop)))
+                case BrokenPipeError():  # the reader of our output left, as `head` does
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                    return 0
+            raise
 
 
 def _left(code: int) -> int:

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -250,10 +252,56 @@ def test_a_signal_after_the_last_step(folder, capsys, monkeypatch):
 
 def test_the_third_signal_ends_the_process():
     before = signal.getsignal(signal.SIGTERM)
-    with signals.at_once():
+    with signals.AtOnce():
         for _ in range(2):
             assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
             with pytest.raises(signals.Stopped):
                 signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+class Named:
+    """Its assignment in the body of a class is interrupted: Python makes a RuntimeError of what that raises."""
+
+    def __set_name__(self, owner, name):
+        signal.raise_signal(signal.SIGINT)
+
+
+def among_names():
+    type("Owner", (), {"attribute": Named()})
+
+
+def in_a_callback():
+    """What the callback of a weak reference raises is lost."""
+    class_ = type("Referred", (), {})
+    held = class_()
+    reference = weakref.ref(held, lambda _: signal.raise_signal(signal.SIGINT))
+    del held
+    time.sleep(10.0)
+    assert reference() is None, "the signal came to nothing"
+
+
+def in_a_handler():
+    """An error that is about to be reported when the signal comes."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        raise OSError("made of the signal")
+
+
+@pytest.mark.parametrize("place", [among_names, in_a_callback, in_a_handler])
+def test_a_signal_where_nothing_can_be_raised(folder, capsys, monkeypatch, place):
+    """It ends the command as anywhere else, with one line."""
+    monkeypatch.setattr(config, "load", lambda *_: place())
+    began = time.monotonic()
+    code, out, errors = call(capsys, "run", "a.toml")
+    assert (code, out, errors.count("\n")) == (75, "", 1) and "stopped by SIGINT" in errors
+    assert time.monotonic() - began < 5.0 and files(folder) == ["a.toml"]
+
+
+def test_a_signal_while_an_error_is_said(folder, capsys, monkeypatch):
+    """The command is about to end anyway."""
+    monkeypatch.setattr(cli, "_fail", lambda *said, fail=cli._fail: (signal.raise_signal(signal.SIGINT), fail(*said))[1])
+    code, _, errors = call(capsys, "run", "b.toml")
+    assert (code, errors.count("\n")) == (2, 1) and "b.toml" in errors

@@ -20,7 +20,7 @@ from .tree import Sum
 
 # Where the costs of a typical machine with many threads tell the two apart by more than this, no machine will differ.
 _CLEAR, _MANY = 6.0, Costs(threads=64.0)
-_WORTH_A_TREE, _WORTH_A_MASK = 25e-3, 10e-3  # seconds of a direct sum: looking at a tree, or windows, takes some
+_WORTH_A_TREE, _WORTH_A_MASK = 7e-3, 10e-3  # seconds of a direct sum: looking at a tree, or windows, takes some
 _WORTH_HALVES = 4.0  # the same for masked sums without a grid
 _JUDGED = 1024  # targets whose scores say how long a direct sum takes
 _WARM = 6000  # points, enough for every kind of sum

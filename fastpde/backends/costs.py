@@ -26,7 +26,7 @@ _TREE_FIXED, _TREE = 7e-3, 1.0
 _MASKED_FIXED, _MASKED = 3.5e-3, 1.1
 _GAINED = 0.8  # of the time of a further thread
 _LOOK = 0.73e-3  # seconds of a direct sum, per thread and column, that are some times as long as a look at its data
-_MOST_COLUMNS = 6  # of keys and values: with more, a look does not take longer
+_COLUMNS = 4, 6  # of keys and values: with fewer a look does not take less, with more it does not take longer
 _LEAST = 2.0  # threads
 _DIGITS = 3  # kept of a measured number: more would be noise
 
@@ -97,10 +97,11 @@ class Costs:
         return self.fast * (_MASKED_FIXED + _MASKED * planned / self.speed)
 
     def worth_a_look(self, pairs: float, columns: int, dtype: np.dtype) -> bool:
-        """Whether a sum may be faster in O(n) than directly: on two threads from 2400 points in the plane on, 4600 in
+        """Whether a sum may be faster in O(n) than directly: on two threads from 2500 points on the line on, 4600 in
         single precision. Machines differ in `threads` only."""
         base, column, _ = _PAIR[dtype.itemsize]
-        look = _LOOK * max(_LEAST, self.threads) * (1 + min(columns, _MOST_COLUMNS))
+        fewest, most = _COLUMNS
+        look = _LOOK * max(_LEAST, self.threads) * (1 + min(max(columns, fewest), most))
         return pairs * (base + column * columns) >= look
 
 

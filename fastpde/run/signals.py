@@ -2,7 +2,7 @@
 
 The first signal is kept for the next `check`, between steps or slices of a sum, where everything is whole. The second
 raises `Stopped` wherever Python is. From then on signals do what they do by default: the third ends the process. Where
-no state is at stake, before a run and after it, the first raises `Stopped`, too (`at_once`).
+no state is at stake, before a run and after it, the first raises `Stopped`, too (`AtOnce`).
 
 Of several processes that run together all stop, or none: what each has to say they tell each other in `check`.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from fastpde.errors import Whole
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
 _RECENT = 64  # slices that say how long the next ones may take
 _COMPILED = 2  # first slices that may have been compiled meanwhile
+_AGAIN = 0.01  # seconds until a signal that was lost is sent again
 _LEAVING = 0.4  # seconds to close files and leave
 _SLICES = 3.0  # slowest slices to be kept in reserve
 
@@ -42,28 +44,52 @@ class Stopped(Whole, BaseException):
         self.number, self.code, self.at_once = number, 128 + number, at_once
 
 
-@contextmanager
-def at_once() -> Iterator[None]:
-    """A context in which signals raise `Stopped` where Python is, until the third; `StopSignals` goes before it."""
-    if threading.current_thread() is not threading.main_thread():  # no other thread sees signals
-        yield
-        return
-    came: list[int] = []
+class AtOnce:
+    """A context in which signals raise `Stopped` where Python is, until the third; `StopSignals` goes before it.
 
-    def stop(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        if len(came) > 1:
-            for other in CAUGHT:
-                signal.signal(other, signal.SIG_DFL)
-        raise Stopped(number, at_once=True)
+    Attributes:
+        leaving: set where nothing is left to be stopped: the next signal does nothing.
+    """
 
-    before = {number: signal.signal(number, stop) for number in CAUGHT}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self.leaving = False
+        self._stop: Stopped | None = None
+        self._came = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> AtOnce:
+        if threading.current_thread() is threading.main_thread():  # no other thread sees signals
+            self._before = {number: signal.signal(number, self._raise) for number in CAUGHT}
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._before:
+            sys.unraisablehook = self._hook
+        for number, handler in self._before.items():
             if handler is not None:  # None: not set from Python, and cannot be set again
                 signal.signal(number, handler)
+
+    def cause(self, error: BaseException) -> BaseException:
+        """Return what has ended the context: the signal, if one came, whatever has been made of it on the way here."""
+        return error if self._stop is None else self._stop
+
+    def _raise(self, number: int, _frame: FrameType | None) -> None:
+        self._came += 1
+        if self._came > 1:
+            for other in CAUGHT:
+                signal.signal(other, signal.SIG_DFL)
+        if not self.leaving:
+            self._stop = Stopped(number, at_once=True)
+            raise self._stop
+
+    def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Send a signal again that came where nothing can be raised, as in the callback of a weak reference."""
+        if self._stop is None or unraisable.exc_value is not self._stop:
+            self._hook(unraisable)
+            return
+        self._came -= 1
+        threading.Timer(_AGAIN, os.kill, (os.getpid(), self._stop.number)).start()
 
 
 class StopSignals:
