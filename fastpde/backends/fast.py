@@ -155,7 +155,7 @@ class Fast(Backend):
             return None
         return Sum(
             reduced.y, reduced.z, _bias(pair), reduced.channels, pair.values.shape[2] > 0, tol, self._take,
-            self._exact, result, 0.5 * np.ptp(reduced.y_ends, axis=0), share=share,
+            self._exact, result, _span(reduced.y_ends), share=share,
         )  # fmt: skip
 
     def _sum(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
@@ -320,6 +320,13 @@ def _tolerance(tol: object) -> float:
     if not 1e-14 <= tol <= 0.1:
         raise InputError("tol", repr(tol), "a number from 1e-14 to 0.1")
     return float(tol)
+
+
+def _span(ends: Array) -> Array:
+    """Half widths (r,) of the box with corners (2, r); of an axis that has none, since rounding has moved all points
+    from the centre alike, how far that is."""
+    half: Array = 0.5 * np.ptp(ends, axis=0)
+    return np.where(half > 0.0, half, np.abs(ends).max(axis=0))
 
 
 def _bias(pair: PairSum) -> Array:

@@ -175,14 +175,15 @@ def read(states: np.ndarray, shape: tuple[int, int], unit: float, last: float) -
 
 
 def judged(law: Law, most: int = 8000) -> tuple[str, str]:
-    """("right" | "undecided" | "unknown" | "WRONG", what was found against what is true)."""
-    want = law.known if law.known is not None else follow(law, most)
-    if want is None:
-        return "unknown", ""
+    """("right" | "undecided" | "unknown" | "WRONG", what was found against what is true): what is undecided cannot be
+    wrong, "unknown" is a verdict on which the oracle has none."""
     found = law.limit()
+    if found.outcome is UNDECIDED and law.known is None:
+        return "undecided", ""
+    want = law.known if law.known is not None else follow(law, most)
     text = f"{law.name}: {found.outcome.name} {found.rank} {found.blowup_time} ({found.reason}); truth {want}"
-    if found.outcome is UNDECIDED:
-        return "undecided", text
+    if found.outcome is UNDECIDED or want is None:
+        return "undecided" if want is not None else "unknown", text
     area, right = law.length * law.length, found.outcome is want.outcome
     if right and np.isfinite(want.time):
         right = abs(found.blowup_time / (want.time * law.time) - 1) < want.to

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
-from fastpde.backends import bounded, causal, tree
+import numpy as np
+
+from fastpde.backends import bounded, causal, planning, tree
 
 _DEAR = 0.1  # seconds that a direct sum is said to take: no sum on a grid that takes longer is tried
+_LONGEST = 0.3  # seconds of a grid of a tree: longer ones take gigabytes, and are not dear enough for these prices
 
 
 def grid(pairs):
@@ -24,11 +27,16 @@ def grid(pairs):
 def trees(pairs, gathering=1e-3, leaf=1e6):
     """The tree whatever it costs, with small boxes; gathering: seconds per source of a grid; leaf: pairs per second of
     its direct sums."""
-    whole = tree.Sum._tree
+    whole, prices = tree.Sum._tree, planning.prices
+
+    def affordable(*arguments):
+        found = prices(*arguments)
+        return np.where(found > _LONGEST, np.inf, found)
+
     return grid(pairs) | {
         (tree, "_WORTH_A_TREE"): -1.0, (tree, "_GOOD"): 0.0, (tree, "_SPLIT_FROM"): 0.1, (tree, "_FEW"): 32,
         (tree, "_GRID"): 0.0, (tree, "_GATHERING"): gathering, (tree, "_PRUNED_RATE"): leaf,
-        (tree.Sum, "_tree"): lambda job, box, least: whole(job, box, float("inf")),
+        (planning, "prices"): affordable, (tree.Sum, "_tree"): lambda job, box, least: whole(job, box, float("inf")),
     }  # fmt: skip
 
 

@@ -11,6 +11,8 @@ import fastpde as fp
 from fastpde.backends.base import PairSum
 from fastpde.laws import ExpLaw
 
+from . import pair_sums
+
 N, PLANE = 20_000, np.eye(2)
 TOL = 1e-8
 
@@ -210,3 +212,9 @@ def test_the_unit_of_sigmoid_sums_sees_the_sources_that_weigh():
     at, attention = x[1:2000], fp.Sigmoid([[1.0]], [[1.0]], [[1.0]])
     got, want = (attention.velocity(x, at=at, weights=weights, backend=b) for b in ("fast", "direct"))
     assert np.abs(got - want).max() <= TOL * np.abs(x).max() * np.mean(1 / (1 + np.exp(-at * x[0])))
+
+
+def test_rounding_has_moved_all_keys_from_their_centre_alike():
+    """A direction without width had a box of infinite targets: a warning, and a direct sum."""
+    verdict = pair_sums.verdict(pair_sums.case(19137))
+    assert verdict.good and verdict.how == "masked tree"

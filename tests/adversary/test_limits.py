@@ -34,15 +34,15 @@ def test_no_verdict_is_wrong():
     """Two laws of each kind, four at random; most are decided, and the oracle knows most of them."""
     counts, wrong = tried(seed=0, count=24, most=1000)
     assert not wrong, "\n".join(wrong)
-    assert counts["right"] >= 10, counts
+    assert counts["right"] >= 10 and counts["unknown"] <= 5, counts
 
 
 @pytest.mark.soak
 def test_no_verdict_of_a_thousand_is_wrong():
-    counts, wrong = tried(seed=1, count=1000, most=1500)
+    counts, wrong = tried(seed=1, count=1000)
     print(dict(counts))
     assert not wrong, "\n".join(wrong)
-    assert counts["right"] > 300, counts
+    assert counts["right"] > 600 and counts["unknown"] < 200, counts
 
 
 def test_the_oracle_can_fail_a_verdict():

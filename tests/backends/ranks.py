@@ -33,6 +33,17 @@ TOKENS = 301
 MANY = 12_301
 
 
+class Wrong(fp.Fast):
+    """Sums that are off by one on the last rank."""
+
+    last = False
+
+    def _finish(self, job, pair, reduced):
+        super()._finish(job, pair, reduced)
+        if self.last:
+            job.result.out[:] += 1.0
+
+
 class Team:
     """The ranks, and what they have found."""
 
@@ -174,7 +185,19 @@ def fast(team):
                 backend.stats()["bytes_sent"],
                 backend.stats()["gathered_sums"],
             )
-    team.tell(sent=sent, gathered=fallen)
+    weights = 10.0 ** np.random.default_rng(0).uniform(-12.0, 0.0, 6000)  # the ranks hold very different shares
+    for name in ("masked", "softmax"):
+        team.backend, team.inner = fp.Mpi(fp.Fast(tol)), "direct"
+        team.compare(
+            f"{name}, uneven", velocity(ATTENTIONS[name], square(6000), weights=weights / weights.sum()), "own"
+        )
+        fallen[f"{name}, uneven"] = team.backend.stats()["gathered_sums"]
+    inner = Wrong(tol)
+    team.backend, team.inner = fp.Mpi(inner), "direct"
+    inner.last = team.backend.rank == team.backend.size - 1
+    team.compare("a check fails", velocity(ATTENTIONS["softmax"], square(6000)), unit="own")
+    failed = team.backend._ranks.largest(np.array([sign * inner.stats()["fast_failed"] for sign in (1.0, -1.0)]))
+    team.tell(sent=sent, gathered=fallen, failed=failed.tolist())
 
 
 def error(team):
