@@ -6,6 +6,7 @@ while another decays like 1 / t or grows slower, it would take steps without num
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -207,7 +208,8 @@ class Stiff:
         """One step."""
         if self._run.y[self._place] > self._since + _RENEW:
             self._begin(self._run.t, self._run.y.copy(), self._run.t - self._run.t_old)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # LSODA says in one why it has failed
             self._run.step()
         self.steps += 1
         self.failed = self._run.status != "running" or not np.isfinite(self._run.y).all()
