@@ -42,9 +42,7 @@ def parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a configuration, or the built-in example", description=_RUN)
     run.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
     run.add_argument("--out", type=Path, metavar="DIR", help="the run directory; default: CONFIG's name + .run")
-    run.add_argument(
-        "--threads", metavar="N", help="threads to use; default and most: what affinity, cgroup and SLURM allow"
-    )
+    run.add_argument("--threads", metavar="N", help=_THREADS)
     run.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     run.add_argument(
         "--max-walltime", metavar="TIME", help="stop before: 90s, 15m, 2h; default: the end of a SLURM job"
@@ -56,9 +54,7 @@ def parser() -> argparse.ArgumentParser:
     study.add_argument("name", choices=_STUDIES, metavar="NAME", help=" | ".join(_STUDIES))
     study.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: all defaults")
     study.add_argument("--out", type=Path, metavar="DIR", help="the directory to make; default: NAME.study")
-    study.add_argument(
-        "--threads", metavar="N", help="threads to use; default and most: what affinity, cgroup and SLURM allow"
-    )
+    study.add_argument("--threads", metavar="N", help=_THREADS)
     study.add_argument("--quiet", action="store_true", help="show no progress")
     study.set_defaults(call=_study)
 
@@ -108,6 +104,7 @@ def _add_sweep(sweep: argparse.ArgumentParser) -> None:
     sweep.set_defaults(call=_sweep)
 
 
+_THREADS = "threads to use; default and most: what affinity, cgroup and SLURM allow"
 _STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths")
 _STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
 _SWEEP = "Run all cells of a plan that are not done yet: a configuration with keys that vary. The same command goes on."
