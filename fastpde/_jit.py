@@ -19,12 +19,12 @@ import numba
 import numpy as np
 from numba.extending import intrinsic
 
-from .kernels.vectors import BITS
+from .simd.vectors import BITS
 
 __all__ = ["cache_folder", "intrinsic", "jit"]
 
 _PACKAGE = Path(__file__).parent
-_SOURCES = ("_jit.py", "laws.py", "kernels/*.py")
+_SOURCES = ("_jit.py", "weights.py", "simd/*.py", "kernels/*.py")
 
 
 def _source_digest() -> str:

@@ -33,7 +33,7 @@ def _warmup_systems(report: Callable[[str], None]) -> None:
 
     for dtype in ("float64", "float32"):
         for variant in (fp.Softmax, fp.Sigmoid):
-            report(f"{dtype} systems, {type(variant.law).__name__}")
+            report(f"{dtype} systems, {type(variant.weight).__name__}")
             x0 = np.ones((1, 2, 1), dtype)
             fp.solve(variant(*[np.eye(1)] * 3), x0, (0.0, 1.0), method="euler", step=1.0)
         report(f"{dtype} systems in step")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ._types import Array
-from .attention.base import Attention, Cloud
+from .attention.base import Attention
+from .attention.cloud import Cloud
 from .errors import InputError
 from .integrate import BlowUp, Collapsed, Integrator, Problem, Solution, Status, SteadyState
 from .integrate.checks import Options

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 import fastpde as fp
-from fastpde.attention.pairwise import PairwiseAttention
+from fastpde.attention.single_head import SingleHead
 
 from . import naive
 
@@ -22,7 +22,7 @@ ROOT = Path(fp.__file__).parents[1]
 # One pair sum each. Sinkhorn is an iteration of them, with a tolerance of its own: tests/attention/test_sinkhorn.py.
 VARIANTS = sorted(
     cls.__name__
-    for cls in PairwiseAttention.__subclasses__()
+    for cls in SingleHead.__subclasses__()
     if cls.__module__.startswith("fastpde.") and cls is not fp.Sinkhorn
 )
 DTYPES = ("float64", "float32")

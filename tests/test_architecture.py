@@ -156,7 +156,7 @@ def test_the_checks_can_fail():
         ("attention/base.py", "from ..kernels.pack import Packed"): ["kernels"],
         ("attention/base.py", "if True:\n    from ..meanfield import solve"): ["meanfield"],
         ("attention/l2.py", "import numba"): ["numba"],
-        ("transport/sinkhorn.py", "from ..attention.base import Cloud"): ["attention"],
+        ("transport/sinkhorn.py", "from ..attention.cloud import Cloud"): ["attention"],
         ("attention/l2.py", "def f():\n    from numba.core import types"): ["numba"],
         ("observe.py", "import h5py"): ["h5py"],
         ("run/recorder.py", "import h5py"): ["h5py"],

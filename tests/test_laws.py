@@ -10,7 +10,7 @@ from numba.np.arrayobj import make_array
 
 from fastpde import laws
 from fastpde._jit import intrinsic
-from fastpde.kernels.vectors import lanes_of, load, store
+from fastpde.simd.vectors import lanes_of, load, store
 
 each_bits = pytest.mark.parametrize("bits", [32, 64])
 
@@ -57,7 +57,7 @@ def emitted(emit):
 
 
 LAWS = [type(law) for law in laws.LAWS]
-PAIRWISE = [law for law in LAWS if law is not laws.LinearLaw]
+PAIRWISE = [law for law in LAWS if law is not laws.Linear]
 exp2 = emitted(laws.emit_exp2)
 clamp = emitted(lambda b, lanes, t: laws.emit_clamp(b, lanes, t, laws.CLAMP[lanes.bits]))
 # As the kernels' wide mode applies them, to scores of any size.
@@ -131,10 +131,10 @@ def test_sigmoid(bits):
     edge = laws.NORMAL[bits] - 0.5
     t = grid(bits, -edge, edge)
     want = 1 / (1 + np.exp2(-t.astype(np.longdouble)))
-    assert worst(weights[laws.SigmoidLaw](t), want) <= SIGMOID_ERROR[bits]
+    assert worst(weights[laws.Sigmoid](t), want) <= SIGMOID_ERROR[bits]
     far = np.array([1e4, 1e6, 1e30, np.inf, edge + 1]).astype(t.dtype)
-    np.testing.assert_array_equal(weights[laws.SigmoidLaw](far), 1.0)
-    np.testing.assert_array_equal(weights[laws.SigmoidLaw](-far), 0.0)
+    np.testing.assert_array_equal(weights[laws.Sigmoid](far), 1.0)
+    np.testing.assert_array_equal(weights[laws.Sigmoid](-far), 0.0)
 
 
 @each_bits
@@ -157,7 +157,7 @@ def test_the_readable_law_is_the_emitted_one(law, bits):
 @each_bits
 def test_the_linear_law_is_the_score(bits):
     t = grid(bits, -1e6, 1e6, 2001)
-    np.testing.assert_array_equal(emitted(lambda b, lanes, t: laws.emit_weight(laws.LinearLaw, b, lanes, t))(t), t)
+    np.testing.assert_array_equal(emitted(lambda b, lanes, t: laws.emit_weight(laws.Linear, b, lanes, t))(t), t)
 
 
 def test_every_law_can_be_read():
@@ -168,4 +168,4 @@ def test_every_law_can_be_read():
         ratio = laws.weight(law(), t + 5.0) / laws.weight(law(), t)
         # exp2 of such numbers is right to a few units in the last place.
         assert (law in laws.SHIFTABLE) == np.allclose(ratio, 32.0, rtol=1e-14)
-    np.testing.assert_allclose(laws.weight(laws.LinearLaw(), 2.0), 2.0, rtol=1e-15)
+    np.testing.assert_allclose(laws.weight(laws.Linear(), 2.0), 2.0, rtol=1e-15)

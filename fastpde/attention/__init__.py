@@ -5,7 +5,7 @@ from .exponential import Exponential
 from .l2 import L2
 from .linear import Linear
 from .masked import Masked
-from .multihead import MultiHead
+from .multi_head import MultiHead
 from .parameters import Layers
 from .sigmoid import Sigmoid
 from .sinkhorn import Sinkhorn

@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .._types import Array, as_gaussian, as_numbers, as_positions, as_tokens, as_weights
+from .._types import Array, as_gaussian, as_numbers, as_tokens
 from ..errors import InputError, InputTypeError, NoGaussianClosure
-from ..share import Share
-from .closure import Affine, transposed
-from .memory import Memory
+from .balance import Balance
+from .cloud import Cloud, as_points, make_cloud
+from .gaussian_field import Affine
+from .matrices import transposed
 from .parameters import Parameter
 from .rates import Rate
 
@@ -22,83 +22,6 @@ if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
     from ..backends.base import Backend
     from ..backends.tilt import Tilt
-
-
-class Balance(NamedTuple):
-    """The energy of each system (B,), the gradient of dE/dmu and the field at its tokens, (B, n, d), float64."""
-
-    energy: Array
-    gradient: Array
-    field: Array
-
-
-@dataclass(frozen=True)
-class Visibility:
-    """Who sees whom under a mask: sources in the order of their positions, and how many of them each target sees.
-
-    Sources are all tokens, wherever they are; targets are those of this process.
-    """
-
-    order: Array | None  # (n,) source order; None: they are in order
-    target_order: Array | None  # (m,) of points that are not the tokens; None: they are in order
-    limits: Array  # (m,) int64, non-decreasing
-
-    @staticmethod
-    def of(positions: Array, at_positions: Array | None = None, share: Share | None = None) -> Visibility:
-        """Targets at position s see every source at a position <= s. Raises InputError if one sees nothing."""
-        share = Share(len(positions)) if share is None else share
-        positions = share.gathered(positions[None])[0]
-
-        def order(values: Array) -> Array | None:
-            return None if np.all(values[:-1] <= values[1:]) else np.argsort(values, kind="stable")
-
-        sources = order(positions)
-        ordered = positions if sources is None else positions[sources]
-        if at_positions is None:
-            places = ordered[share.first : share.first + share.here]
-            return Visibility(sources, None, np.searchsorted(ordered, places, side="right").astype(np.int64))
-        at, targets = at_positions, order(at_positions)
-        limits = np.searchsorted(_exact(ordered, at), _exact(at if targets is None else at[targets], ordered), "right")
-        if limits[0] == 0:
-            need = f"positions >= {ordered[0]}, the first token's, in at_positions"
-            raise InputError("at_positions", f"a position of {at.min()}, which sees no token", need)
-        return Visibility(sources, targets, limits.astype(np.int64))
-
-
-def _exact(positions: Array, other: Array) -> Array:
-    """Positions as they are compared with others: Python's numbers, if NumPy would round large integers to floats."""
-    rounded = np.result_type(positions, other).kind == "f" and positions.dtype.kind in "iu"
-    return positions.astype(object) if rounded and (np.abs(positions.astype(float)) > 2.0**53).any() else positions
-
-
-@dataclass(frozen=True)
-class Cloud:
-    """The measure mu = sum_j w_j delta_{x_j}, and the points where the field is wanted."""
-
-    x: Array  # (B, n, d)
-    at: Array | None = None  # (B, m, d); None: the tokens themselves
-    weights: Array | None = None  # (1, n) or (B, n) float64; None: 1/n
-    visibility: Visibility | None = None  # used by masked attention only
-    limits: Array | None = None  # (m,) set by masked attention for what it contains
-    memory: Memory | None = None  # of the run this evaluation belongs to; None: a single evaluation
-    part: Share | None = None  # which of all tokens x are; None: all
-
-    @property
-    def share(self) -> Share:
-        return Share(self.x.shape[1]) if self.part is None else self.part
-
-    @property
-    def targets(self) -> Array:
-        return self.x if self.at is None else self.at
-
-    def mean(self, values: Array) -> Array:
-        """int values dmu, (B,), of values at the tokens that are here (B, n)."""
-        if self.weights is None:
-            return self.share.sum(values) / self.share.n
-        return self.share.sum(self.weights * values)
-
-    def with_(self, **changes: Any) -> Cloud:
-        return replace(self, **changes)
 
 
 class Attention(ABC):
@@ -296,7 +219,7 @@ class Attention(ABC):
         from ..backends import resolve
 
         tokens, summing = as_tokens("x", x), resolve(backend)
-        cloud = make_cloud(self, tokens, summing, weights, positions, as_points(at, tokens), at_positions)
+        cloud = make_cloud(self.masked, tokens, summing, weights, positions, as_points(at, tokens), at_positions)
         length = self.check(cloud.x, t)
         out = np.empty((*cloud.targets.shape[:2], length), tokens.dtype)
         with summing.evaluation():
@@ -335,50 +258,3 @@ def _of_system(value: Any, b: int | Array) -> Any:
         vars(one).update({name: _of_system(item, b) for name, item in vars(value).items()})
         return one
     return value
-
-
-def as_points(at: Any, tokens: Array) -> Array | None:
-    """Evaluation points (m, d) or (B, m, d) for tokens of the same kind, or None."""
-    if at is None:
-        return None
-    points = as_tokens("at", at)
-    same = (
-        points.ndim == tokens.ndim and points.shape[-1] == tokens.shape[-1] and points.shape[:-2] == tokens.shape[:-2]
-    )
-    if not same:
-        raise InputError("at", f"shape {points.shape}", f"shape {(*tokens.shape[:-2], 'm', tokens.shape[-1])}, as x")
-    return points.astype(tokens.dtype, copy=False)
-
-
-def make_cloud(
-    attention: Attention,
-    tokens: Array,
-    backend: Backend,
-    weights: Any = None,
-    positions: Any = None,
-    at: Array | None = None,
-    at_positions: Any = None,
-) -> Cloud:
-    """The checked measure for one evaluation or one run, made by `backend`."""
-    n = tokens.shape[-2]
-    share = backend.share(n)
-    cloud = Cloud(
-        x=tokens.reshape(-1, *tokens.shape[-2:]),
-        at=None if at is None else at.reshape(-1, *at.shape[-2:]),
-        weights=as_weights(weights, tokens.shape, share=share),
-        part=share,
-    )
-    if not attention.masked:
-        for name, value in (("positions", positions), ("at_positions", at_positions)):
-            if value is not None:
-                raise InputError(name, "a value", "none: this attention is not masked", "Wrap it in fp.Masked.")
-        return cloud
-    places = (
-        share.first + np.arange(n, dtype=np.float64) if positions is None else as_positions("positions", positions, n)
-    )
-    if at is None and at_positions is not None:
-        raise InputError("at_positions", "a value", "none without `at`")
-    if at is not None and at_positions is None:
-        raise InputError("at_positions", "none", "positions (m,) of the points `at`, as the attention is masked")
-    at_places = None if at is None else as_positions("at_positions", at_positions, at.shape[-2])
-    return cloud.with_(visibility=Visibility.of(places, at_places, share))

@@ -10,8 +10,9 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError, InputTypeError, NoGaussianClosure
 from ..share import Share
-from .base import Attention, Cloud, Visibility
-from .closure import Affine
+from .base import Attention
+from .cloud import Cloud, Visibility
+from .gaussian_field import Affine
 from .parameters import Parameter
 from .rates import Rate, exponents_below
 

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import weights
 from .._types import Array
 from ..errors import InputError
+from .parameters import column
+from .score import Score
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,31 @@ def exponents_below(p: float) -> Array:
     if p <= 1.0:
         raise InputError("p", f"{p:g}", "p > 1 for masked attention that averages", "No bound in d_1 is known.")
     return np.array([np.inf]) if np.isinf(p) else 1.0 + (p - 1.0) * np.arange(32) / 32
+
+
+def of_score(score: Score, p: Array, W: Array | None = None) -> Rate | None:
+    """Return what bounds the field of a head, times W, for exponents p (k,) of W_p; None where no bound is known.
+
+    a = |A|, q and k the norms of Q and K times the root of the scale, v = |W V|:
+
+        averages by e^{<A x, y>}:           v [a R^2 + (1 + c_p a R^2) e^{2 a R^2 / p}]
+        averages by e^{-scale |Qx - Ky|^2}: v [2 a R^2 + (1 + 2 c_p k (q + k) R^2) e^{(q + k)^2 R^2 / p}]
+        sums of w(<A x, y> + bias):         v (sup |w| + 2 a R^2 sup |w'|), every p
+    """
+    v, a = norm(score.V, W), norm(score.matrix)
+    if score.shifts and score.distance:
+        root = np.sqrt(np.abs(column(score.scale)))
+        q, k = norm(root * score.Q), norm(root * score.K)
+        return Rate.of(v, p, xi=2.0 * a, c=2.0 * spread(p) * k * (q + k), eta=(q + k) ** 2, averages=True)
+    if score.distance or (score.normalised and not score.shifts):
+        return None
+    if score.shifts:
+        return Rate.of(v, p, xi=a, c=spread(p) * a, eta=2.0 * a, averages=True)
+    match score.weight:
+        case weights.Exp():  # sup |w| = sup |w'| = e^{a R^2}
+            return None if score.bias.any() else Rate.of(v, p, xi=2.0 * a, b=a)
+        case weights.Sigmoid():  # at most 1 and 1/4, whatever the bias
+            return Rate.of(v, p, xi=0.5 * a)
+        case weights.Linear():  # a R^2 and 1
+            return None if score.bias.any() else Rate.of(v * a, p, h=3.0, power=1)
+    return None

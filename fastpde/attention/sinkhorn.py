@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .. import weights
 from .._types import Array
 from ..errors import ConvergenceError, InputError, InputTypeError
-from ..laws import ExpLaw
 from ..share import Share
 from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
-from .base import Balance, Cloud
-from .closure import Affine, half_steps, regression, times, transposed
+from .balance import Balance
+from .cloud import Cloud
 from .forecast import Forecast
+from .gaussian_field import Affine, half_steps, regression
+from .matrices import apply, gram, one_head, over_largest, times, transposed
 from .memory import Memory
-from .pairwise import PairwiseAttention, Scores, apply, gram, over_largest
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
+from .score import Operands, pair_sum
+from .single_head import SingleHead
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
@@ -30,7 +33,7 @@ _EPS = 2.0**-52
 _AIM = 0.125
 
 
-class Sinkhorn(PairwiseAttention):
+class Sinkhorn(SingleHead):
     """Gamma_mu(x) = (1/eps) V int y kappa(x,y) dmu(y), kappa = e^{f(x) + g(y) + s(x,y)/eps}, s(x, y) = scale <Qx, Ky>.
 
     The potentials f, g make kappa bistochastic: int kappa dmu(y) = 1 = int kappa dmu(x), the first to rounding, the
@@ -45,7 +48,7 @@ class Sinkhorn(PairwiseAttention):
     Source: MATH 1.1; Castin et al. 2025; Sander, Ablin, Blondel, Peyre, Sinkformers (AISTATS 2022).
     """
 
-    law = ExpLaw()
+    weight = weights.Exp()
     normalised = True
 
     def __init__(
@@ -59,7 +62,7 @@ class Sinkhorn(PairwiseAttention):
         max_iter: int = 10_000,
         n_half: int | None = None,
     ) -> None:
-        """Q, K (k, d), V (d, d), scale as `PairwiseAttention`; eps > 0 likewise a number, (B,), a function or `Layers`.
+        """Q, K (k, d), V (d, d), scale as `SingleHead`; eps > 0 likewise a number, (B,), a function or `Layers`.
 
         tol > 0: marginal error to reach, sum_j w_j |int kappa(x, y_j) dmu(x) - 1|, within max_iter half-iterations; an
             eighth of it is aimed at, so that velocities too are right to about tol of the largest.
@@ -126,8 +129,13 @@ class Sinkhorn(PairwiseAttention):
         yield Rate.of(norm(self.V(t) / eps, W), p, xi=2.0 * norm(self.score_matrix(t) / eps))
 
     def affine_heads(self) -> AffineHeads | None:
-        kind, count = ("plan", 0) if self.n_half is None else ("steps", self.n_half)
-        return self.one_affine_head(kind, self.score_matrix, unit=self.eps, count=count)
+        from ..backends import affine
+
+        if not self.constant:
+            return None
+        kind, count = (affine.PLAN, 0) if self.n_half is None else (affine.STEPS, self.n_half)
+        score, eps = self.score(0.0), column(self.eps(0.0))
+        return affine.AffineHeads((kind,), (count,), one_head(score.matrix / eps), one_head(score.V / eps))
 
     @property
     def never_blows_up(self) -> bool:
@@ -152,12 +160,12 @@ class Sinkhorn(PairwiseAttention):
         total = cloud.share.sum(softmin.weights * (found.f + found.g))
         return self.eps(t) * total - self._moved(softmin, t), softmin
 
-    def keys_are_tokens(self, t: float, dtype: np.dtype[Any]) -> bool:
-        """As elsewhere; K^T Q is a number whatever the unit of the tokens, for it is taken in units of the cloud."""
+    def keys_are_tokens(self, t: float) -> bool:
+        """As `Score.keys_are_tokens`; K^T Q is a number in any unit, for it is taken in units of the cloud."""
         k, d = self.Q(t).shape[-2:]
         return k >= d
 
-    def scaled_scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array, unit: Array) -> Scores:
+    def scaled_scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array, unit: Array) -> Operands:
         """Targets and keys of s(x, y) / eps, both about the centre: the potentials take up the difference.
 
         Keys that are tokens are in units (B, d), so that the map of the targets, which has the inverse of the tokens'
@@ -165,7 +173,7 @@ class Sinkhorn(PairwiseAttention):
         which is another kernel's about another centre: only keys are moved then.
         """
         Q, K, factor = self.Q(t), self.K(t), column(np.asarray(self.scale(t) / self.eps(t)))
-        own = self.keys_are_tokens(t, np.dtype(np.float64))
+        own = self.keys_are_tokens(t)
         target_map = factor * (gram(backend, K * unit[:, None], Q) if own else Q)
         r = target_map.shape[-2]
         targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), np.float64)
@@ -174,11 +182,11 @@ class Sinkhorn(PairwiseAttention):
         backend.project(cloud.x, None if own else K, keys, origin=centre)
         if own:
             keys /= unit[:, None]
-        return Scores(targets, keys)
+        return Operands(targets, keys)
 
-    def pair(self, cloud: Cloud, scores: Scores, values: Array, normalised: bool, kind: str = "field") -> PairSum:
+    def pair(self, cloud: Cloud, scores: Operands, values: Array, normalised: bool, kind: str = "field") -> PairSum:
         """The sum, right to a tenth of what the marginals are to reach."""
-        plain = super().pair(cloud, scores, values, normalised, kind)
+        plain = pair_sum(self.weight, normalised, cloud, scores, values, kind)
         return plain if self.n_half is not None else replace(plain, tol=0.1 * _AIM * self.tol)
 
     def symmetric(self, t: float, backend: Backend, unit: Array) -> bool:
@@ -199,7 +207,8 @@ class Sinkhorn(PairwiseAttention):
         if cloud.at is not None:
             means = backend.take("means", (*cloud.at.shape[:2], cloud.at.shape[2]), np.float64)
             scores = self.scaled_scores(cloud, t, backend, softmin.centre, softmin.unit)
-            backend.attend(self.pair(cloud, Scores(scores.targets, scores.keys, found.g), softmin.tokens, True), means)
+            scores = Operands(scores.targets, scores.keys, found.g)
+            backend.attend(self.pair(cloud, scores, softmin.tokens, True), means)
         backend.project(means, V * softmin.unit[:, None], out, shift=apply(backend, V, softmin.centre))
         out[failed] = np.nan
 
@@ -270,7 +279,7 @@ class _Kernel(Softmin):
         self._cloud, self._averages = cloud.with_(at=None, memory=memory), cloud.at is None
         self._scores = attention.scaled_scores(self._cloud, t, backend, self.centre, self.unit)
         self.tokens = self._scores.keys
-        if not attention.keys_are_tokens(t, np.dtype(np.float64)):
+        if not attention.keys_are_tokens(t):
             self.tokens = backend.take("values", shape, np.float64)
             backend.project(cloud.x, None, self.tokens, origin=self.centre)
             self.tokens /= self.unit[:, None]
@@ -283,12 +292,12 @@ class _Kernel(Softmin):
 
     def rows(self, g: Array, out: Array, last: bool) -> None:
         averages = last and self._averages
-        self._sum(Scores(self._scores.targets, self._scores.keys, g), out, averages, "field" if averages else "rows")
+        self._sum(Operands(self._scores.targets, self._scores.keys, g), out, averages, "field" if averages else "rows")
 
     def columns(self, f: Array, out: Array) -> None:
-        self._sum(Scores(self._scores.keys, self._scores.targets, f), out, False, "columns")
+        self._sum(Operands(self._scores.keys, self._scores.targets, f), out, False, "columns")
 
-    def _sum(self, scores: Scores, out: Array, averages: bool, kind: str) -> None:
+    def _sum(self, scores: Operands, out: Array, averages: bool, kind: str) -> None:
         values, result = (self.tokens, self.means) if averages else (self._nothing, self._nothing)
         self.backend.attend(self.attention.pair(self._cloud, scores, values, averages, kind), result, out)
         np.negative(out, out=out)

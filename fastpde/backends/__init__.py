@@ -101,7 +101,7 @@ def describe() -> dict[str, str]:
     import numba
 
     from .._jit import cache_folder
-    from ..kernels.vectors import BITS
+    from ..simd.vectors import BITS
 
     folder, settings = cache_folder(), cast(Any, numba.config)
     kernels = len(list(folder.glob("*.nbc"))) if folder else 0

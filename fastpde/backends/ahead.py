@@ -17,7 +17,7 @@ import numpy as np
 
 from .._jit import cache_folder
 from ..kernels import chebyshev, evaluate
-from ..laws import ExpLaw
+from ..weights import Exp
 from . import auto
 from .direct import Direct
 
@@ -42,7 +42,7 @@ def compile_ahead() -> None:
         pass
 
     auto.warmup(report, [np.float64], ["trees"])
-    Direct.warmup(report, [np.float64], [ExpLaw()])
+    Direct.warmup(report, [np.float64], [Exp()])
 
 
 def evaluate_nothing() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..laws import ExpLaw
 from ..share import Share
+from ..weights import Exp
 from . import calibration, causal, planning
 from .base import FLOATS, PairSum
 from .costs import TYPICAL, Costs
@@ -167,7 +167,7 @@ def warmup(
             y = np.multiply(sizes[kind], x, dtype=dtype)
             limits = np.arange(1, _WARM + 1) if kind == "masks" else None
             for values, each in ((y, None), (x[:, :, ::-1].copy(), weights)):
-                pair = PairSum(ExpLaw(), True, y, y, values, weights=each, limits=limits)
+                pair = PairSum(Exp(), True, y, y, values, masses=each, limits=limits)
                 Fast().attend(pair, out, None if each is None else logs)
 
 
@@ -179,7 +179,7 @@ def typical_choices(costs: Costs) -> dict[str, str]:
             some = min(n, _WARM)
             x = np.random.default_rng(d).standard_normal((1, some, d))
             look = _Look(costs, n / some)
-            look.attend(PairSum(ExpLaw(), True, x, x, x), np.empty_like(x))
+            look.attend(PairSum(Exp(), True, x, x, x), np.empty_like(x))
             fast, direct = look.prices
             kind = "fast" if fast < direct and costs.worth_a_look(float(n) * n, 2 * d, x.dtype) else "direct"
             found[f"n = {n}, d = {d}"] = f"{kind}: direct {direct:.2g} s, fast {fast:.2g} s"

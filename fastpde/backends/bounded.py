@@ -26,8 +26,8 @@ import numpy as np
 
 from .._types import Array
 from ..kernels import chebyshev, evaluate, grid
-from ..laws import SigmoidLaw
 from ..share import Share
+from ..weights import Sigmoid
 from . import reduction
 from .base import Backend, PairSum
 from .gridsum import Sorted
@@ -119,14 +119,14 @@ def _one_bias(pair: PairSum) -> float | None:
 def _sum(pair: PairSum, bias: float, of: Cells, to: Cells, out: Array, take: Any, direct: Backend) -> None:
     """Sources to nodes, nodes to nodes, nodes to targets."""
     width, count = pair.values.shape[2], len(of.points)
-    weights = np.full(1, 1.0 / pair.keys.shape[1]) if pair.weights is None else pair.weights[0]
+    weights = np.full(1, 1.0 / pair.keys.shape[1]) if pair.masses is None else pair.masses[0]
     sources = take("nodes_y", (1, count, width), np.float64)
     for c in range(width):
         sources[0, :, c] = of.gathered(weights * pair.values[0, :, c], take)
     sources *= count  # without weights a direct sum is a mean
     sums = take("nodes_z", (1, len(to.points), width), np.float64)
     shift = None if bias == 0.0 else np.full((1, count), bias)
-    direct.attend(PairSum(SigmoidLaw(), False, to.points[None], of.points[None], sources, shift), sums)
+    direct.attend(PairSum(Sigmoid(), False, to.points[None], of.points[None], sources, shift), sums)
     for c in range(width):
         out[:, c] = to.spread_out(sums[0, :, c], take)
 
@@ -135,8 +135,8 @@ def _mean_weight(pair: PairSum, bias: float) -> float:
     """The mean of sigma over pairs, judged by some: of the sources, by how much they weigh."""
     rng, n = np.random.default_rng(0), pair.keys.shape[1]
     i, j = rng.integers(0, pair.targets.shape[1], _PAIRS), rng.integers(0, n, _PAIRS)
-    if pair.weights is not None:
-        total = np.cumsum(pair.weights[0])
+    if pair.masses is not None:
+        total = np.cumsum(pair.masses[0])
         j = np.minimum(np.searchsorted(total, total[-1] * (np.arange(_PAIRS) + 0.5) / _PAIRS), n - 1)
     z, y = pair.targets[0, i].astype(np.float64), pair.keys[0, j].astype(np.float64)
     scores = np.minimum(-np.einsum("ik,jk->ij", z, y) - bias, 700.0)  # without BLAS: bits must not depend on threads

@@ -21,7 +21,7 @@ import numpy as np
 
 from .._jit import cache_folder
 from ..errors import InputError, InputTypeError
-from ..laws import ExpLaw
+from ..weights import Exp
 from . import planning
 from .base import PairSum
 from .costs import TYPICAL, Costs
@@ -159,7 +159,7 @@ class Unchecked(Fast):
 def _pair(n: int, k: int, scale: float) -> PairSum:
     """Softmax over Gaussian points: the same for ever."""
     x = scale * np.random.default_rng(k).standard_normal((1, n, k))
-    return PairSum(ExpLaw(), True, x, x, x)
+    return PairSum(Exp(), True, x, x, x)
 
 
 def _digest(text: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 from .._types import Array
 from ..kernels import attend, moments, pack, project
 from ..kernels.layout import Layout, layout_for
-from ..laws import LAWS, SHIFTABLE, LinearLaw
 from ..share import Share
+from ..weights import WEIGHTS, Linear, is_exponential
 from .base import FLOATS, Backend, PairSum
 from .entry import LOCK
 from .slices import Slices, check
@@ -33,7 +33,7 @@ class Direct(Backend):
         self._slices = Slices()
 
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
-        if isinstance(pair.law, LinearLaw):
+        if isinstance(pair.weight, Linear):
             check()
             self._attend_linear(pair, Share(pair.keys.shape[1]), out)
             return
@@ -46,17 +46,17 @@ class Direct(Backend):
         scratch = attend.allocate(numba.get_num_threads(), layout, dtype, self.take)
         none = _NONE.astype(dtype)
         bias = none if pair.bias is None else pair.bias
-        weights = _NONE if pair.weights is None else pair.weights
-        factor = (-1.0 if pair.normalised else 1.0) / (n if pair.weights is None else 1)
+        weights = _NONE if pair.masses is None else pair.masses
+        factor = (-1.0 if pair.normalised else 1.0) / (n if pair.masses is None else 1)
         logs = _NONE if log_total is None else log_total
         with LOCK:
-            pack.pack_sources(pair.keys, bias, weights, pair.values, type(pair.law) in SHIFTABLE, layout, packed)
+            pack.pack_sources(pair.keys, bias, weights, pair.values, is_exponential(pair.weight), layout, packed)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
             # Threads take portions of the work in turn: one that was held up does not hold up the sum.
             with LOCK, numba.parallel_chunksize(attend.chunk_size(targets, layout)):
                 attend.attend(
-                    pair.law, factor, layout, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
+                    pair.weight, factor, layout, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
                 )
 
     def _parts(self, pair: PairSum, layout: Layout) -> Iterator[slice]:
@@ -68,7 +68,7 @@ class Direct(Backend):
         return self._slices.of(m, attend.TILES * layout.width, n * (4.0 + k + c))
 
     def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
-        if not isinstance(pair.law, LinearLaw) or pair.limits is not None:
+        if not isinstance(pair.weight, Linear) or pair.limits is not None:
             return False
         check()
         self._attend_linear(pair, share, out)
@@ -77,14 +77,14 @@ class Direct(Backend):
     def _attend_linear(self, pair: PairSum, share: Share, out: Array) -> None:
         systems, (k, c) = len(pair.keys), (pair.keys.shape[2], pair.values.shape[2])
         if pair.limits is not None:
-            weights = _NONE if pair.weights is None else pair.weights
+            weights = _NONE if pair.masses is None else pair.masses
             moment, limits = self.take("moments", (systems, 1, c, k), np.float64), np.atleast_2d(pair.limits)
             with LOCK:
                 moments.attend_masked(pair.targets, pair.keys, pair.values, weights, limits, moment, out)
             return
         keys = self._tiles("keys", pair.keys, share)
         values = keys if pair.values is pair.keys else self._tiles("values", pair.values, share)
-        weights = _NONE if pair.weights is None else self._tiles("weights", pair.weights, share)
+        weights = _NONE if pair.masses is None else self._tiles("weights", pair.masses, share)
         each = self.take("moments", (systems, -(-keys.shape[1] // moments.TILE), c, k), np.float64)
         with LOCK:
             moments.of_tiles(keys, values, weights, 1.0 / share.n, each)
@@ -120,17 +120,17 @@ class Direct(Backend):
         return share.tiles(rows, moments.TILE, partial(self.take, f"tiled_{name}"))
 
     @staticmethod
-    def warmup(report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, laws: Sequence[Any] = LAWS) -> None:
+    def warmup(report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, weights: Sequence[Any] = WEIGHTS) -> None:
         """Compiles every kernel by one tiny evaluation each."""
         for dtype in dtypes:
             x = np.ones((1, 2, 1), dtype)
             backend, out, limits = Direct(), np.empty_like(x), np.array([1, 2])
             report(f"{np.dtype(dtype).name} maps")
             backend.project(x, np.eye(1), out, origin=backend.centre(x))
-            for law in laws:
-                report(f"{np.dtype(dtype).name} {type(law).__name__}")
+            for weight in weights:
+                report(f"{np.dtype(dtype).name} {type(weight).__name__}")
                 for seen in (None, limits):
-                    backend.attend(PairSum(law, False, x, x, x, limits=seen), out)
+                    backend.attend(PairSum(weight, False, x, x, x, limits=seen), out)
 
 
 def _added(sums: Array, share: Share) -> Array:

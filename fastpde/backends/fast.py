@@ -12,8 +12,8 @@ from .._types import Array
 from ..errors import InputError, InputTypeError
 from ..kernels import reduce
 from ..kernels.cells import CHUNKS
-from ..laws import ExpLaw, LinearLaw, SigmoidLaw
 from ..share import Share
+from ..weights import Exp, Linear, Sigmoid
 from . import bounded, causal
 from .base import Backend, PairSum
 from .direct import Direct
@@ -89,7 +89,7 @@ class Fast(Backend):
             check()
             one = _system(pair, b)
             logs = None if log_total is None else log_total[b : b + 1]
-            if isinstance(one.law, SigmoidLaw):
+            if isinstance(one.weight, Sigmoid):
                 if logs is not None or not self._sum_bounded(one, out[b]):
                     self._all_directly(one, out[b : b + 1], logs)
                 continue
@@ -129,7 +129,7 @@ class Fast(Backend):
 
     def _suits(self, pair: PairSum) -> bool:
         """Whether there is anything to gain."""
-        return isinstance(pair.law, ExpLaw | SigmoidLaw)
+        return isinstance(pair.weight, Exp | Sigmoid)
 
     def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
         """Whether a reduced system is summed in O(n); may set `job.within`."""
@@ -148,7 +148,7 @@ class Fast(Backend):
         if not pair.normalised and not len(log_total):
             log_total = self._take("logs", (len(out),), np.float64)
         offset = self._offset(pair, reduced) if len(log_total) else _NONE
-        log_factor = 0.0 if pair.weights is not None else -math.log(sources)
+        log_factor = 0.0 if pair.masses is not None else -math.log(sources)
         result = reduce.Result(np.ascontiguousarray(reduced.B), reduced.constant, log_factor, offset, out, log_total)
         tol = _GIVEN * min(self.tol, pair.tol) / max(1.0, reduced.amplification) - reduced.dropped
         if not tol > 0.0:
@@ -182,10 +182,10 @@ class Fast(Backend):
         """Systems whose other sources and targets are in other processes, each on one grid of the moments of all.
 
         False: they cannot be summed like that. What is sent depends on the grids, not on the number of tokens."""
-        if isinstance(pair.law, LinearLaw):
+        if isinstance(pair.weight, Linear):
             return self._direct.attend_together(pair, share, out, log_total)
         targets = int(share.added(np.array([pair.targets.shape[1]]))[0])
-        if pair.limits is not None or not isinstance(pair.law, ExpLaw):
+        if pair.limits is not None or not isinstance(pair.weight, Exp):
             return False
         if not self._worth_it(pair, float(share.n) * targets):
             return False
@@ -223,7 +223,7 @@ class Fast(Backend):
         Direct().attend(  # memory of its own, as large as the sources: not to be kept
             replace(pair, targets=targets, normalised=True), exact, logs
         )
-        if pair.weights is None:
+        if pair.masses is None:
             logs += math.log(share.here / share.n)
         top = share.largest(logs)
         each = np.exp(logs - top)
@@ -301,7 +301,7 @@ class Fast(Backend):
         """See `tree.Exact`."""
         z, y, values = (np.ascontiguousarray(array) for array in (z, y, values))
         out, logs = np.empty((*z.shape[:2], values.shape[2])), np.empty(z.shape[:2])
-        self._direct.attend(PairSum(ExpLaw(), True, z, y, values, bias, limits=limits), out, logs)
+        self._direct.attend(PairSum(Exp(), True, z, y, values, bias, limits=limits), out, logs)
         logs += math.log(y.shape[1])
         return out, logs
 
@@ -332,9 +332,9 @@ def _span(ends: Array) -> Array:
 def _bias(pair: PairSum) -> Array:
     """The log-weights of the sources of one system, (n,), or (0,)."""
     bias = _NONE if pair.bias is None else pair.bias[0].astype(np.float64)
-    if pair.weights is None:
+    if pair.masses is None:
         return bias
-    logs = np.log(pair.weights[0])
+    logs = np.log(pair.masses[0])
     return logs + bias if len(bias) else logs
 
 
@@ -384,14 +384,14 @@ def _of_values(values: Array, exact: Array, found: Array, logs: Array | None, sh
 
 def _system(pair: PairSum, b: int) -> PairSum:
     """System b alone."""
-    keys, weights, limits = pair.keys[b : b + 1], pair.weights, pair.limits
+    keys, weights, limits = pair.keys[b : b + 1], pair.masses, pair.limits
     return replace(
         pair,
         targets=pair.targets[b : b + 1],
         keys=keys,
         values=keys if pair.values is pair.keys else pair.values[b : b + 1],
         bias=None if pair.bias is None else pair.bias[b : b + 1],
-        weights=None if weights is None else weights[b % len(weights)][None],
+        masses=None if weights is None else weights[b % len(weights)][None],
         limits=limits[b % len(limits)] if limits is not None and limits.ndim == 2 else limits,
         history=None if pair.history is None else pair.history[b : b + 1],
     )

@@ -31,7 +31,7 @@ class Gaussians(Threaded):
         d = states.shape[2]
         rank = max(1, int(np.max(np.flatnonzero(states[:, 1:].any(axis=(0, 2))) + 1, initial=0)))
         super().__init__(states, closure.shape_for(d, rank, len(heads.kinds)))
-        self._law, self._forms = None, _forms(heads)
+        self._weight, self._forms = None, _forms(heads)
 
     def _memory(self) -> closure.Work:
         return closure.allocate(self._threads, self._shape, self._take)
@@ -73,7 +73,7 @@ class Tails(Threaded):
     def __init__(self, heads: AffineHeads, states: Array, units: Array) -> None:
         _, n, length = states.shape
         super().__init__(states, tail.shape_for(length - 1, n - 1, len(heads.kinds)))
-        self._law, self._forms = None, tail.Tail(_forms(heads), units)
+        self._weight, self._forms = None, tail.Tail(_forms(heads), units)
 
     def _memory(self) -> tail.Work:
         return tail.allocate(self._threads, self._shape, self._take)

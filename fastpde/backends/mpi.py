@@ -9,8 +9,8 @@ import numpy as np
 
 from .._types import Array
 from ..errors import InputError
-from ..laws import LinearLaw
 from ..share import Share
+from ..weights import Linear
 from . import resolve
 from .base import Backend, PairSum
 from .direct import Direct
@@ -115,7 +115,7 @@ class Mpi(Backend):
 
     def _deals(self, pair: PairSum, share: Share) -> bool:
         """Whether targets are dealt out anew: those of a masked direct sum are the more work the later they come."""
-        if pair.limits is None or not isinstance(self._inner, Direct) or isinstance(pair.law, LinearLaw):
+        if pair.limits is None or not isinstance(self._inner, Direct) or isinstance(pair.weight, Linear):
             return False
         others = np.array([float(pair.targets.shape[1] != share.here)])
         return not share.largest(others).any()
@@ -148,7 +148,7 @@ class Mpi(Backend):
         keys: Any = all_of("keys", pair.keys)
         values: Any = keys if pair.values is pair.keys else all_of("values", pair.values)
         return replace(
-            pair, keys=keys, values=values, bias=all_of("bias", pair.bias), weights=all_of("weights", pair.weights)
+            pair, keys=keys, values=values, bias=all_of("bias", pair.bias), masses=all_of("weights", pair.masses)
         )
 
     def project(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .._types import Array
-from ..laws import SHIFTABLE, LinearLaw
+from ..weights import Linear, is_exponential
 from .auto import direct_seconds, fast_seconds
 from .base import PairSum
 from .costs import Costs
@@ -37,12 +37,12 @@ class Probe(Fast):
         self._found: float | None = None
         super().attend(pair, out, log_total)
         systems, n, k = pair.keys.shape
-        if isinstance(pair.law, LinearLaw):
+        if isinstance(pair.weight, Linear):
             tokens = systems * self._scale * (n + pair.targets.shape[1])
             direct = tokens * k * pair.values.shape[2] * _LINEAR / self._costs.speed
         else:
             direct = systems * self._scale**2 * direct_seconds(self._costs, pair, None)
-            direct *= 1.0 if type(pair.law) in SHIFTABLE else _SLOW_LAW
+            direct *= 1.0 if is_exponential(pair.weight) else _SLOW_LAW
         self.direct += direct
         self.fast += direct if self._found is None else self._found
 

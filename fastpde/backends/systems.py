@@ -31,7 +31,7 @@ from ..kernels.motion import (
     T,
 )
 from ..kernels.pack import LOG2E
-from ..laws import SHIFTABLE
+from ..weights import is_exponential
 from .direct import Direct
 from .tilt import Tilt
 
@@ -123,10 +123,10 @@ class Batch(ABC):
 class Threaded(Batch):
     """Systems whose velocities are made inside the loop: each thread owns some systems.
 
-    A kind of field brings `_law`, `_forms` and `_memory`, see `kernels.field`.
+    A kind of field brings `_weight`, `_forms` and `_memory`, see `kernels.field`.
     """
 
-    _law: Any
+    _weight: Any
     _forms: Any
 
     def __init__(self, tokens: Array, shape: Any) -> None:
@@ -153,7 +153,7 @@ class Threaded(Batch):
             with suppress(Empty):
                 while True:
                     flow.advance(
-                        self._law, self._shape, self._forms, *self._options, parts.get_nowait(), attempts, runs,
+                        self._weight, self._shape, self._forms, *self._options, parts.get_nowait(), attempts, runs,
                         self._scratch, self._steps, thread,
                     )  # fmt: skip
 
@@ -182,7 +182,7 @@ class Fused(Threaded):
             normalised=tilt.normalised, tilted=tilt.D is not None, weighted=weights is not None, sphere=sphere,
         )  # fmt: skip
         super().__init__(x0, shape)
-        self._law = tilt.law
+        self._weight = tilt.weight
         self._forms = _forms(shape, tilt, x0.dtype, weights, limits)
 
     def _memory(self) -> systems.Scratch:
@@ -200,7 +200,7 @@ def _forms(shape: systems.Shape, tilt: Tilt, dtype: np.dtype, weights: Array | N
     spread = (1, shape.lanes) if weights is None else (len(weights), shape.lanes)
     mantissas, exponents = np.ones(spread, dtype), np.zeros(spread, dtype)
     if weights is not None:
-        parts = np.frexp(weights) if type(tilt.law) in SHIFTABLE else (weights, np.zeros_like(weights))
+        parts = np.frexp(weights) if is_exponential(tilt.weight) else (weights, np.zeros_like(weights))
         for target, part in zip((mantissas, exponents), parts, strict=True):
             target[:, : shape.n] = part
     seen = np.full(shape.lanes, shape.n, np.int64 if dtype.itemsize == 8 else np.int32)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..attention.base import Attention, Cloud
+from ..attention.base import Attention
+from ..attention.cloud import Cloud
 from ..ensemble import STATUS, Ensemble, reporting
 from ..integrate import Problem, Status
 from ..integrate.checks import Options

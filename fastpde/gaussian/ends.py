@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .._types import Array
-from ..attention.closure import regression, transposed
+from ..attention.gaussian_field import regression
+from ..attention.matrices import transposed
 from ..backends.affine import LINEAR, PLAN, STEPS, AffineHeads
 from .units import size
 
@@ -86,7 +87,7 @@ def _planned(A: Array, S: Array, basis: Array) -> tuple[Array, Array]:
 
 
 def _stepped(A: Array, count: int, S: Array, basis: Array) -> tuple[Array, Array]:
-    """As `attention.closure.half_steps`: dP = X dS X^T - P dG P, X = (I + S G)^{-1}."""
+    """As `attention.gaussian_field.half_steps`: dP = X dS X^T - P dG P, X = (I + S G)^{-1}."""
     G, bend = np.zeros_like(S), np.zeros_like(basis)
     for index in range(count):
         step = A if index % 2 == 0 else A.T

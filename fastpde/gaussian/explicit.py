@@ -18,7 +18,7 @@ import numpy as np
 from .._types import Array
 from ..attention import L2, Linear, Masked, MultiHead, Sinkhorn, Softmax
 from ..attention.base import Attention
-from ..attention.closure import transposed
+from ..attention.matrices import transposed
 from . import exact
 from .units import size
 from .verdict import Outcome, Verdict

@@ -15,7 +15,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
-from ..attention.closure import transposed
+from ..attention.matrices import transposed
 from ..ensemble import reporting, summary
 from ..errors import InputError, InputTypeError
 from ..integrate import Solution, Status, integrate

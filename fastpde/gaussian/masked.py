@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .._types import Array, as_positions, as_weights
-from ..attention.base import Attention, Visibility
+from ..attention.base import Attention
+from ..attention.cloud import Visibility
 from ..errors import InputError
 from .measure import Gaussian
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..attention.base import Attention, Cloud
-from ..attention.closure import transposed
+from ..attention.base import Attention
+from ..attention.cloud import Cloud
+from ..attention.matrices import transposed
 from ..backends.affine import AffineHeads
 from ..ensemble import Ensemble
 from ..integrate import Problem

@@ -1,12 +1,12 @@
-"""The direct sum: for every target, sum_j law(score(target, source j)) [values_j, 1], tile by tile.
+"""The direct sum: for every target, sum_j weight(score(target, source j)) [values_j, 1], tile by tile.
 
-    score = <target, key_j> + bias_j        (natural units; targets are multiplied by 1/log 2 here, so a law is 2^t)
+    score = <target, key_j> + bias_j        (natural units; targets are multiplied by 1/log 2 here, so a weight is 2^t)
 
 One thread owns a group of target tiles and reads all sources in order, chunk by chunk: a chunk's partial sum is made
 in the working precision in registers, and added to a float64 total. So a row's bits depend on nothing but the row.
 
 Two modes, chosen per tile from |target| max |key|: narrow (no score can leave the range of 2^t: no shift, no clamp) and
-wide (raw scores first; for a law that allows it a running maximum, rounded up to an integer, is subtracted, and the
+wide (raw scores first; for a weight that allows it a running maximum, rounded up to an integer, is subtracted, and the
 sums are rescaled by exact powers of two when it grows; then a clamp).
 """
 
@@ -20,12 +20,9 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from ..laws import LinearLaw
-from .layout import Layout
-from .pack import LOG2E
-from .panels import (
-    apply_law,
+from ..simd.panels import (
     apply_shifted,
+    apply_weight,
     fused,
     mask_rows,
     power_of_two,
@@ -34,7 +31,10 @@ from .panels import (
     shiftable,
     value_panel,
 )
-from .vectors import CHUNK, TILES
+from ..simd.vectors import CHUNK, TILES
+from ..weights import Linear
+from .layout import Layout
+from .pack import LOG2E
 
 _FLUSH = -1000  # sums that shrink by more than 2^1000 are zero, not subnormal
 _ALL_GONE = 20000.0  # times 2^20000 is inf, times 2^-20000 is 0, whatever the sum
@@ -126,7 +126,7 @@ def write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, ou
 
 
 @jit
-def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total):
+def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_total):
     """Up to TILES tiles of targets z of system b against all its sources."""
     zt, P, tops, shifts, ends, sums, tiles = memory
     width, base = layout.width, b * layout.rows
@@ -143,7 +143,7 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
         tiles[1, tile] = high
         tiles[2, tile] = wide
         for lane in range(width):
-            tops[tile * width + lane] = lowest if wide and shiftable(law) else 0.0
+            tops[tile * width + lane] = lowest if wide and shiftable(weight) else 0.0
             shifts[tile * width + lane] = tops[tile * width + lane]
     for start in range(0, layout.rows, CHUNK):
         chunk_rows = min(CHUNK, layout.rows - start)
@@ -155,23 +155,23 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
             rows, lanes_at, sums_at = groups * layout.group, tile * width, tile * total_columns * width
             for g in range(groups):
                 j = start + g * layout.group
-                if wide or not fused(law):
+                if wide or not fused(weight):
                     score_panel(
-                        LinearLaw(), P, g * layout.group * width, zt, lanes_at * layout.k,
+                        Linear(), P, g * layout.group * width, zt, lanes_at * layout.k,
                         packed.keys, (base + j) * layout.k, packed.bias, base + j, layout.k,
                     )  # fmt: skip
                 else:
                     score_panel(
-                        law, P, g * layout.group * width, zt, lanes_at * layout.k,
+                        weight, P, g * layout.group * width, zt, lanes_at * layout.k,
                         packed.keys, (base + j) * layout.k, packed.bias, base + j, layout.k,
                     )  # fmt: skip
-            if wide and shiftable(law):
+            if wide and shiftable(weight):
                 raise_tops(P, rows, ends, lanes_at, start, tops, lanes_at)
                 grow_shift(layout, tops, shifts, lanes_at, sums, sums_at)
             if wide:
-                apply_shifted(law, P, rows, shifts, lanes_at)
-            elif not fused(law):
-                apply_law(law, P, rows)
+                apply_shifted(weight, P, rows, shifts, lanes_at)
+            elif not fused(weight):
+                apply_weight(weight, P, rows)
             if low < start + rows:
                 mask_rows(P, max(0, low - start), rows, ends, lanes_at, start)
             for part in range(layout.parts):
@@ -189,7 +189,7 @@ def _sum_group(law, factor, layout, packed, b, z, limits, memory, out, log_total
 
 
 @jit(parallel=True)
-def attend(law, factor, layout, packed, targets, limits, scratch, out, log_total):
+def attend(weight, factor, layout, packed, targets, limits, scratch, out, log_total):
     """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of total weights into log_total (B, m).
 
     `limits` (1 or B, m) is the number of leading sources each target sees; (1, 0): all. `log_total` (0, 0) is not
@@ -211,6 +211,6 @@ def attend(law, factor, layout, packed, targets, limits, scratch, out, log_total
             b, first = item // groups, (item % groups) * size
             last = min(m, first + size)
             _sum_group(
-                law, factor, layout, packed, b, targets[b, first:last], limits[b % limits.shape[0], first:last], memory,
-                out[b, first:last], log_total[b : b + 1, first:last],
+                weight, factor, layout, packed, b, targets[b, first:last], limits[b % limits.shape[0], first:last],
+                memory, out[b, first:last], log_total[b : b + 1, first:last],
             )  # fmt: skip

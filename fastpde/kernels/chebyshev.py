@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .._jit import jit
-from .dots import DOT_COLUMNS, DOT_ROWS, LANE_COUNT
-from .vectors import VECTORS
+from ..simd.dots import DOT_COLUMNS, DOT_ROWS, LANE_COUNT
+from ..simd.vectors import VECTORS
 
 WIDTH = VECTORS * LANE_COUNT  # lanes of a panel
 BLOCK = 128  # points at a time

@@ -16,10 +16,10 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from ..laws import LinearLaw
+from ..simd.dots import sum_products
+from ..simd.rows import ROW_GROUP, row_panel
+from ..weights import Linear
 from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, outer_index, prepare
-from .dots import sum_products
-from .rows import ROW_GROUP, row_panel
 
 
 class Reading(NamedTuple):
@@ -73,7 +73,7 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
         for a in range(0, side.lead if r > 1 else 1, ROW_GROUP):
             for lane in range(0, m, WIDTH):
                 row_panel(
-                    LinearLaw(), product, result + a * BLOCK + lane, BLOCK, basis, source + lane, BLOCK,
+                    Linear(), product, result + a * BLOCK + lane, BLOCK, basis, source + lane, BLOCK,
                     coefficients, a, lanes, zeros, 0, last_order,
                 )  # fmt: skip
     stride, tracks, rows, other = lanes * BLOCK, 2 if gradient else 1, product, partial

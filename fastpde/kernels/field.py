@@ -17,7 +17,7 @@ def memory_of(scratch, thread):
     raise NotImplementedError("compiled code only")
 
 
-def velocity(law, shape, forms, b, x, memory, out):
+def velocity(weight, shape, forms, b, x, memory, out):
     """out <- the velocity of system b at x, both flat: rows of lanes."""
     raise NotImplementedError("compiled code only")
 
@@ -49,9 +49,9 @@ def _memory_of(scratch, thread):
 
 
 @overload(velocity, inline="always")
-def _velocity(law, shape, forms, b, x, memory, out):
+def _velocity(weight, shape, forms, b, x, memory, out):
     if _is(forms, systems.Forms):
         of_tokens = systems.velocity
-        return lambda law, shape, forms, b, x, memory, out: of_tokens(law, shape, forms, b, x, memory, out)
+        return lambda weight, shape, forms, b, x, memory, out: of_tokens(weight, shape, forms, b, x, memory, out)
     of_law = tail.flat_velocity if _is(forms, tail.Tail) else closure.flat_velocity
-    return lambda law, shape, forms, b, x, memory, out: of_law(forms, b, x, memory, out)
+    return lambda weight, shape, forms, b, x, memory, out: of_law(forms, b, x, memory, out)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._jit import jit
+from ..simd.rows import largest
 from .field import memory_of, velocity
 from .motion import (
     ACCEPTED,
@@ -39,7 +40,6 @@ from .motion import (
     copy,
     end_step,
 )
-from .rows import largest
 from .systems import mean_of
 
 STEADY_STATE, BLOW_UP, COLLAPSED = 0, 1, 2  # kinds of events
@@ -281,7 +281,7 @@ def _drive(shape, method, control, watched, times, b, last_attempt, runs, local)
 
 
 @jit(borrowed=True)
-def advance(law, shape, forms, method, control, watched, times, part, attempts, runs, scratch, steps, thread):
+def advance(weight, shape, forms, method, control, watched, times, part, attempts, runs, scratch, steps, thread):
     """Moves the systems part[0] .. part[1] - 1 that are running on by up to `attempts` attempted steps each.
 
     With no attempts a run is begun: its start is recorded, its events looked at, and `f` is its velocity.
@@ -304,7 +304,7 @@ def advance(law, shape, forms, method, control, watched, times, part, attempts, 
             s = _drive(shape, method, control, watched, times, b, until, runs, local)
             if s < 0:
                 break
-            velocity(law, shape, forms, b, states[min(s, 1)], memory, stages[s if s > 0 else last])
+            velocity(weight, shape, forms, b, states[min(s, 1)], memory, stages[s if s > 0 else last])
             counts[EVALUATIONS] += 1
         copy(states[0], runs.y[b])
         copy(stages[last, :size], runs.f[b])

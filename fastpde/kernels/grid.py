@@ -16,10 +16,10 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from ..laws import LinearLaw
+from ..simd.dots import DOT_COLUMNS, DOT_ROWS, dot_panel, exponentials
+from ..simd.rows import ROW_GROUP, row_panel
+from ..weights import Linear
 from .chebyshev import BLOCK, WIDTH, corner_of, level_of, outer_index, prepare
-from .dots import DOT_COLUMNS, DOT_ROWS, dot_panel, exponentials
-from .rows import ROW_GROUP, row_panel
 
 STRIP = 64  # rows of a contraction that are made together
 
@@ -169,7 +169,7 @@ def contract_strip(tensor, first, rest, start, matrix, lanes, pack, zeros, out):
     for tile in range(lanes // WIDTH):
         for q in range(0, columns, ROW_GROUP):
             row_panel(
-                LinearLaw(), out, (start + q) * lanes + tile * WIDTH, lanes, matrix, tile * first * WIDTH, WIDTH,
+                Linear(), out, (start + q) * lanes + tile * WIDTH, lanes, matrix, tile * first * WIDTH, WIDTH,
                 pack, q, STRIP, zeros, 0, first,
             )  # fmt: skip
 

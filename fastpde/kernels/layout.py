@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .vectors import VECTORS, group_size, lanes_of, most_columns
+from ..simd.vectors import VECTORS, group_size, lanes_of, most_columns
 
 # Largest |score| (units of log 2) that needs no shift and no clamp: a chunk's sum of 192 float32 terms, and the whole
 # sum of up to 2^30 float64 terms, stay in range, and so do the weights times values of 1e-3 at the other end.

@@ -14,9 +14,9 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
+from ..simd.panels import power_of_two
+from ..simd.vectors import CHUNK
 from .layout import Layout
-from .panels import power_of_two
-from .vectors import CHUNK
 
 LOG2E = 1.4426950408889634
 _LARGEST_EXPONENT = 1000
@@ -26,7 +26,7 @@ class Packed(NamedTuple):
     """Packed sources of B systems."""
 
     keys: np.ndarray  # (B * rows * k,)
-    bias: np.ndarray  # (B * rows,) units of log 2; less exponents[:, 1] when the law is shiftable
+    bias: np.ndarray  # (B * rows,) units of log 2; less exponents[:, 1] when the weight is shiftable
     values: np.ndarray  # (B * rows * parts * columns,) scaled by 2^-value_exponent
     bounds: np.ndarray  # (B, 2) largest |key|, largest |bias|
     exponents: np.ndarray  # (B, 2) powers of two taken out of the values, and out of the weights (see _lift)
@@ -137,7 +137,7 @@ def _pack_system(keys, bias, weights, values, shiftable, layout, b, packed):
 def pack_sources(keys, bias, weights, values, shiftable, layout, packed):
     """Packs keys (B, n, k), bias (B, n) or (0, 0), weights (B or 1, n) or (0, 0), values (B, n, dv) into `packed`.
 
-    With a shiftable law the exponent of a weight goes into the bias (exactly) and its mantissa into the values, so
+    With a shiftable weight the exponent of a weight goes into the bias (exactly) and its mantissa into the values, so
     that weights of any size keep full precision; otherwise the whole weight goes into the values.
     """
     for index in prange(keys.shape[0]):

@@ -1,6 +1,6 @@
 """Linear maps of tokens, and their mean, with bits that do not depend on the number of threads.
 
-A map is the score panel without a law: lanes are rows of the matrix, tokens take the place of the sources.
+A map is the score panel without a weight: lanes are rows of the matrix, tokens take the place of the sources.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from ..laws import LinearLaw
-from .panels import score_panel
-from .vectors import VECTORS, group_size, lanes_of
+from ..simd.panels import score_panel
+from ..simd.vectors import VECTORS, group_size, lanes_of
+from ..weights import Linear
 
 _GROUPS = 16  # groups of tokens per work item
 
@@ -72,7 +72,7 @@ def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
         count = min(width, out.shape[1] - first)
         shifts = shift[first : first + count]
         for g in range(groups):
-            score_panel(LinearLaw(), result, 0, matrix, first * d, tokens, g * d * group, zeros, 0, d)
+            score_panel(Linear(), result, 0, matrix, first * d, tokens, g * d * group, zeros, 0, d)
             for j in range(min(group, m - g * group)):
                 # Views that start at zero: indices that cannot be negative are what lets this loop vectorise.
                 row, part = out[g * group + j, first : first + count], result[j * width : j * width + count]

@@ -20,10 +20,10 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from ..laws import ExpLaw, LinearLaw
+from ..simd.panels import apply_shifted, raise_tops, score_panel, value_panel
+from ..simd.vectors import CHUNK
+from ..weights import Exp, Linear
 from .attend import grow_shift, load_tile, write_tile
-from .panels import apply_shifted, raise_tops, score_panel, value_panel
-from .vectors import CHUNK
 
 SOURCES, TARGETS = 24, 16  # points in a leaf, at least: whole groups of sources, whole tiles of targets
 _BETTER = 3.0  # logits: sources that weigh that much more are a better y0
@@ -176,12 +176,12 @@ def _add_run(layout, packed, start, rows, count, zt, ends, P, tops, shifts, sums
         at, sums_at = tile * width, tile * layout.parts * columns * width
         for g in range(0, rows, layout.group):
             score_panel(
-                LinearLaw(), P, g * width, zt, at * layout.k, packed.keys, (start + g) * layout.k,
+                Linear(), P, g * width, zt, at * layout.k, packed.keys, (start + g) * layout.k,
                 packed.bias, start + g, layout.k,
             )  # fmt: skip
         raise_tops(P, rows, ends, at, 0, tops, at)
         grow_shift(layout, tops, shifts, at, sums, sums_at)
-        apply_shifted(ExpLaw(), P, rows, shifts, at)
+        apply_shifted(Exp(), P, rows, shifts, at)
         for part in range(layout.parts):
             place = chunk * layout.parts * columns + (part * chunk_rows + start - chunk) * columns
             value_panel(columns, P, rows, packed.values, place, sums, sums_at + part * columns * width)

@@ -3,7 +3,7 @@
 Tokens are rows of lanes, [coordinate][token], padded to whole tiles by copies of the last token. With c their mean
 (0 for sums that are not normalised), and for each of some heads,
 
-    score_ij = <A (x_i - c) + E c, x_j - c> - <x_j - c, D (x_j - c)> + bias,    weight_ij = law(score_ij),
+    score_ij = <A (x_i - c) + E c, x_j - c> - <x_j - c, D (x_j - c)> + bias,    weight_ij = weight(score_ij),
     v_i = V (c + sum_j w_j weight_ij (x_j - c) / sum_j w_j weight_ij)    or    sum_j w_j weight_ij V x_j,
 
 summed over the heads; on the sphere, v_i - <v_i, x_i> x_i. All sums run over the sources in their order: a system's
@@ -19,11 +19,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .._jit import jit
-from ..laws import LinearLaw
+from ..simd.panels import apply_shifted, apply_weight, fused, mask_rows, power_of_two, raise_tops, shiftable
+from ..simd.rows import ROW_GROUP, largest, row_panel, value_rows
+from ..simd.vectors import CHUNK, VECTORS, lanes_of, most_columns
+from ..weights import Linear
 from .layout import reach_of
-from .panels import apply_law, apply_shifted, fused, mask_rows, power_of_two, raise_tops, shiftable
-from .rows import ROW_GROUP, largest, row_panel, value_rows
-from .vectors import CHUNK, VECTORS, lanes_of, most_columns
 
 _FARTHEST = 20000.0  # a finite sum times 2^20000 is inf, times 2^-20000 it is 0
 
@@ -168,7 +168,7 @@ def _map(shape, matrix, x, k, shift, out):
     for first in range(0, shape.lanes, shape.width):
         for q in range(0, shape.rows, ROW_GROUP):
             row_panel(
-                LinearLaw(), out, q * shape.lanes + first, shape.lanes, x, first, shape.lanes,
+                Linear(), out, q * shape.lanes + first, shape.lanes, x, first, shape.lanes,
                 matrix, q, shape.rows, shift, q, k,
             )  # fmt: skip
 
@@ -214,26 +214,26 @@ def _fill_bias(shape, D, keys, exponents, constant, zeros, moved, bias):
 
 
 @jit(inline=True)
-def _tile(law, shape, first, wide, limits, keys, values, targets, bias, P, tops, sums):
+def _tile(weight, shape, first, wide, limits, keys, values, targets, bias, P, tops, sums):
     """The sums of one tile of targets: `sums` (columns, width) float64, tops the shifts."""
     lanes, width = shape.lanes, shape.width
     low, seen = limits[first], limits[first + width - 1]
     even = seen + seen % 2
     for j in range(0, seen, ROW_GROUP):
-        if wide or not fused(law):
-            row_panel(LinearLaw(), P, j * width, width, targets, first, lanes, keys, j, lanes, bias, j, shape.d)
+        if wide or not fused(weight):
+            row_panel(Linear(), P, j * width, width, targets, first, lanes, keys, j, lanes, bias, j, shape.d)
         else:
-            row_panel(law, P, j * width, width, targets, first, lanes, keys, j, lanes, bias, j, shape.d)
+            row_panel(weight, P, j * width, width, targets, first, lanes, keys, j, lanes, bias, j, shape.d)
     tops[:] = 0.0
     if wide:
-        if shiftable(law):
+        if shiftable(weight):
             tops[:] = -1.0e307 if P.itemsize == 8 else -1.0e37
             raise_tops(P, seen, limits, first, 0, tops, 0)
             for lane in range(width):
                 tops[lane] = np.ceil(tops[lane])
-        apply_shifted(law, P, seen, tops, 0)
-    elif not fused(law):
-        apply_law(law, P, seen)
+        apply_shifted(weight, P, seen, tops, 0)
+    elif not fused(weight):
+        apply_weight(weight, P, seen)
     if low < seen:
         mask_rows(P, low, seen, limits, first, 0)
     if seen < even:
@@ -291,7 +291,7 @@ def _to_tangent(shape, x, out, squares):
 
 
 @jit(inline=True)
-def velocity(law, shape, forms, b, x, memory, out):
+def velocity(weight, shape, forms, b, x, memory, out):
     """out <- the velocities of system b at x; both (>= d * lanes,), out with room for rows * lanes."""
     keys, other, targets, means, P, bias, squares, shift, tops, sums, centre, wide_shift = memory
     d, lanes, size = shape.d, shape.lanes, shape.d * shape.rows
@@ -315,7 +315,7 @@ def velocity(law, shape, forms, b, x, memory, out):
         reach = (forms.norms[p, 2 * h] + forms.norms[p, 2 * h + 1]) * radius + _norm(wide_shift)
         wide = not (1.000001 * reach * radius + top <= shape.reach)
         for first in range(0, lanes, shape.width):
-            _tile(law, shape, first, wide, forms.limits, keys, values, targets, bias, P, tops, sums)
+            _tile(weight, shape, first, wide, forms.limits, keys, values, targets, bias, P, tops, sums)
             if shape.normalised:
                 _write_means(shape, sums, first, means[h * d * lanes :])
             else:

@@ -15,7 +15,7 @@ import numpy as np
 
 from .._types import Array
 from ..errors import InputError, InputTypeError, TransportError
-from ..laws import ExpLaw
+from ..weights import Exp
 from .measures import Weighted, common_unit
 from .mixing import Mixing
 
@@ -70,7 +70,7 @@ class Pair:
         keys, bias = np.ascontiguousarray(of.x[None]), np.ascontiguousarray(bias[None])
         normalised = values.shape[2] > 0
         pair = PairSum(
-            ExpLaw(), normalised, targets, keys, values, bias, weights,
+            Exp(), normalised, targets, keys, values, bias, weights,
             history=None if normalised else self._histories[int(at is self.x)],
         )  # fmt: skip
         with self.backend.evaluation():

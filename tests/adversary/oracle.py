@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastpde.laws import SigmoidLaw
+from fastpde.weights import Sigmoid
 
 WIDE = np.longdouble
 _BLOCK = 400_000  # pairs at a time
@@ -50,14 +50,14 @@ def exact(pair) -> Exact:
     """The truth for a pair sum of one system."""
     z, y, v = (wide(x[0]) for x in (pair.targets, pair.keys, pair.values))
     n, m = len(y), len(z)
-    w = np.full(n, 1 / WIDE(n)) if pair.weights is None else wide(pair.weights[0])
+    w = np.full(n, 1 / WIDE(n)) if pair.masses is None else wide(pair.masses[0])
     bias = np.zeros(n, WIDE) if pair.bias is None else wide(pair.bias[0])
     size = np.abs(z) @ np.abs(y).max(axis=0) + np.abs(bias).max()
     eps, ends = np.finfo(pair.keys.dtype).eps, added(n)
     digits, largest = eps * (ends + ROUNDINGS * size), np.abs(v).max(initial=0.0)
     last = eps * ends * largest
     parts = [slice(i, i + max(1, _BLOCK // n)) for i in range(0, m, max(1, _BLOCK // n))]
-    if isinstance(pair.law, SigmoidLaw):
+    if isinstance(pair.weight, Sigmoid):
         found = [_bounded(z[part], y, v, bias, w, _seen(pair, part, n)) for part in parts]
         sums, masses = (np.concatenate(rows) for rows in zip(*found, strict=True))
         unit = np.full((m, 1), largest * masses.mean())
@@ -65,7 +65,7 @@ def exact(pair) -> Exact:
         return Exact(sums, np.zeros(m), unit, (largest * (digits * masses + flushed))[:, None], digits)
     found = [_exponential(z[part], y, v, bias + np.log(w), _seen(pair, part, n)) for part in parts]
     means, logs = (np.concatenate(rows) for rows in zip(*found, strict=True))
-    if pair.weights is not None:  # of them the logs are taken
+    if pair.masses is not None:  # of them the logs are taken
         digits = digits + 4.0 * eps * np.abs(np.log(w)).max()
     middle = v.mean(axis=0)
     spread = np.maximum(v.max(axis=0) - middle, middle - v.min(axis=0)).max(initial=0.0)

@@ -22,7 +22,7 @@ import numpy as np
 import fastpde as fp
 from fastpde.backends import pruned
 from fastpde.backends.base import PairSum
-from fastpde.laws import ExpLaw, SigmoidLaw
+from fastpde.weights import Exp, Sigmoid
 
 from . import oracle
 from .clouds import CLOUDS, log_uniform, rotation
@@ -123,7 +123,7 @@ def summed(case: Case):
         pruned.Pruned.attend = leaves
     report = backend.report
     how = "tree" if used else "grids" if report.get("grids", 0) > 1 else "grid" if report.get("grids", 0) else "flat"
-    if isinstance(pair.law, SigmoidLaw):
+    if isinstance(pair.weight, Sigmoid):
         how = "nodes" if report.get("pairs", m * n) < m * n else "direct"
     if backend.direct or (how == "flat" and report.get("direct_targets", m) > 0):
         how = "direct"
@@ -171,14 +171,14 @@ def case(seed: int) -> Case:
     """The case of a seed."""
     rng, words, extra = np.random.default_rng([17, seed]), [], np.random.default_rng([18, seed])
     twist = str(extra.choice(list(_TWISTS), p=list(_TWISTS.values())))
-    law = SigmoidLaw() if rng.random() < 0.15 else ExpLaw()
+    law = Sigmoid() if rng.random() < 0.15 else Exp()
     d = int(rng.choice([1, 2, 3, 4, 5, 6], p=[0.28, 0.36, 0.2, 0.1, 0.03, 0.03]))
     dtype = np.float32 if rng.random() < 0.1 else np.float64
     n, m = _size(rng), _size(rng)
     if twist in ("tall", "wide"):
         long, few = int(log_uniform(extra, 8000, 30000)), int(extra.integers(20, 60))
         n, m = (long, few) if twist == "tall" else (few, long)
-    masked = isinstance(law, ExpLaw) and rng.random() < 0.25
+    masked = isinstance(law, Exp) and rng.random() < 0.25
     keys, targets = _points(rng, n, m, d, masked, words)
     targets = targets[:: max(1, len(targets) // m)] if twist == "tall" else targets
     limits = _limits(rng, n, len(targets), words) if masked else None
@@ -186,8 +186,8 @@ def case(seed: int) -> Case:
     values = _values(rng, keys, dtype, words)
     keys, targets, values = _in_units(rng, keys, targets, values, dtype, words)
     bias, weights = _bias(rng, n, law, words), _weights(rng, n, words)
-    normalised = isinstance(law, ExpLaw) and rng.random() < 0.65
-    logs = isinstance(law, ExpLaw) and ((values is not None and values.shape[1] == 0) or rng.random() < 0.4)
+    normalised = isinstance(law, Exp) and rng.random() < 0.65
+    logs = isinstance(law, Exp) and ((values is not None and values.shape[1] == 0) or rng.random() < 0.4)
     keys = np.ascontiguousarray(keys, dtype)[None]
     pair = PairSum(
         law, normalised, np.ascontiguousarray(targets, dtype)[None], keys,
@@ -403,7 +403,7 @@ def _twisted(rng, kind, pair, tol, words):
         keys = (y * units).astype(dtype)[None]
         values = keys if pair.values is pair.keys else pair.values
         return replace(pair, targets=(z / units).astype(dtype)[None], keys=keys, values=values)
-    if kind not in ("l2", "sinkhorn") or isinstance(pair.law, SigmoidLaw):
+    if kind not in ("l2", "sinkhorn") or isinstance(pair.weight, Sigmoid):
         return pair
     scores = z[rng.integers(0, len(z), 40)] @ y.T
     if kind == "l2":  # the bias is a square of the keys, as large as the scores
@@ -436,7 +436,7 @@ def _other(rng, pair):
     keys, targets = rng.standard_normal((1, n, k)), rng.standard_normal((1, m, k))
     limits = None if pair.limits is None else np.sort(rng.integers(1, n + 1, m))
     values = keys if rng.random() < 0.5 else rng.standard_normal((1, n, c))
-    return PairSum(pair.law, pair.normalised, targets, keys, values, limits=limits)
+    return PairSum(pair.weight, pair.normalised, targets, keys, values, limits=limits)
 
 
 # -- many of them -----------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 import fastpde as fp
 from fastpde.backends.base import PairSum
-from fastpde.laws import ExpLaw
+from fastpde.weights import Exp
 
 from . import pair_sums
 
@@ -92,7 +92,7 @@ def test_after_a_failure_every_sum_is_checked_until_four_have_passed():
             backend.attend(pair, out)
         return backend.stats()["fast_checked"] - before
 
-    pair, out = PairSum(ExpLaw(), True, x[None], x[None], x[None], history=np.zeros((1, 2))), np.empty((1, 400, 1))
+    pair, out = PairSum(Exp(), True, x[None], x[None], x[None], history=np.zeros((1, 2))), np.empty((1, 400, 1))
     assert steps(6, wrong=True) == 6
     assert steps(10, wrong=False) == 4  # then those before the 17th sum are trusted
     assert steps(2, wrong=False) == 1
@@ -194,7 +194,7 @@ def test_bits_of_masked_sums_do_not_depend_on_the_other_targets():
     """Weights over many decades were lifted by what the targets of a call saw."""
     rng = np.random.default_rng(0)
     x, weights = rng.standard_normal((1, 256, 2)), np.exp2(np.sort(-60 * rng.random(256)))[None]
-    pair = PairSum(ExpLaw(), True, x, x, x, weights=weights / weights.sum(), limits=np.arange(1, 257))
+    pair = PairSum(Exp(), True, x, x, x, masses=weights / weights.sum(), limits=np.arange(1, 257))
     whole, part = np.empty_like(x), np.empty((1, 128, 2))
     fp.Direct().attend(pair, whole)
     late = replace(pair, targets=np.ascontiguousarray(x[:, 128:]), limits=np.arange(129, 257))

@@ -12,13 +12,13 @@ from fastpde import backends
 from fastpde.backends.base import PairSum
 from fastpde.kernels import pack
 from fastpde.kernels.layout import layout_for
-from fastpde.laws import ExpLaw, LinearLaw, SigmoidLaw
+from fastpde.weights import Exp, Linear, Sigmoid
 
 from ..naive import relative_error, sigmoid, wide
 from ..problems import CONTRACT, DTYPES, EPS, random_case
 
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
-LAWS = {ExpLaw: np.exp, SigmoidLaw: sigmoid, LinearLaw: lambda s: s}
+LAWS = {Exp: np.exp, Sigmoid: sigmoid, Linear: lambda s: s}
 
 
 def pair_and_sums(law, *, dtype, normalised=False, weights=False, bias=False, limits=False):
@@ -41,7 +41,7 @@ def pair_and_sums(law, *, dtype, normalised=False, weights=False, bias=False, li
 @pytest.mark.parametrize("limits", [False, True])
 @pytest.mark.parametrize("weights", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("law", [ExpLaw(), SigmoidLaw()], ids=lambda law: type(law).__name__)
+@pytest.mark.parametrize("law", [Exp(), Sigmoid()], ids=lambda law: type(law).__name__)
 @each_dtype
 def test_attend(dtype, law, bias, weights, limits):
     for normalised in (False, True):
@@ -60,7 +60,7 @@ def test_attend(dtype, law, bias, weights, limits):
 @pytest.mark.parametrize("weights", [False, True])
 @each_dtype
 def test_attend_linear(dtype, weights, limits):
-    pair, sums, _ = pair_and_sums(LinearLaw(), dtype=dtype, weights=weights, limits=limits)
+    pair, sums, _ = pair_and_sums(Linear(), dtype=dtype, weights=weights, limits=limits)
     out = np.full(sums.shape, np.nan, dtype)
     fp.Direct().attend(pair, out)
     assert relative_error(out, sums) < CONTRACT[dtype]
@@ -68,8 +68,8 @@ def test_attend_linear(dtype, weights, limits):
 
 @each_dtype
 def test_no_values_asks_for_totals_only(dtype):
-    pair, _, totals = pair_and_sums(ExpLaw(), dtype=dtype)
-    empty = PairSum(pair.law, False, pair.targets, pair.keys, np.empty((2, 53, 0), dtype))
+    pair, _, totals = pair_and_sums(Exp(), dtype=dtype)
+    empty = PairSum(pair.weight, False, pair.targets, pair.keys, np.empty((2, 53, 0), dtype))
     logs = np.empty(totals.shape)
     fp.Direct().attend(empty, np.empty((2, 41, 0), dtype), logs)
     assert np.abs(logs - np.log(totals)).max() < CONTRACT[dtype]

@@ -13,7 +13,7 @@ from fastpde.backends.base import PairSum
 from fastpde.backends.cores import Axis, core
 from fastpde.backends.gridsum import Sorted
 from fastpde.kernels import plans
-from fastpde.laws import ExpLaw
+from fastpde.weights import Exp
 
 from ..naive import wide
 
@@ -241,7 +241,7 @@ def test_totals():
     rng = np.random.default_rng(0)
     z, y, b = 3 * rng.normal(size=(1, 400, 2)), 3 * rng.normal(size=(1, 900, 2)), rng.normal(size=(1, 900)) * 5
     logs, out = np.empty((1, 400)), np.empty((1, 400, 0))
-    fp.Fast(1e-10).attend(PairSum(ExpLaw(), True, z, y, np.empty((1, 900, 0)), b), out, logs)
+    fp.Fast(1e-10).attend(PairSum(Exp(), True, z, y, np.empty((1, 900, 0)), b), out, logs)
     s = wide(z[0]) @ wide(y[0]).T + wide(b)
     want = s.max(axis=1) + np.log(np.exp(s - s.max(axis=1, keepdims=True)).mean(axis=1))
     assert np.abs(logs[0] - want).max() < 1e-10

@@ -8,7 +8,7 @@ import pytest
 import fastpde as fp
 from fastpde._jit import jit
 from fastpde.backends.gridsum import Box
-from fastpde.kernels import dots
+from fastpde.simd import dots
 
 ROWS, COLUMNS, COUNT = dots.DOT_ROWS, dots.DOT_COLUMNS, dots.LANE_COUNT
 

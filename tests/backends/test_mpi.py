@@ -16,7 +16,7 @@ import pytest
 from fastpde.backends import pairwise
 from fastpde.backends.ranks import UNIT, starts_of
 from fastpde.errors import InputError
-from fastpde.kernels.vectors import VECTORS, lanes_of
+from fastpde.simd.vectors import VECTORS, lanes_of
 
 from ..problems import ROOT
 

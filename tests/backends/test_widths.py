@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fastpde.kernels.vectors import BITS
+from fastpde.simd.vectors import BITS
 
 from ..problems import ROOT
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from .._types import Array
 from ..errors import InputError, InputTypeError
-from .base import Attention, Balance, Cloud
-from .closure import Affine, times, transposed
-from .pairwise import product
+from .balance import Balance
+from .base import Attention
+from .cloud import Cloud
+from .gaussian_field import Affine
+from .matrices import product, side_by_side, times, transposed
 from .parameters import Parameter, Value, matrix, parameter
 from .rates import Rate
 
@@ -149,7 +151,7 @@ class MultiHead(Attention):
         D = [np.zeros_like(form.A) if form.D is None else form.D for form in forms]
         return AffineHeads(
             sum((form.kinds for form in forms), ()), sum((form.counts for form in forms), ()),
-            _side_by_side([form.A for form in forms]), _side_by_side(V), _side_by_side(D),
+            side_by_side([form.A for form in forms]), side_by_side(V), side_by_side(D),
         )  # fmt: skip
 
     def _applied(self, V: list[Array]) -> list[Array]:
@@ -194,20 +196,20 @@ class MultiHead(Attention):
         return all(head.mean_free for head in self.heads)
 
     def tilt(self) -> Tilt | None:
-        """The heads' forms side by side, where they have one law and none is masked for itself; W_h V_h for V_h."""
+        """The heads' forms side by side, where they have one weight and none is masked for itself; W_h V_h for V_h."""
         from ..backends.tilt import Tilt
 
         tilts = [head.tilt() for head in self.heads]
         if self.masked or not all(p.constant for p in self.parameters()) or None in tilts:
             return None
         forms = cast("list[Tilt]", tilts)
-        kinds = {(form.law, type(form.law), form.normalised, form.D is None) for form in forms}
+        kinds = {(type(form.weight), form.normalised, form.D is None) for form in forms}
         if len(kinds) > 1:
             return None
         V = self._applied([form.V for form in forms])
-        D = None if forms[0].D is None else _side_by_side([cast(Array, form.D) for form in forms])
-        A, E, bias = (_side_by_side([getattr(form, name) for form in forms]) for name in ("A", "E", "bias"))
-        return Tilt(forms[0].law, forms[0].normalised, A, E, _side_by_side(V), bias, D)
+        D = None if forms[0].D is None else side_by_side([cast(Array, form.D) for form in forms])
+        A, E, bias = (side_by_side([getattr(form, name) for form in forms]) for name in ("A", "E", "bias"))
+        return Tilt(forms[0].weight, forms[0].normalised, A, E, side_by_side(V), bias, D)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         for head in self.heads:
@@ -216,9 +218,3 @@ class MultiHead(Attention):
     def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         for head in self.heads:
             yield from head.log_masses(cloud, t, backend)
-
-
-def _side_by_side(arrays: list[Array]) -> Array:
-    """Arrays (1 or B, H, ...) as one with all their heads."""
-    systems = max(map(len, arrays))
-    return np.concatenate([np.broadcast_to(a, (systems, *a.shape[1:])) for a in arrays], axis=1)

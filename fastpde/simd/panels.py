@@ -1,9 +1,9 @@
 """The primitives of the direct sum, written as explicit vectors. Lanes are targets; one tile is VECTORS vectors.
 
-  score_panel   P[j, lane] = law(bias[j] + sum_r targets[r, lane] sources[r, j])     for one group of sources
-  apply_law     P <- law(P), for a chunk of scores
+  score_panel   P[j, lane] = weight(bias[j] + sum_r targets[r, lane] sources[r, j])     for one group of sources
+  apply_weight     P <- weight(P), for a chunk of scores
   raise_tops    top[lane] <- max(top[lane], P[j, lane]) over the sources j the lane may see
-  apply_shifted P <- law(P - shift), clamped
+  apply_shifted P <- weight(P - shift), clamped
   mask_rows     P[j, lane] <- 0 for the sources j a lane may not see
   value_panel   sums[c, lane] += sum_j P[j, lane] values[j, c]                       for up to `most_columns` columns
 
@@ -22,7 +22,7 @@ from numba.core.imputils import impl_ret_untracked
 from numba.np.arrayobj import make_array
 
 from .._jit import intrinsic
-from ..laws import SHIFTABLE, emit_any_weight, emit_weight
+from .emitters import SHIFTABLE, emit_any_weight, emit_weight
 from .vectors import BITS, I64, VECTORS, fma, group_size, lanes_of, load, maximum, most_columns, splat, store
 
 
@@ -64,10 +64,10 @@ def emit_scores(builder, lanes, group, targets, z_at, z_step, sources, y_at, y_s
 
 
 @intrinsic
-def score_panel(typingctx, law, P, p_at, targets, z_at, sources, y_at, bias, b_at, k):
-    """P[j, :] = law(bias[j] + <target, source j>) for one group of sources."""
+def score_panel(typingctx, weight, P, p_at, targets, z_at, sources, y_at, bias, b_at, k):
+    """P[j, :] = weight(bias[j] + <target, source j>) for one group of sources."""
     lanes = lanes_of(P.dtype.bitwidth)
-    kind = law.instance_class
+    kind = weight.instance_class
 
     def codegen(context, builder, signature, args):
         _, p, p0, targets, z_at, sources, y_at, *rest = pointers(context, builder, signature, args)
@@ -80,7 +80,7 @@ def score_panel(typingctx, law, P, p_at, targets, z_at, sources, y_at, bias, b_a
         return void(context, builder, signature)
 
     return types.void(
-        law, P, types.int64, targets, types.int64, sources, types.int64, bias, types.int64, types.int64
+        weight, P, types.int64, targets, types.int64, sources, types.int64, bias, types.int64, types.int64
     ), codegen
 
 
@@ -98,10 +98,10 @@ def _load_tile(builder, kind, lanes, pointer, first):
 
 
 @intrinsic
-def fused(typingctx, law):
-    """Whether score panels apply this law in registers: a constant. A map has nothing to apply.
+def fused(typingctx, weight):
+    """Whether score panels apply this weight in registers: a constant. A map has nothing to apply.
 
-    With 32 registers the accumulators leave room for the law's constants. With 16 a second pass over P is faster,
+    With 32 registers the accumulators leave room for the weight's constants. With 16 a second pass over P is faster,
     which has the registers to itself.
     """
     answer = BITS == 512
@@ -109,18 +109,18 @@ def fused(typingctx, law):
     def codegen(context, builder, signature, args):
         return context.get_constant(types.boolean, answer)
 
-    return types.boolean(law), codegen
+    return types.boolean(weight), codegen
 
 
 @intrinsic
-def apply_law(typingctx, law, P, rows):
-    """P[j, :] <- law(P[j, :]) for j < rows, whole groups; scores must lie in the law's range.
+def apply_weight(typingctx, weight, P, rows):
+    """P[j, :] <- weight(P[j, :]) for j < rows, whole groups; scores must lie in the weight's range.
 
     Three vectors at a time: enough independent polynomials for the scheduler, and registers for the constants
     (float64 20 % faster than two; more than four spill).
     """
     lanes = lanes_of(P.dtype.bitwidth)
-    kind = law.instance_class
+    kind = weight.instance_class
     together = 3 if VECTORS * group_size(lanes.bits) % 3 == 0 else 2
 
     def codegen(context, builder, signature, args):
@@ -133,7 +133,7 @@ def apply_law(typingctx, law, P, rows):
                 store(builder, emit_weight(kind, builder, lanes, t), p, at)
         return void(context, builder, signature)
 
-    return types.void(law, P, types.int64), codegen
+    return types.void(weight, P, types.int64), codegen
 
 
 @intrinsic
@@ -160,10 +160,10 @@ def raise_tops(typingctx, P, rows, limits, l_at, first, tops, t_at):
 
 
 @intrinsic
-def apply_shifted(typingctx, law, P, rows, shifts, s_at):
-    """P[j, :] <- law(P[j, :] - shift) for j < rows, scores of any size."""
+def apply_shifted(typingctx, weight, P, rows, shifts, s_at):
+    """P[j, :] <- weight(P[j, :] - shift) for j < rows, scores of any size."""
     lanes = lanes_of(P.dtype.bitwidth)
-    kind = law.instance_class
+    kind = weight.instance_class
 
     def codegen(context, builder, signature, args):
         _, p, count, shift, s0 = pointers(context, builder, signature, args)
@@ -174,7 +174,7 @@ def apply_shifted(typingctx, law, P, rows, shifts, s_at):
                 store(builder, emit_any_weight(kind, builder, lanes, t), p, at)
         return void(context, builder, signature)
 
-    return types.void(law, P, types.int64, shifts, types.int64), codegen
+    return types.void(weight, P, types.int64, shifts, types.int64), codegen
 
 
 def _narrow(builder, lanes, integer):
@@ -280,11 +280,11 @@ def power_of_two(typingctx, exponent):
 
 
 @intrinsic
-def shiftable(typingctx, law):
-    """Whether weights of this law may be computed relative to a running maximum: a constant of the law's type."""
-    answer = law.instance_class in SHIFTABLE
+def shiftable(typingctx, weight):
+    """Whether weights of this weight may be computed relative to a running maximum: a constant of the weight's type."""
+    answer = weight.instance_class in SHIFTABLE
 
     def codegen(context, builder, signature, args):
         return context.get_constant(types.boolean, answer)
 
-    return types.boolean(law), codegen
+    return types.boolean(weight), codegen

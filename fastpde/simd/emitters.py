@@ -1,36 +1,20 @@
-"""The seam between attention variants and kernels: how a score becomes a weight, written once per law.
+"""Emitters of weights: a weight of a vector of scores in registers, written once per weight.
 
-A law is a NamedTuple; its *type* selects the code, so a kernel is compiled and cached once per law and names none.
-Scores reach a law in units of log 2 (t = score / log 2, bias included). `emit_weight` writes the law for a vector of
-scores in registers; `weight` is the same formula in NumPy, for reading and for tests.
+Scores come in units of log 2 (t = score / log 2, bias included): 2^t is what a register makes fastest. `weights` has
+the same formulas for people.
 
-To add a law: one NamedTuple, its place in SHIFTABLE or not, one entry in _EMITTERS and WEIGHTS, and LAWS.
+To add one: an entry of _EMITTERS, keyed by its type.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
+from .. import weights
+from .vectors import Lanes, fma
 
-from .kernels.vectors import Lanes, fma
-
-
-class ExpLaw(NamedTuple):
-    """weight = 2^t: Softmax, L2, unnormalised exponential attention."""
-
-
-class SigmoidLaw(NamedTuple):
-    """weight = 1 / (1 + 2^-t): sigmoid attention."""
-
-
-class LinearLaw(NamedTuple):
-    """weight = t: linear maps, and linear attention, which backends sum through moments and never pair by pair."""
-
-
-# Laws with weight(t) = 2^m weight(t - m): a kernel may subtract a running maximum.
-SHIFTABLE = frozenset({ExpLaw})
-
+# Weights with w(t) = 2^m w(t - m): a kernel may subtract a running maximum.
+SHIFTABLE = frozenset({weights.Exp})
 
 # Relative minimax coefficients of 2^r on [-1/2, 1/2], constant first (scripts/fit_exp2.py): errors 7.5e-8 and 2.1e-16.
 _EXP2 = {
@@ -88,21 +72,25 @@ def _emit_sigmoid(builder, lanes: Lanes, t):
     return builder.fdiv(one, builder.fadd(one, emit_exp2(builder, lanes, t, sign=-1.0)))
 
 
-_EMITTERS = {ExpLaw: emit_exp2, SigmoidLaw: _emit_sigmoid, LinearLaw: lambda builder, lanes, t: t}
+_EMITTERS: dict[type, Any] = {
+    weights.Exp: emit_exp2,
+    weights.Sigmoid: _emit_sigmoid,
+    weights.Linear: lambda builder, lanes, t: t,
+}
 
 
-def emit_weight(law: type, builder, lanes: Lanes, t):
-    """The weight of a vector of scores t under the law of type `law`, for |t| inside the exponent range."""
-    return _EMITTERS[law](builder, lanes, t)
+def emit_weight(kind: type, builder, lanes: Lanes, t):
+    """Emit the weights of type `kind` of a vector of scores t, for |t| inside the exponent range."""
+    return _EMITTERS[kind](builder, lanes, t)
 
 
-def emit_any_weight(law: type, builder, lanes: Lanes, t):
-    """The weight of a vector of scores t of any size. What is relative to a running maximum is clamped; a sigmoid below
-    the smallest normal number is zero."""
-    if law in SHIFTABLE:
-        return emit_weight(law, builder, lanes, emit_clamp(builder, lanes, t, CLAMP[lanes.bits]))
+def emit_any_weight(kind: type, builder, lanes: Lanes, t):
+    """Emit the weights of a vector of scores t of any size. What is relative to a running maximum is clamped; a sigmoid
+    below the smallest normal number is zero."""
+    if kind in SHIFTABLE:
+        return emit_weight(kind, builder, lanes, emit_clamp(builder, lanes, t, CLAMP[lanes.bits]))
     edge = NORMAL[lanes.bits]
-    weight = emit_weight(law, builder, lanes, emit_clamp(builder, lanes, t, edge))
+    weight = emit_weight(kind, builder, lanes, emit_clamp(builder, lanes, t, edge))
     gone = builder.fcmp_ordered("<", t, lanes.constant(-edge))
     return builder.select(gone, lanes.constant(0.0), weight)
 
@@ -112,14 +100,3 @@ def emit_clamp(builder, lanes: Lanes, t, edge: float):
     low, high = lanes.constant(-edge), lanes.constant(edge)
     t = builder.select(builder.fcmp_ordered("<", t, low), low, t)
     return builder.select(builder.fcmp_ordered(">", t, high), high, t)
-
-
-WEIGHTS = {ExpLaw: np.exp2, LinearLaw: lambda t: t, SigmoidLaw: lambda t: 1.0 / (1.0 + np.exp2(-t))}
-
-
-def weight(law: NamedTuple, t: np.ndarray) -> np.ndarray:
-    """The readable law: weight of the scores t (any shape, units of log 2)."""
-    return WEIGHTS[type(law)](np.asarray(t))
-
-
-LAWS = (ExpLaw(), SigmoidLaw(), LinearLaw())

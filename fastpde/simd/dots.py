@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from .._jit import intrinsic
-from ..laws import CLAMP, emit_clamp, emit_exp2
+from .emitters import CLAMP, emit_clamp, emit_exp2
 from .panels import pointers, void
 from .vectors import I32, I64, VECTORS, fma, lanes_of, load, store
 

@@ -1,6 +1,6 @@
 """The panels for tokens stored as rows of lanes, [coordinate][token]: no packing between one use and the next.
 
-  row_panel    out[q, lane] = law(bias[q] + sum_r targets[r, lane] sources[r, q])    for ROW_GROUP columns q
+  row_panel    out[q, lane] = weight(bias[q] + sum_r targets[r, lane] sources[r, q])    for ROW_GROUP columns q
   value_rows   sums[c, lane] += sum_j P[j, lane] values[c, j]                        for up to `most_columns` rows c
   largest      the largest entry
 
@@ -14,7 +14,7 @@ from numba.core import cgutils, types
 from numba.np.arrayobj import make_array
 
 from .._jit import intrinsic
-from ..laws import emit_weight
+from .emitters import emit_weight
 from .panels import each_vector, emit_scores, emit_value_panels, pointers, void
 from .vectors import BITS, I32, I64, VECTORS, lanes_of, load, maximum, store
 
@@ -24,10 +24,10 @@ ROW_GROUP = 8 if BITS == 512 else 4
 
 
 @intrinsic
-def row_panel(typingctx, law, out, o_at, o_step, targets, z_at, z_step, sources, y_at, y_step, bias, b_at, k):
-    """out[q, :] = law(bias[q] + <target, source q>) for one group of sources; steps are distances between rows."""
+def row_panel(typingctx, weight, out, o_at, o_step, targets, z_at, z_step, sources, y_at, y_step, bias, b_at, k):
+    """out[q, :] = weight(bias[q] + <target, source q>) for one group of sources; steps are distances between rows."""
     lanes = lanes_of(out.dtype.bitwidth)
-    kind = law.instance_class
+    kind = weight.instance_class
 
     def codegen(context, builder, signature, args):
         _, result, o0, step, *rest = pointers(context, builder, signature, args)
@@ -40,7 +40,7 @@ def row_panel(typingctx, law, out, o_at, o_step, targets, z_at, z_step, sources,
         return void(context, builder, signature)
 
     i = types.int64
-    return types.void(law, out, i, i, targets, i, i, sources, i, i, bias, i, i), codegen
+    return types.void(weight, out, i, i, targets, i, i, sources, i, i, bias, i, i), codegen
 
 
 @intrinsic

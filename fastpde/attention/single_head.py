@@ -1,0 +1,194 @@
+"""Attention with one score: parameters in, a `Score` out, and all that an attention has derived from that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import weights
+from .._types import Array
+from ..errors import InputError
+from . import balance, gaussian_field, rates
+from .base import Attention
+from .cloud import Cloud
+from .gaussian_field import Affine
+from .matrices import one_head, product, transposed
+from .parameters import Parameter, Value, column, matrix, scalar
+from .score import Score
+
+if TYPE_CHECKING:
+    from ..backends.affine import AffineHeads
+    from ..backends.base import Backend
+    from ..backends.tilt import Tilt
+
+
+class SingleHead(Attention):
+    """Gamma_mu(x) = V int y w(s(x,y)) dmu(y), divided by int w(s(x,y)) dmu(y) if normalised.
+
+    A variant is a subclass: its `weight`, whether it is `normalised`, parameters of its own if it has some, and a
+    `score` if it is not scale <Qx, Ky>. Everything else follows, see `score.Score`.
+    """
+
+    weight: Any = weights.Exp()
+    normalised: bool = True
+
+    def __init__(self, Q: Value, K: Value, V: Value, scale: Value = 1.0) -> None:
+        """Q, K (k, d); V (d, d), in a head of MultiHead (dv, d); scale a number. Each may be one value for all systems,
+        one per system (leading axis B), a function of time, or `Layers`.
+
+        Raises InputError, InputTypeError: for shapes that do not fit and numbers that are not finite.
+        """
+        self.Q, self.K, self.V = matrix("Q", Q), matrix("K", K), matrix("V", V)
+        self.scale = scalar("scale", scale)
+        if all(p.constant for p in self.parameters()):
+            self.dimensions(0.0)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(_describe(p) for p in self.parameters())})"
+
+    def score(self, t: float) -> Score:
+        """Return the score at time t."""
+        return Score(self.Q(t), self.K(t), self.V(t), self.scale(t), self.weight, self.normalised)
+
+    def parameters(self) -> Iterator[Parameter]:
+        yield from (self.Q, self.K, self.V, self.scale)
+
+    @property
+    def constant(self) -> bool:
+        """Whether no parameter is a function of time."""
+        return all(p.constant for p in self.parameters())
+
+    def dimensions(self, t: float) -> tuple[int, int]:
+        Q, K, V = self.Q(t), self.K(t), self.V(t)
+        if K.shape[-2:] != Q.shape[-2:]:
+            raise InputError("K", f"shape {K.shape}", f"rows and columns as Q, {Q.shape[-2:]}")
+        if V.shape[-1] != Q.shape[-1]:
+            raise InputError("V", f"shape {V.shape}", f"{Q.shape[-1]} columns, as Q")
+        return Q.shape[-1], V.shape[-2]
+
+    @property
+    def averages(self) -> bool:
+        return self.normalised
+
+    # -- sums ---------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        self.score(t).evaluate(cloud, backend, out)
+
+    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        if not weights.is_positive(self.weight):
+            yield self.score(t).totals(cloud, backend)
+            return
+        for logs in self.log_masses(cloud, t, backend):
+            with np.errstate(over="ignore"):
+                yield np.exp(logs)
+
+    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        if weights.is_positive(self.weight):
+            yield self.score(t).log_totals(cloud, backend)
+        else:
+            yield from super().log_masses(cloud, t, backend)
+
+    def tilt(self) -> Tilt | None:
+        from ..backends.tilt import Tilt
+
+        if not self.constant:
+            return None
+        score = self.score(0.0)
+        exact = score.shifts or not (score.distance or score.normalised)
+        if not (exact and score.has_matrix):
+            return None
+        D = None
+        if score.distance:
+            turned = 2 * column(score.scale) * transposed(score.K)
+            A, E, D = (one_head(product(turned, m)) for m in (score.Q, score.Q - score.K, score.K / 2))
+        else:
+            A = E = one_head(score.matrix)
+        bias = np.reshape(score.bias, (-1, 1))
+        return Tilt(score.weight, score.normalised, A, E, one_head(score.V), bias, D)
+
+    # -- Gaussian laws ------------------------------------------------------------------------------------------------
+
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        return gaussian_field.closure(self.score(t), mean, factor, type(self).__name__)
+
+    def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
+        score = self.score(t)
+        if gaussian_field.is_affine(score):
+            return super().gaussian_field(x, mean, factor, t)
+        return gaussian_field.field(score, x, mean, factor)
+
+    def second_moment_map(self, second: Array, t: float) -> Array:
+        score = self.score(t)
+        if gaussian_field.is_linear(score):
+            return gaussian_field.second_moment_map(score, second)
+        return super().second_moment_map(second, t)
+
+    def affine_heads(self) -> AffineHeads | None:
+        from ..backends import affine
+
+        if not self.constant:
+            return None
+        score = self.score(0.0)
+        if not (score.shifts or gaussian_field.is_linear(score)):
+            return None
+        kind = affine.TILT if score.shifts else affine.LINEAR
+        D = None if score.curvature is None else one_head(score.curvature)
+        return affine.AffineHeads((kind,), (0,), one_head(score.linear), one_head(score.V), D)
+
+    @property
+    def mean_free(self) -> bool:
+        return not isinstance(self.weight, weights.Linear)
+
+    @property
+    def never_blows_up(self) -> bool:
+        """Averages by distances with K injective: |M| <= |V| |Q| / sigma_min(K)."""
+        if not self.constant:
+            return False
+        score = self.score(0.0)
+        injective = np.all(np.linalg.matrix_rank(score.K) == score.K.shape[-1])
+        return bool(score.shifts and score.distance and injective and np.all(score.scale > 0.0))
+
+    def score_matrix(self, t: float) -> Array:
+        """A (d, d) or (B, d, d) of the product scale <Qx, Ky> = <A x, y>."""
+        return self.score(t).matrix
+
+    def score_matrices(self, t: float) -> Iterator[Array]:
+        yield self.score_matrix(t)
+
+    # -- bounds and energies ------------------------------------------------------------------------------------------
+
+    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[rates.Rate]:
+        found = rates.of_score(self.score(t), p, W)
+        if found is None:
+            yield from super().rates(p, t, W)
+        else:
+            yield found
+
+    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> balance.Balance:
+        score = self.score(t)
+        if not balance.has_energy(score):
+            return super().energy_balance(cloud, t, backend)
+        self.check_symmetry(t)
+        return balance.balance(score, cloud, backend)
+
+    def energy_trend(self, t: float) -> int:
+        return self.work_sign(t) if balance.has_energy(self.score(t)) else 0
+
+    def check_symmetry(self, t: float) -> None:
+        """Raises InputError where A is not symmetric to rounding, whether or not it is too large or small a number."""
+        if not self.score(t).is_symmetric:
+            raise InputError("attention", repr(self), "Q^T K symmetric: there is no energy balance otherwise (MATH 7)")
+
+    def work_sign(self, t: float) -> int:
+        """The sign of <A m, V m> for every m: see `Score.work_sign`; 0 where parameters are in motion."""
+        return self.score(t).work_sign() if self.constant else 0
+
+
+def _describe(p: Parameter) -> str:
+    value = p.source
+    if callable(value):
+        return f"{p.name}={getattr(value, '__name__', type(value).__name__)}"
+    return f"{p.name}={value.item()}" if value.ndim == 0 else f"{p.name}{value.shape}"
