@@ -89,6 +89,11 @@ def is_exponential(weight: Any) -> bool:
     return isinstance(weight, Exp)
 
 
+def is_bounded(weight: Any) -> bool:
+    """Return whether all weights are bounded."""
+    return isinstance(weight, Sigmoid)
+
+
 def is_positive(weight: Any) -> bool:
     """Return whether all weights are positive, so that totals have logarithms."""
     return not isinstance(weight, Linear)

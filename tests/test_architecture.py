@@ -17,8 +17,8 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # Outside libraries that only some modules may import, at any depth of the code.
 ONLY = {
-    "numba": r"(_cache|_jit|laws|kernels/.*|backends/.*)\.py",
-    "llvmlite": r"(_jit|laws|kernels/.*|backends/.*)\.py",
+    "numba": r"(_cache|_jit|simd/.*|kernels/.*|backends/.*)\.py",
+    "llvmlite": r"(_jit|simd/.*|backends/.*)\.py",
     "h5py": r"run/trajectory.*\.py",
     "argparse": r"cli.*\.py",
     "matplotlib": r"plot/.*\.py",
@@ -36,16 +36,17 @@ MAY = {
     "share": set(),
     "_times": {"errors"},
     "_types": {"errors", "share"},
-    "laws": {"kernels"},
+    "weights": {"_types"},
+    "simd": {"_jit", "weights"},
     "_cache": set(),
-    "_jit": {"_cache", "kernels"},
-    "kernels": {"_jit", "laws"},
-    "backends": {"kernels", "laws", "_jit"} | BASE,
-    "transport": {"backends", "laws"} | BASE,
+    "_jit": {"_cache", "simd"},
+    "kernels": {"_jit", "simd", "weights"},
+    "backends": {"kernels", "simd", "weights", "_jit"} | BASE,
+    "transport": {"backends", "weights"} | BASE,
     "stability": {"attention"} | BASE,
     "dissipation": {"attention", "backends", "manifold"} | BASE,
     "clusters": BASE,
-    "attention": {"backends", "laws", "transport"} | BASE,
+    "attention": {"backends", "weights", "transport"} | BASE,
     "integrate": {"errors", "_times", "share"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
@@ -53,7 +54,7 @@ MAY = {
     "ensemble": {"attention", "backends", "integrate", "manifold"} | BASE,
     "meanfield": {"attention", "backends", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "energy": {"attention", "backends"} | BASE,
-    "studies": {"ensemble", "integrate", "plot"},  # and the public names, by `import fastpde as fp`
+    "studies": {"attention", "ensemble", "integrate", "plot"},  # and the public names, by `import fastpde as fp`
     "initial": BASE,
     "observe": BASE,
 }
@@ -73,7 +74,7 @@ def imports(path: Path, text: str):
 
 
 def parts(path: Path, text: str) -> set[str]:
-    """The parts of the package that a file imports: "kernels", "laws", ..."""
+    """The parts of the package that a file imports: "kernels", "weights", ..."""
     found = set()
     for module, names in imports(path, text):
         head, *rest = module.split(".")
@@ -137,13 +138,14 @@ def test_every_part_has_its_place():
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] in ("kernels", "backends")], ids=str)
 def test_sums_name_no_variant(path):
-    """Code below the seam knows laws, not variants; prose may mention them in comments and docstrings."""
+    """Code below the seam knows weights, not variants; prose may mention them in comments and docstrings."""
     tree = ast.parse((PACKAGE / path).read_text())
     names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {
         n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)
     }
     names |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for alias in n.names}
-    assert names.isdisjoint({*VARIANTS, "Sinkhorn", "MultiHead", "Masked", "Attention"})
+    variants = {*VARIANTS, "Sinkhorn", "MultiHead", "Masked", "Attention"} - {"Sigmoid", "Linear"}  # weights, too
+    assert names.isdisjoint(variants)
 
 
 def test_the_checks_can_fail():

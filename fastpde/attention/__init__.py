@@ -10,9 +10,11 @@ from .parameters import Layers
 from .sigmoid import Sigmoid
 from .sinkhorn import Sinkhorn
 from .softmax import Softmax
+from .variants import VARIANTS, Variant
 
 __all__ = [
     "L2",
+    "VARIANTS",
     "Attention",
     "Exponential",
     "Layers",
@@ -22,4 +24,5 @@ __all__ = [
     "Sigmoid",
     "Sinkhorn",
     "Softmax",
+    "Variant",
 ]

@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 
 class Attention(ABC):
-    """A velocity field Gamma_mu(x) on R^d; subclasses are the variants of MATH 1.1 (Castin et al. 2025)."""
+    """A velocity field Gamma_mu(x) on R^d; subclasses are the variants of MATH 1.1 (Castin et al. 2025).
+
+    Attributes:
+        unmaskable: why `Masked` must refuse it; empty: it need not.
+    """
+
+    unmaskable: str = ""
 
     @abstractmethod
     def parameters(self) -> Iterator[Parameter]:
@@ -105,11 +111,6 @@ class Attention(ABC):
     def breaks(self) -> tuple[float, ...]:
         """The times at which a parameter jumps."""
         return tuple(sorted({t for p in self.parameters() for t in p.breaks}))
-
-    @property
-    def unmaskable(self) -> str:
-        """Why `Masked` must refuse it; empty: it need not."""
-        return ""
 
     def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
         """For each head what bounds its field, times W, on a ball, for exponents p (k,) of W_p (MATH 8.1, 8.2).

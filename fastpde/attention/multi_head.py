@@ -43,6 +43,7 @@ class MultiHead(Attention):
         for h, head in enumerate(self.heads):
             if not isinstance(head, Attention):
                 raise InputTypeError(f"heads[{h}]", type(head).__name__, "an attention, as fp.Softmax(Q, K, V)")
+        self.unmaskable = next((head.unmaskable for head in self.heads if head.unmaskable), "")
         self._stack: Parameter | None = None
         self._each: tuple[Parameter, ...] | None = None
         if isinstance(W, list | tuple):
@@ -60,10 +61,6 @@ class MultiHead(Attention):
     @property
     def masked(self) -> bool:
         return any(head.masked for head in self.heads)
-
-    @property
-    def unmaskable(self) -> str:
-        return next((head.unmaskable for head in self.heads if head.unmaskable), "")
 
     def parameters(self) -> Iterator[Parameter]:
         for head in self.heads:

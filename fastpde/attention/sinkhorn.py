@@ -50,6 +50,7 @@ class Sinkhorn(SingleHead):
 
     weight = weights.Exp()
     normalised = True
+    unmaskable = "The only bistochastic causal kernel is the identity: masked Sinkhorn attention is V x / eps."
 
     def __init__(
         self,
@@ -79,10 +80,6 @@ class Sinkhorn(SingleHead):
     def parameters(self) -> Iterator[Parameter]:
         yield from super().parameters()
         yield self.eps
-
-    @property
-    def unmaskable(self) -> str:
-        return "The only bistochastic causal kernel is the identity: masked Sinkhorn attention is V x / eps."
 
     def dimensions(self, t: float) -> tuple[int, int]:
         _positive(self.eps(t))
@@ -127,6 +124,9 @@ class Sinkhorn(SingleHead):
             raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
         eps = column(self.eps(t))
         yield Rate.of(norm(self.V(t) / eps, W), p, xi=2.0 * norm(self.score_matrix(t) / eps))
+
+    def tilt(self) -> None:
+        """None: an evaluation is many sums."""
 
     def affine_heads(self) -> AffineHeads | None:
         from ..backends import affine

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastpde import initial
+from fastpde.attention import VARIANTS
 from fastpde.backends.costs import Costs
 from fastpde.config import memory, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
@@ -139,14 +140,14 @@ def _stored_tokens(tokens: schema.FileTokens, files: Files) -> tuple[int, int, i
 
 
 def _sinkhorn(config: Config) -> bool:
-    return any(head.kind == "sinkhorn" for head in config.attention.heads)
+    return any(VARIANTS[head.kind].scales for head in config.attention.heads)
 
 
 def _energy_limit(config: Config, d: int) -> int:
     """Up to how many tokens the energy is recorded unless the configuration says otherwise."""
     fast = config.backend.kind != "direct" and d <= 3 and not config.attention.masked
     several = config.attention.kind == "multihead"
-    exponential = all(head.kind in ("softmax", "exponential", "l2") for head in config.attention.heads)
+    exponential = all(VARIANTS[head.kind].sums_in_linear_time for head in config.attention.heads)
     return schema.FAST_ENERGY_LIMIT if fast and exponential and not several else schema.ENERGY_LIMIT
 
 
@@ -260,14 +261,11 @@ def _layers(problem: Problem, array: Array) -> Any:
 
 
 def _head(problem: Problem, parameters: _Parameters) -> Any:
-    import fastpde as fp
-
-    variants: dict[str, Any] = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid}
-    variants |= {"exponential": fp.Exponential, "linear": fp.Linear, "sinkhorn": fp.Sinkhorn}
     block = parameters.block
+    variant = VARIANTS[block.kind]
     q, k, v = (_layers(problem, parameters.array(letter, getattr(block, letter))) for letter in "QKV")
-    extra = {word: getattr(block, word) for word in schema.OWN.get(block.kind, {})}
-    return variants[block.kind](q, k, v, scale=parameters.scale(), **extra)
+    own = {word: getattr(block, word) for word in variant.own_keys}
+    return variant.kind(q, k, v, scale=parameters.scale(), **own)
 
 
 def _outputs(problem: Problem, heads: list[_Parameters]) -> Any:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastpde.attention import VARIANTS
 from fastpde.backends.costs import may_choose
 from fastpde.config.schema import Config
 from fastpde.errors import InputError
@@ -26,8 +27,8 @@ _MASKED = 150 * 2**20  # bytes of the windows of a masked sum
 # Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
 # of which there is a copy that an evaluation cut by a signal goes back to.
 _SCALING, _REMEMBERED = 40, 27
-# Of ranks: whose sums send the moments of one grid; arrays of all tokens of those that bring them together.
-_ON_GRIDS, _GATHERED = ("softmax", "l2", "exponential", "sinkhorn"), 3
+# Arrays of all tokens of ranks whose sums bring them together, where they do not send the moments of one grid.
+_GATHERED = 3
 
 
 class Ranks(NamedTuple):
@@ -64,7 +65,7 @@ def may_be_fast(config: Config, n: int, d: int) -> bool:
 
 def remembered(config: Config) -> int:
     """Return how many numbers per token a run remembers, of all heads."""
-    scalings = [head for head in config.attention.heads if head.kind == "sinkhorn" and head.n_half is None]
+    scalings = [head for head in config.attention.heads if VARIANTS[head.kind].scales and head.n_half is None]
     return _REMEMBERED * sum(getattr(head, "count", 1) for head in scalings)
 
 
@@ -83,7 +84,11 @@ def of_ranks(config: Config, systems: int, n: int, d: int, ranks: Ranks) -> int:
         return ranks.here * at_work(config, systems, n, d)
     own = at_work(config, systems, -(-n // ranks.size), d)
     heads = config.attention.heads
-    grids = may_be_fast(config, n, d) and not config.attention.masked and all(head.kind in _ON_GRIDS for head in heads)
+    grids = (
+        may_be_fast(config, n, d)
+        and not config.attention.masked
+        and all(VARIANTS[head.kind].is_exponential for head in heads)
+    )
     gathered = 0 if grids else _GATHERED * n * d * np.dtype(config.backend.dtype).itemsize
     return ranks.here * (own + gathered)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from fastpde.attention import VARIANTS
 from fastpde.backends.costs import Costs
 from fastpde.config import checks
 from fastpde.config.matrices import Identity, Matrix, matrix, scale
@@ -19,16 +20,10 @@ from fastpde.errors import InputError
 FIXED = ("euler", "heun", "rk4")
 NOISY = ("euler", "heun")
 ADAPTIVE = ("dopri5", "tsit5", "bosh3")
-VARIANTS = ("softmax", "l2", "sigmoid", "exponential", "linear", "sinkhorn")
-# Keys that only one variant has, with their defaults; None stays "not given".
-OWN: dict[str, dict[str, Any]] = {
-    "sigmoid": {"bias": 0.0},
-    "sinkhorn": {"eps": 1.0, "tol": 1e-9, "max_iter": 10_000, "n_half": None},
-}
-_UNMASKABLE = "The only bistochastic causal kernel is the identity."
 MAX_COUNT = 100_000  # heads of one block: a bound on what a typing error can ask for
 # Tokens up to which the energy is on by default: it costs one more sum at every frame, over all pairs or in O(n).
 ENERGY_LIMIT, FAST_ENERGY_LIMIT = 20_000, 200_000
+_OWNERS = {word: variant.name for variant in VARIANTS.values() for word in variant.own_keys}  # of keys of their own
 CLUSTER_SHARE = 0.05  # the length of `clusters = true`
 
 Section = TypeVar("Section")
@@ -171,15 +166,14 @@ class Single:
 
     def settled(self, name: str) -> Any:
         """Return the section with the keys that its variant alone has filled in; other variants' are refused."""
-        for variant, defaults in OWN.items():
-            for word in defaults:
-                if variant != self.kind and (value := getattr(self, word)) is not None:
-                    checks.refuse(f"{name}.{word}", value, f'no {word}: only "{variant}" has one, not "{self.kind}"')
+        own = VARIANTS[self.kind].own_keys
+        for word, owner in _OWNERS.items():
+            if word not in own and (value := getattr(self, word)) is not None:
+                checks.refuse(f"{name}.{word}", value, f'no {word}: only "{owner}" has one, not "{self.kind}"')
         if self.n_half is not None and self.n_half % 2 == 0:
             checks.refuse(f"{name}.n_half", self.n_half, "an odd number of half-iterations: the last makes rows exact")
-        if self.kind == "sinkhorn" and self.masked:
-            checks.refuse(f"{name}.masked", self.masked, 'false for "sinkhorn"', _UNMASKABLE)
-        own = OWN.get(self.kind, {})
+        if self.masked and (why := VARIANTS[self.kind].kind.unmaskable):
+            checks.refuse(f"{name}.masked", self.masked, f'false for "{self.kind}"', why)
         return replace(self, **{word: value for word, value in own.items() if getattr(self, word) is None})
 
     @property
@@ -215,8 +209,9 @@ class MultiHead:
 
     def settled(self, name: str) -> MultiHead:
         """Return the section, unless it masks a head that cannot be masked."""
-        if self.masked and any(head.kind == "sinkhorn" for head in self.heads):
-            checks.refuse(f"{name}.masked", self.masked, 'false with a "sinkhorn" head', _UNMASKABLE)
+        for head in self.heads:
+            if self.masked and (why := VARIANTS[head.kind].kind.unmaskable):
+                checks.refuse(f"{name}.masked", self.masked, f'false with a "{head.kind}" head', why)
         return self
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+from fastpde.attention import VARIANTS
 from fastpde.config import checks, emit, schema
 from fastpde.config.build import Problem, resolve
 from fastpde.config.matrices import Entries
@@ -18,9 +19,9 @@ from fastpde.errors import InputError
 
 _COUNT = checks.integer(1)
 _SEED = checks.integer(0)
-_CLOSED = ("softmax", "l2", "sinkhorn")
-_FIELDS = ("softmax", "l2", "sigmoid", "sinkhorn")
-_PAIRS = (*_FIELDS, "linear", "exponential", "multihead", "masked")
+_FIELDS = tuple(name for name, variant in VARIANTS.items() if variant.is_bounded)
+_CLOSED = tuple(name for name in _FIELDS if VARIANTS[name].keeps_gaussians)
+_PAIRS = (*VARIANTS, "multihead", "masked")
 _SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 _MOST = 64  # dimensions: a bound on what a typing error can ask for
 _ROOT = "studies of Gaussian laws need a field that keeps them Gaussian"
@@ -114,9 +115,10 @@ class CovariancePaths:
         """Return the configuration, unless its attention does not keep Gaussian laws Gaussian."""
         many = self.attention.kind == "multihead"
         for i, head in enumerate(self.attention.heads):
-            if head.kind in ("sigmoid", "exponential"):
+            if not VARIANTS[head.kind].keeps_gaussians:
                 where = f"attention.heads[{i}].kind" if many else "attention.kind"
-                checks.refuse(where, head.kind, f'"softmax", "l2", "sinkhorn" or "linear": {_ROOT}')
+                some = ", ".join(f'"{variant.name}"' for variant in VARIANTS.values() if variant.keeps_gaussians)
+                checks.refuse(where, head.kind, f"one of {some}: {_ROOT}")
         if self.attention.masked:
             checks.refuse("attention.masked", True, "false: masked attention moves one law per position")
         return self

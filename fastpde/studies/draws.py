@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
+from fastpde.attention.variants import VARIANTS as EVERY
 from fastpde.ensemble import reporting
 from fastpde.integrate.progress import check_progress
 
 Array = np.ndarray[Any, Any]
-VARIANTS: dict[str, Any] = {"softmax": fp.Softmax, "l2": fp.L2, "sinkhorn": fp.Sinkhorn}
+# Those whose covariances move on their own: averages, under which Gaussian laws stay Gaussian.
+VARIANTS = {name: v.kind for name, v in EVERY.items() if v.keeps_gaussians and v.is_bounded}
 _BLOCK = 32  # laws between two reports of progress
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 import fastpde as fp
+from fastpde.attention.variants import VARIANTS as EVERY
 
 from . import draws as laws
 from .cells import Cells
@@ -24,7 +25,7 @@ from .table import Array, Column, Study, read_csv, write_csv
 if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
 
-VARIANTS: dict[str, Any] = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid, "sinkhorn": fp.Sinkhorn}
+VARIANTS = {name: v.kind for name, v in EVERY.items() if v.is_bounded}
 SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 ERRORS = ("velocity", "mean", "cov", "sliced_w2")
 _NODES = 24  # Gauss-Hermite nodes per axis

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde.attention.variants import VARIANTS as EVERY
 
 from . import draws as laws
 from .cells import Cells
@@ -18,16 +19,8 @@ from .table import Array, Column, Study
 if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
 
-VARIANTS = ("softmax", "l2", "sigmoid", "sinkhorn", "linear", "exponential", "multihead", "masked")
-_SINGLE: dict[str, Any] = {
-    "softmax": fp.Softmax,
-    "l2": fp.L2,
-    "sigmoid": fp.Sigmoid,
-    "sinkhorn": fp.Sinkhorn,
-    "linear": fp.Linear,
-    "exponential": fp.Exponential,
-    "masked": fp.Softmax,
-}
+_SINGLE = {name: v.kind for name, v in EVERY.items()} | {"masked": fp.Softmax}
+VARIANTS = (*EVERY, "multihead", "masked")
 # What a flow at rtol = 1e-9 and a distance may be off by.
 _ROUNDING = 1e-7
 # Radii are measured this often between two times of the table: the bound made of them grows until the next is known.
