@@ -302,6 +302,8 @@ def test_a_signal_where_nothing_can_be_raised(folder, capsys, monkeypatch, place
 
 def test_a_signal_while_an_error_is_said(folder, capsys, monkeypatch):
     """The command is about to end anyway."""
-    monkeypatch.setattr(cli, "_fail", lambda *said, fail=cli._fail: (signal.raise_signal(signal.SIGINT), fail(*said))[1])
+    monkeypatch.setattr(
+        cli, "_fail", lambda *said, fail=cli._fail: (signal.raise_signal(signal.SIGINT), fail(*said))[1]
+    )
     code, _, errors = call(capsys, "run", "b.toml")
     assert (code, errors.count("\n")) == (2, 1) and "b.toml" in errors
