@@ -1,5 +1,4 @@
-"""The `fastpde` command: arguments in, exit code out. Heavy packages are imported after the arguments have
-been checked.
+"""The `fastpde` command: arguments in, exit code out. Heavy packages are imported after arguments have been checked.
 
 Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite or a scaling did not converge,
 5 output could not be written, 75 stopped early, a run with a checkpoint or a study with its finished cells: the same
@@ -117,17 +116,17 @@ _RUN = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; argument errors exit by themselves, with 2."""
     with AtOnce() as signals:
-        options = None
+        call = None
         try:
-            options = parser().parse_args(arguments)
-            return _left(int(options.call(options)))
+            call = (options := parser().parse_args(arguments)).call
+            return _left(int(call(options)))
         except BaseException as error:
             signals.leaving = True
             match signals.cause(error):
                 case InputError() | InputTypeError():
                     return _left(_fail(BAD, str(error)))
                 case Stopped() as stop:
-                    goes_on = options is not None and options.call in (_run, _sweep)
+                    goes_on = call in (_run, _sweep)
                     return _left(_fail(STOPPED, f"{stop}. {_GOES_ON}") if goes_on else _fail(stop.code, str(stop)))
                 case BrokenPipeError():  # the reader of our output left, as `head` does
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
