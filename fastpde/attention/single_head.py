@@ -94,7 +94,7 @@ class SingleHead(Attention):
     def tilt(self) -> Tilt | None:
         from ..backends.tilt import Tilt
 
-        if not self.constant:
+        if not self.constant or isinstance(self.weight, weights.Linear):  # moments are cheaper than pairs
             return None
         score = self.score(0.0)
         exact = score.shifts or not (score.distance or score.normalised)
