@@ -17,6 +17,7 @@ from .stability import measured_stability_bound, stability_bound, support_bound
 from .transport.bures import bures_wasserstein
 from .transport.conditional import conditional_wasserstein
 from .transport.wasserstein import wasserstein
+from .weights import Weight
 
 if TYPE_CHECKING:
     from . import studies
@@ -64,6 +65,7 @@ __all__ = [
     "Status",
     "SteadyState",
     "TransportError",
+    "Weight",
     "bures_dissipation",
     "bures_energy",
     "bures_wasserstein",

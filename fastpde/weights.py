@@ -3,7 +3,8 @@
 A weight is a NamedTuple without fields; its *type* selects the code of a kernel, so kernels are compiled and cached
 once per weight and name none. `simd.emitters` has the same formulas for vectors of scores in registers.
 
-To add a weight: one class here, its place in WEIGHTS, and one entry of `simd.emitters`.
+To add a weight: one class here, its place in WEIGHTS, and one entry of `simd.emitters`. `Weight` is a user's own: its
+function is compiled by itself, and kernels call it for a block of scores at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._types import Array
+from .errors import InputError, InputTypeError
 
 
 class Exp(NamedTuple):
@@ -81,7 +83,118 @@ class Linear(NamedTuple):
         return one, mean, one
 
 
+_MOST_NODES = 1e5  # of an expectation
+
+
+class Called(NamedTuple):
+    """A weight as kernels see it that is a function to be called: see `simd.called`."""
+
+    double: int  # address of the function of float64 scores
+    single: int  # of float32 scores
+
+
+class Weight:
+    """A user's own weight of the score, w(s) = f(s): `fp.Softmax(Q, K, V, weight=fp.Weight(f))`.
+
+        def kernel(s):
+            return 1.0 / (1.0 + s * s)
+
+        attention = fp.Exponential(Q, K, V, weight=fp.Weight(kernel))
+
+    It is summed directly, in ensembles too. `exp` of NumPy or `math` in f is that of the built-in weights, right to a
+    few units in the last place and as fast; other functions are those of the C library. Every process compiles f again,
+    a fraction of a second; the kernels around it are cached.
+
+    Args:
+        f: a function of one number that Numba compiles.
+        derivative: f', likewise; None: not known.
+        bounded_by: numbers (sup |f|, sup |f'|), for bounds of stability; None: not known.
+
+    Raises:
+        InputError, InputTypeError: naming the argument; for a function that Numba cannot compile when it is first used.
+    """
+
+    def __init__(self, f: Any, derivative: Any = None, bounded_by: Any = None) -> None:
+        self.f, self.derived = (_function(name, g) for name, g in (("f", f), ("derivative", derivative)))
+        if self.f is None:
+            raise InputTypeError("f", "None", "a function of a number")
+        self.bounded_by = _bounds(bounded_by)
+
+    def __repr__(self) -> str:
+        return f"Weight({getattr(self.f, '__name__', 'f')})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def value(self, s: Array) -> Array:
+        """Return w(s)."""
+        return self._compiled("f").of(s)
+
+    def derivative(self, s: Array) -> Array:
+        """Return w'(s). Raises InputError unless a derivative was given."""
+        if self.derived is None:
+            raise InputError("weight", repr(self), "a weight with a derivative", "Give fp.Weight(f, derivative=...).")
+        return self._compiled("derived").of(s)
+
+    def expected(self, mean: Array, spread: Array) -> tuple[Array, Array, Array]:
+        """As `Exp.expected`, by the trapezoidal rule with steps of at most a tenth of a standard deviation and of 0.2.
+
+        That is right to rounding for functions without a pole within distance 1.2 of the line. Without a derivative
+        E w'(z) = E w(z) (z - mean) / spread^2.
+        """
+        step = min(0.1, 0.2 / max(float(np.max(spread, initial=0.0)), 1e-300))
+        count = np.ceil(9.0 / step)
+        if count > _MOST_NODES:
+            raise InputError("weight", f"scores with a standard deviation of {spread.max():.3g}", "smaller ones")
+        value, slope, total = np.zeros_like(mean), np.zeros_like(mean), 0.0
+        if self.derived is None and not (spread > 0.0).all():
+            self.derivative(mean)  # says what is missing
+        for node in np.arange(-count, count + 1.0) * step:
+            bell = np.exp(-0.5 * node * node)
+            z = mean + spread * node
+            values = self.value(z)
+            value, total = value + bell * values, total + bell
+            slope += bell * (values * node / spread if self.derived is None else self.derivative(z))
+        return np.ones_like(mean), value / total, slope / total
+
+    @property
+    def kernel(self) -> Called:
+        """What kernels are given. Raises InputError for a function that Numba cannot compile."""
+        return self._compiled("f").called
+
+    def _compiled(self, name: str) -> Any:
+        from .simd.called import Compiled
+
+        made = vars(self).setdefault("_made", {})
+        if name not in made:
+            made[name] = Compiled("f" if name == "f" else "derivative", getattr(self, name))
+        return made[name]
+
+
+def _function(name: str, f: Any) -> Any:
+    if f is not None and not callable(f):
+        raise InputTypeError(name, type(f).__name__, "a function of a number")
+    return f
+
+
+def _bounds(given: Any) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    try:
+        bounds = tuple(float(bound) for bound in given)
+    except (TypeError, ValueError) as error:
+        raise InputTypeError("bounded_by", repr(given), "two numbers, sup |f| and sup |f'|") from error
+    if len(bounds) != 2 or not all(0.0 <= bound < np.inf for bound in bounds):
+        raise InputError("bounded_by", repr(given), "two numbers >= 0, sup |f| and sup |f'|")
+    return bounds[0], bounds[1]
+
+
 WEIGHTS: tuple[Any, ...] = (Exp(), Sigmoid(), Linear())
+
+
+def kernel_of(weight: Any) -> Any:
+    """Return the NamedTuple by which kernels know a weight."""
+    return weight.kernel if isinstance(weight, Weight) else weight
 
 
 def is_exponential(weight: Any) -> bool:
@@ -91,9 +204,9 @@ def is_exponential(weight: Any) -> bool:
 
 def is_bounded(weight: Any) -> bool:
     """Return whether all weights are bounded."""
-    return isinstance(weight, Sigmoid)
+    return isinstance(weight, Sigmoid) or (isinstance(weight, Weight) and weight.bounded_by is not None)
 
 
 def is_positive(weight: Any) -> bool:
     """Return whether all weights are positive, so that totals have logarithms."""
-    return not isinstance(weight, Linear)
+    return isinstance(weight, Exp | Sigmoid)

@@ -20,10 +20,19 @@ class Sigmoid(SingleHead):
     weight = weights.Sigmoid()
     normalised = False
 
-    def __init__(self, Q: Value, K: Value, V: Value, scale: Value = 1.0, bias: Value = 0.0) -> None:
+    def __init__(
+        self,
+        Q: Value,
+        K: Value,
+        V: Value,
+        scale: Value = 1.0,
+        bias: Value = 0.0,
+        *,
+        weight: weights.Weight | None = None,
+    ) -> None:
         """As `SingleHead`, with a bias: a number, (B,), a function of time, or `Layers`."""
         self.bias = scalar("bias", bias)
-        super().__init__(Q, K, V, scale)
+        super().__init__(Q, K, V, scale, weight=weight)
 
     def parameters(self) -> Iterator[Parameter]:
         yield from super().parameters()

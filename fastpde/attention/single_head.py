@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
-from ..errors import InputError
+from ..errors import InputError, InputTypeError
 from . import balance, gaussian_field, rates
 from .base import Attention
 from .cloud import Cloud
@@ -34,19 +34,27 @@ class SingleHead(Attention):
     weight: Any = weights.Exp()
     normalised: bool = True
 
-    def __init__(self, Q: Value, K: Value, V: Value, scale: Value = 1.0) -> None:
+    def __init__(
+        self, Q: Value, K: Value, V: Value, scale: Value = 1.0, *, weight: weights.Weight | None = None
+    ) -> None:
         """Q, K (k, d); V (d, d), in a head of MultiHead (dv, d); scale a number. Each may be one value for all systems,
-        one per system (leading axis B), a function of time, or `Layers`.
+        one per system (leading axis B), a function of time, or `Layers`. weight: instead of the variant's own.
 
         Raises InputError, InputTypeError: for shapes that do not fit and numbers that are not finite.
         """
         self.Q, self.K, self.V = matrix("Q", Q), matrix("K", K), matrix("V", V)
         self.scale = scalar("scale", scale)
+        if weight is not None:
+            if not isinstance(weight, weights.Weight):
+                raise InputTypeError("weight", type(weight).__name__, "fp.Weight(f)")
+            self.weight = weight
         if all(p.constant for p in self.parameters()):
             self.dimensions(0.0)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(_describe(p) for p in self.parameters())})"
+        told = [_describe(p) for p in self.parameters()]
+        told += [f"weight={self.weight!r}"] if isinstance(self.weight, weights.Weight) else []
+        return f"{type(self).__name__}({', '.join(told)})"
 
     def score(self, t: float) -> Score:
         """Return the score at time t."""

@@ -15,7 +15,7 @@ from .single_head import SingleHead
 from .sinkhorn import Sinkhorn
 from .softmax import Softmax
 
-_SHARED = ("self", "Q", "K", "V", "scale")  # parameters that every variant has
+_SHARED = ("self", "Q", "K", "V", "scale", "weight")  # parameters that every variant has
 
 
 @dataclass(frozen=True)

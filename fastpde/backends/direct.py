@@ -13,7 +13,7 @@ from .._types import Array
 from ..kernels import attend, moments, pack, project
 from ..kernels.layout import Layout, layout_for
 from ..share import Share
-from ..weights import WEIGHTS, Linear, is_exponential
+from ..weights import WEIGHTS, Linear, is_exponential, kernel_of
 from .base import FLOATS, Backend, PairSum
 from .entry import LOCK
 from .slices import Slices, check
@@ -51,12 +51,13 @@ class Direct(Backend):
         logs = _NONE if log_total is None else log_total
         with LOCK:
             pack.pack_sources(pair.keys, bias, weights, pair.values, is_exponential(pair.weight), layout, packed)
+        weight = kernel_of(pair.weight)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
             # Threads take portions of the work in turn: one that was held up does not hold up the sum.
             with LOCK, numba.parallel_chunksize(attend.chunk_size(targets, layout)):
                 attend.attend(
-                    pair.weight, factor, layout, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
+                    weight, factor, layout, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
                 )
 
     def _parts(self, pair: PairSum, layout: Layout) -> Iterator[slice]:

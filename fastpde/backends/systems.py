@@ -31,7 +31,7 @@ from ..kernels.motion import (
     T,
 )
 from ..kernels.pack import LOG2E
-from ..weights import is_exponential
+from ..weights import is_exponential, kernel_of
 from .direct import Direct
 from .tilt import Tilt
 
@@ -182,7 +182,7 @@ class Fused(Threaded):
             normalised=tilt.normalised, tilted=tilt.D is not None, weighted=weights is not None, sphere=sphere,
         )  # fmt: skip
         super().__init__(x0, shape)
-        self._weight = tilt.weight
+        self._weight = kernel_of(tilt.weight)
         self._forms = _forms(shape, tilt, x0.dtype, weights, limits)
 
     def _memory(self) -> systems.Scratch:

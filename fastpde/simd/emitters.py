@@ -76,6 +76,7 @@ _EMITTERS: dict[type, Any] = {
     weights.Exp: emit_exp2,
     weights.Sigmoid: _emit_sigmoid,
     weights.Linear: lambda builder, lanes, t: t,
+    weights.Called: lambda builder, lanes, t: t,  # scores are kept: the function is called for a block of them
 }
 
 

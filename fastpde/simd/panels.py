@@ -22,6 +22,7 @@ from numba.core.imputils import impl_ret_untracked
 from numba.np.arrayobj import make_array
 
 from .._jit import intrinsic
+from ..weights import Called
 from .emitters import SHIFTABLE, emit_any_weight, emit_weight
 from .vectors import BITS, I64, VECTORS, fma, group_size, lanes_of, load, maximum, most_columns, splat, store
 
@@ -84,6 +85,21 @@ def score_panel(typingctx, weight, P, p_at, targets, z_at, sources, y_at, bias, 
     ), codegen
 
 
+def _call(bits):
+    """The code of P <- function(P), a block of rows in one call."""
+    lanes = lanes_of(bits)
+
+    def codegen(context, builder, signature, args):
+        addresses, p, rows = pointers(context, builder, signature, args)[:3]
+        kind = ir.FunctionType(ir.VoidType(), [p.type, ir.IntType(64)])
+        address = builder.extract_value(addresses, 0 if bits == 64 else 1)
+        function = builder.inttoptr(address, kind.as_pointer())
+        builder.call(function, [p, builder.mul(rows, I64(VECTORS * lanes.count))])
+        return void(context, builder, signature)
+
+    return codegen
+
+
 @contextmanager
 def each_vector(builder, lanes, start, stop):
     """A loop over rows of P that yields, for its one body, (row index, [offset of each vector])."""
@@ -104,7 +120,7 @@ def fused(typingctx, weight):
     With 32 registers the accumulators leave room for the weight's constants. With 16 a second pass over P is faster,
     which has the registers to itself.
     """
-    answer = BITS == 512
+    answer = BITS == 512 and weight.instance_class is not Called
 
     def codegen(context, builder, signature, args):
         return context.get_constant(types.boolean, answer)
@@ -119,6 +135,8 @@ def apply_weight(typingctx, weight, P, rows):
     Three vectors at a time: enough independent polynomials for the scheduler, and registers for the constants
     (float64 20 % faster than two; more than four spill).
     """
+    if weight.instance_class is Called:
+        return types.void(weight, P, types.int64), _call(P.dtype.bitwidth)
     lanes = lanes_of(P.dtype.bitwidth)
     kind = weight.instance_class
     together = 3 if VECTORS * group_size(lanes.bits) % 3 == 0 else 2
@@ -161,7 +179,9 @@ def raise_tops(typingctx, P, rows, limits, l_at, first, tops, t_at):
 
 @intrinsic
 def apply_shifted(typingctx, weight, P, rows, shifts, s_at):
-    """P[j, :] <- weight(P[j, :] - shift) for j < rows, scores of any size."""
+    """P[j, :] <- weight(P[j, :] - shift) for j < rows, scores of any size; of a function that is called, shift = 0."""
+    if weight.instance_class is Called:
+        return types.void(weight, P, types.int64, shifts, types.int64), _call(P.dtype.bitwidth)
     lanes = lanes_of(P.dtype.bitwidth)
     kind = weight.instance_class
 

@@ -43,7 +43,7 @@ BITS = vector_bits()
 
 @dataclass(frozen=True)
 class Lanes:
-    """One vector type: `count` lanes of a float of `bits` bits, and its integer twin."""
+    """One vector type: `count` lanes of a float of `bits` bits, and its integer twin; no lanes: a number."""
 
     bits: int
     count: int
@@ -54,17 +54,19 @@ class Lanes:
 
     @property
     def type(self) -> ir.Type:
-        return ir.VectorType(self.scalar, self.count)
+        return ir.VectorType(self.scalar, self.count) if self.count else self.scalar
 
     @property
     def integer(self) -> ir.Type:
-        return ir.VectorType(ir.IntType(self.bits), self.count)
+        return ir.VectorType(ir.IntType(self.bits), self.count) if self.count else ir.IntType(self.bits)
 
     def constant(self, value: float) -> ir.Constant:
-        return ir.Constant(self.type, [ir.Constant(self.scalar, value)] * self.count)
+        one = ir.Constant(self.scalar, value)
+        return ir.Constant(self.type, [one] * self.count) if self.count else one
 
     def int_constant(self, value: int) -> ir.Constant:
-        return ir.Constant(self.integer, [ir.Constant(ir.IntType(self.bits), value)] * self.count)
+        one = ir.Constant(ir.IntType(self.bits), value)
+        return ir.Constant(self.integer, [one] * self.count) if self.count else one
 
     @property
     def wide(self) -> Lanes:
@@ -91,7 +93,7 @@ def most_columns() -> int:
 
 def fma(builder, lanes: Lanes, a, b, c):
     """a * b + c, fused where the hardware can (llvm.fma would call a library where it cannot)."""
-    name = f"llvm.fmuladd.v{lanes.count}f{lanes.bits}"
+    name = f"llvm.fmuladd.v{lanes.count}f{lanes.bits}" if lanes.count else f"llvm.fmuladd.f{lanes.bits}"
     module = builder.module
     function = module.globals.get(name)
     if function is None:

@@ -243,7 +243,7 @@ def hermite(d: int, nodes: int = _NODES) -> tuple[Array, Array]:
 def _attention(name: str, strength: float, d: int, seed: int) -> fp.Attention:
     G = np.random.default_rng([seed, d]).standard_normal((d, d))
     root = np.sqrt(strength)
-    more = {"tol": _MARGINAL} if name == "sinkhorn" else {}
+    more: dict[str, Any] = {"tol": _MARGINAL} if name == "sinkhorn" else {}
     attention: fp.Attention = VARIANTS[name](root * G / np.linalg.norm(G, 2), root * np.eye(d), np.eye(d), **more)
     return attention
 

@@ -1,0 +1,109 @@
+"""A user's function of a score, compiled: kernels call it by its address, for a block of scores at a time."""
+
+from __future__ import annotations
+
+import math
+import types as python
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba import carray, cfunc, types
+
+from .. import weights
+from .._jit import intrinsic
+from .._types import Array
+from ..errors import InputError
+from .emitters import NORMAL, emit_clamp, emit_exp2
+from .vectors import Lanes
+
+_LOG2 = math.log(2.0)
+
+
+@intrinsic
+def _exp(typingctx, s):
+    """e^s of a number: LLVM makes vectors of a loop over it, as it cannot of a call."""
+    if not isinstance(s, types.Float):
+        return None
+    lanes = Lanes(s.bitwidth, 0)
+
+    def codegen(context, builder, signature, args):
+        t = builder.fmul(args[0], lanes.constant(1.0 / _LOG2))
+        low, high = lanes.constant(-NORMAL[lanes.bits]), lanes.constant(NORMAL[lanes.bits] + 1.0)
+        found = emit_exp2(builder, lanes, emit_clamp(builder, lanes, t, NORMAL[lanes.bits] + 1.0))
+        found = builder.select(builder.fcmp_ordered("<", t, low), lanes.constant(0.0), found)
+        return builder.select(builder.fcmp_ordered(">", t, high), lanes.constant(math.inf), found)
+
+    return s(s), codegen
+
+
+@numba.njit(inline="always")
+def exp(s):
+    """e^s, in the precision of s."""
+    return _exp(s)  # type: ignore[call-arg]
+
+
+class _Functions(python.ModuleType):
+    """A module of functions with another `exp`."""
+
+    def __init__(self, module: python.ModuleType) -> None:
+        super().__init__(module.__name__)
+        vars(self).update(vars(module) | {"exp": exp})
+
+
+_OURS = {math: _Functions(math), np: _Functions(np)}
+
+
+def _with_our_exp(f: Any) -> Any:
+    """A function of Python with the `exp` of this module for those of NumPy and `math`."""
+    plain = getattr(f, "py_func", f)
+    if not isinstance(plain, python.FunctionType):
+        return plain
+    theirs = plain.__globals__
+    changed = {name: _OURS[value] for name, value in theirs.items() if value is math or value is np}
+    own = {name: exp for name, value in theirs.items() if value is math.exp or value is np.exp}
+    ours = python.FunctionType(plain.__code__, theirs | changed | own, plain.__name__, plain.__defaults__, plain.__closure__)
+    ours.__module__ = plain.__module__
+    return ours
+
+
+class Compiled:
+    """A function of a number, compiled for blocks of scores in units of log 2.
+
+    Args:
+        name: of the argument that it was.
+        f: the function.
+
+    Raises InputError for one that Numba cannot compile.
+    """
+
+    def __init__(self, name: str, f: Any) -> None:
+        inner = numba.njit(_with_our_exp(f), error_model="numpy")
+        try:
+            self._blocks = {bits: _block(inner, kind) for bits, kind in ((64, types.float64), (32, types.float32))}
+        except numba.core.errors.NumbaError as error:
+            came = f"{getattr(f, '__name__', 'a function')}: {str(error).strip().splitlines()[-1]}"
+            raise InputError(name, came, "a function of a number that Numba compiles") from error
+
+    @property
+    def called(self) -> weights.Called:
+        """Return the addresses."""
+        return weights.Called(self._blocks[64].address, self._blocks[32].address)
+
+    def of(self, s: Array) -> Array:
+        """Return f(s) for scores of any shape."""
+        t = np.array(s, np.float64) / _LOG2
+        self._blocks[64].ctypes(t.ctypes.data_as(self._blocks[64].ctypes.argtypes[0]), t.size)
+        return t
+
+
+def _block(inner: Callable[[float], float], kind: Any) -> Any:
+    # A division that may raise an error is no part of a vector.
+    @cfunc(types.void(types.CPointer(kind), types.int64), error_model="numpy")  # type: ignore[call-arg]
+    def block(scores, count):
+        values = carray(scores, count)
+        for i in range(count):
+            values[i] = inner(values[i] * kind(_LOG2))
+
+    return block
