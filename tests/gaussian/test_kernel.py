@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastpde.attention 
+from fastpde.attention import gaussian_field as formulas
 from fastpde.kernels import closure as kernel
 from fastpde.kernels.small import eigen, orthogonal
 
