@@ -3,7 +3,19 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .attention import L2, Attention, Exponential, Layers, Linear, Masked, MultiHead, Sigmoid, Sinkhorn, Softmax
+from .attention import (
+    L2,
+    Attention,
+    Exponential,
+    Layers,
+    Linear,
+    Masked,
+    MultiHead,
+    Sigmoid,
+    SingleHead,
+    Sinkhorn,
+    Softmax,
+)
 from .clusters import Clusters, Plateau, clusters, plateaus
 from .dissipation import EnergyRecord, dissipation
 from .energy import interaction_energy, sinkhorn_energy
@@ -58,6 +70,7 @@ __all__ = [
     "Outcome",
     "Plateau",
     "Sigmoid",
+    "SingleHead",
     "Sinkhorn",
     "Softmax",
     "Solution",

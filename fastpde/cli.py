@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastpde.cli_machine import set_threads, threads_of, whole
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import launch, machine
 from fastpde.run.signals import AtOnce, Stopped
 
 BAD, STOPPED = 2, 75
 _GOES_ON = "The same command goes on."
-_MAX_THREADS = 4096  # a bound on what a typing error can ask for
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
         "--max-walltime", metavar="TIME", help="stop before: 90s, 15m, 2h; default: the end of a SLURM job"
     )
     run.add_argument("--quiet", action="store_true", help="show no progress")
+    run.add_argument("--allow-code", action="store_true", help=_CODE)
     run.set_defaults(call=_run)
 
     study = commands.add_parser("study", help="a numerical study: a table and its picture", description=_STUDY)
@@ -66,9 +67,8 @@ def parser() -> argparse.ArgumentParser:
     estimate = commands.add_parser("estimate", help="time, memory and disk of a run, before anything runs")
     estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
     estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
-    estimate.add_argument(
-        "--threads", metavar="N", help="threads to use; default and most: what affinity, cgroup and SLURM allow"
-    )
+    estimate.add_argument("--threads", metavar="N", help=_THREADS)
+    estimate.add_argument("--allow-code", action="store_true", help=_CODE)
     estimate.set_defaults(call=_estimate)
     status = commands.add_parser("status", help="say how far a run or a sweep is")
     status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
@@ -103,6 +103,7 @@ def _add_sweep(sweep: argparse.ArgumentParser) -> None:
     sweep.set_defaults(call=_sweep)
 
 
+_CODE = 'let attention.kind = "module:Class" run a module of your own'
 _THREADS = "threads to use; default and most: what affinity, cgroup and SLURM allow"
 _STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths")
 _STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
@@ -160,31 +161,17 @@ def _fail(code: int, message: str, *, alone: bool = False) -> int:
     return code
 
 
-def _threads(text: str | None, ranks: int = 1) -> int:
-    """How many threads to use: what was asked for, or a share of all, up to what this process may use."""
-    found = _whole("--threads", text)
-    return max(1, machine.cores() // ranks) if found is None else min(found, machine.cores())
-
-
-def _whole(name: str, text: str | None, least: int = 1) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= _MAX_THREADS and len(text) <= 9):
-        raise InputError(name, repr(text), f"a whole number from {least} to {_MAX_THREADS}")
-    return int(text)
-
-
 def _run(options: argparse.Namespace) -> int:
     from fastpde.run import directory, ranks, walltime
 
     team = ranks.team()
-    threads = _threads(options.threads, team.here)
+    threads = threads_of(options.threads, team.here)
     deadline = walltime.deadline(None if options.max_walltime is None else walltime.seconds(options.max_walltime))
     problem, stem = team.together(lambda: _problem(options, team))
     target = options.out or Path(f"{stem}.run")
     if team.told(lambda: directory.is_finished(target, problem.config)):
         return _finished(target, "already finished")
-    _set_threads(threads)
+    set_threads(threads)
     from fastpde.run import runner
 
     try:
@@ -212,7 +199,7 @@ def _problem(options: argparse.Namespace, team: Any) -> tuple[Any, str]:
 
     ranks = Ranks(team.size, team.here)
     if options.config is not None:
-        return config.load(options.config, options.data, ranks), options.config.stem
+        return config.load(options.config, options.data, ranks, code=options.allow_code), options.config.stem
     if options.data is not None:
         raise InputError("--data", str(options.data), "a CONFIG that names files: the example has none")
     return config.example(ranks), "example"
@@ -224,8 +211,8 @@ def _sweep(options: argparse.Namespace) -> int:
     from fastpde.run import sweep, sweep_folder, sweep_slurm, walltime
     from fastpde.run.directory import OutputError
 
-    asked = _whole("--local", options.local), None if options.threads is None else _threads(options.threads)
-    tasks, task = _whole("--tasks", options.tasks), _whole("--task", options.task, 0)
+    asked = whole("--local", options.local), None if options.threads is None else threads_of(options.threads)
+    tasks, task = whole("--tasks", options.tasks), whole("--task", options.task, 0)
     seconds = None if options.max_walltime is None else walltime.seconds(options.max_walltime)
     show: dict[str, Any] = {"quiet": options.quiet, "deadline": walltime.deadline(seconds)}
     if tasks is not None and task is None and not options.slurm:
@@ -270,9 +257,13 @@ def _print(line: str) -> int:
 def _estimate(options: argparse.Namespace) -> int:
     from fastpde import config
 
-    threads = _threads(options.threads)
-    problem = config.example() if options.config is None else config.load(options.config, options.data)
-    _set_threads(threads)
+    threads = threads_of(options.threads)
+    problem = (
+        config.example()
+        if options.config is None
+        else config.load(options.config, options.data, code=options.allow_code)
+    )
+    set_threads(threads)
     from fastpde.run import estimate
 
     sys.stdout.writelines(f"{line}\n" for line in estimate.estimate(problem).lines())
@@ -285,13 +276,13 @@ def _study(options: argparse.Namespace) -> int:
     from fastpde.run import study
     from fastpde.run.directory import OutputError
 
-    threads = _threads(options.threads)
+    threads = threads_of(options.threads)
     plan = config.load_study(options.name, options.config)
     target = options.out or Path(f"{options.config.stem if options.config else options.name}.study")
     if study.is_finished(target, plan):
         return _say("already finished", target, target / f"{options.name}.png")
     try:
-        _set_threads(threads)
+        set_threads(threads)
         message, picture = study.run(plan, target, quiet=options.quiet)
     except Stopped as stop:
         return _fail(STOPPED if plan.resumable else stop.code, f"{stop}; {study.left(plan, target)}")
@@ -311,12 +302,6 @@ def _leave(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _set_threads(threads: int) -> None:
-    from fastpde import backends
-
-    backends.set_threads(threads)
 
 
 def _finished(target: Path, message: str, late: int = 0) -> int:

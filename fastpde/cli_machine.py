@@ -1,11 +1,36 @@
-"""The commands about this machine: `fastpde warmup` and `fastpde doctor`."""
+"""The commands about this machine, `fastpde warmup` and `fastpde doctor`, and how many of its threads are used."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 
+from fastpde.errors import InputError
 from fastpde.run import machine
+
+_MOST = 4096  # a bound on what a typing error can ask for
+
+
+def threads_of(text: str | None, ranks: int = 1) -> int:
+    """Return how many threads to use: what was asked for, or a share of all, up to what this process may use."""
+    found = whole("--threads", text)
+    return max(1, machine.cores() // ranks) if found is None else min(found, machine.cores())
+
+
+def whole(name: str, text: str | None, least: int = 1) -> int | None:
+    """Return the whole number that an argument is. Raises InputError."""
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= _MOST and len(text) <= 9):
+        raise InputError(name, repr(text), f"a whole number from {least} to {_MOST}")
+    return int(text)
+
+
+def set_threads(threads: int) -> None:
+    """Let sums use so many threads."""
+    from fastpde import backends
+
+    backends.set_threads(threads)
 
 
 def warmup() -> int:

@@ -8,6 +8,7 @@ from .masked import Masked
 from .multi_head import MultiHead
 from .parameters import Layers
 from .sigmoid import Sigmoid
+from .single_head import SingleHead
 from .sinkhorn import Sinkhorn
 from .softmax import Softmax
 from .variants import VARIANTS, Variant
@@ -22,6 +23,7 @@ __all__ = [
     "Masked",
     "MultiHead",
     "Sigmoid",
+    "SingleHead",
     "Sinkhorn",
     "Softmax",
     "Variant",

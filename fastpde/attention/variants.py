@@ -1,12 +1,21 @@
-"""The registry of attention variants: what configurations, studies, warm-up, benchmarks and tests know them by."""
+"""The registry of attention variants: what configurations, studies, warm-up, benchmarks and tests know them by.
+
+To add one: its file, and a line of _KINDS. A user's own variant needs neither: a configuration names it by its module
+and class, "my_module:MyAttention", and `load` imports it where running code is allowed.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .. import weights
+from ..errors import InputError
 from .exponential import Exponential
 from .l2 import L2
 from .linear import Linear
@@ -71,3 +80,46 @@ _KINDS: dict[str, type[SingleHead]] = {
     "exponential": Exponential,
 }
 VARIANTS = {name: Variant(name, kind) for name, kind in _KINDS.items()}
+
+_loaded: dict[str, Variant] = {}  # of users
+
+
+def is_outside(name: str) -> bool:
+    """Return whether a name is that of a user's own variant, "module:Class"."""
+    return re.fullmatch(r"[A-Za-z_]\w*:[A-Za-z_]\w*", name, re.ASCII) is not None
+
+
+def named(name: str) -> Variant:
+    """Return the variant of a name, built-in or loaded. Raises InputError for a user's own that is not loaded."""
+    found = VARIANTS.get(name) or _loaded.get(name)
+    if found is None:
+        remedy = "Add --allow-code to run the code of that module."
+        raise InputError("attention.kind", f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
+    return found
+
+
+def load(name: str, folder: Path) -> Variant:
+    """Import a user's own variant "module:Class" from `folder`/module.py, or else as Python finds the module.
+
+    Raises InputError unless there is such a module, and in it such a subclass of `SingleHead`.
+    """
+    module_name, class_name = name.split(":")
+    path, key = folder / f"{module_name}.py", "attention.kind"
+    try:
+        if path.is_file():
+            spec = importlib.util.spec_from_file_location(module_name, path)
+            assert spec is not None and spec.loader is not None, "a .py file has a loader"
+            module = importlib.util.module_from_spec(spec)
+            sys.modules.setdefault(module_name, module)  # for pickle
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            key, f'"{name}": {error}', f"a module {module_name} in {folder} or on Python's path"
+        ) from error
+    kind = getattr(module, class_name, None)
+    if not (isinstance(kind, type) and issubclass(kind, SingleHead)):
+        raise InputError(key, f'"{name}"', f"a subclass of fp.SingleHead called {class_name} in {module.__file__}")
+    _loaded[name] = Variant(name, kind)
+    return _loaded[name]

@@ -13,7 +13,7 @@ from .._types import Array
 from ..kernels import attend, moments, pack, project
 from ..kernels.layout import Layout, layout_for
 from ..share import Share
-from ..weights import WEIGHTS, Linear, is_exponential, kernel_of
+from ..weights import WEIGHTS, Linear, Weight, is_exponential, kernel_of
 from .base import FLOATS, Backend, PairSum
 from .entry import LOCK
 from .slices import Slices, check
@@ -121,7 +121,9 @@ class Direct(Backend):
         return share.tiles(rows, moments.TILE, partial(self.take, f"tiled_{name}"))
 
     @staticmethod
-    def warmup(report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, weights: Sequence[Any] = WEIGHTS) -> None:
+    def warmup(
+        report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, weights: Sequence[Any] = (*WEIGHTS, Weight(abs))
+    ) -> None:
         """Compiles every kernel by one tiny evaluation each."""
         for dtype in dtypes:
             x = np.ones((1, 2, 1), dtype)

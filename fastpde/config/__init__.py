@@ -81,14 +81,14 @@ def _table(text: str, name: str = "config") -> dict[str, object]:
         raise InputError(name, f"text that is no TOML ({error})", "a TOML file") from None
 
 
-def load(path: Path, data: Path | None = None, ranks: memory.Ranks = memory.ALONE) -> Problem:
+def load(path: Path, data: Path | None = None, ranks: memory.Ranks = memory.ALONE, *, code: bool = False) -> Problem:
     """Return the problem of a configuration file, to be run on ranks; its files are relative to its own folder, or to
-    `data`.
+    `data`. code: it may name an attention of the user's own, whose module is run.
     """
     text = _text(path)
     if data is not None and not data.is_dir():
         raise InputError("--data", str(data), "a folder that exists")
-    return resolve(parse(text), Files(data or path.parent), ranks)
+    return resolve(parse(text), Files(data or path.parent, code), ranks)
 
 
 def load_study(name: str, path: Path | None) -> Plan:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastpde import initial
-from fastpde.attention import VARIANTS
+from fastpde.attention.variants import is_outside, load, named
 from fastpde.backends.costs import Costs
 from fastpde.config import memory, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
@@ -74,6 +74,11 @@ class Problem:
         return fp.Fast(asked.tol) if asked.kind == "fast" else fp.Direct()
 
     @property
+    def code(self) -> list[str]:
+        """The attentions that are code of the user's own, "module:Class"."""
+        return [kind for kind in dict.fromkeys(head.kind for head in self.config.attention.heads) if is_outside(kind)]
+
+    @property
     def is_large(self) -> bool:
         """Whether its sums may be made in O(n)."""
         return memory.may_be_fast(self.config, self.n, self.d)
@@ -106,6 +111,10 @@ def resolve(config: Config, files: Files, ranks: memory.Ranks = memory.ALONE) ->
 
     Raises InputError for missing files, shapes that do not fit, and sizes beyond this machine.
     """
+    for head in config.attention.heads:
+        if files.code and is_outside(head.kind):
+            load(head.kind, files.folder)
+        named(head.kind)
     tokens = config.tokens
     if isinstance(tokens, schema.FileTokens):
         systems, n, d = _stored_tokens(tokens, files)
@@ -140,14 +149,14 @@ def _stored_tokens(tokens: schema.FileTokens, files: Files) -> tuple[int, int, i
 
 
 def _sinkhorn(config: Config) -> bool:
-    return any(VARIANTS[head.kind].scales for head in config.attention.heads)
+    return any(named(head.kind).scales for head in config.attention.heads)
 
 
 def _energy_limit(config: Config, d: int) -> int:
     """Up to how many tokens the energy is recorded unless the configuration says otherwise."""
     fast = config.backend.kind != "direct" and d <= 3 and not config.attention.masked
     several = config.attention.kind == "multihead"
-    exponential = all(VARIANTS[head.kind].sums_in_linear_time for head in config.attention.heads)
+    exponential = all(named(head.kind).sums_in_linear_time for head in config.attention.heads)
     return schema.FAST_ENERGY_LIMIT if fast and exponential and not several else schema.ENERGY_LIMIT
 
 
@@ -262,10 +271,15 @@ def _layers(problem: Problem, array: Array) -> Any:
 
 def _head(problem: Problem, parameters: _Parameters) -> Any:
     block = parameters.block
-    variant = VARIANTS[block.kind]
+    variant = named(block.kind)
     q, k, v = (_layers(problem, parameters.array(letter, getattr(block, letter))) for letter in "QKV")
-    own = {word: getattr(block, word) for word in variant.own_keys}
-    return variant.kind(q, k, v, scale=parameters.scale(), **own)
+    if not is_outside(block.kind):
+        own = {word: getattr(block, word) for word in variant.own_keys}
+        return variant.kind(q, k, v, scale=parameters.scale(), **own)
+    try:
+        return variant.kind(q, k, v, scale=parameters.scale(), **(block.own or {}))
+    except TypeError as error:
+        raise InputError(f"{parameters.name}.own", str(error), "arguments that the class takes") from error
 
 
 def _outputs(problem: Problem, heads: list[_Parameters]) -> Any:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastpde.attention import VARIANTS
+from fastpde.attention.variants import named
 from fastpde.backends.costs import may_choose
 from fastpde.config.schema import Config
 from fastpde.errors import InputError
@@ -65,7 +65,7 @@ def may_be_fast(config: Config, n: int, d: int) -> bool:
 
 def remembered(config: Config) -> int:
     """Return how many numbers per token a run remembers, of all heads."""
-    scalings = [head for head in config.attention.heads if VARIANTS[head.kind].scales and head.n_half is None]
+    scalings = [head for head in config.attention.heads if named(head.kind).scales and head.n_half is None]
     return _REMEMBERED * sum(getattr(head, "count", 1) for head in scalings)
 
 
@@ -87,7 +87,7 @@ def of_ranks(config: Config, systems: int, n: int, d: int, ranks: Ranks) -> int:
     grids = (
         may_be_fast(config, n, d)
         and not config.attention.masked
-        and all(VARIANTS[head.kind].is_exponential for head in heads)
+        and all(named(head.kind).is_exponential for head in heads)
     )
     gathered = 0 if grids else _GATHERED * n * d * np.dtype(config.backend.dtype).itemsize
     return ranks.here * (own + gathered)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from fastpde.attention import VARIANTS
+from fastpde.attention.variants import VARIANTS, is_outside
 from fastpde.backends.costs import Costs
 from fastpde.config import checks
 from fastpde.config.matrices import Identity, Matrix, matrix, scale
@@ -147,11 +147,36 @@ class FileTokens:
     systems: int | None = key(_COUNT, None)
 
 
+def _kind(name: str, value: object) -> str:
+    """The check of the kind of a head."""
+    if isinstance(value, str) and is_outside(value):
+        return value
+    return str(checks.choice(*VARIANTS)(name, value))
+
+
+def _own(name: str, value: object) -> dict[str, Any]:
+    """The check of the arguments of a user's own variant: numbers, texts, true and false."""
+    if not isinstance(value, dict):
+        checks.refuse(name, value, "a table of numbers, texts, true and false")
+    for word, entry in value.items():
+        if not isinstance(entry, bool | int | float | str):
+            checks.refuse(f"{name}.{word}", entry, "a number, a text, true or false")
+    return value
+
+
+def _unmaskable(kind: str) -> str:
+    """Why a variant cannot be masked; "": it can, or it is a user's own, which says so when it is built."""
+    return "" if is_outside(kind) else VARIANTS[kind].kind.unmaskable
+
+
 @dataclass(frozen=True, kw_only=True)
 class Single:
-    """One attention head of one variant; k is the number of rows of "normal" Q and K (default d)."""
+    """One attention head of one variant; k is the number of rows of "normal" Q and K (default d).
 
-    kind: str = key(checks.choice(*VARIANTS))
+    kind "module:Class" is a user's own variant, `own` a table of what it takes beside Q, K, V and scale.
+    """
+
+    kind: str = key(_kind)
     Q: Matrix = key(matrix(), Identity())
     K: Matrix = key(matrix(scaled="Q"), Identity())
     V: Matrix = key(matrix(scaled="the identity"), Identity())
@@ -162,17 +187,23 @@ class Single:
     max_iter: int | None = key(checks.integer(3), None)
     n_half: int | None = key(checks.integer(1), None)
     k: int | None = key(_COUNT, None)
+    own: dict[str, Any] | None = key(_own, None)
     masked: bool = key(checks.boolean, False)
 
     def settled(self, name: str) -> Any:
         """Return the section with the keys that its variant alone has filled in; other variants' are refused."""
-        own = VARIANTS[self.kind].own_keys
+        if is_outside(self.kind):
+            own: dict[str, Any] = {}  # its class is not known here, and may be none that is allowed
+        else:
+            own = VARIANTS[self.kind].own_keys
+            if self.own is not None:
+                checks.refuse(f"{name}.own", self.own, f'no own: "{self.kind}" is no variant of yours')
         for word, owner in _OWNERS.items():
             if word not in own and (value := getattr(self, word)) is not None:
                 checks.refuse(f"{name}.{word}", value, f'no {word}: only "{owner}" has one, not "{self.kind}"')
         if self.n_half is not None and self.n_half % 2 == 0:
             checks.refuse(f"{name}.n_half", self.n_half, "an odd number of half-iterations: the last makes rows exact")
-        if self.masked and (why := VARIANTS[self.kind].kind.unmaskable):
+        if self.masked and (why := _unmaskable(self.kind)):
             checks.refuse(f"{name}.masked", self.masked, f'false for "{self.kind}"', why)
         return replace(self, **{word: value for word, value in own.items() if getattr(self, word) is None})
 
@@ -187,7 +218,7 @@ class Head(Single):
     """A block of `count` equal heads of a multi-head attention; in it `head` in a file index is 0 to count - 1."""
 
     masked: bool = field(default=False, init=False)
-    kind: str = key(checks.choice(*VARIANTS), "softmax")
+    kind: str = key(_kind, "softmax")
     W: Matrix | None = key(matrix(scaled="the identity"), None)
     dv: int | None = key(_COUNT, None)
     count: int = key(checks.integer(1, MAX_COUNT), 1)
@@ -210,7 +241,7 @@ class MultiHead:
     def settled(self, name: str) -> MultiHead:
         """Return the section, unless it masks a head that cannot be masked."""
         for head in self.heads:
-            if self.masked and (why := VARIANTS[head.kind].kind.unmaskable):
+            if self.masked and (why := _unmaskable(head.kind)):
                 checks.refuse(f"{name}.masked", self.masked, f'false with a "{head.kind}" head', why)
         return self
 
@@ -317,7 +348,10 @@ def by_kind(kinds: dict[str, type]) -> checks.Check:
             checks.refuse(name, value, "a table")
         if "kind" not in value:
             raise InputError(f"{name}.kind", "nothing", f"one of {', '.join(kinds)}")
-        return read(kinds[checks.choice(*kinds)(f"{name}.kind", value["kind"])], value, name)
+        kind = value["kind"]
+        if kinds is ATTENTION and isinstance(kind, str) and is_outside(kind):
+            return read(Single, value, name)
+        return read(kinds[checks.choice(*kinds)(f"{name}.kind", kind)], value, name)
 
     return check
 

@@ -22,9 +22,10 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Files:
-    """The one folder that a configuration may read from."""
+    """The one folder that a configuration may read from; code: whether it may name code of the user's own."""
 
     folder: Path
+    code: bool = False
 
     def locate(self, name: str, path: str) -> Path:
         """Return the file of a relative path, links followed; raises InputError if it leaves the folder."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from fastpde.attention import VARIANTS
+from fastpde.attention.variants import VARIANTS, named
 from fastpde.config import checks, emit, schema
 from fastpde.config.build import Problem, resolve
 from fastpde.config.matrices import Entries
@@ -115,7 +115,7 @@ class CovariancePaths:
         """Return the configuration, unless its attention does not keep Gaussian laws Gaussian."""
         many = self.attention.kind == "multihead"
         for i, head in enumerate(self.attention.heads):
-            if not VARIANTS[head.kind].keeps_gaussians:
+            if not named(head.kind).keeps_gaussians:
                 where = f"attention.heads[{i}].kind" if many else "attention.kind"
                 some = ", ".join(f'"{variant.name}"' for variant in VARIANTS.values() if variant.keeps_gaussians)
                 checks.refuse(where, head.kind, f"one of {some}: {_ROOT}")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.attention import VARIANTS
+from fastpde.attention.variants import named
 from fastpde.backends.costs import TYPICAL, Costs
 from fastpde.config import Problem, memory
 from fastpde.config.schema import FIXED
@@ -151,7 +151,7 @@ def _solve(problem: Problem, backend: Any, step: Any) -> None:
 def _dearer(problem: Problem, some: Problem) -> float:
     """Return the ratio of the prices of a first velocity, with many tokens and with the sample; 1 where its sums are
     part of an iteration."""
-    if problem.n <= some.n or any(VARIANTS[head.kind].scales for head in problem.config.attention.heads):
+    if problem.n <= some.n or any(named(head.kind).scales for head in problem.config.attention.heads):
         return 1.0
     prices = []
     for cloud in (_some(problem, _FIRST), some):

@@ -21,6 +21,10 @@ def paths(problem: Problem) -> dict[str, Path]:
             matrix = getattr(block, letter, None)
             if isinstance(matrix, Stored):
                 named[matrix.path] = problem.files.locate(f"{name}.{letter}", matrix.path)
+    for kind in problem.code:
+        module = f"{kind.split(':')[0]}.py"
+        if (found := problem.files.locate("attention.kind", module)).is_file():
+            named[module] = found
     return named
 
 

@@ -99,6 +99,8 @@ class Record:
         stage = directory.Stage(self.target)
         try:
             self._lock = RunLock(stage.path)
+            if code := self.problem.code:
+                self.log(f"--allow-code: runs code of the user's own, {', '.join(code)}")
             directory.write_config(stage.path, self.problem.config, self.problem.files.folder)
             fill(stage.path)
             directory.write_status(stage.path, self._status(directory.RUNNING, ""))
@@ -177,6 +179,7 @@ class Record:
             "backend": self.backend(),
             "machine": self._machine,
             "versions": self._versions,
+            **({"code": code} if (code := self.problem.code) else {}),
         }
 
     def finish(self, state: str, message: str, code: int | None = None) -> None:

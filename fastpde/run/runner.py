@@ -13,7 +13,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from fastpde import backends
-from fastpde.attention import VARIANTS
+from fastpde.attention.variants import named
 from fastpde.config import Problem
 from fastpde.config.shapes import each_head
 from fastpde.errors import InputError
@@ -332,7 +332,7 @@ def _scaling_key(problem: Problem, cause: Any = None) -> str:
     if cause is not None and cause.heads:
         heads = [heads[cause.heads[0]]]
     key = "tol" if cause is not None and cause.rounding else "max_iter"
-    names = dict.fromkeys(f"{name}.{key}" for name, block, _ in heads if VARIANTS[block.kind].scales)
+    names = dict.fromkeys(f"{name}.{key}" for name, block, _ in heads if named(block.kind).scales)
     return f"{', '.join(names)}: "
 
 

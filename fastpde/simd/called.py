@@ -58,12 +58,15 @@ _OURS = {math: _Functions(math), np: _Functions(np)}
 def _with_our_exp(f: Any) -> Any:
     """A function of Python with the `exp` of this module for those of NumPy and `math`."""
     plain = getattr(f, "py_func", f)
-    if not isinstance(plain, python.FunctionType):
-        return plain
+    if not isinstance(plain, python.FunctionType):  # as abs, or np.tanh
+        known = exp if plain is math.exp or plain is np.exp else plain
+        return lambda s: known(s)
     theirs = plain.__globals__
     changed = {name: _OURS[value] for name, value in theirs.items() if value is math or value is np}
     own = {name: exp for name, value in theirs.items() if value is math.exp or value is np.exp}
-    ours = python.FunctionType(plain.__code__, theirs | changed | own, plain.__name__, plain.__defaults__, plain.__closure__)
+    ours = python.FunctionType(
+        plain.__code__, theirs | changed | own, plain.__name__, plain.__defaults__, plain.__closure__
+    )
     ours.__module__ = plain.__module__
     return ours
 

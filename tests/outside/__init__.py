@@ -1,0 +1,1 @@
+"""What users add from outside of the package, each in a file of its own."""

@@ -1,0 +1,177 @@
+"""A variant from outside: a subclass in a file of its own goes through everything; no file of the package knows it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastpde as fp
+from fastpde import cli
+from fastpde.attention import variants
+
+from ..problems import ROOT
+from .cauchy import Bump, Cauchy, bump, cauchy
+
+HERE = Path(__file__).parent
+TOLERANCE = {np.float64: 1e-13, np.float32: 5e-6}  # the contract of direct sums
+
+
+def drawn(d=2, k=2, dv=None, seed=0):
+    """Q, K, V with scores of size one: larger ones have no more digits."""
+    rng, size = np.random.default_rng([d, k, seed]), (d * np.sqrt(k)) ** -0.5
+    return *(size * rng.standard_normal((2, k, d))), rng.standard_normal((dv or d, d))
+
+
+def tokens(*shape, dtype=np.float64):
+    return (np.random.default_rng(shape).standard_normal(shape) + 0.3).astype(dtype)
+
+
+def naive(f, normalised, x, Q, K, V, *, at=None, weights=None, scale=1.0, seen=None):
+    """Pair by pair, in extended precision."""
+    y, at, Q, K, V = (np.asarray(a).astype(np.longdouble) for a in (x, x if at is None else at, Q, K, V))
+    w = f(scale * (at @ Q.T) @ (y @ K.T).T) * (
+        np.full(len(y), 1 / np.longdouble(len(y))) if weights is None else weights
+    )
+    w = w if seen is None else w * seen
+    total = w.sum(axis=1, keepdims=True) if normalised else 1.0
+    return (w @ y / total) @ V.T
+
+
+def test_it_is_short():
+    text = (HERE / "cauchy.py").read_text()
+    assert len(text.splitlines()) <= 60
+    assert not [path for path in (ROOT / "fastpde").rglob("*.py") if "Cauchy" in path.read_text()]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("kind", "f"), [(Cauchy, cauchy), (Bump, bump)])
+@pytest.mark.parametrize(("d", "k"), [(2, 2), (3, 1), (9, 9)])
+def test_velocities(kind, f, d, k, dtype):
+    Q, K, V = drawn(d, k)
+    x, at, own = tokens(70, d, dtype=dtype), tokens(11, d, dtype=dtype), kind(Q, K, V)
+    weights = np.random.default_rng(0).uniform(0.2, 2.0, 70)
+    weights /= weights.sum()
+    mask = np.tri(70)
+    wanted = {
+        "plain": (own.velocity(x), naive(f, own.normalised, x, Q, K, V)),
+        "at": (own.velocity(x, at=at), naive(f, own.normalised, x, Q, K, V, at=at)),
+        "weights": (own.velocity(x, weights=weights), naive(f, own.normalised, x, Q, K, V, weights=weights)),
+        "masked": (fp.Masked(own).velocity(x), naive(f, own.normalised, x, Q, K, V, seen=mask)),
+    }
+    for name, (got, want) in wanted.items():
+        assert np.abs(got - want).max() <= TOLERANCE[dtype] * np.abs(want).max(), name
+
+
+def test_heads_batches_and_ensembles():
+    """Its heads beside others; systems with parameters of their own; fused, and as single runs are."""
+    (Q, K, V), W = drawn(2, 2), np.stack([np.eye(2), 0.5 * np.eye(2)])
+    x = tokens(3, 25, 2)
+    heads = fp.MultiHead([Cauchy(Q, K, V), fp.Softmax(Q, K, V)], W)
+    parts = Cauchy(Q, K, V).velocity(x) + 0.5 * fp.Softmax(Q, K, V).velocity(x)
+    np.testing.assert_allclose(heads.velocity(x), parts, rtol=1e-13)
+    several = Cauchy(np.stack([Q, 2 * Q, -Q]), K, V)
+    for b, factor in enumerate((1, 2, -1)):
+        np.testing.assert_allclose(several.velocity(x)[b], Cauchy(factor * Q, K, V).velocity(x[b]), rtol=1e-13)
+    for attention in (several, fp.Masked(Cauchy(Q, K, V))):
+        together = fp.solve(attention, x, (0.0, 0.5), rtol=1e-9, atol=1e-12)
+        assert together.stats["path"] == "fused"
+        alone = fp.solve(attention.system(1), x[1], (0.0, 0.5), rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(together.x[-1, 1], alone.x[-1], rtol=0, atol=1e-8)
+
+
+def test_gaussian_laws_bounds_and_copies():
+    """Its velocity under a Gaussian law by weighted Gauss-Hermite nodes; what theory says of bounded weights."""
+    Q, K, V = drawn(2, 2)
+    z, w = np.polynomial.hermite_e.hermegauss(60)
+    L, mean, at = np.array([[0.5, 0.0], [0.2, 0.4]]), np.array([0.3, -0.2]), tokens(4, 2)
+    nodes = np.stack(np.meshgrid(z, z, indexing="ij"), axis=-1).reshape(-1, 2) @ L.T + mean
+    weights = np.outer(w, w).ravel() / w.sum() ** 2
+    inside = weights > 1e-300
+    for own in (Cauchy(Q, K, V), Bump(Q, K, V)):
+        want = own.velocity(nodes[inside], at=at, weights=weights[inside] / weights[inside].sum())
+        np.testing.assert_allclose(own.gaussian_velocity(at, mean, L @ L.T), want, rtol=1e-6)
+        with pytest.raises(fp.NoGaussianClosure):
+            own.affine(mean, L @ L.T)
+        for twin in (copy.deepcopy(own), pickle.loads(pickle.dumps(own))):
+            np.testing.assert_array_equal(twin.velocity(at), own.velocity(at))
+    a, v = np.linalg.norm(K.T @ Q, 2), np.linalg.norm(V, 2)
+    assert Cauchy(Q, K, V).stability_rate(2.0) == pytest.approx(v * (1.0 + 2 * a * 0.65 * 4))
+    with pytest.raises(fp.InputError, match="stability"):
+        Bump(Q, K, V).stability_rate(2.0)
+
+
+CONFIG = """
+[tokens]
+kind = "gaussian"
+n = 60
+d = 2
+[attention]
+kind = "cauchy:Cauchy"
+own = { power = 2.0 }
+[time]
+t_end = 0.2
+[output]
+every = 0.1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(variants, "_loaded", {})
+    (tmp_path / "a.toml").write_text(CONFIG)
+    shutil.copy(HERE / "cauchy.py", tmp_path)
+    return tmp_path
+
+
+def test_in_a_configuration(folder, capsys):
+    """Refused without the flag, before anything is made; with it a run like others, whose log says so."""
+    assert cli.main(["run", "a.toml", "--quiet"]) == 2
+    assert "--allow-code" in capsys.readouterr().err and not (folder / "a.run").exists()
+    assert cli.main(["estimate", "a.toml", "--allow-code"]) == 0
+    assert cli.main(["run", "a.toml", "--quiet", "--allow-code"]) == 0
+    assert "cauchy:Cauchy" in (folder / "a.run" / "log.txt").read_text()
+    assert '"code"' in (folder / "a.run" / "status.json").read_text()
+    assert cli.main(["status", "a.run"]) == 0 and cli.main(["verify", "a.run"]) == 0
+    assert cli.main(["plot", "a.run"]) == 0 and cli.main(["report", "a.run"]) == 0
+    capsys.readouterr()
+    assert cli.main(["run", "a.toml", "--allow-code"]) == 0 and "already finished" in capsys.readouterr().out
+
+
+WRONG = {
+    '"cauchy:Nobody"': "Nobody",
+    '"nowhere:Cauchy"': "nowhere",
+    '"cauchy:cauchy"': "a subclass of fp.SingleHead",
+    '"os.path:join"': "one of",
+    '"cauchy:Cauchy"\nbias = 1.0': "no bias",
+    '"softmax"\nown = { power = 1.0 }': "no own",
+    '"cauchy:Cauchy"\nown = { strength = 1.0 }': "strength",
+    '"cauchy:Cauchy"\nown = { power = [1.0] }': "own.power",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_wrong_is_said(folder, capsys, kind):
+    text = CONFIG.replace("own = { power = 2.0 }\n", "").replace('"cauchy:Cauchy"', kind)
+    (folder / "b.toml").write_text(text)
+    assert cli.main(["run", "b.toml", "--quiet", "--allow-code"]) == 2
+    error = capsys.readouterr().err
+    assert WRONG[kind] in error and error.count("\n") == 1 and not (folder / "b.run").exists()
+
+
+def test_weights_that_are_none():
+    with pytest.raises(fp.InputTypeError, match="f: got"):
+        fp.Weight(3.0)
+    with pytest.raises(fp.InputError, match="bounded_by"):
+        fp.Weight(cauchy, bounded_by=(1.0, -1.0))
+    with pytest.raises(fp.InputTypeError, match="weight"):
+        fp.Softmax(*drawn(), weight=cauchy)
+    with pytest.raises(fp.InputError, match="that Numba compiles"):
+        fp.Softmax(*drawn(), weight=fp.Weight(lambda s: input(str(s)))).velocity(tokens(5, 2))
+    with pytest.raises(fp.InputError, match="derivative"):
+        fp.Weight(bump).derivative(np.zeros(2))
