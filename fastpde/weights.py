@@ -123,18 +123,15 @@ class Weight:
     def __repr__(self) -> str:
         return f"Weight({getattr(self.f, '__name__', 'f')})"
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
-
     def value(self, s: Array) -> Array:
         """Return w(s)."""
-        return self._compiled("f").of(s)
+        return _of_each(self.f, s)
 
     def derivative(self, s: Array) -> Array:
         """Return w'(s). Raises InputError unless a derivative was given."""
         if self.derived is None:
             raise InputError("weight", repr(self), "a weight with a derivative", "Give fp.Weight(f, derivative=...).")
-        return self._compiled("derived").of(s)
+        return _of_each(self.derived, s)
 
     def expected(self, mean: Array, spread: Array) -> tuple[Array, Array, Array]:
         """As `Exp.expected`, by the trapezoidal rule with steps of at most a tenth of a standard deviation and of 0.2.
@@ -157,18 +154,12 @@ class Weight:
             slope += bell * (values * node / spread if self.derived is None else self.derivative(z))
         return np.ones_like(mean), value / total, slope / total
 
-    @property
-    def kernel(self) -> Called:
-        """What kernels are given. Raises InputError for a function that Numba cannot compile."""
-        return self._compiled("f").called
 
-    def _compiled(self, name: str) -> Any:
-        from .simd.called import Compiled
-
-        made = vars(self).setdefault("_made", {})
-        if name not in made:
-            made[name] = Compiled("f" if name == "f" else "derivative", getattr(self, name))
-        return made[name]
+def _of_each(f: Any, s: Array) -> Array:
+    """f of each number of an array."""
+    s = np.asarray(s, np.float64)
+    with np.errstate(all="ignore"):  # as where it is compiled
+        return np.array([f(number) for number in s.ravel()], np.float64).reshape(s.shape)
 
 
 def _function(name: str, f: Any) -> Any:
@@ -190,11 +181,6 @@ def _bounds(given: Any) -> tuple[float, float] | None:
 
 
 WEIGHTS: tuple[Any, ...] = (Exp(), Sigmoid(), Linear())
-
-
-def kernel_of(weight: Any) -> Any:
-    """Return the NamedTuple by which kernels know a weight."""
-    return weight.kernel if isinstance(weight, Weight) else weight
 
 
 def is_exponential(weight: Any) -> bool:

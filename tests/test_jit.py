@@ -48,25 +48,25 @@ def test_the_second_process_compiles_nothing():
     assert found["compiled"] == 0
 
 
-@pytest.mark.parametrize("edit", ["law", "kernel"])
+@pytest.mark.parametrize("edit", ["weight", "kernel"])
 def test_edited_code_is_never_stale(tmp_path, edit):
     """A copy of the package shares this one's cache folder; when a law or a kernel is edited, its results change.
 
-    The law's edit: a coefficient of its exponential, 0.69 read as 0.96. The kernel's: a mean that is off by 100.
+    The weight's edit: a coefficient of its exponential, 0.69 read as 0.96. The kernel's: a mean that is off by 100.
     """
     shutil.copytree(ROOT / "fastpde", tmp_path / "fastpde", ignore=shutil.ignore_patterns("__pycache__"))
-    code = FIRST_CALL if edit == "law" else CENTRE
+    code = FIRST_CALL if edit == "weight" else CENTRE
     before, _ = run(code, root=tmp_path)
     assert before["compiled"] == 0 or edit == "kernel"
     name, old, new = {
-        "law": ("laws.py", "0.6931", "0.9631"),
+        "weight": ("simd/emitters.py", "0.6931", "0.9631"),
         "kernel": ("kernels/project.py", "out[b, t, r] += x[b, i, r]", "out[b, t, r] += x[b, i, r] + 100.0"),
     }[edit]
     path = tmp_path / "fastpde" / name
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     after, _ = run(code, root=tmp_path)
-    if edit == "law":
+    if edit == "weight":
         assert np.abs(np.array(after["v"]) - before["v"]).max() > 1e-3
     else:
         assert after["mean"] == [[a + 100 for a in row] for row in MEAN]

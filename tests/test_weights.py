@@ -176,7 +176,7 @@ def test_every_weight_says_what_it_is(weight):
     slope = (
         (8 * (weight.value(s + h) - weight.value(s - h)) - weight.value(s + 2 * h) + weight.value(s - 2 * h)) / 12 / h
     )
-    np.testing.assert_allclose(weight.derivative(s), slope, rtol=1e-10)  # h^4, and rounding over h
+    np.testing.assert_allclose(weight.derivative(s), slope, rtol=1e-9)  # h^4, and rounding over h
 
 
 @pytest.mark.parametrize("weight", weights.WEIGHTS, ids=lambda weight: type(weight).__name__)

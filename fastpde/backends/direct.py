@@ -13,7 +13,8 @@ from .._types import Array
 from ..kernels import attend, moments, pack, project
 from ..kernels.layout import Layout, layout_for
 from ..share import Share
-from ..weights import WEIGHTS, Linear, Weight, is_exponential, kernel_of
+from ..simd.called import kernel_of
+from ..weights import WEIGHTS, Linear, Weight, is_exponential
 from .base import FLOATS, Backend, PairSum
 from .entry import LOCK
 from .slices import Slices, check

@@ -31,7 +31,8 @@ from ..kernels.motion import (
     T,
 )
 from ..kernels.pack import LOG2E
-from ..weights import is_exponential, kernel_of
+from ..simd.called import kernel_of
+from ..weights import is_exponential
 from .direct import Direct
 from .tilt import Tilt
 

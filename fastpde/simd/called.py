@@ -6,6 +6,7 @@ import math
 import types as python
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numba
 import numpy as np
@@ -13,7 +14,6 @@ from numba import carray, cfunc, types
 
 from .. import weights
 from .._jit import intrinsic
-from .._types import Array
 from ..errors import InputError
 from .emitters import NORMAL, emit_clamp, emit_exp2
 from .vectors import Lanes
@@ -71,34 +71,30 @@ def _with_our_exp(f: Any) -> Any:
     return ours
 
 
-class Compiled:
-    """A function of a number, compiled for blocks of scores in units of log 2.
+_kernels: WeakKeyDictionary[weights.Weight, _Compiled] = WeakKeyDictionary()
 
-    Args:
-        name: of the argument that it was.
-        f: the function.
 
-    Raises InputError for one that Numba cannot compile.
-    """
+def kernel_of(weight: Any) -> Any:
+    """Return the NamedTuple by which kernels know a weight. Raises InputError for what Numba cannot compile."""
+    if not isinstance(weight, weights.Weight):
+        return weight
+    if weight not in _kernels:
+        _kernels[weight] = _Compiled(weight.f)
+    return _kernels[weight].called
 
-    def __init__(self, name: str, f: Any) -> None:
+
+class _Compiled:
+    """A function of a number, compiled for blocks of scores in units of log 2."""
+
+    def __init__(self, f: Any) -> None:
         inner = numba.njit(_with_our_exp(f), error_model="numpy")
         try:
             self._blocks = {bits: _block(inner, kind) for bits, kind in ((64, types.float64), (32, types.float32))}
         except numba.core.errors.NumbaError as error:
             came = f"{getattr(f, '__name__', 'a function')}: {str(error).strip().splitlines()[-1]}"
-            raise InputError(name, came, "a function of a number that Numba compiles") from error
+            raise InputError("f", came, "a function of a number that Numba compiles") from error
 
-    @property
-    def called(self) -> weights.Called:
-        """Return the addresses."""
-        return weights.Called(self._blocks[64].address, self._blocks[32].address)
-
-    def of(self, s: Array) -> Array:
-        """Return f(s) for scores of any shape."""
-        t = np.array(s, np.float64) / _LOG2
-        self._blocks[64].ctypes(t.ctypes.data_as(self._blocks[64].ctypes.argtypes[0]), t.size)
-        return t
+        self.called = weights.Called(self._blocks[64].address, self._blocks[32].address)
 
 
 def _block(inner: Callable[[float], float], kind: Any) -> Any:
