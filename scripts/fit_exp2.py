@@ -1,4 +1,4 @@
-"""Fits the polynomials of the kernels' exp2 (laws.py): relative minimax on [-1/2, 1/2] by Remez exchange.
+"""Fits the polynomials of the kernels' exp2 (simd/emitters.py): relative minimax on [-1/2, 1/2] by Remez exchange.
 
 Prints, for each degree, the coefficients (constant term first) and the largest relative error.
 Source: Remez 1934; the error is equioscillating at degree + 2 points.

@@ -72,6 +72,12 @@ class Parameter:
     def constant(self) -> bool:
         return not callable(self.source)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        """The value, for `numpy.asarray(attention.Q)`. Raises InputError for a function of time."""
+        if callable(self.source):
+            raise InputError(self.name, "a function of time", "a constant parameter", f"Call it: {self.name}(t).")
+        return np.array(self.source, dtype=dtype, copy=copy)
+
     def __call__(self, t: float) -> Array:
         """The value at time t in float64. Raises InputError if a function of time returns an unfit one."""
         if callable(self.source):

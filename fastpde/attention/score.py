@@ -19,6 +19,7 @@ What else a head has is derived from the same record: Gaussian closures (`gaussi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,17 +59,17 @@ class Score:
     bias: Array = field(default_factory=lambda: np.zeros(()))  # ()
     distance: bool = False
 
-    @property
+    @cached_property
     def matrix(self) -> Array:
         """A (d, d) of the product scale <Q x, K y> = <A x, y>: scale K^T Q."""
         return column(self.scale) * product(transposed(self.K), self.Q)
 
-    @property
+    @cached_property
     def linear(self) -> Array:
         """(d, d), what multiplies x in the part of the score that is linear in y: A, or 2 A of distances."""
         return 2.0 * self.matrix if self.distance else self.matrix
 
-    @property
+    @cached_property
     def curvature(self) -> Array | None:
         """D (d, d) of the part -<y, D y> of the score: scale K^T K of distances, else None."""
         return column(self.scale) * product(transposed(self.K), self.K) if self.distance else None
@@ -78,7 +79,7 @@ class Score:
         """Whether a number may be added to all scores of a target, as averages by w = exp allow."""
         return self.normalised and weights.is_exponential(self.weight)
 
-    @property
+    @cached_property
     def has_matrix(self) -> bool:
         """Whether A is within the range of single precision, which all tokens may have."""
         return self._representable(np.dtype(np.float32))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
     from ..backends.tilt import Tilt
 
 
+_kept: WeakKeyDictionary[SingleHead, Score] = WeakKeyDictionary()
+
+
 class SingleHead(Attention):
     """Gamma_mu(x) = V int y w(s(x,y)) dmu(y), divided by int w(s(x,y)) dmu(y) if normalised.
 
     A variant is a subclass: its `weight`, whether it is `normalised`, parameters of its own if it has some, and a
-    `score` if it is not scale <Qx, Ky>. Everything else follows, see `score.Score`.
+    `score` if it is not scale <Qx, Ky>, which depends on the time by the parameters alone. Everything else follows, see
+    `score.Score`.
     """
 
     weight: Any = weights.Exp()
@@ -60,6 +65,19 @@ class SingleHead(Attention):
         """Return the score at time t."""
         return Score(self.Q(t), self.K(t), self.V(t), self.scale(t), self.weight, self.normalised)
 
+    def _score(self, t: float) -> Score:
+        """`score`, made once where nothing depends on time."""
+        if (kept := _kept.get(self)) is not None:
+            return kept
+        found = self.score(t)
+        if self.constant:
+            _kept[self] = found
+        return found
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        _kept.pop(self, None)
+
     def parameters(self) -> Iterator[Parameter]:
         yield from (self.Q, self.K, self.V, self.scale)
 
@@ -83,11 +101,11 @@ class SingleHead(Attention):
     # -- sums ---------------------------------------------------------------------------------------------------------
 
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
-        self.score(t).evaluate(cloud, backend, out)
+        self._score(t).evaluate(cloud, backend, out)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if not weights.is_positive(self.weight):
-            yield self.score(t).totals(cloud, backend)
+            yield self._score(t).totals(cloud, backend)
             return
         for logs in self.log_masses(cloud, t, backend):
             with np.errstate(over="ignore"):
@@ -95,7 +113,7 @@ class SingleHead(Attention):
 
     def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if weights.is_positive(self.weight):
-            yield self.score(t).log_totals(cloud, backend)
+            yield self._score(t).log_totals(cloud, backend)
         else:
             yield from super().log_masses(cloud, t, backend)
 
@@ -104,7 +122,7 @@ class SingleHead(Attention):
 
         if not self.constant or isinstance(self.weight, weights.Linear):  # moments are cheaper than pairs
             return None
-        score = self.score(0.0)
+        score = self._score(0.0)
         exact = score.shifts or not (score.distance or score.normalised)
         if not (exact and score.has_matrix):
             return None
@@ -120,16 +138,16 @@ class SingleHead(Attention):
     # -- Gaussian laws ------------------------------------------------------------------------------------------------
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
-        return gaussian_field.closure(self.score(t), mean, factor, type(self).__name__)
+        return gaussian_field.closure(self._score(t), mean, factor, type(self).__name__)
 
     def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
-        score = self.score(t)
+        score = self._score(t)
         if gaussian_field.is_affine(score):
             return super().gaussian_field(x, mean, factor, t)
         return gaussian_field.field(score, x, mean, factor)
 
     def second_moment_map(self, second: Array, t: float) -> Array:
-        score = self.score(t)
+        score = self._score(t)
         if gaussian_field.is_linear(score):
             return gaussian_field.second_moment_map(score, second)
         return super().second_moment_map(second, t)
@@ -139,7 +157,7 @@ class SingleHead(Attention):
 
         if not self.constant:
             return None
-        score = self.score(0.0)
+        score = self._score(0.0)
         if not (score.shifts or gaussian_field.is_linear(score)):
             return None
         kind = affine.TILT if score.shifts else affine.LINEAR
@@ -155,13 +173,13 @@ class SingleHead(Attention):
         """Averages by distances with K injective: |M| <= |V| |Q| / sigma_min(K)."""
         if not self.constant:
             return False
-        score = self.score(0.0)
+        score = self._score(0.0)
         injective = np.all(np.linalg.matrix_rank(score.K) == score.K.shape[-1])
         return bool(score.shifts and score.distance and injective and np.all(score.scale > 0.0))
 
     def score_matrix(self, t: float) -> Array:
         """A (d, d) or (B, d, d) of the product scale <Qx, Ky> = <A x, y>."""
-        return self.score(t).matrix
+        return self._score(t).matrix
 
     def score_matrices(self, t: float) -> Iterator[Array]:
         yield self.score_matrix(t)
@@ -169,30 +187,30 @@ class SingleHead(Attention):
     # -- bounds and energies ------------------------------------------------------------------------------------------
 
     def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[rates.Rate]:
-        found = rates.of_score(self.score(t), p, W)
+        found = rates.of_score(self._score(t), p, W)
         if found is None:
             yield from super().rates(p, t, W)
         else:
             yield found
 
     def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> balance.Balance:
-        score = self.score(t)
+        score = self._score(t)
         if not balance.has_energy(score):
             return super().energy_balance(cloud, t, backend)
         self.check_symmetry(t)
         return balance.balance(score, cloud, backend)
 
     def energy_trend(self, t: float) -> int:
-        return self.work_sign(t) if balance.has_energy(self.score(t)) else 0
+        return self.work_sign(t) if balance.has_energy(self._score(t)) else 0
 
     def check_symmetry(self, t: float) -> None:
         """Raises InputError where A is not symmetric to rounding, whether or not it is too large or small a number."""
-        if not self.score(t).is_symmetric:
+        if not self._score(t).is_symmetric:
             raise InputError("attention", repr(self), "Q^T K symmetric: there is no energy balance otherwise (MATH 7)")
 
     def work_sign(self, t: float) -> int:
         """The sign of <A m, V m> for every m: see `Score.work_sign`; 0 where parameters are in motion."""
-        return self.score(t).work_sign() if self.constant else 0
+        return self._score(t).work_sign() if self.constant else 0
 
 
 def _describe(p: Parameter) -> str:

@@ -134,7 +134,7 @@ class Sinkhorn(SingleHead):
         if not self.constant:
             return None
         kind, count = (affine.PLAN, 0) if self.n_half is None else (affine.STEPS, self.n_half)
-        score, eps = self.score(0.0), column(self.eps(0.0))
+        score, eps = self._score(0.0), column(self.eps(0.0))
         return affine.AffineHeads((kind,), (count,), one_head(score.matrix / eps), one_head(score.V / eps))
 
     @property

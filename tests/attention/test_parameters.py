@@ -104,3 +104,22 @@ def test_texts():
     assert repr(plain) == "Sigmoid(Q(3, 2), K(3, 2), V(2, 2), scale=0.5, bias=-1.0)"
     assert repr(fp.Masked(fp.Linear(I2, turning, I2))) == "Masked(Linear(Q(2, 2), K=turning, V(2, 2), scale=1.0))"
     assert repr(fp.MultiHead([fp.L2(I2, I2, fp.Layers(I2[None], 1.0))])).startswith("MultiHead([L2(Q(2, 2)")
+
+
+def test_parameters_are_arrays():
+    Q = np.arange(6.0).reshape(2, 3)
+    attention = fp.Softmax(Q, Q, np.eye(3), scale=lambda t: 1.0 + t)
+    np.testing.assert_array_equal(np.asarray(attention.Q), Q)
+    assert np.asarray(attention.Q, dtype=np.float32).dtype == np.float32
+    with pytest.raises(fp.InputError, match="scale: got a function of time"):
+        np.asarray(attention.scale)
+
+
+def test_a_score_is_kept_as_long_as_its_parameters():
+    """Constant ones are looked at once; an attribute that is set counts from then on."""
+    attention, x = fp.Softmax(I2, I2, I2), np.random.default_rng(0).standard_normal((20, 2))
+    before = attention.velocity(x)
+    attention.V = matrix("V", 2.0 * I2)
+    np.testing.assert_allclose(attention.velocity(x), 2.0 * before, rtol=1e-14)
+    moving = fp.Softmax(I2, I2, lambda t: (1.0 + t) * I2)
+    np.testing.assert_allclose(moving.velocity(x, t=1.0), 2.0 * moving.velocity(x, t=0.0), rtol=1e-14)
