@@ -9,6 +9,7 @@ import numpy as np
 
 import fastpde as fp
 from fastpde import Direct
+from fastpde.attention.variants import VARIANTS as EVERY
 
 __all__ = [
     "ERROR_UNIT",
@@ -30,7 +31,7 @@ WIDE = np.longdouble
 ROWS = 64  # targets whose error is taken
 HEADS = 4
 ERROR_UNIT = "largest error / largest value"
-SINGLE = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid, "exponential": fp.Exponential, "linear": fp.Linear}
+SINGLE = {name: variant.kind for name, variant in EVERY.items() if not variant.scales}
 VARIANTS = (*SINGLE, "multihead", "masked")
 
 

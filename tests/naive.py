@@ -66,7 +66,7 @@ def size(kind, x, Q, K, V, *, at=None, scale=1.0, bias=0.0, weights=None, **_):
 
 
 def saturation(kind, x, V, data):
-    """What a sigmoid may be wrong by in absolute terms: below the smallest normal number it is zero (emitters.NORMAL)."""
+    """What a sigmoid may be wrong by in absolute terms: below the smallest normal number it is zero."""
     if kind != "Sigmoid":
         return 0.0
     return (
