@@ -344,18 +344,21 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from fastpde.run import inspect
-
-    found = inspect.status(options.directory)
+    found = _inspector(options.directory).status(options.directory)
     width = max(map(len, found))
     sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in found.items())
     return 0
 
 
-def _verify(options: argparse.Namespace) -> int:
-    from fastpde.run import inspect
+def _inspector(directory: Path) -> Any:
+    """What looks at a directory: at a sweep's, or at a run's."""
+    from fastpde.run import inspect, sweep_folder, sweep_inspect
 
-    good, wrong = inspect.verify(options.directory)
+    return sweep_inspect if sweep_folder.is_sweep(directory) else inspect
+
+
+def _verify(options: argparse.Namespace) -> int:
+    good, wrong = _inspector(options.directory).verify(options.directory)
     sys.stdout.writelines(f"good   {text}\n" for text in good)
     sys.stdout.writelines(f"WRONG  {text}\n" for text in wrong)
     return 1 if wrong else 0

@@ -148,6 +148,119 @@ def test_sums_name_no_variant(path):
     assert names.isdisjoint(variants)
 
 
+# -- circles, late imports, names, subclasses, arguments ---------------------------------------------------------------
+
+# File stems that are used twice, and the issue that renames one of them.
+TWICE = {
+    19: {"base", "causal", "cells", "field", "flow", "memory", "pruned", "ranks", "rows", "systems", "tail"},
+    20: {"checks", "clusters", "energy", "ensemble", "limits", "masked", "matrices", "progress", "sweep"},
+    23: {"rates", "stability"},
+    22: {"sinkhorn"},
+}
+# Concrete classes that others of the package inherit from, and the issue that changes it.
+INHERITED = {
+    19: {("Auto", "Fast"), ("_Look", "Fast"), ("Unchecked", "Fast"), ("Probe", "Fast"), ("Block", "Share")}
+    | {("BlockTally", "Tally"), ("Checked", "Mpi")},
+    20: {("Ranks", "Team"), ("Head", "Single"), ("_Retracting", "VectorSpace"), ("Follower", "Silent")}
+    | {("Follower", "Recorder"), ("SystemsFollower", "Silent"), ("SystemsFollower", "SystemsRecorder")},
+}
+# What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.
+LATE = {"numba", "llvmlite", "h5py", "matplotlib", "mpi4py", "ot", "scipy", "tqdm", "threadpoolctl", "ast"}
+HEAVY = {"backends", "plot", "kernels", "simd", "_cache", "_jit"}
+LATE_IN = {"__init__", "cli", "cli_machine", "config", "run"}  # 20: config and run build on `import fastpde as fp`
+MANY = {"integrate", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20
+
+
+def reached(path: Path, text: str) -> tuple[set[str], set[str]]:
+    """Modules that a file imports at once, and late, those for type checkers left out: "run.inspect", "numba"."""
+    package, tree, early, late = ["fastpde", *path.parent.parts], ast.parse(text), set(), set()
+    typing = {id(n) for i in ast.walk(tree) if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.dump(i.test)
+              for n in ast.walk(i)}  # fmt: skip
+    inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        found = []
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            found = [f"{module}.{alias.name}" for alias in node.names]
+        if id(node) not in typing:
+            (late if id(node) in inside else early).update(name.removeprefix("fastpde.") for name in found)
+    return early, late
+
+
+MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
+
+
+def module_of(name: str) -> str | None:
+    """The module of the package that an imported name is, or is in."""
+    return name if name in MODULES else (name.rpartition(".")[0] if name.rpartition(".")[0] in MODULES else None)
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules that reach each other."""
+    reach = {node: set(nexts) for node, nexts in edges.items()}
+    for _ in edges:
+        grown = {node: nexts.union(*(reach.get(n, set()) for n in nexts)) for node, nexts in reach.items()}
+        if grown == reach:
+            break
+        reach = grown
+    return sorted(
+        {frozenset(n for n in reach[node] if node in reach[n]) for node in reach if node in reach[node]}, key=sorted
+    )
+
+
+def test_no_circle_of_imports():
+    edges = {}
+    for name, path in MODULES.items():
+        early, late = reached(path, (PACKAGE / path).read_text())
+        edges[name] = {found for one in early | late if (found := module_of(one)) and found != name}
+    assert sum(map(len, edges.values())) > 500
+    assert circles(edges) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [{"b", "c"}]
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_late_imports_are_of_heavy_things(path):
+    _, late = reached(path, (PACKAGE / path).read_text())
+    needless = {name for name in late if name.split(".")[0] not in LATE | HEAVY}
+    assert part_of(path) in LATE_IN or path.parts[0] == "report.py" or not needless
+
+
+def test_stems_are_unique():
+    stems = [path.stem for path in FILES if path.stem not in ("__init__", "__main__")]
+    assert {stem for stem in stems if stems.count(stem) > 1} == set().union(*TWICE.values())
+
+
+def inherited(files: dict[Path, str]) -> set[tuple[str, str]]:
+    """(class, base) of classes that inherit from one that is neither abstract nor an error."""
+    classes = [n for text in files.values() for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ClassDef)]
+    abstract = {c.name for c in classes if re.search(r"abstractmethod|NotImplementedError", ast.unparse(c))}
+    abstract |= {c.name for c in classes if any(ast.unparse(b) in ("Protocol", "ABC") for b in c.bases)}
+    abstract |= {"SingleHead", "Whole"}  # made for that
+    names, found = {c.name for c in classes}, set()
+    for c in classes:
+        for base in (ast.unparse(b).split("[")[0].split(".")[-1] for b in c.bases):
+            if base in names - abstract and not base.endswith("Error"):
+                found.add((c.name, base))
+    return found
+
+
+def test_concrete_classes_are_final():
+    found = inherited({path: (PACKAGE / path).read_text() for path in FILES})
+    assert found == set().union(*INHERITED.values())
+    assert inherited({Path("a.py"): "class A:\n    x = 1\nclass B(A):\n    pass"}) == {("B", "A")}
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] not in ("kernels", "simd")], ids=str)
+def test_functions_take_eight_arguments_at_most(path):
+    for node in ast.walk(ast.parse((PACKAGE / path).read_text())):
+        if isinstance(node, ast.FunctionDef) and (path.stem, node.name) != ("stepper", "__init__"):
+            names = [arg.arg for arg in node.args.args + node.args.kwonlyargs if arg.arg not in ("self", "cls")]
+            assert len(names) <= 8 or node.name in MANY, node.name
+
+
 def test_the_checks_can_fail():
     """Each rule on a file that breaks it, however the import is written."""
     broken = {

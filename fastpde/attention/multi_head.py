@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .._types import Array
+from ..backends.affine import AffineHeads
+from ..backends.tilt import Tilt
 from ..errors import InputError, InputTypeError
 from .balance import Balance
 from .base import Attention
@@ -18,9 +20,7 @@ from .parameters import Parameter, Value, matrix, parameter
 from .rates import Rate
 
 if TYPE_CHECKING:
-    from ..backends.affine import AffineHeads
     from ..backends.base import Backend
-    from ..backends.tilt import Tilt
 
 
 class MultiHead(Attention):
@@ -138,8 +138,6 @@ class MultiHead(Attention):
 
     def affine_heads(self) -> AffineHeads | None:
         """The heads' forms side by side; W_h V_h for V_h."""
-        from ..backends.affine import AffineHeads
-
         found = [head.affine_heads() for head in self.heads]
         if None in found or not all(p.constant for p in self.parameters()):
             return None
@@ -194,8 +192,6 @@ class MultiHead(Attention):
 
     def tilt(self) -> Tilt | None:
         """The heads' forms side by side, where they have one weight and none is masked for itself; W_h V_h for V_h."""
-        from ..backends.tilt import Tilt
-
         tilts = [head.tilt() for head in self.heads]
         if self.masked or not all(p.constant for p in self.parameters()) or None in tilts:
             return None

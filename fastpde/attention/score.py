@@ -26,12 +26,13 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
+from ..backends.pair_sum import PairSum
 from .cloud import Cloud
 from .matrices import apply, gram, over_largest, product, transposed
 from .parameters import column
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend, PairSum
+    from ..backends.base import Backend
 
 _NO_EXPONENT = 10**6  # beyond any
 _SAFE = 0.75  # of the exponents of a precision: sums over coordinates, and small entries, have the rest
@@ -254,8 +255,6 @@ def pair_sum(
     weight: Any, normalised: bool, cloud: Cloud, operands: Operands, values: Array, kind: str = "field"
 ) -> PairSum:
     """Return the sum that a backend is asked for; kind: which one of those of an evaluation."""
-    from ..backends.base import PairSum
-
     history = None if cloud.memory is None else cloud.memory.history(kind, len(cloud.x))
     return PairSum(
         weight, normalised, operands.targets, operands.keys, values, operands.bias, cloud.weights, cloud.limits,

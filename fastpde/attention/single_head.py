@@ -10,6 +10,9 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
+from ..backends import affine
+from ..backends.affine import AffineHeads
+from ..backends.tilt import Tilt
 from ..errors import InputError, InputTypeError
 from . import balance, gaussian_field, rates
 from .base import Attention
@@ -20,9 +23,7 @@ from .parameters import Parameter, Value, column, matrix, scalar
 from .score import Score
 
 if TYPE_CHECKING:
-    from ..backends.affine import AffineHeads
     from ..backends.base import Backend
-    from ..backends.tilt import Tilt
 
 
 _kept: WeakKeyDictionary[SingleHead, Score] = WeakKeyDictionary()
@@ -118,8 +119,6 @@ class SingleHead(Attention):
             yield from super().log_masses(cloud, t, backend)
 
     def tilt(self) -> Tilt | None:
-        from ..backends.tilt import Tilt
-
         if not self.constant or isinstance(self.weight, weights.Linear):  # moments are cheaper than pairs
             return None
         score = self._score(0.0)
@@ -153,8 +152,6 @@ class SingleHead(Attention):
         return super().second_moment_map(second, t)
 
     def affine_heads(self) -> AffineHeads | None:
-        from ..backends import affine
-
         if not self.constant:
             return None
         score = self._score(0.0)
@@ -162,7 +159,7 @@ class SingleHead(Attention):
             return None
         kind = affine.TILT if score.shifts else affine.LINEAR
         D = None if score.curvature is None else one_head(score.curvature)
-        return affine.AffineHeads((kind,), (0,), one_head(score.linear), one_head(score.V), D)
+        return AffineHeads((kind,), (0,), one_head(score.linear), one_head(score.V), D)
 
     @property
     def mean_free(self) -> bool:

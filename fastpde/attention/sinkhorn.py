@@ -10,6 +10,9 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
+from ..backends import affine
+from ..backends.affine import AffineHeads
+from ..backends.pair_sum import PairSum
 from ..errors import ConvergenceError, InputError, InputTypeError
 from ..share import Share
 from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
@@ -25,8 +28,7 @@ from .score import Operands, pair_sum
 from .single_head import SingleHead
 
 if TYPE_CHECKING:
-    from ..backends.affine import AffineHeads
-    from ..backends.base import Backend, PairSum
+    from ..backends.base import Backend
 
 _EPS = 2.0**-52
 # Of tol: velocities are up to six times as far from their limit, relative to the largest, as the marginals are.
@@ -129,13 +131,11 @@ class Sinkhorn(SingleHead):
         """None: an evaluation is many sums."""
 
     def affine_heads(self) -> AffineHeads | None:
-        from ..backends import affine
-
         if not self.constant:
             return None
         kind, count = (affine.PLAN, 0) if self.n_half is None else (affine.STEPS, self.n_half)
         score, eps = self._score(0.0), column(self.eps(0.0))
-        return affine.AffineHeads((kind,), (count,), one_head(score.matrix / eps), one_head(score.V / eps))
+        return AffineHeads((kind,), (count,), one_head(score.matrix / eps), one_head(score.V / eps))
 
     @property
     def never_blows_up(self) -> bool:

@@ -12,9 +12,9 @@ from .._types import Array
 from ..share import Share
 from ..weights import Exp
 from . import calibration, causal, planning
-from .base import FLOATS, PairSum
 from .costs import TYPICAL, Costs
 from .fast import Fast
+from .pair_sum import FLOATS, PairSum
 from .reduction import Reduced
 from .tree import Sum
 

@@ -29,8 +29,9 @@ from ..kernels import chebyshev, evaluate, grid
 from ..share import Share
 from ..weights import Sigmoid
 from . import reduction
-from .base import Backend, PairSum
+from .base import Backend
 from .gridsum import Sorted
+from .pair_sum import PairSum
 
 _MOST_AXES = 3
 _RATE = 0.7e9  # pairs per second of a direct sum on one thread

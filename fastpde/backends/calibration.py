@@ -23,10 +23,10 @@ from .._jit import cache_folder
 from ..errors import InputError, InputTypeError
 from ..weights import Exp
 from . import planning
-from .base import PairSum
 from .costs import TYPICAL, Costs
 from .direct import Direct
 from .fast import Fast
+from .pair_sum import PairSum
 from .reduction import Reduced
 from .tree import Sum
 

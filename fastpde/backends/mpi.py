@@ -12,8 +12,9 @@ from ..errors import InputError
 from ..share import Share
 from ..weights import Linear
 from . import resolve
-from .base import Backend, PairSum
+from .base import Backend
 from .direct import Direct
+from .pair_sum import PairSum
 from .ranks import Block, Ranks, starts_of
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from .._types import Array
 from ..weights import Linear, is_exponential
 from .auto import direct_seconds, fast_seconds
-from .base import PairSum
 from .costs import Costs
 from .fast import Fast
+from .pair_sum import PairSum
 from .reduction import Reduced
 from .tree import Sum
 

@@ -10,19 +10,13 @@ import numpy as np
 
 from fastpde.config import parse
 from fastpde.errors import InputError
-from fastpde.run import checkpoint, directory, lock, sweep_folder
+from fastpde.run import checkpoint, directory, lock
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.observables import prefix_digest, read_observables
 
 
 def status(path: Path) -> dict[str, str]:
-    """Return what status.json and the lock say of a run, in words, or the cells of a sweep. Raises InputError if it
-    is neither.
-    """
-    if sweep_folder.is_sweep(path):
-        from fastpde.run import sweep_inspect
-
-        return sweep_inspect.status(path)
+    """Return what status.json and the lock say of a run, in words. Raises InputError if it is none."""
     found = _status(path)
     state, by = str(found.get("state", "unknown")), lock.held(path)
     if state == directory.RUNNING and not by:
@@ -60,11 +54,7 @@ def duration(seconds: object) -> str:
 
 
 def verify(path: Path) -> tuple[list[str], list[str]]:
-    """Return what is in order in a run directory or a sweep, and what is wrong. Raises InputError if it is neither."""
-    if sweep_folder.is_sweep(path):
-        from fastpde.run import sweep_inspect
-
-        return sweep_inspect.verify(path)
+    """Return what is in order in a run directory, and what is wrong. Raises InputError if it is none."""
     found = _status(path)
     good: list[str] = []
     wrong: list[str] = []

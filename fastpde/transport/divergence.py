@@ -62,7 +62,7 @@ class Pair:
         return squares[0] - eps * log_total
 
     def _sum(self, at: Weighted, of: Weighted, bias: Array, eps: float, values: Array, out: Array) -> Array:
-        from ..backends.base import PairSum
+        from ..backends.pair_sum import PairSum
 
         log_total = np.empty((1, len(at.x)))
         weights = None if of.w is None else of.w[None]

@@ -21,7 +21,7 @@ import numpy as np
 
 import fastpde as fp
 from fastpde.backends import pruned
-from fastpde.backends.base import PairSum
+from fastpde.backends.pair_sum import PairSum
 from fastpde.weights import Exp, Sigmoid
 
 from . import oracle

@@ -9,7 +9,7 @@ import pytest
 
 import fastpde as fp
 from fastpde import backends
-from fastpde.backends.base import PairSum
+from fastpde.backends.pair_sum import PairSum
 from fastpde.kernels import pack
 from fastpde.kernels.layout import layout_for
 from fastpde.weights import Exp, Linear, Sigmoid

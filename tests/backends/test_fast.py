@@ -9,9 +9,9 @@ from scipy.special import iv
 
 import fastpde as fp
 from fastpde.backends import planning
-from fastpde.backends.base import PairSum
 from fastpde.backends.cores import Axis, core
 from fastpde.backends.gridsum import Sorted
+from fastpde.backends.pair_sum import PairSum
 from fastpde.kernels import plans
 from fastpde.weights import Exp
 
