@@ -167,7 +167,7 @@ INHERITED = {
 # What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.
 LATE = {"numba", "llvmlite", "h5py", "matplotlib", "mpi4py", "ot", "scipy", "tqdm", "threadpoolctl", "ast"}
 HEAVY = {"backends", "plot", "kernels", "simd", "_cache", "_jit"}
-LATE_IN = {"__init__", "cli", "cli_machine", "config", "run"}  # 20: config and run build on `import fastpde as fp`
+LATE_IN = {"__init__", "cli", "cli_machine", "config", "run", "plot"}  # 20 changes config, run, and what plot reads
 MANY = {"integrate", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20
 
 
