@@ -25,8 +25,8 @@ from .manifold import Euclidean, Manifold, Sphere
 
 if TYPE_CHECKING:
     from .backends.instep import Outside
+    from .backends.reduced_form import ReducedForm
     from .backends.systems import Batch, Control, Method, Runs, Watched
-    from .backends.tilt import Tilt
 
 # From here on a sum over all cores is as fast as systems that have a core each (measured between 512 and 1024).
 _MOST_TOKENS, _LARGEST_DIMENSION = 512, 128
@@ -132,9 +132,9 @@ class Ensemble:
     def _solve(self, alone: Alone, report: Report, fuse: bool) -> tuple[str, tuple]:
         """The path taken, and what it found."""
         compiled = self.compiled()
-        tilt = self.attention.tilt() if compiled and fuse else None
-        if tilt is not None:
-            return "fused", self._fused(tilt, report)
+        form = self.attention.reduced_form() if compiled and fuse else None
+        if form is not None:
+            return "fused", self._fused(form, report)
         if not (self.problem.tableau.adaptive or self.problem.events):
             found = self._together(report)
             if found is not None:
@@ -172,7 +172,7 @@ class Ensemble:
             report(b + 1)
         return t_final, x_final, x, tuple(status), events, counts
 
-    def _fused(self, tilt: Tilt, report: Report) -> tuple:
+    def _fused(self, form: ReducedForm, report: Report) -> tuple:
         """All systems in the fused kernel."""
         from .backends.systems import Fused
 
@@ -180,7 +180,7 @@ class Ensemble:
         order = slice(None) if seen is None or seen.order is None else seen.order
         limits = None if seen is None else seen.limits
         weights = None if weights is None else weights[:, order]
-        batch = Fused(tilt, x0[:, order], weights, limits, sphere=isinstance(self.manifold, Sphere))
+        batch = Fused(form, x0[:, order], weights, limits, sphere=isinstance(self.manifold, Sphere))
         finals, ordered_final, ordered, *rest = self._run(batch, report)
         x, x_final = np.empty_like(ordered), np.empty_like(ordered_final)
         x[:, :, order], x_final[:, order] = ordered, ordered_final

@@ -293,7 +293,7 @@ def in_a_handler():
 @pytest.mark.parametrize("place", [among_names, in_a_callback, in_a_handler])
 def test_a_signal_where_nothing_can_be_raised(folder, capsys, monkeypatch, place):
     """It ends the command as anywhere else, with one line."""
-    monkeypatch.setattr(config, "load", lambda *_: place())
+    monkeypatch.setattr(config, "load", lambda *_, **__: place())
     began = time.monotonic()
     code, out, errors = call(capsys, "run", "a.toml")
     assert (code, out, errors.count("\n")) == (75, "", 1) and "stopped by SIGINT" in errors

@@ -21,7 +21,7 @@ from .rates import Rate
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
     from ..backends.base import Backend
-    from ..backends.tilt import Tilt
+    from ..backends.reduced_form import ReducedForm
 
 
 class Attention(ABC):
@@ -58,7 +58,7 @@ class Attention(ABC):
             with np.errstate(invalid="ignore", divide="ignore"):
                 yield np.log(masses)
 
-    def tilt(self) -> Tilt | None:
+    def reduced_form(self) -> ReducedForm | None:
         """The field as one reduced form, for the sums over many small systems; None: it has none.
 
         Masking is left out of it: who wants the field of a masked attention brings the limits.

@@ -19,7 +19,7 @@ from .rates import Rate, exponents_below
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
     from ..backends.base import Backend
-    from ..backends.tilt import Tilt
+    from ..backends.reduced_form import ReducedForm
 
 
 class Masked(Attention):
@@ -50,8 +50,8 @@ class Masked(Attention):
     def parameters(self) -> Iterator[Parameter]:
         yield from self.attention.parameters()
 
-    def tilt(self) -> Tilt | None:
-        return self.attention.tilt()
+    def reduced_form(self) -> ReducedForm | None:
+        return self.attention.reduced_form()
 
     def dimensions(self, t: float) -> tuple[int, int]:
         return self.attention.dimensions(t)

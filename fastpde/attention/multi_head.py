@@ -9,7 +9,7 @@ import numpy as np
 
 from .._types import Array
 from ..backends.affine import AffineHeads
-from ..backends.tilt import Tilt
+from ..backends.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
 from .balance import Balance
 from .base import Attention
@@ -190,19 +190,19 @@ class MultiHead(Attention):
     def mean_free(self) -> bool:
         return all(head.mean_free for head in self.heads)
 
-    def tilt(self) -> Tilt | None:
+    def reduced_form(self) -> ReducedForm | None:
         """The heads' forms side by side, where they have one weight and none is masked for itself; W_h V_h for V_h."""
-        tilts = [head.tilt() for head in self.heads]
-        if self.masked or not all(p.constant for p in self.parameters()) or None in tilts:
+        found = [head.reduced_form() for head in self.heads]
+        if self.masked or not all(p.constant for p in self.parameters()) or None in found:
             return None
-        forms = cast("list[Tilt]", tilts)
+        forms = cast("list[ReducedForm]", found)
         kinds = {(type(form.weight), form.normalised, form.D is None) for form in forms}
         if len(kinds) > 1:
             return None
         V = self._applied([form.V for form in forms])
         D = None if forms[0].D is None else side_by_side([cast(Array, form.D) for form in forms])
         A, E, bias = (side_by_side([getattr(form, name) for form in forms]) for name in ("A", "E", "bias"))
-        return Tilt(forms[0].weight, forms[0].normalised, A, E, side_by_side(V), bias, D)
+        return ReducedForm(forms[0].weight, forms[0].normalised, A, E, side_by_side(V), bias, D)
 
     def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         for head in self.heads:

@@ -12,7 +12,7 @@ from .. import weights
 from .._types import Array
 from ..backends import affine
 from ..backends.affine import AffineHeads
-from ..backends.tilt import Tilt
+from ..backends.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
 from . import balance, gaussian_field, rates
 from .base import Attention
@@ -118,7 +118,7 @@ class SingleHead(Attention):
         else:
             yield from super().log_masses(cloud, t, backend)
 
-    def tilt(self) -> Tilt | None:
+    def reduced_form(self) -> ReducedForm | None:
         if not self.constant or isinstance(self.weight, weights.Linear):  # moments are cheaper than pairs
             return None
         score = self._score(0.0)
@@ -132,7 +132,7 @@ class SingleHead(Attention):
         else:
             A = E = one_head(score.matrix)
         bias = np.reshape(score.bias, (-1, 1))
-        return Tilt(score.weight, score.normalised, A, E, one_head(score.V), bias, D)
+        return ReducedForm(score.weight, score.normalised, A, E, one_head(score.V), bias, D)
 
     # -- Gaussian laws ------------------------------------------------------------------------------------------------
 

@@ -127,7 +127,7 @@ class Sinkhorn(SingleHead):
         eps = column(self.eps(t))
         yield Rate.of(norm(self.V(t) / eps, W), p, xi=2.0 * norm(self.score_matrix(t) / eps))
 
-    def tilt(self) -> None:
+    def reduced_form(self) -> None:
         """None: an evaluation is many sums."""
 
     def affine_heads(self) -> AffineHeads | None:

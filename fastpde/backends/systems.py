@@ -34,7 +34,7 @@ from ..kernels.pack import LOG2E
 from ..simd.called import kernel_of
 from ..weights import is_exponential
 from .direct import Direct
-from .tilt import Tilt
+from .reduced_form import ReducedForm
 
 __all__ = ["BLOW_UP", "COLLAPSED", "EVENT", "STEADY_STATE", "Batch", "Control", "Fused", "Method", "Runs", "Watched"]
 
@@ -169,39 +169,41 @@ class Fused(Threaded):
     """Tokens under an attention with a reduced form.
 
     Args:
-        tilt: the field.
+        form: the field.
         x0: tokens (B, n, d), in the order of their positions if there are limits.
         weights: (1, n) or (B, n) float64; None: 1/n.
         limits: (n,) how many leading tokens each token sees; None: all.
         sphere: whether tokens live on the unit sphere, as x0 does.
     """
 
-    def __init__(self, tilt: Tilt, x0: Array, weights: Array | None, limits: Array | None, *, sphere: bool) -> None:
+    def __init__(
+        self, form: ReducedForm, x0: Array, weights: Array | None, limits: Array | None, *, sphere: bool
+    ) -> None:
         _, n, d = x0.shape
         shape = systems.shape_for(
-            n, d, tilt.A.shape[1], x0.dtype,
-            normalised=tilt.normalised, tilted=tilt.D is not None, weighted=weights is not None, sphere=sphere,
+            n, d, form.A.shape[1], x0.dtype,
+            normalised=form.normalised, tilted=form.D is not None, weighted=weights is not None, sphere=sphere,
         )  # fmt: skip
         super().__init__(x0, shape)
-        self._weight = kernel_of(tilt.weight)
-        self._forms = _forms(shape, tilt, x0.dtype, weights, limits)
+        self._weight = kernel_of(form.weight)
+        self._forms = _forms(shape, form, x0.dtype, weights, limits)
 
     def _memory(self) -> systems.Scratch:
         return systems.allocate(self._threads, self._shape, self._tokens.dtype, self._take)
 
 
-def _forms(shape: systems.Shape, tilt: Tilt, dtype: np.dtype, weights: Array | None, limits: Array | None):
+def _forms(shape: systems.Shape, form: ReducedForm, dtype: np.dtype, weights: Array | None, limits: Array | None):
     """The parameters as the kernels read them."""
-    heads = tilt.A.shape[1]
-    D = np.zeros((1, heads, 0, 0)) if tilt.D is None else LOG2E * tilt.D
-    each = [LOG2E * tilt.A, LOG2E * tilt.E, D, tilt.V, LOG2E * tilt.bias]
+    heads = form.A.shape[1]
+    D = np.zeros((1, heads, 0, 0)) if form.D is None else LOG2E * form.D
+    each = [LOG2E * form.A, LOG2E * form.E, D, form.V, LOG2E * form.bias]
     count = max(map(len, each))
     A, E, D, V, bias = (np.broadcast_to(value, (count, *value.shape[1:])) for value in each)
-    norms = np.stack([_norm_bound(A), np.zeros((count, heads)) if tilt.D is None else _norm_bound(D)], axis=-1)
+    norms = np.stack([_norm_bound(A), np.zeros((count, heads)) if form.D is None else _norm_bound(D)], axis=-1)
     spread = (1, shape.lanes) if weights is None else (len(weights), shape.lanes)
     mantissas, exponents = np.ones(spread, dtype), np.zeros(spread, dtype)
     if weights is not None:
-        parts = np.frexp(weights) if is_exponential(tilt.weight) else (weights, np.zeros_like(weights))
+        parts = np.frexp(weights) if is_exponential(form.weight) else (weights, np.zeros_like(weights))
         for target, part in zip((mantissas, exponents), parts, strict=True):
             target[:, : shape.n] = part
     seen = np.full(shape.lanes, shape.n, np.int64 if dtype.itemsize == 8 else np.int32)
