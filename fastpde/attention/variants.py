@@ -93,7 +93,7 @@ def named(name: str) -> Variant:
     """Return the variant of a name, built-in or loaded. Raises InputError for a user's own that is not loaded."""
     found = VARIANTS.get(name) or _loaded.get(name)
     if found is None:
-        remedy = "Add --allow-code to run the code of that module."
+        remedy = "Only `fastpde run CONFIG --allow-code` runs the code of that module."
         raise InputError("attention.kind", f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
     return found
 
