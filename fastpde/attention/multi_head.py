@@ -196,7 +196,7 @@ class MultiHead(Attention):
         if self.masked or not all(p.constant for p in self.parameters()) or None in found:
             return None
         forms = cast("list[ReducedForm]", found)
-        kinds = {(type(form.weight), form.normalised, form.D is None) for form in forms}
+        kinds = {(type(form.weight), form.weight, form.normalised, form.D is None) for form in forms}
         if len(kinds) > 1:
             return None
         V = self._applied([form.V for form in forms])

@@ -74,6 +74,9 @@ def test_heads_batches_and_ensembles():
     heads = fp.MultiHead([Cauchy(Q, K, V), fp.Softmax(Q, K, V)], W)
     parts = Cauchy(Q, K, V).velocity(x) + 0.5 * fp.Softmax(Q, K, V).velocity(x)
     np.testing.assert_allclose(heads.velocity(x), parts, rtol=1e-13)
+    mixed = fp.MultiHead([Cauchy(Q, K, V), fp.Exponential(Q, K, V, weight=fp.Weight(bump))], W)
+    apart = [fp.solve(mixed, x[b], (0.0, 0.3), rtol=1e-9, atol=1e-12).x[-1] for b in range(3)]
+    np.testing.assert_allclose(fp.solve(mixed, x, (0.0, 0.3), rtol=1e-9, atol=1e-12).x[-1], apart, rtol=0, atol=1e-8)
     several = Cauchy(np.stack([Q, 2 * Q, -Q]), K, V)
     for b, factor in enumerate((1, 2, -1)):
         np.testing.assert_allclose(several.velocity(x)[b], Cauchy(factor * Q, K, V).velocity(x[b]), rtol=1e-13)
