@@ -1,4 +1,4 @@
-"""What a sum is expected to cost: directly, or in O(n).
+"""The cost model of pair sums: predicted seconds of direct sums and of sums in O(n).
 
 Direct sums take pairs (base + column (k + c)) for keys in R^k and c values; more where scores may be so large that the
 exponential needs a shift (wide). Sums in O(n) take a time of their own, which more threads do not make shorter, beside
@@ -33,8 +33,13 @@ _DIGITS = 3  # kept of a measured number: more would be noise
 
 @dataclass(frozen=True)
 class Costs:
-    """Times on a machine: direct sums and sums in O(n), each relative to the machine that the constants are of, when so
-    many threads share the work."""
+    """How fast a machine is, relative to the one on which the constants of this file were measured.
+
+    Attributes:
+        direct: time of a direct sum here, divided by its time there.
+        fast: the same of a sum in O(n).
+        threads: the number of threads that share the work.
+    """
 
     direct: float = 1.0
     fast: float = 1.0
@@ -42,8 +47,10 @@ class Costs:
 
     @staticmethod
     def of(values: object, argument: str = "costs") -> Costs:
-        """From a table of them. Raises InputError, InputTypeError: unless all are there and positive numbers; threads
-        may be missing, as they are in tables of older runs."""
+        """Read the costs from a table, as `table` makes it; `threads` may be missing, as in tables of older runs.
+
+        Raises InputError, InputTypeError: naming the entry that is missing, unknown or no positive number.
+        """
         names = [item.name for item in fields(Costs)]
         need = f"a table of the positive numbers {', '.join(names)}"
         if isinstance(values, Costs):
@@ -60,45 +67,54 @@ class Costs:
         return Costs(**{name: float(values[name]) for name in names})
 
     def table(self) -> dict[str, float]:
-        """As `of` reads it."""
+        """Return the costs as a table, which `of` reads."""
         return asdict(self)
 
     def rounded(self) -> Costs:
-        """With few digits, which are written and read without loss."""
+        """Return the costs with three digits: they are written to files and read again without loss."""
         return Costs(*(float(f"{value:.{_DIGITS}g}") for value in asdict(self).values()))
 
     @property
     def speed(self) -> float:
-        """How many times faster all threads are than one."""
+        """The speed-up of all threads over one."""
         return 1.0 + _GAINED * (self.threads - 1.0)
 
     def pairs(self, count: float, columns: int, dtype: np.dtype, scores: Array | None = None) -> float:
-        """Seconds of a direct sum: pairs of targets and sources, columns of keys and values, and the largest |score| of
-        some targets (k,)."""
+        """Predict the seconds of a direct sum.
+
+        Args:
+            count: pairs of a target and a source.
+            columns: columns of keys and of values, together.
+            dtype: of the tokens.
+            scores: (k,) the largest |score| of each of some targets; None: small.
+        """
         base, column, wide = _PAIR[dtype.itemsize]
         far = 0.0 if scores is None else float((scores > _REACH[dtype.itemsize]).mean())
         each = base + column * columns + wide * (1.0 - (1.0 - far) ** _TILE)
         return self.direct * count * each / self.speed
 
     def grid(self, planned: float, serial: float = 0.0) -> float:
-        """Seconds of a sum on one grid, of which `planning` expects some, some of that on one thread."""
+        """Predict the seconds of a sum on one grid planned to take `planned` on one thread, `serial` of them on any."""
         return self.fast * (_GRID_FIXED + serial + _GRID * (planned - serial) / self.speed)
 
     def tree(self, planned: float) -> float:
-        """Seconds of a sum by the tree, which expects some itself."""
+        """Predict the seconds of a sum by a tree that is planned to take `planned` seconds on one thread."""
         return self.fast * (_TREE_FIXED + _TREE * planned / self.speed)
 
     def trees_within(self, seconds: float) -> float:
-        """What a tree may expect of itself to take less than so many seconds."""
+        """Invert `tree`: return the time on one thread for which a tree sum is predicted to take `seconds`."""
         return (seconds / self.fast - _TREE_FIXED) * self.speed / _TREE
 
     def masked(self, planned: float) -> float:
-        """Seconds of a masked sum in O(n^1.5), of which `causal` expects some."""
+        """Predict the seconds of a masked sum in O(n^1.5) that is planned to take `planned` seconds on one thread."""
         return self.fast * (_MASKED_FIXED + _MASKED * planned / self.speed)
 
     def worth_a_look(self, pairs: float, columns: int, dtype: np.dtype) -> bool:
-        """Whether a sum may be faster in O(n) than directly: on two threads from 2500 points on the line on, 4600 in
-        single precision. Machines differ in `threads` only."""
+        """Return whether a sum is so large that the O(n) ways are worth planning: planning them takes time, too.
+
+        On two threads it is so from 2500 points on the line on, and from 4600 in single precision. Of the costs of a
+        machine only `threads` counts here.
+        """
         base, column, _ = _PAIR[dtype.itemsize]
         fewest, most = _COLUMNS
         look = _LOOK * max(_LEAST, self.threads) * (1 + min(max(columns, fewest), most))
@@ -109,5 +125,5 @@ TYPICAL = Costs()  # where a machine cannot be measured
 
 
 def may_choose(n: int, d: int) -> bool:
-    """The same of sums over n tokens of dimension d, whatever the attention and the precision."""
+    """Return whether sums over n tokens of dimension d may be made in O(n), by any attention in any precision."""
     return TYPICAL.worth_a_look(float(n) * n, 2 * d, np.dtype(np.float64))

@@ -151,7 +151,7 @@ class Sum:
     # -- the tree ----------------------------------------------------------------------------------------------------
 
     def _tree(self, box: Box, least: float) -> bool:
-        """Whether the tree is expected to take less than `least` seconds; the sums, if so."""
+        """Sum by the tree if it is predicted to take less than `least` seconds; return whether it was."""
         n, m = self.y.shape[1], self.z.shape[1]
         if _GROWING * (n + m) > _CHEAP * least and self.tree_seconds(box, least) > _CLEARLY * least:
             return False
@@ -172,8 +172,11 @@ class Sum:
         return True
 
     def tree_seconds(self, box: Box, least: float) -> float:
-        """What the tree is expected to take, judged by a sample that takes a small share of `least` seconds: a sparse
-        one makes it look dearer, by up to ten times."""
+        """Predict the seconds of a sum by the tree from a sample of sources and targets.
+
+        The sample is as large as a small fraction of `least` seconds allows. Too sparse a sample overestimates the
+        time, by up to ten times.
+        """
         n, m = self.y.shape[1], self.z.shape[1]
         size = max(_SAMPLE, int(min(n + m, _CHEAP * least / _GROWING)) // 2)
         steps = -(-n // size), -(-m // size)
@@ -190,7 +193,7 @@ class Sum:
 
 
 def _tree_may_pay(box: Box, least: float, targets: int) -> bool:
-    """Whether a tree is worth a look where a grid or a direct sum take `least` seconds."""
+    """Return whether a tree is worth planning where the best other way takes `least` seconds."""
     return least > max(_WORTH_A_TREE, _GOOD * targets) and _SPLIT_FROM < box.loads.sum() < math.inf
 
 

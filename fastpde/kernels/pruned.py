@@ -33,7 +33,7 @@ _NO_END = 2**62
 
 @jit(inline=True)
 def _below(tree, node, centre, half, origin):
-    """A bound from below of a node's total weight, relative to a source at `origin`."""
+    """Return a lower bound of the log of a node's total weight, relative to a source at `origin`."""
     value = tree.weight[node]
     for k in range(centre.shape[0]):
         away = tree.mean[node, k] - origin[k]
@@ -43,7 +43,7 @@ def _below(tree, node, centre, half, origin):
 
 @jit(inline=True)
 def _above(tree, node, centre, half, origin):
-    """The same from above."""
+    """Return an upper bound of the same."""
     value = tree.weight[node]
     for k in range(centre.shape[0]):
         g, low, high = tree.slope[node, k], tree.low[node, k], tree.high[node, k]
@@ -55,8 +55,12 @@ def _above(tree, node, centre, half, origin):
 
 @jit(inline=True)
 def _collect(tree, centre, half, origin, share, small, known, kept, excess):
-    """kept[: count] <- the leaves above `share` per source of what is known of the total so far, excess <- how far
-    above; returns (count, log of the lower bound of the total, the leaf that weighs most). known: such a bound."""
+    """Collect the leaves of sources that may matter to a box of targets.
+
+    A leaf is kept if the upper bound of its weight exceeds e^share times its fraction of the sources times the current
+    lower bound of the total, e^known at first. kept[: count] are the leaves, excess by how much they exceed. Returns
+    (count, log of the lower bound of the total, the heaviest leaf).
+    """
     node, count = 0, 0
     top, total, least, heaviest = -math.inf, 0.0, known, -1
     while node < tree.right.shape[0]:
@@ -87,9 +91,11 @@ def _place(tree, node, origin):
 
 @jit(borrowed=True)
 def surviving(tree, centre, half, share, small, origin, kept, excess):
-    """kept[: count] <- the leaves, in order, that matter to targets in a box; what is left out has together at most
-    e^share of the total weight of any target there. Nodes of at most `small` sources pass for leaves. Returns count;
-    origin (r,) and excess are memory."""
+    """Collect, in order, the leaves of sources that matter to targets in a box, kept[: count]; return count.
+
+    The leaves that are left out weigh together at most e^share times the total weight of any target in the box. Nodes
+    of at most `small` sources count as leaves. origin (r,) and excess are workspace.
+    """
     node = 0
     _place(tree, node, origin)
     while tree.right[node] >= 0:

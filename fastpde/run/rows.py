@@ -76,7 +76,7 @@ class Rows:
             yield piece.reshape(-1, *self.shape[1:])
 
     def give(self) -> None:
-        """Do what the others do where the first rank takes the pieces."""
+        """Send this rank's rows to the first rank. Collective: all others call it while the first takes the pieces."""
         for _ in self.pieces():
             pass
 
