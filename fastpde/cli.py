@@ -195,7 +195,7 @@ def _run(options: argparse.Namespace) -> int:
 def _problem(options: argparse.Namespace, team: Any) -> tuple[Any, str]:
     """The problem to be run and the name for its directory."""
     from fastpde import config
-    from fastpde.config.memory import Ranks
+    from fastpde.config.memory_estimate import Ranks
 
     ranks = Ranks(team.size, team.here)
     if options.config is not None:

@@ -15,7 +15,7 @@ from .errors import InputError, InputTypeError
 from .manifold import Euclidean, Manifold, as_manifold
 
 if TYPE_CHECKING:
-    from .backends.base import Backend
+    from .backends.backend import Backend
 
 _STEPS = 10.0  # between two rows, each as wrong as it may be: dense output and short intervals have fewer
 _ROUNDING = 64.0 * 2.0**-52  # relative, of sums in float64

@@ -17,9 +17,9 @@ from .attention.base import Attention
 from .attention.cloud import Cloud
 from .errors import InputError
 from .integrate import BlowUp, Collapsed, Integrator, Problem, Solution, Status, SteadyState
-from .integrate.checks import Options
 from .integrate.controller import SPACINGS, FixedStep, PIController, first_guess, second_guess, smallest_step
-from .integrate.progress import check_progress
+from .integrate.options import Options
+from .integrate.reporting import check_progress
 from .integrate.stepper import MAX_FAILURES, MAX_RETRIES, SMALLEST_SHARE
 from .manifold import Euclidean, Manifold, Sphere
 

@@ -15,12 +15,12 @@ from .ensemble import Ensemble, EnsembleSolution
 from .errors import FieldError, InputError, InputTypeError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Problem, Solution, integrate
-from .integrate.checks import Options
+from .integrate.options import Options
 from .manifold import Euclidean, Manifold, as_manifold
 from .noise import Brownian
 
 if TYPE_CHECKING:
-    from .backends.base import Backend
+    from .backends.backend import Backend
 
 
 _BACKEND = "backend"  # what a backend keeps from one evaluation to the next

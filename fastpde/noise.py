@@ -19,7 +19,7 @@ import numpy as np
 from ._types import Array
 from .errors import InputError
 from .initial import BLOCK
-from .integrate.checks import natural, real, show
+from .integrate.options import natural, real, show
 
 _PURPOSE = 3  # the spawn key's first number; tokens have 0, parameters 1, subsets 2
 _CHUNK = 16384  # numbers drawn at a time: the scratch array stays in the second-level cache

@@ -218,7 +218,7 @@ def _clusters(table: dict[str, Array]) -> list[str]:
     """The metastable numbers of clusters, where they were recorded."""
     if "clusters" not in table:
         return []
-    from fastpde.plot.clusters import metastable
+    from fastpde.plot.cluster_paths import metastable
 
     found = [(f"{p.start:.6g}", f"{p.end:.6g}", str(p.count)) for p in metastable(table)]
     about = "Clusters: numbers that stayed for a tenth of the time or longer"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import fastpde
-from fastpde.config.sweep import CellError
+from fastpde.config.sweep_plan import CellError
 from fastpde.errors import ConvergenceError, FieldError, InputError, InputTypeError
 from fastpde.run.ranks import Refused
 from fastpde.run.signals import Stopped

@@ -12,8 +12,8 @@ from scipy.integrate import quad
 import fastpde as fp
 from fastpde import initial
 from fastpde.integrate import Integrator, Problem
-from fastpde.integrate.checks import Options
 from fastpde.integrate.methods import NOISY
+from fastpde.integrate.options import Options
 from fastpde.meanfield import bind
 from fastpde.noise import Brownian
 

@@ -9,11 +9,11 @@ import numpy as np
 from .. import weights
 from .._types import Array
 from .cloud import Cloud
-from .matrices import transposed
 from .score import Score
+from .small_matrices import transposed
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
 
 
 class Balance(NamedTuple):

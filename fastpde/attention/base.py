@@ -14,13 +14,13 @@ from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .balance import Balance
 from .cloud import Cloud, as_points, make_cloud
 from .gaussian_field import Affine
-from .matrices import transposed
 from .parameters import Parameter
 from .rates import Rate
+from .small_matrices import transposed
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
     from ..backends.reduced_form import ReducedForm
 
 

@@ -13,7 +13,7 @@ from ..share import Share
 from .memory import Memory
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
 
 
 @dataclass(frozen=True)

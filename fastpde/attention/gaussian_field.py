@@ -11,8 +11,8 @@ import numpy as np
 from .. import weights
 from .._types import Array
 from ..errors import NoGaussianClosure
-from .matrices import times, transposed
 from .score import Score
+from .small_matrices import times, transposed
 
 Affine = tuple[Array, Array]  # M (..., d, d), c (..., d)
 

@@ -18,7 +18,7 @@ from .rates import Rate, exponents_below
 
 if TYPE_CHECKING:
     from ..backends.affine import AffineHeads
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
     from ..backends.reduced_form import ReducedForm
 
 

@@ -15,12 +15,12 @@ from .balance import Balance
 from .base import Attention
 from .cloud import Cloud
 from .gaussian_field import Affine
-from .matrices import product, side_by_side, times, transposed
 from .parameters import Parameter, Value, matrix, parameter
 from .rates import Rate
+from .small_matrices import product, side_by_side, times, transposed
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
 
 
 class MultiHead(Attention):

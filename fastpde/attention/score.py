@@ -28,11 +28,11 @@ from .. import weights
 from .._types import Array
 from ..backends.pair_sum import PairSum
 from .cloud import Cloud
-from .matrices import apply, gram, over_largest, product, transposed
 from .parameters import column
+from .small_matrices import apply, gram, over_largest, product, transposed
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
 
 _NO_EXPONENT = 10**6  # beyond any
 _SAFE = 0.75  # of the exponents of a precision: sums over coordinates, and small entries, have the rest

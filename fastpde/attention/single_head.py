@@ -18,12 +18,12 @@ from . import balance, gaussian_field, rates
 from .base import Attention
 from .cloud import Cloud
 from .gaussian_field import Affine
-from .matrices import one_head, product, transposed
 from .parameters import Parameter, Value, column, matrix, scalar
 from .score import Score
+from .small_matrices import one_head, product, transposed
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
 
 
 _kept: WeakKeyDictionary[SingleHead, Score] = WeakKeyDictionary()

@@ -15,20 +15,20 @@ from ..backends.affine import AffineHeads
 from ..backends.pair_sum import PairSum
 from ..errors import ConvergenceError, InputError, InputTypeError
 from ..share import Share
-from ..transport.sinkhorn import Scalings, Softmin, iterate, scale
+from ..transport.scaling import Scalings, Softmin, iterate, scale
 from .balance import Balance
 from .cloud import Cloud
 from .forecast import Forecast
 from .gaussian_field import Affine, half_steps, regression
-from .matrices import apply, gram, one_head, over_largest, times, transposed
 from .memory import Memory
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
 from .score import Operands, pair_sum
 from .single_head import SingleHead
+from .small_matrices import apply, gram, one_head, over_largest, times, transposed
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
 
 _EPS = 2.0**-52
 # Of tol: velocities are up to six times as far from their limit, relative to the largest, as the marginals are.

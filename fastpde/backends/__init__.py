@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..errors import InputError, InputTypeError
 
 if TYPE_CHECKING:
-    from .base import Backend
+    from .backend import Backend
 
 NAMES = ("auto", "direct", "fast")
 
@@ -17,7 +17,7 @@ NAMES = ("auto", "direct", "fast")
 def resolve(backend: Any) -> Backend:
     """The backend object for a name or an object."""
     from .auto import Auto
-    from .base import Backend
+    from .backend import Backend
     from .direct import Direct
     from .fast import Fast
 

@@ -29,7 +29,7 @@ from ..kernels import chebyshev, evaluate, grid
 from ..share import Share
 from ..weights import Sigmoid
 from . import reduction
-from .base import Backend
+from .backend import Backend
 from .gridsum import Sorted
 from .pair_sum import PairSum
 

@@ -15,7 +15,7 @@ from ..kernels.layout import Layout, layout_for
 from ..share import Share
 from ..simd.called import kernel_of
 from ..weights import WEIGHTS, Linear, Weight, is_exponential
-from .base import Backend
+from .backend import Backend
 from .entry import LOCK
 from .pair_sum import FLOATS, PairSum
 from .slices import Slices, check

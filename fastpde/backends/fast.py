@@ -15,7 +15,7 @@ from ..kernels.cells import CHUNKS
 from ..share import Share
 from ..weights import Exp, Linear, Sigmoid
 from . import bounded, causal
-from .base import Backend
+from .backend import Backend
 from .direct import Direct
 from .pair_sum import PairSum
 from .reduction import Reduced, outermost, reduce_pair

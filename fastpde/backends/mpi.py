@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..share import Share
 from ..weights import Linear
 from . import resolve
-from .base import Backend
+from .backend import Backend
 from .direct import Direct
 from .pair_sum import PairSum
 from .ranks import Block, Ranks, starts_of

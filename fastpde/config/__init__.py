@@ -9,13 +9,13 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from fastpde.config import memory, schema, sweep
+from fastpde.config import memory_estimate, schema, sweep_plan
 from fastpde.config.build import Problem, resolve
 from fastpde.config.emit import dumps
 from fastpde.config.schema import Config
 from fastpde.config.shapes import Files
 from fastpde.config.studies import STUDIES, Plan, plan
-from fastpde.config.sweep import Sweep
+from fastpde.config.sweep_plan import Sweep
 from fastpde.errors import InputError
 
 __all__ = [
@@ -81,7 +81,9 @@ def _table(text: str, name: str = "config") -> dict[str, object]:
         raise InputError(name, f"text that is no TOML ({error})", "a TOML file") from None
 
 
-def load(path: Path, data: Path | None = None, ranks: memory.Ranks = memory.ALONE, *, code: bool = False) -> Problem:
+def load(
+    path: Path, data: Path | None = None, ranks: memory_estimate.Ranks = memory_estimate.ALONE, *, code: bool = False
+) -> Problem:
     """Return the problem of a configuration file, to be run on ranks; its files are relative to its own folder, or to
     `data`. code: it may name an attention of the user's own, whose module is run.
     """
@@ -112,10 +114,10 @@ def load_sweep(path: Path, data: Path | None = None) -> Sweep:
     """Return the sweep of a plan file; the files of its configuration are relative to the configuration's own folder,
     or to `data`. Its cells are not looked at. Raises InputError naming the key at fault.
     """
-    asked = sweep.asked(_table(_text(path, "PLAN"), "PLAN"))
+    asked = sweep_plan.asked(_table(_text(path, "PLAN"), "PLAN"))
     if data is not None and not data.is_dir():
         raise InputError("--data", str(data), "a folder that exists")
-    base = sweep.beside(path.parent, asked.config)
+    base = sweep_plan.beside(path.parent, asked.config)
     text = _text(base, "config")
     return Sweep(asked, text, _table(text), Files(data or base.parent))
 
@@ -139,6 +141,6 @@ def _text(path: Path, name: str = "CONFIG") -> str:
         raise InputError(name, f"{path}, which is no UTF-8 text", "a TOML file in UTF-8") from None
 
 
-def example(ranks: memory.Ranks = memory.ALONE) -> Problem:
+def example(ranks: memory_estimate.Ranks = memory_estimate.ALONE) -> Problem:
     """Return the problem of the built-in example, to be run on ranks."""
     return resolve(parse(EXAMPLE), Files(Path()), ranks)

@@ -11,7 +11,7 @@ import numpy as np
 from fastpde import initial
 from fastpde.attention.variants import is_outside, load, named
 from fastpde.backends.costs import Costs
-from fastpde.config import memory, schema
+from fastpde.config import memory_estimate, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
 from fastpde.config.schema import Config, Single
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
@@ -81,7 +81,7 @@ class Problem:
     @property
     def is_large(self) -> bool:
         """Whether its sums may be made in O(n)."""
-        return memory.may_be_fast(self.config, self.n, self.d)
+        return memory_estimate.may_be_fast(self.config, self.n, self.d)
 
     def calibrated(self, recorded: Config | None = None) -> Problem:
         """Return the problem with the costs that its sums choose by, those of a run that is gone on with or of this
@@ -106,7 +106,7 @@ class Problem:
         return _attention(self)
 
 
-def resolve(config: Config, files: Files, ranks: memory.Ranks = memory.ALONE) -> Problem:
+def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_estimate.ALONE) -> Problem:
     """Return the problem of a configuration, `output.energy` filled in, to be run on ranks.
 
     Raises InputError for missing files, shapes that do not fit, and sizes beyond this machine.
@@ -170,12 +170,12 @@ def _check_energy(config: Config) -> None:
         raise InputError("output.energy", "true", "false: the energy needs converged potentials, not attention.n_half")
 
 
-def _check_sizes(config: Config, systems: int, n: int, d: int, ranks: memory.Ranks) -> None:
-    frames = memory.frames(config)
+def _check_sizes(config: Config, systems: int, n: int, d: int, ranks: memory_estimate.Ranks) -> None:
+    frames = memory_estimate.frames(config)
     if frames > _MAX_FRAMES:
         came = f"{config.output.every:g}, which means {frames:.3g} frames"
         raise InputError("output.every", came, f"at most {_MAX_FRAMES} frames")
-    memory.check(config, systems, n, d, ranks)
+    memory_estimate.check(config, systems, n, d, ranks)
 
 
 def _check_layers(config: Config, shapes: tuple[HeadShape, ...]) -> None:

@@ -1,11 +1,11 @@
 """Gaussian laws under attention: N(mean, cov) stays Gaussian, and mean and covariance obey ODEs (MATH 2-4)."""
 
-from .energy import bures_dissipation, bures_energy
+from .asymptotics import GaussianLimit, limit
+from .bures_flow import bures_dissipation, bures_energy
+from .classification import Outcome
 from .explicit import invariant, kernel
-from .flow import GaussianSolution, solve_gaussian
-from .limits import GaussianLimit, limit
 from .measure import Gaussian
-from .verdict import Outcome
+from .moments_flow import GaussianSolution, solve_gaussian
 
 __all__ = [
     "Gaussian",

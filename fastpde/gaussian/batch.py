@@ -11,9 +11,9 @@ from ..attention.base import Attention
 from ..attention.cloud import Cloud
 from ..ensemble import STATUS, Ensemble, reporting
 from ..integrate import Problem, Status
-from ..integrate.checks import Options
+from ..integrate.options import Options
 from ..manifold import Euclidean
-from .field import Field
+from .closure_field import Field
 
 
 class Flow:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention.gaussian_field import regression
-from ..attention.matrices import transposed
+from ..attention.small_matrices import transposed
 from ..backends.affine import LINEAR, PLAN, STEPS, AffineHeads
 from .units import size
 

@@ -18,10 +18,10 @@ import numpy as np
 from .._types import Array
 from ..attention import L2, Linear, Masked, MultiHead, Sinkhorn, Softmax
 from ..attention.base import Attention
-from ..attention.matrices import transposed
+from ..attention.small_matrices import transposed
 from . import exact
+from .classification import Outcome, Verdict
 from .units import size
-from .verdict import Outcome, Verdict
 
 _ROUNDING = 1e-13  # of products of a few matrices, relative to the products of their norms
 

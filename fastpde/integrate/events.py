@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from fastpde.errors import InputError, InputTypeError
-from fastpde.integrate.checks import flag, function, positive, real
 from fastpde.integrate.dense import Piece
+from fastpde.integrate.options import flag, function, positive, real
 from fastpde.integrate.status import Status
 from fastpde.share import Share
 

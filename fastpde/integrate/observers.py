@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from fastpde.errors import InputError
-from fastpde.integrate.checks import function, positive, positive_int
 from fastpde.integrate.controller import Span
 from fastpde.integrate.events import read_only
+from fastpde.integrate.options import function, positive, positive_int
 
 # A point of the time grid closer to the end than this fraction of its spacing is the end.
 _SAME_POINT = 1e-9

@@ -9,7 +9,11 @@ import numpy as np
 from fastpde._times import break_points
 from fastpde.errors import InputError, InputTypeError
 from fastpde.integrate.breaks import Breaks
-from fastpde.integrate.checks import (
+from fastpde.integrate.controller import FixedStep, PIController, Span
+from fastpde.integrate.events import Event, as_event
+from fastpde.integrate.methods import METHODS, NOISY, TABLEAUX
+from fastpde.integrate.observers import Observer
+from fastpde.integrate.options import (
     Options,
     function,
     one_of,
@@ -20,11 +24,7 @@ from fastpde.integrate.checks import (
     show,
     time_span,
 )
-from fastpde.integrate.checks import state as check_state
-from fastpde.integrate.controller import FixedStep, PIController, Span
-from fastpde.integrate.events import Event, as_event
-from fastpde.integrate.methods import METHODS, NOISY, TABLEAUX
-from fastpde.integrate.observers import Observer
+from fastpde.integrate.options import state as check_state
 from fastpde.integrate.space import VectorSpace
 from fastpde.integrate.stepper import Field, Noise
 from fastpde.integrate.tableau import Tableau

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fastpde.integrate.checks import Options
 from fastpde.integrate.integrator import Integrator
 from fastpde.integrate.observers import Observer
+from fastpde.integrate.options import Options
 from fastpde.integrate.problem import Problem
-from fastpde.integrate.progress import Report, check_progress, reporting
+from fastpde.integrate.reporting import Report, check_progress, reporting
 from fastpde.integrate.solution import Solution
 from fastpde.integrate.stepper import Field
 

@@ -31,7 +31,7 @@ def plot_run(directory: Path) -> list[Path]:
         return _plot_ensemble(directory)
     if not (directory / _TRAJECTORY).is_file():
         raise InputError("DIR", str(directory), f"a run directory, with {_TRAJECTORY} or {_ENSEMBLE} in it")
-    from fastpde.plot import clouds, clusters, movie, spectrum
+    from fastpde.plot import clouds, cluster_paths, movie, spectrum
     from fastpde.run.observables import read_observables
     from fastpde.run.trajectory import read_times
 
@@ -45,14 +45,14 @@ def plot_run(directory: Path) -> list[Path]:
     spectrum.save(table, paths[1])
     if "clusters" in table:
         paths.append(directory / CLUSTERS)
-        clusters.save(table, paths[-1])
+        cluster_paths.save(table, paths[-1])
     if count > 1 and movie.save(source, count, directory / MOVIE):
         paths.append(directory / MOVIE)
     return paths
 
 
 def _plot_ensemble(directory: Path) -> list[Path]:
-    from fastpde.plot import ensemble
+    from fastpde.plot import many_systems
     from fastpde.run.trajectory_ensemble import read_ensemble
 
     source = directory / _ENSEMBLE
@@ -60,8 +60,8 @@ def _plot_ensemble(directory: Path) -> list[Path]:
     if not data.status:
         raise InputError("DIR", f"{directory}, with no system that is done", "a run that stored a block of systems")
     paths = [directory / name for name in ((MOMENTS, ENDS, SYSTEMS) if data.events else (MOMENTS, SYSTEMS))]
-    ensemble.save_moments(data, paths[0])
+    many_systems.save_moments(data, paths[0])
     if data.events:
-        ensemble.save_ends(data, paths[1])
-    ensemble.save_systems(data, source, paths[-1])
+        many_systems.save_ends(data, paths[1])
+    many_systems.save_systems(data, source, paths[-1])
     return paths

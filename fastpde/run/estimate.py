@@ -16,7 +16,7 @@ import numpy as np
 
 from fastpde.attention.variants import named
 from fastpde.backends.costs import TYPICAL, Costs
-from fastpde.config import Problem, memory
+from fastpde.config import Problem, memory_estimate
 from fastpde.config.schema import FIXED
 from fastpde.run import energies, machine, runner
 
@@ -56,7 +56,7 @@ class Estimate:
         return [
             f"time        {_duration(self.configured)} on {many}, compiled code in the cache",
             *self._ways(),
-            f"memory      {_size(self.memory)} of {_size(self.limit)}; a run may need {memory.SHARE:.0%}",
+            f"memory      {_size(self.memory)} of {_size(self.limit)}; a run may need {memory_estimate.SHARE:.0%}",
             f"disk        {_size(self.disk)}",
             f"based on    {self._basis()}",
         ]
@@ -87,7 +87,7 @@ def estimate(problem: Problem) -> Estimate:
     from fastpde import backends
 
     threads = backends.threads()
-    needs = memory.at_work(problem.config, problem.systems, problem.n, problem.d)
+    needs = memory_estimate.at_work(problem.config, problem.systems, problem.n, problem.d)
     rest: Any = {"memory": needs, "limit": machine.memory(), "threads": threads}
     if problem.systems > 1 and problem.n <= _SMALL_SYSTEMS:
         seconds, timed = _time_systems(problem)
@@ -96,7 +96,7 @@ def estimate(problem: Problem) -> Estimate:
     first, sample, share = _sums(problem)
     steps = problem.systems * sample.evaluations * problem.n * problem.d * _STAGE
     frames = problem.systems * len(problem.times()) * problem.n * problem.d * _FRAME
-    start = _OVERHEAD + _FRESH * (needs - memory.BASE)
+    start = _OVERHEAD + _FRESH * (needs - memory_estimate.BASE)
     direct, fast = (
         start + problem.systems * each + steps / Costs(threads=threads).speed + frames
         for each in (sample.direct / share, first * sample.fast / share)
@@ -202,7 +202,7 @@ def disk(problem: Problem, seconds: float) -> float:
     arrays = 1 if config.time.method in FIXED else 2  # tokens, and the velocity that a step hands to the next
     # Two generations; the first of all has nothing to remember yet.
     full = 2 if seconds > config.output.checkpoint else 1
-    state = problem.n * (2 * arrays * problem.d * itemsize + full * 8 * memory.remembered(config))
+    state = problem.n * (2 * arrays * problem.d * itemsize + full * 8 * memory_estimate.remembered(config))
     return trajectory + rows + (state if problem.systems == 1 else 0) + _PICTURES
 
 

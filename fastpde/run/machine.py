@@ -9,7 +9,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from fastpde.run import limits
+from fastpde.run import resource_limits
 
 PACKAGES = ("numpy", "scipy", "numba", "h5py", "matplotlib")
 
@@ -37,12 +37,12 @@ def versions() -> dict[str, str]:
 
 def cores() -> int:
     """Return how many threads this process may use."""
-    return limits.least(limits.threads())[0]
+    return resource_limits.least(resource_limits.threads())[0]
 
 
 def memory() -> int:
     """Return how many bytes this process may use."""
-    return limits.least(limits.memory())[0]
+    return resource_limits.least(resource_limits.memory())[0]
 
 
 def cpu() -> str:
@@ -63,8 +63,8 @@ def facts() -> dict[str, str | int]:
 def reasons() -> dict[str, str]:
     """Return how many threads and how much memory runs will use, and why."""
     return {
-        "threads of runs": limits.said(limits.threads()),
-        "memory": limits.said(limits.memory(), lambda size: f"{size / 2**30:.3g} GiB"),
+        "threads of runs": resource_limits.said(resource_limits.threads()),
+        "memory": resource_limits.said(resource_limits.memory(), lambda size: f"{size / 2**30:.3g} GiB"),
     }
 
 

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fastpde.config import memory
+from fastpde.config import memory_estimate
 from fastpde.errors import InputError
 from fastpde.run import machine, progress
 from fastpde.run.directory import OutputError
@@ -63,7 +63,7 @@ def share(folder: Folder, cells: int, processes: int | None, threads: int | None
     cores = machine.cores()
     if threads is None and folder.facts["tokens"] <= SMALL:
         threads = 1
-    limit, each = memory.SHARE * machine.memory(), int(folder.facts["memory"])
+    limit, each = memory_estimate.SHARE * machine.memory(), int(folder.facts["memory"])
     fitting = max(1, int(limit // each))
     if processes is None:
         processes = max(1, min(cores // (threads or 1), cells, fitting))

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastpde.config import Problem, Sweep, dumps, load_sweep, memory
-from fastpde.config.sweep import BASE
+from fastpde.config import Problem, Sweep, dumps, load_sweep, memory_estimate
+from fastpde.config.sweep_plan import BASE
 from fastpde.errors import InputError
 from fastpde.run import directory, inputs, lock, machine
 from fastpde.run.directory import OutputError
@@ -100,7 +100,7 @@ def planned(sweep: Sweep) -> Planned:
             need = "different configurations: none would be run twice"
             raise InputError("PLAN", f"{sweep.words(found[digest])} and {sweep.words(i)}, which are the same", need)
         found[digest] = i
-        most = max(most, memory.at_work(problem.config, problem.systems, problem.n, problem.d))
+        most = max(most, memory_estimate.at_work(problem.config, problem.systems, problem.n, problem.d))
         largest = max(largest, problem.n)
     return Planned(sweep, tuple(found), most, largest)
 

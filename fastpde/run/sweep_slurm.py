@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 
-from fastpde.config import memory
+from fastpde.config import memory_estimate
 from fastpde.errors import InputError
 from fastpde.run import directory
 from fastpde.run.sweep import Share
@@ -46,13 +46,13 @@ def write(folder: Folder, tasks: int | None, share: Share, seconds: float | None
     if seconds is not None and seconds < _LEAST_TIME:
         raise InputError("--max-walltime", f"{seconds:g} s", "a minute or more: SLURM counts minutes")
     count = min(tasks or TASKS, math.ceil(len(folder.cells) / share.processes))
-    needs = share.processes * int(folder.facts["memory"]) + memory.BASE  # of the process that gives the orders
+    needs = share.processes * int(folder.facts["memory"]) + memory_estimate.BASE  # of the process that gives the orders
     text = _TEXT.format(
         script=SCRIPT,
         last=count - 1,
         tasks=count,
         cores=share.processes * share.threads,
-        memory=math.ceil(needs / memory.SHARE / 2**20),
+        memory=math.ceil(needs / memory_estimate.SHARE / 2**20),
         time="" if seconds is None else f"#SBATCH --time={int(seconds // 60)}\n",
         interpreter=INTERPRETER,
         digest=folder.digest,

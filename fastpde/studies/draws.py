@@ -11,7 +11,7 @@ import numpy as np
 import fastpde as fp
 from fastpde.attention.variants import VARIANTS as EVERY
 from fastpde.ensemble import reporting
-from fastpde.integrate.progress import check_progress
+from fastpde.integrate.reporting import check_progress
 
 Array = np.ndarray[Any, Any]
 # Those whose covariances move on their own: averages, under which Gaussian laws stay Gaussian.

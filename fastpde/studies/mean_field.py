@@ -18,8 +18,8 @@ import fastpde as fp
 from fastpde.attention.variants import VARIANTS as EVERY
 
 from . import draws as laws
-from .cells import Cells
-from .rates import Rate, fit_rate
+from .power_laws import Rate, fit_rate
+from .study_cells import Cells
 from .table import Array, Column, Study, read_csv, write_csv
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import fastpde as fp
 from fastpde.attention.variants import VARIANTS as EVERY
 
 from . import draws as laws
-from .cells import Cells
+from .study_cells import Cells
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:

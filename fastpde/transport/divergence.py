@@ -20,7 +20,7 @@ from .measures import Weighted, common_unit
 from .mixing import Mixing
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
 
 _EPS = 1e-3  # of the squared unit: the default
 _TOL = 1e-4  # marginal error; the dual value's error is of its order squared, and the bounds count it

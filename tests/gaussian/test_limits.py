@@ -7,7 +7,7 @@ import pytest
 
 import fastpde as fp
 from fastpde.gaussian import invariant, kernel
-from fastpde.gaussian.tail import Ways
+from fastpde.gaussian.paths import Ways
 
 from .cases import law
 

@@ -11,9 +11,9 @@ import pytest
 from fastpde import InputError, InputTypeError
 from fastpde.integrate import Integrator, Observer, Problem, State, SteadyState, integrate
 from fastpde.integrate.breaks import Breaks
-from fastpde.integrate.checks import Options
 from fastpde.integrate.controller import FixedStep, Span
 from fastpde.integrate.methods import METHODS, TABLEAUX
+from fastpde.integrate.options import Options
 from tests.integrate.test_interrupted import Forgetful, Stop, ended
 from tests.problems_ode import Twist, fitted_slope
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastpde.integrate import Integrator, Observer, Problem, State, SteadyState
-from fastpde.integrate.checks import Options
 from fastpde.integrate.methods import METHODS
+from fastpde.integrate.options import Options
 
 
 class Stop(Exception):

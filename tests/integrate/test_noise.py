@@ -7,8 +7,8 @@ import pytest
 
 from fastpde.errors import InputError, InputTypeError
 from fastpde.integrate import METHODS, Integrator, Problem, SteadyState, integrate
-from fastpde.integrate.checks import Options
 from fastpde.integrate.methods import NOISY
+from fastpde.integrate.options import Options
 from tests.problems_ode import fitted_slope
 
 each_noisy = pytest.mark.parametrize("method", NOISY)

@@ -10,7 +10,7 @@ from scipy.integrate import solve_ivp
 
 from fastpde.errors import InputError, InputTypeError
 from fastpde.integrate import METHODS, BlowUp, Integrator, Observer, Problem, State, Status, integrate
-from fastpde.integrate.checks import Options
+from fastpde.integrate.options import Options
 from tests.problems_ode import Counted, Decay, Layers, Riccati, Spiral
 
 SPIRAL = Spiral()

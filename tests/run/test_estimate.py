@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fastpde import cli, config
-from fastpde.config import memory
+from fastpde.config import memory_estimate
 from fastpde.run import estimate, machine
 from fastpde.run.runner import run
 
@@ -86,7 +86,9 @@ def test_memory_is_that_of_the_refusal(tmp_path, monkeypatch):
 
 
 def test_memory_grows_with_the_tokens(tmp_path):
-    one, ten = (memory.at_work(problem(tmp_path).config, 1, n, 2) - memory.BASE for n in (10**5, 10**6))
+    one, ten = (
+        memory_estimate.at_work(problem(tmp_path).config, 1, n, 2) - memory_estimate.BASE for n in (10**5, 10**6)
+    )
     assert ten == 10 * one
 
 

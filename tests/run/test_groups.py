@@ -12,7 +12,7 @@ from edits import changed
 import fastpde as fp
 from fastpde import config, observe, plot
 from fastpde.errors import InputError
-from fastpde.plot.clusters import metastable
+from fastpde.plot.cluster_paths import metastable
 from fastpde.run import groups, inspect, runner
 from fastpde.run.observables import read_observables
 from fastpde.run.trajectory import read_trajectory

@@ -10,8 +10,8 @@ import pytest
 from threadpoolctl import threadpool_info
 
 from fastpde import cli, config
-from fastpde.run import limits, machine, runner
-from fastpde.run.limits import Place
+from fastpde.run import machine, resource_limits, runner
+from fastpde.run.resource_limits import Place
 
 GIB = 2**30
 
@@ -42,15 +42,15 @@ QUOTAS = {
 @pytest.mark.parametrize("case", QUOTAS)
 def test_quotas(tmp_path, case):
     process, files, want = QUOTAS[case]
-    found = limits.threads(place(tmp_path, process, files))
+    found = resource_limits.threads(place(tmp_path, process, files))
     assert found.get("cgroup quota") == want
     assert found["affinity"] == len(os.sched_getaffinity(0)) and found["cores of the machine"] == os.cpu_count()
 
 
 def test_the_smallest_number_of_threads_counts(tmp_path):
-    found = limits.threads(place(tmp_path, TWO, {"cpu.max": "900000 100000"}, SLURM_CPUS_PER_TASK="1"))
-    assert limits.least(found) == (1, "SLURM_CPUS_PER_TASK") or found["affinity"] == 1
-    assert "SLURM_CPUS_PER_TASK" not in limits.threads(place(tmp_path, TWO, {}, SLURM_CPUS_PER_TASK="many"))
+    found = resource_limits.threads(place(tmp_path, TWO, {"cpu.max": "900000 100000"}, SLURM_CPUS_PER_TASK="1"))
+    assert resource_limits.least(found) == (1, "SLURM_CPUS_PER_TASK") or found["affinity"] == 1
+    assert "SLURM_CPUS_PER_TASK" not in resource_limits.threads(place(tmp_path, TWO, {}, SLURM_CPUS_PER_TASK="many"))
 
 
 MEMORY = {
@@ -70,7 +70,10 @@ MEMORY = {
 def test_memory(tmp_path, case):
     process, files, environment, name, size = MEMORY[case]
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert limits.least(limits.memory(place(tmp_path, process, files, **environment))) == (size or whole, name)
+    assert resource_limits.least(resource_limits.memory(place(tmp_path, process, files, **environment))) == (
+        size or whole,
+        name,
+    )
 
 
 def test_a_run_takes_the_threads_it_may_and_one_of_blas(small, monkeypatch):

@@ -19,7 +19,7 @@ from results import result
 
 import fastpde
 from fastpde import config, observe
-from fastpde.config.memory import Ranks, of_ranks
+from fastpde.config.memory_estimate import Ranks, of_ranks
 from fastpde.errors import InputError
 from fastpde.run import checkpoint, launch, observables, runner, signals
 from fastpde.run.checkpoint import Checkpoint, Damaged

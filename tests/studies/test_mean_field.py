@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.studies.cells import Cells
 from fastpde.studies.mean_field import Reference, _influence, predicted_covariance
-from fastpde.studies.rates import fit_rate
+from fastpde.studies.power_laws import fit_rate
+from fastpde.studies.study_cells import Cells
 
 SMALL = {"sizes": (60, 240, 960), "draws": 6, "times": 2, "steps": 4, "points": 8, "clt_draws": 300}
 

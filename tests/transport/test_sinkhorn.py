@@ -7,7 +7,7 @@ import pytest
 
 from fastpde.transport import mixing
 from fastpde.transport.mixing import Window
-from fastpde.transport.sinkhorn import Softmin, _foresee, iterate, scale
+from fastpde.transport.scaling import Softmin, _foresee, iterate, scale
 
 from .. import naive
 

@@ -15,17 +15,17 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
-from ..attention.matrices import transposed
+from ..attention.small_matrices import transposed
 from ..ensemble import reporting, summary
 from ..errors import InputError, InputTypeError
 from ..integrate import Solution, Status, integrate
-from ..integrate.checks import time_span
-from ..integrate.progress import check_progress
+from ..integrate.options import time_span
+from ..integrate.reporting import check_progress
 from .batch import Flow
 from .blowup import blowup_times
-from .field import Field
-from .masked import MaskedField, identical, positions_of
+from .closure_field import Field
 from .measure import Gaussian
+from .per_position import MaskedField, identical, positions_of
 
 _FAILED = (Status.STEP_TOO_SMALL, Status.NOT_FINITE)
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention import L2, Attention, MultiHead, Sinkhorn, Softmax
-from ..attention.matrices import transposed
+from ..attention.small_matrices import transposed
 from ..errors import InputError, InputTypeError
 from .measure import Gaussian
 

@@ -10,11 +10,11 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
+from .classification import Outcome, Verdict, judge, over, undecided
 from .explicit import Known, Theory, common, drift, explicit, is_stationary, of_degree_two
 from .measure import Gaussian
-from .tail import Way, Ways
+from .paths import Way, Ways
 from .units import in_units, power_of_two, size
-from .verdict import Outcome, Verdict, judge, over, undecided
 
 _BLOCK = 256  # laws that are followed at once: bounds the memory
 _AT_REST = 1e-13  # |S'| / |S| |M| below which S' may be zero: exact numbers say whether it is

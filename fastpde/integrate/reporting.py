@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastpde.errors import InputTypeError
-from fastpde.integrate.checks import show
 from fastpde.integrate.controller import Span
+from fastpde.integrate.options import show
 
 Report = Callable[[float, dict[str, float]], object]
 

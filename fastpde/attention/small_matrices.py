@@ -9,7 +9,7 @@ import numpy as np
 from .._types import Array
 
 if TYPE_CHECKING:
-    from ..backends.base import Backend
+    from ..backends.backend import Backend
 
 
 def transposed(a: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._types import Array
 from .ends import drives_itself, exponents, family, orders, reach, shape_at_rest
-from .tail import Way
+from .paths import Way
 from .units import size
 
 if TYPE_CHECKING:

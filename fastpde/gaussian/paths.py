@@ -16,13 +16,13 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.cloud import Cloud
-from ..attention.matrices import transposed
+from ..attention.small_matrices import transposed
 from ..backends.affine import AffineHeads
 from ..ensemble import Ensemble
 from ..integrate import Problem
-from ..integrate.checks import Options
+from ..integrate.options import Options
 from ..manifold import Euclidean
-from .field import Field
+from .closure_field import Field
 
 _GRID = 0.25  # of the clock, between points of a way
 _LONGER = 1.1  # a way is judged again when it is longer by a tenth
