@@ -1,4 +1,4 @@
-"""Compiler policy, in one place: flags, and a disk cache that never serves an edited law.
+"""Compiler policy, in one place: flags, and a disk cache that never serves an edited weight.
 
 Numba stamps a cache entry with the file that defines the function only. Here the folder of the cache carries a digest
 of every source the kernels are made of (and of Numba, NumPy and the vector width), so any edit is a new cache.

@@ -46,6 +46,11 @@ class Variant:
         return {name: p.default for name, p in parameters.items() if name not in _SHARED}
 
     @property
+    def source(self) -> Path:
+        """The file of the class."""
+        return Path(inspect.getfile(self.kind))
+
+    @property
     def is_exponential(self) -> bool:
         """Whether its sums are of w = exp: the moments of a grid are all that ranks need of each other."""
         return weights.is_exponential(self.kind.weight)

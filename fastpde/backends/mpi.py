@@ -38,7 +38,8 @@ class Mpi(Backend):
     on how many there are. Linear attention sends sums of its moments. Others, direct sums, masked and bounded ones, and
     those that a tree might make faster (large logits, most of all in three coordinates), bring all sources together on
     every process first: O(n) bytes, less than a thousandth of the time of a direct sum, and the memory of the whole
-    cloud. Targets of masked direct sums are dealt out, so that all processes have the same work.
+    cloud. Targets of masked sums are dealt out where `inner` is
+    `fp.Direct`, so that all processes have the same work.
 
     `stats` counts those sums that brought sources together, and the bytes that this process has sent for evaluations:
     sol.stats["bytes_sent"] / sol.stats["evaluations"] are those of one velocity.

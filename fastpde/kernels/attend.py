@@ -3,7 +3,8 @@
     score = <target, key_j> + bias_j        (natural units; targets are multiplied by 1/log 2 here, so a weight is 2^t)
 
 One thread owns a group of target tiles and reads all sources in order, chunk by chunk: a chunk's partial sum is made
-in the working precision in registers, and added to a float64 total. So a row's bits depend on nothing but the row.
+in the working precision in registers, and added to a float64 total. So a row's bits depend on the sources and on the
+targets of its tile, and not on the number of threads.
 
 Two modes, chosen per tile from |target| max |key|: narrow (no score can leave the range of 2^t: no shift, no clamp) and
 wide (raw scores first; for a weight that allows it a running maximum, rounded up to an integer, is subtracted, and the

@@ -6,6 +6,8 @@ status.json      state, time, rate, versions      log.txt           what happene
 checkpoint.0, .1 all that the run needs to go on  lock              who writes here now
 ensemble.h5      several systems' tokens and ends, instead of trajectory.h5
 systems.csv      one row per system: its end and the moments of its last state
+clusters.csv     the largest clusters of every frame, where they are asked for
+*.png, *.gif     the pictures
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from fastpde.attention import variants
 from fastpde.config import Problem
 from fastpde.config.matrices import Stored
 from fastpde.config.shapes import each_head
@@ -22,9 +23,7 @@ def paths(problem: Problem) -> dict[str, Path]:
             if isinstance(matrix, Stored):
                 named[matrix.path] = problem.files.locate(f"{name}.{letter}", matrix.path)
     for kind in problem.code:
-        module = f"{kind.split(':')[0]}.py"
-        if (found := problem.files.locate("attention.kind", module)).is_file():
-            named[module] = found
+        named[f"{kind.split(':')[0]}.py"] = variants.named(kind).source
     return named
 
 
