@@ -1,8 +1,8 @@
 """Explicit SIMD vectors for the kernels: their shape on this machine, and the few LLVM instructions they need.
 
 Lanes are targets. A target tile has `VECTORS` vectors; a score panel takes `group_size(bits)` sources at a time, so
-that VECTORS * group_size accumulators, the operands and a temporary fit the register file. Everything is generic LLVM: the same
-source runs as AVX-512, AVX2, SSE or NEON code.
+that VECTORS * group_size accumulators, the operands and a temporary fit the register file. Everything is generic LLVM:
+the same source runs as AVX-512, AVX2, SSE or NEON code.
 """
 
 from __future__ import annotations
