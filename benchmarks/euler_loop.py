@@ -1,7 +1,7 @@
 """Limits of Gaussian laws: one plain NumPy Euler loop per system, as the paper's authors ran it, against `fp.solve`.
 
 Experiment 6: Softmax, K = -Q, V = I, 100 covariances for each d = 3, 4, 5, whose limits S_inf = N (N^T S0^{-1} N)^{-1}
-N^T, N a basis of ker Q, are known. Source: MATH 4.2, 10.
+N^T, N a basis of ker Q, are known. Source: Theory 4.2, 10.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ B, T_END = 300, 1e8
 class Run:
     """Seconds for 300 laws with K = -Q, V = I to t = 1e8, all threads, warm; the error of their limits beside it.
 
-    The limit is N (N^T S0^{-1} N)^{-1} N^T, N a basis of ker Q (MATH 4.2).
+    The limit is N (N^T S0^{-1} N)^{-1} N^T, N a basis of ker Q (Theory 4.2).
     """
 
     params = (("Softmax", "L2", "Sinkhorn"), (3, 4, 5))

@@ -1,4 +1,4 @@
-"""How the energies of MATH 7 change along the flow, and an observer that keeps their balance."""
+"""How the energies of Theory 7 change along the flow, and an observer that keeps their balance."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def dissipation(
     """dE/dt = int <grad dE/dmu, P Gamma_mu> dmu along the flow of an attention, Q^T K symmetric, any V.
 
     E is `fp.interaction_energy` for Softmax and Exponential, `fp.sinkhorn_energy` for Sinkhorn, and the sum over heads
-    for MultiHead, also of heads of several variants. With V = B Q^T K it is int Z Gamma^T B^{-1} Gamma dmu,
-    Z = int e^s dmu, for Softmax: the dissipation of a gradient flow in the twisted metric; with V = Q^T K
-    int |Gamma|^2 dmu for Exponential and -2 eps int |Gamma|^2 dmu for Sinkhorn: that of a W_2 gradient flow. These hold
-    in all of R^d, where P is the identity; on a manifold it is the projection to the tangent space.
+    for MultiHead, also of heads of several variants. With A = scale K^T Q and V = B A it is
+    int Z Gamma^T B^{-1} Gamma dmu, Z = int e^s dmu, for Softmax: the dissipation of a gradient flow in the twisted
+    metric; with V = A int |Gamma|^2 dmu for Exponential and -2 eps int |Gamma|^2 dmu for Sinkhorn: that of a W_2
+    gradient flow. These hold in all of R^d, where P is the identity; on a manifold it is the projection to the tangent space.
 
     Args:
         x: tokens (n, d) or (B, n, d); the other arguments as in `velocity`.
@@ -49,7 +49,7 @@ def dissipation(
         InputError, InputTypeError: naming the argument; where no energy is known, or Q^T K is not symmetric.
         ConvergenceError: of a Sinkhorn scaling.
 
-    Source: MATH 7; Castin et al. 2025.
+    Source: Theory 7; Castin et al. 2025.
     """
     from .backends import resolve
 
@@ -103,7 +103,7 @@ def energy_row(
 def energy_trend(attention: Attention, manifold: Manifold, noise: float) -> int:
     """1 where theory says that the energy rises along a run, -1 where it falls, 0 where nothing is known.
 
-    Theory speaks of flows in all of R^d, without noise (MATH 7).
+    Theory speaks of flows in all of R^d, without noise (Theory 7).
     """
     return 0 if noise or not isinstance(manifold, Euclidean) else attention.energy_trend(0.0)
 
@@ -152,7 +152,7 @@ class EnergyRecord:
     theory says that it does: 1 it rises, -1 it falls, 0 nothing is known. It is known for one head with constant
     parameters, Q^T K symmetric and (Q^T K)^T V of one sign, in all of R^d and without noise.
 
-    Source: MATH 7.
+    Source: Theory 7.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Energies of particle systems (MATH 7)."""
+"""Energies of particle systems (Theory 7)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def interaction_energy(
     Returns:
         A float, or (B,) for a batch.
 
-    Source: MATH 7; Castin et al. 2025.
+    Source: Theory 7; Castin et al. 2025.
     """
     from .backends import resolve
 
@@ -82,7 +82,7 @@ def sinkhorn_energy(
     Raises:
         InputError, InputTypeError: naming the argument. ConvergenceError: tol was not reached within max_iter.
 
-    Source: MATH 7; Castin et al. 2025.
+    Source: Theory 7; Castin et al. 2025.
     """
     from .backends import resolve
 

@@ -153,7 +153,7 @@ def _verdict(good: bool) -> str:
 
 
 def _support(attention: fp.Attention, table: dict[str, Array]) -> Check:
-    claim = "Tokens stay in the ball of radius R(t) (MATH 8.2)"
+    claim = "Tokens stay in the ball of radius R(t) (Theory 8.2)"
     t, radius = table["t"], table["radius"]
     try:
         reach = fp.support_bound(attention, t, float(radius[0]), t0=float(t[0]))
@@ -166,7 +166,7 @@ def _support(attention: fp.Attention, table: dict[str, Array]) -> Check:
 def _mean(attention: fp.Attention, table: dict[str, Array]) -> Check:
     from scipy.linalg import expm
 
-    claim = "Under Sinkhorn attention the mean is e^(V t / eps) times the first one, whatever the tokens (MATH 1.1)"
+    claim = "Under Sinkhorn attention the mean is e^(V t / eps) times the first one, whatever the tokens (Theory 1.1)"
     names = [name for name in table if name.startswith("mean_") and name != "mean_norm"]
     if not isinstance(attention, fp.Sinkhorn) or not all(p.constant for p in attention.parameters()):
         return Check(claim, "unknown", "not this attention")
@@ -185,8 +185,8 @@ def _energy(attention: fp.Attention, status: dict[str, Any]) -> Check:
     found = status.get("energy")
     if not isinstance(found, dict):
         why = "none was recorded" if attention.energy_trend(0.0) else "nothing is known for this attention"
-        return Check("The energy is monotone (MATH 7)", "unknown", why)
-    claim = f"The energy {found['expected']} (MATH 7)"
+        return Check("The energy is monotone (Theory 7)", "unknown", why)
+    claim = f"The energy {found['expected']} (Theory 7)"
     intervals, wrong = int(found["intervals"]), int(found["violations"])
     if not intervals:
         return Check(claim, "unknown", "fewer than two energies were recorded, or they have overflowed")
@@ -196,7 +196,7 @@ def _energy(attention: fp.Attention, status: dict[str, Any]) -> Check:
 
 def _balance(table: dict[str, Array]) -> Check:
     """The energies between the first and the last frame against the integral of dE/dt, with a cubic spline."""
-    claim = "The energy changes by the integral of the dissipation (MATH 7)"
+    claim = "The energy changes by the integral of the dissipation (Theory 7)"
     t, energy, rate = table["t"], table["energy"], table.get("dissipation", np.full(len(table["t"]), np.nan))
     if len(t) < 4 or not np.isfinite([energy, rate]).all() or np.ptp(energy) == 0.0:
         return Check(claim, "unknown", "it needs four frames with both")

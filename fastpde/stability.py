@@ -1,4 +1,4 @@
-"""How far two token clouds can move apart, and a cloud from the origin: explicit bounds (MATH 8.1, 8.2).
+"""How far two token clouds can move apart, and a cloud from the origin: explicit bounds (Theory 8.1, 8.2).
 
 With r = R^2 and one head, d log C / dr = L / (2 r w): its integral is 1/2 [xi r + h Ei(e r) + c e^{e r} / e], whatever
 w, and w says when the radius is reached. Heads with constant w share that clock. Parameters that are constant between
@@ -46,7 +46,7 @@ def stability_bound(
     Raises:
         InputError, InputTypeError: naming the argument, also where no bound is known.
 
-    Source: MATH 8.1.
+    Source: Theory 8.1.
     """
     times, start = _times(t, t0)
     _, logs = _bounds(attention, times, start, _positive("R0", R0), _power(p))
@@ -57,7 +57,7 @@ def support_bound(attention: Attention, t: Any, R0: Any, *, t0: float = 0.0) -> 
     """R(t): tokens in the ball of radius R0 about 0 at time t0 are in that of radius R(t) at time t.
 
     R0 e^{int v} for attention that averages and sigmoid, v = |V|, divided by eps for Sinkhorn; inf from where
-    unnormalised tokens may be infinite. Arguments, result and errors as `stability_bound`. Source: MATH 8.2.
+    unnormalised tokens may be infinite. Arguments, result and errors as `stability_bound`. Source: Theory 8.2.
     """
     times, start = _times(t, t0)
     radii, _ = _bounds(attention, times, start, _positive("R0", R0), 2.0)
@@ -70,7 +70,7 @@ def measured_stability_bound(attention: Attention, t: Any, radii: Any, p: float 
     Between two times the radius is taken to grow as fast as it can from what it was, so the bound is proved however
     far apart the times are; close ones make it sharp.
 
-    Raises: as `stability_bound`. Source: MATH 8.1, a posteriori.
+    Raises: as `stability_bound`. Source: Theory 8.1, a posteriori.
     """
     start = np.asarray(as_numbers("t", t), float)
     if start.ndim != 1 or not len(start):

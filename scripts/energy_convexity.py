@@ -28,7 +28,7 @@ dE / dl = a^2 s^{3/2} (1 - a^2 s^2)^{-3/4} in the arc length l grows with s.
 
 Covariances are scaled to a given |S^{1/2} A S^{1/2}|, eigenvalues are log-normal in size with random axes, means
 m = S^{1/2} z with z normal or zero. A direction counts as negative below -1e-9 of the largest in size: derivatives are
-exact to rounding. Source: MATH 7; Castin et al. 2025, section 5.4.
+exact to rounding. Source: Theory 7; Castin et al. 2025, section 5.4.
 """
 
 from __future__ import annotations

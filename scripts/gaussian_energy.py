@@ -8,7 +8,7 @@ finite iff |S^{1/2} A S^{1/2}| < 1. Coordinates of a Gaussian are m and the uppe
 v(x) = M (x - m) + c, so that m' = c and S' = M S + S M^T. Arrays have a leading axis of B Gaussians. Real and complex
 arguments are both allowed: first derivatives are taken by complex steps, exact to rounding.
 
-Source: MATH 7 (E for m = 0); the rest is derived here.
+Source: Theory 7 (E for m = 0); the rest is derived here.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def ends(attention: fp.Attention, starts: Array, t_end: float) -> tuple[Array, l
 
 
 def outcomes(attention: fp.Attention, solution: fp.GaussianSolution) -> list[str]:
-    """How each law ends, from its last covariance (MATH 3, 11.4).
+    """How each law ends, from its last covariance (Theory 3, 11.4).
 
     At rest is what has |S'| t < 0.1 |S|: however far S grew before, it has stopped. t (tr S)' / tr S is -1 where S
     vanishes like 1 / t, and far below for exponential decay. Growth is seen in tr S itself, by e^5 at least: where
@@ -49,7 +49,7 @@ def limits(attention: fp.Attention, starts: Array) -> tuple[Array, Array]:
     """Ranks (B,) of the limits of laws that converge, and those limits (B, d, d), extrapolated from S_inf + C / t.
 
     An eigenvalue vanishes in the limit if it falls like a power of t, here faster than t^(-1/2), over the last decade,
-    and stays if it does not: no size is compared with a threshold (MATH 4.2, 11.2).
+    and stays if it does not: no size is compared with a threshold (Theory 4.2, 11.2).
     """
     solution = _solve(attention, starts, [LONG / 10, LONG], rtol=1e-10)
     if not solution.success:
@@ -61,7 +61,7 @@ def limits(attention: fp.Attention, starts: Array) -> tuple[Array, Array]:
 
 
 def closed_form(Q: Array, starts: Array) -> Array:
-    """S_inf = N (N^T S0^{-1} N)^{-1} N^T (B, d, d) for V = I, K = -Q, with N a basis of ker Q (MATH 4.2)."""
+    """S_inf = N (N^T S0^{-1} N)^{-1} N^T (B, d, d) for V = I, K = -Q, with N a basis of ker Q (Theory 4.2)."""
     N = np.linalg.svd(Q)[2][len(Q) :].T
     return N @ np.linalg.inv(N.T @ np.linalg.inv(starts) @ N) @ N.T
 

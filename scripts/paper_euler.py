@@ -1,7 +1,7 @@
 """The scheme of the authors' scripts, vectorised over laws: explicit Euler on covariances, and a projection.
 
 S += h S'; then every negative eigenvalue becomes 1e-14. A law has converged once |S'|_F < tol and diverged once
-tr S > 1000; 50000 steps at most. Kept as it was published, with its faults (MATH 11). Source: MATH 10.
+tr S > 1000; 50000 steps at most. Kept as it was published, with its faults (Theory 11). Source: Theory 10.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def published_ranks(cov: Array) -> Array:
 def plan(A: Array, S: Array) -> Array:
     """The authors' formula for C^T (B, 2, 2), the covariance of the Sinkhorn plan; it needs A and S to be invertible.
 
-    C^T = A^{-T} S^{-1} C_S S, C_S = (S^{1/2} (4 S^{1/2} A^T S A S^{1/2} + I)^{1/2} S^{-1/2} - I) / 2 (MATH 2.1).
+    C^T = A^{-T} S^{-1} C_S S, C_S = (S^{1/2} (4 S^{1/2} A^T S A S^{1/2} + I)^{1/2} S^{-1/2} - I) / 2 (Theory 2.1).
     """
     half, eye = _root(S), np.eye(2)
     middle = _root(4 * half @ A.T @ S @ A @ half + eye)

@@ -3,7 +3,7 @@
 Every number is drawn from NumPy's legacy generator with the seeds and in the order of the authors' scripts. Means are
 zero. Scores are divided by sqrt(d), those of H heads by sqrt(d / H), and those of Sinkhorn by nothing, with eps = 1;
 in the authors' L2 field sqrt(d) divides K^T Q but not K^T K, which is a factor of the clock and is put into V here.
-Source: MATH 10.
+Source: Theory 10.
 """
 
 from __future__ import annotations

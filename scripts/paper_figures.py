@@ -6,7 +6,7 @@ Left, the authors' scheme: explicit Euler on covariances, projected to positive 
 laws with `fp.solve`: adaptive steps on a factor of the covariance. The caption says what changed. Matrices, starts and
 step sizes are those of the authors' scripts (paper_experiments.py). `--coarse`: grids a third as fine.
 
-Source: MATH 10, 11.
+Source: Theory 10, 11.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Naive oracles: every attention as MATH 1.1 states it, pair by pair, in the log domain and in extended precision."""
+"""Naive oracles: every attention as Theory 1.1 states it, pair by pair, in the log domain and in extended precision."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Random attention problems with their naive answers, exact solutions of MATH 3, and what runs in other processes."""
+"""Random attention problems with their naive answers, exact solutions of Theory 3, and what runs in other processes."""
 
 from __future__ import annotations
 

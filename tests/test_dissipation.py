@@ -1,4 +1,4 @@
-"""Energies and their rates along runs (MATH 7)."""
+"""Energies and their rates along runs (Theory 7)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def record_of(attention, **options):
 def test_the_balance_of_a_run(attention, trend, weights):
     """The energy gained is the integral of the rate, to 1e-8: rk4 and the spline are of orders 4 and 8 with 40 rows.
 
-    And it goes where MATH 7 says: Sinkhorn's the other way round.
+    And it goes where Theory 7 says: Sinkhorn's the other way round.
     """
     record = record_of(attention, weights=weights)
     assert record.imbalance() < 1e-8

@@ -1,4 +1,4 @@
-"""Energies against the naive oracle, and as what the flow ascends or descends (MATH 7)."""
+"""Energies against the naive oracle, and as what the flow ascends or descends (Theory 7)."""
 
 from __future__ import annotations
 

@@ -264,7 +264,7 @@ SYMMETRIC = (S + S.T) / 2  # eigenvalues of both signs
 @pytest.mark.parametrize("QK", [(I3, I3), (I3, SYMMETRIC), (S, np.linalg.solve(S.T, SYMMETRIC))], ids=str)
 @pytest.mark.parametrize("sign", [1, -1])
 def test_energy_is_monotone(kind, QK, sign):
-    """V = +-Q^T K symmetric: dE/dt = +- int Z |P Gamma|^2 dmu (MATH 7); Q = K = V = I is the classical case."""
+    """V = +-Q^T K symmetric: dE/dt = +- int Z |P Gamma|^2 dmu (Theory 7); Q = K = V = I is the classical case."""
     Q, K = QK
     w = np.random.default_rng(1).uniform(0.5, 1.5, 25)
     change = sign * np.diff(path_of_energies(getattr(fp, kind)(Q, K, sign * Q.T @ K), weights=w / w.sum()))

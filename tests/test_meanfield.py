@@ -1,4 +1,4 @@
-"""The particle system against exact solutions (MATH 3) and structural facts (MATH 1.1), through `fp.solve`."""
+"""The particle system against exact solutions (Theory 3) and structural facts (Theory 1.1), through `fp.solve`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_gaussians_in_1d(kind, v):
 
 
 def test_the_exact_solutions_are_solutions():
-    """Each closed form has the derivative that MATH 2 says, by a central difference of error 1e-9."""
+    """Each closed form has the derivative that Theory 2 says, by a central difference of error 1e-9."""
     a, v, h = 0.3, 0.7, 1e-4
 
     def slope(f, t):
@@ -185,7 +185,7 @@ def test_time_dependent_values_in_1d():
     np.testing.assert_allclose(solution.x[-1], x0 + mean * (np.exp(np.sin(2.0)) - 1), atol=1e-10)
 
 
-# ---- facts of MATH 1.1 -----------------------------------------------------------------------------------------------
+# ---- facts of Theory 1.1 ---------------------------------------------------------------------------------------------
 
 
 @each_variant

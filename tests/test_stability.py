@@ -1,4 +1,4 @@
-"""Bounds of stability and support against their formulas in MATH 8, against runs, and against other integrations."""
+"""Bounds of stability and support against their formulas in Theory 8, against runs, and against other integrations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLAIN = {
 
 
 def log_constant(kind, r, r_t, t, p):
-    """log C as MATH 8.1 writes it, term by term."""
+    """log C as Theory 8.1 writes it, term by term."""
     c_p = 1 if p >= 2 else 2
     if kind in ("Softmax", "L2"):
         xi, beta, eta = (a, a, 2 * a) if kind == "Softmax" else (2 * a, 2 * k * (q + k), (q + k) ** 2)
@@ -53,7 +53,7 @@ def test_the_formulas_of_the_mathematics(kind, p):
 
 
 def test_rates_of_unnormalised_attention():
-    """3 v a R^2 and v e^{a R^2} (1 + 2 a R^2), and the supports of MATH 8.2; R' is integrated here on its own."""
+    """3 v a R^2 and v e^{a R^2} (1 + 2 a R^2), and the supports of Theory 8.2; R' is integrated here on its own."""
     R0, t = 0.9, 0.3
     assert PLAIN["Linear"].stability_rate(R0) == pytest.approx(3 * v * a * R0**2, rel=1e-14)
     grown = np.exp(a * R0**2)
@@ -171,7 +171,7 @@ def test_bounds_that_leave_the_range_of_numbers():
 
 
 SYSTEMS, N = 200, 5
-# Before anything explodes: E1(1) / 2 = 0.11 and 1 / (2 3) = 0.17 (MATH 8.2).
+# Before anything explodes: E1(1) / 2 = 0.11 and 1 / (2 3) = 0.17 (Theory 8.2).
 ENDS = {"Exponential": 0.05, "Linear": 0.1}
 
 

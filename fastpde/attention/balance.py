@@ -1,4 +1,4 @@
-"""Energies of heads, and what their rates of change are made of (MATH 7)."""
+"""Energies of heads, and what their rates of change are made of (Theory 7)."""
 
 from __future__ import annotations
 

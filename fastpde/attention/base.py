@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Attention(ABC):
-    """A velocity field Gamma_mu(x) on R^d; subclasses are the variants of MATH 1.1 (Castin et al. 2025).
+    """A velocity field Gamma_mu(x) on R^d; subclasses are the variants of Theory 1.1 (Castin et al. 2025).
 
     Attributes:
         unmaskable: why `Masked` must refuse it; empty: it need not.
@@ -76,7 +76,7 @@ class Attention(ABC):
         """
         raise NoGaussianClosure(
             "masked attention keeps a Gaussian per position only if it is linear attention, or averages and all "
-            "positions have the same Gaussian: elsewhere its field is not affine (MATH 2.2)"
+            "positions have the same Gaussian: elsewhere its field is not affine (Theory 2.2)"
         )
 
     def system(self, b: int | Array) -> Attention:
@@ -100,7 +100,7 @@ class Attention(ABC):
 
     @property
     def never_blows_up(self) -> bool:
-        """Whether Gaussian laws exist for ever under it by theory, with constant parameters (MATH 4.5)."""
+        """Whether Gaussian laws exist for ever under it by theory, with constant parameters (Theory 4.5)."""
         return False
 
     def score_matrices(self, t: float) -> Iterator[Array]:
@@ -113,23 +113,23 @@ class Attention(ABC):
         return tuple(sorted({t for p in self.parameters() for t in p.breaks}))
 
     def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
-        """For each head what bounds its field, times W, on a ball, for exponents p (k,) of W_p (MATH 8.1, 8.2).
+        """For each head what bounds its field, times W, on a ball, for exponents p (k,) of W_p (Theory 8.1, 8.2).
 
         Raises InputError where no bound is known.
         """
-        raise InputError("attention", repr(self), "an attention whose stability is known (MATH 8.1)")
+        raise InputError("attention", repr(self), "an attention whose stability is known (Theory 8.1)")
 
     def stability_rate(self, R: float, p: float = 2.0, t: float = 0.0) -> float:
         """L(R): a bound of the rate at which W_p of two measures in the ball of radius R grows; if masked, of d_p.
 
         Raises InputError where no bound is known.
 
-        Source: MATH 8.1.
+        Source: Theory 8.1.
         """
         return sum(rate.of_distance(float(R)) for rate in self.rates(np.array([float(p)]), float(t)))
 
     def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
-        """The energy that MATH 7 knows the attention by, and what its rate of change is made of; float64 tokens.
+        """The energy that Theory 7 knows the attention by, and what its rate of change is made of; float64 tokens.
 
         Raises InputError where there is none, or only for a symmetric Q^T K.
         """
@@ -167,7 +167,7 @@ class Attention(ABC):
             NoGaussianClosure: for an attention that does not keep Gaussians Gaussian, with the reason.
             InputError, InputTypeError: naming the argument.
 
-        Source: MATH 2; Castin et al. 2025.
+        Source: Theory 2; Castin et al. 2025.
         """
         mean, factor = as_gaussian(mean, cov)
         self.check_dimension(mean.shape[-1], t, "mean")
@@ -178,7 +178,7 @@ class Attention(ABC):
 
         Raises: InputError, InputTypeError, naming the argument; NoGaussianClosure where there is no formula.
 
-        Source: MATH 2.
+        Source: Theory 2.
         """
         mean, factor = as_gaussian(mean, cov)
         points = as_numbers("x", x).astype(np.float64)

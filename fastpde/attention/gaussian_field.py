@@ -1,7 +1,7 @@
 """The field of a Gaussian measure: affine, Gamma(x) = M x + c, for averages by e^{x.A.y - y.D.y} and linear weights.
 
 mu = N(mean, S), S = L L^T with a factor L (..., d, r) of any rank: no formula inverts A or S. Leading axes are systems.
-Source: MATH 2, 2.1, 2.3; Castin et al. 2025.
+Source: Theory 2, 2.1, 2.3; Castin et al. 2025.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def tilted(A: Array, D: Array | None, V: Array, mean: Array, factor: Array) -> A
 
 
 def regression(A: Array, factor: Array) -> Array:
-    """N with E[y | x] = mean + N (x - mean) under the Sinkhorn plan of the score x.A.y (MATH 2.1).
+    """N with E[y | x] = mean + N (x - mean) under the Sinkhorn plan of the score x.A.y (Theory 2.1).
 
     N = L phi(B B^T) L^T A, B = L^T A L, phi(s) = 2 / (1 + sqrt(1 + 4 s)), from the singular values of B.
     """
@@ -46,7 +46,7 @@ def regression(A: Array, factor: Array) -> Array:
 
 
 def half_steps(A: Array, mean: Array, factor: Array, count: int) -> Affine:
-    """E[y | x] = M x + c after `count` (odd) half-iterations of Sinkhorn from g = 0 (MATH 2.1).
+    """E[y | x] = M x + c after `count` (odd) half-iterations of Sinkhorn from g = 0 (Theory 2.1).
 
     Potentials are quadratic, -y.G.y / 2 + l.y; a row step has G = A^T P A, l = -A^T b with P = (S^{-1} + G')^{-1} and
     b = P (S^{-1} mean + l') = mean - P G' mean + P l' of the potential before; a column step has A^T for A.
@@ -82,7 +82,7 @@ def closure(score: Score, mean: Array, factor: Array, name: str) -> Affine:
     known = "" if score.distance else " Its velocity is known: gaussian_velocity."
     exponential = weights.is_exponential(score.weight) and not score.distance
     raise NoGaussianClosure(
-        f"{name} attention is not affine for a Gaussian law: the law stops being Gaussian at once (MATH 2.3).{known}"
+        f"{name} attention is not affine for a Gaussian law: the law stops being Gaussian at once (Theory 2.3).{known}"
         + (" Softmax attention, its normalised form, has a closure." if exponential else "")
     )
 

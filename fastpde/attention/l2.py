@@ -12,7 +12,7 @@ from .single_head import SingleHead
 class L2(SingleHead):
     """Gamma_mu(x) = V int y e^{-scale |Qx-Ky|^2} dmu(y) / int e^{-scale |Qx-Ky|^2} dmu(y).
 
-    Source: MATH 1.1; Castin et al. 2025.
+    Source: Theory 1.1; Castin et al. 2025.
     """
 
     weight = weights.Exp()

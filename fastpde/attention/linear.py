@@ -9,7 +9,7 @@ from .single_head import SingleHead
 class Linear(SingleHead):
     """Gamma_mu(x) = V int y s(x,y) dmu(y) = V M2 A x, M2 = int y y^T dmu(y), A = scale K^T Q. Costs O(n).
 
-    Source: MATH 1.1; Castin et al. 2025.
+    Source: Theory 1.1; Castin et al. 2025.
     """
 
     weight = weights.Linear()

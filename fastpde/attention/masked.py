@@ -27,7 +27,7 @@ class Masked(Attention):
 
     int dmu is replaced by int over [0, s] x R^d, in the normalisation too; mu itself is not rescaled.
 
-    Source: MATH 1.1; Castin et al. 2025; Castin, Ablin, Peyre (ICML 2024).
+    Source: Theory 1.1; Castin et al. 2025; Castin, Ablin, Peyre (ICML 2024).
     """
 
     def __init__(self, attention: Attention) -> None:
@@ -91,11 +91,11 @@ class Masked(Attention):
         return self.attention.mean_free
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
-        """That of the attention inside, if all positions have the same Gaussian and it averages (MATH 2.2)."""
+        """That of the attention inside, if all positions have the same Gaussian and it averages (Theory 2.2)."""
         if not self.averages:
             raise NoGaussianClosure(
                 "masked attention that does not average sees more mass at later positions: positions with equal "
-                "Gaussians do not stay equal (MATH 2.2). Give fp.solve a Gaussian per position instead."
+                "Gaussians do not stay equal (Theory 2.2). Give fp.solve a Gaussian per position instead."
             )
         return self.attention.closure(mean, factor, t)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class MultiHead(Attention):
     """Gamma_mu(x) = sum_h W_h Gamma_mu^h(x), Gamma^h the field of head h with V_h (dv, d), W_h (d, dv) or absent.
 
-    Source: MATH 1.1; Castin et al. 2025.
+    Source: Theory 1.1; Castin et al. 2025.
     """
 
     def __init__(self, heads: Any, W: Value | None = None) -> None:

@@ -1,4 +1,4 @@
-"""How fast an attention can move tokens apart: bounds that each variant states of its field (MATH 8.1, 8.2).
+"""How fast an attention can move tokens apart: bounds that each variant states of its field (Theory 8.1, 8.2).
 
 Along any coupling of two measures in the ball B_R, |d Gamma| <= w [xi R^2 |dx| + (h + c R^2) (E_kappa |dy|^p)^{1/p}],
 and the row density kappa of the average is at most e^{e p R^2}. So W_p grows at most at the rate `Rate.of_distance`.

@@ -14,7 +14,7 @@ from .single_head import SingleHead
 class Sigmoid(SingleHead):
     """Gamma_mu(x) = V int y sigma(s(x,y) + bias) dmu(y), sigma(z) = 1/(1 + e^-z), s(x, y) = scale <Qx, Ky>.
 
-    Source: MATH 1.1; Castin et al. 2025.
+    Source: Theory 1.1; Castin et al. 2025.
     """
 
     weight = weights.Sigmoid()

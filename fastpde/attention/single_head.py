@@ -203,7 +203,8 @@ class SingleHead(Attention):
     def check_symmetry(self, t: float) -> None:
         """Raises InputError where A is not symmetric to rounding, whether or not it is too large or small a number."""
         if not self._score(t).is_symmetric:
-            raise InputError("attention", repr(self), "Q^T K symmetric: there is no energy balance otherwise (MATH 7)")
+            need = "Q^T K symmetric: there is no energy balance otherwise (Theory 7)"
+            raise InputError("attention", repr(self), need)
 
     def work_sign(self, t: float) -> int:
         """The sign of <A m, V m> for every m: see `Score.work_sign`; 0 where parameters are in motion."""

@@ -47,7 +47,7 @@ class Sinkhorn(SingleHead):
     The scaling runs in float64, for float32 tokens too: in float32 sums no useful tol could be reached. A run remembers
     27 numbers per token for the next scaling of each head, beside the 40 or so that a scaling works with.
 
-    Source: MATH 1.1; Castin et al. 2025; Sander, Ablin, Blondel, Peyre, Sinkformers (AISTATS 2022).
+    Source: Theory 1.1; Castin et al. 2025; Sander, Ablin, Blondel, Peyre, Sinkformers (AISTATS 2022).
     """
 
     weight = weights.Exp()
@@ -96,7 +96,7 @@ class Sinkhorn(SingleHead):
         out[...] = wide
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
-        """M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (MATH 2.1)."""
+        """M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (Theory 2.1)."""
         eps = column(self.eps(t))
         A, V = self.score_matrix(t) / eps, self.V(t) / eps
         if self.n_half is not None:

@@ -9,7 +9,7 @@ from .single_head import SingleHead
 class Softmax(SingleHead):
     """Gamma_mu(x) = V int y e^{s(x,y)} dmu(y) / int e^{s(x,y)} dmu(y), s(x, y) = scale <Qx, Ky>.
 
-    Source: MATH 1.1; Castin et al. 2025.
+    Source: Theory 1.1; Castin et al. 2025.
     """
 
     weight = weights.Exp()

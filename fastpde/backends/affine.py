@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from .._types import Array
 
-# The forms of a head that maps N(mean, S) to an affine field, S = L L^T, P = (S^{-1} + 2 D)^{-1} (MATH 2, 2.1).
+# The forms of a head that maps N(mean, S) to an affine field, S = L L^T, P = (S^{-1} + 2 D)^{-1} (Theory 2, 2.1).
 TILT = "tilt"  # V (P A x + (I - 2 P D) mean); without D, P = S
 LINEAR = "linear"  # V (S + mean mean^T) A x
 PLAN = "plan"  # V (mean + N (x - mean)), N = L phi(B B^T) L^T A, B = L^T A L

@@ -10,7 +10,7 @@ summed directly for the nodes of the targets' cells, and polynomials through the
 In cells with fewer points than nodes the points stay as they are. The sum over nodes is the only one whose cost does
 not grow with n: it grows with the logits, like L^(2 r) on r axes.
 
-Errors are absolute: their unit is the largest |value| times the mean weight of a pair. Source: MATH 1.1 for the sum;
+Errors are absolute: their unit is the largest |value| times the mean weight of a pair. Source: Theory 1.1 for the sum;
 Trefethen, Approximation Theory and Approximation Practice (2013), ch. 8, for the error.
 """
 

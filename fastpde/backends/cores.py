@@ -8,7 +8,7 @@ c(a) are the coefficients in x of the fit of e^{a x}, with its slope, to relativ
 the source cell; G(a) fits e^{a x} phi(x) from values of phi at those points, to relative error again. All terms are
 positive, so relative errors of an axis neither add up over sources nor are lost over axes.
 
-Source: MATH 8 for what is summed; weighted least squares at Chebyshev points instead of interpolation.
+Source: Theory 1.1 for what is summed; weighted least squares at Chebyshev points instead of interpolation.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ class ReducedForm:
         score(x, y) = <A (x - c) + E c, y - c> - <y - c, D (y - c)> + bias,
         Gamma(x) = V (c + int (y - c) w(score) dmu(y) / int w(score) dmu(y))    or    int V y w(score) dmu(y),
 
-    summed over the heads. A = E, D = 0 is the plain score <A x, y>; the general form is that of MATH 1.1, where
+    summed over the heads. A = E, D = 0 is the plain score <A x, y>; the general form is that of Theory 1.1, where
     E = A - 2 D comes with the digits that the difference would lose. Each array has one value for all systems or one
     for each: matrices are (1 or B, H, d, d), bias is (1 or B, H), all float64.
     """

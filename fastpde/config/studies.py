@@ -94,7 +94,7 @@ class Span:
     frames: int = key(checks.integer(1, 10_000), 160)
 
 
-# Some laws blow up, and the others end on one of the lines u^T A u = 0 (MATH 4.3): like experiment 5 of MATH 10.
+# Some laws blow up, and the others end on one of the lines u^T A u = 0 (Theory 4.3): like experiment 5 of Theory 10.
 _MIXED = schema.Single(
     kind="softmax",
     K=Entries(((-0.2, -0.4), (-0.9, -0.8))),

@@ -1,4 +1,4 @@
-"""Gaussian laws under attention: N(mean, cov) stays Gaussian, and mean and covariance obey ODEs (MATH 2-4)."""
+"""Gaussian laws under attention: N(mean, cov) stays Gaussian, and mean and covariance obey ODEs (Theory 2-4)."""
 
 from .asymptotics import GaussianLimit, limit
 from .bures_flow import bures_dissipation, bures_energy

@@ -40,7 +40,7 @@ class GaussianLimit:
             (an approach like a power of t); else nan.
         reason: how it was decided; for a batch an object array (...).
         t, steps: (...) how far the law was followed; 0 for closed forms.
-        invariant_drift: (...) relative change of N^T S^+ N, which should not change (MATH 4.1); 0 if N is empty.
+        invariant_drift: (...) relative change of N^T S^+ N, which should not change (Theory 4.1); 0 if N is empty.
     """
 
     outcome: Any
@@ -63,12 +63,12 @@ def limit(
 ) -> GaussianLimit:
     """What becomes of the covariance of a Gaussian law, or of each law of a batch, as time goes on.
 
-    By closed forms where there are (MATH 3, 4.2), otherwise by following the flow over many decades of time. The mean
+    By closed forms where there are (Theory 3, 4.2), otherwise by following the flow over many decades of time. The mean
     plays a part only where it moves the covariance, as in linear attention: growth and blow-up are then those of the
     second moment. Multiplying the law or the scores by a constant changes units only.
 
     A law is UNDECIDED, with what was seen as the reason, unless its end is certain: by a theorem, or because the flow
-    linearised there attracts everything near it (MATH2 12.4), so that no thin direction and no small eigenvalue can
+    linearised there attracts everything near it (Theory 12.4), so that no thin direction and no small eigenvalue can
     lead the law away later, and because a law that differs by rounding ends in the same way. In particular a law
     OSCILLATES only where theory excludes a slow drift.
 
@@ -83,7 +83,7 @@ def limit(
         InputError, InputTypeError: naming the argument.
         NoGaussianClosure: for an attention that does not keep Gaussians Gaussian.
 
-    Source: MATH 3, 4, 10, 11.
+    Source: Theory 3, 4, 10, 11.
     """
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")

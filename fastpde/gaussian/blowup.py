@@ -33,7 +33,7 @@ def blowup_times(slope: Slope, start: float, t: Array, states: Array) -> Array:
         start: the time at which they began.
         states: (B, ..., d, 1 + r), the means and factors where they ended.
 
-    Source: MATH 3.
+    Source: Theory 3.
     """
     found = np.full(len(t), np.nan)
     axes = tuple(range(1, states.ndim))

@@ -1,4 +1,4 @@
-"""Energies whose Bures-Wasserstein gradient moves a Gaussian law under attention (MATH 7)."""
+"""Energies whose Bures-Wasserstein gradient moves a Gaussian law under attention (Theory 7)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bures_energy(attention: Attention, law: Gaussian, *, t: float = 0.0) -> floa
     Raises:
         InputError, InputTypeError: naming the argument; where the flow is no such gradient flow.
 
-    Source: MATH 7; Castin et al. 2025.
+    Source: Theory 7; Castin et al. 2025.
     """
     return _found(attention, law, t)[0]
 
@@ -44,7 +44,7 @@ def bures_dissipation(attention: Attention, law: Gaussian, *, t: float = 0.0) ->
 
     Raises as `bures_energy`.
 
-    Source: MATH 7.
+    Source: Theory 7.
     """
     sign = _found(attention, law, t)[1]
     M, c = attention.affine(law.mean, law.cov, t=t)

@@ -3,7 +3,7 @@ that units of time and length do not matter.
 
 t is the time, H = log tr S (with the mean's part where the mean matters), g = H', w = |S'| / |S|.
 
-Source: MATH 3, 4, 11.
+Source: Theory 3, 4, 11.
 """
 
 from __future__ import annotations
@@ -209,7 +209,7 @@ def _collapse(way: Way, theory: Theory) -> Verdict | str | None:
 
 
 def _blow_up(way: Way, theory: Theory) -> Verdict | str | None:
-    """1 / g = (t* - t) / p falls to zero: theta = d(1 / g)/dt tends to -1 / p, p = 1 on a Riccati branch (MATH 3)."""
+    """1 / g = (t* - t) / p falls to zero: theta = d(1 / g)/dt tends to -1 / p, p = 1 on a Riccati branch (Theory 3)."""
     if theory.bounded or not way.g[-1] * way.t[-1] > 1.0 / _NEVER:
         return None
     b = way.below(6.0)
@@ -286,7 +286,7 @@ def _theorem(way: Way, rank: int) -> Verdict | None:
     if units < _DECADES:
         return None
     keep = np.arange(way.spectrum.shape[1]) < rank
-    reason = f"rank d - rank Q, theorem MATH 4.2; t = {units:.0e} units"
+    reason = f"rank d - rank Q, theorem Theory 4.2; t = {units:.0e} units"
     return Verdict(Outcome.CONVERGES, reason, exponent=-1.0, keep=keep, approach="algebraic")
 
 

@@ -3,7 +3,7 @@
 A law that has come near an end stays there if the end attracts everything near it. A thin direction or a small number
 may still lead away later where it does not, so that no verdict is certain there, however long the law was at rest.
 
-Source: MATH2 12.4.
+Source: Theory 12.4.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _regressed(kind: str, count: int, A: Array, D: Array, S: Array, basis: Array
 
 
 def _planned(A: Array, S: Array, basis: Array) -> tuple[Array, Array]:
-    """X A, X - F X F^T = E dS E^T - N E' dS E'^T N^T, F = N N', E = I - F, E' = I - N' N, N' with A^T (MATH2 12.4)."""
+    """X A, X - F X F^T = E dS E^T - N E' dS E'^T N^T, F = N N', E = I - F, E' = I - N' N, N' with A^T (Theory 12.4)."""
     values, vectors = np.linalg.eigh(S)
     factor = vectors * np.sqrt(np.maximum(values, 0.0))
     N, back = regression(A, factor), regression(A.T, factor)
@@ -150,8 +150,8 @@ def exponents(heads: AffineHeads, S: Array, span: Array, t: float) -> Array:
 def family(heads: AffineHeads, S: Array, span: Array, rank: int, nullity: int) -> int | None:
     """The dimension of the family of limits around S of that rank; None if S is not near a limit of a known kind.
 
-    These are all U U^T with U^T A U = 0 for every head (MATH 4.3), and, where A U = A^T U = 0, all S on the kernel of
-    all A (MATH 4.2), of dimension `nullity`, that are zero across `span`: what is nearly a kernel is not one.
+    These are all U U^T with U^T A U = 0 for every head (Theory 4.3), and, where A U = A^T U = 0, all S on the kernel of
+    all A (Theory 4.2), of dimension `nullity`, that are zero across `span`: what is nearly a kernel is not one.
     """
     d, heads_A = len(S), [A / size(A) for A in heads.A[0] if A.any()]
     if not rank or not heads_A:

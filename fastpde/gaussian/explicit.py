@@ -1,7 +1,7 @@
 """Limits and blow-up times of Gaussian laws that are known in closed form, and ranks known by a theorem.
 
 For a factor S0 = L L^T of any rank nothing is inverted: S^{-1} = S0^{-1} - t B becomes S = L (I - t L^T B L)^{-1} L^T.
-Source: MATH 3, 4.1, 4.2.
+Source: Theory 3, 4.1, 4.2.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def invariant(attention: Attention, cov: Array) -> tuple[Array, Array]:
 
     L(t) = Phi(t) L(0) with Phi n = n for n in ker Q: what is conserved is |w|^2 where L w = n has a solution.
 
-    Args: attention with constant parameters of one system; cov (d, d). Source: MATH 4.1.
+    Args: attention with constant parameters of one system; cov (d, d). Source: Theory 4.1.
     """
     values, vectors = np.linalg.eigh(cov)
     used = values > 1e-15 * values[-1]
@@ -124,7 +124,7 @@ def of_degree_two(attention: Attention) -> bool:
 
 
 def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
-    """Whether S' is zero, without rounding; unless it is of degree two, whether S A_h S is for all heads (MATH 4.3)."""
+    """Whether S' is zero, without rounding; unless it is of degree two, whether all S A_h S are (Theory 4.3)."""
     S, heads = _symmetric(cov), list(_heads(attention))
     if of_degree_two(attention):
         m = exact.fractions(mean)
@@ -152,9 +152,9 @@ class Theory:
     """What theory says about a law that is followed.
 
     Attributes:
-        bounded: nothing blows up (MATH 4.5).
+        bounded: nothing blows up (Theory 4.5).
         conserves: the eigenvalues of A S are constant, so that nothing drifts.
-        rank: of the limit to which S converges (MATH 4.2); None: unknown.
+        rank: of the limit to which S converges (Theory 4.2); None: unknown.
         low, high: S' is of degree two in S far below |S| = low, and of its last degree far above high; inf and 0 if it
             is of degree two everywhere.
         mixed: some heads saturate at large S and others do not.
@@ -215,18 +215,18 @@ def _bends(head: Any) -> Array:
 
 
 def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
-    """The answer for S0 = L L^T where MATH gives it without a doubt; None elsewhere. cov: S0 as it was given."""
+    """The answer for S0 = L L^T where theory gives it without a doubt; None elsewhere. cov: S0 as it was given."""
     heads = list(_heads(attention))
     if all(type(head) is Softmax for head, _ in heads):
         return _commuting(heads, factor, cov) or _turning(heads, factor)
     Q, V = _opposite(heads), _product(heads[0][1])
     if Q is None or not V[0, 0] > 0 or not np.array_equal(V, V[0, 0] * np.eye(len(V))):
         return None
-    return _projected(Q, factor, exact.rank(exact.fractions(Q)), factor.shape[1] == len(V), "closed form MATH 4.2")
+    return _projected(Q, factor, exact.rank(exact.fractions(Q)), factor.shape[1] == len(V), "closed form Theory 4.2")
 
 
 def _known_rank(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array) -> int | None:
-    """dim ker Q, the rank of the limit for V = V^T > 0, K = -Q and S0 > 0, by the theorem of MATH 4.2; else None."""
+    """dim ker Q, the rank of the limit for V = V^T > 0, K = -Q and S0 > 0, by the theorem of Theory 4.2; else None."""
     Q = _opposite(heads)
     d, r = factor.shape
     if Q is None or r < d:
@@ -273,12 +273,12 @@ def _commuting(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array, 
     if not positive:
         squares, vectors = np.linalg.eigh(-B)
         rows = np.sqrt(np.maximum(squares[zeros:, None], 0.0)) * vectors[:, zeros:].T
-        return _projected(rows, factor, len(S) - zeros, whole, "closed form MATH 3")
+        return _projected(rows, factor, len(S) - zeros, whole, "closed form Theory 3")
     if not whole:
         return _nearly_commuting(B, factor)
     largest, resolved = _largest(B, factor), 1e-6 * float(size(B) * size(S))
     time = 1.0 / largest if largest > resolved else _blowup_time(start, start @ bend @ start)
-    return _blows_up("closed form MATH 3: t* = 1 / lambda_max(L^T B L)", time, S)
+    return _blows_up("closed form Theory 3: t* = 1 / lambda_max(L^T B L)", time, S)
 
 
 def _largest(B: Array, factor: Array) -> float:
@@ -291,8 +291,8 @@ def _nearly_commuting(B: Array, factor: Array) -> Known | None:
     room = 1e-6 * float(size(factor) ** 2 * size(B))
     S, most = factor @ factor.T, _largest(B, factor)
     if most > room:
-        return _blows_up("closed form MATH 3: t* = 1 / lambda_max(L^T B L)", 1.0 / most, S)
-    return _vanishes("closed form MATH 3", S) if most < -room else None
+        return _blows_up("closed form Theory 3: t* = 1 / lambda_max(L^T B L)", 1.0 / most, S)
+    return _vanishes("closed form Theory 3", S) if most < -room else None
 
 
 def _blowup_time(S: Array, bent: Array) -> float:

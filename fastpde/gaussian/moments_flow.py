@@ -1,7 +1,7 @@
 """The flow of a Gaussian law: mean' = M mean + c and L' = M L for a factor L of the covariance S = L L^T.
 
 S stays symmetric positive semidefinite and keeps its rank by construction, where S' = M S + S M^T would not. A state is
-one array (d, 1 + r): the mean, then the columns of L. Source: MATH 2, 11.3.
+one array (d, 1 + r): the mean, then the columns of L. Source: Theory 2, 11.3.
 """
 
 from __future__ import annotations

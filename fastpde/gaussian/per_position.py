@@ -1,4 +1,4 @@
-"""Masked attention on a Gaussian per position: mu = sum_s theta_s delta_s (x) N(mean_s, S_s) (MATH 2.2)."""
+"""Masked attention on a Gaussian per position: mu = sum_s theta_s delta_s (x) N(mean_s, S_s) (Theory 2.2)."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def positions_of(start: Gaussian, weights: Any, positions: Any) -> tuple[Array, 
 
 
 def identical(start: Gaussian) -> bool:
-    """Whether all positions have one law: theta (x) N(mean, S) stays so where attention averages (MATH 2.2)."""
+    """Whether all positions have one law: theta (x) N(mean, S) stays so where attention averages (Theory 2.2)."""
     return bool(np.all(start.mean == start.mean[0]) and np.all(start.cov == start.cov[0]))

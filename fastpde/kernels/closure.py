@@ -1,6 +1,6 @@
 """The velocity of a Gaussian law: y' = M(y) y + [c(y), 0] for y = [mean, L] (d, 1 + r), covariance L L^T.
 
-Every head adds V Z, with X = A y and T = L^T X (MATH 2, 2.1):
+Every head adds V Z, with X = A y and T = L^T X (Theory 2, 2.1):
     tilt      Z = L (I + 2 L^T D L)^{-1} (T - 2 [L^T D mean, 0]) + [mean, 0]
     linear    Z = L T + mean (mean^T X)
     plan      Z = L phi(B B^T) [0, B] + [mean, 0],  B = L^T A L,  phi(s) = 2 / (1 + sqrt(1 + 4 s))
@@ -134,7 +134,7 @@ def _plan(work):
 
 @jit(borrowed=True)
 def _half_steps(A, count, y, work):
-    """Z <- M y + [b, 0] with E[y | x] = M x + b after `count` half-iterations (MATH 2.1).
+    """Z <- M y + [b, 0] with E[y | x] = M x + b after `count` half-iterations (Theory 2.1).
 
     Potentials are -y.G.y / 2 + slope.y; a step has P = (S^{-1} + G)^{-1}, b = mean + P (slope - G mean), M = P A, and
     leaves G <- A^T M, slope <- -A^T b; every second one has A^T for A.

@@ -2,7 +2,7 @@
 
 The state is Y = [mean, L] as Y = e^size X, and the time t as log(1 + t / unit): rows of X (d, 1 + r), then one row
 [size, log(1 + t / unit), 0 ...]. Three choices make blow-up, growth and decay like 1 / t equally easy:
-    shape   X keeps its norm while Y explodes or collapses (MATH 3, the projective flow);
+    shape   X keeps its norm while Y explodes or collapses (Theory 3, the projective flow);
     clock   dtau = |S'| / |S| dt + dlog(t + unit) is log 1 / (t* - t) near a blow-up and log t in an algebraic tail, and
             tau - log(1 + t / unit) is how far S has gone;
     gauge   L' = M L + L Omega with Omega skew gives the same S = L L^T. The Omega that makes L^T L' symmetric leaves
@@ -10,7 +10,7 @@ The state is Y = [mean, L] as Y = e^size X, and the time t as log(1 + t / unit):
 
 Only the direction of X is read, so that rounding and the errors of steps across the sphere do no harm.
 
-Source: MATH 2, 3, 11; Bhatia, Jain, Lim 2019 (the horizontal lift of a path of covariances).
+Source: Theory 2, 3, 11; Bhatia, Jain, Lim 2019 (the horizontal lift of a path of covariances).
 """
 
 from __future__ import annotations

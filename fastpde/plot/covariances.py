@@ -2,7 +2,7 @@
 
 A covariance S (2, 2) has the coordinates u = S11 - S22, w = 2 S12, z = tr S; it is one iff z >= sqrt(u^2 + w^2), with
 rank one on the cone itself and multiples of the identity on its axis. Its shape S / tr S is the point (u, w) / z of the
-unit disc. Source: MATH 10.
+unit disc. Source: Theory 10.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The energy of a run: what is recorded of it, and whether it goes where theory says (MATH 7)."""
+"""The energy of a run: what is recorded of it, and whether it goes where theory says (Theory 7)."""
 
 from __future__ import annotations
 

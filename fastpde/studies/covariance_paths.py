@@ -90,7 +90,7 @@ def _symmetric(a: Array, b: Array, c: Array) -> Array:
 def grid(n: int = 10, limit: float = 0.5) -> Array:
     """Return covariances (B, 2, 2) of trace one: (S11 - S22, 2 S12) on an n x n grid of [-limit, limit]^2, in the disc.
 
-    Raises InputError, InputTypeError. Source: MATH 10.
+    Raises InputError, InputTypeError. Source: Theory 10.
     """
     n = laws.whole("n", n, 1)
     if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit <= 1:
@@ -129,7 +129,7 @@ def covariance_paths(
         InputError, InputTypeError: naming the argument.
         NoGaussianClosure: for an attention that does not keep Gaussians Gaussian.
 
-    Source: MATH 3, 10, 11.
+    Source: Theory 3, 10, 11.
     """
     if not isinstance(attention, fp.Attention):
         raise fp.InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")

@@ -1,7 +1,7 @@
 """Errors of n random tokens against the law they are drawn from: velocity, mean, covariance and distance, at all times.
 
 The law is Gaussian at first. Where it stays so, its exact flow is the reference; elsewhere weighted Gauss-Hermite nodes
-are moved as tokens, which is exact to rounding for smooth fields (MATH 2).
+are moved as tokens, which is exact to rounding for smooth fields (Theory 2).
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def mean_field(
         sizes: numbers of tokens.
         draws: clouds of each size; draw b of n tokens comes from `np.random.default_rng([seed, n, b])`.
         dimension: d, at most 3.
-        strengths: |A|. The law of the velocity's error has a second moment only for |A| < 1 / sqrt 2 (MATH 8.3).
+        strengths: |A|. The law of the velocity's error has a second moment only for |A| < 1 / sqrt 2 (Theory 8.3).
         times: at which errors are taken, evenly, the first and last included; at least 2.
         steps: of rk4, at least times - 1.
         points: of the law, new ones for each draw, at which velocities are compared.
@@ -147,7 +147,7 @@ def mean_field(
     Raises:
         InputError, InputTypeError: naming the argument.
 
-    Source: MATH 8.3; Fournier and Guillin (2015).
+    Source: Theory 8.3; Fournier and Guillin (2015).
     """
     if getattr(backend, "processes", 1) > 1:
         remedy = "Give each process variants or sizes of its own."
@@ -288,7 +288,7 @@ def predicted_covariance(name: str, attention: fp.Attention, x: Array) -> Array:
     """Return the limit (m, d, d) of n Cov Gamma_n(x) at points x (m, d), tokens from N(0, I).
 
     Normalised attention: V E[g^2 (y - m_x)(y - m_x)^T] V^T / Z^2, g the weight of y, Z and m_x its total and mean;
-    sigmoid: V Cov(g y) V^T. Source: MATH 8.3. Sinkhorn: V E[psi_x psi_x^T] V^T / eps^2, psi_x the influence of a token.
+    sigmoid: V Cov(g y) V^T. Sinkhorn: V E[psi_x psi_x^T] V^T / eps^2, psi_x the influence of a token. Theory 8.3.
     """
     d = x.shape[1]
     y, w = hermite(d, _NODES if name != "sinkhorn" else _FEW_NODES[d])

@@ -74,7 +74,7 @@ def phase_diagram(
     Raises:
         InputError, InputTypeError: naming the argument.
 
-    Source: MATH 3, 4.4, 11.4.
+    Source: Theory 3, 4.4, 11.4.
     """
     d, count = laws.whole("dimension", dimension, 1), laws.whole("draws", draws, 1)
     kind = laws.VARIANTS[laws.one_of("variant", variant, laws.VARIANTS)]

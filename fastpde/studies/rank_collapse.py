@@ -1,4 +1,4 @@
-"""Ranks of the limits of Gaussian laws for V = V^T > 0 and K = -Q: d - rank Q, by the theorem of MATH 4.2."""
+"""Ranks of the limits of Gaussian laws for V = V^T > 0 and K = -Q: d - rank Q, by the theorem of Theory 4.2."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def rank_collapse(
     Raises:
         InputError, InputTypeError: naming the argument.
 
-    Source: MATH 4.2, 10 (experiments 6 and 7), 11.2.
+    Source: Theory 4.2, 10 (experiments 6 and 7), 11.2.
     """
     sizes = [laws.whole("dimensions", d, 1) for d in laws.several("dimensions", dimensions)]
     count, seed = laws.whole("draws", draws, 1), laws.whole("seed", seed, 0)
@@ -122,7 +122,7 @@ def _spectrum(d: int) -> list[str]:
 
 
 def projected(Q: Array, starts: Array) -> Array:
-    """S_inf = N (N^T S0^{-1} N)^{-1} N^T (B, d, d), N a basis of ker Q, for Q (B, k, d) of rank k < d (MATH 4.2)."""
+    """S_inf = N (N^T S0^{-1} N)^{-1} N^T (B, d, d), N a basis of ker Q, for Q (B, k, d) of rank k < d (Theory 4.2)."""
     N = np.swapaxes(np.linalg.svd(Q)[2][:, Q.shape[1] :], 1, 2)
     T = np.swapaxes(N, 1, 2)
     return np.asarray(N @ np.linalg.inv(T @ np.linalg.solve(starts, N)) @ T)

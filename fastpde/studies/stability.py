@@ -1,4 +1,4 @@
-"""Distances of pairs of clouds along the flow, against the bounds of MATH 8: no pair may exceed them."""
+"""Distances of pairs of clouds along the flow, against the bounds of Theory 8: no pair may exceed them."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def stability(
     Raises:
         InputError, InputTypeError: naming the argument; also where tokens may become infinite before t_end.
 
-    Source: MATH 8.1, 8.2, 9; Castin et al. 2025, Theorem 3.1.
+    Source: Theory 8.1, 8.2, 9; Castin et al. 2025, Theorem 3.1.
     """
     names = [laws.one_of("variants", name, VARIANTS) for name in laws.several("variants", variants)]
     parameters = {

@@ -28,7 +28,7 @@ def bures_wasserstein(g: Any, h: Any) -> float | Array:
     Raises:
         InputError, InputTypeError: naming the argument.
 
-    Source: MATH 7; Gelbrich (1990); Bhatia, Jain, Lim (2019).
+    Source: Theory 7; Gelbrich (1990); Bhatia, Jain, Lim (2019).
     """
     (m, L), (n, M) = _moments("g", g), _moments("h", h)
     if m.shape[-1] != n.shape[-1]:

@@ -28,7 +28,7 @@ def conditional_wasserstein(x: Any, y: Any, positions: Any, p: float = 2, *, wei
     Raises:
         InputError, InputTypeError: naming the argument. TransportError: an assignment that could not be found.
 
-    Source: MATH 9; Castin et al. 2025.
+    Source: Theory 9; Castin et al. 2025.
     """
     left, right, p = as_cloud("x", x), as_cloud("y", y), as_power(p)
     same_dimension(left, right)

@@ -67,7 +67,7 @@ def wasserstein(
         InputError, InputTypeError: naming the argument; for a problem that does not fit the memory.
         TransportError: the solver did not solve the problem.
 
-    Source: MATH 8.3; Flamary et al., POT (JMLR 22, 2021); Feydy et al. (AISTATS 2019).
+    Source: Theory 8.3; Flamary et al., POT (JMLR 22, 2021); Feydy et al. (AISTATS 2019).
     """
     p = as_power(p)
     if method not in METHODS:

@@ -1,8 +1,8 @@
 """Nasty Gaussian laws, and what becomes of them by closed forms or by an integrator that shares no code with fastpde.
 
 A `Law` is made in units near one; `Law.scaled` changes units by powers of two, which rounds nothing. `judged` asks for
-the outcome where it is known: a formula of MATH 3, or a way that `follow` has followed beyond where `fp.limit` stops to
-look. Elsewhere, as after `most` steps, it is None, and the law does not count.
+the outcome where it is known: a formula of Theory 3, or a way that `follow` has followed beyond where `fp.limit` stops.
+ Elsewhere, as after `most` steps, it is None, and the law does not count.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def attention(head: Head, length: float, time: float) -> fp.Attention:
 
 
 def image(heads: list[Head], Y: np.ndarray) -> np.ndarray:
-    """M Y for Y = [mean, L], MATH 2; the mean has a part for linear attention alone, and is zero elsewhere."""
+    """M Y for Y = [mean, L], Theory 2; the mean has a part for linear attention alone, and is zero elsewhere."""
     L, out = Y[:, 1:], np.zeros_like(Y)
     for head in heads:
         AY = head.A @ Y
@@ -260,7 +260,7 @@ def turned_axes(rng: np.random.Generator) -> Law:
 
 
 def one(rng: np.random.Generator) -> Law:
-    """d = 1, every variant, MATH 3."""
+    """d = 1, every variant, Theory 3."""
     v, a, s, k = small(rng, -6, 1), rng.normal(), float(10.0 ** rng.uniform(-8, 3)), float(10.0 ** rng.uniform(-3, 1))
     kind = str(rng.choice(["Softmax", "L2", "Sinkhorn", "Linear"]))
     mean = rng.normal(size=1) * 10.0 ** rng.uniform(-2, 2)
@@ -338,7 +338,7 @@ def marginal(rng: np.random.Generator) -> Law:
 def late(rng: np.random.Generator) -> Law:
     """A line u = (1, thin) that V turns towards an axis where A has the other sign: it does not do what it seems to.
 
-    S = u u^T, u = (x, y): x' = p v x, y' = p w y, p = a x^2 + b y^2 (MATH 3).
+    S = u u^T, u = (x, y): x' = p v x, y' = p w y, p = a x^2 + b y^2 (Theory 3).
     """
     v, w, a, b = 1.0, float(1.0 + rng.uniform(0.5, 3.0)) * rng.choice([-1.0, 1.0]), rng.choice([-1.0, 1.0]), 0.0
     b = -a * rng.uniform(0.3, 3.0)

@@ -53,7 +53,7 @@ def test_the_oracle_can_fail_a_verdict():
 
 
 def test_the_oracle_agrees_with_formulas():
-    """By its way: s' = 2 s^2, s' = -2 s^2 and L2 at its rate 2 v q / k (MATH 3); to its tolerance, 1e-8 a step."""
+    """By its way: s' = 2 s^2, s' = -2 s^2 and L2 at its rate 2 v q / k (Theory 3); to its tolerance, 1e-8 a step."""
     one = np.eye(1)
     assert follow(Law("up", [Head("Softmax", one, one)], 0.5 * one)).time == pytest.approx(1.0, rel=1e-6)
     down = follow(Law("down", [Head("Softmax", one, -one)], 0.5 * one))
@@ -126,7 +126,7 @@ def test_units_of_length_do_not_matter(power, closed_forms):
 
 
 def test_a_line_that_turns_late_is_not_what_it_seems():
-    """S = u u^T, u = (x, y), x' = p x, y' = 2 p y, p = x^2 - y^2 (MATH 3): x grows as if to blow up at 1/2, till y = x.
+    """S = u u^T, u = (x, y), x' = p x, y' = 2 p y, p = x^2 - y^2 (Theory 3): x seems to blow up at 1/2, till y = x.
 
     y / x^2 is kept: u ends at x = y = 1 / thin, S of rank one and 1 / thin^2. It said BLOWS_UP.
     """

@@ -1,4 +1,4 @@
-"""Sinkhorn attention: against the oracle run to 1e-14, its structure (MATH 1.1), and what it refuses."""
+"""Sinkhorn attention: against the oracle run to 1e-14, its structure (Theory 1.1), and what it refuses."""
 
 from __future__ import annotations
 

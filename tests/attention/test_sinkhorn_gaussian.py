@@ -1,4 +1,4 @@
-"""Sinkhorn attention of Gaussian laws: the flow and the energy in closed form (MATH 2.1, 7)."""
+"""Sinkhorn attention of Gaussian laws: the flow and the energy in closed form (Theory 2.1, 7)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EYE = np.eye(2)
 
 
 def gaussian_flow(S, mean, A, V, eps, t, steps=400):
-    """Mean and covariance at t: S' = (V C^T + C V^T)/eps, mean' = V mean/eps, C of MATH 2.1, by classical steps."""
+    """Mean and covariance at t: S' = (V C^T + C V^T)/eps, mean' = V mean/eps, C of Theory 2.1, by classical steps."""
 
     def rates(S, mean):
         value, vector = np.linalg.eigh(S)
@@ -62,7 +62,7 @@ def test_gaussians_stay_gaussian(d, order, eps):
 @pytest.mark.parametrize("shift", [0.0, 3.0])
 @pytest.mark.parametrize("d, order", [(1, 40), (2, 24)])
 def test_energy_of_a_gaussian(d, order, shift):
-    """-<al, A al> - sum t r - (eps/2) sum log(1 - r^2), r from t/eps (MATH 7).
+    """-<al, A al> - sum t r - (eps/2) sum log(1 - r^2), r from t/eps (Theory 7).
 
     The mean is not the plain mean of the nodes, about which the sums are taken.
     """

@@ -80,7 +80,7 @@ def test_leading_axes_and_other_methods():
 
 
 def test_ends_of_their_own():
-    """1 / (2 v a s0) is the blow-up time in 1-D (MATH 3); laws that do not blow up, or lack steps, go on."""
+    """1 / (2 v a s0) is the blow-up time in 1-D (Theory 3); laws that do not blow up, or lack steps, go on."""
     attention = fp.Softmax([[0.6]], [[0.5]], np.array([0.7, -0.7, 0.7, 1e-3]).reshape(4, 1, 1))
     start = fp.Gaussian(0.0, np.array([0.5, 0.5, 2.0, 0.5]).reshape(4, 1, 1))
     sol = fp.solve(attention, start, (0.0, 100.0), t_eval=[1.0, 3.0, 50.0], **TIGHT)
@@ -97,7 +97,7 @@ def test_ends_of_their_own():
 
 
 def test_blow_up_times_at_default_tolerances():
-    """Of L2 attention with K that is not injective (MATH 4.5) and of Softmax: right to a few rtol = 1e-6."""
+    """Of L2 attention with K that is not injective (Theory 4.5) and of Softmax: right to a few rtol = 1e-6."""
     b0, a = np.array([0.4, 0.2, -0.3]), np.array([0.5, 1.0, 0.4])
     cov = np.stack([np.stack([a, b0], -1), np.stack([b0, np.ones(3)], -1)], -2)
     sol = fp.solve(fp.L2([[0, 1.0]], [[1.0, 0]], [[0, 0], [0, 1.0]]), fp.Gaussian(0.0, cov), (0.0, 50.0))
@@ -129,7 +129,7 @@ def test_growth_out_of_range_is_no_blow_up(kind):
 
 
 def test_sinkhorn_never_blows_up():
-    """tr S' <= 2 |V| tr S / eps (MATH 4.5): 1000 random systems, many of which blow up under Softmax."""
+    """tr S' <= 2 |V| tr S / eps (Theory 4.5): 1000 random systems, many of which blow up under Softmax."""
     rng = np.random.default_rng(0)
     for d, count in ((2, 400), (3, 300), (4, 300)):
         Q, K, V, root = rng.normal(size=(4, count, d, d))

@@ -94,7 +94,7 @@ def test_leading_axes_are_systems():
 
 @pytest.mark.parametrize("name", ["Softmax", "L2"])
 def test_masked_with_equal_gaussians_at_all_positions(name):
-    """theta (x) N(mean, cov): the field at every position is the unmasked one (MATH 2.2)."""
+    """theta (x) N(mean, cov): the field at every position is the unmasked one (Theory 2.2)."""
     attention, (mean, cov) = attentions(1)[name], law(1)
     x, weights = nodes(mean, cov)
     places = np.repeat([0.0, 0.3, 1.0], len(x))

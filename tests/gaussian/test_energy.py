@@ -1,4 +1,4 @@
-"""Bures-Wasserstein energies of Gaussian laws: gradients by differences, flows, quadrature, closed forms (MATH 7)."""
+"""Bures-Wasserstein energies of Gaussian laws: gradients by differences, flows, quadrature, closed forms (Theory 7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flow of Gaussian laws against closed forms (MATH 3), theorems (MATH 4) and particles at Gauss-Hermite nodes."""
+"""The flow of Gaussian laws against closed forms (Theory 3), theorems (4) and particles at Hermite nodes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_closed_forms_in_1d(kind, v):
 
 
 def test_commuting_matrices():
-    """V = vI: S(t)^{-1} = S0^{-1} - t B, B = v (A + A^T) (MATH 3)."""
+    """V = vI: S(t)^{-1} = S0^{-1} - t B, B = v (A + A^T) (Theory 3)."""
     v, t = 0.6, 0.4
     _, S0 = law(2)
     A = np.array([[0.5, 0.8], [-0.3, -0.4]])
@@ -47,7 +47,7 @@ def test_commuting_matrices():
 
 
 def test_parameters_in_time():
-    """V = I, A(t) = A cos 3t: S(t)^{-1} = S0^{-1} - int (A + A^T) (MATH 3)."""
+    """V = I, A(t) = A cos 3t: S(t)^{-1} = S0^{-1} - int (A + A^T) (Theory 3)."""
     _, S0 = law(2)
     A = np.array([[0.5, 0.8], [-0.3, -0.4]])
     attention = fp.Softmax(lambda t: A * np.cos(3 * t), np.eye(2), np.eye(2))
@@ -57,7 +57,7 @@ def test_parameters_in_time():
 
 
 def test_rank_one():
-    """S = u u^T with u = e^{tau V} u0, dtau/dt = u^T A u: any V and A (MATH 3); the rank stays one."""
+    """S = u u^T with u = e^{tau V} u0, dtau/dt = u^T A u: any V and A (Theory 3); the rank stays one."""
     u0 = np.array([0.6, -0.3])
     values, vectors = np.linalg.eigh(V1)
 
@@ -89,7 +89,7 @@ def test_particles_at_nodes_follow(d, name):
     [
         (fp.Softmax([[0.6]], [[0.5]], [[0.7]]), [[0.5]], 1 / (2 * 0.7 * 0.3 * 0.5)),
         (fp.Linear([[0.6]], [[0.5]], [[0.7]]), [[0.5]], 1 / (2 * 0.7 * 0.3 * 0.5)),
-        # MATH 4.5: L2 with K that is not injective; tr S ~ (t* - t)^-2.
+        # Theory 4.5: L2 with K that is not injective; tr S ~ (t* - t)^-2.
         (fp.L2([[0, 1.0]], [[1.0, 0]], [[0, 0], [0, 1.0]]), [[0.5, 0.4], [0.4, 1.0]], (1 + 2 * 0.5) / (2 * 0.4)),
     ],
     ids=["softmax", "linear", "l2"],
@@ -103,7 +103,7 @@ def test_blow_up(attention, cov, want):
 
 
 def test_blow_up_despite_a_negative_spectrum():
-    """MATH 4.4: lambda_max(VA + A^T V^T) < 0 and yet t* = 0.1478; rank one: 1 / (2 lambda u^T A u)."""
+    """Theory 4.4: lambda_max(VA + A^T V^T) < 0 and yet t* = 0.1478; rank one: 1 / (2 lambda u^T A u)."""
     V, A = np.array([[-1.0, 10.0], [2.5, 1.0]]), np.diag([1.0, -0.25])
     assert np.linalg.eigvalsh(V @ A + (V @ A).T).max() < -0.4
     values, vectors = np.linalg.eig(V)
@@ -115,7 +115,7 @@ def test_blow_up_despite_a_negative_spectrum():
 
 
 def test_exponential_growth_is_no_blow_up():
-    """L2 with injective K grows like e^{2 v q t / k} (MATH 3)."""
+    """L2 with injective K grows like e^{2 v q t / k} (Theory 3)."""
     q, k, v = 0.6, 0.5, 0.7
     sol = fp.solve(fp.L2([[q]], [[k]], [[v]]), fp.Gaussian(0.0, [[0.5]]), (0.0, 40.0), t_eval=[39.0, 40.0])
     assert sol.status is fp.Status.COMPLETED and np.isnan(sol.blowup_time)
@@ -124,7 +124,7 @@ def test_exponential_growth_is_no_blow_up():
 
 @pytest.mark.parametrize("kind", ["Softmax", "L2", "Linear"])
 def test_what_is_conserved(kind):
-    """N^T S^{-1} N for N a basis of ker Q (MATH 4.1)."""
+    """N^T S^{-1} N for N a basis of ker Q (Theory 4.1)."""
     Q, K, V = matrices(3)
     _, cov = law(3)
     kernel = np.linalg.svd(Q)[2][2:].T
@@ -136,7 +136,7 @@ def test_what_is_conserved(kind):
 @pytest.mark.parametrize("kind", ["Softmax", "L2"])
 @pytest.mark.parametrize("d", [3, 4, 5])
 def test_limits_for_opposite_keys(d, kind):
-    """V = I, K = -Q: the limit is N (N^T S0^{-1} N)^{-1} N^T, of rank d - rank Q (MATH 4.2); approach like 1 / t."""
+    """V = I, K = -Q: the limit is N (N^T S0^{-1} N)^{-1} N^T, of rank d - rank Q (Theory 4.2); approach like 1 / t."""
     rng = np.random.default_rng(d)
     Q = rng.random((d // 2, d))
     _, cov = law(d, size=1.0)

@@ -1,4 +1,4 @@
-"""Where Gaussian laws end, against closed forms (MATH 3), theorems (MATH 4) and the authors' experiments (MATH 10)."""
+"""Where Gaussian laws end, against closed forms (Theory 3), theorems (4) and the authors' runs (Theory 10)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def onto_kernel(Q, S0):
 
 
 def experiment_6(kind, count):
-    """Q, V, S0 (count, d, d) of the rank histograms: seeds 40, 26 (L2: 27), 41 of MATH 10; V = I, then V = G^T G."""
+    """Q, V, S0 (count, d, d) of the rank histograms: seeds 40, 26 (L2: 27), 41 of Theory 10; V = I, then V = G^T G."""
     keys, values = np.random.RandomState(40), np.random.RandomState(26 if kind == "Softmax" else 27)
     for d in (3, 4, 5):
         Q = keys.randn(d // 2, d)
@@ -48,7 +48,7 @@ def experiment_6(kind, count):
 
 @pytest.mark.parametrize("kind", ["Softmax", "L2"])
 def test_rank_of_the_limit_in_the_experiments(kind):
-    """d - rank Q in every draw (MATH 4.2), where a threshold finds anything, also by slopes alone.
+    """d - rank Q in every draw (Theory 4.2), where a threshold finds anything, also by slopes alone.
 
     Without the theorem no rank is wrong; draws whose V is nearly singular may stay open, those with V = I may not.
     """
@@ -111,7 +111,7 @@ def test_units_do_not_matter(what, factor):
 
 
 def test_blow_up_despite_a_negative_spectrum():
-    """MATH 4.4: t* = 0.1478; on the line of u exactly 1 / (2 lambda u^T A u)."""
+    """Theory 4.4: t* = 0.1478; on the line of u exactly 1 / (2 lambda u^T A u)."""
     V, A = np.array([[-1.0, 10.0], [2.5, 1.0]]), np.diag([1.0, -0.25])
     values, vectors = np.linalg.eig(V)
     u = vectors[:, np.argmax(values)]
@@ -126,7 +126,7 @@ def test_blow_up_despite_a_negative_spectrum():
 
 @pytest.mark.parametrize("closed", [True, False])
 def test_blow_up_where_matrices_commute(closed):
-    """V = vI: t* = 1 / lambda_max(S0^{1/2} B S0^{1/2}) (MATH 3)."""
+    """V = vI: t* = 1 / lambda_max(S0^{1/2} B S0^{1/2}) (Theory 3)."""
     A, (_, S0) = np.array([[0.5, 0.8], [-0.3, -0.4]]), law(2)
     want = 1 / np.linalg.eigvals(S0 @ (0.6 * (A + A.T))).real.max()
     found = end(softmax_of(A, 0.6 * I2), S0, closed_forms=closed)
@@ -134,7 +134,7 @@ def test_blow_up_where_matrices_commute(closed):
 
 
 def test_l2_blows_up_where_keys_are_not_injective():
-    """MATH 4.5: t* = (1 + 2 a) / (2 b0), and tr S ~ (t* - t)^-2."""
+    """Theory 4.5: t* = (1 + 2 a) / (2 b0), and tr S ~ (t* - t)^-2."""
     attention = fp.L2([[0, 1.0]], [[1.0, 0]], [[0, 0], [0, 1.0]])
     found = end(attention, [[0.5, 0.4], [0.4, 1.0]])
     assert found.outcome is BLOWS_UP and abs(found.blowup_time / 2.5 - 1) < 1e-6
@@ -143,7 +143,7 @@ def test_l2_blows_up_where_keys_are_not_injective():
 
 @pytest.mark.parametrize("v, q, k, var", [(0.7, 0.6, 0.5, 0.5), (1.0, 1.0, 1e-3, 1.0), (0.3, 2.0, 3.0, 1e-5)])
 def test_exponential_growth_in_1d(v, q, k, var):
-    """L2: 2 v q / k (MATH 3), also where Riccati growth goes on for six decades first; Sinkhorn: 2 v / eps."""
+    """L2: 2 v q / k (Theory 3), also where Riccati growth goes on for six decades first; Sinkhorn: 2 v / eps."""
     found = end(fp.L2([[q]], [[k]], [[v]]), [[var]])
     assert found.outcome is GROWS and abs(found.rate / (2 * v * q / k) - 1) < 2e-3
     found = end(fp.Sinkhorn([[q]], [[k]], [[v]], eps=0.5), [[var]])
@@ -161,7 +161,7 @@ def test_other_growth():
 
 
 def test_one_dimension():
-    """Every variant with v a < 0: s ~ 1 / t (MATH 3); Softmax and linear attention with v a > 0 blow up."""
+    """Every variant with v a < 0: s ~ 1 / t (Theory 3); Softmax and linear attention with v a > 0 blow up."""
     q, k, v, s, mean = 0.6, 0.5, 0.7, 0.5, 0.4
     for kind in ("Softmax", "L2", "Sinkhorn", "Linear"):
         found = end(getattr(fp, kind)([[q]], [[k]], [[-v]]), [[s]], closed_forms=False)
@@ -174,7 +174,7 @@ def test_one_dimension():
 
 
 def test_stationary_laws():
-    """V = I, A skew: every S is stationary, though M = S A is not zero (MATH 4.3); point masses; nothing to see."""
+    """V = I, A skew: every S is stationary, though M = S A is not zero (Theory 4.3); point masses; nothing to see."""
     _, S0 = law(3)
     skew = np.array([[0, 1.0, 2.0], [-1.0, 0, 0.5], [-2.0, -0.5, 0]])
     for closed in (True, False):
@@ -200,7 +200,7 @@ def test_rotation():
 
 
 def test_limits_on_two_lines():
-    """Experiment 3: A_s indefinite, d = 2: a limit is of rank <= 1 on a line u^T A u = 0 (MATH 4.3)."""
+    """Experiment 3: A_s indefinite, d = 2: a limit is of rank <= 1 on a line u^T A u = 0 (Theory 4.3)."""
     draws = np.random.RandomState(36)
     while True:
         A = draws.randn(2, 2)
@@ -222,7 +222,7 @@ def test_limits_on_two_lines():
 
 
 def test_rank_one():
-    """S = u u^T stays a line: V = diag(1, -1) turns u towards e1, where A decides (MATH 3)."""
+    """S = u u^T stays a line: V = diag(1, -1) turns u towards e1, where A decides (Theory 3)."""
     V, u = np.diag([1.0, -1.0]), np.array([0.3, 0.8])
     up, down = (end(softmax_of(np.diag([sign, 1.0]), V), np.outer(u, u)) for sign in (1.0, -1.0))
     assert up.outcome is BLOWS_UP

@@ -1,4 +1,4 @@
-"""Masked attention on a Gaussian per position against particles at Gauss-Hermite nodes (MATH 2.2)."""
+"""Masked attention on a Gaussian per position against particles at Gauss-Hermite nodes (Theory 2.2)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_particles_at_nodes_follow(heads, positions):
 
 
 def test_later_positions_change_nothing_before():
-    """The first position sees itself alone: it follows the unmasked ODE with its mass (MATH 2.2)."""
+    """The first position sees itself alone: it follows the unmasked ODE with its mass (Theory 2.2)."""
     Q, K, V = matrices(2)
     mean, cov = laws()
     sol = fp.solve(fp.Masked(fp.Linear(Q, K, V)), fp.Gaussian(mean, cov), (0.0, 0.5), **TIGHT)
@@ -58,7 +58,7 @@ def test_later_positions_change_nothing_before():
 
 
 def test_blow_up():
-    """1-D, point masses at zero apart from the first: m' = 2 v a theta m^2 for the first second moment m (MATH 3)."""
+    """1-D, point masses at zero apart from the first: m' = 2 v a theta m^2 for the first second moment m (Theory 3)."""
     start = fp.Gaussian(np.zeros((2, 1)), [[[0.5]], [[0.0]]])
     sol = fp.solve(fp.Masked(fp.Linear([[0.6]], [[0.5]], [[0.7]])), start, (0.0, 100.0), t_eval=[90.0])
     assert sol.status is fp.Status.BLOW_UP and abs(sol.blowup_time * 2 * 0.7 * 0.3 * 0.5 * 0.5 - 1) < 3e-6
@@ -79,7 +79,7 @@ def test_averaging_attention_with_equal_laws(name):
     for s in range(3):
         np.testing.assert_array_equal(sol.cov[:, s], one.cov)
         np.testing.assert_array_equal(sol.mean[:, s], one.mean)
-    with pytest.raises(fp.NoGaussianClosure, match=r"MATH 2\.2"):
+    with pytest.raises(fp.NoGaussianClosure, match=r"Theory 2\.2"):
         fp.solve(fp.Masked(inside), fp.Gaussian(*laws()), (0.0, 0.4))
 
 

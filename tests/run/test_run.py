@@ -69,7 +69,7 @@ def test_a_run_on_the_sphere(small):
     stored = read_trajectory(outcome.path / "trajectory.h5")
     assert np.abs(np.linalg.norm(stored.value, axis=-1) - 1).max() < 1e-14
     energy = read_observables(outcome.path / "observables.csv")["energy"]
-    assert (np.diff(energy) > 0).all()  # Q = K = V = I: tokens attract each other (MATH 7)
+    assert (np.diff(energy) > 0).all()  # Q = K = V = I: tokens attract each other (Theory 7)
     assert 'manifold = "sphere"' in (outcome.path / "config.toml").read_text()
 
 
@@ -102,7 +102,7 @@ def test_too_few_steps_is_exit_2_naming_the_key(small):
 
 
 def test_sinkhorn_with_its_energy(small):
-    """V = -Q^T K with Q = K: the energy rises (MATH 7)."""
+    """V = -Q^T K with Q = K: the energy rises (Theory 7)."""
     keys = '"sinkhorn"\neps = 2.0\ntol = 1e-8'
     changed(small, ('"softmax"', keys), ("[output]", "[output]\nenergy = true"))
     outcome = runner.run(config.load(small), small.parent / "out", quiet=True)

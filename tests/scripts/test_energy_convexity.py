@@ -91,7 +91,7 @@ def test_metric_is_the_least_kinetic_energy():
 
 @pytest.mark.parametrize("spectrum", script.SPECTRA)
 def test_softmax_flow_is_the_twisted_gradient(spectrum):
-    """V = A = Q^T K: Gamma = grad Z / Z is affine on Gaussians, so dE = g (m', S') exactly (MATH 7)."""
+    """V = A = Q^T K: Gamma = grad Z / Z is affine on Gaussians, so dE = g (m', S') exactly (Theory 7)."""
     A, m, S = case(3, spectrum=spectrum)
     M, c = fp.Softmax(A, np.eye(3), A).affine(m[0], S[0])
     rate = M @ S[0] + S[0] @ M.T

@@ -68,7 +68,7 @@ def test_published_runs_follow_their_rules():
 
 
 def test_corrected_outcomes_are_those_of_theory():
-    """V = I, A_s > 0: Softmax blows up, and injective L2 does not (MATH 3, 4.5); K = -Q with V > 0 converges (4.2)."""
+    """V = I, A_s > 0: Softmax blows up, injective L2 does not (Theory 3, 4.5); K = -Q with V > 0 converges (4.2)."""
     four, one = PLANES[4], PLANES[1]
     assert corrected.ends(four.cases[0].attention, four.starts[:2], four.t_end)[1] == ["blows up"] * 2
     assert corrected.ends(four.cases[2].attention, four.starts[:2], four.t_end)[1] == ["grows"] * 2

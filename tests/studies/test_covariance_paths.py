@@ -1,4 +1,4 @@
-"""Paths against the closed form of commuting matrices (MATH 3), the grid of MATH 10, and files that read back."""
+"""Paths against the closed form of commuting matrices (Theory 3), the grid of Theory 10, and files that read back."""
 
 from __future__ import annotations
 

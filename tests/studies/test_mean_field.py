@@ -16,7 +16,7 @@ SMALL = {"sizes": (60, 240, 960), "draws": 6, "times": 2, "steps": 4, "points": 
 
 
 def test_the_predicted_covariance_has_the_closed_form_of_softmax():
-    """S = I: e^{|u|^2} V (I + u u^T) V^T with u = A x (MATH 8.3); 24 nodes are exact to 1e-9 for |u| < 1."""
+    """S = I: e^{|u|^2} V (I + u u^T) V^T with u = A x (Theory 8.3); 24 nodes are exact to 1e-9 for |u| < 1."""
     rng = np.random.default_rng(0)
     Q, K, V = 0.6 * rng.standard_normal((3, 2, 2))
     x = rng.uniform(-1, 1, (5, 2))
@@ -53,7 +53,7 @@ def test_moved_nodes_are_the_reference_where_there_is_no_closure():
     x = np.random.default_rng(1).standard_normal((4, 2))
     want = reference.attention.gaussian_velocity(x, np.zeros(2), np.eye(2))
     assert reference.nodes is not None
-    # The closed form of the sigmoid's integral is good to 3e-10 itself (MATH 2).
+    # The closed form of the sigmoid's integral is good to 3e-10 itself (Theory 2).
     np.testing.assert_allclose(reference.velocity(0, x), want, atol=2e-9)
     closed = Reference.of("softmax", 0.25, {"dimension": 2, "seed": 0, "times": 2})
     assert closed.nodes is None and closed.t[-1] == 1.0

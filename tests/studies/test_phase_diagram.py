@@ -1,4 +1,4 @@
-"""Ends of random laws where d = 1 has closed forms (MATH 3), and the spectrum they are drawn against."""
+"""Ends of random laws where d = 1 has closed forms (Theory 3), and the spectrum they are drawn against."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_on_the_line_the_sign_decides():
 
 def test_a_picture_and_its_words(tmp_path):
     found = fp.studies.phase_diagram(2, 2, variant="sinkhorn")
-    # |lambda| <= 2 |V| |A|, and Sinkhorn never blows up (MATH 4.5).
+    # |lambda| <= 2 |V| |A|, and Sinkhorn never blows up (Theory 4.5).
     assert np.abs(found["scaled"]).max() <= 1 and "blows up" not in found["outcome"]
     assert found.save(tmp_path).read_bytes()[:4] == b"\x89PNG"
     again = fp.studies.load(tmp_path)

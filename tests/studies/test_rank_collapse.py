@@ -1,4 +1,4 @@
-"""Ranks of limits against the theorem of MATH 4.2, found by integration; `fp.limit` has tests of its own."""
+"""Ranks of limits against the theorem of Theory 4.2, found by integration; `fp.limit` has tests of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conditional distance against its definition (MATH 9)."""
+"""The conditional distance against its definition (Theory 9)."""
 
 from __future__ import annotations
 
