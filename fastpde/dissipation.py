@@ -36,7 +36,8 @@ def dissipation(
     for MultiHead, also of heads of several variants. With A = scale K^T Q and V = B A it is
     int Z Gamma^T B^{-1} Gamma dmu, Z = int e^s dmu, for Softmax: the dissipation of a gradient flow in the twisted
     metric; with V = A int |Gamma|^2 dmu for Exponential and -2 eps int |Gamma|^2 dmu for Sinkhorn: that of a W_2
-    gradient flow. These hold in all of R^d, where P is the identity; on a manifold it is the projection to the tangent space.
+    gradient flow. These hold in all of R^d, where P is the identity; on a manifold it is the projection to the tangent
+    space.
 
     Args:
         x: tokens (n, d) or (B, n, d); the other arguments as in `velocity`.

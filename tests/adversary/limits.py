@@ -2,7 +2,7 @@
 
 A `Law` is made in units near one; `Law.scaled` changes units by powers of two, which rounds nothing. `judged` asks for
 the outcome where it is known: a formula of Theory 3, or a way that `follow` has followed beyond where `fp.limit` stops.
- Elsewhere, as after `most` steps, it is None, and the law does not count.
+Elsewhere, as after `most` steps, it is None, and the law does not count.
 """
 
 from __future__ import annotations
