@@ -2,8 +2,8 @@
 
 Checked along the run: log E rises, as it must for V = Q^T K (Theory 7); a direct run of 20,000 of the tokens is the
 same as one in O(n); and means and covariances of all tokens are those of the 20,000, within the spread over runs of
-other 20,000. The law of infinitely many tokens blows up at t = 1/2 (S' = 2 S^2), where clusters begin to form around the
-outermost tokens: from then on there is no limit, and the size of the cloud, its trace, grows with n.
+other 20,000. The law of infinitely many tokens blows up at t = 1/2 (S' = 2 S^2), where clusters begin to form
+around the outermost tokens: from then on there is no limit, and the size of the cloud, its trace, grows with n.
 Writes million_tokens.csv and million_tokens.png.
 
     python scripts/million_tokens.py [--n 1000000] [--subset 20000] [--samples 8] [--t-end 3] [--out .]
