@@ -42,8 +42,9 @@ html_theme_options = {"navigation_with_keys": False, "show_nav_level": 2, "show_
 HERE = Path(__file__).parent
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 _LABEL = re.compile(r"^\((theory-[\d-]+)\)=", re.MULTILINE)
-_CITATION = re.compile(r"\b(?:MATH2?|theory)\s+\d+(?:\.\d+)*(?:(?:\s\([^)]*\))?(?:,\s+|-|\s+and\s+)\d+(?:\.\d+)*)*")
-_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)*")
+NUMBER = r"\b\d+(?:\.\d+)*\b"
+# "MATH 8.1", "MATH2 12.4", "theory 2, 2.1", "MATH 2-4", "MATH 10 (experiment 6), 11.2"
+CITATION = rf"\b(?:MATH2?|theory)\s+({NUMBER}(?:(?:\s\([^)]*\))?(?:,\s+|-|\s+and\s+){NUMBER})*)"
 
 
 def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
@@ -101,10 +102,11 @@ def _linked(text: str) -> str:
         return f":ref:`{number[0]} <{label}>`" if label in known else number[0]
 
     def links(citation: re.Match[str]) -> str:
-        numbers = re.sub(r"^(MATH2?|theory)", "theory", citation[0])
-        return _NUMBER.sub(link, numbers)
+        parts = re.split(r"(\([^)]*\))", citation[1])  # what is in parentheses has other numbers
+        parts[::2] = [re.sub(NUMBER, link, part) for part in parts[::2]]
+        return "theory " + "".join(parts)
 
-    return _CITATION.sub(links, text)
+    return re.sub(CITATION, links, text)
 
 
 def setup(app) -> None:

@@ -6,6 +6,7 @@ import builtins
 import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -22,16 +23,13 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 API = sorted((DOCS / "api").glob("*.md"))
 README = ROOT / "README.md"
+CONF = runpy.run_path(str(DOCS / "conf.py"))
 
 # Blocks of the README that are not run: how they begin, and why.
 LONG = {"x, y = np.random.default_rng(0).standard_normal((2, 500, 2))": "studies that take minutes"}
 
 _FENCE = re.compile(r"^(?P<indent> *)```python(?P<mark>[^\n]*)\n(?P<code>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 _PROMISE = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
-_NUMBER = r"\d+(?:\.\d+)*"
-_CITATION = re.compile(
-    rf"\b(?:MATH2?|theory)\s+({_NUMBER}(?:(?:\s\([^)]*\))?(?:,\s+|-|\s+and\s+){_NUMBER}(?!\w))*)(?!\w)"
-)
 _TARGET = re.compile(r"^\(([\w.:-]+)\)=\s*$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
@@ -60,19 +58,17 @@ def blocks(text: str) -> list[Block]:
 
 
 def prose(text: str) -> str:
-    """A page without its blocks of code, formulas and `code`."""
-    text = re.sub(
-        r"^( *)(```+|~~~+)(?!\{(?:note|tip|warning|important|seealso)).*?^\1\2", "", text, flags=re.DOTALL | re.M
-    )
-    return re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$|`[^`\n]*`", "", text, flags=re.DOTALL)
+    """A page without what is between fences, its formulas and its `code`."""
+    text = re.sub(r"^ *(```+|~~~+).*?^ *\1`*$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", "", text, flags=re.DOTALL)
 
 
 def cited(text: str) -> list[str]:
     """The sections of the theory that a text cites: "MATH 8.1, 8.2" are "8.1" and "8.2", "MATH 2-4" all three."""
     found = []
-    for citation in _CITATION.finditer(text):
+    for citation in re.finditer(CONF["CITATION"], text):
         numbers = re.sub(r"\([^)]*\)", "", citation[1])
-        found += re.findall(_NUMBER, numbers)
+        found += re.findall(CONF["NUMBER"], numbers)
         found += [str(n) for a, b in re.findall(r"\b(\d+)-(\d+)\b", numbers) for n in range(int(a) + 1, int(b))]
     return found
 
@@ -104,7 +100,7 @@ def broken(page: Path, text: str, targets: set[str]) -> list[str]:
 
 @pytest.mark.parametrize("page", [*PAGES, README], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_examples_run(page, tmp_path, monkeypatch):
-    """The blocks of a page, one after the other, in a folder of their own; in the reference they print what they say."""
+    """The blocks of a page, one after the other, in a folder of their own; the reference prints what it says."""
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "example"}
     for block in blocks(page.read_text(encoding="utf-8")):
@@ -206,8 +202,26 @@ def test_the_checks_can_fail(tmp_path):
 
     page = tmp_path / "page.md"
     (tmp_path / "other.md").write_text("# A title: here\n\n(mark)=\n", encoding="utf-8")
-    good = "[a](other.md) [b](#mark) [c](other.md#a-title-here) [d](#own) [e](https://x.org) [f](#fastpde.solve)\n\n# Own\n"
+    good = "[a](other.md) [b](#mark) [c](other.md#a-title-here) [d](#own) [e](https://x.org) [f](#fastpde.solve)"
+    good += "\n\n# Own\n"
     assert broken(page, good, {"mark"}) == []
     assert broken(page, "[a](none.md) [b](#none) [c](other.md#none)", {"mark"}) == ["none.md", "#none", "other.md#none"]
     assert broken(page, "`[a](none.md)` $[b](#none)$\n```\n[c](none.md)\n```\n", set()) == []
     assert _TARGET.findall("(theory-8-1)=\n## 8.1\n(not a target)=\n") == ["theory-8-1"]
+
+
+def test_docstrings_become_markup():
+    """What docstrings mean by bars, stars, backticks and indented blocks."""
+    lines = ["Text |x| of `fp.solve`, `x_` and M_:", "", "    a = b * c", "", "Args:", "    x: |x|^2,", "        more."]
+    CONF["plain_text"](None, "function", "f", None, None, lines)
+    assert lines == [
+        r"Text \|x\| of :py:obj:`fp.solve <fastpde.solve>`, ``x_`` and M\_:",
+        "",
+        "::",
+        "",
+        "    a = b * c",
+        "",
+        "Args:",
+        r"    x: \|x\|^2,",
+        "        more.",
+    ]
