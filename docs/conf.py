@@ -14,7 +14,7 @@ author = "The fastpde developers"
 copyright = f"2026, {author}"
 version = release = fastpde.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 if find_spec("sphinx-mathjax-offline"):  # MathJax beside the pages; without it they load it from the internet
     extensions.append("sphinx-mathjax-offline")
 exclude_patterns = ["_build"]
@@ -29,9 +29,7 @@ autoclass_content = "both"
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the texts say what arguments are
-napoleon_numpy_docstring = False
-napoleon_use_ivar = True
-napoleon_use_rtype = False
+smartquotes = False  # primes are no quotes
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"fastpde {release}"
@@ -47,8 +45,8 @@ NUMBER = r"\b\d+(?:\.\d+)*\b"
 CITATION = rf"\b(?:MATH2?|theory)\s+({NUMBER}(?:(?:\s\([^)]*\))?(?:,\s+|-|\s+and\s+){NUMBER})*)"
 
 
-def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
-    """Make reStructuredText of a docstring, which is text with `code`, indented blocks and sections, no more.
+def marked_up(app, what, name, obj, options, lines: list[str]) -> None:
+    """Make reStructuredText of a docstring in place, which is text with `code`, indented blocks and sections, no more.
 
     Bars, stars and underscores are what they are; an indented block after an empty line is shown as it stands; names
     of the package and citations of the theory become links.
@@ -56,8 +54,20 @@ def plain_text(app, what, name, obj, options, lines: list[str]) -> None:
     made = []
     for literal, block in groupby(_told_apart(lines), key=lambda line: line[0]):
         text = "\n".join(line for _, line in block)
-        made.append(text if literal else _marked_up(text))
+        made.append(text if literal else _escaped(text))
     lines[:] = "\n".join(made).split("\n")
+    if what not in ("attribute", "property"):  # these have no sections
+        lines[:] = _sections(lines)
+
+
+def _sections(lines: list[str]) -> list[str]:
+    """The lines with Google's sections as lists; an entry may have several names, "rtol, atol"."""
+    from sphinx.ext.napoleon import Config, GoogleDocstring
+
+    custom = [("Arguments", "params_style"), ("Attributes", "params_style")]
+    config = Config(napoleon_custom_sections=custom, napoleon_use_rtype=False)
+    named = [re.sub(r"^(\s*)Args:$", r"\1Arguments:", line) for line in lines]
+    return GoogleDocstring(named, config, what="function").lines()
 
 
 def _told_apart(lines: list[str]) -> list[tuple[bool, str]]:
@@ -80,7 +90,7 @@ def _told_apart(lines: list[str]) -> list[tuple[bool, str]]:
     return made
 
 
-def _marked_up(text: str) -> str:
+def _escaped(text: str) -> str:
     """Text in which only `code`, names of the package and citations are special."""
     parts = re.split(r"(`[^`]*`)", text)
     parts[::2] = [re.sub(r"[|*\\]|_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
@@ -110,4 +120,4 @@ def _linked(text: str) -> str:
 
 
 def setup(app) -> None:
-    app.connect("autodoc-process-docstring", plain_text, priority=100)  # before napoleon
+    app.connect("autodoc-process-docstring", marked_up)

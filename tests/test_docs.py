@@ -212,8 +212,16 @@ def test_the_checks_can_fail(tmp_path):
 
 def test_docstrings_become_markup():
     """What docstrings mean by bars, stars, backticks and indented blocks."""
-    lines = ["Text |x| of `fp.solve`, `x_` and M_:", "", "    a = b * c", "", "Args:", "    x: |x|^2,", "        more."]
-    CONF["plain_text"](None, "function", "f", None, None, lines)
+    lines = [
+        "Text |x| of `fp.solve`, `x_` and M_:",
+        "",
+        "    a = b * c",
+        "",
+        "Args:",
+        "    x, y: |x|^2,",
+        "        more.",
+    ]
+    CONF["marked_up"](None, "property", "f", None, None, lines)
     assert lines == [
         r"Text \|x\| of :py:obj:`fp.solve <fastpde.solve>`, ``x_`` and M\_:",
         "",
@@ -222,6 +230,6 @@ def test_docstrings_become_markup():
         "    a = b * c",
         "",
         "Args:",
-        r"    x: \|x\|^2,",
+        r"    x, y: \|x\|^2,",
         "        more.",
     ]
