@@ -29,7 +29,7 @@ autoclass_content = "both"
 autodoc_class_signature = "mixed"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the texts say what arguments are
-smartquotes = False  # primes are no quotes
+smartquotes_action = "D"  # dashes; primes are no quotes
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"fastpde {release}"
@@ -99,8 +99,9 @@ def _escaped(text: str) -> str:
 
 
 def _code(text: str) -> str:
-    name = text.removeprefix("fp.")
-    return f":py:obj:`{text} <fastpde.{name}>`" if text != name and name in fastpde.__all__ else f"``{text}``"
+    """Code, with a link where it is a public name, or a call or a member of it: `fp.Sphere()`, `limit`."""
+    name = re.match(r"(?:fp\.)?((\w+)(?:\.\w+)*)(?:\(.*\))?$", text)
+    return f":py:obj:`{text} <fastpde.{name[1]}>`" if name and name[2] in fastpde.__all__ else f"``{text}``"
 
 
 def _linked(text: str) -> str:
