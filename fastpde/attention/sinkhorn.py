@@ -67,9 +67,11 @@ class Sinkhorn(SingleHead):
     ) -> None:
         """Q, K (k, d), V (d, d), scale as `SingleHead`; eps > 0 likewise a number, (B,), a function or `Layers`.
 
-        tol > 0: marginal error to reach, sum_j w_j |int kappa(x, y_j) dmu(x) - 1|, within max_iter half-iterations; an
-            eighth of it is aimed at, so that velocities too are right to about tol of the largest.
-        n_half: an odd number of plain half-iterations instead, as Sinkformers do: 1 is Softmax/eps; no tol then.
+        Args:
+            tol: > 0, marginal error to reach, sum_j w_j |int kappa(x, y_j) dmu(x) - 1|, within max_iter
+                half-iterations; an eighth of it is aimed at, so that velocities too are right to about tol of the
+                largest.
+            n_half: an odd number of plain half-iterations instead, as Sinkformers do: 1 is Softmax/eps; no tol then.
 
         Raises InputError, InputTypeError: naming the argument.
         """
