@@ -41,8 +41,8 @@ HERE = Path(__file__).parent
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 _LABEL = re.compile(r"^\((theory-[\d-]+)\)=", re.MULTILINE)
 NUMBER = r"\b\d+(?:\.\d+)*\b"
-# "MATH 8.1", "MATH2 12.4", "theory 2, 2.1", "MATH 2-4", "MATH 10 (experiment 6), 11.2"
-CITATION = rf"\b(?:MATH2?|theory)\s+({NUMBER}(?:(?:\s\([^)]*\))?(?:,\s+|-|\s+and\s+){NUMBER})*)"
+# "Theory 8.1", "Theory 2, 2.1", "Theory 2-4", "Theory 10 (experiment 6), 11.2"
+CITATION = rf"\bTheory\s+({NUMBER}(?:(?:\s\([^)]*\))?(?:,\s+|-|\s+and\s+){NUMBER})*)"
 
 
 def marked_up(app, what, name, obj, options, lines: list[str]) -> None:
@@ -105,7 +105,7 @@ def _code(text: str) -> str:
 
 
 def _linked(text: str) -> str:
-    """The text with links from citations, "MATH 8.1, 8.2", to the sections of the theory that there are."""
+    """The text with links from citations, "Theory 8.1, 8.2", to the sections of the theory that there are."""
     known = {label for page in HERE.glob("theory/*.md") for label in _LABEL.findall(page.read_text(encoding="utf-8"))}
 
     def link(number: re.Match[str]) -> str:
@@ -115,7 +115,7 @@ def _linked(text: str) -> str:
     def links(citation: re.Match[str]) -> str:
         parts = re.split(r"(\([^)]*\))", citation[1])  # what is in parentheses has other numbers
         parts[::2] = [re.sub(NUMBER, link, part) for part in parts[::2]]
-        return "theory " + "".join(parts)
+        return "Theory " + "".join(parts)
 
     return re.sub(CITATION, links, text)
 

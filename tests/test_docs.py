@@ -65,7 +65,7 @@ def prose(text: str) -> str:
 
 
 def cited(text: str) -> list[str]:
-    """The sections of the theory that a text cites: "MATH 8.1, 8.2" are "8.1" and "8.2", "MATH 2-4" all three."""
+    """The sections of the theory that a text cites: "Theory 8.1, 8.2" are "8.1" and "8.2", "Theory 2-4" all three."""
     found = []
     for citation in re.finditer(CONF["CITATION"], text):
         numbers = re.sub(r"\([^)]*\)", "", citation[1])
@@ -196,12 +196,10 @@ def test_the_checks_can_fail(tmp_path):
     assert [block.runs for block in blocks(text)] == [True, False]
     assert all(not Block(1, "", start + "\n").runs for start in LONG)
 
-    text = (
-        "MATH 8.1, 8.2, 9; see MATH2 12.4. (MATH 7), 3 more; MATH 10 (experiments 6 and 7), 11.2.\ntheory 1.1 and 2.3"
-    )
+    text = "Theory 8.1, 8.2, 9; see Theory 12.4. (Theory 7), 3 more; Theory 10 (experiments 6 and 7), 11.2.\nTheory 1.1 and 2.3"
     assert cited(text) == ["8.1", "8.2", "9", "12.4", "7", "10", "11.2", "1.1", "2.3"]
-    assert cited("(MATH\n    2-4). MATH 3, 4 x 4, MATHS 5, theory says 6") == ["2", "4", "3", "3", "4"]
-    assert cited("no MATH here, 1.1") == []
+    assert cited("(Theory\n    2-4). Theory 3, 4 x 4, Theories 5, theory 6") == ["2", "4", "3", "3", "4"]
+    assert cited("no Theory here, 1.1") == []
 
     page = tmp_path / "page.md"
     (tmp_path / "other.md").write_text("# A title: here\n\n(mark)=\n", encoding="utf-8")
