@@ -196,7 +196,8 @@ def test_the_checks_can_fail(tmp_path):
     assert [block.runs for block in blocks(text)] == [True, False]
     assert all(not Block(1, "", start + "\n").runs for start in LONG)
 
-    text = "Theory 8.1, 8.2, 9; see Theory 12.4. (Theory 7), 3 more; Theory 10 (experiments 6 and 7), 11.2.\nTheory 1.1 and 2.3"
+    text = "Theory 8.1, 8.2, 9; see Theory 12.4. (Theory 7), 3 more; Theory 10 (experiments 6 and 7), 11.2."
+    text += "\nTheory 1.1 and 2.3"
     assert cited(text) == ["8.1", "8.2", "9", "12.4", "7", "10", "11.2", "1.1", "2.3"]
     assert cited("(Theory\n    2-4). Theory 3, 4 x 4, Theories 5, theory 6") == ["2", "4", "3", "3", "4"]
     assert cited("no Theory here, 1.1") == []
