@@ -15,6 +15,7 @@ _LARGEST = 1e100  # larger states overflow in products; a blow-up is resolved by
 _PROBE = 1e-4  # the fraction of the growth time over which its change is taken
 _STRAIGHT = 0.02  # |d/dt [tr S / (tr S)']| of exponential growth; for tr S ~ (t* - t)^-p it is 1/p
 _SHORT = 1e-6  # growth times of a blow-up, of the time elapsed; e^{ct} leaves the range after 700 of its growth times
+_CLOCK, _FOLLOWED, _GROWN = 0.1, 2000, 8.0  # step and steps of a state that is followed, and the growth to be seen
 _SPACINGS = 1e3  # the same in smallest steps, for spans that are short against t
 
 
@@ -51,7 +52,47 @@ def blowup_times(slope: Slope, start: float, t: Array, states: Array) -> Array:
         short = growth <= np.maximum(_SHORT * np.abs(t - start), _SPACINGS * resolved)
         ends = fit & short & ~(np.abs(bend) < _STRAIGHT)
         found[ends] = (t + growth / np.where(bend <= -_STRAIGHT, -bend, 1.0))[ends]
+        # A law that turns as fast as it grows may shrink where it was left: it is followed for a while.
+        turning = np.flatnonzero(~ends & (np.abs(states).max(axis=axes) < _LARGEST))
+        if len(turning):
+            more = _followed(slope, y)[turning]
+            near = np.maximum(_SHORT * np.abs(t - start), _SPACINGS * resolved)[turning]
+            found[turning] = np.where(more <= near, t[turning] + more, np.nan)
     return found
+
+
+def _followed(slope: Slope, y: Array) -> Array:
+    """How much later states y (B, ...) become infinite, (B,); inf: not in finite time, or not seen.
+
+    They move by Runge-Kutta steps in a clock of their own, dt = ds |y| / |y'|. A state that has grown by e^8 blows up
+    if the second half of that took less than half the time of the first; exponential growth takes as long.
+    """
+    axes = tuple(range(1, y.ndim))
+
+    def wide(values: Array) -> Array:
+        return values.reshape(-1, *[1] * len(axes))
+
+    def moved(state: Array) -> tuple[Array, Array]:
+        f = slope(state)
+        unit = np.sqrt(np.sum(state * state, axis=axes) / np.sum(f * f, axis=axes))
+        return wide(unit) * f, unit
+
+    first = size = 0.5 * np.log(np.sum(y * y, axis=axes))
+    passed, half, later = np.zeros(len(y)), np.full(len(y), np.nan), np.full(len(y), np.inf)
+    for _ in range(_FOLLOWED):
+        k1, u1 = moved(y)
+        k2, u2 = moved(y + 0.5 * _CLOCK * k1)
+        k3, u3 = moved(y + 0.5 * _CLOCK * k2)
+        k4, u4 = moved(y + _CLOCK * k3)
+        y = y + _CLOCK / 6.0 * (k1 + 2.0 * k2 + 2.0 * k3 + k4)
+        passed = passed + _CLOCK / 6.0 * (u1 + 2.0 * u2 + 2.0 * u3 + u4)
+        size = 0.5 * np.log(np.sum(y * y, axis=axes))
+        half = np.where(np.isnan(half) & (size - first > 0.5 * _GROWN), passed, half)
+        grown = np.isinf(later) & (size - first > _GROWN)
+        later = np.where(grown & (passed - half < 0.5 * half), passed, later)
+        if (grown | np.isfinite(later) | ~np.isfinite(size)).all():
+            break
+    return later
 
 
 def _growth_time(y: Array, f: Array) -> Array:

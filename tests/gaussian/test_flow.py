@@ -171,3 +171,20 @@ def test_arguments_that_a_gaussian_law_has_not_are_named():
         fp.solve(fp.Softmax(*[np.ones((3, 2, 2))] * 3), fp.Gaussian(0.0, np.zeros((4, 2, 2))), (0.0, 1.0))
     with pytest.raises(fp.InputTypeError, match=r"^attention"):
         fp.solve(fp.Softmax, start, (0.0, 1.0))
+
+
+@pytest.mark.parametrize("rtol", [1e-6, 1e-8, 1e-10])
+@pytest.mark.parametrize("turn", [0.0, 1.0, 2.0, 4.0, 30.0])
+def test_laws_that_turn_while_they_blow_up(turn, rtol):
+    """A V + V^T A = 2 gamma |A|: <A, S>' = 2 gamma <A, S>^2, t* = 5/8 whatever the turning (Theory 3)."""
+    A = -np.diag([2.0, 0.5])
+    V = -0.4 * np.eye(2) + turn * np.linalg.inv(A) @ np.array([[0.0, 1.0], [-1.0, 0.0]])
+    sol = fp.solve(fp.Softmax(A, np.eye(2), V), fp.Gaussian(0.0, np.diag([1.0, 0.5])), (0.0, 5.0), rtol=rtol)
+    assert sol.status is fp.Status.BLOW_UP and abs(sol.blowup_time / 0.625 - 1.0) < 100 * rtol
+
+
+def test_what_turns_and_only_grows_does_not_blow_up():
+    """Linear attention with V = 1e150 J turns S without end: no step is small enough, and nothing becomes infinite."""
+    J = 1e150 * np.array([[0.0, 1.0], [-1.0, 0.0]])
+    sol = fp.solve(fp.Linear(np.eye(2), np.eye(2), J), fp.Gaussian(0.0, np.diag([1.0, 0.5])), (0.0, 1.0))
+    assert sol.status is not fp.Status.BLOW_UP and np.isnan(sol.blowup_time)
