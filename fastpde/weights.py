@@ -84,6 +84,7 @@ class Linear(NamedTuple):
 
 
 _MOST_NODES = 1e5  # of an expectation
+_CUT = 1e-10  # of an expectation: what may be beyond nine standard deviations
 
 
 class Called(NamedTuple):
@@ -102,8 +103,11 @@ class Weight:
         attention = fp.Exponential(Q, K, V, weight=fp.Weight(kernel))
 
     It is summed directly, in ensembles too. `exp` of NumPy or `math` in f is that of the built-in weights, right to a
-    few units in the last place and as fast; other functions are those of the C library. Every process compiles f again,
-    a fraction of a second; the kernels around it are cached.
+    few units in the last place and as fast; other functions are those of the C library. Where f raises an error the
+    result is nan. Every process compiles f again, a fraction of a second; the kernels around it are cached.
+
+    The score of distances is an expanded square, right to rounding of |Qx|^2 and |Ky|^2: near zero it may have either
+    sign, and f should be smooth there.
 
     Args:
         f: a function of one number that Numba compiles.
@@ -115,10 +119,25 @@ class Weight:
     """
 
     def __init__(self, f: Any, derivative: Any = None, bounded_by: Any = None) -> None:
-        self.f, self.derived = (_function(name, g) for name, g in (("f", f), ("derivative", derivative)))
-        if self.f is None:
+        self._f, self._derived = (_function(name, g) for name, g in (("f", f), ("derivative", derivative)))
+        if self._f is None:
             raise InputTypeError("f", "None", "a function of a number")
-        self.bounded_by = _bounds(bounded_by)
+        self._bounded_by = _bounds(bounded_by)
+
+    @property
+    def f(self) -> Any:
+        """The function."""
+        return self._f
+
+    @property
+    def derived(self) -> Any:
+        """Its derivative, or None."""
+        return self._derived
+
+    @property
+    def bounded_by(self) -> tuple[float, float] | None:
+        """(sup |f|, sup |f'|), or None."""
+        return self._bounded_by
 
     def __repr__(self) -> str:
         return f"Weight({getattr(self.f, '__name__', 'f')})"
@@ -146,12 +165,18 @@ class Weight:
         value, slope, total = np.zeros_like(mean), np.zeros_like(mean), 0.0
         if self.derived is None and not (spread > 0.0).all():
             self.derivative(mean)  # says what is missing
+        ends = 0.0
         for node in np.arange(-count, count + 1.0) * step:
             bell = np.exp(-0.5 * node * node)
             z = mean + spread * node
             values = self.value(z)
+            if abs(node) == count * step:
+                ends = np.maximum(ends, bell * np.abs(values))
             value, total = value + bell * values, total + bell
             slope += bell * (values * node / spread if self.derived is None else self.derivative(z))
+        if not (ends <= _CUT * np.abs(value)).all():
+            came = f"{self!r} under scores with a standard deviation of {np.max(spread):.3g}"
+            raise InputError("weight", came, "a weight that grows less, or smaller scores")
         return np.ones_like(mean), value / total, slope / total
 
 

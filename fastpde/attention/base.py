@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from ..backends.reduced_form import ReducedForm
 
 
+KEPT = "_kept"  # the attribute in which an attention keeps what follows from its parameters
+
+
 class Attention(ABC):
     """A velocity field Gamma_mu(x) on R^d; subclasses are the variants of Theory 1.1 (Castin et al. 2025).
 
@@ -256,6 +259,6 @@ def _of_system(value: Any, b: int | Array) -> Any:
         return tuple(_of_system(item, b) for item in value)
     if isinstance(value, Attention):
         one = copy(value)
-        vars(one).update({name: _of_system(item, b) for name, item in vars(value).items()})
+        vars(one).update({name: _of_system(item, b) for name, item in vars(value).items() if name != KEPT})
         return one
     return value

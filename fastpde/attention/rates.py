@@ -101,8 +101,8 @@ def of_score(score: Score, p: Array, W: Array | None = None) -> Rate | None:
     if score.shifts:
         return Rate.of(v, p, xi=a, c=spread(p) * a, eta=2.0 * a, averages=True)
     match score.weight:
-        case weights.Weight(bounded_by=(value, slope)):
-            return Rate.of(v, p, h=value, xi=2.0 * a * slope)
+        case weights.Weight(bounded_by=(value, slope)):  # a weight that is nowhere more than zero moves nothing
+            return Rate.of(v * value, p, xi=2.0 * a * slope / value) if value > 0.0 else Rate.of(0.0, p)
         case weights.Exp():  # sup |w| = sup |w'| = e^{a R^2}
             return None if score.bias.any() else Rate.of(v, p, xi=2.0 * a, b=a)
         case weights.Sigmoid():  # at most 1 and 1/4, whatever the bias

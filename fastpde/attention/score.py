@@ -27,6 +27,7 @@ import numpy as np
 from .. import weights
 from .._types import Array
 from ..backends.pair_sum import PairSum
+from ..errors import InputError
 from .cloud import Cloud
 from .parameters import column
 from .small_matrices import apply, gram, over_largest, product, transposed
@@ -59,6 +60,11 @@ class Score:
     normalised: bool
     bias: Array = field(default_factory=lambda: np.zeros(()))  # ()
     distance: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.weight, weights.Linear) and (self.normalised or self.distance or self.bias.any()):
+            came = "a linear weight that is normalised, of distances or with a bias"
+            raise InputError("attention", came, "sums of w(s) = s, which are made of moments")
 
     @cached_property
     def matrix(self) -> Array:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from ..backends.affine import AffineHeads
 from ..backends.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
 from . import balance, gaussian_field, rates
-from .base import Attention
+from .base import KEPT, Attention
 from .cloud import Cloud
 from .gaussian_field import Affine
 from .parameters import Parameter, Value, column, matrix, scalar
@@ -24,9 +23,6 @@ from .small_matrices import one_head, product, transposed
 
 if TYPE_CHECKING:
     from ..backends.backend import Backend
-
-
-_kept: WeakKeyDictionary[SingleHead, Score] = WeakKeyDictionary()
 
 
 class SingleHead(Attention):
@@ -68,16 +64,19 @@ class SingleHead(Attention):
 
     def _score(self, t: float) -> Score:
         """`score`, made once where nothing depends on time."""
-        if (kept := _kept.get(self)) is not None:
-            return kept
+        if (kept := vars(self).get(KEPT)) is not None:
+            return cast(Score, kept)
         found = self.score(t)
         if self.constant:
-            _kept[self] = found
+            vars(self)[KEPT] = found
         return found
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
-        _kept.pop(self, None)
+        vars(self).pop(KEPT, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != KEPT}
 
     def parameters(self) -> Iterator[Parameter]:
         yield from (self.Q, self.K, self.V, self.scale)

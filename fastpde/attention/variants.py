@@ -12,7 +12,7 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import weights
 from ..errors import InputError
@@ -97,10 +97,13 @@ def is_outside(name: str) -> bool:
 def named(name: str) -> Variant:
     """Return the variant of a name, built-in or loaded. Raises InputError for a user's own that is not loaded."""
     found = VARIANTS.get(name) or _loaded.get(name)
-    if found is None:
-        remedy = "Only `fastpde run CONFIG --allow-code` runs the code of that module."
-        raise InputError("attention.kind", f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
-    return found
+    return refuse(name) if found is None else found
+
+
+def refuse(name: str) -> NoReturn:
+    """Raise the InputError of a user's own variant where no code may run."""
+    remedy = "Only `fastpde run CONFIG --allow-code` runs the code of that module."
+    raise InputError("attention.kind", f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
 
 
 def load(name: str, folder: Path) -> Variant:
@@ -112,16 +115,18 @@ def load(name: str, folder: Path) -> Variant:
     path, key = folder / f"{module_name}.py", "attention.kind"
     try:
         if path.is_file():
-            spec = importlib.util.spec_from_file_location(module_name, path)
+            own = f"fastpde_own_{module_name}"  # beside all other modules, whatever it is called
+            spec = importlib.util.spec_from_file_location(own, path)
             assert spec is not None and spec.loader is not None, "a .py file has a loader"
             module = importlib.util.module_from_spec(spec)
-            sys.modules.setdefault(module_name, module)  # for pickle
+            sys.modules[own] = module  # for pickle
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(f"fastpde_own_{module_name}", None)
         raise InputError(
-            key, f'"{name}": {error}', f"a module {module_name} in {folder} or on Python's path"
+            key, f'"{name}": {type(error).__name__}: {error}', f"a module {module_name} in {folder} or on Python's path"
         ) from error
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, SingleHead)):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastpde import initial
-from fastpde.attention.variants import is_outside, load, named
+from fastpde.attention.variants import is_outside, load, named, refuse
 from fastpde.backends.costs import Costs
 from fastpde.config import memory_estimate, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
@@ -112,9 +112,12 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
     Raises InputError for missing files, shapes that do not fit, and sizes beyond this machine.
     """
     for head in config.attention.heads:
-        if files.code and is_outside(head.kind):
-            load(head.kind, files.folder)
-        named(head.kind)
+        if is_outside(head.kind):
+            files.locate("attention.kind", f"{head.kind.split(':')[0]}.py")  # no link out of the folder
+            if files.code:
+                load(head.kind, files.folder)
+            else:
+                refuse(head.kind)
     tokens = config.tokens
     if isinstance(tokens, schema.FileTokens):
         systems, n, d = _stored_tokens(tokens, files)

@@ -19,6 +19,7 @@ from .emitters import NORMAL, emit_clamp, emit_exp2
 from .vectors import Lanes
 
 _LOG2 = math.log(2.0)
+DONE = 1
 
 
 @intrinsic
@@ -99,10 +100,11 @@ class _Compiled:
 
 def _block(inner: Callable[[float], float], kind: Any) -> Any:
     # A division that may raise an error is no part of a vector.
-    @cfunc(types.void(types.CPointer(kind), types.int64), error_model="numpy")  # type: ignore[call-arg]
+    @cfunc(types.int64(types.CPointer(kind), types.int64), error_model="numpy")  # type: ignore[call-arg]
     def block(scores, count):
         values = carray(scores, count)
         for i in range(count):
             values[i] = inner(values[i] * kind(_LOG2))
+        return DONE  # Numba returns 0 for a function that has raised an error
 
     return block

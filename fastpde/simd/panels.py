@@ -86,15 +86,21 @@ def score_panel(typingctx, weight, P, p_at, targets, z_at, sources, y_at, bias, 
 
 
 def _call(bits):
-    """The code of P <- function(P), a block of rows in one call."""
+    """The code of P <- function(P), a block of rows in one call; nan where the function has raised an error."""
     lanes = lanes_of(bits)
 
     def codegen(context, builder, signature, args):
         addresses, p, rows = pointers(context, builder, signature, args)[:3]
-        kind = ir.FunctionType(ir.VoidType(), [p.type, ir.IntType(64)])
+        kind = ir.FunctionType(ir.IntType(64), [p.type, ir.IntType(64)])
         address = builder.extract_value(addresses, 0 if bits == 64 else 1)
         function = builder.inttoptr(address, kind.as_pointer())
-        builder.call(function, [p, builder.mul(rows, I64(VECTORS * lanes.count))])
+        vectors = builder.mul(rows, I64(VECTORS))
+        done = builder.call(function, [p, builder.mul(vectors, I64(lanes.count))])
+        with (
+            builder.if_then(builder.icmp_signed("==", done, I64(0)), likely=False),
+            cgutils.for_range(builder, vectors) as loop,
+        ):
+            store(builder, lanes.constant(float("nan")), p, builder.mul(loop.index, I64(lanes.count)))
         return void(context, builder, signature)
 
     return codegen

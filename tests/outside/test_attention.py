@@ -178,3 +178,64 @@ def test_weights_that_are_none():
         fp.Softmax(*drawn(), weight=fp.Weight(lambda s: input(str(s)))).velocity(tokens(5, 2))
     with pytest.raises(fp.InputError, match="derivative"):
         fp.Weight(bump).derivative(np.zeros(2))
+
+
+def raising(s):
+    """Of scores from two on it knows nothing."""
+    if s >= 2.0:
+        raise ValueError("too large")
+    return 1.0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_function_that_raises_makes_no_number():
+    x = np.array([[1.0], [2.0], [3.0]])
+    one = fp.Softmax([[1.0]], [[1.0]], [[1.0]], weight=fp.Weight(raising))
+    assert np.isnan(one.velocity(x)).all()
+    np.testing.assert_allclose(one.velocity(0.1 * x), 0.2, rtol=1e-14)
+
+
+def test_bounds_of_bounded_weights_hold():
+    """|f| <= 5: |x'| <= 5 R; a law whose weight is 5 everywhere moves at that rate."""
+    five = fp.Exponential([[1.0]], [[1.0]], [[1.0]], weight=fp.Weight(lambda s: 5.0 + 0.0 * s, bounded_by=(5.0, 0.0)))
+    reached = fp.solve(five, [[1.0], [1.0]], (0.0, 0.5), rtol=1e-9).x[-1].max()
+    assert reached == pytest.approx(np.exp(2.5), rel=1e-7)
+    assert fp.support_bound(five, 0.5, 1.0) >= reached * (1 - 1e-9)
+    assert five.stability_rate(1.0) == pytest.approx(5.0)
+
+
+def test_what_no_sum_is_made_for_is_refused():
+    class Normalised(fp.Linear):
+        normalised = True
+
+    with pytest.raises(fp.InputError, match="made of moments"):
+        Normalised(*drawn()).velocity(tokens(5, 2))
+    steep = fp.Softmax([[1.0]], [[1.0]], [[1.0]], weight=fp.Weight(np.exp))
+    np.testing.assert_allclose(steep.gaussian_velocity([[1.0]], [0.0], [[1.0]]), 1.0, rtol=1e-12)
+    with pytest.raises(fp.InputError, match="grows less"):
+        steep.gaussian_velocity([[8.0]], [0.0], [[1.0]])
+    with pytest.raises(AttributeError):
+        steep.weight.f = cauchy
+
+
+def test_equal_attentions_keep_their_own_scores():
+    class Equal(Cauchy):
+        def __eq__(self, other):
+            return True
+
+        def __hash__(self):
+            return 0
+
+    Q, K, V = drawn()
+    one, two, x = Equal(Q, K, V), Equal(Q, K, 2.0 * V), tokens(9, 2)
+    np.testing.assert_allclose(two.velocity(x), 2.0 * one.velocity(x), rtol=1e-13)
+
+
+def test_no_code_from_outside_of_the_folder(folder, capsys):
+    (folder.parent / "elsewhere.py").write_text("raise SystemExit(3)")
+    (folder / "link.py").symlink_to(folder.parent / "elsewhere.py")
+    (folder / "broken.py").write_text("raise SystemExit(3)")
+    for name, said in (("link", "a link to"), ("broken", "SystemExit: 3")):
+        (folder / "b.toml").write_text(CONFIG.replace("cauchy:Cauchy", f"{name}:Cauchy"))
+        assert cli.main(["run", "b.toml", "--quiet", "--allow-code"]) == 2
+        assert said in capsys.readouterr().err
