@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import is_
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -64,11 +65,14 @@ class SingleHead(Attention):
 
     def _score(self, t: float) -> Score:
         """`score`, made once where nothing depends on time."""
-        if (kept := vars(self).get(KEPT)) is not None:
-            return cast(Score, kept)
+        made_of = (*self.parameters(), self.weight, self.normalised)
+        before, score = vars(self).get(KEPT, ((), None))
+        # A copy that was given other parameters has what was kept of the old ones.
+        if score is not None and len(before) == len(made_of) and all(map(is_, before, made_of)):
+            return cast(Score, score)
         found = self.score(t)
         if self.constant:
-            vars(self)[KEPT] = found
+            vars(self)[KEPT] = made_of, found
         return found
 
     def __setattr__(self, name: str, value: object) -> None:

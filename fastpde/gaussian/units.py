@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from .._types import Array
-from ..attention.base import Attention
+from ..attention.base import KEPT, Attention
 from ..attention.parameters import Parameter
 
 
@@ -44,6 +44,8 @@ def _in_units(value: Any, name: str, units: dict[str, Array]) -> Any:
         return tuple(_in_units(item, name, units) for item in value)
     if isinstance(value, Attention):
         one = copy(value)
-        vars(one).update({own: _in_units(item, own.lstrip("_"), units) for own, item in vars(value).items()})
+        vars(one).update(
+            {own: _in_units(item, own.lstrip("_"), units) for own, item in vars(value).items() if own != KEPT}
+        )
         return one
     return value
