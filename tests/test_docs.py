@@ -134,7 +134,9 @@ def test_example_of_several_processes_runs_alone(tmp_path):
     text = (DOCS / "api" / "backends.md").read_text(encoding="utf-8")
     (code,) = [block.code for block in blocks(text) if block.mark == "mpi"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path})
+    alone = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def public() -> list[str]:

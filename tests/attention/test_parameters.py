@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -123,3 +125,12 @@ def test_a_score_is_kept_as_long_as_its_parameters():
     np.testing.assert_allclose(attention.velocity(x), 2.0 * before, rtol=1e-14)
     moving = fp.Softmax(I2, I2, lambda t: (1.0 + t) * I2)
     np.testing.assert_allclose(moving.velocity(x, t=1.0), 2.0 * moving.velocity(x, t=0.0), rtol=1e-14)
+
+
+def test_a_copy_with_other_parameters_has_a_score_of_its_own():
+    """As `fp.limit` makes them in other units: without going through the attributes."""
+    attention, x = fp.Softmax(I2, I2, I2), np.random.default_rng(0).standard_normal((20, 2))
+    before, one = attention.velocity(x), copy.copy(attention)
+    vars(one).update(vars(attention) | {"V": matrix("V", 3.0 * I2)})
+    np.testing.assert_allclose(one.velocity(x), 3.0 * before, rtol=1e-14)
+    np.testing.assert_array_equal(attention.velocity(x), before)
