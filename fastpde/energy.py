@@ -45,13 +45,13 @@ def interaction_energy(
     cloud = make_cloud(attention.masked, tokens, summing, weights, positions)
     attention.check(cloud.x, t)
     total = np.full(cloud.x.shape[0], -np.inf) if log else np.zeros(cloud.x.shape[0])
-    made = attention.log_masses if log else attention.masses
+    made = attention.log_totals if log else attention.totals
     with summing.evaluation():
-        for masses in made(cloud, float(t), summing):
+        for totals in made(cloud, float(t), summing):
             if log:
-                total = np.logaddexp(total, _log_mean(masses, cloud) - np.log(2.0))
+                total = np.logaddexp(total, _log_mean(totals, cloud) - np.log(2.0))
             else:
-                total += 0.5 * cloud.mean(masses)
+                total += 0.5 * cloud.mean(totals)
     return total if tokens.ndim == 3 else float(total[0])
 
 

@@ -52,14 +52,14 @@ class Attention(ABC):
         """Writes Gamma_mu at the targets into out (B, m, length). The arguments have been checked."""
 
     @abstractmethod
-    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        """For each head, Z_mu(x) = int weight(s(x, y)) dmu(y) at the targets, (B, m) float64; inf on overflow."""
+    def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        """Yield Z_mu(x) = int weight(s(x, y)) dmu(y) at the targets, (B, m) float64, of each head; inf on overflow."""
 
-    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        """Their logarithms, which do not overflow; nan where a mass is negative."""
-        for masses in self.masses(cloud, t, backend):
+    def log_totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        """Yield the logarithms of `totals`, which do not overflow; nan where a total is negative."""
+        for totals in self.totals(cloud, t, backend):
             with np.errstate(invalid="ignore", divide="ignore"):
-                yield np.log(masses)
+                yield np.log(totals)
 
     def reduced_form(self) -> ReducedForm | None:
         """The field as one reduced form, for the sums over many small systems; None: it has none.
@@ -115,8 +115,8 @@ class Attention(ABC):
         """The times at which a parameter jumps."""
         return tuple(sorted({t for p in self.parameters() for t in p.breaks}))
 
-    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
-        """For each head what bounds its field, times W, on a ball, for exponents p (k,) of W_p (Theory 8.1, 8.2).
+    def rates(self, p: Array, t: float) -> Iterator[Rate]:
+        """Yield what bounds the field of each head on a ball, for exponents p (k,) of W_p (Theory 8.1, 8.2).
 
         Raises InputError where no bound is known.
         """

@@ -84,6 +84,48 @@ class Cloud:
     def with_(self, **changes: Any) -> Cloud:
         return replace(self, **changes)
 
+    # -- under a mask -------------------------------------------------------------------------------------------------
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the targets come in the order of their positions."""
+        return self._order_of_targets is None
+
+    def ordered(self, backend: Backend) -> Cloud:
+        """Return the cloud with sources and targets in the order of their positions, in the backend's memory."""
+
+        def gather(name: str, array: Array, order: Array | None, share: Share) -> Array:
+            return array if order is None else share.ordered(array, order, backend.take(name, array.shape, array.dtype))
+
+        seen, share = self._seen, self.share
+        at = self.at
+        return self.with_(
+            x=gather("masked_tokens", self.x, seen.order, share),
+            at=None if at is None else gather("masked_points", at, seen.target_order, self._share_of_targets),
+            weights=None if self.weights is None else gather("masked_weights", self.weights, seen.order, share),
+            limits=seen.limits,
+        )
+
+    def placed(self, rows: Array, out: Array) -> Array:
+        """Write rows of targets, given in the order of their positions, into `out` in the order of the targets."""
+        order = self._order_of_targets
+        return rows if order is None else self._share_of_targets.placed(rows, order, out)
+
+    @property
+    def _seen(self) -> Visibility:
+        if self.visibility is None:
+            raise InputError("positions", "none", "positions, as the attention is masked")
+        return self.visibility
+
+    @property
+    def _order_of_targets(self) -> Array | None:
+        return self._seen.order if self.at is None else self._seen.target_order
+
+    @property
+    def _share_of_targets(self) -> Share:
+        """Which of all targets are here: as of the tokens, but other points belong to the process that asks."""
+        return self.share if self.at is None else Share(self.targets.shape[1])
+
 
 def as_points(at: Any, tokens: Array) -> Array | None:
     """Evaluation points (m, d) or (B, m, d) for tokens of the same kind, or None."""

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from .._types import Array
-from ..backends.affine import AffineHeads
-from ..backends.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
-from .balance import Balance
 from .base import Attention
 from .cloud import Cloud
-from .gaussian_field import Affine
+from .composite import Composite, Term, terms_of
 from .parameters import Parameter, Value, matrix, parameter
-from .rates import Rate
-from .small_matrices import product, side_by_side, times, transposed
 
 if TYPE_CHECKING:
     from ..backends.backend import Backend
 
 
-class MultiHead(Attention):
+class MultiHead(Composite):
     """Gamma_mu(x) = sum_h W_h Gamma_mu^h(x), Gamma^h the field of head h with V_h (dv, d), W_h (d, dv) or absent.
 
     Source: Theory 1.1; Castin et al. 2025.
@@ -57,10 +51,6 @@ class MultiHead(Attention):
 
     def __repr__(self) -> str:
         return f"MultiHead([{', '.join(map(repr, self.heads))}])"
-
-    @property
-    def masked(self) -> bool:
-        return any(head.masked for head in self.heads)
 
     def parameters(self) -> Iterator[Parameter]:
         for head in self.heads:
@@ -116,98 +106,9 @@ class MultiHead(Attention):
                     backend.project(field, outputs[h], term)
                 out += term
 
-    def _weighted(self, t: float) -> Iterator[tuple[Attention, Array | None]]:
-        outputs: Sequence[Array | None] = self.outputs(t) or [None] * len(self.heads)
-        return zip(self.heads, outputs, strict=True)
-
-    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
-        """The sums of W_h M_h and of W_h c_h."""
-        M: Array | float = 0.0
-        c: Array | float = 0.0
-        for head, W in self._weighted(t):
-            M_h, c_h = head.closure(mean, factor, t)
-            M, c = M + (M_h if W is None else W @ M_h), c + (c_h if W is None else times(W, c_h))
-        return np.asarray(M), np.asarray(c)
-
-    def second_moment_map(self, second: Array, t: float) -> Array:
-        """The sum of W_h M_h. Raises NoGaussianClosure for a head that sees positions for itself."""
-        if self.masked:
-            return super().second_moment_map(second, t)
-        maps = [(head.second_moment_map(second, t), W) for head, W in self._weighted(t)]
-        return np.sum([M if W is None else W @ M for M, W in maps], axis=0)
-
-    def affine_heads(self) -> AffineHeads | None:
-        """The heads' forms side by side; W_h V_h for V_h."""
-        found = [head.affine_heads() for head in self.heads]
-        if None in found or not all(p.constant for p in self.parameters()):
-            return None
-        forms = cast("list[AffineHeads]", found)
-        V = self._applied([form.V for form in forms])
-        D = [np.zeros_like(form.A) if form.D is None else form.D for form in forms]
-        return AffineHeads(
-            sum((form.kinds for form in forms), ()), sum((form.counts for form in forms), ()),
-            side_by_side([form.A for form in forms]), side_by_side(V), side_by_side(D),
-        )  # fmt: skip
-
-    def _applied(self, V: list[Array]) -> list[Array]:
-        """W_h V_h of constant parameters, V_h (1 or B, H, dv, d)."""
-        outputs = self.outputs(0.0)
-        return V if outputs is None else [product(W[..., None, :, :], v) for W, v in zip(outputs, V, strict=True)]
-
-    def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
-        total: Array | float = 0.0
-        for head, W in self._weighted(t):
-            field = head.gaussian_field(x, mean, factor, t)
-            total = total + (field if W is None else field @ transposed(W))
-        return np.asarray(total)
-
-    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
-        """The sums of the heads', the fields times W_h."""
-        found = [(head.energy_balance(cloud, t, backend), W) for head, W in self._weighted(t)]
-        fields = [one.field if W is None else one.field @ transposed(W) for one, W in found]
-        energies, gradients = ([getattr(one, part) for one, _ in found] for part in ("energy", "gradient"))
-        with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
-            return Balance(np.sum(energies, axis=0), np.sum(gradients, axis=0), np.sum(fields, axis=0))
-
-    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
-        """Those of the heads, with the norms of W_h V_h."""
-        for head, own in self._weighted(t):
-            yield from head.rates(p, t, own if W is None else W if own is None else W @ own)
-
-    @property
-    def averages(self) -> bool:
-        return all(head.averages for head in self.heads)
-
-    @property
-    def never_blows_up(self) -> bool:
-        return all(head.never_blows_up for head in self.heads)
-
-    def score_matrices(self, t: float) -> Iterator[Array]:
-        for head in self.heads:
-            yield from head.score_matrices(t)
-
-    @property
-    def mean_free(self) -> bool:
-        return all(head.mean_free for head in self.heads)
-
-    def reduced_form(self) -> ReducedForm | None:
-        """The heads' forms side by side, where they have one weight and none is masked for itself; W_h V_h for V_h."""
-        found = [head.reduced_form() for head in self.heads]
-        if self.masked or not all(p.constant for p in self.parameters()) or None in found:
-            return None
-        forms = cast("list[ReducedForm]", found)
-        kinds = {(type(form.weight), form.weight, form.normalised, form.D is None) for form in forms}
-        if len(kinds) > 1:
-            return None
-        V = self._applied([form.V for form in forms])
-        D = None if forms[0].D is None else side_by_side([cast(Array, form.D) for form in forms])
-        A, E, bias = (side_by_side([getattr(form, name) for form in forms]) for name in ("A", "E", "bias"))
-        return ReducedForm(forms[0].weight, forms[0].normalised, A, E, side_by_side(V), bias, D)
-
-    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        for head in self.heads:
-            yield from head.masses(cloud, t, backend)
-
-    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        for head in self.heads:
-            yield from head.log_masses(cloud, t, backend)
+    def terms(self, t: float | None = None) -> Iterator[Term]:
+        outputs = None if t is None else self.outputs(t)
+        for h, head in enumerate(self.heads):
+            own = () if outputs is None else (outputs[h],)
+            for term in terms_of(head, t):
+                yield replace(term, W=(*own, *term.W))

@@ -6,6 +6,8 @@ and the row density kappa of the average is at most e^{e p R^2}. So W_p grows at
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,9 +69,9 @@ def spread(p: Array) -> Array:
     return np.where(p < 2.0, 2.0, 1.0)
 
 
-def norm(matrix: Array, W: Array | None = None) -> float:
-    """The operator norm of a matrix, or of W matrix. Raises InputError for a batch of them."""
-    whole = matrix if W is None else W @ matrix
+def norm(matrix: Array, W: Sequence[Array] = ()) -> float:
+    """Return the operator norm of the product of the matrices W and a matrix. Raises InputError for a batch of them."""
+    whole = functools.reduce(lambda value, outer: outer @ value, reversed(W), matrix)
     if whole.ndim != 2:
         raise InputError("attention", f"parameters for {len(whole)} systems", "one system", "Take attention.system(b).")
     return float(np.linalg.norm(whole, 2))
@@ -82,10 +84,10 @@ def exponents_below(p: float) -> Array:
     return np.array([np.inf]) if np.isinf(p) else 1.0 + (p - 1.0) * np.arange(32) / 32
 
 
-def of_score(score: Score, p: Array, W: Array | None = None) -> Rate | None:
-    """Return what bounds the field of a head, times W, for exponents p (k,) of W_p; None where no bound is known.
+def of_score(score: Score, p: Array, W: Sequence[Array] = ()) -> Rate | None:
+    """Return what bounds the field of a head times the matrices W, for exponents p (k,) of W_p; None: no known bound.
 
-    a = |A|, q and k the norms of Q and K times the root of the scale, v = |W V|:
+    a = |A|, q and k the norms of Q and K times the root of the scale, v = |W V|, W the product:
 
         averages by e^{<A x, y>}:           v [a R^2 + (1 + c_p a R^2) e^{2 a R^2 / p}]
         averages by e^{-scale |Qx - Ky|^2}: v [2 a R^2 + (1 + 2 c_p k (q + k) R^2) e^{(q + k)^2 R^2 / p}]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import is_
 from typing import TYPE_CHECKING, Any, cast
 
@@ -107,19 +107,19 @@ class SingleHead(Attention):
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         self._score(t).evaluate(cloud, backend, out)
 
-    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+    def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if not weights.is_positive(self.weight):
             yield self._score(t).totals(cloud, backend)
             return
-        for logs in self.log_masses(cloud, t, backend):
+        for logs in self.log_totals(cloud, t, backend):
             with np.errstate(over="ignore"):
                 yield np.exp(logs)
 
-    def log_masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+    def log_totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if weights.is_positive(self.weight):
             yield self._score(t).log_totals(cloud, backend)
         else:
-            yield from super().log_masses(cloud, t, backend)
+            yield from super().log_totals(cloud, t, backend)
 
     def reduced_form(self) -> ReducedForm | None:
         if not self.constant or isinstance(self.weight, weights.Linear):  # moments are cheaper than pairs
@@ -186,10 +186,11 @@ class SingleHead(Attention):
 
     # -- bounds and energies ------------------------------------------------------------------------------------------
 
-    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[rates.Rate]:
+    def rates(self, p: Array, t: float, W: Sequence[Array] = ()) -> Iterator[rates.Rate]:
+        """Yield what bounds the field times the product of the matrices W."""
         found = rates.of_score(self._score(t), p, W)
         if found is None:
-            yield from super().rates(p, t, W)
+            yield from super().rates(p, t)
         else:
             yield found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -120,7 +120,7 @@ class Sinkhorn(SingleHead):
         """The other sign than elsewhere: V = Q^T K descends."""
         return -self.work_sign(t)
 
-    def rates(self, p: Array, t: float, W: Array | None = None) -> Iterator[Rate]:
+    def rates(self, p: Array, t: float, W: Sequence[Array] = ()) -> Iterator[Rate]:
         """(v / eps) (1 + 2 a R^2 / eps) in W_2: what the score changes is projected in L^2(pi), no exponential."""
         if (p != 2.0).any():
             raise InputError("p", f"{p[0]:g}", "p = 2 for Sinkhorn attention", "No other bound is known.")
@@ -144,7 +144,7 @@ class Sinkhorn(SingleHead):
         """(tr S)' <= 2 |V| tr S / eps under the converged plan."""
         return self.n_half is None
 
-    def masses(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+    def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         """Raises InputError: they are all 1."""
         need = "an attention with an interaction energy"
         raise InputError("attention", repr(self), need, "Use fp.sinkhorn_energy(attention, x).")

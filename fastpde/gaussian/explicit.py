@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..attention import L2, Linear, Masked, MultiHead, Sinkhorn, Softmax
+from ..attention import L2, Linear, SingleHead, Sinkhorn, Softmax
 from ..attention.base import Attention
+from ..attention.composite import terms_of
 from ..attention.small_matrices import transposed
 from . import exact
 from .classification import Outcome, Verdict
@@ -78,16 +79,9 @@ def _null(rows: Array) -> Array:
     return vectors[rank:].T
 
 
-def _heads(attention: Attention, before: tuple[Array, ...] = ()) -> Iterator[tuple[Attention, tuple[Array, ...]]]:
-    """The single heads in an attention, each with the matrices whose product is its W_h V_h."""
-    if isinstance(attention, Masked):
-        yield from _heads(attention.attention, before)
-    elif isinstance(attention, MultiHead):
-        outputs: Sequence[Array | None] = attention.outputs(0.0) or [None] * len(attention.heads)
-        for head, own in zip(attention.heads, outputs, strict=True):
-            yield from _heads(head, before if own is None else (*before, own))
-    else:
-        yield attention, (*before, attention.V(0.0))  # type: ignore[attr-defined]
+def _heads(attention: Attention) -> list[tuple[SingleHead, tuple[Array, ...]]]:
+    """Return the single heads in an attention, each with the matrices whose product is its W_h V_h."""
+    return [(term.head, (*term.W, term.head.V(0.0))) for term in terms_of(attention, 0.0)]
 
 
 def _product(matrices: Sequence[Array]) -> Array:
@@ -125,7 +119,7 @@ def of_degree_two(attention: Attention) -> bool:
 
 def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
     """Whether S' is zero, without rounding; unless it is of degree two, whether all S A_h S are (Theory 4.3)."""
-    S, heads = _symmetric(cov), list(_heads(attention))
+    S, heads = _symmetric(cov), _heads(attention)
     if of_degree_two(attention):
         m = exact.fractions(mean)
         second = [S + np.outer(m, m) if type(head) is Linear else S for head, _ in heads]
@@ -176,7 +170,7 @@ class Theory:
     @staticmethod
     def of(attention: Attention, factor: Array, cov: Array, *, mean_matters: bool) -> Theory:
         """For a law of factor (d, r), under an attention of one system."""
-        heads = list(_heads(attention))
+        heads = _heads(attention)
         bends = np.concatenate([_bends(head) for head, _ in heads])
         linear = {type(head) is Linear for head, _ in heads}
         return Theory(
@@ -216,7 +210,7 @@ def _bends(head: Any) -> Array:
 
 def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
     """The answer for S0 = L L^T where theory gives it without a doubt; None elsewhere. cov: S0 as it was given."""
-    heads = list(_heads(attention))
+    heads = _heads(attention)
     if all(type(head) is Softmax for head, _ in heads):
         return _commuting(heads, factor, cov) or _turning(heads, factor)
     Q, V = _opposite(heads), _product(heads[0][1])
@@ -225,7 +219,7 @@ def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
     return _projected(Q, factor, exact.rank(exact.fractions(Q)), factor.shape[1] == len(V), "closed form Theory 4.2")
 
 
-def _known_rank(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array) -> int | None:
+def _known_rank(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array) -> int | None:
     """dim ker Q, the rank of the limit for V = V^T > 0, K = -Q and S0 > 0, by the theorem of Theory 4.2; else None."""
     Q = _opposite(heads)
     d, r = factor.shape
@@ -240,7 +234,7 @@ def _known_rank(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array)
     return d - exact.rank(exact.fractions(Q)) if _definite(exact.fractions(symmetric)) == 1 else None
 
 
-def _opposite(heads: list[tuple[Attention, tuple[Array, ...]]]) -> Array | None:
+def _opposite(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> Array | None:
     """Q of a single Softmax, L2 or Sinkhorn head with K = -Q, else None."""
     head: Any = heads[0][0]
     if len(heads) > 1 or type(head) not in (Softmax, L2, Sinkhorn) or getattr(head, "n_half", None) is not None:
@@ -249,13 +243,13 @@ def _opposite(heads: list[tuple[Attention, tuple[Array, ...]]]) -> Array | None:
     return Q if np.array_equal(K, -Q) and head.scale(0.0) > 0 else None
 
 
-def _commuting(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array, cov: Array) -> Known | None:
+def _commuting(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array, cov: Array) -> Known | None:
     """Softmax heads whose V commute with S0 and with B = sum V A + A^T V^T: S^{-1} = S0^{-1} - t B.
 
     S blows up if B is positive anywhere on the range of S0; signs are those of exact numbers.
     """
     values = [_product(V) for _, V in heads]
-    scores = [head.score_matrix(0.0) for head, _ in heads]  # type: ignore[attr-defined]
+    scores = [head.score_matrix(0.0) for head, _ in heads]
     S = factor @ factor.T
     B = sum((V @ A + (V @ A).T for A, V in zip(scores, values, strict=True)), np.zeros_like(S))
     most = sum(float(size(V) * size(A)) for A, V in zip(scores, values, strict=True))
@@ -310,7 +304,7 @@ def _blowup_time(S: Array, bent: Array) -> float:
     return float(2.0**low)
 
 
-def _growth(heads: list[tuple[Attention, tuple[Array, ...]]]) -> int | None:
+def _growth(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> int | None:
     """The sign of g in A V + V^T A = 2 g |A| for one Softmax head whose A is symmetric and definite; else None.
 
     With R = |A|^{1/2} S |A|^{1/2} and W = |A|^{1/2} V |A|^{-1/2}: W = g + skew, and R' = +-(W R^2 + R^2 W^T) turns R
@@ -332,14 +326,14 @@ def _growth(heads: list[tuple[Attention, tuple[Array, ...]]]) -> int | None:
     return int(np.sign(trend[0, 0]))
 
 
-def _turning(heads: list[tuple[Attention, tuple[Array, ...]]], factor: Array) -> Known | None:
+def _turning(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array) -> Known | None:
     """Eigenvalues r of R with r' = 2 g r^2, see `_growth`, g not zero: all blow up, or all vanish like 1 / t."""
     sign, S = _growth(heads), factor @ factor.T
     if not sign:
         return None
     if sign < 0:
         return _vanishes("closed form: r' = -2 g r^2 for the eigenvalues r of |A| S", S)
-    A = heads[0][0].score_matrix(0.0)  # type: ignore[attr-defined]
+    A = heads[0][0].score_matrix(0.0)
     scores = _exact_scores(heads[0][0])
     g = abs(float((scores @ _exact_value(heads[0][1]))[0, 0] / scores[0, 0]))
     A = A * np.sign(A[0, 0])

@@ -94,7 +94,10 @@ def test_refusals_name_the_argument():
     several = fp.Masked(fp.Linear(np.stack([Q] * 3), K, V))
     with pytest.raises(fp.InputError, match=r"^attention.*several systems"):
         fp.solve(several, start, (0.0, 1.0))
-    for attention in (fp.Masked(fp.Sigmoid(Q, K, V)), fp.MultiHead([fp.Masked(fp.Linear(Q, K, V))])):
+    linear = fp.Linear(Q, K, V)
+    one, other = (fp.solve(a, start, (0.0, 0.1)).cov for a in (fp.MultiHead([fp.Masked(linear)]), masked))
+    np.testing.assert_array_equal(one, other)  # heads behind one mask
+    for attention in (fp.Masked(fp.Sigmoid(Q, K, V)), fp.MultiHead([fp.Masked(linear), linear])):
         with pytest.raises(fp.NoGaussianClosure):
             fp.solve(attention, start, (0.0, 1.0))
     with pytest.raises(fp.InputError, match=r"^positions.*Masked"):
