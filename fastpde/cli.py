@@ -47,7 +47,6 @@ def parser() -> argparse.ArgumentParser:
         "--max-walltime", metavar="TIME", help="stop before: 90s, 15m, 2h; default: the end of a SLURM job"
     )
     run.add_argument("--quiet", action="store_true", help="show no progress")
-    run.add_argument("--allow-code", action="store_true", help=_CODE)
     run.set_defaults(call=_run)
 
     study = commands.add_parser("study", help="a numerical study: a table and its picture", description=_STUDY)
@@ -68,7 +67,6 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
     estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     estimate.add_argument("--threads", metavar="N", help=_THREADS)
-    estimate.add_argument("--allow-code", action="store_true", help=_CODE)
     estimate.set_defaults(call=_estimate)
     status = commands.add_parser("status", help="say how far a run or a sweep is")
     status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
@@ -85,6 +83,8 @@ def parser() -> argparse.ArgumentParser:
     warmup.set_defaults(call=_warmup)
     doctor = commands.add_parser("doctor", help="say what this machine will do and why")
     doctor.set_defaults(call=_doctor)
+    for name in ("run", "study", "sweep", "estimate", "verify", "report"):
+        commands.choices[name].add_argument("--allow-code", action="store_true", help=_CODE)
     return top
 
 
@@ -223,13 +223,14 @@ def _sweep(options: argparse.Namespace) -> int:
         raise InputError(name, "the directory of a sweep as PLAN", "a PLAN.toml with it")
     try:
         if task is not None:
-            folder = sweep_folder.load(options.plan)
+            folder = sweep_folder.load(options.plan, options.allow_code)
             cells = sweep_slurm.share_of(folder, task, tasks or 1, options.plan_digest)
             return _swept(sweep.run(folder, cells, asked, **show))
         if there:
-            folder, held = sweep_folder.again(options.plan)
+            folder, held = sweep_folder.again(options.plan, options.allow_code)
         else:
-            plan = sweep_folder.planned(config.load_sweep(options.plan, options.data))
+            asked_for = config.load_sweep(options.plan, options.data, code=options.allow_code)
+            plan = sweep_folder.planned(asked_for)
             folder, held = sweep_folder.make(options.out or Path(f"{options.plan.stem}.sweep"), plan)
         try:
             if options.slurm:
@@ -277,7 +278,7 @@ def _study(options: argparse.Namespace) -> int:
     from fastpde.run.directory import OutputError
 
     threads = threads_of(options.threads)
-    plan = config.load_study(options.name, options.config)
+    plan = config.load_study(options.name, options.config, code=options.allow_code)
     target = options.out or Path(f"{options.config.stem if options.config else options.name}.study")
     if study.is_finished(target, plan):
         return _say("already finished", target, target / f"{options.name}.png")
@@ -344,21 +345,22 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    found = _inspector(options.directory).status(options.directory)
+    from fastpde.run import inspect, sweep_folder, sweep_inspect
+
+    look = sweep_inspect if sweep_folder.is_sweep(options.directory) else inspect
+    found = look.status(options.directory)
     width = max(map(len, found))
     sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in found.items())
     return 0
 
 
-def _inspector(directory: Path) -> Any:
-    """What looks at a directory: at a sweep's, or at a run's."""
+def _verify(options: argparse.Namespace) -> int:
     from fastpde.run import inspect, sweep_folder, sweep_inspect
 
-    return sweep_inspect if sweep_folder.is_sweep(directory) else inspect
-
-
-def _verify(options: argparse.Namespace) -> int:
-    good, wrong = _inspector(options.directory).verify(options.directory)
+    if sweep_folder.is_sweep(options.directory):
+        good, wrong = sweep_inspect.verify(options.directory, code=options.allow_code)
+    else:
+        good, wrong = inspect.verify(options.directory)
     sys.stdout.writelines(f"good   {text}\n" for text in good)
     sys.stdout.writelines(f"WRONG  {text}\n" for text in wrong)
     return 1 if wrong else 0
@@ -368,7 +370,7 @@ def _report(options: argparse.Namespace) -> int:
     from fastpde import report
 
     try:
-        path = report.write(options.directory)
+        path = report.write(options.directory, options.allow_code)
     except OSError as error:
         return _fail(5, f"the report could not be written to {options.directory}: {error.strerror or error}")
     sys.stdout.write(f"{path}\n")

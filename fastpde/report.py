@@ -49,12 +49,13 @@ class Check(NamedTuple):
     numbers: str
 
 
-def write(path: Path) -> Path:
+def write(path: Path, code: bool = False) -> Path:
     """Write report.html into the directory of a run or a study, its pictures drawn if need be, and return its path.
 
+    code: an attention of the user's own may be read again, whose module is run.
     Raises InputError for a directory that is neither, OSError.
     """
-    page = _study(path) if studies.is_study(path) else _run(path)
+    page = _study(path) if studies.is_study(path) else _run(path, code)
     target = path / NAME
     canvas.write(target, lambda stream: stream.write(page.encode("utf-8")))
     return target
@@ -82,7 +83,7 @@ def _study(path: Path) -> str:
     return _page(f"Study {study.name}", study.summary() + ".", parts)
 
 
-def _run(path: Path) -> str:
+def _run(path: Path, code: bool) -> str:
     try:
         status = directory.read_status(path)
         text = (path / directory.CONFIG).read_text(encoding="utf-8")
@@ -102,7 +103,7 @@ def _run(path: Path) -> str:
     parts = [
         _pictures(pictures),
         _heading("What theory says"),
-        _checks(checks(text, table, status) if single else []),
+        _checks(checks(text, table, status, code) if single else []),
         *_clusters(table),
         _heading("Moments of all tokens" + ("" if single else ", means over the systems")),
         _rows(table),
@@ -118,7 +119,7 @@ def _run(path: Path) -> str:
 # -- theory -----------------------------------------------------------------------------------------------------------
 
 
-def checks(text: str, table: dict[str, Array], status: dict[str, Any]) -> list[Check]:
+def checks(text: str, table: dict[str, Array], status: dict[str, Any], code: bool = False) -> list[Check]:
     """Return what theory says of the observables of a run with this config.toml and status.json, one system."""
     numbers = np.array([column for name, column in table.items() if name not in _MAY_BE_UNKNOWN])
     rows = numbers.shape[1]
@@ -129,7 +130,7 @@ def checks(text: str, table: dict[str, Array], status: dict[str, Any]) -> list[C
         off = float(np.abs(table["radius"] - 1.0).max())
         return [*found, Check("Tokens stay on the sphere", _verdict(off < 1e-5), f"largest | |x| - 1 |: {off:.1e}")]
     try:
-        attention = config.resolve(understood, config.Files(_folder(text))).attention()
+        attention = config.resolve(understood, config.Files(_folder(text), code)).attention()
     except (InputError, OSError) as error:
         return [*found, Check("Everything else", "unknown", f"the attention could not be read again: {error}")]
     if understood.time.noise:

@@ -108,6 +108,13 @@ class Score:
         reach = _SAFE * np.finfo(dtype).maxexp
         return bool((least >= -reach).all() and (most <= reach).all())
 
+    def values(self, x: Array, y: Array) -> Array:
+        """Return the scores (m, n) of points x (m, d) and y (n, d), of one system."""
+        moved, keys = x @ self.Q.T, y @ self.K.T
+        if not self.distance:
+            return np.asarray(self.scale * (moved @ keys.T) + self.bias)
+        return np.asarray(self.bias - self.scale * ((moved[:, None] - keys) ** 2).sum(axis=2))
+
     # -- sums over a cloud --------------------------------------------------------------------------------------------
 
     def evaluate(self, cloud: Cloud, backend: Backend, out: Array) -> None:

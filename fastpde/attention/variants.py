@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,6 +72,11 @@ class Variant:
         return self.kind.normalised or weights.is_bounded(self.kind.weight)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether covariances move on their own: averages, under which a Gaussian law stays Gaussian."""
+        return self.keeps_gaussians and self.is_bounded
+
+    @property
     def scales(self) -> bool:
         """Whether an evaluation is an iteration of sums, a Sinkhorn scaling."""
         return issubclass(self.kind, Sinkhorn)
@@ -100,19 +106,42 @@ def named(name: str) -> Variant:
     return refuse(name) if found is None else found
 
 
-def refuse(name: str) -> NoReturn:
+def suiting(suits: Callable[[Variant], bool]) -> tuple[str, ...]:
+    """Return the names of the built-in variants that suit a purpose."""
+    return tuple(name for name, variant in VARIANTS.items() if suits(variant))
+
+
+def chosen(argument: str, value: Any, suits: Callable[[Variant], bool] = lambda variant: True) -> Variant:
+    """Return the variant that a value names, or a user's own that it is the class of.
+
+    Raises InputError, with the name of the argument, unless it suits the purpose.
+    """
+    found: Variant | None = None
+    if isinstance(value, type) and issubclass(value, SingleHead):
+        own = Variant(f"{value.__module__}:{value.__qualname__}", value)
+        found = next((built_in for built_in in VARIANTS.values() if built_in.kind is value), own)
+        _loaded[found.name] = found
+    elif isinstance(value, str) and (value in VARIANTS or is_outside(value)):
+        found = named(value)
+    if found is None or not suits(found):
+        need = f"{' or '.join(map(repr, suiting(suits)))}, or a variant of your own like them"
+        raise InputError(argument, repr(value), need)
+    return found
+
+
+def refuse(name: str, where: str = "attention.kind") -> NoReturn:
     """Raise the InputError of a user's own variant where no code may run."""
-    remedy = "Only `fastpde run CONFIG --allow-code` runs the code of that module."
-    raise InputError("attention.kind", f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
+    remedy = "Only with --allow-code is the code of that module run."
+    raise InputError(where, f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
 
 
-def load(name: str, folder: Path) -> Variant:
+def load(name: str, folder: Path, where: str = "attention.kind") -> Variant:
     """Import a user's own variant "module:Class" from `folder`/module.py, or else as Python finds the module.
 
     Raises InputError unless there is such a module, and in it such a subclass of `SingleHead`.
     """
     module_name, class_name = name.split(":")
-    path, key = folder / f"{module_name}.py", "attention.kind"
+    path = folder / f"{module_name}.py"
     try:
         if path.is_file():
             own = f"fastpde_own_{module_name}"  # beside all other modules, whatever it is called
@@ -125,11 +154,10 @@ def load(name: str, folder: Path) -> Variant:
             module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
         sys.modules.pop(f"fastpde_own_{module_name}", None)
-        raise InputError(
-            key, f'"{name}": {type(error).__name__}: {error}', f"a module {module_name} in {folder} or on Python's path"
-        ) from error
+        need = f"a module {module_name} in {folder} or on Python's path"
+        raise InputError(where, f'"{name}": {type(error).__name__}: {error}', need) from error
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, SingleHead)):
-        raise InputError(key, f'"{name}"', f"a subclass of fp.SingleHead called {class_name} in {module.__file__}")
+        raise InputError(where, f'"{name}"', f"a subclass of fp.SingleHead called {class_name} in {module.__file__}")
     _loaded[name] = Variant(name, kind)
     return _loaded[name]

@@ -93,13 +93,13 @@ def load(
     return resolve(parse(text), Files(data or path.parent, code), ranks)
 
 
-def load_study(name: str, path: Path | None) -> Plan:
+def load_study(name: str, path: Path | None, *, code: bool = False) -> Plan:
     """Return the study `name` as a configuration file has it, whose files are relative to its own folder; or, without
-    one, with all defaults. Raises InputError naming the key at fault.
+    one, with all defaults. code: as in `load`. Raises InputError naming the key at fault.
     """
     if path is None:
         return plan(name, {}, Files(Path()))
-    return plan(name, _table(_text(path)), Files(path.parent))
+    return plan(name, _table(_text(path)), Files(path.parent, code))
 
 
 def same_study(text: str, found: Plan) -> bool:
@@ -110,16 +110,16 @@ def same_study(text: str, found: Plan) -> bool:
         return False
 
 
-def load_sweep(path: Path, data: Path | None = None) -> Sweep:
+def load_sweep(path: Path, data: Path | None = None, *, code: bool = False) -> Sweep:
     """Return the sweep of a plan file; the files of its configuration are relative to the configuration's own folder,
-    or to `data`. Its cells are not looked at. Raises InputError naming the key at fault.
+    or to `data`; code: as in `load`. Its cells are not looked at. Raises InputError naming the key at fault.
     """
     asked = sweep_plan.asked(_table(_text(path, "PLAN"), "PLAN"))
     if data is not None and not data.is_dir():
         raise InputError("--data", str(data), "a folder that exists")
     base = sweep_plan.beside(path.parent, asked.config)
     text = _text(base, "config")
-    return Sweep(asked, text, _table(text), Files(data or base.parent))
+    return Sweep(asked, text, _table(text), Files(data or base.parent, code))
 
 
 def _text(path: Path, name: str = "CONFIG") -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -106,18 +107,22 @@ class Problem:
         return _attention(self)
 
 
+def load_own(files: Files, names: Iterable[str], where: str = "attention.kind") -> None:
+    """Import the variants of the user's own that are among some names. Raises InputError, of the key `where`."""
+    for name in filter(is_outside, names):
+        files.locate(where, f"{name.split(':')[0]}.py")  # no link out of the folder
+        if files.code:
+            load(name, files.folder, where)
+        else:
+            refuse(name, where)
+
+
 def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_estimate.ALONE) -> Problem:
     """Return the problem of a configuration, `output.energy` filled in, to be run on ranks.
 
     Raises InputError for missing files, shapes that do not fit, and sizes beyond this machine.
     """
-    for head in config.attention.heads:
-        if is_outside(head.kind):
-            files.locate("attention.kind", f"{head.kind.split(':')[0]}.py")  # no link out of the folder
-            if files.code:
-                load(head.kind, files.folder)
-            else:
-                refuse(head.kind)
+    load_own(files, (head.kind for head in config.attention.heads))
     tokens = config.tokens
     if isinstance(tokens, schema.FileTokens):
         systems, n, d = _stored_tokens(tokens, files)

@@ -147,11 +147,15 @@ class FileTokens:
     systems: int | None = key(_COUNT, None)
 
 
-def _kind(name: str, value: object) -> str:
-    """The check of the kind of a head."""
-    if isinstance(value, str) and is_outside(value):
-        return value
-    return str(checks.choice(*VARIANTS)(name, value))
+def variant(*words: str) -> checks.Check:
+    """Return the check of the name of a variant, one of some or a user's own."""
+
+    def check(name: str, value: object) -> str:
+        if isinstance(value, str) and is_outside(value):
+            return value
+        return str(checks.choice(*words)(name, value))
+
+    return check
 
 
 def _own(name: str, value: object) -> dict[str, Any]:
@@ -176,7 +180,7 @@ class Single:
     kind "module:Class" is a user's own variant, `own` a table of what it takes beside Q, K, V and scale.
     """
 
-    kind: str = key(_kind)
+    kind: str = key(variant(*VARIANTS))
     Q: Matrix = key(matrix(), Identity())
     K: Matrix = key(matrix(scaled="Q"), Identity())
     V: Matrix = key(matrix(scaled="the identity"), Identity())
@@ -218,7 +222,7 @@ class Head(Single):
     """A block of `count` equal heads of a multi-head attention; in it `head` in a file index is 0 to count - 1."""
 
     masked: bool = field(default=False, init=False)
-    kind: str = key(_kind, "softmax")
+    kind: str = key(variant(*VARIANTS), "softmax")
     W: Matrix | None = key(matrix(scaled="the identity"), None)
     dv: int | None = key(_COUNT, None)
     count: int = key(checks.integer(1, MAX_COUNT), 1)

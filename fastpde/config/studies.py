@@ -7,11 +7,12 @@ A study without a configuration has all defaults. `load` reads a file into a `Pl
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
-from fastpde.attention.variants import VARIANTS, named
+from fastpde.attention.variants import VARIANTS, chosen, named, suiting
 from fastpde.config import checks, emit, schema
-from fastpde.config.build import Problem, resolve
+from fastpde.config.build import Problem, load_own, resolve
 from fastpde.config.matrices import Entries
 from fastpde.config.schema import key, read, section
 from fastpde.config.shapes import Files
@@ -19,8 +20,9 @@ from fastpde.errors import InputError
 
 _COUNT = checks.integer(1)
 _SEED = checks.integer(0)
-_FIELDS = tuple(name for name, variant in VARIANTS.items() if variant.is_bounded)
-_CLOSED = tuple(name for name in _FIELDS if VARIANTS[name].keeps_gaussians)
+_is_bounded = attrgetter("is_bounded")
+_is_closed = attrgetter("is_closed")
+_FIELDS, _CLOSED = suiting(_is_bounded), suiting(_is_closed)
 _PAIRS = (*VARIANTS, "multihead", "masked")
 _SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 _MOST = 64  # dimensions: a bound on what a typing error can ask for
@@ -50,7 +52,7 @@ class RankCollapse:
 
     dimensions: tuple[int, ...] = key(_DIMENSIONS, (3, 4, 5))
     draws: int = key(_COUNT, 100)
-    variant: str = key(checks.choice(*_CLOSED), "softmax")
+    variant: str = key(schema.variant(*_CLOSED), "softmax")
     values: str = key(checks.choice("identity", "gram"), "identity")
     rank: int | None = key(_COUNT, None)
     seed: int = key(_SEED, 0)
@@ -68,7 +70,7 @@ class PhaseDiagram:
 
     dimension: int = key(checks.integer(1, _MOST), 2)
     draws: int = key(_COUNT, 500)
-    variant: str = key(checks.choice(*_CLOSED), "softmax")
+    variant: str = key(schema.variant(*_CLOSED), "softmax")
     seed: int = key(_SEED, 0)
 
 
@@ -112,13 +114,7 @@ class CovariancePaths:
     time: Span = key(section(Span), Span())
 
     def settled(self, name: str) -> CovariancePaths:
-        """Return the configuration, unless its attention does not keep Gaussian laws Gaussian."""
-        many = self.attention.kind == "multihead"
-        for i, head in enumerate(self.attention.heads):
-            if not named(head.kind).keeps_gaussians:
-                where = f"attention.heads[{i}].kind" if many else "attention.kind"
-                some = ", ".join(f'"{variant.name}"' for variant in VARIANTS.values() if variant.keeps_gaussians)
-                checks.refuse(where, head.kind, f"one of {some}: {_ROOT}")
+        """Return the configuration, unless its attention is masked: that moves one law per position."""
         if self.attention.masked:
             checks.refuse("attention.masked", True, "false: masked attention moves one law per position")
         return self
@@ -128,7 +124,7 @@ class CovariancePaths:
 class MeanField:
     """`fp.studies.mean_field`."""
 
-    variants: tuple[str, ...] = key(_list(checks.choice(*_FIELDS), '["softmax", "l2"]'), _FIELDS)
+    variants: tuple[str, ...] = key(_list(schema.variant(*_FIELDS), '["softmax", "l2"]'), _FIELDS)
     sizes: tuple[int, ...] = key(_list(checks.integer(2, 10**9), "[100, 1000]"), _SIZES)
     draws: int = key(checks.integer(2), 16)
     dimension: int = key(checks.integer(1, 3), 2)
@@ -150,7 +146,7 @@ class MeanField:
 class Stability:
     """`fp.studies.stability`."""
 
-    variants: tuple[str, ...] = key(_list(checks.choice(*_PAIRS), '["softmax", "l2"]'), _PAIRS)
+    variants: tuple[str, ...] = key(_list(schema.variant(*_PAIRS), '["softmax", "l2"]'), _PAIRS)
     draws: int = key(_COUNT, 25)
     n: int = key(checks.integer(2, 2000), 48)
     dimension: int = key(checks.integer(1, _MOST), 2)
@@ -225,6 +221,11 @@ class Plan:
         time = schema.Time(t_end=found.time.t_end)
         config = schema.Config(seed=found.seed, tokens=tokens, attention=found.attention, time=time)
         problem = resolve(config, self.files)
+        for i, head in enumerate(found.attention.heads):
+            if not named(head.kind).keeps_gaussians:
+                where = f"attention.heads[{i}].kind" if found.attention.kind == "multihead" else "attention.kind"
+                some = ", ".join(f'"{name}"' for name in suiting(attrgetter("keeps_gaussians")))
+                checks.refuse(where, head.kind, f"one of {some}: {_ROOT}")
         if any(shape.layers is not None for shape in problem.shapes):
             raise InputError("attention", "layers", "matrices that are constant in time: limits are of t to infinity")
         return problem
@@ -233,8 +234,18 @@ class Plan:
 def plan(name: str, table: dict[str, Any], files: Files) -> Plan:
     """Return the study `name` with the keys of a TOML table. Raises InputError naming the key at fault."""
     found = Plan(name, read(STUDIES[name], table, ""), files)
-    if isinstance(found.config, CovariancePaths):
-        found.problem()
+    match found.config:
+        case CovariancePaths():
+            found.problem()
+        case RankCollapse(variant=asked) | PhaseDiagram(variant=asked):
+            load_own(files, [asked], "variant")
+            chosen("variant", asked, _is_closed)
+        case MeanField(variants=several):
+            load_own(files, several, "variants")
+            for asked in several:
+                chosen("variants", asked, _is_bounded)
+        case Stability(variants=several):
+            load_own(files, several, "variants")
     return found
 
 

@@ -26,10 +26,11 @@ def figure(study: MeanField) -> Figure:
     """Return the errors of a mean-field study against n; with several strengths also the powers against them."""
     strengths = study.parameters["strengths"]
     several = len(strengths) > 1
-    drawn = canvas.figure(12.5 if not several else 15.5, 4.4)
-    panels = drawn.subplots(1, len(_PANELS) + several)
+    shown = [panel for panel in _PANELS if np.isfinite(study[panel[0]]).any()]
+    drawn = canvas.figure(3.5 + 3.0 * (len(shown) + several), 4.4)
+    panels = drawn.subplots(1, len(shown) + several, squeeze=False)[0]
     s = strengths[0]
-    for axes, (error, end, title) in zip(panels, _PANELS, strict=False):
+    for axes, (error, end, title) in zip(panels, shown, strict=False):
         for name, colour in zip(study.parameters["variants"], canvas.COLOURS, strict=False):
             _errors(axes, study, error, name, s, end, colour)
         axes.set_xscale("log")

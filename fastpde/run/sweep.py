@@ -121,7 +121,7 @@ class _Sweep:
     ) -> None:
         self._table, self._shares, self._shown, self._held = table, shares, shown, held
         self._unfinished = deque(unfinished)
-        self._pool = Pool(table.folder.path, shares.threads, None if deadline is None else deadline - _LEAVING)
+        self._pool = Pool(table.folder, shares.threads, None if deadline is None else deadline - _LEAVING)
         self._until = math.inf if deadline is None else deadline - _KILLING
         self._done = 0
         self._tries: Counter[int] = Counter()

@@ -151,8 +151,11 @@ def is_sweep(path: Path) -> bool:
     return (path / FACTS).is_file()
 
 
-def load(path: Path) -> Folder:
-    """Return the sweep of a directory. Raises InputError if it is none, or its files are not those of one plan."""
+def load(path: Path, code: bool = False) -> Folder:
+    """Return the sweep of a directory; code: as in `config.load`.
+
+    Raises InputError if it is none, or its files are not those of one plan.
+    """
     need = "the directory of a sweep"
     try:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
@@ -163,7 +166,7 @@ def load(path: Path) -> Folder:
         data, count = Path(facts["data"]), facts["cells"]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError("DIR", f"{path} ({error})", need, _AGAIN) from None
-    sweep = load_sweep(path / PLAN, data)
+    sweep = load_sweep(path / PLAN, data, code=code)
     if not len(cells) == len(sweep) == count:
         raise InputError("DIR", f"{path}, with a manifest of {len(cells)} cells for {len(sweep)}", need, _AGAIN)
     return Folder(path, sweep, cells, facts)
@@ -186,17 +189,17 @@ def make(path: Path, plan: Planned) -> tuple[Folder, RunLock]:
         for name, text in plan.files().items():
             if not (path / name).is_file() or _read(path / name) != text:
                 directory.replace("the plan", path / name, text)
-        return load(path), held
+        return load(path, plan.sweep.files.code), held
     except BaseException:
         held.release()
         raise
 
 
-def again(path: Path) -> tuple[Folder, RunLock]:
+def again(path: Path, code: bool = False) -> tuple[Folder, RunLock]:
     """Return the sweep of a directory, locked. Raises InputError as `load` and `make` do, OutputError."""
     held = RunLock(path)
     try:
-        return load(path), held
+        return load(path, code), held
     except BaseException:
         held.release()
         raise

@@ -45,9 +45,12 @@ def _others(folder: Folder) -> int:
     return sum(path.name not in mine and not path.name.startswith(".") for path in (folder.path / CELLS).iterdir())
 
 
-def verify(path: Path) -> tuple[list[str], list[str]]:
-    """Return what is in order in the cells that are there, and what is wrong. Raises InputError if it is no sweep."""
-    folder, digests = load(path), Digests()
+def verify(path: Path, code: bool = False) -> tuple[list[str], list[str]]:
+    """Return what is in order in the cells that are there, and what is wrong; code: as of `config.load`.
+
+    Raises InputError if it is no sweep.
+    """
+    folder, digests = load(path, code), Digests()
     good: list[str] = []
     wrong: list[str] = []
     for i in range(len(folder.cells)):

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from fastpde.run import sweep_worker
+from fastpde.run.sweep_folder import Folder
 
 _THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _PATIENCE = 5.0  # seconds for a process that has nothing to do, or was told to stop at once, to end
@@ -25,8 +25,9 @@ _PIECE = 2**16
 class Worker:
     """One process; `cell` is what it is at work on, None if nothing."""
 
-    def __init__(self, folder: Path, threads: int, deadline: float | None) -> None:
-        given = {"path": sys.path, "folder": str(folder.absolute()), "deadline": deadline}
+    def __init__(self, folder: Folder, threads: int, deadline: float | None) -> None:
+        code = folder.sweep.files.code
+        given = {"path": sys.path, "folder": str(folder.path.absolute()), "deadline": deadline, "code": code}
         command = [sys.executable, "-P", "-c", sweep_worker.BOOTSTRAP, json.dumps(given)]
         environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads))}
         # Blocked here the signals are blocked in the process from its first moment on; here they come a little later.
@@ -96,7 +97,7 @@ class Answer:
 class Pool:
     """Workers that come and go."""
 
-    def __init__(self, folder: Path, threads: int, deadline: float | None) -> None:
+    def __init__(self, folder: Folder, threads: int, deadline: float | None) -> None:
         self._made = (folder, threads, deadline)
         self._selector = selectors.DefaultSelector()
         self.workers: list[Worker] = []

@@ -28,7 +28,7 @@ _TEXT = """\
 #SBATCH --open-mode=append
 #SBATCH --requeue
 "$(<{interpreter})" -P -m fastpde sweep . --task "$SLURM_ARRAY_TASK_ID" --tasks {tasks} --plan-digest {digest} \\
-    --local {processes} --threads {threads} --quiet
+    --local {processes} --threads {threads} --quiet{code}
 code=$?
 if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$code"
@@ -58,6 +58,7 @@ def write(folder: Folder, tasks: int | None, share: Share, seconds: float | None
         digest=folder.digest,
         processes=share.processes,
         threads=share.threads,
+        code=" --allow-code" if folder.sweep.files.code else "",
     )
     directory.replace("the interpreter's path", folder.path / INTERPRETER, sys.executable)
     directory.replace("the script", folder.path / SCRIPT, text)

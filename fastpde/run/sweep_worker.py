@@ -57,19 +57,21 @@ class _Orders:
         return self._queue.get()
 
 
-def serve(folder: str, deadline: float | None) -> NoReturn:
-    """Run the cells that are ordered, until there are no more orders. `deadline`: as of `runner.run`."""
+def serve(folder: str, deadline: float | None, code: bool) -> NoReturn:
+    """Run the cells that are ordered, until there are no more orders. deadline: as of `runner.run`; code: as of
+    `config.load`.
+    """
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints is no answer
     from fastpde.run import runner  # noqa: F401  (heavy: before the first order)
     from fastpde.run.sweep_folder import Digests, load
 
-    orders, sweep, digests = _Orders(), load(Path(folder)), Digests()
+    orders, sweep, digests = _Orders(), load(Path(folder), code), Digests()
     with suppress(BrokenPipeError):
         _answer(answers, {"ready": True})
         while (order := orders.next()) is not None:
-            code, message = _run(sweep, int(order["cell"]), digests, deadline)
-            _answer(answers, {"cell": order["cell"], "code": code, "message": message})
+            left, message = _run(sweep, int(order["cell"]), digests, deadline)
+            _answer(answers, {"cell": order["cell"], "code": left, "message": message})
     os._exit(0)  # as `cli` leaves: without another try of HDF5 at a full disk
 
 

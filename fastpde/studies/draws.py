@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
-from fastpde.attention.variants import VARIANTS as EVERY
 from fastpde.ensemble import reporting
 from fastpde.integrate.reporting import check_progress
 
 Array = np.ndarray[Any, Any]
-# Those whose covariances move on their own: averages, under which Gaussian laws stay Gaussian.
-VARIANTS = {name: v.kind for name, v in EVERY.items() if v.keeps_gaussians and v.is_bounded}
 _BLOCK = 32  # laws between two reports of progress
 
 

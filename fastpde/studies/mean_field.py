@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +16,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 import fastpde as fp
-from fastpde.attention.variants import VARIANTS as EVERY
+from fastpde.attention.variants import chosen, named, suiting
 
 from . import draws as laws
 from .power_laws import Rate, fit_rate
@@ -25,7 +26,6 @@ from .table import Array, Column, Study, read_csv, write_csv
 if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
 
-VARIANTS = {name: v.kind for name, v in EVERY.items() if v.is_bounded}
 SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 ERRORS = ("velocity", "mean", "cov", "sliced_w2")
 _NODES = 24  # Gauss-Hermite nodes per axis
@@ -34,6 +34,7 @@ _HALF_STEPS = 1000  # of a scaling of nodes, at most; each gains a factor of |A|
 _CLT = "clt.csv"
 _CLT_POINTS, _CLT_BLOCK = 8, 250
 _PROJECTIONS = 32
+_is_bounded = attrgetter("is_bounded")
 _MARGINAL = 1e-7  # of Sinkhorn scalings: n^{-1/2} is 3e-5 for a billion tokens
 
 
@@ -109,7 +110,7 @@ class MeanField(Study):
 
 
 def mean_field(
-    variants: Sequence[str] = tuple(VARIANTS),
+    variants: Sequence[Any] = suiting(_is_bounded),
     sizes: Sequence[int] = SIZES,
     draws: int = 16,
     *,
@@ -130,7 +131,7 @@ def mean_field(
     the shortest time in which such a law could blow up under softmax attention.
 
     Args:
-        variants: "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1).
+        variants: "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), or classes of your own that are bounded.
         sizes: numbers of tokens.
         draws: clouds of each size; draw b of n tokens comes from `np.random.default_rng([seed, n, b])`.
         dimension: d, at most 3.
@@ -152,7 +153,7 @@ def mean_field(
     if getattr(backend, "processes", 1) > 1:
         remedy = "Give each process variants or sizes of its own."
         raise fp.InputError("backend", repr(backend), "one whose tokens are all in this process", remedy)
-    names = [laws.one_of("variants", name, VARIANTS) for name in laws.several("variants", variants)]
+    names = [chosen("variants", name, _is_bounded).name for name in laws.several("variants", variants)]
     counts = [laws.whole("sizes", n, 2) for n in laws.several("sizes", sizes)]
     found = [laws.positive("strengths", s) for s in laws.several("strengths", strengths)]
     count, d = laws.whole("draws", draws, 2), laws.whole("dimension", dimension, 1, 3)
@@ -240,11 +241,12 @@ def hermite(d: int, nodes: int = _NODES) -> tuple[Array, Array]:
     return np.stack(grids, axis=-1).reshape(-1, d), weights / weights.sum()
 
 
-def _attention(name: str, strength: float, d: int, seed: int) -> fp.Attention:
+def _attention(name: str, strength: float, d: int, seed: int) -> fp.SingleHead:
     G = np.random.default_rng([seed, d]).standard_normal((d, d))
     root = np.sqrt(strength)
-    more: dict[str, Any] = {"tol": _MARGINAL} if name == "sinkhorn" else {}
-    attention: fp.Attention = VARIANTS[name](root * G / np.linalg.norm(G, 2), root * np.eye(d), np.eye(d), **more)
+    own = named(name)
+    more: dict[str, Any] = {"tol": _MARGINAL} if own.scales else {}
+    attention: fp.SingleHead = own.kind(root * G / np.linalg.norm(G, 2), root * np.eye(d), np.eye(d), **more)
     return attention
 
 
@@ -284,33 +286,29 @@ def _cell(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], b
     return rows
 
 
-def predicted_covariance(name: str, attention: fp.Attention, x: Array) -> Array:
+def predicted_covariance(attention: fp.SingleHead, x: Array) -> Array:
     """Return the limit (m, d, d) of n Cov Gamma_n(x) at points x (m, d), tokens from N(0, I).
 
     Normalised attention: V E[g^2 (y - m_x)(y - m_x)^T] V^T / Z^2, g the weight of y, Z and m_x its total and mean;
-    sigmoid: V Cov(g y) V^T. Sinkhorn: V E[psi_x psi_x^T] V^T / eps^2, psi_x the influence of a token. Theory 8.3.
+    sums: V Cov(g y) V^T. Sinkhorn: V E[psi_x psi_x^T] V^T / eps^2, psi_x the influence of a token. Theory 8.3.
     """
-    d = x.shape[1]
-    y, w = hermite(d, _NODES if name != "sinkhorn" else _FEW_NODES[d])
-    Q, K, V = (np.asarray(getattr(attention, part)(0.0)) for part in "QKV")
-    scores = (x @ Q.T) @ (y @ K.T).T
-    if name == "sinkhorn":
-        eps = float(attention.eps(0.0))  # type: ignore[attr-defined]
-        psi = _influence((y @ Q.T) @ (y @ K.T).T / eps, scores / eps, y, w)
+    d, score = x.shape[1], attention.score(0.0)
+    if isinstance(attention, fp.Sinkhorn):
+        y, w = hermite(d, _FEW_NODES[d])
+        eps = float(attention.eps(0.0))
+        psi = _influence(y @ score.matrix.T @ y.T / eps, x @ score.matrix.T @ y.T / eps, y, w)
         inner = np.einsum("j,ija,ijb->iab", w, psi, psi) / eps**2
-    elif name == "sigmoid":
-        moved = y / (1.0 + np.exp(-scores))[..., None]
-        centre = np.einsum("j,ija->ia", w, moved)[:, None]
-        inner = np.einsum("j,ija,ijb->iab", w, moved - centre, moved - centre)
-    else:
-        if name == "l2":
-            scores = 2.0 * scores - np.sum((y @ K.T) ** 2, axis=1)
-        g = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(score.V @ inner @ score.V.T)
+    y, w = hermite(d)
+    scores = score.values(x, y)
+    g = score.weight.value(scores - scores.max(axis=1, keepdims=True) if score.shifts else scores)
+    if score.normalised:
         total = g @ w
-        mean = (g * w) @ y / total[:, None]
-        away = y - mean[:, None]
-        inner = np.einsum("j,ij,ija,ijb->iab", w, g * g, away, away) / (total**2)[:, None, None]
-    return np.asarray(V @ inner @ V.T)
+        away = (y - ((g * w) @ y / total[:, None])[:, None]) * (g / total[:, None])[..., None]
+    else:
+        away = y * g[..., None]
+        away -= np.einsum("j,ija->ia", w, away)[:, None]
+    return np.asarray(score.V @ np.einsum("j,ija,ijb->iab", w, away, away) @ score.V.T)
 
 
 def _influence(scores: Array, at: Array, y: Array, w: Array) -> Array:
@@ -348,7 +346,7 @@ def _clt(settings: Sequence[tuple[str, float]], parameters: Mapping[str, Any]) -
             at = np.broadcast_to(x, (len(clouds), *x.shape)).copy()
             seen.append(attention.velocity(clouds, at=at, backend="direct"))
         measured = n * np.concatenate(seen).var(axis=0, ddof=1).sum(axis=1)
-        want = np.trace(predicted_covariance(name, attention, x), axis1=1, axis2=2)
+        want = np.trace(predicted_covariance(attention, x), axis1=1, axis2=2)
         columns["variant"] += [name] * len(x)
         columns["strength"] += [s] * len(x)
         columns["point"] += range(len(x))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from fastpde.attention.variants import chosen
 
 from . import draws as laws
 from .table import Column, Study
@@ -60,14 +63,14 @@ class PhaseDiagram(Study):
 
 
 def phase_diagram(
-    dimension: int = 2, draws: int = 500, *, variant: str = "softmax", seed: int = 0, progress: Any = False
+    dimension: int = 2, draws: int = 500, *, variant: Any = "softmax", seed: int = 0, progress: Any = False
 ) -> PhaseDiagram:
     """Find how N(0, S0) ends for random Q, K, V and S0 = G G^T, which do not commute, and where in the spectrum.
 
     Args:
         dimension: d; Q, K, V and G are (d, d) with N(0, 1) entries.
         draws: laws; draw b comes from `np.random.default_rng([seed, d, b])`.
-        variant: "softmax", "l2" or "sinkhorn" (eps = 1).
+        variant: "softmax", "l2", "sinkhorn" (eps = 1), or the class of a variant of your own that averages by e^s.
         seed: of everything.
         progress: True for a bar, or a function (laws that are done, {"systems": all of them}).
 
@@ -77,12 +80,11 @@ def phase_diagram(
     Source: Theory 3, 4.4, 11.4.
     """
     d, count = laws.whole("dimension", dimension, 1), laws.whole("draws", draws, 1)
-    kind = laws.VARIANTS[laws.one_of("variant", variant, laws.VARIANTS)]
-    seed = laws.whole("seed", seed, 0)
-    parameters = {"dimension": d, "draws": count, "variant": variant, "seed": seed}
+    own, seed = chosen("variant", variant, attrgetter("is_closed")), laws.whole("seed", seed, 0)
+    parameters = {"dimension": d, "draws": count, "variant": own.name, "seed": seed}
     Q, K, V, G = laws.draw(seed, d, count, *[(d, d)] * 4)
     with laws.told(progress, count) as report:
-        found = laws.fit(lambda rows: kind(Q[rows], K[rows], V[rows]), laws.square(G), report)
+        found = laws.fit(lambda rows: own.kind(Q[rows], K[rows], V[rows]), laws.square(G), report)
     A = np.swapaxes(K, 1, 2) @ Q
     B = V @ A
     largest = np.linalg.eigvalsh(B + np.swapaxes(B, 1, 2))[:, -1]

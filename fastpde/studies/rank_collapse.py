@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+
+from fastpde.attention.variants import chosen, named
 
 from . import draws as laws
 from .table import Array, Column, Study
@@ -61,7 +64,7 @@ def rank_collapse(
     dimensions: Sequence[int] = (3, 4, 5),
     draws: int = 100,
     *,
-    variant: str = "softmax",
+    variant: Any = "softmax",
     values: str = "identity",
     rank: int | None = None,
     seed: int = 0,
@@ -74,7 +77,7 @@ def rank_collapse(
     Args:
         dimensions: of the tokens, each once.
         draws: per dimension; draw b of dimension d comes from `np.random.default_rng([seed, d, b])`.
-        variant: "softmax", "l2" or "sinkhorn" (eps = 1).
+        variant: "softmax", "l2", "sinkhorn" (eps = 1), or the class of a variant of your own that averages by e^s.
         values: "identity" for V = I, where the limit itself is known too, or "gram" for V = G^T G.
         rank: of Q, a matrix (rank, d) of N(0, 1) entries; default d // 2, at least 1.
         seed: of everything.
@@ -87,7 +90,7 @@ def rank_collapse(
     """
     sizes = [laws.whole("dimensions", d, 1) for d in laws.several("dimensions", dimensions)]
     count, seed = laws.whole("draws", draws, 1), laws.whole("seed", seed, 0)
-    laws.one_of("variant", variant, laws.VARIANTS)
+    variant = chosen("variant", variant, attrgetter("is_closed")).name
     laws.one_of("values", values, VALUES)
     rows = None if rank is None else laws.whole("rank", rank, 1, min(sizes))
     parameters = {"dimensions": sizes, "draws": count, "variant": variant, "values": values, "rank": rows, "seed": seed}
@@ -104,7 +107,7 @@ def _one(d: int, k: int, count: int, parameters: Any, report: Any) -> dict[str, 
     Q, G, H = laws.draw(parameters["seed"], d, count, (k, d), (d, d), (d, d))
     identity = parameters["values"] == "identity"
     V = np.broadcast_to(np.eye(d), H.shape) if identity else laws.square(np.swapaxes(H, 1, 2))
-    kind, starts = laws.VARIANTS[parameters["variant"]], laws.square(G)
+    kind, starts = named(parameters["variant"]).kind, laws.square(G)
     found = laws.fit(lambda rows: kind(Q[rows], -Q[rows], V[rows]), starts, report)
     error = np.full(count, np.nan)
     if identity and k < d:

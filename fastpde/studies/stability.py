@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
-from fastpde.attention.variants import VARIANTS as EVERY
+from fastpde.attention.variants import VARIANTS, chosen, named
 
 from . import draws as laws
 from .study_cells import Cells
@@ -19,8 +19,7 @@ from .table import Array, Column, Study
 if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
 
-_SINGLE = {name: v.kind for name, v in EVERY.items()} | {"masked": fp.Softmax}
-VARIANTS = (*EVERY, "multihead", "masked")
+_COMPOSED = ("multihead", "masked")
 # What a flow at rtol = 1e-9 and a distance may be off by.
 _ROUNDING = 1e-7
 # Radii are measured this often between two times of the table: the bound made of them grows until the next is known.
@@ -79,7 +78,7 @@ class Stability(Study):
 
 
 def stability(
-    variants: Sequence[str] = VARIANTS,
+    variants: Sequence[Any] = (*VARIANTS, *_COMPOSED),
     draws: int = 25,
     *,
     n: int = 48,
@@ -99,7 +98,7 @@ def stability(
 
     Args:
         variants: of "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), "linear", "exponential", "multihead" (two softmax
-            heads), "masked" (softmax; the distance is the conditional one).
+            heads), "masked" (softmax; the distance is the conditional one), or classes of your own with a known bound.
         draws: pairs per variant; draw b comes from `np.random.default_rng([seed, b])`.
         n: tokens of a cloud.
         dimension: d.
@@ -115,7 +114,8 @@ def stability(
 
     Source: Theory 8.1, 8.2, 9; Castin et al. 2025, Theorem 3.1.
     """
-    names = [laws.one_of("variants", name, VARIANTS) for name in laws.several("variants", variants)]
+    asked = laws.several("variants", variants)
+    names = [name if name in _COMPOSED else chosen("variants", name).name for name in asked]
     parameters = {
         "variants": names,
         "draws": laws.whole("draws", draws, 1),
@@ -127,6 +127,8 @@ def stability(
         "times": laws.whole("times", times, 2),
         "seed": laws.whole("seed", seed, 0),
     }
+    for name in names:  # no bound may be known of a user's own
+        fp.stability_bound(_attention(name, np.random.default_rng(0), dimension, 1.0), [0.0], 1.0)
     kept, rows = Cells(cells, parameters), []
     with laws.told(progress, len(names) * draws) as report:
         for name in names:
@@ -148,8 +150,9 @@ def _attention(name: str, stream: np.random.Generator, d: int, speed: float) -> 
 
     if name == "multihead":
         return fp.MultiHead([head(fp.Softmax, speed / 2), head(fp.Softmax, speed / 2)])
-    made = head(_SINGLE[name], speed)
-    return fp.Masked(made) if name == "masked" else made
+    if name == "masked":
+        return fp.Masked(head(fp.Softmax, speed))
+    return head(named(name).kind, speed)
 
 
 def _clouds(stream: np.random.Generator, kind: str, n: int, d: int, radius: float) -> Array:

@@ -13,6 +13,7 @@ import pytest
 import fastpde as fp
 from fastpde import cli
 from fastpde.attention import variants
+from fastpde.studies.mean_field import predicted_covariance
 
 from ..problems import ROOT
 from .cauchy import Bump, Cauchy, bump, cauchy
@@ -144,6 +145,71 @@ def test_in_a_configuration(folder, capsys):
     assert cli.main(["plot", "a.run"]) == 0 and cli.main(["report", "a.run"]) == 0
     capsys.readouterr()
     assert cli.main(["run", "a.toml", "--allow-code"]) == 0 and "already finished" in capsys.readouterr().out
+    support = "Tokens stay in the ball of radius R(t)"
+    assert support not in (folder / "a.run" / "report.html").read_text()
+    assert cli.main(["report", "a.run", "--allow-code"]) == 0
+    assert support in (folder / "a.run" / "report.html").read_text()
+
+
+def test_in_a_sweep(folder, capsys):
+    """The processes of a sweep, its check, and the script for SLURM know the flag."""
+    (folder / "plan.toml").write_text('config = "a.toml"\n[vary]\nattention.own.power = [1.0, 2.0]\n')
+    assert cli.main(["sweep", "plan.toml", "--quiet"]) == 2 and "--allow-code" in capsys.readouterr().err
+    assert cli.main(["sweep", "plan.toml", "--quiet", "--local", "1", "--allow-code"]) == 0
+    assert (folder / "plan.sweep" / "cells.csv").read_text().count("finished") == 2
+    assert cli.main(["verify", "plan.sweep"]) == 1 and "--allow-code" in capsys.readouterr().out
+    assert cli.main(["verify", "plan.sweep", "--allow-code"]) == 0
+    assert cli.main(["status", "plan.sweep"]) == 0
+    assert cli.main(["sweep", "plan.sweep", "--quiet", "--allow-code", "--slurm"]) == 0
+    assert "--quiet --allow-code" in (folder / "plan.sweep" / "sweep.sbatch").read_text()
+
+
+STUDY = {
+    "stability": 'variants = ["cauchy:Cauchy", "masked"]\ndraws = 1\nn = 20\ntimes = 3\n',
+    "mean-field": 'variants = ["cauchy:Cauchy"]\nsizes = [50, 100]\ndraws = 2\npoints = 4\nclt_draws = 50\n',
+}
+
+
+@pytest.mark.parametrize("name", STUDY)
+def test_in_a_study(folder, capsys, name):
+    (folder / "s.toml").write_text(STUDY[name])
+    assert cli.main(["study", name, "s.toml", "--quiet"]) == 2 and "--allow-code" in capsys.readouterr().err
+    assert cli.main(["study", name, "s.toml", "--quiet", "--allow-code"]) == 0
+    assert "cauchy:Cauchy" in (folder / "s.study" / "rows.csv").read_text()
+    assert cli.main(["plot", "s.study"]) == 0 and cli.main(["report", "s.study"]) == 0
+
+
+def test_in_studies_of_python():
+    found = fp.studies.stability([Cauchy, fp.Softmax], draws=1, n=20, times=3)
+    assert found.parameters["variants"] == [f"{Cauchy.__module__}:Cauchy", "softmax"]
+    assert all(found.verdicts.values())
+    with pytest.raises(fp.InputError, match=r"stability is known"):
+        fp.studies.stability([Bump], draws=1, n=20)
+    for study in (fp.studies.rank_collapse, fp.studies.phase_diagram):
+        with pytest.raises(fp.InputError, match=r"^variant: .*'l2'"):
+            study(variant=Cauchy)
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("phase-diagram", 'variant = "cauchy:Cauchy"', "variant"),
+    ("covariance-paths", '[attention]\nkind = "cauchy:Cauchy"', "attention.kind"),
+    ("stability", 'variants = ["cauchy:Nobody"]', "Nobody"),
+])  # fmt: skip
+def test_studies_that_cannot_have_it(folder, capsys, name, text, said):
+    (folder / "s.toml").write_text(text + "\n")
+    assert cli.main(["study", name, "s.toml", "--quiet", "--allow-code"]) == 2
+    assert said in capsys.readouterr().err and not (folder / "s.study").exists()
+
+
+def test_predicted_covariance_of_a_weight_of_ones_own():
+    """n Cov of the field of n tokens, from many clouds."""
+    Q, K, V = drawn(2)
+    x, stream, n = tokens(3, 2), np.random.default_rng(5), 400
+    for own in (Cauchy(Q, K, V), Bump(Q, K, V)):
+        clouds = stream.standard_normal((4000, n, 2))
+        seen = own.velocity(clouds, at=np.broadcast_to(x, (4000, 3, 2)).copy())
+        want = np.trace(predicted_covariance(own, x), axis1=1, axis2=2)
+        np.testing.assert_allclose(n * seen.var(axis=0, ddof=1).sum(axis=1), want, rtol=0.12)
 
 
 WRONG = {

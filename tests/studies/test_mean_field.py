@@ -22,7 +22,7 @@ def test_the_predicted_covariance_has_the_closed_form_of_softmax():
     x = rng.uniform(-1, 1, (5, 2))
     u = x @ (K.T @ Q).T
     want = np.exp((u * u).sum(axis=1))[:, None, None] * (V @ (np.eye(2) + u[:, :, None] * u[:, None, :]) @ V.T)
-    found = predicted_covariance("softmax", fp.Softmax(Q, K, V), x)
+    found = predicted_covariance(fp.Softmax(Q, K, V), x)
     np.testing.assert_allclose(found, want, rtol=1e-9)
 
 

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.studies.stability import VARIANTS, Stability
+from fastpde.attention import VARIANTS
+from fastpde.studies.stability import Stability
+
+EVERY = (*VARIANTS, "multihead", "masked")
 
 
 @pytest.fixture(scope="module")
@@ -15,13 +18,13 @@ def found():
 
 
 def test_no_pair_exceeds_a_bound_of_any_variant(found):
-    assert found.verdicts == dict.fromkeys(VARIANTS, True)
+    assert found.verdicts == dict.fromkeys(EVERY, True)
     start = found["t"] == 0.0
     assert (found["log_ratio"][start] == 0.0).all() and (found["log_bound"][start] == 0.0).all()
     # R0 bounds the first cloud exactly.
     np.testing.assert_allclose(found["radius"][start], 1.0, rtol=1e-12)
     assert set(found["pair"]) == {"independent", "nudged", "shifted"}
-    for name in VARIANTS:
+    for name in EVERY:
         assert 0.0 < found.sharpness(name) <= 1.0
     # What was measured is never above what was foreseen.
     assert (found["log_measured"] <= found["log_bound"] + 1e-9).all()
@@ -32,7 +35,7 @@ def test_a_pair_above_a_bound_is_told(found, column, change):
     columns = {name: values.copy() for name, values in found.columns.items()}
     columns[column][found["variant"] == "l2"] += change
     other = Stability(found.parameters, columns)
-    assert other.verdicts == {name: name != "l2" for name in VARIANTS}
+    assert other.verdicts == {name: name != "l2" for name in EVERY}
     assert "exceeded by l2" in other.summary()
     assert "EXCEEDED" in other.figure().axes[1].get_title()
 
