@@ -116,7 +116,7 @@ def _balanced(
     `dissipation`."""
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    cloud = make_cloud(attention.masked, tokens.astype(np.float64, copy=False), backend, weights)
+    cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), backend, weights)
     length = attention.check(cloud.x, t)
     if length != cloud.x.shape[2]:
         raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")

@@ -42,7 +42,7 @@ def interaction_energy(
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
     tokens = as_tokens("x", x)
     summing = resolve(backend)
-    cloud = make_cloud(attention.masked, tokens, summing, weights, positions)
+    cloud = make_cloud(attention, tokens, summing, weights, positions)
     attention.check(cloud.x, t)
     total = np.full(cloud.x.shape[0], -np.inf) if log else np.zeros(cloud.x.shape[0])
     made = attention.log_totals if log else attention.totals
@@ -91,7 +91,7 @@ def sinkhorn_energy(
         raise InputTypeError("attention", type(attention).__name__, need, "Others have fp.interaction_energy.")
     tokens = as_tokens("x", x)
     summing = resolve(backend)
-    cloud = make_cloud(attention.masked, tokens, summing, weights)
+    cloud = make_cloud(attention, tokens, summing, weights)
     attention.check(cloud.x, t)
     with summing.evaluation():
         total = attention.energy(cloud, float(t), summing)

@@ -107,7 +107,7 @@ def bind(
         came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
         raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
     summing = resolve(backend)
-    cloud = make_cloud(attention.masked, as_tokens("x0", x0), summing, weights, positions)
+    cloud = make_cloud(attention, as_tokens("x0", x0), summing, weights, positions)
     return Field(attention, cloud, summing, manifold or Euclidean())
 
 

@@ -26,7 +26,7 @@ class Balance(NamedTuple):
 
 def has_energy(score: Score) -> bool:
     """Return whether the head moves along the interaction energy of e^{<A x, y>}, if A is symmetric."""
-    return weights.is_exponential(score.weight) and not (score.distance or score.bias.any())
+    return weights.is_exponential(score.weight) and not (score.distance or score.positional or score.bias.any())
 
 
 def balance(score: Score, cloud: Cloud, backend: Backend) -> Balance:

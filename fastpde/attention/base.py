@@ -88,8 +88,13 @@ class Attention(ABC):
 
     @property
     def masked(self) -> bool:
-        """Whether positions matter."""
+        """Whether a token sees only those before it, in some head."""
         return False
+
+    @property
+    def positional(self) -> bool:
+        """Whether positions matter."""
+        return self.masked
 
     @property
     @abstractmethod
@@ -223,7 +228,7 @@ class Attention(ABC):
         from ..backends import resolve
 
         tokens, summing = as_tokens("x", x), resolve(backend)
-        cloud = make_cloud(self.masked, tokens, summing, weights, positions, as_points(at, tokens), at_positions)
+        cloud = make_cloud(self, tokens, summing, weights, positions, as_points(at, tokens), at_positions)
         length = self.check(cloud.x, t)
         out = np.empty((*cloud.targets.shape[:2], length), tokens.dtype)
         with summing.evaluation():

@@ -14,6 +14,7 @@ from .memory import Memory
 
 if TYPE_CHECKING:
     from ..backends.backend import Backend
+    from .base import Attention
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Visibility:
     order: Array | None  # (n,) source order; None: they are in order
     target_order: Array | None  # (m,) of points that are not the tokens; None: they are in order
     limits: Array  # (m,) int64, non-decreasing
+    places: Array  # positions in that order, of the tokens that are here
+    target_places: Array | None = None  # the same of points that are not the tokens
 
     @staticmethod
     def of(positions: Array, at_positions: Array | None = None, share: Share | None = None) -> Visibility:
@@ -38,15 +41,16 @@ class Visibility:
 
         sources = order(positions)
         ordered = positions if sources is None else positions[sources]
+        here = ordered[share.first : share.first + share.here]
         if at_positions is None:
-            places = ordered[share.first : share.first + share.here]
-            return Visibility(sources, None, np.searchsorted(ordered, places, side="right").astype(np.int64))
+            return Visibility(sources, None, np.searchsorted(ordered, here, side="right").astype(np.int64), here)
         at, targets = at_positions, order(at_positions)
-        limits = np.searchsorted(_exact(ordered, at), _exact(at if targets is None else at[targets], ordered), "right")
+        places = at if targets is None else at[targets]
+        limits = np.searchsorted(_exact(ordered, at), _exact(places, ordered), "right")
         if limits[0] == 0:
             need = f"positions >= {ordered[0]}, the first token's, in at_positions"
             raise InputError("at_positions", f"a position of {at.min()}, which sees no token", need)
-        return Visibility(sources, targets, limits.astype(np.int64))
+        return Visibility(sources, targets, limits.astype(np.int64), here, places)
 
 
 def _exact(positions: Array, other: Array) -> Array:
@@ -63,6 +67,8 @@ class Cloud:
     at: Array | None = None  # (B, m, d); None: the tokens themselves
     weights: Array | None = None  # (1, n) or (B, n) float64; None: 1/n
     visibility: Visibility | None = None  # used by masked attention only
+    positions: Array | None = None  # (n,) of the tokens that are here; None: they do not matter
+    at_positions: Array | None = None  # (m,) of other targets
     limits: Array | None = None  # (m,) set by masked attention for what it contains
     memory: Memory | None = None  # of the run this evaluation belongs to; None: a single evaluation
     part: Share | None = None  # which of all tokens x are; None: all
@@ -74,6 +80,20 @@ class Cloud:
     @property
     def targets(self) -> Array:
         return self.x if self.at is None else self.at
+
+    @property
+    def token_positions(self) -> Array:
+        """Positions of the tokens (n,). Raises InputError if there are none."""
+        if self.positions is None:
+            raise InputError("positions", "none", "positions", "Set `positional = True` in the class of the attention.")
+        return self.positions
+
+    @property
+    def target_positions(self) -> Array:
+        """Positions of the targets (m,). Raises InputError if there are none."""
+        if self.at is None or self.at_positions is None:
+            return self.token_positions
+        return self.at_positions
 
     def mean(self, values: Array) -> Array:
         """int values dmu, (B,), of values at the tokens that are here (B, n)."""
@@ -103,6 +123,8 @@ class Cloud:
             x=gather("masked_tokens", self.x, seen.order, share),
             at=None if at is None else gather("masked_points", at, seen.target_order, self._share_of_targets),
             weights=None if self.weights is None else gather("masked_weights", self.weights, seen.order, share),
+            positions=seen.places,
+            at_positions=seen.target_places,
             limits=seen.limits,
         )
 
@@ -141,7 +163,7 @@ def as_points(at: Any, tokens: Array) -> Array | None:
 
 
 def make_cloud(
-    masked: bool,
+    attention: Attention,
     tokens: Array,
     backend: Backend,
     weights: Any = None,
@@ -149,19 +171,20 @@ def make_cloud(
     at: Array | None = None,
     at_positions: Any = None,
 ) -> Cloud:
-    """The checked measure for one evaluation or one run, made by `backend`; masked: whether positions matter."""
+    """The checked measure for one evaluation or one run, made by `backend` for an attention."""
     n = tokens.shape[-2]
     share = backend.share(n)
+    positional = attention.positional
     cloud = Cloud(
         x=tokens.reshape(-1, *tokens.shape[-2:]),
         at=None if at is None else at.reshape(-1, *at.shape[-2:]),
         weights=as_weights(weights, tokens.shape, share=share),
         part=share,
     )
-    if not masked:
+    if not positional:
         for name, value in (("positions", positions), ("at_positions", at_positions)):
             if value is not None:
-                raise InputError(name, "a value", "none: this attention is not masked", "Wrap it in fp.Masked.")
+                raise InputError(name, "a value", "none: this attention does not see them", "Wrap it in fp.Masked.")
         return cloud
     places = (
         share.first + np.arange(n, dtype=np.float64) if positions is None else as_positions("positions", positions, n)
@@ -169,6 +192,7 @@ def make_cloud(
     if at is None and at_positions is not None:
         raise InputError("at_positions", "a value", "none without `at`")
     if at is not None and at_positions is None:
-        raise InputError("at_positions", "none", "positions (m,) of the points `at`, as the attention is masked")
+        raise InputError("at_positions", "none", "positions (m,) of the points `at`, as the attention sees them")
     at_places = None if at is None else as_positions("at_positions", at_positions, at.shape[-2])
-    return cloud.with_(visibility=Visibility.of(places, at_places, share))
+    seen = Visibility.of(places, at_places, share) if attention.masked else None
+    return cloud.with_(visibility=seen, positions=places, at_positions=at_places)

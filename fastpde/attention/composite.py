@@ -75,6 +75,10 @@ class Composite(Attention):
         return any(term.masked for term in self.terms())
 
     @property
+    def positional(self) -> bool:
+        return any(term.masked or term.head.positional for term in self.terms())
+
+    @property
     def averages(self) -> bool:
         return all(term.head.averages for term in self.terms())
 

@@ -74,6 +74,8 @@ def closure(score: Score, mean: Array, factor: Array, name: str) -> Affine:
 
     Raises NoGaussianClosure where its field is not affine, with the `name` of the attention.
     """
+    if score.positional:
+        raise NoGaussianClosure(f"{name} attention depends on positions: the law of all tokens does not say its field.")
     if score.shifts:
         return tilted(score.linear, score.curvature, score.V, mean, factor)
     if is_linear(score):
@@ -93,8 +95,8 @@ def second_moment_map(score: Score, second: Array) -> Array:
 
 
 def is_affine(score: Score) -> bool:
-    """Return whether the field of a Gaussian law is affine; of sums over distances there is no formula at all."""
-    return score.shifts or score.distance or is_linear(score)
+    """Return whether `closure` is asked: it has the field if that is affine, and says so if there is no formula."""
+    return score.shifts or score.distance or score.positional or is_linear(score)
 
 
 def field(score: Score, x: Array, mean: Array, factor: Array) -> Array:

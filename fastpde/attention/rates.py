@@ -93,6 +93,8 @@ def of_score(score: Score, p: Array, W: Sequence[Array] = ()) -> Rate | None:
         averages by e^{-scale |Qx - Ky|^2}: v [2 a R^2 + (1 + 2 c_p k (q + k) R^2) e^{(q + k)^2 R^2 / p}]
         sums of w(<A x, y> + bias):         v (sup |w| + 2 a R^2 sup |w'|), every p
     """
+    if score.positional:
+        return None
     v, a = norm(score.V, W), norm(score.matrix)
     if score.shifts and score.distance:
         root = np.sqrt(np.abs(column(score.scale)))

@@ -12,12 +12,16 @@ do not change if a number is added to all scores of a target: keys are then cent
 
 of which the last term cancels. So scores keep their digits far from the origin.
 
+A score may depend on the positions p, q of target and key: scale <R(p) Q x, R(q) K y> + bias + b(q). What the position
+of a target alone adds to its scores cancels in averages by w = exp; sums cannot have it.
+
 What else a head has is derived from the same record: Gaussian closures (`gaussian_field`), bounds (`rates`), energies
 (`balance`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -60,10 +64,16 @@ class Score:
     normalised: bool
     bias: Array = field(default_factory=lambda: np.zeros(()))  # ()
     distance: bool = False
+    # Of scores that depend on positions p (n,): matrices (n, k, k) that multiply Qx and Ky, and a bias (n,) of keys.
+    turn: Callable[[Array], Array] | None = None
+    bias_at: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.weight, weights.Linear) and (self.normalised or self.distance or self.bias.any()):
-            came = "a linear weight that is normalised, of distances or with a bias"
+        if self.turn is not None and self.distance:
+            raise InputError("attention", "distances of keys that are turned by position", "the score <Qx, Ky>")
+        plain = not (self.distance or self.positional or self.bias.any())
+        if isinstance(self.weight, weights.Linear) and (self.normalised or not plain):
+            came = "a linear weight that is normalised, of distances, by position or with a bias"
             raise InputError("attention", came, "sums of w(s) = s, which are made of moments")
 
     @cached_property
@@ -82,6 +92,11 @@ class Score:
         return column(self.scale) * product(transposed(self.K), self.K) if self.distance else None
 
     @property
+    def positional(self) -> bool:
+        """Whether the score depends on the positions of tokens."""
+        return self.turn is not None or self.bias_at is not None
+
+    @property
     def shifts(self) -> bool:
         """Whether a number may be added to all scores of a target, as averages by w = exp allow."""
         return self.normalised and weights.is_exponential(self.weight)
@@ -94,7 +109,7 @@ class Score:
     def keys_are_tokens(self, dtype: np.dtype[Any]) -> bool:
         """Return whether products are taken over R^d, with the (centred) tokens as keys."""
         k, d = self.Q.shape[-2:]
-        return k >= d and self._representable(dtype)
+        return k >= d and self.turn is None and self._representable(dtype)
 
     def _representable(self, dtype: np.dtype[Any]) -> bool:
         """Return whether all of scale K^T Q is far within the range of a precision, in every system and pair of
@@ -177,12 +192,22 @@ class Score:
         targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
         keys = backend.take("keys", (*cloud.x.shape[:2], r), dtype)
         backend.project(cloud.targets, target_map, targets)
-        backend.project(cloud.x, None if own else self.K, keys, origin=centre if self.shifts else None)
-        if not self.bias.any():
+        moved = centre if self.shifts and self.turn is None else None
+        backend.project(cloud.x, None if own else self.K, keys, origin=moved)
+        if self.turn is not None:
+            for vectors, places in ((targets, cloud.target_positions), (keys, cloud.token_positions)):
+                vectors[...] = np.einsum("nij,bnj->bni", self.turn(places), vectors)
+        if not (self.bias.any() or self.bias_at):
             return Operands(targets, keys)
         bias = backend.take("bias", cloud.x.shape[:2], dtype)
         bias[...] = np.broadcast_to(self.bias.reshape(-1, 1), bias.shape)
-        return Operands(targets, keys, bias)
+        return Operands(targets, keys, self._placed(bias, cloud))
+
+    def _placed(self, bias: Array, cloud: Cloud) -> Array:
+        """Return the bias of the keys (B, n) with that of their positions."""
+        if self.bias_at is not None:
+            bias += self.bias_at(cloud.token_positions)
+        return bias
 
     def _of_distances(self, cloud: Cloud, backend: Backend, centre: Array | None) -> Operands:
         """The same of distances. What the square leaves to a target alone is a coordinate more where it counts."""
@@ -207,6 +232,7 @@ class Score:
         bias *= -scale.reshape(-1, 1).astype(dtype)
         if self.bias.any():
             bias += self.bias.reshape(-1, 1).astype(dtype)
+        bias = self._placed(bias, cloud)
         if self.shifts:
             return Operands(targets, keys, bias)
         rest = self._left_out(cloud, backend)[:, :, None].astype(dtype)

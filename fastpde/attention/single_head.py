@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 class SingleHead(Attention):
     """Gamma_mu(x) = V int y w(s(x,y)) dmu(y), divided by int w(s(x,y)) dmu(y) if normalised.
 
-    A variant is a subclass: its `weight`, whether it is `normalised`, parameters of its own if it has some, and a
-    `score` if it is not scale <Qx, Ky>, which depends on the time by the parameters alone. Everything else follows, see
-    `score.Score`.
+    A variant is a subclass: its `weight`, whether it is `normalised`, whether its score is `positional`, which depends
+    on the positions of tokens, parameters of its own if it has some, and a `score` if it is not scale <Qx, Ky>, which
+    depends on the time by the parameters alone. Everything else follows, see `score.Score`.
     """
 
     weight: Any = weights.Exp()
     normalised: bool = True
+    positional: bool = False  # type: ignore[assignment]
 
     def __init__(
         self, Q: Value, K: Value, V: Value, scale: Value = 1.0, *, weight: weights.Weight | None = None
@@ -122,7 +123,8 @@ class SingleHead(Attention):
             yield from super().log_totals(cloud, t, backend)
 
     def reduced_form(self) -> ReducedForm | None:
-        if not self.constant or isinstance(self.weight, weights.Linear):  # moments are cheaper than pairs
+        moments = isinstance(self.weight, weights.Linear)  # cheaper than pairs
+        if not self.constant or self.positional or moments:
             return None
         score = self._score(0.0)
         exact = score.shifts or not (score.distance or score.normalised)
@@ -155,7 +157,7 @@ class SingleHead(Attention):
         return super().second_moment_map(second, t)
 
     def affine_heads(self) -> AffineHeads | None:
-        if not self.constant:
+        if not self.constant or self.positional:
             return None
         score = self._score(0.0)
         if not (score.shifts or gaussian_field.is_linear(score)):
@@ -171,7 +173,7 @@ class SingleHead(Attention):
     @property
     def never_blows_up(self) -> bool:
         """Averages by distances with K injective: |M| <= |V| |Q| / sigma_min(K)."""
-        if not self.constant:
+        if not self.constant or self.positional:
             return False
         score = self._score(0.0)
         injective = np.all(np.linalg.matrix_rank(score.K) == score.K.shape[-1])

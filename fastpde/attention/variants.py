@@ -64,7 +64,8 @@ class Variant:
     @property
     def keeps_gaussians(self) -> bool:
         """Whether a Gaussian law stays Gaussian."""
-        return (self.kind.normalised and self.is_exponential) or isinstance(self.kind.weight, weights.Linear)
+        average = self.kind.normalised and self.is_exponential and not self.kind.positional
+        return average or isinstance(self.kind.weight, weights.Linear)
 
     @property
     def is_bounded(self) -> bool:
