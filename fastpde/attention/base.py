@@ -38,18 +38,18 @@ class Attention(ABC):
 
     @abstractmethod
     def parameters(self) -> Iterator[Parameter]:
-        """All parameters, named."""
+        """Yield all parameters."""
 
     @abstractmethod
     def dimensions(self, t: float) -> tuple[int, int]:
-        """(d of the tokens, length of the field's vectors), from the parameters at time t.
+        """Return d of the tokens and the length of the field's vectors, from the parameters at time t.
 
         Raises InputError naming parameters whose shapes do not fit each other.
         """
 
     @abstractmethod
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
-        """Writes Gamma_mu at the targets into out (B, m, length). The arguments have been checked."""
+        """Write Gamma_mu at the targets into out (B, m, length). The arguments have been checked."""
 
     @abstractmethod
     def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
@@ -62,18 +62,18 @@ class Attention(ABC):
                 yield np.log(totals)
 
     def reduced_form(self) -> ReducedForm | None:
-        """The field as one reduced form, for the sums over many small systems; None: it has none.
+        """Return the field as one reduced form, for the sums over many small systems, or None if it has none.
 
         Masking is left out of it: who wants the field of a masked attention brings the limits.
         """
         return None
 
     def affine_heads(self) -> AffineHeads | None:
-        """The field of a Gaussian law as matrices, for many laws at once; None: it varies, or is not affine."""
+        """Return the field of a Gaussian law as matrices, for many laws at once; None if it varies or is not affine."""
         return None
 
     def second_moment_map(self, second: Array, t: float) -> Array:
-        """M (..., d, d) of the field M x of a measure, whatever its mass, by int y y^T dmu (..., d, d) alone.
+        """Return M (..., d, d) of the field M x of a measure, whatever its mass, by int y y^T dmu (..., d, d) alone.
 
         Raises NoGaussianClosure where the field is another.
         """
@@ -83,7 +83,7 @@ class Attention(ABC):
         )
 
     def system(self, b: int | Array) -> Attention:
-        """The attention of system b of a batch, or of systems b (k,): every parameter with a leading axis B at b."""
+        """Return the attention of system b of a batch, or of systems b (k,): parameters with a leading axis B at b."""
         return cast(Attention, _of_system(self, b))
 
     @property
@@ -112,7 +112,7 @@ class Attention(ABC):
         return False
 
     def score_matrices(self, t: float) -> Iterator[Array]:
-        """A (d, d) or (B, d, d) of every head: each term of a Gaussian closure's M is some matrix times its A."""
+        """Yield A (d, d) or (B, d, d) of every head: each term of a Gaussian closure's M is some matrix times its A."""
         raise NoGaussianClosure(f"{type(self).__name__} attention has no Gaussian closure.")
 
     @property
@@ -128,7 +128,7 @@ class Attention(ABC):
         raise InputError("attention", repr(self), "an attention whose stability is known (Theory 8.1)")
 
     def stability_rate(self, R: float, p: float = 2.0, t: float = 0.0) -> float:
-        """L(R): a bound of the rate at which W_p of two measures in the ball of radius R grows; if masked, of d_p.
+        """Return L(R), a bound of the rate at which W_p of two measures in the ball of radius R grows; if masked, d_p.
 
         Raises InputError where no bound is known.
 
@@ -137,7 +137,7 @@ class Attention(ABC):
         return sum(rate.of_distance(float(R)) for rate in self.rates(np.array([float(p)]), float(t)))
 
     def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
-        """The energy that Theory 7 knows the attention by, and what its rate of change is made of; float64 tokens.
+        """Return the energy of Theory 7, its gradient and the field at float64 tokens, which make its rate of change.
 
         Raises InputError where there is none, or only for a symmetric Q^T K.
         """
@@ -145,23 +145,23 @@ class Attention(ABC):
         raise InputError("attention", repr(self), need)
 
     def energy_trend(self, t: float) -> int:
-        """1 where theory says that the flow ascends that energy, -1 where it descends it, 0 where it says nothing."""
+        """Return 1 where theory says that the flow ascends that energy, -1 where it descends it, else 0."""
         return 0
 
     @abstractmethod
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
-        """(M, c) of the field Gamma(x) = M x + c of N(mean, L L^T), mean (..., d), factor L (..., d, r), float64.
+        """Return (M, c) of the field Gamma(x) = M x + c of N(mean, L L^T), mean (..., d), L (..., d, r), float64.
 
         Raises NoGaussianClosure where the field is not affine.
         """
 
     def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
-        """Gamma_mu(x) (..., m, length) for mu = N(mean, L L^T) at points x (..., m, d), in closed form."""
+        """Return Gamma_mu(x) (..., m, length) for mu = N(mean, L L^T) at points x (..., m, d), in closed form."""
         M, c = self.closure(mean, factor, t)
         return x @ transposed(M) + c[..., None, :]
 
     def affine(self, mean: Any, cov: Any, *, t: float = 0.0) -> tuple[Array, Array]:
-        """(M, c) of the affine field Gamma_mu(x) = M x + c that mu = N(mean, cov) makes.
+        """Return (M, c) of the affine field Gamma_mu(x) = M x + c that mu = N(mean, cov) makes.
 
         Args:
             mean: (d,), or (..., d): leading axes are systems.
@@ -182,7 +182,7 @@ class Attention(ABC):
         return self.closure(mean, factor, float(t))
 
     def gaussian_velocity(self, x: Any, mean: Any, cov: Any, *, t: float = 0.0) -> Array:
-        """Gamma_mu(x) of mu = N(mean, cov) at points x (m, d), also where it is not affine: (m, length) float64.
+        """Return Gamma_mu(x) (m, length) float64 of mu = N(mean, cov) at points x (m, d), also where it is not affine.
 
         Raises: InputError, InputTypeError, naming the argument; NoGaussianClosure where there is no formula.
 
@@ -206,7 +206,7 @@ class Attention(ABC):
         at_positions: Any = None,
         backend: Any = "auto",
     ) -> Array:
-        """The velocity Gamma_mu at the tokens, or at other points, mu = sum_j w_j delta_{x_j}.
+        """Return the velocity Gamma_mu at the tokens, or at other points, mu = sum_j w_j delta_{x_j}.
 
         Args:
             x: tokens (n, d), or (B, n, d) for B independent systems; float64 or float32.
@@ -236,7 +236,7 @@ class Attention(ABC):
         return out if tokens.ndim == 3 else out[0]
 
     def check_dimension(self, dimension: int, t: float, name: str) -> int:
-        """Raises InputError unless the parameters at time t act on R^dimension; returns the field's length."""
+        """Return the field's length. Raises InputError unless the parameters at time t act on R^dimension."""
         if isinstance(t, bool) or not isinstance(t, int | float | np.floating | np.integer):
             raise InputTypeError("t", repr(t), "a number")
         if not np.isfinite(t):
@@ -247,7 +247,7 @@ class Attention(ABC):
         return length
 
     def check(self, x: Array, t: float, name: str = "x") -> int:
-        """Raises InputError unless the parameters at time t fit tokens (B, n, d); returns the field's length."""
+        """Return the field's length. Raises InputError unless the parameters at time t fit tokens (B, n, d)."""
         length = self.check_dimension(x.shape[2], t, name)
         for p in self.parameters():
             systems = p.systems(t)
@@ -257,7 +257,7 @@ class Attention(ABC):
 
 
 def _of_system(value: Any, b: int | Array) -> Any:
-    """A parameter, attention or tuple of them as system b has it; anything else as it is."""
+    """Return a parameter, an attention or a tuple of them as system b has it, and anything else as it is."""
     if isinstance(value, Parameter):
         return value.system(b)
     if isinstance(value, tuple):

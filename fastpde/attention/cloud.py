@@ -32,7 +32,7 @@ class Visibility:
 
     @staticmethod
     def of(positions: Array, at_positions: Array | None = None, share: Share | None = None) -> Visibility:
-        """Targets at position s see every source at a position <= s. Raises InputError if one sees nothing."""
+        """Find what targets see: every source at a position <= theirs. Raises InputError if one sees nothing."""
         share = Share(len(positions)) if share is None else share
         positions = share.gathered(positions[None])[0]
 
@@ -54,7 +54,7 @@ class Visibility:
 
 
 def _exact(positions: Array, other: Array) -> Array:
-    """Positions as they are compared with others: Python's numbers, if NumPy would round large integers to floats."""
+    """Return positions fit to be compared with others: Python's numbers if NumPy would round large integers."""
     rounded = np.result_type(positions, other).kind == "f" and positions.dtype.kind in "iu"
     return positions.astype(object) if rounded and (np.abs(positions.astype(float)) > 2.0**53).any() else positions
 
@@ -96,7 +96,7 @@ class Cloud:
         return self.at_positions
 
     def mean(self, values: Array) -> Array:
-        """int values dmu, (B,), of values at the tokens that are here (B, n)."""
+        """Return int values dmu, (B,), of values at the tokens that are here (B, n)."""
         if self.weights is None:
             return self.share.sum(values) / self.share.n
         return self.share.sum(self.weights * values)
@@ -171,7 +171,7 @@ def make_cloud(
     at: Array | None = None,
     at_positions: Any = None,
 ) -> Cloud:
-    """The checked measure for one evaluation or one run, made by `backend` for an attention."""
+    """Check a measure, for one evaluation or one run of an attention, and return it."""
     n = tokens.shape[-2]
     share = backend.share(n)
     positional = attention.positional

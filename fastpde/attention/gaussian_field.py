@@ -18,14 +18,14 @@ Affine = tuple[Array, Array]  # M (..., d, d), c (..., d)
 
 
 def narrowed(factor: Array, D: Array) -> Array:
-    """(S^{-1} + D)^{-1} = L (I + L^T D L)^{-1} L^T for symmetric D >= 0: the covariance of N(., S) e^{-y.D.y / 2}."""
+    """Return (S^{-1} + D)^{-1} = L (I + L^T D L)^{-1} L^T, the covariance of N(., S) e^{-y.D.y / 2}, D = D^T >= 0."""
     inner = np.eye(factor.shape[-1]) + transposed(factor) @ D @ factor
     inner = np.where(np.isfinite(inner), inner, np.nan)  # the inverse of an overflow would pass for zero
     return factor @ np.linalg.solve(inner, transposed(factor) + np.zeros((*inner.shape[:-2], 1, 1)))
 
 
 def tilted(A: Array, D: Array | None, V: Array, mean: Array, factor: Array) -> Affine:
-    """M = V P A, c = V (I + 2 S D)^{-1} mean, P = (S^{-1} + 2 D)^{-1}; (I + 2 S D)^{-1} = I - 2 P D."""
+    """Return M = V P A, c = V (I + 2 S D)^{-1} mean, P = (S^{-1} + 2 D)^{-1}; (I + 2 S D)^{-1} = I - 2 P D."""
     if D is None:
         return V @ factor @ transposed(factor) @ A, times(V, mean)
     P = narrowed(factor, 2.0 * D)
@@ -33,7 +33,7 @@ def tilted(A: Array, D: Array | None, V: Array, mean: Array, factor: Array) -> A
 
 
 def regression(A: Array, factor: Array) -> Array:
-    """N with E[y | x] = mean + N (x - mean) under the Sinkhorn plan of the score x.A.y (Theory 2.1).
+    """Return N with E[y | x] = mean + N (x - mean) under the Sinkhorn plan of the score x.A.y (Theory 2.1).
 
     N = L phi(B B^T) L^T A, B = L^T A L, phi(s) = 2 / (1 + sqrt(1 + 4 s)), from the singular values of B.
     """
@@ -46,7 +46,7 @@ def regression(A: Array, factor: Array) -> Array:
 
 
 def half_steps(A: Array, mean: Array, factor: Array, count: int) -> Affine:
-    """E[y | x] = M x + c after `count` (odd) half-iterations of Sinkhorn from g = 0 (Theory 2.1).
+    """Return (M, c) of E[y | x] = M x + c after `count` (odd) half-iterations of Sinkhorn from g = 0 (Theory 2.1).
 
     Potentials are quadratic, -y.G.y / 2 + l.y; a row step has G = A^T P A, l = -A^T b with P = (S^{-1} + G')^{-1} and
     b = P (S^{-1} mean + l') = mean - P G' mean + P l' of the potential before; a column step has A^T for A.

@@ -26,7 +26,7 @@ class Masked(Composite):
     """
 
     def __init__(self, attention: Attention) -> None:
-        """Raises InputTypeError unless `attention` is an unmasked attention."""
+        """Mask an attention. Raises InputTypeError unless it is an attention without masks that can have one."""
         if not isinstance(attention, Attention):
             raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
         if attention.masked:

@@ -27,21 +27,21 @@ class Memory:
         self._failures: dict[tuple[int, ...], tuple[Array, FieldError]] = {}
 
     def head(self, h: int) -> Memory:
-        """The part that belongs to head h; counters are shared."""
+        """Return the part that belongs to head h; counters are shared."""
         part = Memory()
         part.arrays, part.path, part._failures = self.arrays, (*self.path, h), self._failures
         return part
 
     def get(self, name: str) -> Array | None:
-        """The array of that name, or None."""
+        """Return the array of a name, or None."""
         return self.arrays.get(self._name(name))
 
     def put(self, name: str, array: Array) -> None:
-        """Keeps `array` itself under that name."""
+        """Keep `array` itself under a name."""
         self.arrays[self._name(name)] = array
 
     def history(self, kind: str, systems: int) -> Array:
-        """What a backend counts of one kind of sum, see `PairSum.history`: (systems, 2), to be changed in place."""
+        """Return the counts of a kind of sum (systems, 2), which backends change in place, see `PairSum.history`."""
         held = self.get(f"checks.{kind}")
         # A copy: what an evaluation changes is no part of a state that was saved before it.
         found = np.zeros((systems, 2)) if held is None else held.copy()
@@ -49,7 +49,7 @@ class Memory:
         return found
 
     def select(self, systems: Array) -> None:
-        """Keeps these systems only: a mask (B,) or indices."""
+        """Keep some systems only, a mask (B,) or indices."""
         for name, array in self.arrays.items():
             if not name.startswith(_COUNTER):
                 self.arrays[name] = array[systems]
@@ -57,36 +57,36 @@ class Memory:
             self._failures[path] = failed[systems], error
 
     def fail(self, systems: Array, error: FieldError) -> None:
-        """Says that the evaluation failed for `systems`, a mask (B,), some of them true."""
+        """Record that the evaluation failed for `systems`, a mask (B,) that is true somewhere."""
         failed, _ = self._failures.get(self.path, (systems, error))
         self._failures[self.path] = failed | systems, error
 
     def succeed(self, systems: Array) -> None:
-        """Says that the evaluation succeeded for `systems`, a mask (B,); the others stay as they are."""
+        """Record that the evaluation succeeded for `systems`, a mask (B,); the others stay as they are."""
         if self.path in self._failures:
             failed, error = self._failures.pop(self.path)
             if (failed & ~systems).any():
                 self._failures[self.path] = failed & ~systems, error
 
     def failed(self, systems: int) -> Array:
-        """Of which of so many systems the last evaluation with finite tokens failed, (B,)."""
+        """Return for which of `count` systems the last evaluation with finite tokens failed, (B,)."""
         masks = [failed for failed, _ in self._failures.values()]
         return np.logical_or.reduce([np.zeros(systems, bool), *masks])
 
     def failure(self) -> FieldError | None:
-        """Why, for the first head that failed."""
+        """Return the error of the first head that failed."""
         return next((error for _, error in self._failures.values()), None)
 
     def add(self, counter: str, value: float) -> None:
-        """Adds to a counter of the run."""
+        """Add to a counter of the run."""
         self._count(counter, self.counters().get(counter, 0.0) + value)
 
     def raise_to(self, counter: str, value: float) -> None:
-        """Makes a counter of the run the largest value seen."""
+        """Raise a counter of the run to a value, if that is larger."""
         self._count(counter, max(self.counters().get(counter, -np.inf), value))
 
     def counters(self) -> dict[str, float]:
-        """The counters of the run, for `sol.stats`."""
+        """Return the counters of the run, for `sol.stats`."""
         named = ((key.removeprefix(_COUNTER), value) for key, value in self.arrays.items() if key.startswith(_COUNTER))
         return {key: float(value[0]) for key, value in named}
 

@@ -24,8 +24,10 @@ class MultiHead(Composite):
     """
 
     def __init__(self, heads: Any, W: Value | None = None) -> None:
-        """heads: H attentions of any variant. W: (H, d, dv), (B, H, d, dv), a function of time, `Layers`, a list of H
-        matrices or such parameters (heads may then differ in dv), or None when every V_h is (d, d).
+        """Add heads, H attentions of any variant.
+
+        W: (H, d, dv), (B, H, d, dv), a function of time, `Layers`, a list of H matrices or such parameters (heads may
+        then differ in dv), or None when every V_h is (d, d).
 
         Raises InputError, InputTypeError: for no heads, or shapes that do not fit.
         """
@@ -60,7 +62,7 @@ class MultiHead(Composite):
             yield self._stack
 
     def outputs(self, t: float) -> list[Array] | None:
-        """W_h (d, dv) or (B, d, dv) for every head, or None."""
+        """Return W_h (d, dv) or (B, d, dv) of every head, or None if there are none."""
         if self._each is not None:
             return [w(t) for w in self._each]
         if self._stack is None:

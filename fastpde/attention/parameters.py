@@ -50,7 +50,7 @@ class Layers:
         return np.arange(1, len(self)) * (self.t_end / len(self))
 
     def __call__(self, t: float) -> Array:
-        """The value of the layer that acts at time t; at t_end, the last layer's."""
+        """Return the value of the layer that acts at time t; at t_end, the last layer's."""
         place = t / self.t_end * len(self)
         if not -1e-9 <= place <= len(self) * (1 + 1e-9):
             raise InputError("t", repr(t), f"a time in [0, {self.t_end}]", "Give Layers a later t_end.")
@@ -73,19 +73,19 @@ class Parameter:
         return not callable(self.source)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """The value, for `numpy.asarray(attention.Q)`. Raises InputError for a function of time."""
+        """Return the value, for `numpy.asarray(attention.Q)`. Raises InputError for a function of time."""
         if callable(self.source):
             raise InputError(self.name, "a function of time", "a constant parameter", f"Call it: {self.name}(t).")
         return np.array(self.source, dtype=dtype, copy=copy)
 
     def __call__(self, t: float) -> Array:
-        """The value at time t in float64. Raises InputError if a function of time returns an unfit one."""
+        """Return the value at time t in float64. Raises InputError if a function of time returns an unfit one."""
         if callable(self.source):
             return _checked(f"{self.name}({t})", self.source(t), self.axes)
         return self.source
 
     def system(self, b: int | Array) -> Parameter:
-        """The parameter of system b: its value, at every time, without the batch axis; or of systems b (k,)."""
+        """Return the parameter of system b, at every time without the batch axis, or of systems b (k,)."""
         source = self.source
 
         def own(value: Array) -> Array:
@@ -97,7 +97,7 @@ class Parameter:
         return replace(self, source=lambda t: own(as_numbers(f"{self.name}({t})", source(t))))
 
     def systems(self, t: float) -> int:
-        """The number of systems it has values for: B if it has the batch axis, otherwise 1."""
+        """Return the number of systems it has values for: B if it has the batch axis, otherwise 1."""
         value = self(t)
         return value.shape[0] if value.ndim == max(self.axes) else 1
 
@@ -111,7 +111,7 @@ def _checked(name: str, value: object, axes: tuple[int, ...]) -> Array:
 
 
 def parameter(name: str, value: Value, axes: tuple[int, ...]) -> Parameter:
-    """The parameter `name` with a value of one of the given numbers of axes."""
+    """Make the parameter `name`, whose value has one of the given numbers of axes."""
     if callable(value):
         return Parameter(name, value, axes, break_points(f"{name}.breaks", getattr(value, "breaks", ())))
     array = _checked(name, value, axes).copy()
@@ -120,15 +120,15 @@ def parameter(name: str, value: Value, axes: tuple[int, ...]) -> Parameter:
 
 
 def matrix(name: str, value: Value) -> Parameter:
-    """A matrix (rows, columns), or (B, rows, columns), one per system."""
+    """Make a matrix (rows, columns), or (B, rows, columns), one per system."""
     return parameter(name, value, (2, 3))
 
 
 def scalar(name: str, value: Value) -> Parameter:
-    """A number, or (B,), one per system."""
+    """Make a number, or (B,), one per system."""
     return parameter(name, value, (0, 1))
 
 
 def column(number: Array) -> Array:
-    """A number or (B,) shaped so that it multiplies matrices or (B, rows, columns)."""
+    """Return a number or (B,), shaped so that it multiplies matrices (rows, columns) or (B, rows, columns)."""
     return number.reshape(-1, 1, 1) if number.ndim else number

@@ -40,21 +40,21 @@ class Rate:
     def of(
         v: float, p: Array, *, xi: float = 0.0, h: float = 1.0, c: Array | float = 0.0, eta: float = 0.0, **other: Any
     ) -> Rate:
-        """The bounds for exponents p (k,), with e = eta / p."""
+        """Make the bounds for exponents p (k,), with e = eta / p."""
         one = np.ones_like(p)
         return Rate(v, xi * one, h * one, c * one, eta / p, **other)
 
     def of_size(self, R: float) -> float:
-        """w(R), the largest rate at which |x| grows."""
+        """Return w(R), the largest rate at which |x| grows."""
         return float(self.v * R ** (2 * self.power) * np.exp(self.b * R * R))
 
     def of_distance(self, R: float) -> float:
-        """L(R), the largest rate at which W_p grows."""
+        """Return L(R), the largest rate at which W_p grows."""
         r = R * R
         return self.of_size(R) * float((self.xi * r + (self.h + self.c * r) * np.exp(self.e * r)).min())
 
     def behind_mask(self, p: float, exponents: Array) -> Rate:
-        """The bounds in the conditional distance d_p, from those of the `exponents` r < p, by Hardy's inequality.
+        """Return the bounds in the conditional distance d_p, from those of `exponents` r < p by Hardy's inequality.
 
         The average over [0, s] is one over positions too: (p / (p - r))^{1/r} is its norm on L^{p/r}; 1 for p = inf.
         """
@@ -65,7 +65,7 @@ class Rate:
 
 
 def spread(p: Array) -> Array:
-    """c_p: 1 for p >= 2, where a standard deviation bounds |y - mean|; below it is at most 2 R."""
+    """Return c_p: 1 for p >= 2, where a standard deviation bounds |y - mean|, and 2 below, where 2 R does."""
     return np.where(p < 2.0, 2.0, 1.0)
 
 
@@ -78,7 +78,7 @@ def norm(matrix: Array, W: Sequence[Array] = ()) -> float:
 
 
 def exponents_below(p: float) -> Array:
-    """Exponents r in [1, p) to choose from. Raises InputError for p = 1, where Hardy's inequality fails."""
+    """Return exponents r in [1, p) to choose from. Raises InputError for p = 1, where Hardy's inequality fails."""
     if p <= 1.0:
         raise InputError("p", f"{p:g}", "p > 1 for masked attention that averages", "No bound in d_1 is known.")
     return np.array([np.inf]) if np.isinf(p) else 1.0 + (p - 1.0) * np.arange(32) / 32

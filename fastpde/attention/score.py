@@ -210,7 +210,7 @@ class Score:
         return bias
 
     def _of_distances(self, cloud: Cloud, backend: Backend, centre: Array | None) -> Operands:
-        """The same of distances. What the square leaves to a target alone is a coordinate more where it counts."""
+        """Return the operands of distances. What belongs to a target alone is one more coordinate where it counts."""
         Q, K, scale = self.Q, self.K, column(self.scale)
         centre = backend.centre(cloud.x) if centre is None else centre
         origin, gap = self._about(cloud, centre, backend)
@@ -240,7 +240,7 @@ class Score:
         return Operands(np.concatenate([targets, rest], axis=2), np.concatenate([keys, ones], axis=2), bias)
 
     def _left_out(self, cloud: Cloud, backend: Backend) -> Array:
-        """-scale |Q x - K c|^2 (B, m)."""
+        """Return -scale |Q x - K c|^2 (B, m), the part of distances that belongs to a target alone."""
         centre = backend.centre(cloud.x)
         moved = np.empty((*cloud.targets.shape[:2], self.Q.shape[-2]))
         targets = cloud.targets.astype(np.float64)
@@ -249,8 +249,11 @@ class Score:
         return -self.scale.reshape(-1, 1) * np.einsum("bmk,bmk->bm", moved, moved)
 
     def _about(self, cloud: Cloud, centre: Array, backend: Backend) -> tuple[Array, Array]:
-        """(o (B, d), Qo - Kc (B, k)) for Qx - Kc = Q(x - o) + (Qo - Kc), with few digits lost: o = c serves clouds far
-        from the origin with Q = K; for points that are not the tokens it is zero if that makes smaller numbers."""
+        """Return o (B, d) and Qo - Kc (B, k), such that Qx - Kc = Q(x - o) + (Qo - Kc) loses few digits.
+
+        o = c serves clouds far from the origin with Q = K. For points that are not the tokens, o is zero where that
+        makes smaller numbers.
+        """
         Q, K = self.Q, self.K
         gap = apply(backend, Q - K, centre)
         if cloud.at is None:

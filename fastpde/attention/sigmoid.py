@@ -30,7 +30,7 @@ class Sigmoid(SingleHead):
         *,
         weight: weights.Weight | None = None,
     ) -> None:
-        """As `SingleHead`, with a bias: a number, (B,), a function of time, or `Layers`."""
+        """Make a head as `SingleHead` does, with a bias: a number, (B,), a function of time, or `Layers`."""
         self.bias = scalar("bias", bias)
         super().__init__(Q, K, V, scale, weight=weight)
 

@@ -41,8 +41,8 @@ class SingleHead(Attention):
     def __init__(
         self, Q: Value, K: Value, V: Value, scale: Value = 1.0, *, weight: weights.Weight | None = None
     ) -> None:
-        """Q, K (k, d); V (d, d), in a head of MultiHead (dv, d); scale a number. Each may be one value for all systems,
-        one per system (leading axis B), a function of time, or `Layers`. weight: instead of the variant's own.
+        """Make a head of Q, K (k, d), V (d, d), in MultiHead (dv, d), and a number scale. Each may be one value for
+        all, one per system (leading axis B), a function of time, or `Layers`. weight: instead of the variant's own.
 
         Raises InputError, InputTypeError: for shapes that do not fit and numbers that are not finite.
         """
@@ -65,7 +65,7 @@ class SingleHead(Attention):
         return Score(self.Q(t), self.K(t), self.V(t), self.scale(t), self.weight, self.normalised)
 
     def _score(self, t: float) -> Score:
-        """`score`, made once where nothing depends on time."""
+        """Return the score, made once where nothing depends on time."""
         made_of = (*self.parameters(), self.weight, self.normalised)
         before, score = vars(self).get(KEPT, ((), None))
         # A copy that was given other parameters has what was kept of the old ones.
@@ -180,7 +180,7 @@ class SingleHead(Attention):
         return bool(score.shifts and score.distance and injective and np.all(score.scale > 0.0))
 
     def score_matrix(self, t: float) -> Array:
-        """A (d, d) or (B, d, d) of the product scale <Qx, Ky> = <A x, y>."""
+        """Return A (d, d) or (B, d, d) of the product scale <Qx, Ky> = <A x, y>."""
         return self._score(t).matrix
 
     def score_matrices(self, t: float) -> Iterator[Array]:
@@ -207,13 +207,13 @@ class SingleHead(Attention):
         return self.work_sign(t) if balance.has_energy(self._score(t)) else 0
 
     def check_symmetry(self, t: float) -> None:
-        """Raises InputError where A is not symmetric to rounding, whether or not it is too large or small a number."""
+        """Raise InputError unless A is symmetric to rounding, be it too large or small for a number or not."""
         if not self._score(t).is_symmetric:
             need = "Q^T K symmetric: there is no energy balance otherwise (Theory 7)"
             raise InputError("attention", repr(self), need)
 
     def work_sign(self, t: float) -> int:
-        """The sign of <A m, V m> for every m: see `Score.work_sign`; 0 where parameters are in motion."""
+        """Return the sign of <A m, V m> for every m, see `Score.work_sign`; 0 where parameters vary with time."""
         return self._score(t).work_sign() if self.constant else 0
 
 

@@ -18,7 +18,6 @@ from ..share import Share
 from ..transport.scaling import Scalings, Softmin, iterate, scale
 from .balance import Balance
 from .cloud import Cloud
-from .forecast import Forecast
 from .gaussian_field import Affine, half_steps, regression
 from .memory import Memory
 from .parameters import Parameter, Value, column, scalar
@@ -26,6 +25,7 @@ from .rates import Rate, norm
 from .score import Operands, pair_sum
 from .single_head import SingleHead
 from .small_matrices import apply, gram, one_head, over_largest, times, transposed
+from .warm_start import WarmStart
 
 if TYPE_CHECKING:
     from ..backends.backend import Backend
@@ -65,7 +65,7 @@ class Sinkhorn(SingleHead):
         max_iter: int = 10_000,
         n_half: int | None = None,
     ) -> None:
-        """Q, K (k, d), V (d, d), scale as `SingleHead`; eps > 0 likewise a number, (B,), a function or `Layers`.
+        """Make a head of Q, K, V and scale as `SingleHead` does; eps > 0 is a number, (B,), a function or `Layers`.
 
         Args:
             tol: > 0, marginal error to reach, sum_j w_j |int kappa(x, y_j) dmu(x) - 1|, within max_iter
@@ -98,7 +98,7 @@ class Sinkhorn(SingleHead):
         out[...] = wide
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
-        """M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (Theory 2.1)."""
+        """Return M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (Theory 2.1)."""
         eps = column(self.eps(t))
         A, V = self.score_matrix(t) / eps, self.V(t) / eps
         if self.n_half is not None:
@@ -108,7 +108,7 @@ class Sinkhorn(SingleHead):
         return V @ N, times(V, mean - times(N, mean))
 
     def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
-        """S_eps; the gradient is -2 A int y kappa(x, y) dmu(y). One scaling has it all."""
+        """Return S_eps, its gradient -2 A int y kappa(x, y) dmu(y) and the field, all from one scaling."""
         self.check_symmetry(t)
         energy, softmin = self._energy(cloud, t, backend)
         means = softmin.means * softmin.unit[:, None] + softmin.centre[:, None]
@@ -117,11 +117,11 @@ class Sinkhorn(SingleHead):
         return Balance(energy, gradient, means @ transposed(self.V(t) / column(self.eps(t))))
 
     def energy_trend(self, t: float) -> int:
-        """The other sign than elsewhere: V = Q^T K descends."""
+        """Return the other sign than elsewhere: V = Q^T K descends."""
         return -self.work_sign(t)
 
     def rates(self, p: Array, t: float, W: Sequence[Array] = ()) -> Iterator[Rate]:
-        """(v / eps) (1 + 2 a R^2 / eps) in W_2: what the score changes is projected in L^2(pi), no exponential."""
+        """Yield (v / eps) (1 + 2 a R^2 / eps), for W_2: a projection in L^2(pi) bounds what the score changes."""
         if (p != 2.0).any():
             raise InputError("p", f"{p[0]:g}", "p = 2 for Sinkhorn attention", "No other bound is known.")
         if self.n_half is not None:
@@ -130,7 +130,7 @@ class Sinkhorn(SingleHead):
         yield Rate.of(norm(self.V(t) / eps, W), p, xi=2.0 * norm(self.score_matrix(t) / eps))
 
     def reduced_form(self) -> None:
-        """None: an evaluation is many sums."""
+        """Return None: an evaluation is many sums."""
 
     def affine_heads(self) -> AffineHeads | None:
         if not self.constant:
@@ -145,16 +145,16 @@ class Sinkhorn(SingleHead):
         return self.n_half is None
 
     def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        """Raises InputError: they are all 1."""
+        """Raise InputError: the totals are all 1."""
         need = "an attention with an interaction energy"
         raise InputError("attention", repr(self), need, "Use fp.sinkhorn_energy(attention, x).")
 
     def energy(self, cloud: Cloud, t: float, backend: Backend) -> Array:
-        """S_eps(mu) = eps (int f dmu + int g dmu), (B,). Raises ConvergenceError; InputError with `n_half`."""
+        """Return S_eps(mu) = eps (int f dmu + int g dmu), (B,). Raises ConvergenceError; InputError with `n_half`."""
         return self._energy(cloud if cloud.x.dtype == np.float64 else _widened(cloud, backend), t, backend)[0]
 
     def _energy(self, cloud: Cloud, t: float, backend: Backend) -> tuple[Array, _Kernel]:
-        """The energy (B,), and the kernel that has summed the tokens."""
+        """Return the energy (B,), and the kernel that has summed the tokens."""
         if self.n_half is not None:
             raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
         softmin = _Kernel(self, cloud, t, backend)
@@ -163,12 +163,12 @@ class Sinkhorn(SingleHead):
         return self.eps(t) * total - self._moved(softmin, t), softmin
 
     def keys_are_tokens(self, t: float) -> bool:
-        """As `Score.keys_are_tokens`; K^T Q is a number in any unit, for it is taken in units of the cloud."""
+        """Return what `Score.keys_are_tokens` does; K^T Q is in units of the cloud here, always within range."""
         k, d = self.Q(t).shape[-2:]
         return k >= d
 
     def scaled_scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array, unit: Array) -> Operands:
-        """Targets and keys of s(x, y) / eps, both about the centre: the potentials take up the difference.
+        """Return targets and keys of s(x, y) / eps, both about the centre: the potentials take up the difference.
 
         Keys that are tokens are in units (B, d), so that the map of the targets, which has the inverse of the tokens'
         size and not of its square, is a number whatever that is. A fixed number of half-iterations starts from g = 0,
@@ -187,12 +187,12 @@ class Sinkhorn(SingleHead):
         return Operands(targets, keys)
 
     def pair(self, cloud: Cloud, scores: Operands, values: Array, normalised: bool, kind: str = "field") -> PairSum:
-        """The sum, right to a tenth of what the marginals are to reach."""
+        """Return a sum whose relative error is a tenth of what the marginals are to reach."""
         plain = pair_sum(self.weight, normalised, cloud, scores, values, kind)
         return plain if self.n_half is not None else replace(plain, tol=0.1 * _AIM * self.tol)
 
     def symmetric(self, t: float, backend: Backend, unit: Array) -> bool:
-        """Whether s(x, y) = s(y, x) for tokens of sizes `unit` (B, d), to rounding, in every system."""
+        """Return whether s(x, y) = s(y, x) for tokens of sizes `unit` (B, d), to rounding, in every system."""
         along = unit / unit.max(axis=1, keepdims=True)
         A = gram(backend, *(over_largest(M(t) * along[:, None]) for M in (self.K, self.Q)))
         difference, size = (np.abs(M).max(axis=(1, 2)) for M in (A - transposed(A), A))
@@ -215,7 +215,10 @@ class Sinkhorn(SingleHead):
         out[failed] = np.nan
 
     def _scaled(self, softmin: _Kernel, cloud: Cloud, t: float) -> tuple[Scalings, Array]:
-        """The potentials, and which systems did not converge, (B,). Outside a run raises ConvergenceError for them."""
+        """Return the potentials, and which systems did not converge, (B,).
+
+        Outside of a run it raises ConvergenceError for these.
+        """
         systems, n, _ = cloud.x.shape
         memory = cloud.memory
         if self.n_half is not None:
@@ -230,11 +233,11 @@ class Sinkhorn(SingleHead):
             if not good.all():
                 raise self._failure(found, ~good, t)
             return found, ~good
-        forecast = Forecast(memory, softmin.tokens, cloud.share, softmin.unit)
-        window = forecast.window()
-        found = scale(softmin, forecast.start(), tol, self.max_iter, window)
+        warm_start = WarmStart(memory, softmin.tokens, cloud.share, softmin.unit)
+        window = warm_start.window()
+        found = scale(softmin, warm_start.start(), tol, self.max_iter, window)
         good = found.error <= self.tol
-        forecast.keep(found.g, good)
+        warm_start.keep(found.g, good)
         # Of tokens that are no numbers nothing is learnt, as if they had not been seen.
         window.forget(~good & np.isfinite(softmin.centre).all(axis=1))
         memory.add("half_iterations", found.half_iterations)
@@ -247,14 +250,14 @@ class Sinkhorn(SingleHead):
         return found, ~good
 
     def _failure(self, found: Scalings, systems: Array, t: float, heads: tuple[int, ...] = ()) -> ConvergenceError:
-        """What the worst of `systems`, a mask (B,), has come to."""
+        """Return the error that tells how far the worst of `systems`, a mask (B,), has come."""
         errors = np.where(systems, found.error, -np.inf)
         worst = int(errors.argmax())  # a nan is the largest
         cause = bool(found.rounding[worst])
         return ConvergenceError(float(errors[worst]), self.tol, found.half_iterations, t, heads, cause)
 
     def _moved(self, softmin: _Kernel, t: float) -> Array:
-        """int s(x, y) - s(x - c, y - c) dmu(x) dmu(y), (B,), c the centre."""
+        """Return int s(x, y) - s(x - c, y - c) dmu(x) dmu(y), (B,), c the centre."""
         backend, c, w = softmin.backend, softmin.centre, softmin.weights
         offset = softmin.unit * softmin.share.gathered(w[:, :, None] * softmin.tokens).sum(axis=1)
         qc, kc, qu, ku = (apply(backend, M(t), v) for v in (c, offset) for M in (self.Q, self.K))
@@ -306,14 +309,14 @@ class _Kernel(Softmin):
 
 
 def _widened(cloud: Cloud, backend: Backend) -> Cloud:
-    """The cloud in float64."""
+    """Return the cloud in float64."""
     x = backend.take("wide_tokens", cloud.x.shape, np.float64)
     x[...] = cloud.x
     return cloud.with_(x=x, at=None if cloud.at is None else cloud.at.astype(np.float64))
 
 
 def _unit(cloud: Cloud, centre: Array) -> Array:
-    """The power of two above the largest distance of tokens from the centre along each axis, (B, d)."""
+    """Return the power of two above the largest distance of tokens from the centre along each axis, (B, d)."""
     size = cloud.share.largest(np.maximum(cloud.x.max(axis=1) - centre, centre - cloud.x.min(axis=1)))
     _, exponent = np.frexp(np.where(np.isfinite(size), size, 1.0))
     # Its inverse is a number, too. Along an axis without extent keys are zero in any unit, and so should the map be.

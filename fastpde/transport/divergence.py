@@ -16,8 +16,8 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError, InputTypeError, TransportError
 from ..weights import Exp
+from .anderson import Mixing
 from .measures import Weighted, common_unit
-from .mixing import Mixing
 
 if TYPE_CHECKING:
     from ..backends.backend import Backend

@@ -16,7 +16,7 @@ import numpy as np
 
 from .._types import Array
 from ..share import Share
-from .mixing import Mixing, Window
+from .anderson import Mixing, Window
 
 # Damping of a symmetric kernel's step: for a positive kernel its linearisation has the spectrum 1 - 0.8 [1, 2].
 _DAMPING = 0.8

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.attention.forecast import Forecast
 from fastpde.attention.memory import Memory
+from fastpde.attention.warm_start import WarmStart
 from fastpde.integrate.integrator import Integrator
 from fastpde.integrate.problem import Options, Problem
 from fastpde.meanfield import bind
@@ -72,12 +72,12 @@ def test_a_cloud_that_contracts_is_foreseen():
     """
     x = tokens(3, 40) - tokens(3, 40).mean(axis=1, keepdims=True)
     memory = Memory()
-    assert not Forecast(memory, x).start().any()
+    assert not WarmStart(memory, x).start().any()
     for s in (1.0, 0.9, 0.7):
         cloud, g = scaled(x, s)
-        Forecast(memory, cloud).keep(g, np.array([True, True, False]))
+        WarmStart(memory, cloud).keep(g, np.array([True, True, False]))
     cloud, g = scaled(x, 0.6)
-    start = Forecast(memory, cloud).start()
+    start = WarmStart(memory, cloud).start()
     np.testing.assert_allclose(start[:2], g[:2], rtol=0, atol=1e-6 * np.abs(g).max())
     assert not start[2].any()  # it was never kept
 
@@ -92,14 +92,14 @@ def test_the_oldest_is_forgotten_and_systems_can_be_selected():
 
     for i in range(20):
         y = cloud(0.1 * i)
-        Forecast(memory, y).keep(y[..., 0] if i > 12 else np.full((2, 30), 1e6), np.ones(2, bool))
+        WarmStart(memory, y).keep(y[..., 0] if i > 12 else np.full((2, 30), 1e6), np.ones(2, bool))
     y = cloud(2.0)
-    want = Forecast(memory, y).start()
+    want = WarmStart(memory, y).start()
     np.testing.assert_allclose(want, y[..., 0], rtol=0, atol=1e-4)
-    Forecast(memory, y).window()
+    WarmStart(memory, y).window()
     memory.select(np.array([False, True]))
     assert all(len(array) == 1 for array in memory.arrays.values())
-    np.testing.assert_array_equal(Forecast(memory, y[1:]).start(), want[1:])
+    np.testing.assert_array_equal(WarmStart(memory, y[1:]).start(), want[1:])
 
 
 # ---- restarts --------------------------------------------------------------------------------------------------------

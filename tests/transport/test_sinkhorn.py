@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastpde.transport import mixing
-from fastpde.transport.mixing import Window
+from fastpde.transport.anderson import Window
 from fastpde.transport.scaling import Softmin, _foresee, iterate, scale
 
 from .. import naive

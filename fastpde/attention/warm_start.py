@@ -1,4 +1,4 @@
-"""Where an iteration inside a run starts: from what it found for the last clouds."""
+"""Warm starts: where a scaling inside a run begins, from what was found for the last clouds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from .._types import Array
 from ..share import Share
-from ..transport.mixing import Window, coefficients
+from ..transport.anderson import Window, coefficients
 from .memory import Memory
 
 # Evaluations that are remembered: a step of dopri5 makes six. Five need a sixteenth more half-iterations.
@@ -17,7 +17,7 @@ _NUMBERS = 4096
 _RIDGE = 1e-13
 
 
-class Forecast:
+class WarmStart:
     """Potentials g (B, n) of the next cloud from those of the last ones, and the window of the last scaling.
 
     The tokens and their squares are fitted as one affine combination of the remembered ones, by least squares over a
@@ -30,7 +30,9 @@ class Forecast:
     """
 
     def __init__(self, memory: Memory, x: Array, share: Share | None = None, unit: Array | None = None) -> None:
-        """x: tokens (B, n, d) about the centre of their sums, in units (B, d), None: 1; share: which of all tokens they
+        """Take up what a run remembers.
+
+        x: tokens (B, n, d) about the centre of their sums, in units (B, d), None: 1; share: which of all tokens they
         are, None: all.
         """
         systems, n, d = x.shape
@@ -43,7 +45,7 @@ class Forecast:
         self._count = self._array("count", (systems,), np.int64)
 
     def start(self) -> Array:
-        """The potentials foreseen; zeros where nothing is remembered."""
+        """Return the potentials (B, n) to start from; zeros where nothing is remembered."""
         systems = np.arange(len(self._count))
         newest = (self._count - 1) % _DEPTH
         origin = self._samples[systems, newest][:, None, :]
@@ -56,7 +58,7 @@ class Forecast:
         gram = np.einsum("biq,bjq->bij", moves, moves)
         with np.errstate(over="ignore", invalid="ignore"):
             right = np.einsum("biq,bq->bi", moves, _moves(self._sample[:, None, :], origin, unit)[:, 0])
-        # Of a system that is no numbers, or out of all proportion to what is remembered, nothing is foreseen.
+        # Of a system that is no numbers, or out of all proportion to what is remembered, nothing is extrapolated.
         right[~np.isfinite(right).all(axis=1)] = 0.0
         c = coefficients(gram, right, _RIDGE)
         c[systems, newest] = 1.0 - c.sum(axis=1)
@@ -64,7 +66,7 @@ class Forecast:
         return found
 
     def window(self) -> Window:
-        """The window of the last scaling, for the next one to go on with in place."""
+        """Return the Anderson window of the last scaling, for the next one to go on with in place."""
         held = [self._memory.get(f"window.{name}") for name in Window._fields]
         if all(array is not None for array in held):
             return Window(*held)  # type: ignore[arg-type]
@@ -75,7 +77,7 @@ class Forecast:
         return window
 
     def keep(self, g: Array, systems: Array) -> None:
-        """Remembers what the cloud got in `systems`, a mask (B,)."""
+        """Remember the potentials g (B, n) of the cloud in `systems`, a mask (B,)."""
         chosen = np.flatnonzero(systems)
         slots = self._count[chosen] % _DEPTH
         self._samples[chosen, slots] = self._sample[chosen]
@@ -91,6 +93,6 @@ class Forecast:
 
 
 def _moves(x: Array, origin: Array, unit: Array) -> Array:
-    """Numbers (B, m, q) and their squares, less those of the origin, in units of it: (B, m, 2q)."""
+    """Return numbers (B, m, q) and their squares, less those of the origin, in units of it: (B, m, 2q)."""
     moves = (x - origin) / unit
     return np.concatenate([moves, moves * ((x + origin) / unit)], axis=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastpde.transport.mixing import Mixing, coefficients
+from fastpde.transport.anderson import Mixing, coefficients
 
 
 def contraction(rng, n, slow):
