@@ -38,11 +38,11 @@ from .layout import Layout
 from .pack import LOG2E
 
 _FLUSH = -1000  # sums that shrink by more than 2^1000 are zero, not subnormal
-_ALL_GONE = 20000.0  # times 2^20000 is inf, times 2^-20000 is 0, whatever the sum
+_ALL_GONE = 20000.0  # any sum times 2^20000 is inf, times 2^-20000 is 0
 
 
 class Scratch(NamedTuple):
-    """Per-thread memory: one row per thread."""
+    """Per-thread workspace of a direct sum, with one row per thread."""
 
     targets: np.ndarray  # (threads, TILES * k * width) working precision
     weights: np.ndarray  # (threads, CHUNK * width) the weights P of one tile and chunk
@@ -50,11 +50,11 @@ class Scratch(NamedTuple):
     shifts: np.ndarray  # (threads, TILES * width) the shifts in use: whole numbers
     limits: np.ndarray  # (threads, TILES * width) int32 beside float32, int64 beside float64
     sums: np.ndarray  # (threads, TILES * parts * columns * width) float64
-    tiles: np.ndarray  # (threads, 3, TILES) int64: smallest limit, largest limit, wide
+    tiles: np.ndarray  # (threads, 3, TILES) int64: smallest limit, largest limit, whether wide
 
 
 def allocate(threads: int, layout: Layout, dtype, take) -> Scratch:
-    """Scratch for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
     tile = TILES * layout.width
     return Scratch(
         take("targets", (threads, tile * layout.k), dtype),
@@ -68,14 +68,17 @@ def allocate(threads: int, layout: Layout, dtype, take) -> Scratch:
 
 
 def chunk_size(targets: np.ndarray, layout: Layout) -> int:
-    """Pairs of work items that a thread takes at a time: eight portions per thread, or all when there are few."""
+    """Return how many pairs of work items make one of eight portions per thread; 0, Numba's default, if too few."""
     items = targets.shape[0] * -(-targets.shape[1] // (TILES * layout.width))
     return (items + 1) // 2 // (8 * numba.get_num_threads())
 
 
 @jit(inline=True)
 def load_tile(layout, z, limits, first, tile, zt, ends):
-    """Targets first.. of one tile as [k][lane], in units of log 2; returns largest |target|, extreme limits."""
+    """Write the targets `first` .. of one tile into `zt` as [k][lane], in units of log 2, and their limits into `ends`.
+
+    Lanes beyond the last target repeat it. Returns (largest |target|, smallest limit, largest limit).
+    """
     width = layout.width
     largest, low, high = 0.0, layout.n, 0
     for lane in range(width):
@@ -94,7 +97,7 @@ def load_tile(layout, z, limits, first, tile, zt, ends):
 
 @jit(inline=True)
 def grow_shift(layout, tops, shifts, first, sums, sums_at):
-    """Moves the shifts of a tile up to its running maxima and rescales its sums: exact powers of two."""
+    """Raise the shifts of a tile to its running maxima, rounded up, and rescale its sums by exact powers of two."""
     for lane in range(layout.width):
         shift = np.ceil(tops[first + lane])
         drop = float(shifts[first + lane]) - float(shift)
@@ -107,7 +110,11 @@ def grow_shift(layout, tops, shifts, first, sums, sums_at):
 
 @jit(inline=True)
 def write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, out, log_total):
-    """Divides by the weight column (factor < 0: normalised) or undoes the shift, and writes `rows` rows of one tile."""
+    """Write the results of `rows` targets of one tile into `out`, and the logs of their total weights into `log_total`.
+
+    If factor < 0 (normalised), the sums are divided by the column of weights; otherwise they are multiplied by `factor`
+    and the shift is undone. A `log_total` of shape (0, 0) is not written.
+    """
     dv = out.shape[1]
     normalised = factor < 0.0
     for lane in range(rows):
@@ -122,13 +129,13 @@ def write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, ou
         for c in range(dv):
             value = sums[at + c * layout.width]
             value = value / total if normalised else value * factor
-            # ldexp is a library call: only where one multiplication cannot do it.
+            # ldexp is a library call: it is used only where one multiplication does not suffice.
             out[lane, c] = value * power if _FLUSH <= exponent <= -_FLUSH else math.ldexp(value, exponent)
 
 
 @jit
 def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_total):
-    """Up to TILES tiles of targets z of system b against all its sources."""
+    """Sum over all sources of system b for up to TILES tiles of its targets z (m, k), into out (m, dv)."""
     zt, P, tops, shifts, ends, sums, tiles = memory
     width, base = layout.width, b * layout.rows
     total_columns = layout.parts * layout.columns
@@ -191,11 +198,12 @@ def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_to
 
 @jit(parallel=True)
 def attend(weight, factor, layout, packed, targets, limits, scratch, out, log_total):
-    """Sums over packed sources for targets (B, m, k) into out (B, m, dv); log of total weights into log_total (B, m).
+    """Write the sums over packed sources for targets (B, m, k) into out (B, m, dv).
 
-    `limits` (1 or B, m) is the number of leading sources each target sees; (1, 0): all. `log_total` (0, 0) is not
-    written. factor < 0: out = sum w v / sum w; otherwise out = factor sum w v. The log is of |factor| sum w. Work items
-    pair an early with a late group, so that masked sums are shared evenly between threads.
+    The logs of the total weights go into log_total (B, m), unless its shape is (0, 0). `limits` (1 or B, m) is the
+    number of leading sources that each target sees; with the shape (1, 0), all targets see all. If factor < 0, the
+    result is the weighted mean sum w v / sum w; otherwise it is factor sum w v. The log is of |factor| sum w. Each work
+    item pairs an early group of targets with a late one, so that threads have equal work in masked sums.
     """
     systems, m = targets.shape[0], targets.shape[1]
     size = TILES * layout.width

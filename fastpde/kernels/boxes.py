@@ -9,25 +9,25 @@ import numpy as np
 
 from .._jit import jit
 
-_BALANCED = 1024  # points from which boxes are halved rather than their points
-_EDGE = 16  # a part has at least one in so many points
-_STEEPEST = 1e7  # slopes beyond are not worth their rounding
+_BALANCED = 1024  # nodes of more points are cut at the middle of their box, others at the median of their points
+_EDGE = 16  # each part of a node has at least 1 / 16 of its points
+_STEEPEST = 1e7  # largest |slope coordinate|: rounding makes steeper slopes useless, and they become zero
 
 
 class Tree(NamedTuple):
-    """Sorted points, and their boxes in preorder: the first part of node i is node i + 1, the other is right[i]."""
+    """Sorted points and the nodes of their tree in preorder: the children of node i are i + 1 and right[i]."""
 
-    points: np.ndarray  # (r or r + 1, n) sorted; the last row, if there is one more, log-weights
-    order: np.ndarray  # (n,) int64: where they were
+    points: np.ndarray  # (r or r + 1, n) sorted; row r, if there is one, has the log-weights
+    order: np.ndarray  # (n,) int64: their indices before sorting
     ends: np.ndarray  # (nodes, 2) int64: first and last point + 1
     right: np.ndarray  # (nodes,) int64; -1: a leaf
-    skip: np.ndarray  # (nodes,) int64: the next node that is no part of this one
+    skip: np.ndarray  # (nodes,) int64: the next node outside of this one
     low: np.ndarray  # (nodes, r) corners of the box
     high: np.ndarray  # (nodes, r)
-    mean: np.ndarray  # (nodes, r)
-    slope: np.ndarray  # (nodes, r) g
+    mean: np.ndarray  # (nodes, r) mean of the points, weighted by e^{res_j} (see `pruned`)
+    slope: np.ndarray  # (nodes, r) g, the slope of the log-weights
     weight: np.ndarray  # (nodes,) log W
-    part: np.ndarray  # (nodes,) log of its part of all points
+    part: np.ndarray  # (nodes,) log of the fraction of all points that it has
 
 
 @jit(inline=True)
@@ -39,8 +39,10 @@ def _swap(points, order, i, j):
 
 @jit(inline=True)
 def _select(points, order, k, first, last, at, pivot):
-    """Moves points first .. last - 1 so that along axis k none before `at` is beyond one from there on (quickselect);
-    `pivot` is a first guess of what divides them, in their range."""
+    """Reorder the points first .. last - 1 so that, along axis k, none before `at` is greater than one from there on.
+
+    This is quickselect; `pivot` is a first guess of the dividing value, in the range of the points.
+    """
     while first < last - 1:
         i, j = first, last - 1
         while i <= j:
@@ -63,7 +65,10 @@ def _select(points, order, k, first, last, at, pivot):
 
 @jit(inline=True)
 def _halve(tree, scale, unit, node):
-    """Divides the points of a node in two, across the axis with the largest scale * width; returns where."""
+    """Divide the points of a node across the axis with the largest scale * width; return where the second part begins.
+
+    The first part has a whole multiple of `unit` points.
+    """
     first, last = tree.ends[node, 0], tree.ends[node, 1]
     k, widest, count = 0, -1.0, last - first
     for axis in range(tree.low.shape[1]):
@@ -86,7 +91,7 @@ def _halve(tree, scale, unit, node):
 
 @jit(inline=True)
 def _survey(tree, node):
-    """The box of a node's points."""
+    """Compute the corners of the box of a node's points."""
     for k in range(tree.low.shape[1]):
         low, high = math.inf, -math.inf
         for i in range(tree.ends[node, 0], tree.ends[node, 1]):
@@ -97,7 +102,10 @@ def _survey(tree, node):
 
 @jit(inline=True)
 def _regress(tree, node, normal):
-    """slope[node] <- that of the log-weights in the coordinates, by least squares; normal (r + 1, r + 1) is memory."""
+    """Fit the log-weights of a node's points by a linear function of the coordinates; write its slope into slope[node].
+
+    The fit is by least squares; normal (r + 1, r + 1) is workspace.
+    """
     r = tree.low.shape[1]
     first, last = tree.ends[node, 0], tree.ends[node, 1]
     for a in range(r + 1):
@@ -133,7 +141,7 @@ def _regress(tree, node, normal):
 
 @jit(inline=True)
 def _weigh(tree, node, normal):
-    """mean, slope and weight of a node."""
+    """Compute the mean, slope, log-weight and fraction of a node of sources; normal (r + 1, r + 1) is workspace."""
     r = tree.low.shape[1]
     first, last = tree.ends[node, 0], tree.ends[node, 1]
     tree.slope[node], tree.mean[node] = 0.0, 0.0
@@ -167,7 +175,11 @@ def _remainder(tree, node, i):
 
 @jit
 def grow(tree, scale, unit, sources):
-    """Sorts the points, makes all nodes, of at most `unit` points or two halves; returns how many there are."""
+    """Sort the points and make all nodes of their tree; return the number of nodes.
+
+    A node of more than `unit` points is divided in two; scale (r,) are the factors of the widths of boxes by which the
+    axis is chosen. Means, slopes and weights are computed if the points are `sources`.
+    """
     r, n = tree.low.shape[1], tree.points.shape[1]
     waiting, normal = np.empty((128 * _EDGE, 3), np.int64), np.empty((r + 1, r + 1))
     waiting[0, 0], waiting[0, 1], waiting[0, 2] = 0, n, -1

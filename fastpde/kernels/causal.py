@@ -1,8 +1,8 @@
 """Masked sums over a grid: moments of windows of sources, in their order, and running sums of them.
 
-Every window has a tensor of its own. They lie behind one another, as if the first axis had as many more slabs, so that
-`grid.spread` and `evaluate.evaluate` make and read those of many windows at once: a cell says which window it is of.
-A tensor is as in `grid`, but for its first axis, which is not padded. Points are sorted within windows.
+Every window has a tensor of its own. The tensors lie one behind another, as if the first axis had as many more slabs,
+so that `grid.spread` and `evaluate.evaluate` treat many windows in one call: the number of a cell tells its window. A
+tensor is as in `grid`, but for its first axis, which is not padded. Points are sorted within windows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .cells import slab_of
 from .chebyshev import WIDTH
 from .grid import STRIP, contract_strip
 
-_COLUMNS = 512  # numbers of the windows' tensors that one thread adds up
+_COLUMNS = 512  # entries of the windows' tensors that one thread sums at a time
 
 
 @jit(inline=True)
@@ -31,10 +31,10 @@ def _cell_of(points, i, low, width, slabs, slots, counts):
 
 @jit(parallel=True)
 def sort(points, low, width, slabs, slots, counts, bounds, ids, ends, order, local):
-    """Sorts points bounds[w] .. bounds[w + 1] - 1 of every window w into cells, stably.
+    """Sort the points bounds[w] .. bounds[w + 1] - 1 of every window w into cells, stably.
 
-    order[at] <- the point that is sorted to `at`; local[:, at] <- its coordinates in its cell, in [-1, 1]; ends[w,
-    cell] <- the place behind the last point of the cell. ids (n,) is memory.
+    Write into order[at] the index of the point that is sorted to `at`, into local[:, at] its coordinates in its cell,
+    in [-1, 1], and into ends[w, cell] the place behind the last point of the cell. ids (n,) is workspace.
     """
     r = points.shape[0]
     for w in prange(ends.shape[0]):
@@ -61,8 +61,11 @@ def sort(points, low, width, slabs, slots, counts, bounds, ids, ends, order, loc
 
 @jit
 def pieces(ends, bounds, first, last, most, items):
-    """items[i] <- (cell, first, last, -1), the pieces of at most `most` points of the cells of windows first .. last -
-    1, numbered on from one window to the next; returns how many there are."""
+    """Write the pieces of the cells of the windows first .. last - 1 into `items`; return their number.
+
+    A piece has at most `most` points. Its row of `items` is (cell, first point, last point + 1, -1), where the numbers
+    of cells continue from one window to the next.
+    """
     found, cells = 0, ends.shape[1]
     for w in range(first, last):
         start = bounds[w]
@@ -77,7 +80,10 @@ def pieces(ends, bounds, first, last, most, items):
 
 @jit(parallel=True)
 def accumulate(tensors, carry):
-    """tensors[w] <- carry + the sum of those before w; carry <- carry + the sum of all."""
+    """Replace each tensor by `carry` plus the sum of the tensors before it; then add the sum of all to `carry`.
+
+    tensors (windows, size), carry (size,).
+    """
     windows, size = tensors.shape
     for block in prange((size + _COLUMNS - 1) // _COLUMNS):
         first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, size)
@@ -92,7 +98,7 @@ def accumulate(tensors, carry):
 
 @jit(borrowed=True)
 def _contract_line(tensor, matrix, first, out):
-    """Sums over one axis: out[i] = sum_j tensor[j] matrix[j, i], the matrix tile by tile."""
+    """Contract a tensor of one axis: out[i] = sum_{j < first} tensor[j] matrix[j, i], with a matrix stored in tiles."""
     for tile in range((out.shape[0] + WIDTH - 1) // WIDTH):
         part = out[tile * WIDTH : min((tile + 1) * WIDTH, out.shape[0])]
         for lane in range(part.shape[0]):
@@ -105,7 +111,7 @@ def _contract_line(tensor, matrix, first, out):
 
 @jit(borrowed=True)
 def _contract_axes(tensor, sizes_y, sizes_z, matrices, between, pack, zeros, out):
-    """out <- the first numbers of the tensor with the matrices (r, ...) applied to its axes."""
+    """Apply matrices[k] to axis k of a tensor, for every k, and write the leading entries of the result into `out`."""
     r, source = sizes_y.shape[0], tensor
     for k in range(r):
         rest = 1
@@ -123,9 +129,9 @@ def _contract_axes(tensor, sizes_y, sizes_z, matrices, between, pack, zeros, out
 
 @jit(parallel=True)
 def contract(tensors, sizes_y, sizes_z, matrices, wanted, betweens, packs, zeros, mapped):
-    """mapped[w] <- tensors[w] with the matrices applied to its axes, for the windows that are wanted.
+    """Write the tensors of the windows that are wanted, with the matrices applied to their axes (M2L), into mapped[w].
 
-    betweens (threads, 2, largest tensor on the way), packs (threads, longest axis * STRIP) are memory.
+    betweens (threads, 2, largest intermediate tensor) and packs (threads, longest axis * STRIP) are workspace.
     """
     for w in prange(tensors.shape[0]):
         if wanted[w]:
@@ -140,7 +146,7 @@ def contract(tensors, sizes_y, sizes_z, matrices, wanted, betweens, packs, zeros
 
 @jit(parallel=True)
 def side_by_side(rows, firsts, lasts, out):
-    """out[p, i, k] <- rows[k, firsts[p] + i], of the last one where that is not below lasts[p]."""
+    """Write rows[k, firsts[p] + i] into out[p, i, k]; from lasts[p] on, the column lasts[p] - 1 is repeated."""
     for p in prange(out.shape[0]):
         for i in range(out.shape[1]):
             at = min(firsts[p] + i, lasts[p] - 1)
@@ -150,8 +156,10 @@ def side_by_side(rows, firsts, lasts, out):
 
 @jit(parallel=True)
 def join(some_means, some_logs, firsts, lasts, means, logs):
-    """Adds the sums some_means[p, i], some_logs[p, i] to those of target firsts[p] + i < lasts[p], means (m, q), logs
-    (m,): means with the logs of their total weights, -inf for none."""
+    """Add the sums some_means[p, i], some_logs[p, i] to those of the targets firsts[p] + i < lasts[p].
+
+    A sum is a weighted mean and the log of its total weight, -inf for no sources: means (m, q), logs (m,).
+    """
     for p in prange(some_logs.shape[0]):
         for i in range(lasts[p] - firsts[p]):
             to = firsts[p] + i

@@ -1,8 +1,8 @@
 """Points sorted into the cells of a grid: a stable counting sort, the same for any number of threads.
 
-Axis k of a box is cut into equal slabs; slabs without points are left out (`slots` says where the others went). A cell
-is one slab per axis, the last axis fastest. Points are rows of coordinates (r, n). Sorted points carry coordinates
-local to their cell, in [-1, 1].
+Axis k of a box is cut into equal slabs; slabs without points are left out (`slots` has the new numbers of the others).
+A cell is one slab per axis, the last axis fastest. Points are rows of coordinates (r, n). Sorted points carry
+coordinates local to their cell, in [-1, 1].
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from numba import prange
 
 from .._jit import jit
 
-CHUNKS = 64  # of points: fixed, so that the order of points does not depend on threads
-PIECE = 4096  # points of a cell that one thread takes at a time
+CHUNKS = 64  # chunks of points: a fixed number, so that the order of points does not depend on threads
+PIECE = 4096  # points of a cell that one thread treats at a time
 
 
 @jit(parallel=True)
 def find_slabs(points, low, width, slabs, used):
-    """used[chunk, k, s] <- 1 where slab s of axis k has a point of that chunk."""
+    """Write 1 into used[chunk, k, s] if slab s of axis k has a point of that chunk, and 0 otherwise."""
     r, n = points.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
@@ -32,15 +32,17 @@ def find_slabs(points, low, width, slabs, used):
 
 @jit(inline=True)
 def slab_of(value, low, inverse, last):
-    """The slab of a coordinate; values on or beyond the faces belong to the outermost slabs 0 and `last`. The only
-    formula: another one would put points on faces elsewhere. Unsigned: an index that is never negative needs no check.
+    """Return the slab of a coordinate; values on or beyond the faces belong to the outermost slabs 0 and `last`.
+
+    No other formula may be used: it would put points on faces into other slabs. The result is unsigned, because an
+    index that is never negative needs no check.
     """
     return np.uint32(min(max(np.int32((value - low) * inverse), np.int32(0)), np.int32(last)))
 
 
 @jit(parallel=True)
 def count(points, low, width, slabs, slots, counts, ids, histogram):
-    """ids[i] <- the cell of point i; histogram[chunk, cell] <- points of the chunk there."""
+    """Write the cell of point i into ids[i], and the points per chunk and cell into histogram[chunk, cell]."""
     r, n = points.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
@@ -58,7 +60,10 @@ def count(points, low, width, slabs, slots, counts, ids, histogram):
 
 @jit
 def offsets(histogram, starts):
-    """histogram[chunk, cell] <- where the chunk's points of that cell begin; starts <- where the cells do."""
+    """Replace the counts in histogram[chunk, cell] by the places where the chunk's points of that cell begin.
+
+    The places where the cells begin, and the number of all points, go into starts (cells + 1,).
+    """
     total = 0
     for cell in range(histogram.shape[1]):
         starts[cell] = total
@@ -71,9 +76,9 @@ def offsets(histogram, starts):
 
 @jit(parallel=True)
 def scatter(points, low, width, slabs, ids, histogram, place, order, local):
-    """order[at] <- the point that is sorted to `at`; local[:, at] <- its coordinates in its cell, in [-1, 1].
+    """Write into order[at] the point that is sorted to `at`, and into local[:, at] its coordinates in its cell.
 
-    ids are those of `count`; place (n,) is memory.
+    Local coordinates are in [-1, 1]; ids are those of `count`, histogram that of `offsets`; place (n,) is workspace.
     """
     r, n = points.shape
     size = -(-n // CHUNKS)
@@ -95,14 +100,14 @@ def scatter(points, low, width, slabs, ids, histogram, place, order, local):
 
 @jit(parallel=True)
 def arrange(values, factor, order, out):
-    """out[at] <- factor values[order[at]]."""
+    """Write factor * values[order[at]] into out[at]."""
     for at in prange(order.shape[0]):
         out[at] = factor * values[order[at]]
 
 
 @jit(parallel=True)
 def pick(points, index, out):
-    """out[:, i] <- points[:, index[i]]."""
+    """Write points[:, index[i]] into out[:, i]."""
     for i in prange(index.shape[0]):
         for k in range(points.shape[0]):
             out[k, i] = points[k, index[i]]
@@ -110,7 +115,7 @@ def pick(points, index, out):
 
 @jit
 def pieces(starts, items):
-    """items[i] <- (cell, first, last) for pieces of at most PIECE points; returns how many there are."""
+    """Write pieces (cell, first point, last point + 1) of at most PIECE points into items[i]; return their number."""
     found = 0
     for cell in range(starts.shape[0] - 1):
         for first in range(starts[cell], starts[cell + 1], PIECE):

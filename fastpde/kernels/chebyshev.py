@@ -18,7 +18,7 @@ BLOCK = 128  # points at a time
 
 
 def padded(size: int) -> int:
-    """The next multiple of the width of a panel."""
+    """Return `size` rounded up to a multiple of the width of a panel."""
     return -(-size // WIDTH) * WIDTH
 
 
@@ -36,7 +36,7 @@ class Sides(NamedTuple):
 
 
 def sides(orders, counts) -> Sides:
-    """The sizes for polynomial orders and slabs (r,)."""
+    """Return the sizes for the polynomial orders (r,) and the numbers of slabs (r,)."""
     r = len(orders)
     lead = int(np.prod(orders[:-1])) if r > 1 else int(orders[0])
     last = int(orders[-1]) if r > 1 else 1
@@ -46,7 +46,7 @@ def sides(orders, counts) -> Sides:
 
 
 class Bench(NamedTuple):
-    """Per-thread memory: one row per thread."""
+    """Per-thread workspace of sums on a grid, with one row per thread."""
 
     local: np.ndarray  # (threads, r * BLOCK) coordinates of a block of points
     weight: np.ndarray  # (threads, BLOCK)
@@ -63,7 +63,7 @@ class Bench(NamedTuple):
 
 
 def allocate(threads: int, side: Sides, take) -> Bench:
-    """Memory for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
     r, degrees = len(side.orders), side.degrees
     sizes = {
         "local": r * BLOCK,
@@ -83,7 +83,7 @@ def allocate(threads: int, side: Sides, take) -> Bench:
 
 @jit(inline=True)
 def _polynomials(local, order, m, basis, at):
-    """basis[at + a * BLOCK + j] <- T_a(local[j]), j < m."""
+    """Write T_a(local[j]) into basis[at + a * BLOCK + j] for a < order, j < m."""
     one, two, u = basis[at : at + m], basis[at + BLOCK : at + BLOCK + m], local[:m]
     for j in range(m):
         one[j] = 1.0
@@ -103,7 +103,7 @@ def _polynomials(local, order, m, basis, at):
 
 @jit(inline=True)
 def _derivatives(local, order, m, basis, at, to):
-    """basis[to + a * BLOCK + j] <- T_a'(local[j]), from the polynomials at `at`."""
+    """Write T_a'(local[j]) into basis[to + a * BLOCK + j], computed from the polynomials at `at`."""
     u = local[:m]
     for a in range(order):
         start = to + a * BLOCK
@@ -119,8 +119,10 @@ def _derivatives(local, order, m, basis, at, to):
 
 @jit(borrowed=True)
 def prepare(side, points, start, m, local, basis):
-    """The coordinates of the points start .. start + m - 1, zeros up to whole vectors, and their polynomials; returns
-    how many they are with the zeros."""
+    """Write the coordinates of the points start .. start + m - 1 into `local`, and their polynomials into `basis`.
+
+    The coordinates are padded with zeros to whole vectors; returns their number with the zeros.
+    """
     whole, at = -(-m // LANE_COUNT) * LANE_COUNT, 0
     for k in range(side.orders.shape[0]):
         u, row = local[k * BLOCK : (k + 1) * BLOCK], points[k, start : start + m]
@@ -135,7 +137,7 @@ def prepare(side, points, start, m, local, basis):
 
 @jit(inline=True)
 def derive(side, whole, local, basis):
-    """The derivatives of the polynomials that `prepare` made, behind them."""
+    """Write the derivatives of the polynomials that `prepare` made behind them in `basis`."""
     at = 0
     for k in range(side.orders.shape[0]):
         u = local[k * BLOCK : (k + 1) * BLOCK]
@@ -145,7 +147,7 @@ def derive(side, whole, local, basis):
 
 @jit(inline=True)
 def level_of(side, corner, levels):
-    """The sum of a cell's levels over the axes."""
+    """Return the sum of levels[k, slab] over the axes k, for the slabs of the cell at `corner`."""
     total = 0.0
     for k in range(corner.shape[0]):
         total += levels[k, corner[k] // side.orders[k]]
@@ -154,7 +156,7 @@ def level_of(side, corner, levels):
 
 @jit(inline=True)
 def corner_of(side, cell, corner):
-    """corner[k] <- the first index of a cell on each axis of the tensor."""
+    """Write the first index of a cell on each axis of the tensor into corner (r,)."""
     for k in range(side.counts.shape[0] - 1, -1, -1):
         corner[k] = cell % side.counts[k] * side.orders[k]
         cell //= side.counts[k]
@@ -162,7 +164,10 @@ def corner_of(side, cell, corner):
 
 @jit(inline=True)
 def outer_index(side, corner, a):
-    """Where polynomial a of all axes but the last two, of the cell at `corner`, is on these axes of the tensor."""
+    """Return the flat index, over all axes of the tensor but the last two, of a product of polynomials of a cell.
+
+    The product is number `a` of those on these axes, the cell is the one at `corner`.
+    """
     at, stride = 0, 1
     for k in range(corner.shape[0] - 3, -1, -1):
         at += (corner[k] + a % side.orders[k]) * stride

@@ -1,10 +1,10 @@
 """The velocity of a Gaussian law: y' = M(y) y + [c(y), 0] for y = [mean, L] (d, 1 + r), covariance L L^T.
 
-Every head adds V Z, with X = A y and T = L^T X (Theory 2, 2.1):
-    tilt      Z = L (I + 2 L^T D L)^{-1} (T - 2 [L^T D mean, 0]) + [mean, 0]
-    linear    Z = L T + mean (mean^T X)
-    plan      Z = L phi(B B^T) [0, B] + [mean, 0],  B = L^T A L,  phi(s) = 2 / (1 + sqrt(1 + 4 s))
-    steps     Z = P A y + [b, 0] after `count` half-iterations of Sinkhorn
+Every head adds V Z, with X = A y and T = L^T X (Theory 2, 2.1). Its kind, a constant of this module, determines Z:
+    TILT      Z = L (I + 2 L^T D L)^{-1} (T - 2 [L^T D mean, 0]) + [mean, 0]
+    LINEAR    Z = L T + mean (mean^T X)
+    PLAN      Z = L phi(B B^T) [0, B] + [mean, 0],  B = L^T A L,  phi(s) = 2 / (1 + sqrt(1 + 4 s))
+    STEPS     Z = P A y + [b, 0] after `count` half-iterations of Sinkhorn
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ TILT, LINEAR, PLAN, STEPS = range(4)
 
 
 class Closure(NamedTuple):
-    """The heads of 1 or B attentions; eps of Sinkhorn attention is in A and V."""
+    """The heads of 1 or B attentions; the eps of Sinkhorn attention is contained in A and V."""
 
     kinds: np.ndarray  # (heads,) int64
-    counts: np.ndarray  # (heads,) int64: half-iterations; for a tilt, whether D is not zero
+    counts: np.ndarray  # (heads,) int64: of STEPS, half-iterations; of TILT, whether D is not zero
     A: np.ndarray  # (1 or B, heads, d, d)
     D: np.ndarray  # (1 or B, heads, d, d)
     V: np.ndarray  # (1 or B, heads, d, d)
 
 
 class Work(NamedTuple):
-    """Memory of one thread; with a leading axis, of all of them."""
+    """Workspace of one thread, or of all threads with one more leading axis."""
 
     Y: np.ndarray  # (d, 1 + r) the state
     F: np.ndarray  # (d, 1 + r) its velocity
@@ -52,7 +52,7 @@ class Work(NamedTuple):
 
 
 def shapes(d: int, r: int) -> dict[str, tuple[int, int]]:
-    """The shapes of one thread's memory."""
+    """Return the shapes of the arrays of one thread's workspace."""
     m = 1 + r
     return {
         "Y": (d, m), "F": (d, m), "L": (d, r),
@@ -62,9 +62,9 @@ def shapes(d: int, r: int) -> dict[str, tuple[int, int]]:
 
 
 def shape_for(d: int, r: int, heads: int) -> Shape:
-    """Laws as systems of 1 + r tokens, the mean and the columns of L, without padding.
+    """Return the sizes of laws as systems of 1 + r tokens, the mean and the columns of L, without padding.
 
-    Errors are averaged over a state of full rank: columns of zeros that are left out change no step.
+    Errors are averaged over a state of full rank, so that columns of zeros that are left out change no step.
     """
     return Shape(
         n=1 + r, d=d, entries=d * (1 + d), heads=heads, width=1, lanes=1 + r, rows=d, columns=1,
@@ -73,14 +73,14 @@ def shape_for(d: int, r: int, heads: int) -> Shape:
 
 
 def allocate(threads: int, shape: Shape, take) -> Work:
-    """Memory for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
     sizes = shapes(shape.d, shape.n - 1)
     return Work(**{name: take(f"closure_{name}", (threads, *size), np.float64) for name, size in sizes.items()})
 
 
 @jit(borrowed=True)
 def _inner(G, L, factor, C):
-    """C <- I + factor L^T G L."""
+    """Write I + factor L^T G L into C (r, r)."""
     d, r = L.shape
     for i in range(r):
         for j in range(r):
@@ -96,7 +96,7 @@ def _inner(G, L, factor, C):
 
 @jit(borrowed=True)
 def _tilt(D, y, work):
-    """T <- (I + 2 L^T D L)^{-1} (T - 2 [L^T D mean, 0])."""
+    """Replace T by (I + 2 L^T D L)^{-1} (T - 2 [L^T D mean, 0])."""
     L = work.L
     d, r = L.shape
     for p in range(d):
@@ -111,7 +111,7 @@ def _tilt(D, y, work):
 
 @jit(borrowed=True)
 def _plan(work):
-    """T <- phi(B B^T) [0, B], B = T[:, 1:], by the eigenvectors of B B^T."""
+    """Replace T by phi(B B^T) [0, B], with B = T[:, 1:], by the eigenvectors of B B^T."""
     T, W, C, U = work.T, work.W, work.C, work.U
     r = T.shape[0]
     for i in range(r):
@@ -134,10 +134,10 @@ def _plan(work):
 
 @jit(borrowed=True)
 def _half_steps(A, count, y, work):
-    """Z <- M y + [b, 0] with E[y | x] = M x + b after `count` half-iterations (Theory 2.1).
+    """Write M y + [b, 0] into Z, with E[y | x] = M x + b after `count` half-iterations (Theory 2.1).
 
-    Potentials are -y.G.y / 2 + slope.y; a step has P = (S^{-1} + G)^{-1}, b = mean + P (slope - G mean), M = P A, and
-    leaves G <- A^T M, slope <- -A^T b; every second one has A^T for A.
+    The potentials are -y.G.y / 2 + slope.y. A half-iteration has P = (S^{-1} + G)^{-1}, b = mean + P (slope - G mean)
+    and M = P A; then G becomes A^T M, and slope becomes -A^T b. Every second half-iteration has A^T in place of A.
     """
     L, C, R, G, M, P, slope, b = work.L, work.C, work.R, work.G, work.M, work.P, work.slope, work.b
     d, r = L.shape
@@ -173,7 +173,7 @@ def _half_steps(A, count, y, work):
 
 @jit(borrowed=True)
 def velocity(closure, b, y, work, out):
-    """out <- y' of system b; y and out (d, 1 + r)."""
+    """Write y' of system b into `out`; y and out (d, 1 + r)."""
     d, columns = y.shape
     p = b % closure.A.shape[0]
     L = work.L
@@ -209,7 +209,7 @@ def velocity(closure, b, y, work, out):
 
 @jit(borrowed=True)
 def flat_velocity(closure, b, x, work, out):
-    """out <- y' of system b at y = x, both flat."""
+    """Write y' of system b at y = x into `out`; x and out are flat."""
     at, d, columns = 0, work.Y.shape[0], work.Y.shape[1]
     for i in range(d):
         for j in range(columns):

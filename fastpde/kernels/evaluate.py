@@ -1,9 +1,9 @@
-"""Polynomials of a grid's cells at points, with their gradients, and what is made of them: weighted means and totals.
+"""Polynomials of a grid's cells at points (L2P), with their gradients, and the weighted means and totals made of them.
 
     f = sum_a F[cell, a] T_a1(u_1) ... T_ar(u_r) at the cell's points
 
-is a product of small dense matrices over the last axis, and sums along the points over the others. What depends on f is
-written at once, at the places the points had before they were sorted.
+is a product of small dense matrices over the last axis, and sums along the points over the others. The results made of
+f are written at once, at the places that the points had before they were sorted.
 """
 
 from __future__ import annotations
@@ -23,28 +23,30 @@ from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, outer_index, p
 
 
 class Reading(NamedTuple):
-    """What is written for a target with the sum f, its gradient in local coordinates, and the channels' sums h_e:
+    """Coefficients and outputs of a target's results, from its sum f, grad f, and the sums h_e of the channels.
 
-    out <- base + slopes grad f / f + sum_e columns[:, e] h_e / f,
-    log_total <- offset + log f + top + level of the cell + <tilt, u>, natural logs.
+    The gradient is in local coordinates.
+
+        out = base + slopes grad f / f + sum_e columns[:, e] h_e / f,
+        log_total = offset + log f + top + (sum of levels of the cell) + <tilt, u>, natural logs.
     """
 
     base: np.ndarray  # (c,)
     slopes: np.ndarray  # (c, r)
     columns: np.ndarray  # (c, e)
-    levels: np.ndarray  # (r, most slabs) of the slabs that are kept, added over the axes
+    levels: np.ndarray  # (r, most slabs) of the slabs that are kept; a cell has the sum over the axes
     tilt: np.ndarray  # (r,)
     top: float
     offset: np.ndarray  # (m,) or (0,)
-    targets: np.ndarray  # (m,) where the points' results go; (0,): in their order
-    share: np.ndarray  # (m,) or (0,): memory between the sum and its channels
-    out: np.ndarray
-    log_total: np.ndarray  # or (0,)
+    targets: np.ndarray  # (q,) the places of the results of the q points; (0,): their own order
+    share: np.ndarray  # (q,) or (0,): 1 / f of the sorted points, for the channels
+    out: np.ndarray  # (m, c)
+    log_total: np.ndarray  # (m,) or (0,)
 
 
 @jit(inline=True)
 def _local_tensor(side, corner, tensor, right):
-    """right[b * lanes + a] <- the cell's coefficients, a of all axes but the last."""
+    """Copy the cell's coefficients into right[b * lanes + a], where b is of the last axis and a of all others."""
     r, lanes = side.orders.shape[0], side.lanes
     if r == 1:
         for b in range(side.orders[0]):
@@ -63,7 +65,10 @@ def _local_tensor(side, corner, tensor, right):
 
 @jit(inline=True)
 def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, zeros, found):
-    """found[j] <- the cell's polynomial at m points; with `gradient` found[(1 + k) * BLOCK + j] <- its slopes."""
+    """Write the cell's polynomial at m points into found[j].
+
+    With `gradient`, write its slope along axis k into found[(1 + k) * BLOCK + j].
+    """
     r, lanes, degrees = side.orders.shape[0], side.lanes, side.degrees * BLOCK
     last_order = side.orders[r - 1]
     last_at = (side.degrees - last_order) * BLOCK
@@ -106,7 +111,7 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
 
 @jit(inline=True)
 def _write(reading, level, order, start, m, gradient, local, found):
-    """Writes what is made of the sums `found` at the sorted points start .. start + m - 1."""
+    """Write the results of the sums `found` at the sorted points start .. start + m - 1."""
     r, places, width = reading.tilt.shape[0], reading.targets.shape[0], reading.out.shape[1]
     for j in range(m):
         at = order[start + j]
@@ -119,7 +124,7 @@ def _write(reading, level, order, start, m, gradient, local, found):
             if reading.offset.shape[0]:
                 log += reading.offset[to]
             reading.log_total[to] = log
-        if gradient:  # ratios first: f may be as small as values are, and their product no number
+        if gradient:  # ratios first: f may be as small as the slopes, whose product with the gradient would vanish
             for k in range(r):
                 found[(1 + k) * BLOCK + j] *= inverse
         for a in range(width):
@@ -134,7 +139,7 @@ def _write(reading, level, order, start, m, gradient, local, found):
 
 @jit(inline=True)
 def _add_channel(reading, channel, order, start, m, found):
-    """Adds a channel's sums at the sorted points start .. start + m - 1."""
+    """Add the sums of a channel to the results at the sorted points start .. start + m - 1."""
     for j in range(m):
         at = order[start + j]
         to = reading.targets[at] if reading.targets.shape[0] else at
@@ -145,7 +150,7 @@ def _add_channel(reading, channel, order, start, m, found):
 
 @jit(borrowed=True)
 def _evaluate_item(side, item, points, order, tensor, channel, gradient, reading, memory, thread):
-    """One piece of a cell, item (4,). Not in the parallel loop itself, which would take long to compile."""
+    """Evaluate one piece of a cell, item (4,). Inside of the parallel loop it would take long to compile."""
     corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
     local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
     corner_of(side, item[0], corner)
@@ -167,8 +172,12 @@ def _evaluate_item(side, item, points, order, tensor, channel, gradient, reading
 
 @jit(parallel=True)
 def evaluate(side, items, count, points, order, tensor, channel, gradient, reading, memory):
-    """Writes what is made of the sum with the coefficients `tensor`, of its gradient too if wanted; then, one by one,
-    with channel = 0, 1, ..., those of the channels' tensors are added. items (count, 4) are pieces of cells."""
+    """Evaluate the polynomials with the coefficients `tensor` at all points, and write the results of `reading`.
+
+    With channel < 0, the sum itself is evaluated, with its gradient if `gradient`, and the results are written.
+    Afterwards one call for each channel = 0, 1, ..., with the tensor of that channel, adds its sums. items (count, 4)
+    are pieces of cells.
+    """
     for index in prange(count):
         thread = numba.get_thread_id()
         _evaluate_item(side, items[index], points, order, tensor, channel, gradient, reading, memory, thread)

@@ -1,7 +1,8 @@
-"""The field of a small system by the type of its parameters: tokens (`systems.Forms`), Gaussians (`closure.Closure`),
-or Gaussians on their way to the end (`tail.Tail`).
+"""The field of a small system, chosen by the type of its parameters.
 
-The stepping calls these two and is compiled once for each; like laws, the type of a NamedTuple selects the code.
+These are tokens (`systems.Forms`), Gaussians (`closure.Closure`), or Gaussians followed to their limit (`tail.Tail`).
+The code of a step calls the two functions of this module and is compiled once for each type: as for weights, the type
+of a NamedTuple selects the code.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from . import closure, systems, tail
 
 
 def memory_of(scratch, thread):
-    """The memory of one thread."""
+    """Return the workspace of one thread."""
     raise NotImplementedError("compiled code only")
 
 
 def velocity(weight, shape, forms, b, x, memory, out):
-    """out <- the velocity of system b at x, both flat: rows of lanes."""
+    """Write the velocity of system b at x into `out`; both are flat rows of lanes."""
     raise NotImplementedError("compiled code only")
 
 

@@ -1,11 +1,12 @@
 """Many small systems moving in time, each with a step, events and an end of its own: one thread owns a system.
 
 `_drive` is the loop of `fastpde.integrate` (integrator, stepper, tracker) turned inside out: it goes on until it needs
-a velocity, says of what, and is called again with it. So the field is compiled once, in one place, and the loop without
-it. All that a system needs to go on is in `Runs`: a long run is cut into short calls, and how it is cut changes no bit.
+a velocity, returns which one, and is called again with it. So the field is compiled once, in one place, and the loop
+without it. All that a system needs to go on is in `Runs`: a long run is cut into short calls, and how it is cut changes
+no bit.
 
-`advance` knows the field, and takes each system on by itself; `ask` does not: it leaves every system waiting for its
-velocity, so that somebody else can evaluate them all at once.
+`advance` knows the field, and moves each system by itself; `ask` does not: it leaves every system waiting for its
+velocity, so that the caller can evaluate all of them at once.
 """
 
 from __future__ import annotations
@@ -43,14 +44,15 @@ from .motion import (
 from .systems import mean_of
 
 STEADY_STATE, BLOW_UP, COLLAPSED = 0, 1, 2  # kinds of events
-# What a run does next: look at its start, at the end of a step, begin a step, or (s >= 1) go on from stage s.
+# What a run does next: handle events and output at its start, or at the end of a step; begin a step; or (s >= 1) go on
+# from stage s.
 START, _LOOK, _STEP = -2, -1, 0
-# What a system waits for: nothing, to be let in, or the velocity that `_drive` asked for.
+# What a system waits for: nothing, to be copied from `Runs` into `Steps`, or the velocity that `_drive` asked for.
 NOTHING, ENTRY = -1, -2
 
 
 class Watched(NamedTuple):
-    """Events, in the order given."""
+    """The events that are watched, in the order given."""
 
     kinds: np.ndarray  # (E,) int64
     levels: np.ndarray  # (E,) tolerances and radii
@@ -59,31 +61,31 @@ class Watched(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """The state of B runs, and what they have left behind. Tokens are rows of lanes as in `systems`."""
+    """The state of B runs and their results so far. Tokens are rows of lanes as in `systems`."""
 
     y: np.ndarray  # (B, d * lanes)
     f: np.ndarray  # (B, d * lanes) the velocity at y, if fresh
     numbers: np.ndarray  # (B, 7) float64: see `motion.T` and the others
     counts: np.ndarray  # (B, 8) int64: see `motion.STATUS` and the others
     values: np.ndarray  # (B, E) the events' values at t
-    hits: np.ndarray  # (B, E) first time of each event, nan: never
+    hits: np.ndarray  # (B, E) first time of each event; nan if it has not occurred
     finals: np.ndarray  # (B,) final time
-    x_final: np.ndarray  # (B, n, d)
-    x: np.ndarray  # (m, B, n, d)
+    x_final: np.ndarray  # (B, n, d) the tokens at that time
+    x: np.ndarray  # (m, B, n, d) the tokens at the times of the output
 
 
 class Requests(NamedTuple):
-    """What the systems of a block wait for, when their velocities come from outside."""
+    """The velocities for which k systems of a block wait, when these are computed outside of the compiled loop."""
 
     stage: np.ndarray  # (k,) int64: NOTHING, ENTRY, or the stage whose velocity is wanted
-    until: np.ndarray  # (k,) int64: the number of the last attempted step to take
+    until: np.ndarray  # (k,) int64: the number of attempted steps after which the system pauses
     x: np.ndarray  # (k, n, d) where the velocity is wanted
-    v: np.ndarray  # (k, n, d) what it is
+    v: np.ndarray  # (k, n, d) the velocity there
 
 
 @jit(borrowed=True)
 def _largest_norm(shape, x, centred, wide):
-    """max_i |x_i|, or of x_i less the mean of all tokens; in float64."""
+    """Return max_i |x_i|, or max_i |x_i - mean of all tokens| if `centred`, in float64."""
     lanes, unit = shape.lanes, 1.0
     for attempt in range(2):
         wide[:] = 0.0
@@ -100,13 +102,13 @@ def _largest_norm(shape, x, centred, wide):
             top = max(top, abs(float(x[i])))
         if top == 0.0 or not (top < math.inf):
             break
-        unit = 1.0 / top  # squares that overflow or vanish: once more, in units of the largest entry
+        unit = 1.0 / top  # squares overflow or vanish: once more, in units of the largest entry
     return math.sqrt(square) / unit
 
 
 @jit(borrowed=True)
 def _event_value(shape, watched, e, x, f, wide):
-    """The number whose sign tells of event e at state x with velocity f."""
+    """Return the number whose change of sign is the event e, at state x with velocity f."""
     kind, level = watched.kinds[e], watched.levels[e]
     centred = kind == COLLAPSED
     if kind == STEADY_STATE:
@@ -117,7 +119,10 @@ def _event_value(shape, watched, e, x, f, wide):
 
 @jit(borrowed=True)
 def _locate(shape, method, watched, e, ends, h, before, local):
-    """The time in a step at which the value of event e crosses zero, by bisection to 4 spacings of t."""
+    """Return the time in a step at which the value of event e crosses zero, by bisection to 4 spacings of t.
+
+    `ends` is (t0, value at t0, t1, value at t1).
+    """
     wide, middle = local[3], local[1][2]
     t0, v0, t1, v1 = ends
     if v1 == 0.0:
@@ -142,7 +147,7 @@ def _crosses(direction, before, after):
 
 @jit(inline=True)
 def _write(shape, y, out):
-    """Rows of lanes to tokens (n, d)."""
+    """Write the rows of lanes y into `out` as tokens (n, d)."""
     for r in range(shape.d):
         for i in range(shape.n):
             out[i, r] = y[r * shape.lanes + i]
@@ -150,7 +155,7 @@ def _write(shape, y, out):
 
 @jit(inline=True)
 def _read(shape, x, out):
-    """Tokens (n, d) to rows of lanes; the last token fills up."""
+    """Write the tokens x (n, d) into `out` as rows of lanes, padded with copies of the last token."""
     for r in range(shape.d):
         for i in range(shape.lanes):
             out[r * shape.lanes + i] = x[min(i, shape.n - 1), r]
@@ -158,7 +163,7 @@ def _read(shape, x, out):
 
 @jit(borrowed=True)
 def _keep_hits(control, watched, found, hits):
-    """Records the first times of the events found in a step, up to the first terminal one; returns its index, or -1."""
+    """Record the first times of the events found in a step, up to the first terminal one; return its index, or -1."""
     last = -1
     for e in range(found.shape[0]):
         earlier = last < 0 or control.direction * (found[last] - found[e]) > 0.0
@@ -174,7 +179,7 @@ def _keep_hits(control, watched, found, hits):
 
 @jit(borrowed=True)
 def _evaluate(shape, method, t, state, local, out):
-    """out <- the state at time t of the last step."""
+    """Write the state at time t of the last step into `out`."""
     if t == state[T]:
         copy(local[1][0], out)
     else:
@@ -183,7 +188,7 @@ def _evaluate(shape, method, t, state, local, out):
 
 @jit(borrowed=True)
 def _wants_velocity(shape, method, control, watched, times, values, state, counts, local):
-    """Whether the events or the output of the last step need the velocity at its end."""
+    """Return whether the events or the output of the last step need the velocity at its end."""
     due = counts[RECORDED] < times.shape[0] and control.direction * (state[T] - times[counts[RECORDED]]) > 0.0
     wanted = due and method.dense_needs_last
     for e in range(watched.kinds.shape[0]):
@@ -197,7 +202,7 @@ def _wants_velocity(shape, method, control, watched, times, values, state, count
 
 @jit(borrowed=True)
 def _look(shape, method, control, watched, times, b, runs, local):
-    """What the last step (or the start) owes events and output; returns the status it leaves the run with."""
+    """Handle the events and the output of the last step (or of the start); return the status of the run after it."""
     stages, states, _, wide, _, _, found = local
     y, middle, state, counts, values = states[0], states[2], runs.numbers[b], runs.counts[b], runs.values[b]
     t, f = state[T], stages[stages.shape[0] - 1]
@@ -228,7 +233,7 @@ def _look(shape, method, control, watched, times, b, runs, local):
 
 @jit(borrowed=True)
 def _stop(shape, status, b, runs, y):
-    """Ends a run that has failed, at its last good state."""
+    """End a run that has failed, with its last good state as the final one."""
     runs.counts[b, STATUS] = status
     runs.finals[b] = runs.numbers[b, T]
     _write(shape, y, runs.x_final[b])
@@ -236,8 +241,11 @@ def _stop(shape, status, b, runs, y):
 
 @jit(borrowed=True)
 def _drive(shape, method, control, watched, times, b, last_attempt, runs, local):
-    """Goes on until a velocity is needed: returns 0 for that of states[0] in the last stage, s >= 1 for that of
-    states[1] in stage s, or -1 when the run ends or stands before a step after number `last_attempt`."""
+    """Go on until a velocity is needed, and return the number of its stage.
+
+    0 asks for the velocity of states[0], to be written into the last stage, and s >= 1 for that of states[1] in stage
+    s. -1 means that the run has ended, or that it pauses after `last_attempt` attempted steps.
+    """
     stages, states = local[0], local[1]
     state, counts, count = runs.numbers[b], runs.counts[b], stages.shape[0]
     while True:
@@ -282,9 +290,9 @@ def _drive(shape, method, control, watched, times, b, last_attempt, runs, local)
 
 @jit(borrowed=True)
 def advance(weight, shape, forms, method, control, watched, times, part, attempts, runs, scratch, steps, thread):
-    """Moves the systems part[0] .. part[1] - 1 that are running on by up to `attempts` attempted steps each.
+    """Move the running systems among part[0] .. part[1] - 1 on by up to `attempts` attempted steps each.
 
-    With no attempts a run is begun: its start is recorded, its events looked at, and `f` is its velocity.
+    With attempts = 0 a run is begun: its start is recorded, its events are evaluated, and `f` becomes its velocity.
     """
     local = (
         steps.stages[thread], steps.states[thread], steps.squares[thread], steps.wide[thread],
@@ -312,9 +320,9 @@ def advance(weight, shape, forms, method, control, watched, times, part, attempt
 
 @jit(borrowed=True)
 def ask(shape, method, control, watched, times, first, requests, runs, steps):
-    """Takes what the systems from number `first` on waited for, and moves each to where it waits again.
+    """Hand the requested velocities to the systems from number `first` on, and move each to its next request.
 
-    Here `steps` has one row of stages and of states per system, and one of everything else.
+    Here `steps` has one row of stages and of states per system, and one row of everything else.
     """
     for i in range(requests.stage.shape[0]):
         s, b = requests.stage[i], first + i

@@ -1,10 +1,11 @@
 """Sums over a grid of cells: moments of weights against products of Chebyshev polynomials, and maps of them.
 
-    spread      M[cell, a] = sum over the cell's points j of w_j T_a1(u_1j) ... T_ar(u_rj)
-    contract    out[..., i] = sum_j in[j, ...] matrix[j, i]: the first axis of a tensor is mapped, and comes last
+    spread      M[cell, a] = sum over the cell's points j of w_j T_a1(u_1j) ... T_ar(u_rj)          (P2M)
+    contract    out[..., i] = sum_j in[j, ...] matrix[j, i]: the first axis is mapped and becomes the last (M2L)
 
-Both are products of small dense matrices, made by panels of explicit vectors. Bits do not depend on threads: a cell,
-or a piece of one that is large, belongs to one thread, and pieces are added in order. `evaluate` reads the maps.
+Both are products of small dense matrices, made by panels of explicit vectors. Bits do not depend on threads: a cell, or
+a piece of one that is large, belongs to one thread, and pieces are added in order. `evaluate` turns the results into
+sums at the targets (L2P).
 """
 
 from __future__ import annotations
@@ -21,25 +22,25 @@ from ..simd.rows import ROW_GROUP, row_panel
 from ..weights import Linear
 from .chebyshev import BLOCK, WIDTH, corner_of, level_of, outer_index, prepare
 
-STRIP = 64  # rows of a contraction that are made together
+STRIP = 64  # rows of a contraction that are computed together
 
 
 class Tilt(NamedTuple):
-    """The weights 2^{level of the cell + <slope, u> + bias - top} of sources; bias and channel may be empty.
+    """The weights 2^{level of the cell + <slopes, u> + bias - top} of sources, with exponents in units of log 2.
 
-    Units of log 2. `channel` is what the weights are multiplied with, in the order of the points before sorting.
+    If `channel` is not empty, the weights are multiplied by it; it has the order of the points before sorting.
     """
 
-    levels: np.ndarray  # (r, most slabs) of the slabs that are kept, added over the axes
+    levels: np.ndarray  # (r, most slabs) of the slabs that are kept; a cell has the sum over the axes
     slopes: np.ndarray  # (r,)
     top: float
-    bias: np.ndarray  # (n,) or (0,), of the sorted points
-    channel: np.ndarray  # (n,) or (0,)
+    bias: np.ndarray  # (n,) or (0,): none; in the order of the sorted points
+    channel: np.ndarray  # (n,) or (0,): none
 
 
 @jit(inline=True)
 def _weigh(tilt, level, order, start, m, whole, local, weight):
-    """weight[j] <- the weight of the sorted point start + j, 0 up to `whole`."""
+    """Write the weight of the sorted point start + j into weight[j] for j < m, and 0 for m <= j < whole."""
     for j in range(whole):
         weight[j] = level
     for k in range(tilt.slopes.shape[0]):
@@ -60,7 +61,10 @@ def _weigh(tilt, level, order, start, m, whole, local, weight):
 
 @jit(inline=True)
 def _multiply_out(side, basis, m, left):
-    """left[a * BLOCK + j] <- T_a1(u_1j) T_a2(u_2j) ..., a of all axes but the last, j < m. Three axes or more."""
+    """Write T_a1(u_1j) T_a2(u_2j) ..., one polynomial of every axis but the last, into left[a * BLOCK + j] for j < m.
+
+    It is called for three axes or more; a numbers the products.
+    """
     for a in range(side.lead):
         row, rest, at = left[a * BLOCK : a * BLOCK + m], a, side.degrees - side.orders[side.orders.shape[0] - 1]
         for k in range(side.orders.shape[0] - 2, -1, -1):
@@ -78,7 +82,11 @@ def _multiply_out(side, basis, m, left):
 
 @jit(inline=True)
 def _spread_piece(side, points, order, tilt, level, first, last, local, weight, basis, left, right, total):
-    """total[a * columns + b] <- sum over points first .. last - 1 of weight T_a T_b, b of the last axis."""
+    """Sum weight T_a T_b over the points first .. last - 1 into total[a * columns + b].
+
+    T_b is a polynomial on the last axis, T_a a product of polynomials on all others. With one axis, T_a is a polynomial
+    on it and T_b = 1.
+    """
     r, rows, columns = side.orders.shape[0], side.rows, side.columns
     for i in range(rows * columns):
         total[i] = 0.0
@@ -104,7 +112,7 @@ def _spread_piece(side, points, order, tilt, level, first, last, local, weight, 
 
 @jit(borrowed=True)
 def _add_to_tensor(side, total, corner, tensor):
-    """tensor += total, at the cell that begins at `corner`; total[a * columns + b]."""
+    """Add total[a * columns + b] to the entries of the tensor of the cell that begins at `corner`."""
     r, columns = side.orders.shape[0], side.columns
     if r == 1:
         for a in range(side.orders[0]):
@@ -122,7 +130,7 @@ def _add_to_tensor(side, total, corner, tensor):
 
 @jit(borrowed=True)
 def _spread_item(side, item, points, order, tilt, memory, thread, partial, tensor):
-    """One piece of a cell, item (4,). Not in the parallel loop itself, which would take long to compile."""
+    """Sum the moments of one piece of a cell, item (4,). Inside of the parallel loop it would take long to compile."""
     total, corner = memory.total[thread], memory.corner[thread]
     corner_of(side, item[0], corner)
     level = level_of(side, corner, tilt.levels) - tilt.top
@@ -140,9 +148,9 @@ def _spread_item(side, item, points, order, tilt, memory, thread, partial, tenso
 
 @jit(parallel=True)
 def spread(side, items, count, points, order, tilt, memory, partial, tensor):
-    """tensor += the moments of all points with the weights of `tilt`. items (count, 4) are pieces of cells.
+    """Add the moments of all points with the weights of `tilt` to `tensor` (P2M). items (count, 4) are pieces of cells.
 
-    A cell of one piece goes into the tensor at once; pieces of larger ones wait in `partial`, one row each, for
+    A cell of one piece is added to the tensor at once; pieces of larger ones are kept in `partial`, one row each, for
     `gather`. items[i, 3] is the row, or -1.
     """
     for index in prange(count):
@@ -151,7 +159,7 @@ def spread(side, items, count, points, order, tilt, memory, partial, tensor):
 
 @jit
 def gather(side, items, count, partial, corner, tensor):
-    """Adds the pieces that `spread` left in `partial`, in order."""
+    """Add the pieces that `spread` left in `partial` to the tensor, in order."""
     for index in range(count):
         if items[index, 3] >= 0:
             corner_of(side, items[index, 0], corner)
@@ -160,7 +168,7 @@ def gather(side, items, count, partial, corner, tensor):
 
 @jit(borrowed=True)
 def contract_strip(tensor, first, rest, start, matrix, lanes, pack, zeros, out):
-    """The rows start .. start + STRIP - 1 of `contract`, by one thread; pack (>= first * STRIP,)."""
+    """Compute rows start .. start + STRIP - 1 of `contract` on one thread; pack (>= first * STRIP,) is workspace."""
     columns = min(STRIP, rest - start)
     for j in range(first):
         row = tensor[j * rest + start : j * rest + start + columns]
@@ -176,9 +184,10 @@ def contract_strip(tensor, first, rest, start, matrix, lanes, pack, zeros, out):
 
 @jit(parallel=True)
 def contract(tensor, first, rest, matrix, lanes, packs, zeros, out):
-    """out[q, i] = sum_{j < first} tensor[j, q] matrix[j, i] for q < rest, i < lanes, both whole vectors.
+    """Contract the first axis of a tensor: out[q, i] = sum_{j < first} tensor[j, q] matrix[j, i].
 
-    tensor (first, rest); matrix [tile][j][lane]; packs (threads, >= first * STRIP) is memory.
+    q < rest and i < lanes, both whole vectors. tensor (first, rest); matrix [tile][j][lane]; packs (threads, >= first *
+    STRIP) is workspace.
     """
     for index in prange((rest + STRIP - 1) // STRIP):
         pack = packs[numba.get_thread_id()]

@@ -9,7 +9,7 @@ import numpy as np
 from ..simd.vectors import VECTORS, group_size, lanes_of, most_columns
 
 # Largest |score| (units of log 2) that needs no shift and no clamp: a chunk's sum of 192 float32 terms, and the whole
-# sum of up to 2^30 float64 terms, stay in range, and so do the weights times values of 1e-3 at the other end.
+# sum of up to 2^30 float64 terms, do not overflow, and the smallest weights times values of 1e-3 do not underflow.
 _REACH = {32: 115.0, 64: 990.0}
 
 
@@ -28,12 +28,12 @@ class Layout(NamedTuple):
 
 
 def reach_of(bits: int) -> float:
-    """Largest |score|, in units of log 2, that floats of `bits` bits need no shift and no clamp for."""
+    """Return the largest |score|, in units of log 2, for which floats of `bits` bits need no shift and no clamp."""
     return _REACH[bits]
 
 
 def layout_for(n: int, k: int, value_count: int, dtype: np.dtype) -> Layout:
-    """The layout for keys (n, k) and values (n, value_count)."""
+    """Return the layout of a sum with keys (n, k) and values (n, value_count)."""
     bits = 8 * np.dtype(dtype).itemsize
     group = group_size(bits)
     parts = -(-(value_count + 1) // most_columns())

@@ -12,7 +12,7 @@ TILE = 1024  # tokens per partial moment: the order of summation depends on n al
 
 @jit
 def _add(C, keys, values, weights):
-    """C += sum_j w_j v_j y_j^T for sources keys (n, k), values (n, dv), weights (n,) or one for all (1,)."""
+    """Add sum_j w_j v_j y_j^T to C (dv, k), for keys (n, k), values (n, dv) and weights (n,), or (1,): one for all."""
     n, k, dv = keys.shape[0], keys.shape[1], values.shape[1]
     for j in range(n):
         w = weights[j % weights.shape[0]]
@@ -24,7 +24,7 @@ def _add(C, keys, values, weights):
 
 @jit
 def _apply(C, targets, out):
-    """out[i] = C targets[i] for targets (m, k)."""
+    """Write C targets[i] into out[i] for targets (m, k), C (dv, k), out (m, dv)."""
     for i in range(targets.shape[0]):
         for c in range(out.shape[1]):
             total = 0.0
@@ -35,7 +35,7 @@ def _apply(C, targets, out):
 
 @jit(inline=True)
 def _weights(weights, b, first, last, each):
-    """The weights of some sources of system b: those given, or `each` (1,) for all."""
+    """Return the weights of the sources first .. last - 1 of system b: those given, or `each` (1,) for all."""
     return weights[b % weights.shape[0], first:last] if weights.shape[0] else each
 
 
@@ -52,9 +52,9 @@ def _masked(C, targets, keys, values, weights, each, limits, b, out):
 
 @jit(parallel=True)
 def of_tiles(keys, values, weights, weight, partial):
-    """partial[b, t] <- the moment (dv, k) of tile t of the sources of system b.
+    """Write the moment (dv, k) of tile t of the sources of system b into partial[b, t].
 
-    keys (B, n, k), values (B, n, dv), weights (1 or B, n), or (0, 0): each is `weight`; partial (B, tiles, dv, k).
+    keys (B, n, k), values (B, n, dv); weights (1 or B, n), or (0, 0): each is `weight`; partial (B, tiles, dv, k).
     """
     systems, n, tiles, each = keys.shape[0], keys.shape[1], partial.shape[1], np.full(1, weight)
     for index in prange(systems * tiles):
@@ -67,7 +67,7 @@ def of_tiles(keys, values, weights, weight, partial):
 
 @jit(parallel=True)
 def apply(C, targets, out):
-    """out[b, i] = C[b] targets[b, i]."""
+    """Write C[b] targets[b, i] into out[b, i], for C (B, dv, k), targets (B, m, k), out (B, m, dv)."""
     systems, m = targets.shape[0], targets.shape[1]
     parts = -(-m // TILE)
     for index in prange(systems * parts):
@@ -79,9 +79,10 @@ def apply(C, targets, out):
 
 @jit(parallel=True)
 def attend_masked(targets, keys, values, weights, limits, partial, out):
-    """out[b, i] = C targets[b, i], C the moment of the first limits[i] sources; limits must not decrease.
+    """Write C targets[b, i] into out[b, i], where C is the moment of the first limits[i] sources of system b.
 
-    One pass per system; partial (B, 1, dv, k) is memory.
+    `limits` (1 or B, m) must not decrease along a row. There is one pass per system; partial (B, 1, dv, k) is
+    workspace.
     """
     each = np.full(1, 1.0 / keys.shape[1])
     for index in prange(keys.shape[0]):

@@ -1,6 +1,6 @@
 """One Runge-Kutta step of one small system, with its step size: the rules of `fastpde.integrate` (stepper, controller).
 
-The constants of those rules come in as data. Tokens are rows of lanes as in `systems`.
+The constants of those rules are arguments. Tokens are rows of lanes as in `systems`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .._jit import jit
 RUNNING, COMPLETED, MAX_STEPS, STEP_TOO_SMALL, NOT_FINITE, NOT_CONVERGED, EVENT = range(7)
 # What is counted of a run: columns of `Runs.counts`.
 STATUS, PHASE, FRESH, ACCEPTED, REJECTED, RETRIES, EVALUATIONS, RECORDED = range(8)
-# The numbers of a run: time, proposed step, error of the last accepted step, its start and size, aim and size of the
-# one being tried. Columns of `Runs.numbers`.
+# The numbers of a run: time, proposed step, error of the last accepted step, its start and size, end and size of the
+# step that is tried. Columns of `Runs.numbers`.
 T, H, ERROR, FROM, SIZE, AIM, AIM_SIZE = range(7)
 
 
 class Method(NamedTuple):
-    """A tableau, as in `fastpde.integrate.tableau`."""
+    """A Runge-Kutta method by its tableau of S stages, as in `fastpde.integrate.tableau`."""
 
     a: np.ndarray  # (S, S)
     b_error: np.ndarray  # (S,) or (0,)
@@ -32,7 +32,7 @@ class Method(NamedTuple):
 
 
 class Control(NamedTuple):
-    """The span and the step size rule, as in `fastpde.integrate.controller`."""
+    """The time span and the rule of step sizes, as in `fastpde.integrate.controller`."""
 
     start: float
     end: float
@@ -53,16 +53,19 @@ class Control(NamedTuple):
     stretch: float
     spacings: float  # the smallest step, in spacings of the floating-point numbers at t
     max_retries: int
-    max_failures: int  # the same, of a velocity that could not be computed, and the smallest step to try then
-    smallest_trial: float
+    max_failures: int  # as max_retries, if a velocity could not be computed
+    smallest_trial: float  # the smallest step that is tried after such a failure
     max_steps: int
 
 
 class Steps(NamedTuple):
-    """Memory of the stepping: one row per thread; of stages and states one per system, where systems wait."""
+    """Workspace of the steps, with one row per thread.
+
+    `stages` and `states` have one row per system instead if the systems wait for their velocities.
+    """
 
     stages: np.ndarray  # (threads, S, rows * lanes)
-    states: np.ndarray  # (threads, 3, d * lanes) the state, the one tried or before, and one in between
+    states: np.ndarray  # (threads, 3, d * lanes) the state, the one that is tried or the one before, and one in between
     squares: np.ndarray  # (threads, lanes) working precision
     wide: np.ndarray  # (threads, lanes) float64
     coefficients: np.ndarray  # (threads, S) working precision
@@ -71,7 +74,10 @@ class Steps(NamedTuple):
 
 
 def allocate(threads: int, shape, method: Method, events: int, dtype, take, systems: int = 0) -> Steps:
-    """Memory for `threads` threads, or `systems` that wait; `take(name, shape, dtype)` provides the arrays."""
+    """Allocate the workspace of `threads` threads, or of `systems` that wait for their velocities.
+
+    `take(name, shape, dtype)` returns each array.
+    """
     stages, lanes, runs = len(method.a), shape.lanes, systems or threads
     return Steps(
         take("stages", (runs, stages, shape.rows * lanes), dtype),
@@ -85,12 +91,12 @@ def allocate(threads: int, shape, method: Method, events: int, dtype, take, syst
 
 
 def smallest_step(control, t):
-    """The smallest step at time t: `spacings` times the spacing of the floating-point numbers there."""
+    """Return the smallest step at time t: `spacings` times the spacing of the floating-point numbers there."""
     return control.spacings * np.spacing(abs(t))
 
 
 def step_factor(control, error, previous, retries):
-    """The factor on the step after an accepted one."""
+    """Return the factor by which the step changes after an accepted one."""
     limit = 1.0 if retries > 0 else control.max_factor
     if error == 0.0:
         return limit
@@ -99,7 +105,7 @@ def step_factor(control, error, previous, retries):
 
 
 def step_shrink(control, error):
-    """The factor on the step after a rejected one."""
+    """Return the factor by which the step changes after a rejected one."""
     if not math.isfinite(error):
         return control.not_finite_factor
     return min(control.safety, max(control.min_factor, control.safety * error ** (-1.0 / control.order)))
@@ -110,14 +116,14 @@ _smallest_step, _step_factor, _step_shrink = (jit(inline=True)(f) for f in (smal
 
 @jit(inline=True)
 def copy(source, target):
-    """target <- source, entry by entry: an assignment of arrays brings code for the text of its errors."""
+    """Copy `source` into `target`, entry by entry: an assignment of arrays would also compile its error messages."""
     for i in range(source.shape[0]):
         target[i] = source[i]
 
 
 @jit(inline=True)
 def _target(control, adaptive, t, accepted, h):
-    """The time the next step ends at, and its size."""
+    """Return the time at which the next step ends, and its size."""
     if not adaptive:
         if accepted + 1 < control.count:
             return control.start + (accepted + 1) * control.step, control.step
@@ -130,7 +136,7 @@ def _target(control, adaptive, t, accepted, h):
 
 @jit(borrowed=True)
 def combine(shape, y, h, coefs, local, out):
-    """out <- y + h sum_s coefs[s] stages[s], on the sphere divided by its norm."""
+    """Write y + h sum_s coefs[s] stages[s] into `out`; on the sphere, every token is divided by its norm."""
     stages, _, squares, _, coefficients, _, _ = local
     lanes, size, started = shape.lanes, shape.d * shape.lanes, False
     target, source = out[:size], y[:size]
@@ -168,7 +174,10 @@ def combine(shape, y, h, coefs, local, out):
 
 @jit(borrowed=True)
 def _error_norm(shape, control, stages, coefs, h, y0, y1):
-    """The root mean square of h sum_s coefs[s] stages[s] / (atol + rtol max(|y0|, |y1|)); inf or nan if not finite."""
+    """Return the root mean square of h sum_s coefs[s] stages[s] / (atol + rtol max(|y0|, |y1|)).
+
+    The result is inf or nan if an entry is not finite.
+    """
     total = 0.0
     for r in range(shape.d):
         for i in range(r * shape.lanes, r * shape.lanes + shape.n):
@@ -186,7 +195,7 @@ def _error_norm(shape, control, stages, coefs, h, y0, y1):
 
 @jit(inline=True)
 def _all_finite(row):
-    # A term that is not finite makes the sum undefined; finite ones make zeros.
+    # 0 times an entry that is not finite is nan, and so is the sum; 0 times a finite entry is 0.
     total = 0.0
     for i in range(row.shape[0]):
         total += row[i] * 0.0
@@ -195,7 +204,7 @@ def _all_finite(row):
 
 @jit(borrowed=True)
 def between(shape, method, theta, h, before, local, out):
-    """out <- the continuous extension of the step of size h from `before`, a fraction theta into it."""
+    """Write the continuous extension of the step of size h from `before`, at the fraction theta of it, into `out`."""
     weights = local[5]
     for s in range(weights.shape[0]):
         weight = 0.0
@@ -207,7 +216,7 @@ def between(shape, method, theta, h, before, local, out):
 
 @jit(borrowed=True)
 def begin_step(shape, method, control, state, counts, local):
-    """Aims the next step; returns RUNNING, or why there is none."""
+    """Set the end and the size of the next step; return RUNNING, or the status that says why there is none."""
     stages, size = local[0], local[1][0].shape[0]
     copy(stages[stages.shape[0] - 1, :size], stages[0])
     t, h = _target(control, method.adaptive, state[T], counts[ACCEPTED], state[H])
@@ -219,7 +228,10 @@ def begin_step(shape, method, control, state, counts, local):
 
 @jit(borrowed=True)
 def end_step(shape, method, control, state, counts, local):
-    """Accepts the state tried, which changes places with the old one, or shrinks the step; returns a status."""
+    """Accept the state that was tried, or shrink the step; return a status.
+
+    An accepted state changes places with the old one.
+    """
     stages, (y, trial) = local[0], (local[1][0], local[1][1])
     t, h, error = state[AIM], state[AIM_SIZE], 0.0
     if method.adaptive:
@@ -239,7 +251,7 @@ def end_step(shape, method, control, state, counts, local):
         return RUNNING
     if not method.adaptive:
         return NOT_FINITE
-    # The last stage held the velocity of the state refused; the next attempt begins with that of the old one.
+    # The last stage held the velocity of the rejected state; the next attempt begins with that of the old one.
     copy(stages[0][: y.shape[0]], stages[stages.shape[0] - 1])
     state[H] = h * _step_shrink(control, error)
     counts[REJECTED] += 1

@@ -1,8 +1,8 @@
-"""Sources in the order the panels read them, with what the sums need to know about their size.
+"""Sources packed in the order in which the panels read them, with the bounds that the sums need.
 
-One system after the other; in each, groups of sources [group][k][source], biases [source], and values
+One system lies after the other; in each, groups of sources [group][k][source], biases [source], and values
 [chunk][part][source][column]. Rows are padded to whole groups by repeating the last source with values zero. The last
-value column is the weight itself, so the normaliser is one more column.
+value column is the weight itself, so the total weight is one more column.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class Packed(NamedTuple):
     """Packed sources of B systems."""
 
     keys: np.ndarray  # (B * rows * k,)
-    bias: np.ndarray  # (B * rows,) units of log 2; less exponents[:, 1] when the weight is shiftable
+    bias: np.ndarray  # (B * rows,) in units of log 2, minus exponents[:, 1] (0 if the weight is not shiftable)
     values: np.ndarray  # (B * rows * parts * columns,) scaled by 2^-value_exponent
     bounds: np.ndarray  # (B, 2) largest |key|, largest |bias|
     exponents: np.ndarray  # (B, 2) powers of two taken out of the values, and out of the weights (see _lift)
 
 
 def allocate(systems: int, layout: Layout, dtype, take) -> Packed:
-    """Room for packed sources; `take(name, shape, dtype)` provides the arrays."""
+    """Allocate the arrays of the packed sources; `take(name, shape, dtype)` returns each array."""
     rows = systems * layout.rows
     return Packed(
         take("packed_keys", (rows * layout.k,), dtype),
@@ -46,19 +46,22 @@ def allocate(systems: int, layout: Layout, dtype, take) -> Packed:
 
 @jit(inline=True)
 def _lift(low, high, reach):
-    """The whole number taken from biases in [low, high]: the middle where they may then be added without a shift, so
-    that most tiles are narrow; else the largest, next to which float32 keeps the digits of the largest weights."""
+    """Return the whole number that is subtracted from biases in [low, high].
+
+    It is their middle if biases can then be added without a shift, so that most tiles are narrow; otherwise it is the
+    largest bias, next to which float32 keeps the digits of the largest weights.
+    """
     half = 0.5 * (high - low)
     return np.ceil(high - half if half <= reach else high)
 
 
 @jit(inline=True)
 def _survey(keys, bias, weights, values, shiftable, layout, b, packed):
-    """Bounds of one system: largest |key|, range of biases and of weights, exponent of the largest value.
+    """Compute the bounds of one system: largest |key|, range of biases and weights, exponent of the largest value.
 
-    The heaviest sources must be near bias 0: a score loses the digits that its bias takes. In masked sums it is the
-    middle between the first source, which every target sees, and the heaviest of all. So weights are not lifted to
-    their middle: sums of float32 over more than 30 decades, of float64 over 270, are shifted ones, which are slower.
+    The heaviest sources must be near bias 0: a score loses the digits that its bias needs. In masked sums, the middle
+    between the first source, which every target sees, and the heaviest of all is at bias 0. So weights are not centred
+    at their middle: sums of float32 over more than 30 decades, of float64 over 270, are shifted ones, which are slower.
     """
     n, k = keys.shape[1], keys.shape[2]
     w = b % max(weights.shape[0], 1)
@@ -90,7 +93,7 @@ def _survey(keys, bias, weights, values, shiftable, layout, b, packed):
 
 @jit(inline=True)
 def _pack_keys(keys, bias, weights, shiftable, layout, b, packed):
-    """Keys and biases of one system, group by group."""
+    """Pack the keys and biases of one system, group by group."""
     w = b % max(weights.shape[0], 1)
     for start in range(0, layout.rows, layout.group):
         at = (b * layout.rows + start) * layout.k
@@ -106,7 +109,7 @@ def _pack_keys(keys, bias, weights, shiftable, layout, b, packed):
 
 @jit(inline=True)
 def _pack_values(weights, values, shiftable, layout, b, packed):
-    """Weighted values and weights of one system, chunk by chunk, part by part."""
+    """Pack the weights, and the values times the weights, of one system, chunk by chunk and part by part."""
     dv = values.shape[2]
     w = b % max(weights.shape[0], 1)
     scale = power_of_two(-int(packed.exponents[b, 0]))
@@ -135,10 +138,10 @@ def _pack_system(keys, bias, weights, values, shiftable, layout, b, packed):
 
 @jit(parallel=True)
 def pack_sources(keys, bias, weights, values, shiftable, layout, packed):
-    """Packs keys (B, n, k), bias (B, n) or (0, 0), weights (B or 1, n) or (0, 0), values (B, n, dv) into `packed`.
+    """Pack keys (B, n, k), bias (B, n) or (0, 0), weights (B or 1, n) or (0, 0), values (B, n, dv) into `packed`.
 
-    With a shiftable weight the exponent of a weight goes into the bias (exactly) and its mantissa into the values, so
-    that weights of any size keep full precision; otherwise the whole weight goes into the values.
+    With a shiftable weight the exponent of a source's weight goes into the bias (exactly) and its mantissa into the
+    values, so that weights of any size keep full precision; otherwise the whole weight goes into the values.
     """
     for index in prange(keys.shape[0]):
         _pack_system(keys, bias, weights, values, shiftable, layout, np.int64(index), packed)

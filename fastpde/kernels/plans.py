@@ -1,4 +1,4 @@
-"""Bounds of the error of a grid, and what it costs: the search for the cheapest one.
+"""Error bounds and cost estimates of grids, and the search for the cheapest one.
 
 Axis k carries logits up to L_k = (half width of the targets' box) (half width of the sources' box) either way. It is
 cut into q slabs per side, so that a cell against the other box has the exponent theta = L / q, and two cells
@@ -6,11 +6,12 @@ c = L / q^2. The relative error of the fitted exponential (`cores`), of an axis 
 
     sources  d_s = 2 e^c (I_p(theta) + I_{p-1}(theta) / q)      targets  d_t = 6 (p / theta) I_p(theta)
 
-including that of the slopes that make means, for which rounding adds 4 u p^2 / theta to d_t; I_p is a modified Bessel
-function. The forms are Chebyshev tails of e^{a x}; the constants were measured on extreme cell pairs, that of rounding
-on points in the corners of cells. Axes multiply, so with small errors they add. Rounding also adds
-u (2 e^{2 r theta} + r / 2 e^{4 theta}): all the mass in one corner of a cell, the target in the opposite one. A mean's
-error is measured in units of the sources' spread, so the slopes' errors of the axes add like the sides of a box.
+They include the error of the slopes of which means are made, for which rounding adds 4 u p^2 / theta to d_t; I_p
+is a modified Bessel function. The forms are Chebyshev tails of e^{a x}; the constants were measured on extreme cell
+pairs, that of rounding on points in the corners of cells. The factors of the axes multiply, so small errors add.
+Rounding also adds u (2 e^{2 r theta} + r / 2 e^{4 theta}): all the mass in one corner of a cell, the target in the
+opposite one. A mean's error is measured in units of the sources' spread, so the slopes' errors of the axes add like the
+sides of a box.
 """
 
 from __future__ import annotations
@@ -19,18 +20,18 @@ import math
 
 from .._jit import jit
 
-MOST_LOGITS = 250.0  # sum of L: e^{2 sum L} is within the range of numbers
+MOST_LOGITS = 250.0  # largest sum of L: e^{2 sum L} is within the range of numbers
 MOST_ORDER = 24
-CORE = 1e-8  # seconds per number of an axis' matrix (`backends.cores`), which is made on one thread
+CORE = 1e-8  # seconds per entry of an axis' matrix (`backends.cores`), which is made on one thread
 _LEAST_ORDER = 3
 _UNIT = 1.1e-16
-_SOURCES, _TARGETS, _ROUNDING = 0.25, 0.55, 0.2  # shares of the tolerance
-_MOST_NODES = 6e8  # of a tensor: 5 GB
+_SOURCES, _TARGETS, _ROUNDING = 0.25, 0.55, 0.2  # fractions of the tolerance
+_MOST_NODES = 6e8  # most entries of a tensor: 5 GB
 
 
 @jit(inline=True)
 def bessels(x, out):
-    """out[p] <- the modified Bessel function I_p(x), 0 <= x <= 6, to rounding: downward recurrence (Miller)."""
+    """Write the modified Bessel functions I_p(x), 0 <= x <= 6, into out[p]: Miller's recurrence, to rounding."""
     above, here, total = 0.0, 1e-300, 0.0
     for p in range(MOST_ORDER + 30, -1, -1):
         if p < out.shape[0]:
@@ -48,25 +49,28 @@ def bessels(x, out):
 
 @jit(inline=True)
 def source_error(order, theta, slabs, bessel):
-    """d_s of an axis; bessel: I_0, I_1, ... at theta."""
+    """Return the error d_s of an axis; bessel: I_0, I_1, ... at theta."""
     return 2.0 * math.exp(theta / slabs) * (bessel[order] + bessel[order - 1] / slabs)
 
 
 @jit(inline=True)
 def target_error(order, theta, bessel):
-    """d_t of an axis."""
+    """Return the error d_t of an axis; bessel: I_0, I_1, ... at theta."""
     return 6.0 * order / theta * bessel[order] + 4.0 * _UNIT * order * order / theta
 
 
 @jit(inline=True)
 def rounding_error(theta, axes):
-    """What rounding may do in cells of exponent theta."""
+    """Return the bound of the rounding error in cells of exponent theta."""
     return _UNIT * (2.0 * math.exp(2.0 * axes * theta) + axes / 2.0 * math.exp(4.0 * theta))
 
 
 @jit(inline=True)
 def _seconds(sizes, sources, targets, channels):
-    """One evaluation on one thread: sorting and moments, cores, evaluation (FAST.md 4.2). sizes as in `_fill`."""
+    """Estimate the seconds of one evaluation on one thread: sorting and moments, cores, evaluation.
+
+    `sizes` is as in `_fill`. Source: docs/sums/fast.md, 4.2.
+    """
     r = sizes.shape[1]
     flops, numbers, cells, P_z, P_y = 0.0, 0.0, 1.0, 1.0, 1.0
     for k in range(r):
@@ -85,7 +89,11 @@ def _seconds(sizes, sources, targets, channels):
 
 @jit(inline=True)
 def _fill(L, theta, sources, targets, tol, channels, sizes, bessel):
-    """sizes (3, r) <- slabs, orders of targets, those of sources; returns (error, seconds), inf if there is no grid."""
+    """Find the slabs and orders of a grid whose cells have exponents up to theta; return (error, seconds).
+
+    The rows of sizes (3, r) become the slabs, the orders of targets and the orders of sources. Both results are inf if
+    there is no such grid.
+    """
     r = L.shape[0]
     widest, nodes_z, nodes_y, near, far = 0.0, 1.0, 1.0, 0.0, 0.0
     for k in range(r):
@@ -116,7 +124,11 @@ def _fill(L, theta, sources, targets, tol, channels, sizes, bessel):
 
 @jit
 def best(L, thetas, sources, targets, tol, channels, sizes, trial, bessel):
-    """sizes (3, r) <- those of the cheapest grid with cells of exponent up to one of `thetas`; (error, seconds)."""
+    """Write the sizes (3, r) of the cheapest grid into `sizes`; return its (error, seconds).
+
+    The cells of a grid have exponents up to one of `thetas`. `trial` (3, r) and `bessel` are workspace. Both results
+    are inf if there is no such grid.
+    """
     error, seconds = math.inf, math.inf
     if L.sum() > MOST_LOGITS:
         return error, seconds
@@ -124,13 +136,13 @@ def best(L, thetas, sources, targets, tol, channels, sizes, trial, bessel):
         found, cost = _fill(L, theta, sources, targets, tol, channels, trial, bessel)
         if cost < seconds:
             error, seconds = found, cost
-            for i in range(sizes.size):  # a slice would compile a message of shapes with it, for seconds
+            for i in range(sizes.size):  # a slice would compile an error message about shapes, which takes seconds
                 sizes.flat[i] = trial.flat[i]
     return error, seconds
 
 
 @jit
 def prices(L, thetas, sources, targets, tol, channels, sizes, trial, bessel, out):
-    """out[i] <- the seconds of the cheapest grid for logits L[i]."""
+    """Write the seconds of the cheapest grid for the logits L[i] into out[i]."""
     for i in range(L.shape[0]):
         out[i] = best(L[i], thetas, sources[i], targets[i], tol, channels, sizes, trial, bessel)[1]

@@ -20,7 +20,7 @@ _GROUPS = 16  # groups of tokens per work item
 
 
 class Map(NamedTuple):
-    """Matrices ready for the panels, with scratch of one row per thread."""
+    """Matrices ready for the panels, with workspace of one row per thread."""
 
     matrix: np.ndarray  # (B or 1, rows * d) in tiles of rows [tile][d][row]
     shift: np.ndarray  # (B or 1, rows)
@@ -33,7 +33,10 @@ class Map(NamedTuple):
 
 
 def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, take) -> Map:
-    """A map from matrices (B or 1, q, d) and shifts (B or 1, q); `take(name, shape, dtype)` provides scratch."""
+    """Make a map of matrices (B or 1, q, d) and shifts (B or 1, q), or None for no shift.
+
+    `take(name, shape, dtype)` returns the arrays of workspace.
+    """
     bits = 8 * np.dtype(dtype).itemsize
     group, width = group_size(bits), VECTORS * lanes_of(bits).count
     systems, q, d = matrix.shape
@@ -57,7 +60,10 @@ def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, t
 
 @jit
 def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
-    """Tokens x (m, d), m <= _GROUPS groups, packed as [group][d][token]; then tile by tile into out (m, q)."""
+    """Map the tokens x (m, d), m <= _GROUPS groups, into out (m, q).
+
+    They are packed as [group][d][token] into `tokens`, and then mapped tile by tile.
+    """
     group, width, tiles = sizes
     m, d = x.shape
     groups = -(-m // group)
@@ -74,7 +80,7 @@ def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
         for g in range(groups):
             score_panel(Linear(), result, 0, matrix, first * d, tokens, g * d * group, zeros, 0, d)
             for j in range(min(group, m - g * group)):
-                # Views that start at zero: indices that cannot be negative are what lets this loop vectorise.
+                # Views that start at zero: this loop vectorises because its indices cannot be negative.
                 row, part = out[g * group + j, first : first + count], result[j * width : j * width + count]
                 for c in range(count):
                     row[c] = part[c] + shifts[c]
@@ -82,7 +88,10 @@ def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
 
 @jit(parallel=True)
 def project(x, origin, linear, out):
-    """out[b, i] = matrix[b] (x[b, i] - origin[b]) + shift[b] for x (B, n, d), origin (B or 1, d), out (B, n, q)."""
+    """Map tokens: out[b, i] = matrix[b] (x[b, i] - origin[b]) + shift[b].
+
+    x (B, n, d), origin (B or 1, d), out (B, n, q).
+    """
     systems, n = x.shape[0], x.shape[1]
     size = _GROUPS * linear.group
     blocks = -(-n // size)
@@ -100,7 +109,7 @@ def project(x, origin, linear, out):
 
 @jit(parallel=True)
 def tile_sums(x, tile, out):
-    """out[b, t] <- the sum of the tokens of tile t, of `tile` tokens, in float64. x (B, n, d), out (B, tiles, d)."""
+    """Sum every tile t of `tile` tokens into out[b, t], in float64, for x (B, n, d), out (B, tiles, d)."""
     tiles = out.shape[1]
     for index in prange(out.shape[0] * tiles):
         b, t = np.int64(index) // tiles, np.int64(index) % tiles

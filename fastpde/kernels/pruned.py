@@ -6,8 +6,8 @@ target z gets the total weight
     W e^{<z + g, mean>} <= sum_j e^{b_j + <z, y_j>} <= W e^{max over the box of <z + g, y>},    W = sum_j e^{res_j},
 
 with the mean weighted by e^{res_j}, by convexity; g is the slope of the log-weights in the node. Both sides are taken
-relative to a source y0, over a box of targets with centre z_c and half widths H: <z, y - y0> is within
-H |y - y0| of <z_c, y - y0>. A node is dropped if its upper bound is a small enough share of the lower bounds' sum.
+relative to a source y0, over a box of targets with centre z_c and half widths H: <z, y - y0> is within H |y - y0| of
+<z_c, y - y0>. A node is dropped if its upper bound is a small enough fraction of the sum of the lower bounds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ..simd.vectors import CHUNK
 from ..weights import Exp, Linear
 from .attend import grow_shift, load_tile, write_tile
 
-SOURCES, TARGETS = 24, 16  # points in a leaf, at least: whole groups of sources, whole tiles of targets
-_BETTER = 3.0  # logits: sources that weigh that much more are a better y0
-_ATTEMPTS = 3
+SOURCES, TARGETS = 24, 16  # most points in a leaf: whole groups of sources, whole tiles of targets
+_BETTER = 3.0  # a source becomes the new y0 if its log-weight is larger by at least so much
+_ATTEMPTS = 3  # choices of y0, at most
 _NO_END = 2**62
 
 
@@ -43,7 +43,7 @@ def _below(tree, node, centre, half, origin):
 
 @jit(inline=True)
 def _above(tree, node, centre, half, origin):
-    """Return an upper bound of the same."""
+    """Return an upper bound of the log of a node's total weight, relative to a source at `origin`."""
     value = tree.weight[node]
     for k in range(centre.shape[0]):
         g, low, high = tree.slope[node, k], tree.low[node, k], tree.high[node, k]
@@ -127,7 +127,7 @@ def _box(tree, node, centre, half):
 
 
 class Desk(NamedTuple):
-    """Per-thread memory: one row per thread."""
+    """Per-thread workspace, with one row per thread."""
 
     box: np.ndarray  # (threads, 3, r)
     kept: np.ndarray  # (threads, leaves) int64
@@ -136,7 +136,10 @@ class Desk(NamedTuple):
 
 @jit(borrowed=True)
 def _near_node(sources, targets, node, share, small, desk, thread, low, high):
-    """How many sources matter to a node of the targets; low, high (r,) <- their box."""
+    """Return how many sources matter to a node of the targets; write the corners of their box into low and high (r,).
+
+    Nodes of at most `small` sources count as leaves.
+    """
     centre, half, kept = desk.box[thread, 0], desk.box[thread, 1], desk.kept[thread]
     _box(targets, node, centre, half)
     found = surviving(sources, centre, half, share, small, desk.box[thread, 2], kept, desk.excess[thread])
@@ -154,7 +157,10 @@ def _near_node(sources, targets, node, share, small, desk, thread, low, high):
 
 @jit(parallel=True)
 def near(sources, targets, nodes, share, small, desk, counts, low, high):
-    """counts[i], low[i], high[i] <- how many sources matter to node i of the targets, and their box."""
+    """Write how many sources matter to nodes[i] of the targets into counts[i], and the corners of their box.
+
+    The box goes into low[i], high[i]; counts (k,), low and high (k, r) for k nodes.
+    """
     for i in prange(nodes.shape[0]):
         thread = numba.get_thread_id()
         counts[i] = _near_node(sources, targets, nodes[i], share, small, desk, thread, low[i], high[i])
@@ -162,7 +168,7 @@ def near(sources, targets, nodes, share, small, desk, counts, low, high):
 
 @jit
 def indices(sources, targets, node, share, desk, out):
-    """out[: count] <- the places of the sorted sources that matter to a node of the targets; returns count."""
+    """Write the indices of the sorted sources that matter to a node of the targets into `out`; return their number."""
     centre, half, kept, count = desk.box[0, 0], desk.box[0, 1], desk.kept[0], 0
     _box(targets, node, centre, half)
     for i in range(surviving(sources, centre, half, share, 0.0, desk.box[0, 2], kept, desk.excess[0])):
@@ -174,7 +180,7 @@ def indices(sources, targets, node, share, desk, out):
 
 @jit(inline=True)
 def _add_run(layout, packed, start, rows, count, zt, ends, P, tops, shifts, sums):
-    """Adds `rows` sources from `start`, of one chunk, to the sums of `count` tiles."""
+    """Add `rows` sources from `start` on, all of one chunk, to the sums of `count` tiles."""
     width, columns = layout.width, layout.columns
     chunk = start // CHUNK * CHUNK
     chunk_rows = min(CHUNK, layout.rows - chunk)
@@ -195,7 +201,7 @@ def _add_run(layout, packed, start, rows, count, zt, ends, P, tops, shifts, sums
 
 @jit(borrowed=True)
 def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, scratch, thread, out, log_total):
-    """One leaf of `attend`. Not in the parallel loop itself, which would take long to compile."""
+    """Sum for the targets of one leaf of `attend`. Inside of the parallel loop it would take long to compile."""
     zt, P, tops, shifts = (
         scratch.targets[thread], scratch.weights[thread], scratch.tops[thread], scratch.shifts[thread],
     )  # fmt: skip
@@ -235,8 +241,10 @@ def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, sc
 
 @jit(parallel=True)
 def attend(sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
-    """out (m, c), log_total (m,) <- weighted means and logs of total weights at the targets of some leaves; points
-    (m, r) are the sorted targets as rows."""
+    """Write weighted means into out (m, c) and logs of total weights into log_total (1, m), for some leaves of targets.
+
+    points (m, r) are the sorted targets as rows; `out` and `log_total` have their order.
+    """
     for index in prange(leaves.shape[0]):
         _attend_leaf(
             sources, targets, leaves[index], share, layout, packed, points, desk, scratch, numba.get_thread_id(), out,

@@ -1,5 +1,7 @@
-"""Passes over points around a sum on a grid: second moments, coordinates as rows, weights, results. Sums are made chunk
-by chunk in order: the same for any number of threads."""
+"""Passes over points around a sum on a grid: second moments, coordinates as rows, weights, results.
+
+Sums are added chunk by chunk in order: they are the same for any number of threads.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ _FARTHEST = 2800.0  # a number times e^2800 is beyond the range of numbers, time
 
 
 class Result(NamedTuple):
-    """What is written for a target with weighted means u (r + e,) and log of total weight g.
+    """Coefficients and outputs of a target's results, from its weighted means u (r + e,) and log of total weight g.
 
-    out <- constant + B u; log_total <- g + offset + log_factor, if it has room.
+    out = constant + B u,
+    log_total = g + offset + log_factor, if it has room.
     """
 
     B: np.ndarray  # (c, r + e)
@@ -31,7 +34,7 @@ class Result(NamedTuple):
 
 @jit(parallel=True)
 def extremes(x, ends):
-    """ends[c, 0 | 1, a] <- the smallest and largest coordinate a of chunk c of points x (n, k)."""
+    """Write the smallest and largest coordinates of every chunk c of points x (n, k) into ends[c, 0] and ends[c, 1]."""
     n, k = x.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
@@ -45,9 +48,9 @@ def extremes(x, ends):
 
 @jit(parallel=True)
 def sums(x, origin, matrix, partial):
-    """partial[c, 0, a] <- sum over chunk c of t_a, t = matrix (x - origin); partial[c, 1 + a, b] <- of t_a t_b, b <= a.
+    """Sum t = matrix (x - origin) and its products over every chunk c of x (n, k); matrix (q, k).
 
-    x (n, k); matrix (q, k).
+    partial[c, 0, a] becomes the sum of t_a, and partial[c, 1 + a, b] that of t_a t_b, for b <= a.
     """
     n, k = x.shape
     size, q = -(-n // CHUNKS), matrix.shape[0]
@@ -69,7 +72,10 @@ def sums(x, origin, matrix, partial):
 
 @jit(parallel=True)
 def coordinates(x, origin, matrix, out, ends):
-    """out[a, i] <- sum_b matrix[a, b] (x[i, b] - origin[b]); ends[c, 0 | 1, a] <- smallest and largest of chunk c."""
+    """Write sum_b matrix[a, b] (x[i, b] - origin[b]) into out[a, i], for points x (n, k).
+
+    The smallest and largest of chunk c go into ends[c, 0, a] and ends[c, 1, a].
+    """
     n, k = x.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
@@ -86,7 +92,7 @@ def coordinates(x, origin, matrix, out, ends):
 
 @jit(parallel=True)
 def apart(x, y, ends):
-    """ends[c, 0 | 1, a] <- smallest and largest y[a, i] - x[a, i] of chunk c."""
+    """Write the smallest and largest y[a, i] - x[a, i] of chunk c into ends[c, 0, a] and ends[c, 1, a]; x, y (r, n)."""
     n = x.shape[1]
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
@@ -100,7 +106,10 @@ def apart(x, y, ends):
 
 @jit(parallel=True)
 def remainders(values, origin, B, y, E, out, largest):
-    """out[e, i] <- E (values[i] - origin - B y[:, i]); largest[c] <- the largest |entry| of chunk c before E."""
+    """Write E (values[i] - origin - B y[:, i]) into out[:, i].
+
+    The largest absolute entry of chunk c, before the multiplication by E, goes into largest[c].
+    """
     n, width = values.shape
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
@@ -128,7 +137,7 @@ def _tilted(points, bias, direction, i):
 
 @jit(parallel=True)
 def tops(points, bias, direction, largest):
-    """largest[c] <- the largest bias[i] + <direction, point i> of chunk c; bias may be empty."""
+    """Write the largest bias[i] + <direction, point i> of chunk c into largest[c]; bias may be empty."""
     n = points.shape[1]
     size = -(-n // CHUNKS)
     for c in prange(CHUNKS):
@@ -140,10 +149,10 @@ def tops(points, bias, direction, largest):
 
 @jit(parallel=True)
 def write(means, logs, targets, result):
-    """Writes the result from means (r + e, q) and logs (q,) of some targets; empty: all."""
+    """Write the results from means (r + e, q) and logs (q,) of the targets with the indices `targets`; empty: all."""
     m = logs.shape[0]
     size = -(-m // CHUNKS)
-    out, log_total = result.out, result.log_total  # what a parallel loop writes must have a name outside of it
+    out, log_total = result.out, result.log_total  # arrays that a parallel loop writes must have a name outside of it
     for c in prange(CHUNKS):
         for i in range(c * size, min((c + 1) * size, m)):
             to = targets[i] if targets.shape[0] else i
@@ -158,8 +167,10 @@ def write(means, logs, targets, result):
 
 @jit(parallel=True)
 def lift(out, logs):
-    """out[i] <- out[i] e^logs[i], in four factors: a product that is within the range of numbers is right, whatever the
-    size of e^logs[i]."""
+    """Multiply out[i] by e^logs[i], in four factors.
+
+    A product that is within the range of numbers is right, whatever the size of e^logs[i].
+    """
     m = logs.shape[0]
     size = -(-m // CHUNKS)
     for c in prange(CHUNKS):

@@ -9,10 +9,10 @@ from .._jit import jit
 _SWEEPS = 30  # Jacobi converges quadratically; ten sweeps suffice for any matrix seen
 
 
-# One sum at a time, in a register: loops over rows of three numbers are not worth the vectors they would be made into.
+# One sum at a time, in a register: loops over rows of about three numbers are not worth vectorising.
 @jit(borrowed=True)
 def multiply(a, b, out):
-    """out = a b."""
+    """Write a b into `out`."""
     for i in range(a.shape[0]):
         for j in range(b.shape[1]):
             total = 0.0
@@ -23,7 +23,7 @@ def multiply(a, b, out):
 
 @jit(borrowed=True)
 def multiply_transposed(a, b, out):
-    """out = a^T b."""
+    """Write a^T b into `out`."""
     for i in range(a.shape[1]):
         for j in range(b.shape[1]):
             total = 0.0
@@ -34,7 +34,10 @@ def multiply_transposed(a, b, out):
 
 @jit(borrowed=True)
 def solve_spd(c, x):
-    """x <- c^{-1} x for a symmetric positive definite c, which becomes its Cholesky factor; nan if c overflowed."""
+    """Replace x by c^{-1} x for a symmetric positive definite c, which becomes its Cholesky factor.
+
+    The result is nan if c has overflowed.
+    """
     n = c.shape[0]
     for i in range(n):
         for j in range(i + 1):
@@ -59,7 +62,7 @@ def solve_spd(c, x):
 
 @jit(borrowed=True)
 def _rotate(c, u, p, q):
-    """One Jacobi rotation of rows and columns p, q: c[p, q] becomes zero."""
+    """Apply the Jacobi rotation that makes c[p, q] zero to rows and columns p, q of c and to columns p, q of u."""
     theta = (c[q, q] - c[p, p]) / (2.0 * c[p, q])
     t = math.copysign(1.0, theta) / (abs(theta) + math.sqrt(theta * theta + 1.0))
     cosine = 1.0 / math.sqrt(t * t + 1.0)
@@ -71,7 +74,7 @@ def _rotate(c, u, p, q):
     for i in range(n):
         left, right = c[p, i], c[q, i]
         c[p, i], c[q, i] = cosine * left - sine * right, sine * left + cosine * right
-    c[p, q], c[q, p] = 0.0, 0.0  # what rounding left there would keep the sweeps going
+    c[p, q], c[q, p] = 0.0, 0.0  # rounding errors left there would keep the sweeps going
     for i in range(n):
         left, right = u[i, p], u[i, q]
         u[i, p], u[i, q] = cosine * left - sine * right, sine * left + cosine * right
@@ -79,7 +82,7 @@ def _rotate(c, u, p, q):
 
 @jit(borrowed=True)
 def eigen(c, u):
-    """Eigenvectors of a symmetric c into the columns of u; its eigenvalues are left on the diagonal of c.
+    """Write the eigenvectors of a symmetric c into the columns of u; its eigenvalues are left on the diagonal of c.
 
     Source: Jacobi 1846; Golub, Van Loan, Matrix Computations, 8.5.
     """
@@ -103,7 +106,9 @@ def eigen(c, u):
 
 @jit(borrowed=True)
 def orthogonal(a, w):
-    """a <- a w with orthogonal columns (to 1e-15 of their norms), w orthogonal: small columns keep their digits.
+    """Replace a (m, n) by a w, whose columns are orthogonal to 1e-15 of their norms, and write the orthogonal w (n, n).
+
+    Small columns keep their digits.
 
     Source: Hestenes 1958 (one-sided Jacobi rotations); Golub, Van Loan, Matrix Computations, 8.6.3.
     """

@@ -25,7 +25,7 @@ from ..simd.vectors import CHUNK, VECTORS, lanes_of, most_columns
 from ..weights import Linear
 from .layout import reach_of
 
-_FARTHEST = 20000.0  # a finite sum times 2^20000 is inf, times 2^-20000 it is 0
+_FARTHEST = 20000.0  # any finite sum times 2^20000 is inf, times 2^-20000 is 0
 
 
 class Shape(NamedTuple):
@@ -33,7 +33,7 @@ class Shape(NamedTuple):
 
     n: int  # tokens
     d: int
-    entries: int  # of a state: the mean of its errors is taken over them
+    entries: int  # entries of a state, over which its squared errors are averaged
     heads: int
     width: int  # tokens in a tile
     lanes: int  # tokens after padding to whole tiles
@@ -56,15 +56,15 @@ class Forms(NamedTuple):
     V: np.ndarray  # as A
     bias: np.ndarray  # (1 or B, heads)
     norms: np.ndarray  # (1 or B, 2 * heads) float64: bounds of |A| and |D|
-    mantissas: np.ndarray  # (1 or B, lanes): weights, less what is in the exponents
+    mantissas: np.ndarray  # (1 or B, lanes): weights divided by the powers of two
     exponents: np.ndarray  # (1 or B, lanes): powers of two taken out of the weights
     limits: np.ndarray  # (lanes,) leading sources each token sees; int32 beside float32, int64 beside float64
 
 
 class Scratch(NamedTuple):
-    """Per-thread memory: one row per thread."""
+    """Per-thread workspace, with one row per thread."""
 
-    keys: np.ndarray  # (threads, (d + 1) * lanes) tokens less their mean, and a row of ones
+    keys: np.ndarray  # (threads, (d + 1) * lanes) tokens minus their mean, and a row of ones
     values: np.ndarray  # (threads, (rows + 1) * lanes)
     targets: np.ndarray  # (threads, rows * lanes)
     means: np.ndarray  # (threads, heads * d * lanes)
@@ -79,7 +79,7 @@ class Scratch(NamedTuple):
 
 
 def shape_for(n: int, d: int, heads: int, dtype, *, normalised: bool, tilted: bool, weighted: bool, sphere: bool):
-    """The shape of systems of n tokens in R^d."""
+    """Return the sizes of systems of n tokens in R^d."""
     bits = 8 * np.dtype(dtype).itemsize
     width, columns = VECTORS * lanes_of(bits).count, d + normalised
     return Shape(
@@ -101,7 +101,7 @@ def shape_for(n: int, d: int, heads: int, dtype, *, normalised: bool, tilted: bo
 
 
 def allocate(threads: int, shape: Shape, dtype, take) -> Scratch:
-    """Scratch for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
     lanes, rows, d, width = shape.lanes, shape.rows, shape.d, shape.width
     sizes = {
         "keys": (d + 1) * lanes,
@@ -123,7 +123,7 @@ def allocate(threads: int, shape: Shape, dtype, take) -> Scratch:
 
 @jit(inline=True)
 def mean_of(row, n):
-    """The mean of row[:n] in float64, by four sums: one alone would wait for each addition."""
+    """Return the mean of row[:n] in float64, by four sums: a single one would wait for each addition."""
     s0, s1, s2, s3 = 0.0, 0.0, 0.0, 0.0
     whole = n - n % 4
     for i in range(0, whole, 4):
@@ -138,7 +138,7 @@ def mean_of(row, n):
 
 @jit(inline=True)
 def _centre(shape, x, keys, centre, squares):
-    """keys <- x - c and a row of ones; returns the largest |x - c|."""
+    """Write x - c and a row of ones into `keys`, and c into `centre`; return the largest |x - c|."""
     lanes = shape.lanes
     squares[:] = 0.0
     for r in range(shape.d):
@@ -155,7 +155,7 @@ def _centre(shape, x, keys, centre, squares):
 
 @jit(inline=True)
 def _add_image(shape, matrix, centre, total):
-    """total += M c for a transposed matrix."""
+    """Add M c to `total`, where `matrix` is M transposed and c is `centre`."""
     for r in range(shape.d):
         column, c = matrix[r * shape.rows : (r + 1) * shape.rows], centre[r]
         for q in range(shape.rows):
@@ -164,7 +164,7 @@ def _add_image(shape, matrix, centre, total):
 
 @jit(borrowed=True)
 def _map(shape, matrix, x, k, shift, out):
-    """out[q] <- shift[q] + sum_r matrix[r, q] x[r] for x of k rows."""
+    """Write shift[q] + sum_r matrix[r, q] x[r] into out[q], for x of k rows of lanes."""
     for first in range(0, shape.lanes, shape.width):
         for q in range(0, shape.rows, ROW_GROUP):
             row_panel(
@@ -183,7 +183,7 @@ def _norm(vector):
 
 @jit(inline=True)
 def _fill_values(shape, V, keys, mantissas, shift, values):
-    """values <- w x, w for a normalised sum; w V x for another, shift being zero."""
+    """Write w x into `values` for a normalised sum, otherwise w V x, and a last row of w; w are the mantissas."""
     lanes, d = shape.lanes, shape.d
     if not shape.normalised:
         _map(shape, V, keys, d, shift, values)
@@ -198,7 +198,7 @@ def _fill_values(shape, V, keys, mantissas, shift, values):
 
 @jit(inline=True)
 def _fill_bias(shape, D, keys, exponents, constant, zeros, moved, bias):
-    """bias <- exponent + constant - <x - c, D (x - c)>; returns the largest |exponent + constant|."""
+    """Write exponent + constant - <x - c, D (x - c)> into `bias`; return the largest |exponent + constant|."""
     lanes, top = shape.lanes, 0.0
     for i in range(lanes):
         bias[i] = exponents[i] + constant
@@ -215,7 +215,7 @@ def _fill_bias(shape, D, keys, exponents, constant, zeros, moved, bias):
 
 @jit(inline=True)
 def _tile(weight, shape, first, wide, limits, keys, values, targets, bias, P, tops, sums):
-    """The sums of one tile of targets: `sums` (columns, width) float64, tops the shifts."""
+    """Sum over the sources for one tile of targets, into sums (columns, width) in float64; `tops` become the shifts."""
     lanes, width = shape.lanes, shape.width
     low, seen = limits[first], limits[first + width - 1]
     even = seen + seen % 2
@@ -250,7 +250,7 @@ def _tile(weight, shape, first, wide, limits, keys, values, targets, bias, P, to
 
 @jit(inline=True)
 def _write_means(shape, sums, first, means):
-    """means[c] <- sums[c] / sums[d] for one tile."""
+    """Write sums[c] / sums[d] of one tile into means[c], for c < d."""
     width, d = shape.width, shape.d
     totals = sums[d * width : (d + 1) * width]
     for lane in range(width):
@@ -264,20 +264,20 @@ def _write_means(shape, sums, first, means):
 
 @jit(inline=True)
 def _add_sums(shape, sums, tops, first, out):
-    """out[c] += factor sums[c] 2^shift for one tile."""
+    """Add factor sums[c] 2^shift of one tile to out[c], for c < d; the shifts are `tops`."""
     width = shape.width
     for c in range(shape.d):
         for lane in range(width):
             exponent = int(min(max(float(tops[lane]), -_FARTHEST), _FARTHEST))
             value = sums[c * width + lane] * shape.factor
-            # ldexp is a library call: only where one multiplication cannot do it.
+            # ldexp is a library call: it is used only where one multiplication does not suffice.
             exact = value * power_of_two(exponent) if -1000 <= exponent <= 1000 else math.ldexp(value, exponent)
             out[c * shape.lanes + first + lane] += exact
 
 
 @jit(inline=True)
 def _to_tangent(shape, x, out, squares):
-    """out <- out - <out, x> x, token by token."""
+    """Subtract <out, x> x from `out`, token by token."""
     lanes = shape.lanes
     squares[:] = 0.0
     for r in range(shape.d):
@@ -292,7 +292,7 @@ def _to_tangent(shape, x, out, squares):
 
 @jit(inline=True)
 def velocity(weight, shape, forms, b, x, memory, out):
-    """out <- the velocities of system b at x; both (>= d * lanes,), out with room for rows * lanes."""
+    """Write the velocities of system b at x into `out`; both (>= d * lanes,), out with room for rows * lanes."""
     keys, other, targets, means, P, bias, squares, shift, tops, sums, centre, wide_shift = memory
     d, lanes, size = shape.d, shape.lanes, shape.d * shape.rows
     p, w = b % forms.A.shape[0], b % forms.mantissas.shape[0]

@@ -1,4 +1,4 @@
-"""The flow of a Gaussian law to its end: on its shape and its size, in a clock of its own, in a gauge at rest.
+"""The flow of a Gaussian law to its limit, by shape and size, in a rescaled time, with a factor that can come to rest.
 
 The state is Y = [mean, L] as Y = e^size X, and the time t as log(1 + t / unit): rows of X (d, 1 + r), then one row
 [size, log(1 + t / unit), 0 ...]. Three choices make blow-up, growth and decay like 1 / t equally easy:
@@ -25,7 +25,7 @@ from . import closure
 from .small import orthogonal
 from .systems import Shape
 
-GROWTH, CHANGE, STRENGTH, SPECTRUM = 0, 1, 2, 3  # columns of what is seen of a state; the last one and those after it
+GROWTH, CHANGE, STRENGTH, SPECTRUM = 0, 1, 2, 3  # entries of `Work.seen`; the spectrum from SPECTRUM on
 
 
 class Tail(NamedTuple):
@@ -36,7 +36,7 @@ class Tail(NamedTuple):
 
 
 class Work(NamedTuple):
-    """Memory of one thread; with a leading axis, of all of them."""
+    """Workspace of one thread, or of all threads with one more leading axis."""
 
     law: closure.Work
     X: np.ndarray  # (d, 1 + r) the shape, |X| = 1
@@ -48,12 +48,12 @@ class Work(NamedTuple):
 
 
 def shape_for(d: int, r: int, heads: int) -> Shape:
-    """As `closure.shape_for`, with the row of size and time."""
+    """Return the sizes of `closure.shape_for`, with one more row for size and time."""
     return closure.shape_for(d, r, heads)._replace(d=d + 1, entries=d * (1 + d) + 2, rows=d + 1)
 
 
 def allocate(threads: int, shape: Shape, take) -> Work:
-    """Memory for `threads` threads; `take(name, shape, dtype)` provides the arrays."""
+    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
     d, r = shape.d - 1, shape.n - 1
     law = closure.allocate(threads, shape._replace(d=d), take)
     m = 1 + r
@@ -63,7 +63,10 @@ def allocate(threads: int, shape: Shape, take) -> Work:
 
 @jit(borrowed=True)
 def _at_rest(work):
-    """F <- F + Y Omega in the gauge where L is at rest when S is, turned back to the columns of X."""
+    """Add Y Omega to F, so that L is at rest when S is, and rotate the result back to the columns of X.
+
+    X becomes workspace.
+    """
     X, Y, F, W, G = work.X, work.Y, work.F, work.W, work.G
     d, r = X.shape[0], W.shape[0]
     for i in range(r):
@@ -83,7 +86,7 @@ def _at_rest(work):
             total = F[p, 1 + j]
             for i in range(r):
                 total += Y[p, 1 + i] * G[i, j]
-            X[p, 1 + j] = total  # X has been read: memory for the product
+            X[p, 1 + j] = total  # X has been read and serves as workspace
         for j in range(r):
             total = 0.0
             for i in range(r):
@@ -93,7 +96,7 @@ def _at_rest(work):
 
 @jit(borrowed=True)
 def _change(work):
-    """|S'| / |S|, or what the mean changes if that is more, from Y with |Y| = 1 and Y' = F."""
+    """Return |S'| / |S|, or the change of the mean if that is more, from Y with |Y| = 1 and Y' = F."""
     Y, F = work.Y, work.F
     d, columns = Y.shape
     square = 0.0
@@ -117,7 +120,7 @@ def _change(work):
 
 @jit(borrowed=True)
 def _strength(work):
-    """|M| on the range of S, from the columns of Y = U s and F = M U s."""
+    """Return |M| on the range of S, from the columns of Y = U s and F = M U s."""
     square = 0.0
     for j in range(work.W.shape[0]):
         size = work.seen[SPECTRUM + j]
@@ -128,7 +131,7 @@ def _strength(work):
 
 @jit(borrowed=True)
 def rates(tail, b, x, work):
-    """work.F <- the velocity of X per time; work.seen <- what there is to see at the state x (flat)."""
+    """Write the velocity of X per time t into work.F, and the numbers that describe the flat state x into work.seen."""
     X, Y, F = work.X, work.Y, work.F
     d, columns = X.shape
     square = 0.0
@@ -169,7 +172,7 @@ def rates(tail, b, x, work):
 
 @jit(borrowed=True)
 def flat_velocity(tail, b, x, work, out):
-    """out <- the derivative of the state x in the clock tau, both flat."""
+    """Write the derivative of the state x in the clock tau into `out`; both are flat."""
     rates(tail, b, x, work)
     (d, columns), unit = work.X.shape, tail.units[b]
     slow = math.exp(-x[d * columns + 1])  # unit / (t + unit)
@@ -185,7 +188,7 @@ def flat_velocity(tail, b, x, work, out):
 
 @jit(borrowed=True)
 def look(tail, which, rows, work, out):
-    """out[k, i] (3 + r,) <- what there is to see of law which[i] at rows[k, i], a flat state."""
+    """Write the numbers (3 + r,) of `Work.seen` for law which[i] at the flat state rows[k, i] into out[k, i]."""
     for i in range(which.shape[0]):
         for k in range(rows.shape[0]):
             rates(tail, which[i], rows[k, i], work)

@@ -24,7 +24,7 @@ DONE = 1
 
 @intrinsic
 def _exp(typingctx, s):
-    """e^s of a number: LLVM makes vectors of a loop over it, as it cannot of a call."""
+    """Return e^s of a number. LLVM can vectorise a loop over it, which it cannot do with a library call."""
     if not isinstance(s, types.Float):
         return None
     lanes = Lanes(s.bitwidth, 0)
@@ -41,12 +41,12 @@ def _exp(typingctx, s):
 
 @numba.njit(inline="always")
 def exp(s):
-    """e^s, in the precision of s."""
+    """Return e^s, in the precision of s."""
     return _exp(s)  # type: ignore[call-arg]
 
 
 class _Functions(python.ModuleType):
-    """A module of functions with another `exp`."""
+    """A copy of a module of functions with `exp` of this file in place of its own."""
 
     def __init__(self, module: python.ModuleType) -> None:
         super().__init__(module.__name__)
@@ -57,7 +57,7 @@ _OURS = {math: _Functions(math), np: _Functions(np)}
 
 
 def _with_our_exp(f: Any) -> Any:
-    """A function of Python with the `exp` of this module for those of NumPy and `math`."""
+    """Return a Python function with the `exp` of NumPy and of `math` replaced by that of this module."""
     plain = getattr(f, "py_func", f)
     if not isinstance(plain, python.FunctionType):  # as abs, or np.tanh
         known = exp if plain is math.exp or plain is np.exp else plain
@@ -76,7 +76,7 @@ _kernels: WeakKeyDictionary[weights.Weight, _Compiled] = WeakKeyDictionary()
 
 
 def kernel_of(weight: Any) -> Any:
-    """Return the NamedTuple by which kernels know a weight. Raises InputError for what Numba cannot compile."""
+    """Return the NamedTuple by which kernels know a weight. Raises InputError if Numba cannot compile its function."""
     if not isinstance(weight, weights.Weight):
         return weight
     if weight not in _kernels:
@@ -99,7 +99,7 @@ class _Compiled:
 
 
 def _block(inner: Callable[[float], float], kind: Any) -> Any:
-    # A division that may raise an error is no part of a vector.
+    # error_model: a loop with divisions that may raise an error is not vectorised.
     @cfunc(types.int64(types.CPointer(kind), types.int64), error_model="numpy")  # type: ignore[call-arg]
     def block(scores, count):
         values = carray(scores, count)

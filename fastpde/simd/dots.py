@@ -1,8 +1,8 @@
 """Primitives of sums over a grid, as explicit vectors along the points.
 
-  dot_panel      out[i, q] += sum_j left[i, j] right[q, j]     DOT_ROWS rows of the left with dot_columns() of the right
+  dot_panel      out[i, q] += sum_j left[i, j] right[q, j]     DOT_ROWS rows of the left with DOT_COLUMNS of the right
   sum_products   out[j] = sum_i left[i, j] right[i, j]         for one panel of points
-  exponentials   x[j] <- 2^{x[j]}, clamped
+  exponentials   x[j] = 2^{x[j]}, clamped, in place
 
 Arguments are flat float64 arrays, offsets, and distances between rows. Counts of points are rounded up to whole vectors
 (`exponentials`) or must be whole vectors (`dot_panel`).
@@ -25,7 +25,7 @@ DOT_COLUMNS = max(4, LANES.count)  # with 16 registers 3 x 4 sums, 3 rows and a 
 
 
 def _add_across(builder, vectors):
-    """One vector with the sums over the lanes of each of LANES.count vectors, in order; halves are folded in turn."""
+    """Return one vector with the sums over the lanes of each of `vectors`, in order; halves are folded in turn."""
     block = len(vectors)
     if block == 1:
         return vectors[0]
@@ -44,7 +44,7 @@ def _add_across(builder, vectors):
 
 @intrinsic
 def dot_panel(typingctx, left, l_at, l_step, right, r_at, r_step, count, out, o_at, o_step):
-    """out[o_at + i o_step + q] += sum_j left[l_at + i l_step + j] right[r_at + q r_step + j], j < count."""
+    """Add sum_{j < count} left[l_at + i l_step + j] right[r_at + q r_step + j] to out[o_at + i o_step + q]."""
     size = LANES.count
 
     def codegen(context, builder, signature, args):
@@ -78,7 +78,10 @@ def dot_panel(typingctx, left, l_at, l_step, right, r_at, r_step, count, out, o_
 
 @intrinsic
 def sum_products(typingctx, left, l_at, l_step, right, r_at, r_step, rows, out, o_at):
-    """out[o_at + j] = sum_{i < rows} left[l_at + i l_step + j] right[r_at + i r_step + j], for one panel of points."""
+    """Write sum_{i < rows} left[l_at + i l_step + j] right[r_at + i r_step + j] into out[o_at + j].
+
+    The points j are those of one panel.
+    """
     size = LANES.count
 
     def codegen(context, builder, signature, args):
@@ -104,7 +107,7 @@ def sum_products(typingctx, left, l_at, l_step, right, r_at, r_step, rows, out, 
 
 @intrinsic
 def exponentials(typingctx, values, count):
-    """values[j] <- 2^{values[j]} for j < count, rounded up to whole vectors."""
+    """Replace values[j] by 2^{values[j]} for j < count, rounded up to whole vectors."""
     size = LANES.count
 
     def codegen(context, builder, signature, args):

@@ -1,7 +1,7 @@
-"""Emitters of weights: a weight of a vector of scores in registers, written once per weight.
+"""Emitters of weights: the code that turns a vector of scores in registers into weights, written once per weight.
 
 Scores come in units of log 2 (t = score / log 2, bias included): 2^t is what a register makes fastest. `weights` has
-the same formulas for people.
+the same formulas in readable form.
 
 To add one: an entry of _EMITTERS, keyed by its type.
 """
@@ -50,9 +50,10 @@ NORMAL = {32: 126.0, 64: 1022.0}  # 2^-NORMAL is the smallest normal number
 
 
 def emit_exp2(builder, lanes: Lanes, t, sign: float = 1.0):
-    """2^(sign t) for |t| below the exponent range: sign t = n + r by adding 1.5 * 2^mantissa, then a polynomial in r.
+    """Emit 2^(sign t) for |t| below the exponent range.
 
-    n goes into the exponent bits: outside the range the field wraps silently, so the caller bounds or clamps t.
+    Adding 1.5 * 2^mantissa splits sign t = n + r; then 2^r is a polynomial, and n goes into the exponent bits. Outside
+    the range the field wraps silently, so the caller bounds or clamps t.
     """
     mantissa = _MANTISSA[lanes.bits]
     magic = lanes.constant(1.5 * 2.0**mantissa)
@@ -86,8 +87,10 @@ def emit_weight(kind: type, builder, lanes: Lanes, t):
 
 
 def emit_any_weight(kind: type, builder, lanes: Lanes, t):
-    """Emit the weights of a vector of scores t of any size. What is relative to a running maximum is clamped; a sigmoid
-    below the smallest normal number is zero."""
+    """Emit the weights of a vector of scores t of any size.
+
+    A score relative to a running maximum is clamped; a sigmoid below the smallest normal number becomes zero.
+    """
     if kind in SHIFTABLE:
         return emit_weight(kind, builder, lanes, emit_clamp(builder, lanes, t, CLAMP[lanes.bits]))
     edge = NORMAL[lanes.bits]
@@ -97,7 +100,7 @@ def emit_any_weight(kind: type, builder, lanes: Lanes, t):
 
 
 def emit_clamp(builder, lanes: Lanes, t, edge: float):
-    """t brought into [-edge, edge]; a NaN stays a NaN."""
+    """Emit t clamped to [-edge, edge]; a NaN stays a NaN."""
     low, high = lanes.constant(-edge), lanes.constant(edge)
     t = builder.select(builder.fcmp_ordered("<", t, low), low, t)
     return builder.select(builder.fcmp_ordered(">", t, high), high, t)

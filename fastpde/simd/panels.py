@@ -1,10 +1,10 @@
 """The primitives of the direct sum, written as explicit vectors. Lanes are targets; one tile is VECTORS vectors.
 
   score_panel   P[j, lane] = weight(bias[j] + sum_r targets[r, lane] sources[r, j])     for one group of sources
-  apply_weight     P <- weight(P), for a chunk of scores
-  raise_tops    top[lane] <- max(top[lane], P[j, lane]) over the sources j the lane may see
-  apply_shifted P <- weight(P - shift), clamped
-  mask_rows     P[j, lane] <- 0 for the sources j a lane may not see
+  apply_weight  P = weight(P) in place, for a chunk of scores
+  raise_tops    top[lane] = max(top[lane], P[j, lane]) over the sources j that the lane may see
+  apply_shifted P = weight(P - shift) in place, clamped
+  mask_rows     P[j, lane] = 0 for the sources j that a lane may not see
   value_panel   sums[c, lane] += sum_j P[j, lane] values[j, c]                       for up to `most_columns` columns
 
 Arguments are flat arrays and offsets in elements. P, targets, sources, bias and values have the working precision;
@@ -32,7 +32,7 @@ def _pointer(context, builder, kind, value):
 
 
 def pointers(context, builder, signature, args):
-    """The arguments with every array replaced by its data pointer."""
+    """Return the arguments, with every array replaced by its data pointer."""
     return [
         _pointer(context, builder, kind, value) if isinstance(kind, types.Array) else value
         for kind, value in zip(signature.args, args, strict=True)
@@ -44,7 +44,7 @@ def void(context, builder, signature):
 
 
 def emit_scores(builder, lanes, group, targets, z_at, z_step, sources, y_at, y_step, bias, b_at, k):
-    """The VECTORS x group accumulators of one score panel, as [vector][source] lists of LLVM values.
+    """Emit the VECTORS x group accumulators of one score panel; return [vector][source] lists of LLVM values.
 
     `z_step` and `y_step` are the distances between the rows, one per coordinate, of targets and sources.
     """
@@ -66,7 +66,7 @@ def emit_scores(builder, lanes, group, targets, z_at, z_step, sources, y_at, y_s
 
 @intrinsic
 def score_panel(typingctx, weight, P, p_at, targets, z_at, sources, y_at, bias, b_at, k):
-    """P[j, :] = weight(bias[j] + <target, source j>) for one group of sources."""
+    """Write weight(bias[j] + <target, source j>) into P[j, :] for one group of sources."""
     lanes = lanes_of(P.dtype.bitwidth)
     kind = weight.instance_class
 
@@ -86,7 +86,10 @@ def score_panel(typingctx, weight, P, p_at, targets, z_at, sources, y_at, bias, 
 
 
 def _call(bits):
-    """The code of P <- function(P), a block of rows in one call; nan where the function has raised an error."""
+    """Return the code generator of P = function(P), which makes one call for a block of rows.
+
+    P becomes nan if the function has raised an error.
+    """
     lanes = lanes_of(bits)
 
     def codegen(context, builder, signature, args):
@@ -108,23 +111,23 @@ def _call(bits):
 
 @contextmanager
 def each_vector(builder, lanes, start, stop):
-    """A loop over rows of P that yields, for its one body, (row index, [offset of each vector])."""
+    """Emit a loop over rows of P, and yield (row index, [offset of each vector]) for its body."""
     with cgutils.for_range_slice(builder, start, stop, I64(1)) as (index, _):
         row = builder.mul(index, I64(VECTORS * lanes.count))
         yield index, [builder.add(row, I64(v * lanes.count)) for v in range(VECTORS)]
 
 
 def _load_tile(builder, kind, lanes, pointer, first):
-    """The VECTORS vectors that start at pointer[first]."""
+    """Emit the loads of the VECTORS vectors that start at pointer[first]; return them."""
     return [load(builder, kind, pointer, builder.add(first, I64(v * lanes.count))) for v in range(VECTORS)]
 
 
 @intrinsic
 def fused(typingctx, weight):
-    """Whether score panels apply this weight in registers: a constant. A map has nothing to apply.
+    """Return whether score panels apply this weight in registers, a constant of the weight's type.
 
     With 32 registers the accumulators leave room for the weight's constants. With 16 a second pass over P is faster,
-    which has the registers to itself.
+    which has the registers to itself. A user's function is never applied in registers.
     """
     answer = BITS == 512 and weight.instance_class is not Called
 
@@ -136,9 +139,9 @@ def fused(typingctx, weight):
 
 @intrinsic
 def apply_weight(typingctx, weight, P, rows):
-    """P[j, :] <- weight(P[j, :]) for j < rows, whole groups; scores must lie in the weight's range.
+    """Replace P[j, :] by weight(P[j, :]) for j < rows, whole groups; scores must lie in the weight's range.
 
-    Three vectors at a time: enough independent polynomials for the scheduler, and registers for the constants
+    It treats three vectors at a time: enough independent polynomials for the scheduler, and registers for the constants
     (float64 20 % faster than two; more than four spill).
     """
     if weight.instance_class is Called:
@@ -162,7 +165,7 @@ def apply_weight(typingctx, weight, P, rows):
 
 @intrinsic
 def raise_tops(typingctx, P, rows, limits, l_at, first, tops, t_at):
-    """tops = max(tops, P[j, :]) over the sources first + j < limits, j < rows."""
+    """Raise tops[lane] to the largest P[j, lane] over the sources j < rows with first + j < limits[lane]."""
     lanes = lanes_of(P.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):
@@ -185,7 +188,10 @@ def raise_tops(typingctx, P, rows, limits, l_at, first, tops, t_at):
 
 @intrinsic
 def apply_shifted(typingctx, weight, P, rows, shifts, s_at):
-    """P[j, :] <- weight(P[j, :] - shift) for j < rows, scores of any size; of a function that is called, shift = 0."""
+    """Replace P[j, :] by weight(P[j, :] - shift) for j < rows; scores may have any size.
+
+    For a user's function the shift must be 0.
+    """
     if weight.instance_class is Called:
         return types.void(weight, P, types.int64, shifts, types.int64), _call(P.dtype.bitwidth)
     lanes = lanes_of(P.dtype.bitwidth)
@@ -204,13 +210,13 @@ def apply_shifted(typingctx, weight, P, rows, shifts, s_at):
 
 
 def _narrow(builder, lanes, integer):
-    """An int64 as the integer beside the working precision."""
+    """Emit an int64 as the integer of the width of the working precision."""
     return builder.trunc(integer, ir.IntType(lanes.bits)) if lanes.bits == 32 else integer
 
 
 @intrinsic
 def mask_rows(typingctx, P, start, stop, limits, l_at, first):
-    """P[j, lane] <- 0 where first + j >= limits[lane], for start <= j < stop."""
+    """Set P[j, lane] to 0 where first + j >= limits[lane], for start <= j < stop."""
     lanes = lanes_of(P.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):
@@ -228,12 +234,12 @@ def mask_rows(typingctx, P, start, stop, limits, l_at, first):
 
 
 def _unroll(columns: int) -> int:
-    """Rows per pass, so that enough independent sums hide the latency of an FMA (group sizes are even)."""
+    """Return the rows per pass, so that enough independent sums hide the latency of an FMA (group sizes are even)."""
     return 2 if columns <= 3 else 1
 
 
 def _emit_value_panel(builder, lanes, count, steps, places):
-    """The value panel for `count` columns: all its sums stay in registers until the last row.
+    """Emit the value panel for `count` columns: all its sums stay in registers until the last row.
 
     `steps` are the distances between the rows and between the columns of the values.
     """
@@ -268,7 +274,7 @@ def _emit_value_panel(builder, lanes, count, steps, places):
 
 
 def emit_value_panels(builder, lanes, count, steps_for, places):
-    """A switch over the number of columns; `steps_for(columns)` are the value panel's steps."""
+    """Emit a switch over the number of columns; `steps_for(columns)` returns the steps of the value panel."""
     done = builder.append_basic_block("value_panel.done")
     switch = builder.switch(count, done)
     for case in range(1, most_columns() + 1):
@@ -282,7 +288,7 @@ def emit_value_panels(builder, lanes, count, steps_for, places):
 
 @intrinsic
 def value_panel(typingctx, columns, P, rows, values, v_at, sums, s_at):
-    """sums[c, :] += sum over j < rows of P[j, :] values[j, c], for c < columns <= most_columns(); rows is even."""
+    """Add sum_{j < rows} P[j, :] values[j, c] to sums[c, :] for c < columns <= most_columns(); rows is even."""
     lanes = lanes_of(P.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):
@@ -296,7 +302,7 @@ def value_panel(typingctx, columns, P, rows, values, v_at, sums, s_at):
 
 @intrinsic
 def power_of_two(typingctx, exponent):
-    """2.0 ** exponent for an int64 exponent in [-1022, 1023], from the bits."""
+    """Return 2.0 ** exponent for an int64 exponent in [-1022, 1023], made from its bits."""
 
     def codegen(context, builder, signature, args):
         bits = builder.shl(builder.add(args[0], I64(1023)), I64(52))
@@ -307,7 +313,10 @@ def power_of_two(typingctx, exponent):
 
 @intrinsic
 def shiftable(typingctx, weight):
-    """Whether weights of this weight may be computed relative to a running maximum: a constant of the weight's type."""
+    """Return whether this weight may be computed relative to a running maximum of scores.
+
+    The answer is a constant of the weight's type.
+    """
     answer = weight.instance_class in SHIFTABLE
 
     def codegen(context, builder, signature, args):

@@ -25,7 +25,10 @@ ROW_GROUP = 8 if BITS == 512 else 4
 
 @intrinsic
 def row_panel(typingctx, weight, out, o_at, o_step, targets, z_at, z_step, sources, y_at, y_step, bias, b_at, k):
-    """out[q, :] = weight(bias[q] + <target, source q>) for one group of sources; steps are distances between rows."""
+    """Write weight(bias[q] + <target, source q>) into out[q, :] for one group of ROW_GROUP sources q.
+
+    `o_step`, `z_step` and `y_step` are the distances between the rows of out, targets and sources.
+    """
     lanes = lanes_of(out.dtype.bitwidth)
     kind = weight.instance_class
 
@@ -45,7 +48,10 @@ def row_panel(typingctx, weight, out, o_at, o_step, targets, z_at, z_step, sourc
 
 @intrinsic
 def value_rows(typingctx, columns, P, rows, values, v_at, step, sums, s_at):
-    """sums[c, :] += sum over j < rows of P[j, :] values[c, j], for c < columns <= most_columns(); rows is even."""
+    """Add sum_{j < rows} P[j, :] values[c, j] to sums[c, :] for c < columns <= most_columns(); rows is even.
+
+    `step` is the distance between the rows of values.
+    """
     lanes = lanes_of(P.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):
@@ -59,7 +65,7 @@ def value_rows(typingctx, columns, P, rows, values, v_at, step, sums, s_at):
 
 @intrinsic
 def largest(typingctx, values):
-    """The largest entry of an array of whole tiles; entries that are not a number may be passed over."""
+    """Return the largest entry of an array of whole tiles; entries that are not a number may be passed over."""
     lanes = lanes_of(values.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):

@@ -1,6 +1,6 @@
 """Explicit SIMD vectors for the kernels: their shape on this machine, and the few LLVM instructions they need.
 
-Lanes are targets. A target tile has `VECTORS` vectors; a score panel takes `group_size(bits)` sources at a time, so
+Lanes are targets. A target tile has `VECTORS` vectors; a score panel treats `group_size(bits)` sources at a time, so
 that VECTORS * group_size accumulators, the operands and a temporary fit the register file. Everything is generic LLVM:
 the same source runs as AVX-512, AVX2, SSE or NEON code.
 """
@@ -21,7 +21,10 @@ TILES = 8  # target tiles that share one source chunk while it is in the L2 cach
 
 
 def vector_bits() -> int:
-    """Width of the SIMD registers in bits: 512, 256 or 128 (`FASTPDE_VECTOR_BITS` overrides, for tests)."""
+    """Return the width of the SIMD registers in bits: 512, 256 or 128.
+
+    `FASTPDE_VECTOR_BITS` overrides it, for tests.
+    """
     forced = os.environ.get("FASTPDE_VECTOR_BITS")
     if forced:
         return int(forced)
@@ -43,7 +46,7 @@ BITS = vector_bits()
 
 @dataclass(frozen=True)
 class Lanes:
-    """One vector type: `count` lanes of a float of `bits` bits, and its integer twin; no lanes: a number."""
+    """A vector type of `count` floats of `bits` bits, and the integer type of its shape; count 0: a single number."""
 
     bits: int
     count: int
@@ -70,29 +73,32 @@ class Lanes:
 
     @property
     def wide(self) -> Lanes:
-        """The same lanes in float64."""
+        """The same number of lanes in float64."""
         return Lanes(64, self.count)
 
 
 def lanes_of(bits: int) -> Lanes:
-    """The vector type of this machine for floats of `bits` bits."""
+    """Return the vector type of this machine for floats of `bits` bits."""
     return Lanes(bits, BITS // bits)
 
 
 def group_size(bits: int) -> int:
-    """Sources per score panel: divides CHUNK and leaves no accumulator in memory (measured; see benchmarks)."""
+    """Return the number of sources per score panel.
+
+    It divides CHUNK and leaves no accumulator in memory (measured; see benchmarks).
+    """
     if BITS == 512:
         return 12 if bits == 32 else 8
     return 6
 
 
 def most_columns() -> int:
-    """Value columns per value panel: VECTORS * columns accumulators in the register file."""
+    """Return the most value columns of a panel: the register file holds VECTORS * columns accumulators."""
     return 13 if BITS == 512 else 6
 
 
 def fma(builder, lanes: Lanes, a, b, c):
-    """a * b + c, fused where the hardware can (llvm.fma would call a library where it cannot)."""
+    """Emit a * b + c, fused where the hardware can (llvm.fma would call a library where it cannot)."""
     name = f"llvm.fmuladd.v{lanes.count}f{lanes.bits}" if lanes.count else f"llvm.fmuladd.f{lanes.bits}"
     module = builder.module
     function = module.globals.get(name)
@@ -102,7 +108,7 @@ def fma(builder, lanes: Lanes, a, b, c):
 
 
 def splat(builder, lanes: Lanes, value):
-    """A vector with `value` in every lane (`value` may be an integer of the same width)."""
+    """Emit a vector with `value` in every lane (`value` may be an integer of the same width)."""
     kind = lanes.integer if isinstance(value.type, ir.IntType) else lanes.type
     one = builder.insert_element(ir.Constant(kind, ir.Undefined), value, I32(0))
     return builder.shuffle_vector(
@@ -111,17 +117,17 @@ def splat(builder, lanes: Lanes, value):
 
 
 def load(builder, kind, pointer, index):
-    """The vector of type `kind` whose first element is pointer[index] (no alignment assumed)."""
+    """Emit the load of the vector of type `kind` whose first element is pointer[index] (no alignment assumed)."""
     at = builder.bitcast(builder.gep(pointer, [index]), kind.as_pointer())
     return builder.load(at, align=4)
 
 
 def store(builder, vector, pointer, index) -> None:
-    """Writes a vector to pointer[index:] (no alignment assumed)."""
+    """Emit the store of a vector to pointer[index:] (no alignment assumed)."""
     at = builder.bitcast(builder.gep(pointer, [index]), vector.type.as_pointer())
     builder.store(vector, at, align=4)
 
 
 def maximum(builder, a, b):
-    """Lane-wise maximum; keeps b where a is not a number."""
+    """Emit the lane-wise maximum; it keeps b where a is not a number."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
