@@ -25,7 +25,7 @@ class Field:
         out[..., 0] += c
 
     def slope(self, t: float, y: Array) -> Array:
-        """f(t, y), for all systems."""
+        """Return f(t, y) for all systems, a new array."""
         out = np.empty_like(y)
         self(t, y, out)
         return out
