@@ -1,7 +1,8 @@
 """Limits and blow-up times of Gaussian laws that are known in closed form, and ranks known by a theorem.
 
-With a factor L of S0 = L L^T, of any rank, nothing is inverted. There S^{-1} = S0^{-1} - t B becomes S = L (I - t L^T B
-L)^{-1} L^T.
+With a factor L of S0 = L L^T, of any rank, nothing is inverted: S^{-1} = S0^{-1} - t B becomes
+S = L (I - t L^T B L)^{-1} L^T.
+
 Source: Theory 3, 4.1, 4.2.
 """
 
