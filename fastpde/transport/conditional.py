@@ -15,9 +15,9 @@ from .wasserstein import exact_cost
 def conditional_wasserstein(x: Any, y: Any, positions: Any, p: float = 2, *, weights: Any = None) -> float:
     """Return d_p(mu, nu) = (int W_p^p(mu^s, nu^s) dtheta(s))^{1/p}, with the laws mu^s, nu^s at position s.
 
-    At a position of one token W_p is |x_i - y_i|; at one of m tokens it is the exact distance of m and m tokens. So d_p
-    >= W_p. With one random token per position d_p does not converge to the distance of the laws they are drawn from:
-    that needs many tokens per position.
+    At a position of one token W_p is |x_i - y_i|; at one of m tokens it is the exact distance of m and m tokens. So
+    d_p >= W_p. With one random token per position d_p does not converge to the distance of the laws they are drawn
+    from: that needs many tokens per position.
 
     Args:
         x, y: tokens (n, d) at the same positions with the same weights.

@@ -1,9 +1,10 @@
 """The Sinkhorn divergence of two clouds for the cost |x - y|^2, with a bound of its distance from W_2, in O(n) memory.
 
 The value OT_eps(mu, nu) = min <pi, C> + eps KL(pi | mu x nu) is the maximum of int f dmu + int g dnu over potentials
-with f = -eps log int e^{(g - C) / eps} dnu and likewise g. The divergence OT_eps(mu, nu) - OT_eps(mu, mu) / 2 -
-OT_eps(nu, nu) / 2 is zero for equal clouds, for every eps. The bounds of W_2 come from the plan itself: its cost is at
-least W_2^2, and a soft minimum over a much smaller eps gives potentials with f + g <= C, whose value is at most W_2^2.
+with f = -eps log int e^{(g - C) / eps} dnu and likewise g. The divergence
+OT_eps(mu, nu) - OT_eps(mu, mu) / 2 - OT_eps(nu, nu) / 2 is zero for equal clouds, for every eps. The bounds of W_2 come
+from the plan itself: its cost is at least W_2^2, and a soft minimum over a much smaller eps gives potentials with
+f + g <= C, whose value is at most W_2^2.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def line_cost(x: Weighted, y: Weighted, p: float) -> float:
 def line_cost_to_normal(x: Weighted, mean: float, deviation: float, p: float) -> float:
     """Return W_p^p of a measure on the line and N(mean, deviation^2), in closed form for p = 1 and 2.
 
-    Token i receives the part of the normal law between the levels u_{i-1} and u_i, over which the integrals of z^k
-    phi(z) are known. Raises InputError for other p.
+    Token i receives the part of the normal law between the levels u_{i-1} and u_i, over which the integrals of
+    z^k phi(z) are known. Raises InputError for other p.
     """
     if p not in (1.0, 2.0):
         raise InputError("p", f"{p:g}", "1 or 2 for the distance to a Gaussian law")

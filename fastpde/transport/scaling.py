@@ -70,8 +70,8 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
     and g: e is taken of g - f less its mean.
 
     A system that has converged, or whose error is rounding or not finite, is left as it is: the result of a system does
-    not depend on the others. The scaling ends when all systems are left, or after `max_half` half-iterations. `window`
-    is that of the scaling of a similar kernel (a warm start); it is changed in place.
+    not depend on the others. The scaling ends when this holds for all systems, or after `max_half` half-iterations.
+    `window` is that of the scaling of a similar kernel (a warm start); it is changed in place.
     """
     weights, share, cost = softmin.weights, softmin.share, 1 if softmin.symmetric else 2
     g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)

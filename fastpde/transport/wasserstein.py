@@ -40,8 +40,8 @@ def wasserstein(
 ) -> float | tuple[float, float]:
     """Return W_p(mu, nu) = min over couplings of (E |x - y|^p)^{1/p} of two clouds, or what `method` computes instead.
 
-    - "exact": to rounding. d = 1: by sorting, any n. Else by POT's network simplex, in O(n m) memory and more than O(n
-      m) time: about 3 s for n = m = 3000.
+    - "exact": to rounding. d = 1: by sorting, any n. Else by POT's network simplex, in O(n m) memory and more than
+      O(n m) time: about 3 s for n = m = 3000.
     - "sliced": the sliced distance, the mean over random directions of W_p^p on the line. It is another distance, at
       most W_p, of the same topology on bounded sets. O(n log n).
     - "sinkhorn", p = 2: the root of the Sinkhorn divergence, which tends to W_2 with eps, in O(n) memory.
