@@ -132,7 +132,7 @@ def shape_at_rest(heads: AffineHeads, S: Array, span: Array) -> tuple[float, flo
 def drives_itself(heads: AffineHeads, S: Array) -> bool:
     """Return whether S grows as it would without its directions with small eigenvalues.
 
-    These fall behind, and may go other ways later.
+    These fall behind, and may behave otherwise later.
     """
     values, vectors = np.linalg.eigh(S)
     large = (vectors * np.where(values > 1e-6 * values[-1], values, 0.0)) @ vectors.T

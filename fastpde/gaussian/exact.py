@@ -1,4 +1,4 @@
-"""Ranks and signs of matrices of floats without rounding: every float is a fraction, and fractions are exact."""
+"""Ranks and inertia of matrices of floats, without rounding: every float is a fraction, and fractions are exact."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from ..integrate.options import Options
 from ..manifold import Euclidean
 from .closure_field import Field
 
-_GRID = 0.25  # step of the clock tau between points of a path
+_GRID = 0.25  # step of the clock tau, the rescaled time, between points of a path
 _LONGER = 1.1  # a path is judged again when it is longer by a tenth
 _FIRST, _LAST = 4.0, 3000.0  # tau up to which laws are followed at first, and at most
 _FIRST_STEP = 1e-3
@@ -186,7 +186,8 @@ class Stiff:
     def _begin(self, tau: float, row: Array, step: float) -> None:
         """Start LSODA with a tolerance that suits the present time.
 
-        Where M falls like 1 / t by cancellation, its rounding grows like t in this clock, and so must the tolerance.
+        Where M falls like 1 / t by cancellation, its rounding grows like t in the rescaled time, and so must the
+        tolerance.
         """
         from scipy.integrate import LSODA  # imported here: it takes half a second
 
@@ -195,7 +196,7 @@ class Stiff:
         self._run = LSODA(self._slope, tau, row, _END, first_step=min(step, 1.0), max_step=2.0, **options)
 
     def follow(self, times: Array, most: int) -> Array:
-        """Return the rows (len(times), size) at later clock times.
+        """Return the rows (len(times), size) at later rescaled times.
 
         They are nan where the numbers are no longer finite, or after `most` steps.
         """

@@ -14,7 +14,7 @@ from .measure import Gaussian
 
 
 class MaskedField:
-    """f(t, y, out) on states (P, d, 1 + d), the mean and the columns of L of each position: y_s' = M(s) y_s.
+    """The field f(t, y, out) of states (P, d, 1 + d), mean and columns of L of each position: y_s' = M(s) y_s.
 
     M(s) is determined by the second moment that position s sees. This is sum_{tau <= s} theta_tau
     (S_tau + mean_tau mean_tau^T), or sum_{tau <= s} theta_tau y_tau y_tau^T.

@@ -58,7 +58,7 @@ class PIController:
     adaptive: ClassVar[bool] = True
 
     def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
-        """Return the time the next step aims at and its size; `span` ends at the next break point.
+        """Return the time at which the next step is to end, and its size; `span` ends at the next break point.
 
         A step that would leave less than a hundredth of itself is stretched to the end: 1.01^k is far within `safety`,
         and the remainder would be a step of no use.
@@ -132,7 +132,7 @@ class FixedStep:
             object.__setattr__(self, name, value)
 
     def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
-        """Return the time step `index` ends at and its size."""
+        """Return the time at which step `index` ends, and the size of this step."""
         end, cut = self._end(index)
         begin, cut_before = self._end(index - 1) if index else (self.span.start, False)
         signed, size = self.span.direction * self.step, end - begin

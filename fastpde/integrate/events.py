@@ -189,7 +189,7 @@ def measure(name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarr
 
 
 def crosses(direction: int, before: float, after: float) -> bool:
-    """Return whether the value went through zero the way `direction` asks; from zero nothing crosses."""
+    """Return whether the value has crossed zero in the sense of `direction`; from zero nothing crosses."""
     rising, falling = before < 0.0 <= after, before > 0.0 >= after
     return (rising and direction >= 0) or (falling and direction <= 0)
 

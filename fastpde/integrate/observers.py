@@ -76,7 +76,7 @@ class Watch:
         return self._point(self._next - 1) == t
 
     def call(self, t: float, x: np.ndarray) -> None:
-        """Show the state, unless it has been shown at this time."""
+        """Call the observer with the state, unless it has been shown at this time."""
         if t != self._last_t:
             self._last_t = t
             self._observer.callback(t, read_only(x))

@@ -161,7 +161,7 @@ def fractions(
 
 
 def _room(drawn: Figure) -> None:
-    """Leave a margin at the right: the layout does not know of the vertical axis's label."""
+    """Leave a margin at the right, because the layout ignores the label of the vertical axis."""
     engine: Any = drawn.get_layout_engine()
     engine.set(rect=(0.0, 0.0, 1.0 - 0.3 / drawn.get_figwidth(), 1.0))
 

@@ -1,4 +1,4 @@
-"""Paths of Gaussian laws in the cone of 2 x 2 covariances, and how each of them ends."""
+"""Paths of Gaussian laws in the cone of 2 x 2 covariances, and their outcomes."""
 
 from __future__ import annotations
 
@@ -161,8 +161,7 @@ def covariance_paths(
 
 
 def _interval(t_span: Any) -> tuple[float, float]:
-    """Return start and end of a time span. Raises InputError, InputTypeError unless they are finite and in this order.
-    """
+    """Return start and end of a time span, finite and in this order. Raises InputError, InputTypeError."""
     try:
         t0, t1 = (float(t) for t in t_span)
     except (TypeError, ValueError):

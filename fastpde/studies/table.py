@@ -1,7 +1,8 @@
 """The result of a study: a table with named columns, the parameters that made it, a picture, and files.
 
-study.json    the name, the parameters, the version, and for each column its unit and meaning rows.csv      one row per
-draw or law, "name [unit]" in the header NAME.png      the picture
+study.json    the name, the parameters, the version, and for each column its unit and meaning
+rows.csv      one row per draw or law, "name [unit]" in the header
+NAME.png      the picture
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ class Study(ABC):
 
     @abstractmethod
     def figure(self) -> Figure:
-        """Draw the picture, as a Matplotlib figure."""
+        """Draw the picture and return it, as a Matplotlib figure."""
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the picture, and write it as a PNG if there is a path. Raises OSError."""
+        """Draw the picture and return it; write it as a PNG if there is a path. Raises OSError."""
         from fastpde.plot import canvas
 
         drawn = self.figure()
