@@ -22,7 +22,7 @@ _SPACINGS = 1e3  # the same bound in smallest steps, for spans that are short co
 def blowup_times(slope: Slope, start: float, t: Array, states: Array) -> Array:
     """Return the times (B,) at which runs that ended at times t (B,) blow up; nan for runs that do not.
 
-    The runs ended because they needed steps that are too small.
+    The runs ended because steps became too small, or numbers were no longer finite.
 
     With tau = tr S / (tr S)', tr S ~ (t* - t)^-p has tau' = -1/p and t* = t - tau / tau', within the last steps of a
     run. Exponential growth has tau' = 0, also where it overflows, and a tau that is not short compared with the time
