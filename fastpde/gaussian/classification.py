@@ -1,8 +1,8 @@
 """What becomes of a Gaussian law in the end, read off its recorded path.
 
-Every rule is about ratios, slopes and exponents, so that units of time and length do not matter. t is the time, H = log
-tr S (with the mean's part where the mean matters), g = H', w = |S'| / |S|. A rule returns a verdict; a string, which
-says what is in doubt; or None where it does not apply.
+Every rule is about ratios, slopes and exponents, so that units of time and length do not matter. t is the time,
+H = log tr S (with the mean's part where the mean matters), g = H', w = |S'| / |S|. A rule returns a verdict; a string,
+which says what is in doubt; or None where it does not apply.
 
 Source: Theory 3, 4, 11.
 """
