@@ -1,4 +1,4 @@
-"""Where Gaussian laws end: `limit` tells limits and their ranks from blow-up, growth and oscillation."""
+"""The long-time behaviour of Gaussian laws: `limit` tells limits (with rank) from blow-up, growth and oscillation."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from .paths import Way, Ways
 from .units import in_units, power_of_two, size
 
 _BLOCK = 256  # laws that are followed at once: bounds the memory
-_AT_REST = 1e-13  # |S'| / |S| |M| below which S' may be zero: exact numbers say whether it is
-_ROUNDING = 1e-15  # of eigenvalues of correlations
-_TWIN, _ALIKE = 1e-15, 1e-3  # relative difference of a law and its twin, and of what becomes of them
+_AT_REST = 1e-13  # |S'| / (|S| |M|) below which S' may be zero: exact arithmetic decides
+_ROUNDING = 1e-15  # relative rounding of the eigenvalues of correlation matrices
+_TWIN, _ALIKE = 1e-15, 1e-3  # relative difference of a law and its twin, and that allowed of their answers
 
 
 @dataclass(frozen=True)
 class GaussianLimit:
-    """What becomes of the covariance S(t) of a Gaussian law, or of a batch of them; `...` are the axes of a batch.
+    """The long-time behaviour of the covariance S(t) of a Gaussian law, or of a batch; `...` are the axes of a batch.
 
     Attributes:
         outcome: `Outcome`; for a batch an object array (...).
-        rank: (...) of the limit if it converges, otherwise -1.
-        cov: (..., d, d) the limit; nan unless it converges.
-        spectrum: (..., d) eigenvalues of the limit, descending.
-        error: (...) estimated error of cov, Frobenius norm.
-        shape: (..., d, d) S / tr S where the law was left: also the direction in which it explodes or collapses.
-        blowup_time: (...) or nan.
-        rate: (...) of (log tr S)' for exponential growth (> 0), of S - limit for an exponential approach (< 0), of
-            |S'| / |S| on average for an oscillation; else nan.
-        exponent: (...) p of tr S ~ t^p (growth), (t* - t)^p (blow-up) or of the slowest eigenvalue that vanishes
-            (an approach like a power of t); else nan.
-        reason: how it was decided; for a batch an object array (...).
-        t, steps: (...) how far the law was followed; 0 for closed forms.
-        invariant_drift: (...) relative change of N^T S^+ N, which should not change (Theory 4.1); 0 if N is empty.
+        rank: (...) rank of the limit if S converges, otherwise -1.
+        cov: (..., d, d) the limit; nan unless S converges.
+        spectrum: (..., d) eigenvalues of the limit, descending; nan unless S converges.
+        error: (...) estimated error of cov, in the Frobenius norm.
+        shape: (..., d, d) S / tr S at the last time that was followed: also the direction in which S explodes or
+            collapses.
+        blowup_time: (...) the time of the blow-up; nan without one.
+        rate: (...) rate of (log tr S)' for exponential growth (> 0), of S - limit for an exponential approach (< 0),
+            mean of |S'| / |S| for an oscillation; else nan.
+        exponent: (...) p of tr S ~ t^p (growth), of tr S ~ (t* - t)^p (blow-up), or of the slowest eigenvalue that
+            vanishes (an approach like a power of t); else nan.
+        reason: how the outcome was decided; for a batch an object array (...).
+        t, steps: (...) how far the law was followed, in time and in steps; 0 for closed forms.
+        invariant_drift: (...) relative change of N^T S^+ N, which the flow conserves (Theory 4.1); 0 if N is empty.
     """
 
     outcome: Any
@@ -61,21 +62,22 @@ class GaussianLimit:
 def limit(
     attention: Attention, law: Gaussian, *, closed_forms: bool = True, rtol: float = 1e-9, max_steps: int = 3000
 ) -> GaussianLimit:
-    """What becomes of the covariance of a Gaussian law, or of each law of a batch, as time goes on.
+    """Determine what becomes of the covariance of a Gaussian law, or of each law of a batch, as time goes on.
 
-    By closed forms where there are (Theory 3, 4.2), otherwise by following the flow over many decades of time. The mean
-    plays a part only where it moves the covariance, as in linear attention: growth and blow-up are then those of the
-    second moment. Multiplying the law or the scores by a constant changes units only.
+    Closed forms are used where they exist (Theory 3, 4.2); otherwise the flow is followed over many decades of time.
+    The mean matters only where it moves the covariance, as in linear attention: growth and blow-up are then those of
+    the second moment. Multiplying the law or the scores by a constant changes units only.
 
-    A law is UNDECIDED, with what was seen as the reason, unless its end is certain: by a theorem, or because the flow
-    linearised there attracts everything near it (Theory 12.4), so that no thin direction and no small eigenvalue can
-    lead the law away later, and because a law that differs by rounding ends in the same way. In particular a law
-    OSCILLATES only where theory excludes a slow drift.
+    The outcome is UNDECIDED, and `reason` says what was seen, unless its end is certain: by a theorem, or because the
+    flow linearised there attracts everything near it (Theory 12.4), so that no small eigenvalue of S can lead the law
+    away later, and because a law that differs by rounding ends in the same way. In particular a law OSCILLATES only
+    where theory excludes a slow drift.
 
     Args:
         attention: with constant parameters, shared or one per system.
         law: `fp.Gaussian`, one or a batch.
-        closed_forms: False to integrate even where a formula is known, and to find ranks even where a theorem has them.
+        closed_forms: False to integrate even where a formula is known, and to measure ranks even where a theorem gives
+            them.
         rtol: tolerance of the integration.
         max_steps: implicit steps of a stiff law, after which it is UNDECIDED.
 
@@ -112,7 +114,7 @@ def limit(
 
 
 def _stacked(found: list[GaussianLimit], lead: tuple[int, ...]) -> GaussianLimit:
-    """Many as one."""
+    """Combine the answers for many laws into one for a batch with the leading axes `lead`."""
 
     def stack(name: str) -> Array:
         each = [getattr(one, name) for one in found]
@@ -125,7 +127,7 @@ def _stacked(found: list[GaussianLimit], lead: tuple[int, ...]) -> GaussianLimit
 def _block(
     attention: Attention, mean: Array, cov: Array, closed_forms: bool, rtol: float, max_steps: int
 ) -> list[GaussianLimit]:
-    """The answers for some laws (B, d), (B, d, d), under one attention or B of them."""
+    """Return the answers for laws with means (B, d) and covariances (B, d, d), under one attention or B of them."""
     factor, units = _factor(cov), np.ones(len(mean))
     length = power_of_two(np.hypot(size(mean[:, :, None]), size(factor)))
     attention = in_units(attention, length, units)
@@ -163,9 +165,10 @@ def _block(
 
 
 def _agreed(found: GaussianLimit, twin: GaussianLimit, proven: bool) -> GaussianLimit:
-    """The answer for a law, if its twin, which differs by rounding, ends like it; else UNDECIDED.
+    """Return the answer for a law if its twin, which differs from it by rounding, ends in the same way; else UNDECIDED.
 
-    Two ways that part have magnified what no floats can tell apart. proven: by a theorem, whatever its twin does.
+    Where two nearby laws part, the flow has magnified a difference that floats do not resolve. `proven`: the limit is
+    known by a theorem, whatever the twin does.
     """
     if proven and found.outcome is Outcome.CONVERGES:
         return replace(found, error=max(found.error, float(size(found.cov - twin.cov))))
@@ -185,7 +188,10 @@ def _agreed(found: GaussianLimit, twin: GaussianLimit, proven: bool) -> Gaussian
 
 
 def _factor(cov: Array) -> Array:
-    """L (B, d, d) with L L^T = cov, columns of zeros last: what is zero is decided by correlations, free of units."""
+    """Return L (B, d, d) with L L^T = cov and the zero columns last.
+
+    Which eigenvalues are zero is decided on the correlation matrix, which does not depend on units.
+    """
     size = np.sqrt(np.diagonal(cov, axis1=1, axis2=2).clip(min=0.0))
     unit = np.where(size > 0.0, size, 1.0)
     values, vectors = np.linalg.eigh(cov / unit[:, :, None] / unit[:, None, :])
@@ -194,7 +200,7 @@ def _factor(cov: Array) -> Array:
 
 
 def _strength(attention: Attention, mean: Array, factor: Array) -> Array:
-    """|M|, with the part of the mean where the mean matters (B,)."""
+    """Return |M| (B,), and |M| + |c| / |[mean, L]| where the mean matters."""
     M, c = attention.closure(mean, factor, 0.0)
     strength = size(M)
     if attention.mean_free:
@@ -204,7 +210,7 @@ def _strength(attention: Attention, mean: Array, factor: Array) -> Array:
 
 
 def _at_once(attention: Attention, mean: Array, factor: Array, cov: Array, strength: float) -> GaussianLimit | None:
-    """The answer for a law whose covariance does not move, or that floats cannot follow, else None."""
+    """Return the answer for a law whose covariance does not move, or that floats cannot represent; else None."""
     S = factor @ factor.T
     if not S.any():
         moves = not attention.mean_free and mean.any()
@@ -225,12 +231,12 @@ def _at_once(attention: Attention, mean: Array, factor: Array, cov: Array, stren
 
 
 def _used(factor: Array) -> Array:
-    """The columns (d, r) of a factor that are not zero."""
+    """Return the columns (d, r) of a factor that are not zero."""
     return factor[:, factor.any(axis=0)]
 
 
 def _explicit(attention: Attention, factor: Array, cov: Array, time: float) -> GaussianLimit | None:
-    """The answer where there is a closed form, else None; times in the caller's unit."""
+    """Return the answer in closed form, with times in the caller's unit; None where there is none."""
     factor = _used(factor)
     known: Known | None = explicit(attention, factor, cov)
     if known is None:
@@ -241,7 +247,7 @@ def _explicit(attention: Attention, factor: Array, cov: Array, time: float) -> G
 
 
 def _in_length(found: GaussianLimit, length: float) -> GaussianLimit:
-    """An answer in the caller's unit of length."""
+    """Convert an answer to the caller's unit of length."""
     area = float(length) ** 2
     return replace(found, cov=found.cov * area, spectrum=found.spectrum * area, error=found.error * area)
 
@@ -249,7 +255,7 @@ def _in_length(found: GaussianLimit, length: float) -> GaussianLimit:
 def _followed(
     ways: Ways, attention: Attention, factor: Array, theories: list[Theory], closed_forms: bool, rtol: float
 ) -> dict[int, GaussianLimit]:
-    """The answers for laws that are followed until there is a verdict on each."""
+    """Follow laws until there is a verdict on each; return the answers by the index of the law."""
     found: dict[int, GaussianLimit] = {}
     while len(ways.on):
         ended = ways.extend()
@@ -271,7 +277,7 @@ def _followed(
 def _integrated(
     way: Way, verdict: Verdict, attention: Attention, factor: Array, rtol: float, steps: int
 ) -> GaussianLimit:
-    """The answer for a law that was followed."""
+    """Make the answer for a law that was followed to the end of `way`."""
     columns = way.columns[-1]
     cov, error, rank = np.full_like(factor, np.nan), np.nan, -1
     if verdict.keep is not None:
@@ -292,7 +298,10 @@ def _integrated(
 
 
 def _extrapolated(way: Way) -> tuple[Array, float]:
-    """The limit of S = S_inf + C / t + D / t^2 through three points, and its distance from that through two."""
+    """Extrapolate S = S_inf + C / t + D / t^2 through three points of the path.
+
+    Returns S_inf and its distance from the limit of S_inf + C / t through two points.
+    """
     chosen = [way.before(ratio) for ratio in (16.0, 4.0)] + [len(way.t) - 1]
     S = np.array([way.cov(i) for i in chosen])
     x = way.t[-1] / way.t[chosen]

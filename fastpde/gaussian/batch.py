@@ -1,4 +1,4 @@
-"""The flows of many Gaussian laws at once, each with steps and an end of its own, in a compiled loop."""
+"""The flows of many Gaussian laws at once, each with its own steps and end, in a compiled loop."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .closure_field import Field
 
 
 class Flow:
-    """B Gaussian laws in motion, which can be looked at and ended between calls.
+    """The flow of B Gaussian laws, which can be read and ended between calls.
 
-    How a flow is cut into calls, and what other laws are in it, changes no bit of a law.
+    The result of a law does not depend, in any bit, on how the flow is cut into calls or on the other laws.
 
     Args:
         attention: with constant parameters, one value or B of them, and a closure.
-        mean, factor: (B, d) and (B, d, d), L L^T the covariances.
+        mean, factor: (B, d) and (B, d, d); L L^T are the covariances.
         t_span, options: as in `integrate`; at times `t_eval` the states are kept.
 
     Raises InputError, InputTypeError: naming the option, before any work.
@@ -50,56 +50,56 @@ class Flow:
 
     @property
     def t(self) -> Array:
-        """How far each law has come, (B,)."""
+        """The time that each law has reached, (B,)."""
         return self._batch.times(self._runs)
 
     @property
     def mean(self) -> Array:
-        """The means at those times, (B, d)."""
+        """The means at `t`, (B, d)."""
         return self._now()[0]
 
     @property
     def factor(self) -> Array:
-        """The factors at those times, (B, d, d)."""
+        """The factors at `t`, (B, d, d)."""
         return self._now()[1]
 
     @property
     def running(self) -> Array:
-        """Which laws have not ended, (B,)."""
+        """A mask (B,) of the laws that have not ended."""
         from ..backends.gaussians import RUNNING
 
         return self._batch.status(self._runs) == RUNNING
 
     @property
     def status(self) -> tuple[Status, ...]:
-        """How each law ended; INTERRUPTED if it runs or was stopped."""
+        """The status of each law; INTERRUPTED if it still runs or was stopped."""
         from ..backends.gaussians import STOPPED
 
         return tuple(STATUS[0 if code == STOPPED else code] for code in self._batch.status(self._runs))
 
     @property
     def recorded(self) -> tuple[Array, Array]:
-        """Means (m, B, d) and factors (m, B, d, d) at the times to keep; nan where a law has not come or had ended."""
+        """Means (m, B, d) and factors (m, B, d, d) at `times`; nan where a law has not arrived or had ended."""
         return _laws(self._batch.recorded(self._runs))
 
     @property
     def stats(self) -> dict[str, Array]:
-        """Counters of each law (B,)."""
+        """The counters of each law, arrays (B,)."""
         accepted, rejected, evaluations = self._batch.counters(self._runs).T
         last = self._batch.last_steps(self._runs)
         counters = {"steps": accepted, "accepted": accepted, "rejected": rejected, "evaluations": evaluations}
         return counters | {"last_step": last}
 
     def advance(self, attempts: int) -> int:
-        """Moves every running law by up to that many attempted steps; returns how many still run."""
+        """Advance every running law by at most `attempts` attempted steps; return how many laws still run."""
         return self._batch.advance(self._runs, 0, len(self._runs.y), attempts)
 
     def stop(self, which: Array) -> None:
-        """Ends the running laws of a mask (B,) where they are."""
+        """End the running laws of a mask (B,) where they are."""
         self._batch.stop(self._runs, np.asarray(which))
 
     def finish(self, progress: Any = False) -> None:
-        """Moves every law to its end, in calls short enough to be interrupted; progress as in `fp.solve`."""
+        """Advance every law to its end, in calls short enough to be interrupted; `progress` as in `fp.solve`."""
         with reporting(progress, len(self._runs.y)) as report:
             self._whole.finish(self._batch, self._runs, 0, len(self._runs.y), report)
 
@@ -108,10 +108,13 @@ class Flow:
 
 
 def _states(mean: Array, factor: Array) -> Array:
-    """(B, 1 + d, d): means and columns of factors as tokens; those missing from the rank come last."""
+    """Return states (B, 1 + d, d) whose rows are the mean and the columns of the factor, as tokens of a small system.
+
+    The columns are reversed, so that zero columns of a factor with low rank come last.
+    """
     return np.ascontiguousarray(np.concatenate([mean[:, None], np.swapaxes(factor, -1, -2)[:, ::-1]], axis=1))
 
 
 def _laws(states: Array) -> tuple[Array, Array]:
-    """Means (..., d) and factors (..., d, d)."""
+    """Split states (..., 1 + d, d) into means (..., d) and factors (..., d, d)."""
     return states[..., 0, :].copy(), np.swapaxes(states[..., :0:-1, :], -1, -2).copy()

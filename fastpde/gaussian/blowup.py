@@ -1,4 +1,4 @@
-"""Telling a blow-up in finite time from growth that merely leaves the range of numbers."""
+"""The detection of a blow-up in finite time, as opposed to growth that merely leaves the range of floats."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from ..integrate.controller import smallest_step
 Slope = Callable[[Array], Array]  # y' of states (..., d, 1 + r) at the time where a run ended
 
 _LARGEST = 1e100  # larger states overflow in products; a blow-up is resolved by time only up to about 1e16
-_PROBE = 1e-4  # the fraction of the growth time over which its change is taken
+_PROBE = 1e-4  # the fraction of the growth time over which its change is measured
 _STRAIGHT = 0.02  # |d/dt [tr S / (tr S)']| of exponential growth; for tr S ~ (t* - t)^-p it is 1/p
-_SHORT = 1e-6  # growth times of a blow-up, of the time elapsed; e^{ct} leaves the range after 700 of its growth times
-_CLOCK, _FOLLOWED, _GROWN = 0.1, 2000, 8.0  # step and steps of a state that is followed, and the growth to be seen
-_SPACINGS = 1e3  # the same in smallest steps, for spans that are short against t
+_SHORT = 1e-6  # largest growth time of a blow-up, relative to the time elapsed; e^{ct} overflows after 700 of its own
+_CLOCK, _FOLLOWED, _GROWN = 0.1, 2000, 8.0  # step, number of steps and growth (in e-folds) of a state that is followed
+_SPACINGS = 1e3  # the same bound in smallest steps, for spans that are short compared with t
 
 
 def blowup_times(slope: Slope, start: float, t: Array, states: Array) -> Array:
-    """When runs that ended at times t (B,) for want of smaller steps become infinite, (B,); nan: not in finite time.
+    """Return the times (B,) at which runs that ended at times t (B,) blow up; nan for runs that do not.
+
+    The runs ended because steps became too small, or numbers were no longer finite.
 
     With tau = tr S / (tr S)', tr S ~ (t* - t)^-p has tau' = -1/p and t* = t - tau / tau', within the last steps of a
-    run; exponential growth has tau' = 0, also where it overflows, and a tau that is not short against the time elapsed.
-    Where rounding has spoilt tau', t* = t + tau will do. A mean that grows faster than S counts like S.
+    run. Exponential growth has tau' = 0, also where it overflows, and a tau that is not short compared with the time
+    elapsed. Where rounding has spoilt tau', t* = t + tau is used. A mean that grows faster than S counts like S.
 
     So the error of t* is that of the run: a small multiple of rtol, relative to the time since the start, as long as
     spacings of the floating-point numbers at t are smaller.
 
     Args:
         slope: the field, of all runs at once.
-        start: the time at which they began.
+        start: the time at which the runs began.
+        t: (B,) the times at which they ended.
         states: (B, ..., d, 1 + r), the means and factors where they ended.
 
     Source: Theory 3.
@@ -62,10 +65,10 @@ def blowup_times(slope: Slope, start: float, t: Array, states: Array) -> Array:
 
 
 def _followed(slope: Slope, y: Array) -> Array:
-    """How much later states y (B, ...) become infinite, (B,); inf: not in finite time, or not seen.
+    """Return how much later than now states y (B, ...) become infinite, (B,); inf: not in finite time, or not seen.
 
-    They move by Runge-Kutta steps in a clock of their own, dt = ds |y| / |y'|. A state that has grown by e^8 blows up
-    if the second half of that took less than half the time of the first; exponential growth takes as long.
+    They move by Runge-Kutta steps in a rescaled time s, dt = ds |y| / |y'|. A state that has grown by e^8 blows up if
+    the second half of that took less than half the time of the first; exponential growth takes as long.
     """
     axes = tuple(range(1, y.ndim))
 
@@ -96,7 +99,7 @@ def _followed(slope: Slope, y: Array) -> Array:
 
 
 def _growth_time(y: Array, f: Array) -> Array:
-    """|L|^2 / (|L|^2)' or |mean|^2 / (|mean|^2)' (B,), the shorter one that is positive; inf if neither grows."""
+    """Return the shorter positive one of |L|^2 / (|L|^2)' and |mean|^2 / (|mean|^2)', (B,); inf if neither grows."""
     times = []
     for part in (slice(1, None), slice(0, 1)):
         left, right = (a[..., part].reshape(len(a), -1) for a in (y, f))

@@ -1,4 +1,4 @@
-"""Energies whose Bures-Wasserstein gradient moves a Gaussian law under attention (Theory 7)."""
+"""Energies whose Bures-Wasserstein gradient flow is that of a Gaussian law under attention (Theory 7)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEED = (
 
 
 def bures_energy(attention: Attention, law: Gaussian, *, t: float = 0.0) -> float:
-    """F(N(m, S)) whose W_2 gradient is the field of the law: S' = M S + S M with M = +-2 grad_S F.
+    """Return the energy F(N(m, S)) whose W_2 gradient is the field of the law: S' = M S + S M with M = +-2 grad_S F.
 
     With A = scale K^T Q symmetric and V = A or V = -A:
     Softmax: tr(A S A S) / 4, for heads their sum; L2, Q = K: tr(A S) / 2 - log det(I + 2 A S) / 4; both for m = 0.
@@ -38,11 +38,12 @@ def bures_energy(attention: Attention, law: Gaussian, *, t: float = 0.0) -> floa
 
 
 def bures_dissipation(attention: Attention, law: Gaussian, *, t: float = 0.0) -> float:
-    """dF/dt along the flow of the law: + or - int |Gamma|^2 dN(m, S), + where the flow ascends F = `bures_energy`.
+    """Return dF/dt along the flow of the law, for F = `bures_energy`.
 
-    It ascends for V = A and descends for V = -A; under Sinkhorn attention it is the other way round.
+    It is int |Gamma|^2 dN(m, S), with the sign + where the flow ascends F and - where it descends. It ascends for V = A
+    and descends for V = -A; under Sinkhorn attention it is the other way round.
 
-    Raises as `bures_energy`.
+    Raises: as `bures_energy`.
 
     Source: Theory 7.
     """
@@ -52,7 +53,7 @@ def bures_dissipation(attention: Attention, law: Gaussian, *, t: float = 0.0) ->
 
 
 def _found(attention: Attention, law: Gaussian, t: float) -> tuple[float, int]:
-    """The energy, and 1 where the flow ascends it, -1 where it descends."""
+    """Check the arguments; return the energy, and 1 where the flow ascends it, -1 where it descends."""
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
     if not isinstance(law, Gaussian):
@@ -108,9 +109,9 @@ def _sinkhorn(attention: Sinkhorn, law: Gaussian, t: float) -> tuple[float, int]
 
 
 def _sinkhorn_value(A: Array, eps: float, law: Gaussian) -> float:
-    """S_eps / eps of a Gaussian law and the score <y, A x>, A (d, d).
+    """Return S_eps / eps of a Gaussian law for the score <y, A x>, A (d, d).
 
-    -<m, A m> / eps - sum t r - sum log(1 - r^2) / 2, t the singular values of L^T A L / eps and r = t (1 - r^2).
+    It is -<m, A m> / eps - sum t r - sum log(1 - r^2) / 2, t the singular values of L^T A L / eps and r = t (1 - r^2).
     """
     s = np.linalg.svd(law.factor.T @ A @ law.factor / eps, compute_uv=False)
     r = 2.0 * s / (1.0 + np.sqrt(1.0 + 4.0 * s * s))
@@ -119,7 +120,7 @@ def _sinkhorn_value(A: Array, eps: float, law: Gaussian) -> float:
 
 
 def _matrices(attention: Any, t: float, W: Array | None = None) -> tuple[Array, int]:
-    """A, and the sign with which W V = +-A. Raises InputError."""
+    """Return A = scale K^T Q (d, d) and the sign with which W V = +-A. Raises InputError."""
     A = attention.score_matrix(t)
     V = attention.V(t) if W is None else W @ attention.V(t)
     if A.ndim == 2 and V.shape == A.shape and np.abs(A - transposed(A)).max() <= _slack(A):
@@ -134,6 +135,6 @@ def _slack(A: Array) -> float:
 
 
 def _quadratic(A: Array, law: Gaussian) -> float:
-    """tr(A S A S) / 4."""
+    """Return tr(A S A S) / 4."""
     inner = law.factor.T @ A @ law.factor
     return float(np.sum(inner * inner)) / 4.0

@@ -1,7 +1,8 @@
-"""What a Gaussian law does in the end, read off its recorded way: every rule is about ratios, slopes and exponents, so
-that units of time and length do not matter.
+"""What becomes of a Gaussian law in the end, read off its recorded path.
 
-t is the time, H = log tr S (with the mean's part where the mean matters), g = H', w = |S'| / |S|.
+Every rule is about ratios, slopes and exponents, so that units of time and length do not matter. t is the time,
+H = log tr S (with the mean's part where the mean matters), g = H', w = |S'| / |S|. A rule returns a verdict; a string,
+which says what is in doubt; or None where it does not apply.
 
 Source: Theory 3, 4, 11.
 """
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(Enum):
-    """What becomes of the covariance as time goes on."""
+    """The long-time behaviour of the covariance."""
 
     CONVERGES = "converges"
     BLOWS_UP = "blows up"
@@ -35,7 +36,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome and how it was found; `keep` says which eigenvalues stay, `approach` how S reaches its limit."""
+    """An outcome and how it was found; `keep`: mask of eigenvalues that stay; `approach`: how S reaches its limit."""
 
     outcome: Outcome
     reason: str
@@ -46,27 +47,27 @@ class Verdict:
     approach: str = ""  # "at once", "exponential", "algebraic"
 
 
-_SETTLED = 1e-8  # w t of a law that approaches its limit exponentially; what is left to go is smaller by r t > 4
+_SETTLED = 1e-8  # w t at an exponential approach with rate r; the change that remains is smaller by r t > 4
 _RANGE = 12.0  # e-folds of tr S after which growth is judged
-_LONG = 80.0  # the same where thin directions drive it: over these they have shown what they do
-_FLOOR = -46.0  # log of the ratio 1e-20 to the largest eigenvalue: what a factor of S does not resolve
-_UNRESOLVED = -34.0  # of the ratio 1e-15: the same for implicit steps, whose tolerance is 1e-8
+_LONG = 80.0  # the same where directions with small eigenvalues drive it: long enough to show what they do
+_FLOOR = -46.0  # log of 1e-20: smaller eigenvalues, relative to the largest, are not resolved by a factor of S
+_UNRESOLVED = -34.0  # log of 1e-15: the same for implicit steps, whose tolerance is 1e-8
 _NEVER = 1e-9  # (t* - t) / t at which a blow-up is certain, and its time right to better than that
 _DECADES = 1e7  # horizon, in natural units 1 / |M(S0)|
-_LAST = 1e13  # the same for growth like a power of t, which nothing else vouches for, and for giving up
-_QUADRATIC = -0.9  # exponents of t above are those of terms beyond degree two
+_LAST = 1e13  # the same for growth like a power of t, for which there is no other evidence, and for giving up
+_QUADRATIC = -0.9  # larger exponents of t belong to terms of a degree above two
 _NEUTRAL, _DECAYS = 0.05, -0.5  # p of disturbances t^p that stay, and of those that vanish
-_FALLS = 1e-6  # of disturbances of a shape per e-fold of |S|: by how much they must fall behind
-_STAYS = 1e-8  # the same of those that are no disturbances, but another shape at rest
+_FALLS = 1e-6  # how far disturbances of a shape must fall behind |S| per e-fold of |S|
+_STAYS = 1e-8  # largest such number of those that lead to another shape at rest, and are no disturbances
 _MOVES = 0.05  # the same for a shape that moves, whose orders are averages
-_SATURATED = 1e3  # how far above or below |S| must be for heads to have the degree that they have there
+_SATURATED = 1e3  # factor by which |S| must be above `high` or below `low` of `Theory`
 _NOT_CLOSED = "the covariance depends on a moving mean"
-_POINTS = 400  # of a way, over which orders are averaged
-_PATH = 30.0  # int w dt without a trend after which a law goes round
+_POINTS = 400  # number of points over which growth orders are averaged
+_PATH = 30.0  # int w dt without a trend after which a law oscillates
 
 
 def judge(way: Way, theory: Theory, closed_forms: bool) -> tuple[Verdict | None, str]:
-    """The verdict on a way, or None while it is open, with what was in doubt."""
+    """Apply the rules to a path; return the verdict, or None while it is open, and what was in doubt."""
     if closed_forms and theory.rank is not None:
         return _theorem(way, theory.rank), ""
     doubts = []
@@ -80,12 +81,12 @@ def judge(way: Way, theory: Theory, closed_forms: bool) -> tuple[Verdict | None,
 
 
 def _settled(way: Way, theory: Theory) -> Verdict | str | None:
-    """Exponential approach: w t falls below any power of t."""
+    """Recognise an exponential approach to a limit: w t falls below any power of t."""
     if way.w[-1] * way.t[-1] > _SETTLED:
         return None
     j = way.before(1.5)
     if way.t[j] == way.t[-1]:
-        return None  # near a blow-up time stands still
+        return None  # near a blow-up t does not change any more
     stretch = np.log(way.t[-1] / max(way.t[j], 1e-300))
     fall = np.log(max(way.w[-1] * way.t[-1], 1e-300) / max(way.w[j] * way.t[j], 1e-300)) / stretch
     if fall > -4.0:
@@ -103,7 +104,10 @@ def _settled(way: Way, theory: Theory) -> Verdict | str | None:
 
 
 def _still(way: Way, theory: Theory) -> Verdict | str | None:
-    """At rest to the tolerance of implicit steps, where M does not vanish and its noise hides how S approaches."""
+    """Recognise a law that is at rest to the tolerance of implicit steps.
+
+    This is for limits where M does not vanish and its noise hides how S approaches.
+    """
     j = way.before(4.0)
     if way.t[j] < 10.0 * way.unit or way.w[-1] * way.t[-1] > 1e-2:
         return None
@@ -119,7 +123,7 @@ def _still(way: Way, theory: Theory) -> Verdict | str | None:
 
 
 def _kept(way: Way, late: Array, early: Array, still: float) -> tuple[Array, str]:
-    """Which eigenvalues stay, by their slopes d log lambda / d log t, and what is in doubt."""
+    """Return a mask of the eigenvalues that stay, by their slopes d log lambda / d log t, and what is in doubt."""
     gone = way.spectrum[-1] < way.H.max() + _FLOOR
     vanishes = gone | ((late < -0.2) & ((np.abs(late - early) < -0.05 * late) | (late < -1.5)))
     stays = ~gone & (np.abs(late) < still)
@@ -129,9 +133,10 @@ def _kept(way: Way, late: Array, early: Array, still: float) -> tuple[Array, str
 
 
 def _may_leave(way: Way, theory: Theory, keep: Array) -> str:
-    """Why S, which seems to have come to rest with some eigenvalues kept, might go on; empty if it stays for certain.
+    """Say why S, which seems to rest with the eigenvalues `keep`, might move on; empty if it stays for certain.
 
-    Disturbances t^p, also thin directions of S: as many stay as the family of limits has dimensions, all others vanish.
+    Disturbances behave like t^p, also those in directions with small eigenvalues of S. S stays if as many of them
+    persist as the family of limits has dimensions, and all others vanish.
     """
     if not theory.closed:
         return _NOT_CLOSED
@@ -153,7 +158,7 @@ def _may_leave(way: Way, theory: Theory, keep: Array) -> str:
 
 
 def _may_turn(way: Way, theory: Theory, degree: int) -> str:
-    """Why S, which grows, might yet take another shape, where it does not; empty if it keeps its shape for certain.
+    """Say why S, which grows, might yet take another shape S / |S|; empty if it keeps its shape for certain.
 
     degree: 1 or 2, of S' in S where S is large.
     """
@@ -182,7 +187,7 @@ def _may_turn(way: Way, theory: Theory, degree: int) -> str:
 
 
 def _mean_slopes(way: Way, fall: float) -> tuple[float, float, int]:
-    """Mean slopes of H over the last and the last but one `fall` of it, and where the last one starts."""
+    """Return mean slopes of H over its last and last but one rise by `fall`, and the index where the last begins."""
     b = way.below(fall)
     a = way.below(2 * fall)
     late = (way.H[-1] - way.H[b]) / max(way.t[-1] - way.t[b], 1e-300)
@@ -191,7 +196,7 @@ def _mean_slopes(way: Way, fall: float) -> tuple[float, float, int]:
 
 
 def _collapse(way: Way, theory: Theory) -> Verdict | str | None:
-    """All of S falls exponentially, as beside a mean that does not."""
+    """Recognise an S of which all eigenvalues fall exponentially, as beside a mean that does not."""
     top = way.spectrum.max(axis=1)
     if top[-1] > top[0] + _FLOOR or way.w[-1] * way.t[-1] < 20.0:
         return None
@@ -209,7 +214,10 @@ def _collapse(way: Way, theory: Theory) -> Verdict | str | None:
 
 
 def _blow_up(way: Way, theory: Theory) -> Verdict | str | None:
-    """1 / g = (t* - t) / p falls to zero: theta = d(1 / g)/dt tends to -1 / p, p = 1 on a Riccati branch (Theory 3)."""
+    """Recognise a blow-up: 1 / g = (t* - t) / p falls to zero.
+
+    There theta = d(1 / g)/dt tends to -1 / p, with p = 1 on a Riccati branch (Theory 3).
+    """
     if theory.bounded or not way.g[-1] * way.t[-1] > 1.0 / _NEVER:
         return None
     b = way.below(6.0)
@@ -232,8 +240,8 @@ def _blow_up(way: Way, theory: Theory) -> Verdict | str | None:
 
 
 def _growth(way: Way, theory: Theory) -> Verdict | str | None:
-    """Exponential growth: the mean slope of H over e-folds of tr S does not change, theta -> 0."""
-    # Where |M| is far above the rate, rounding ends what can be followed: less has to do.
+    """Recognise exponential growth: the mean slope of H over e-folds of tr S does not change, theta -> 0."""
+    # Where |M| is far above the rate, rounding ends what can be followed: fewer e-folds must suffice.
     stretch = _RANGE if way.M[-1] < 1e4 * way.w[-1] else 0.6 * _RANGE
     if way.H[-1] - way.H.min() < stretch:
         return None
@@ -251,7 +259,7 @@ def _growth(way: Way, theory: Theory) -> Verdict | str | None:
 
 
 def _tail(way: Way, theory: Theory) -> Verdict | str | None:
-    """Powers of t: slopes in log t that are the same in the last decades."""
+    """Recognise powers of t: slopes in log t are the same in the last decades."""
     units = way.t[-1] / way.unit
     if units < _DECADES:
         return None
@@ -281,7 +289,10 @@ def _tail(way: Way, theory: Theory) -> Verdict | str | None:
 
 
 def _theorem(way: Way, rank: int) -> Verdict | None:
-    """S converges to a matrix of known rank, algebraically: how far S is followed decides the error only."""
+    """Return the verdict for an S that converges algebraically to a matrix of known rank.
+
+    How far S is followed decides only the error.
+    """
     units = way.t[-1] / way.unit
     if units < _DECADES:
         return None
@@ -291,7 +302,7 @@ def _theorem(way: Way, rank: int) -> Verdict | None:
 
 
 def _circles(way: Way, theory: Theory) -> Verdict | str | None:
-    """Bounded, never at rest: the path int w dt grows like t, and tr S has no trend."""
+    """Recognise a bounded S that never rests: the path length int w dt grows like t, and tr S has no trend."""
     path = way.path
     j, i = way.before(2.0), way.before(4.0)
     if path[-1] - path[j] < _PATH:
@@ -309,7 +320,7 @@ def _circles(way: Way, theory: Theory) -> Verdict | str | None:
 
 
 def undecided(way: Way, doubt: str) -> Verdict:
-    """Where the way ended without a verdict, in numbers."""
+    """Describe in numbers where the path ended without a verdict."""
     j = way.before(30.0)
     stretch = np.log(way.t[-1] / way.t[j]) if way.t[j] > 0 else np.nan
     slopes = np.round((way.spectrum[-1] - way.spectrum[j]) / stretch, 3).tolist()
@@ -321,5 +332,5 @@ def undecided(way: Way, doubt: str) -> Verdict:
 
 
 def over(way: Way) -> bool:
-    """Whether the way has been followed far enough to give up, or its numbers have left the range of floats."""
+    """Return whether the path has been followed far enough to give up, or has left the range of floats."""
     return way.lost or bool(way.t[-1] > _LAST * way.unit)

@@ -9,7 +9,7 @@ from ..attention.base import Attention
 
 
 class Field:
-    """f(t, y, out) on states (..., d, 1 + r), the mean and the columns of L: y' = M y + [c, 0] (Theory 2)."""
+    """The field f(t, y, out) of states (..., d, 1 + r), the mean and the columns of L: y' = M y + [c, 0] (Theory 2)."""
 
     def __init__(self, attention: Attention) -> None:
         self.attention = attention
@@ -25,7 +25,7 @@ class Field:
         out[..., 0] += c
 
     def slope(self, t: float, y: Array) -> Array:
-        """f(t, y), for all systems."""
+        """Return f(t, y) for all systems, a new array."""
         out = np.empty_like(y)
         self(t, y, out)
         return out

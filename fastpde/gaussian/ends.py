@@ -1,7 +1,8 @@
-"""Whether an end attracts: the flow S' = F(S) = M S + S M^T linearised where a law has come to.
+"""Whether a limit is attracting: the flow S' = F(S) = M S + S M^T, linearised at the S that a law has reached.
 
-A law that has come near an end stays there if the end attracts everything near it. A thin direction or a small number
-may still lead away later where it does not, so that no verdict is certain there, however long the law was at rest.
+A law near a limit that attracts everything close to it stays there. Near any other limit, a direction with a small
+eigenvalue of S (a thin direction), or a small number, may still lead away later, so that no verdict is certain, however
+long the law was at rest.
 
 Source: Theory 12.4.
 """
@@ -20,7 +21,7 @@ from .units import size
 
 
 class Linear(NamedTuple):
-    """F at one S, on the symmetric matrices among which S moves, in an orthonormal basis of N of them."""
+    """The field F and its derivative at one S, in an orthonormal basis of the N symmetric matrices that S can be."""
 
     S: Array  # (N,)
     F: Array  # (N,)
@@ -28,9 +29,10 @@ class Linear(NamedTuple):
 
 
 def reach(columns: Array) -> Array:
-    """An orthonormal basis (d, r) of the range of Y (d, m), which spans S; all of R^d where floats do not resolve it.
+    """Return an orthonormal basis (d, r) of the range of Y (d, m), which is also that of S.
 
-    The flow keeps the rank r of S: disturbances that would raise it cannot come up.
+    It spans all of R^d where floats do not resolve the range. The flow keeps the rank r of S: disturbances that would
+    raise it cannot occur.
     """
     used = columns[:, columns.any(axis=0)]
     U, s, _ = np.linalg.svd(used, full_matrices=False)
@@ -38,7 +40,11 @@ def reach(columns: Array) -> Array:
 
 
 def _basis(span: Array) -> Array:
-    """The symmetric matrices (N, d, d) that are zero across a span (d, r) of orthonormal columns; all for r = d."""
+    """Return an orthonormal basis (N, d, d) of the symmetric matrices that S can be if its range is a span (d, r).
+
+    As quadratic forms they vanish on the complement of the span, whose columns are orthonormal; for r = d these are all
+    symmetric matrices.
+    """
     d, r = span.shape
     frame = np.concatenate([span, np.linalg.svd(span)[0][:, r:]], axis=1)
     rows, columns = np.triu_indices(r, m=d)
@@ -48,7 +54,7 @@ def _basis(span: Array) -> Array:
 
 
 def linearised(heads: AffineHeads, S: Array, span: Array) -> Linear:
-    """F and its derivative at S (d, d), of range `span`; heads of one attention, (1, heads, d, d)."""
+    """Return F and its derivative at S (d, d), of range `span`, for the heads (1, heads, d, d) of one attention."""
     basis = _basis(span)
     M, changes = np.zeros_like(S), np.zeros_like(basis)
     D = np.zeros_like(heads.A) if heads.D is None else heads.D
@@ -65,7 +71,7 @@ def linearised(heads: AffineHeads, S: Array, span: Array) -> Linear:
 
 
 def _regressed(kind: str, count: int, A: Array, D: Array, S: Array, basis: Array) -> tuple[Array, Array]:
-    """N of the field V N x of a head, and its derivatives (N, d, d) along a basis."""
+    """Return N (d, d) of the field V N x of a head, and its derivatives (N, d, d) along a basis."""
     if kind == PLAN:
         return _planned(A, S, basis)
     if kind == STEPS:
@@ -75,7 +81,11 @@ def _regressed(kind: str, count: int, A: Array, D: Array, S: Array, basis: Array
 
 
 def _planned(A: Array, S: Array, basis: Array) -> tuple[Array, Array]:
-    """X A, X - F X F^T = E dS E^T - N E' dS E'^T N^T, F = N N', E = I - F, E' = I - N' N, N' with A^T (Theory 12.4)."""
+    """Return N and its derivatives X A for converged Sinkhorn attention, along a basis of changes dS (N, d, d).
+
+    X solves X - F X F^T = E dS E^T - N E' dS E'^T N^T with F = N N', E = I - F, E' = I - N' N, and N' as N with A^T
+    (Theory 12.4).
+    """
     values, vectors = np.linalg.eigh(S)
     factor = vectors * np.sqrt(np.maximum(values, 0.0))
     N, back = regression(A, factor), regression(A.T, factor)
@@ -87,7 +97,10 @@ def _planned(A: Array, S: Array, basis: Array) -> tuple[Array, Array]:
 
 
 def _stepped(A: Array, count: int, S: Array, basis: Array) -> tuple[Array, Array]:
-    """As `attention.gaussian_field.half_steps`: dP = X dS X^T - P dG P, X = (I + S G)^{-1}."""
+    """Return N and its derivatives for `count` half-iterations, as `attention.gaussian_field.half_steps`.
+
+    The derivative of P is dP = X dS X^T - P dG P with X = (I + S G)^{-1}.
+    """
     G, bend = np.zeros_like(S), np.zeros_like(basis)
     for index in range(count):
         step = A if index % 2 == 0 else A.T
@@ -99,7 +112,7 @@ def _stepped(A: Array, count: int, S: Array, basis: Array) -> tuple[Array, Array
 
 
 def shape_at_rest(heads: AffineHeads, S: Array, span: Array) -> tuple[float, float]:
-    """(distance, gap) of the shape S / |S| of a law that grows, from one that rests, in e-folds of |S|.
+    """Return the distance of the shape S / |S| of a growing law from one at rest, and its gap, per e-fold of |S|.
 
     gap: by how much disturbances of the shape fall behind while |S| grows by e, at the least; negative if they win.
     """
@@ -117,7 +130,10 @@ def shape_at_rest(heads: AffineHeads, S: Array, span: Array) -> tuple[float, flo
 
 
 def drives_itself(heads: AffineHeads, S: Array) -> bool:
-    """Whether S grows as it would without its thin directions, which fall behind and may go other ways later."""
+    """Return whether S grows as it would without its directions with small eigenvalues.
+
+    These fall behind, and may behave otherwise later.
+    """
     values, vectors = np.linalg.eigh(S)
     large = (vectors * np.where(values > 1e-6 * values[-1], values, 0.0)) @ vectors.T
     whole, alone = (linearised(heads, some, np.eye(len(S))) for some in (S, large))
@@ -125,10 +141,10 @@ def drives_itself(heads: AffineHeads, S: Array) -> bool:
 
 
 def orders(heads: AffineHeads, seconds: list[Array], steps: Array) -> Array:
-    """How fast disturbances of a moving law grow against |S| itself: Lyapunov exponents over that of |S|, descending.
+    """Return how fast disturbances of a moving law grow against |S|: Lyapunov exponents over that of |S|, descending.
 
-    Args: S at m points of the way, and the m - 1 times between them. Over the last half of the way, after they have
-    turned to where they grow.
+    Args: the heads; S at m points of the path, and the m - 1 times between them. The average is over the last half of
+    the path, after the disturbances have turned to the directions in which they grow.
     """
     slopes = np.stack([linearised(heads, S, np.eye(len(S))).slope for S in seconds])
     sizes = np.log([size(S) for S in seconds])
@@ -143,15 +159,16 @@ def orders(heads: AffineHeads, seconds: list[Array], steps: Array) -> Array:
 
 
 def exponents(heads: AffineHeads, S: Array, span: Array, t: float) -> Array:
-    """Real parts of the p of disturbances t^p of a law that comes to rest, descending (N,)."""
+    """Return the real parts (N,) of the p of disturbances t^p of a law that comes to rest, descending."""
     return np.sort(t * np.linalg.eigvals(linearised(heads, S, span).slope).real)[::-1]
 
 
 def family(heads: AffineHeads, S: Array, span: Array, rank: int, nullity: int) -> int | None:
-    """The dimension of the family of limits around S of that rank; None if S is not near a limit of a known kind.
+    """Return the dimension of the family of limits of that rank around S; None if S is near no limit of a known kind.
 
-    These are all U U^T with U^T A U = 0 for every head (Theory 4.3), and, where A U = A^T U = 0, all S on the kernel of
-    all A (Theory 4.2), of dimension `nullity`, that are zero across `span`: what is nearly a kernel is not one.
+    The limits are all U U^T with U^T A U = 0 for every head (Theory 4.3), and, where A U = A^T U = 0, all S on the
+    kernel of all A (Theory 4.2), of dimension `nullity`, that vanish on the complement of `span` as quadratic forms:
+    what is nearly a kernel is not one.
     """
     d, heads_A = len(S), [A / size(A) for A in heads.A[0] if A.any()]
     if not rank or not heads_A:

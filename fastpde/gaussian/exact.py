@@ -1,4 +1,4 @@
-"""Ranks and signs of matrices of floats without rounding: every float is a fraction, and fractions are exact."""
+"""Ranks and inertia of matrices of floats, without rounding: every float is a fraction, and fractions are exact."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 
 from .._types import Array
 
-fractions = np.vectorize(Fraction, otypes=[object])  # a matrix of floats as one of fractions
+fractions = np.vectorize(Fraction, otypes=[object])  # converts a matrix of floats to one of fractions
 
 
 def rank(matrix: Array) -> int:
-    """The rank of a matrix of fractions: from its singular values where rounding cannot change it, by elimination
-    where it might."""
+    """Return the rank of a matrix of fractions.
+
+    It is found from singular values where rounding cannot change it, and by elimination where it might.
+    """
     with np.errstate(over="ignore"):
         rounded = matrix.astype(np.float64)
     if rounded.size and np.isfinite(rounded).all():
@@ -32,7 +34,10 @@ def rank(matrix: Array) -> int:
 
 
 def inertia(matrix: Array) -> tuple[int, int, int]:
-    """The numbers of negative, zero and positive eigenvalues of a symmetric matrix of fractions (Sylvester's law)."""
+    """Return the numbers of negative, zero and positive eigenvalues of a symmetric matrix of fractions.
+
+    Source: Sylvester's law of inertia.
+    """
     left, negative, positive = matrix.copy(), 0, 0
     while left.any():
         diagonal = np.flatnonzero(np.diag(left))

@@ -1,6 +1,8 @@
 """Limits and blow-up times of Gaussian laws that are known in closed form, and ranks known by a theorem.
 
-For a factor S0 = L L^T of any rank nothing is inverted: S^{-1} = S0^{-1} - t B becomes S = L (I - t L^T B L)^{-1} L^T.
+With a factor L of S0 = L L^T, of any rank, nothing is inverted: S^{-1} = S0^{-1} - t B becomes
+S = L (I - t L^T B L)^{-1} L^T.
+
 Source: Theory 3, 4.1, 4.2.
 """
 
@@ -28,15 +30,19 @@ _ROUNDING = 1e-13  # of products of a few matrices, relative to the products of 
 
 
 def kernel(attention: Attention, t: float = 0.0) -> Array:
-    """An orthonormal basis (d, m) of what every M annihilates: the intersection of the kernels of all K_h^T Q_h."""
+    """Return an orthonormal basis (d, m) of the vectors that every M annihilates.
+
+    That is the intersection of the kernels of all K_h^T Q_h.
+    """
     rows = [_unit(A) for A in attention.score_matrices(t)]
     return _null(np.concatenate(rows))
 
 
 def invariant(attention: Attention, cov: Array) -> tuple[Array, Array]:
-    """N (d, m) and N^T S^+ N (m, m), which the flow conserves; N spans ker Q and, if S is singular, range S too.
+    """Return N (d, m) and N^T S^+ N (m, m), which the flow conserves.
 
-    L(t) = Phi(t) L(0) with Phi n = n for n in ker Q: what is conserved is |w|^2 where L w = n has a solution.
+    N spans ker Q and, if S is singular, its intersection with range S. L(t) = Phi(t) L(0) with Phi n = n for n in ker
+    Q: what is conserved is |w|^2 where L w = n has a solution.
 
     Args: attention with constant parameters of one system; cov (d, d). Source: Theory 4.1.
     """
@@ -48,19 +54,19 @@ def invariant(attention: Attention, cov: Array) -> tuple[Array, Array]:
 
 
 def common(attention: Attention, factor: Array) -> Array:
-    """An orthonormal basis (d, m) of ker Q and range L, L (d, r) of full column rank."""
+    """Return an orthonormal basis (d, m) of the intersection of ker Q and range L, L (d, r) of full column rank."""
     rows = [_unit(A) for A in attention.score_matrices(0.0)]
     return np.linalg.qr(factor @ _null(np.concatenate(rows) @ factor))[0]
 
 
 def _inside(factor: Array, basis: Array) -> Array:
-    """N^T (L L^T)^+ N."""
+    """Return N^T (L L^T)^+ N (m, m) for a basis N (d, m) within the range of the factor L."""
     w = np.linalg.lstsq(factor, basis, rcond=None)[0]
     return transposed(w) @ w
 
 
 def drift(basis: Array, start: Array, end: Array) -> float:
-    """The relative change of N^T S^+ N between two factors; 0 where there is nothing to conserve."""
+    """Return the relative change of N^T S^+ N between the factors `start` and `end` of S; 0 if N is empty."""
     if not basis.shape[1]:
         return 0.0
     before = _inside(start, basis)
@@ -68,12 +74,12 @@ def drift(basis: Array, start: Array, end: Array) -> float:
 
 
 def _unit(A: Array) -> Array:
-    """A over its norm, zero if it is zero."""
+    """Return A divided by its Frobenius norm; A itself if it is zero."""
     return A / size(A) if A.any() else A
 
 
 def _null(rows: Array) -> Array:
-    """An orthonormal basis of the kernel of a matrix."""
+    """Return an orthonormal basis, as columns, of the kernel of a matrix."""
     _, s, vectors = np.linalg.svd(rows)
     rank = int(np.sum(s > _ROUNDING * s[0]))
     return vectors[rank:].T
@@ -85,40 +91,46 @@ def _heads(attention: Attention) -> list[tuple[SingleHead, tuple[Array, ...]]]:
 
 
 def _product(matrices: Sequence[Array]) -> Array:
-    """Their product, of floats or of fractions."""
+    """Multiply matrices, of floats or of fractions, in their order."""
     return functools.reduce(operator.matmul, matrices)
 
 
 def _exact_value(chain: tuple[Array, ...]) -> Array:
-    """W_h V_h as fractions."""
+    """Return W_h V_h as fractions."""
     return _product([exact.fractions(matrix) for matrix in chain])
 
 
 def _exact_scores(head: Any) -> Array:
-    """scale K^T Q as fractions, for Softmax, L2 and linear heads."""
+    """Return scale K^T Q as fractions; the head is one of Softmax, L2, linear or Sinkhorn attention."""
     Q, K, scale = (exact.fractions(parameter(0.0)) for parameter in (head.Q, head.K, head.scale))
     return K.T @ Q * scale.item()
 
 
 def _symmetric(cov: Array) -> Array:
-    """The covariance as it was given, symmetric, as fractions."""
+    """Return the symmetric part of the covariance as it was given, as fractions."""
     S = exact.fractions(cov)
     return (S + S.T) / 2
 
 
 def _definite(matrix: Array) -> int:
-    """1 for a symmetric positive definite matrix of fractions, -1 for a negative one, else 0."""
+    """Return 1 for a symmetric positive definite matrix of fractions, -1 for a negative definite one, else 0."""
     negative, _, positive = exact.inertia(matrix) if (matrix == matrix.T).all() else (0, 0, 0)
     return int(positive == len(matrix)) - int(negative == len(matrix))
 
 
 def of_degree_two(attention: Attention) -> bool:
-    """Whether S' = sum V S A S + tr for all S; for linear attention the first S is the second moment."""
+    """Return whether S' = sum V S A S + tr for all S, tr the transposed sum.
+
+    For linear attention the first S is the second moment.
+    """
     return all(type(head) in (Softmax, Linear) for head, _ in _heads(attention))
 
 
 def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
-    """Whether S' is zero, without rounding; unless it is of degree two, whether all S A_h S are (Theory 4.3)."""
+    """Return whether S' is zero, without rounding.
+
+    Where S' is not of degree two, all S A_h S must be zero (Theory 4.3).
+    """
     S, heads = _symmetric(cov), _heads(attention)
     if of_degree_two(attention):
         m = exact.fractions(mean)
@@ -133,7 +145,7 @@ def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
 
 @dataclass(frozen=True)
 class Known:
-    """An answer in closed form; error: of cov, in the Frobenius norm."""
+    """An answer in closed form; `error` is that of `cov`, in the Frobenius norm."""
 
     verdict: Verdict
     cov: Array
@@ -143,18 +155,18 @@ class Known:
 
 @dataclass(frozen=True)
 class Theory:
-    """What theory says about a law that is followed.
+    """What theory says about a law that is to be followed.
 
     Attributes:
-        bounded: nothing blows up (Theory 4.5).
-        conserves: the eigenvalues of A S are constant, so that nothing drifts.
-        rank: of the limit to which S converges (Theory 4.2); None: unknown.
-        low, high: S' is of degree two in S far below |S| = low, and of its last degree far above high; inf and 0 if it
-            is of degree two everywhere.
-        mixed: some heads saturate at large S and others do not.
-        closed: S, or the second moment for linear attention, moves on its own.
+        bounded: whether no law blows up (Theory 4.5).
+        conserves: whether the eigenvalues of A S are constant, so that S has no slow drift.
+        rank: rank of the limit to which S converges (Theory 4.2); None: unknown.
+        low, high: S' is of degree two in S for |S| far below `low`, and has its final degree far above `high`; inf and
+            0 if it is of degree two everywhere.
+        mixed: whether some heads saturate at large S and others do not.
+        closed: whether S, or the second moment for linear attention, obeys an equation of its own.
         nullity: the dimension of the kernel of all scores.
-        nilpotent: powers of V vanish, so that S may grow like a power of t.
+        nilpotent: whether powers of V vanish, so that S may grow like a power of t.
     """
 
     bounded: bool
@@ -169,7 +181,7 @@ class Theory:
 
     @staticmethod
     def of(attention: Attention, factor: Array, cov: Array, *, mean_matters: bool) -> Theory:
-        """For a law of factor (d, r), under an attention of one system."""
+        """Collect what theory says about a law with the factor (d, r), under an attention of one system."""
         heads = _heads(attention)
         bends = np.concatenate([_bends(head) for head, _ in heads])
         linear = {type(head) is Linear for head, _ in heads}
@@ -187,7 +199,10 @@ class Theory:
 
 
 def _is_nilpotent(V: Array) -> bool:
-    """Whether V^d = 0, exactly; in floats first, where that is plainly not so."""
+    """Return whether V^d = 0, exactly, for a matrix V of fractions.
+
+    Floats decide where V^d is plainly not zero.
+    """
     rounded = V.astype(np.float64)
     size = np.linalg.norm(rounded, 2)
     # Each product of matrices of norm one at most is off by d eps at most.
@@ -197,7 +212,10 @@ def _is_nilpotent(V: Array) -> bool:
 
 
 def _bends(head: Any) -> Array:
-    """The singular values that are not zero of what bends a head away from degree two: K^T K of L2, A of Sinkhorn."""
+    """Return the nonzero singular values of the matrix by which a head departs from degree two in S.
+
+    This is K^T K, scaled, for L2 and A / eps for Sinkhorn attention; Softmax and linear heads have none.
+    """
     if type(head) in (Softmax, Linear):
         return np.empty(0)
     if type(head) is L2:
@@ -209,7 +227,10 @@ def _bends(head: Any) -> Array:
 
 
 def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
-    """The answer for S0 = L L^T where theory gives it without a doubt; None elsewhere. cov: S0 as it was given."""
+    """Return the answer for S0 = L L^T where theory gives it without a doubt; None elsewhere.
+
+    `factor` is L (d, r), `cov` is S0 as it was given.
+    """
     heads = _heads(attention)
     if all(type(head) is Softmax for head, _ in heads):
         return _commuting(heads, factor, cov) or _turning(heads, factor)
@@ -220,7 +241,10 @@ def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
 
 
 def _known_rank(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array) -> int | None:
-    """dim ker Q, the rank of the limit for V = V^T > 0, K = -Q and S0 > 0, by the theorem of Theory 4.2; else None."""
+    """Return the rank of the limit for V = V^T > 0, K = -Q and S0 > 0, which is dim ker Q; else None.
+
+    Source: the theorem of Theory 4.2.
+    """
     Q = _opposite(heads)
     d, r = factor.shape
     if Q is None or r < d:
@@ -235,7 +259,7 @@ def _known_rank(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array
 
 
 def _opposite(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> Array | None:
-    """Q of a single Softmax, L2 or Sinkhorn head with K = -Q, else None."""
+    """Return Q of a single Softmax, L2 or Sinkhorn head with K = -Q; else None."""
     head: Any = heads[0][0]
     if len(heads) > 1 or type(head) not in (Softmax, L2, Sinkhorn) or getattr(head, "n_half", None) is not None:
         return None
@@ -244,9 +268,10 @@ def _opposite(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> Array | None
 
 
 def _commuting(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array, cov: Array) -> Known | None:
-    """Softmax heads whose V commute with S0 and with B = sum V A + A^T V^T: S^{-1} = S0^{-1} - t B.
+    """Return the answer for Softmax heads whose V commute with S0 and with B = sum V A + A^T V^T.
 
-    S blows up if B is positive anywhere on the range of S0; signs are those of exact numbers.
+    There S^{-1} = S0^{-1} - t B. S blows up if B is positive anywhere on the range of S0; signs are decided in exact
+    arithmetic.
     """
     values = [_product(V) for _, V in heads]
     scores = [head.score_matrix(0.0) for head, _ in heads]
@@ -276,12 +301,12 @@ def _commuting(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array,
 
 
 def _largest(B: Array, factor: Array) -> float:
-    """lambda_max(L^T B L)."""
+    """Return lambda_max(L^T B L)."""
     return float(np.linalg.eigvalsh(factor.T @ B @ factor)[-1])
 
 
 def _nearly_commuting(B: Array, factor: Array) -> Known | None:
-    """As `_commuting` where numbers are not exact: an answer only if it is far from any other."""
+    """Do as `_commuting` where it holds only up to rounding: return an answer only if it is far from any other."""
     room = 1e-6 * float(size(factor) ** 2 * size(B))
     S, most = factor @ factor.T, _largest(B, factor)
     if most > room:
@@ -290,7 +315,10 @@ def _nearly_commuting(B: Array, factor: Array) -> Known | None:
 
 
 def _blowup_time(S: Array, bent: Array) -> float:
-    """The first t at which S - t S B S, matrices of fractions, is not positive, by bisection of its logarithm."""
+    """Return the first t at which S - t S B S, matrices of fractions, is not positive definite.
+
+    `bent` is S B S. The search bisects the logarithm of t.
+    """
 
     def positive(power: float) -> bool:
         return _definite(S - Fraction(2.0**power) * bent) == 1
@@ -305,7 +333,7 @@ def _blowup_time(S: Array, bent: Array) -> float:
 
 
 def _growth(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> int | None:
-    """The sign of g in A V + V^T A = 2 g |A| for one Softmax head whose A is symmetric and definite; else None.
+    """Return the sign of g in A V + V^T A = 2 g |A| for one Softmax head with A symmetric and definite; else None.
 
     With R = |A|^{1/2} S |A|^{1/2} and W = |A|^{1/2} V |A|^{-1/2}: W = g + skew, and R' = +-(W R^2 + R^2 W^T) turns R
     and changes its eigenvalues by r' = +-2 g r^2.
@@ -327,7 +355,10 @@ def _growth(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> int | None:
 
 
 def _turning(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array) -> Known | None:
-    """Eigenvalues r of R with r' = 2 g r^2, see `_growth`, g not zero: all blow up, or all vanish like 1 / t."""
+    """Return the answer where the eigenvalues r of R obey r' = 2 g r^2 with g not zero, see `_growth`; else None.
+
+    All of them blow up (g > 0), or all vanish like 1 / t (g < 0).
+    """
     sign, S = _growth(heads), factor @ factor.T
     if not sign:
         return None
@@ -349,9 +380,10 @@ def _vanishes(reason: str, S: Array) -> Known:
 
 
 def _projected(Q: Array, factor: Array, rank: int, whole: bool, reason: str) -> Known | None:
-    """N (N^T S0^{-1} N)^{-1} N^T, N a basis of ker Q, without the inverse: L P L^T, P the projection to ker Q L.
+    """Return the limit N (N^T S0^{-1} N)^{-1} N^T, N a basis of ker Q, without the inverse; None in doubt.
 
-    rank: of Q; whole: whether S0 is of full rank. Else, no answer if a singular value of Q on the range is in doubt.
+    It is L P L^T, P the projection to the kernel of Q L. `rank` is that of Q, `whole` says whether S0 is of full rank.
+    If it is not, there is no answer where a singular value of Q on the range of S0 is in doubt.
     """
     (d, r), most = factor.shape, size(Q)
     nullity = d - rank

@@ -19,7 +19,11 @@ class Gaussian:
     """
 
     def __init__(self, mean: Any, cov: Any) -> None:
-        """mean: a number for all entries, or (..., d); cov (..., d, d); leading axes broadcast and are systems.
+        """Make the law, or the batch of laws, of a mean and a covariance whose leading axes broadcast and are systems.
+
+        Args:
+            mean: a number for all entries, or (..., d).
+            cov: (..., d, d).
 
         Raises InputError, InputTypeError: for shapes that do not fit and matrices that are no covariance.
         """

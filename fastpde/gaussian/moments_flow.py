@@ -1,7 +1,7 @@
 """The flow of a Gaussian law: mean' = M mean + c and L' = M L for a factor L of the covariance S = L L^T.
 
-S stays symmetric positive semidefinite and keeps its rank by construction, where S' = M S + S M^T would not. A state is
-one array (d, 1 + r): the mean, then the columns of L. Source: Theory 2, 11.3.
+So S stays symmetric positive semidefinite and keeps its rank, which an integration of S' = M S + S M^T would not
+ensure. A state is one array (d, 1 + r): the mean, then the columns of L. Source: Theory 2, 11.3.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ _FAILED = (Status.STEP_TOO_SMALL, Status.NOT_FINITE)
 
 @dataclass(frozen=True)
 class GaussianSolution:
-    """A Gaussian law in time, or a batch of them; `...` are the leading axes of a batch.
+    """A Gaussian law as a function of time, or a batch of them; `...` are the leading axes of a batch.
 
     Attributes:
-        t: (m,) the points of t_eval that were reached, or the start and the end; for a batch all of them, and without
-            t_eval the last state of a system is its own at its t_final.
+        t: (m,) the points of t_eval that were reached, or the start and the end. For a batch all points, and without
+            t_eval the last state of a system is that at its own t_final.
         mean, cov, factor: (m, ..., d), (m, ..., d, d) and L (m, ..., d, d) with L L^T = cov; nan after a system's end.
-        status, message: how it ended; a blow-up that the theory allows is a result, not an error. For a batch a tuple,
-            one per system.
+        status, message: how the integration ended; a blow-up that the theory allows is a result, not an error. For a
+            batch a tuple, one per system.
         blowup_time: (...) the time at which the law becomes infinite, right to a small multiple of rtol; nan if it does
-            not within the span. Exponential growth that leaves the range of numbers is not a blow-up: NOT_FINITE.
+            not do so within the span. Exponential growth that leaves the range of numbers is not a blow-up: NOT_FINITE.
         t_final: (...) the last good time.
         stats: steps, accepted, rejected, evaluations, last_step, for a batch (...) arrays of those; and wall_time.
     """
@@ -73,7 +73,10 @@ def solve_gaussian(
     progress: Any = False,
     **options: Any,
 ) -> GaussianSolution:
-    """The flow of a Gaussian law, a batch of them, or one per position, see `fp.solve`; options as in `integrate`."""
+    """Integrate the flow of a Gaussian law, of a batch of them, or of one law per position, see `fp.solve`.
+
+    Options are those of `integrate`.
+    """
     if not isinstance(attention, Attention):
         came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
         raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
@@ -93,7 +96,7 @@ def solve_gaussian(
 
 
 def _systems(attention: Attention, start: Gaussian, t_span: Any, options: dict[str, Any]) -> GaussianSolution:
-    """One law, or a batch: leading axes of the law or of the parameters."""
+    """Integrate one law, or a batch: the leading axes are those of the law or of the parameters."""
     (*lead, d), t0 = start.mean.shape, time_span("t_span", t_span)[0]
     count = max(p.systems(t0) for p in attention.parameters())
     if count > 1 and lead not in ([], [count]):
@@ -125,7 +128,7 @@ def _one(attention: Attention, mean: Array, factor: Array, t_span: Any, options:
 def _per_position(
     attention: Attention, start: Gaussian, t_span: Any, weights: Any, positions: Any, options: dict[str, Any]
 ) -> GaussianSolution:
-    """A Gaussian per position under masked attention: one system. Raises NoGaussianClosure."""
+    """Integrate a Gaussian per position under masked attention, as one system. Raises NoGaussianClosure."""
     masses, seen = positions_of(start, weights, positions)
     t0 = time_span("t_span", t_span)[0]
     if max(p.systems(t0) for p in attention.parameters()) > 1:
@@ -145,7 +148,7 @@ def _per_position(
 def _together(
     attention: Attention, mean: Array, factor: Array, lead: tuple[int, ...], t_span: Any, options: dict[str, Any]
 ) -> GaussianSolution:
-    """Many laws in the compiled loop."""
+    """Integrate many laws, means (B, d) and factors (B, d, d), in the compiled loop."""
     began, progress = clock.monotonic(), options.pop("progress")
     flow = Flow(attention, mean, factor, t_span, **options)
     flow.finish(progress)
@@ -170,7 +173,7 @@ def _together(
 
 
 def _stacked(found: list[GaussianSolution], lead: tuple[int, ...], t_span: Any, t_eval: Any) -> GaussianSolution:
-    """The solutions of systems as one of a batch."""
+    """Combine the solutions of single systems into that of a batch with the leading axes `lead`."""
     times = np.asarray(t_span if t_eval is None else t_eval, dtype=np.float64)
 
     def stack(name: str) -> Array:
@@ -193,7 +196,10 @@ def _stacked(found: list[GaussianSolution], lead: tuple[int, ...], t_span: Any, 
 
 
 def _solution(slope: Callable[[float, Array], Array], sol: Solution, t_span: Any) -> GaussianSolution:
-    """The solution of one run; slope(t, y) is the field, with a leading axis for it."""
+    """Make the solution of one run, and find whether it ended in a blow-up.
+
+    slope(t, y) is the field, of states with a leading axis of length 1.
+    """
     status, message, blowup_time = sol.status, sol.message, np.nan
     if status in _FAILED:
         t = np.array([sol.t_final])

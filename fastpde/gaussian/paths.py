@@ -1,7 +1,8 @@
-"""The ways of Gaussian laws to their ends, in the clock, the gauge and the scale of `kernels.tail`.
+"""The paths of Gaussian laws to their limits, in the rescaled time (clock), gauge and scale of `kernels.tail`.
 
-A compiled explicit method moves all laws together. Where a law is stiff, because one direction relaxes exponentially
-while another decays like 1 / t or grows slower, it would take steps without number: LSODA goes on with that law.
+A compiled explicit method moves all laws together. A law may be stiff, because one direction relaxes exponentially
+while another decays like 1 / t or grows slower. The explicit method would need far too many steps there: LSODA goes on
+with that law.
 """
 
 from __future__ import annotations
@@ -24,67 +25,68 @@ from ..integrate.options import Options
 from ..manifold import Euclidean
 from .closure_field import Field
 
-_GRID = 0.25  # of the clock, between points of a way
-_LONGER = 1.1  # a way is judged again when it is longer by a tenth
-_FIRST, _LAST = 4.0, 3000.0  # the first and the last stretch of the clock
+_GRID = 0.25  # step of the clock tau, the rescaled time, between points of a path
+_LONGER = 1.1  # a path is judged again when it is longer by a tenth
+_FIRST, _LAST = 4.0, 3000.0  # tau up to which laws are followed at first, and at most
 _FIRST_STEP = 1e-3
-_STEPS = 200, 400.0  # attempted, at rtol 1e-9, and as many more per unit of the clock, of a law that is not stiff
-_IMPLICIT = 1e-8  # tolerance of an implicit method: it follows a slow manifold, along which errors are forgotten
-_END = 1e12  # of the clock: never reached
-_RENEW = 7.0  # of log t: a stiff law's tolerance grows with t
+_STEPS = 200, 400.0  # attempts allowed at rtol 1e-9, and per unit of tau; a law that needs more is stiff
+_IMPLICIT = 1e-8  # tolerance of the implicit method, on a slow manifold to which errors decay
+_END = 1e12  # a value of tau that is never reached
+_RENEW = 7.0  # growth of log t after which a stiff law's tolerance, which grows with t, is set anew
 _SMALLEST = 0.01  # absolute tolerance, relative to |X| = 1 and the relative one
 
 
 @dataclass(frozen=True)
 class Way:
-    """One law at m points of its way: t the time, H = log tr S (with the mean's part where the mean matters).
+    """The recorded path of one law, at m points.
 
-    Times and rates are in the units of `heads`, in which they are near one at the start.
+    t is the time, H = log tr S (with the mean's part where the mean matters), in the caller's unit of length. Times and
+    rates are in the units of `heads`, in which they are near one at the start.
     """
 
-    unit: float  # of time, 1 / |M(S0)|
+    unit: float  # unit of time, 1 / |M(S0)|
     t: Array  # (m,)
-    path: Array  # (m,) int w dt, nearly
+    path: Array  # (m,) int w dt, approximately
     H: Array  # (m,)
     g: Array  # (m,) H'
     w: Array  # (m,) |S'| / |S|, with the mean's part
     M: Array  # (m,) |M| on the range of S
     spectrum: Array  # (m, r) logs of the eigenvalues of S on its range, descending
-    columns: Array  # (m, d, r) of a factor of S / e^H
+    columns: Array  # (m, d, r) columns of a factor of S / e^H
     whole: Array  # (m, d, 1 + r) the mean, where it matters, and the columns of L, over their norm
     size: Array  # (m,) the log of that norm, in units of `heads`
     heads: AffineHeads  # of this law, in units in which its start is near one
-    time: float  # the unit of time, in the caller's
+    time: float  # the unit of time, in the caller's unit
     lost: bool  # whether its numbers have left the range of floats
 
     def before(self, factor: float) -> int:
-        """The index of the last point before t / factor, or of the first point."""
+        """Return the index of the last point before t / factor, t the last time; 0 where there is none."""
         return max(int(np.searchsorted(self.t, self.t[-1] / factor)) - 1, 0)
 
     def below(self, fall: float) -> int:
-        """The index of the last point with H at least `fall` below the end's."""
+        """Return the index of the last point whose H is at least `fall` below the last H; 0 where there is none."""
         return int(np.max(np.flatnonzero(self.H[-1] - self.H >= fall), initial=0))
 
     def cov(self, index: int) -> Array:
-        """S (d, d)."""
+        """Return S (d, d) at a point."""
         L = self.columns[index]
         return np.exp(self.H[index]) * (L @ L.T)
 
     def second(self, index: int) -> Array:
-        """The second moment (d, d), or S where the mean does not matter, in units of `heads`."""
+        """Return the second moment (d, d) at a point, or S where the mean does not matter, in units of `heads`."""
         Y = np.exp(self.size[index]) * self.whole[index]
         return Y @ Y.T
 
 
 class Ways:
-    """The ways of B laws, each until it is dropped.
+    """The paths of B laws, each of which is followed until it is dropped.
 
     Args:
         attention: with constant parameters, one value or B of them, and a closure.
         mean, factor: (B, d) and (B, d, d); columns that are zero in all laws last.
-        units: (B,) of time, 1 / |M(S0)|.
-        rtol, max_steps: of the integration.
-        scales: (B,) the caller's units of length and time, over those in which all this is given; None: the same.
+        units: (B,) units of time, 1 / |M(S0)|.
+        rtol, max_steps: tolerance and largest number of implicit steps of the integration.
+        scales: (B,) the units of length and of time of the other arguments, in the caller's units; None: 1.
     """
 
     def __init__(
@@ -119,7 +121,7 @@ class Ways:
         self._seen = self._batch.look(self.on, self._states)
 
     def extend(self) -> Array:
-        """Follows every law further; returns which of them cannot go on, a mask of `on`."""
+        """Follow every law further; return a mask of `on` of the laws that cannot go on."""
         from ..backends.gaussians import COMPLETED, MAX_STEPS
 
         end = np.ceil(max(_FIRST, _LONGER * self._tau) / _GRID) * _GRID
@@ -145,16 +147,16 @@ class Ways:
         return ended
 
     def keep(self, mask: Array) -> None:
-        """Drops all laws that are followed but those of a mask of `on`."""
+        """Drop all laws that are followed but those of a mask of `on`."""
         self.on, self._states, self._seen = self.on[mask], self._states[:, mask], self._seen[:, mask]
 
     def steps(self, law: int) -> int:
-        """Accepted steps of a law."""
+        """Return the number of accepted steps of a law."""
         stiff = self._stiff[law].steps if law in self._stiff else 0
         return int(self._batch.counters(self._runs)[law, 0]) + stiff
 
     def way(self, place: int) -> Way:
-        """The way of law on[place], up to where its numbers end."""
+        """Return the path of law on[place], up to the first point that is not finite."""
         states, seen = self._states[:, place], self._seen[:, place]
         good = np.isfinite(seen.sum(axis=1))
         m = len(good) if good.all() else int(np.argmin(good))
@@ -174,7 +176,7 @@ class Ways:
 
 
 class Stiff:
-    """A law that is followed by LSODA from a point (tau, row) of its way; row[place] is log(1 + t / unit)."""
+    """One law that LSODA follows from a point (tau, row) of its path; row[place] is log(1 + t / unit)."""
 
     def __init__(self, slope: Callable[[float, Array], Array], tau: float, row: Array, place: int, rtol: float) -> None:
         self._slope, self._place, self._rtol = slope, place, max(rtol, _IMPLICIT)
@@ -182,18 +184,22 @@ class Stiff:
         self._begin(tau, row, 1e-3)
 
     def _begin(self, tau: float, row: Array, step: float) -> None:
-        """Begins with a tolerance for the time that it is.
+        """Start LSODA with a tolerance that suits the present time.
 
-        Where M falls like 1 / t by cancellation, its rounding grows like t in this clock, and so must the tolerance.
+        Where M falls like 1 / t by cancellation, its rounding grows like t in the rescaled time, and so must the
+        tolerance.
         """
-        from scipy.integrate import LSODA  # half a second
+        from scipy.integrate import LSODA  # imported here: it takes half a second
 
         options = {"rtol": self._rtol, "atol": self._rtol + 1e-15 * np.exp(row[self._place])}
         self._since = row[self._place]
         self._run = LSODA(self._slope, tau, row, _END, first_step=min(step, 1.0), max_step=2.0, **options)
 
     def follow(self, times: Array, most: int) -> Array:
-        """The rows (m, size) at times to come, nan after the end of the numbers or after `most` steps."""
+        """Return the rows (len(times), size) at later rescaled times.
+
+        They are nan where the numbers are no longer finite, or after `most` steps.
+        """
         rows, done = np.full((len(times), len(self._run.y)), np.nan), 0
         while done < len(times) and not self.failed:
             if self._run.t < times[done]:
@@ -206,18 +212,21 @@ class Stiff:
         return rows
 
     def _advance(self) -> None:
-        """One step."""
+        """Make one step; start LSODA again where the tolerance must grow."""
         if self._run.y[self._place] > self._since + _RENEW:
             self._begin(self._run.t, self._run.y.copy(), self._run.t - self._run.t_old)
         with np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # LSODA says in one why it has failed
+            warnings.simplefilter("ignore")  # LSODA warns why it has failed
             self._run.step()
         self.steps += 1
         self.failed = self._run.status != "running" or not np.isfinite(self._run.y).all()
 
 
 def _states(mean: Array, factor: Array) -> Array:
-    """(B, 1 + r, d + 1): the columns of [mean, L] / |[mean, L]|, and [log |[mean, L]|, 0, 0 ...] below."""
+    """Return states (B, 1 + r, d + 1) of laws on [mean, L], as `kernels.tail` reads them.
+
+    The rows are those of [mean, L]^T / |[mean, L]|; the last column is log |[mean, L]| in the first row and 0 below.
+    """
     columns = np.concatenate([mean[:, None], transposed(factor)], axis=1)
     norm = np.sqrt(np.square(columns).sum(axis=(1, 2)))
     states = np.zeros((*columns.shape[:2], columns.shape[2] + 1))

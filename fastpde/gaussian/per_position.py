@@ -14,15 +14,15 @@ from .measure import Gaussian
 
 
 class MaskedField:
-    """f(t, y, out) on states (P, d, 1 + d), the mean and the columns of L of each position: y_s' = M(s) y_s.
+    """The field f(t, y, out) of states (P, d, 1 + d), mean and columns of L of each position: y_s' = M(s) y_s.
 
-    M(s) is made by the second moment that position s sees, sum_{tau <= s} theta_tau (S_tau + mean_tau mean_tau^T), and
-    that is sum theta_tau y_tau y_tau^T.
+    M(s) is determined by the second moment that position s sees. This is sum_{tau <= s} theta_tau
+    (S_tau + mean_tau mean_tau^T), or sum_{tau <= s} theta_tau y_tau y_tau^T.
 
     Args:
-        attention: masked, with a field M x made by second moments alone.
+        attention: masked, with a field M x that depends on second moments alone.
         weights: (P,) the masses theta.
-        visibility: who sees whom.
+        visibility: which positions each position sees.
     """
 
     def __init__(self, attention: Attention, weights: Array, visibility: Visibility) -> None:
@@ -41,14 +41,17 @@ class MaskedField:
         np.matmul(self.attention.second_moment_map(seen, t), y, out=out)
 
     def slope(self, t: float, y: Array) -> Array:
-        """f(t, y)."""
+        """Return f(t, y), a new array."""
         out = np.empty_like(y)
         self(t, y, out)
         return out
 
 
 def positions_of(start: Gaussian, weights: Any, positions: Any) -> tuple[Array, Visibility]:
-    """Masses (P,) and who sees whom, checked. Raises InputError, InputTypeError."""
+    """Check weights and positions; return the masses (P,) and which positions each one sees.
+
+    Raises InputError, InputTypeError.
+    """
     shape = start.mean.shape
     if len(shape) != 2:
         raise InputError("x0", repr(start), "a Gaussian per position, means (P, d), as the attention is masked")
@@ -58,5 +61,8 @@ def positions_of(start: Gaussian, weights: Any, positions: Any) -> tuple[Array, 
 
 
 def identical(start: Gaussian) -> bool:
-    """Whether all positions have one law: theta (x) N(mean, S) stays so where attention averages (Theory 2.2)."""
+    """Return whether all positions have one law.
+
+    theta (x) N(mean, S) keeps this form where attention averages (Theory 2.2).
+    """
     return bool(np.all(start.mean == start.mean[0]) and np.all(start.cov == start.cov[0]))

@@ -14,30 +14,34 @@ from ..attention.parameters import Parameter
 
 
 def size(matrix: Array) -> Array:
-    """The Frobenius norm of matrices (..., p, q), of entries whose squares may leave the range of floats."""
+    """Return the Frobenius norm of matrices (..., p, q), whose entries may have squares outside the range of floats."""
     largest = np.abs(matrix).max(axis=(-2, -1), initial=0.0)
     unit = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
     return unit * np.linalg.norm(matrix / unit[..., None, None], axis=(-2, -1))
 
 
 def power_of_two(size: Array) -> Array:
-    """The power of two next to each positive number: a change of units by it rounds nothing. 1 for 0, inf and nan."""
+    """Return the power of two nearest to each positive number, by its logarithm; 1 for 0, inf and nan.
+
+    A change of units by a power of two rounds nothing.
+    """
     fit = np.isfinite(size) & (size > 0.0)
     return np.ldexp(1.0, np.round(np.log2(np.where(fit, size, 1.0))).astype(int))
 
 
 def in_units(attention: Attention, length: Array, time: Array, scores: float | Array = 1.0) -> Attention:
-    """The attention that does to x / length in t / time what this one does to x in t; units (B,) of B systems.
+    """Return the attention that does to x / length in t / time what this one does to x in t.
 
-    Scores are of degree two in x, the field is of degree one in V: Q, K -> length Q, length K, V -> time V. Where the
-    field is of degree one in the scores too, they may have a unit scores^2 of their own.
+    `length` and `time` are units (B,) of B systems. Scores are of degree two in x, the field is of degree one in V:
+    Q, K -> length Q, length K and V -> time V. Where the field is of degree one in the scores too, these may have a
+    unit scores^2 of their own.
     """
     size = length / scores
     return cast(Attention, _in_units(attention, "", {"Q": size, "K": size, "V": time * scores**2}))
 
 
 def _in_units(value: Any, name: str, units: dict[str, Array]) -> Any:
-    """A parameter, attention or tuple of them in other units; anything else as it is."""
+    """Return a parameter, an attention or a tuple of them in other units; anything else as it is."""
     if isinstance(value, Parameter):
         return replace(value, source=value(0.0) * units[name][:, None, None]) if name in units else value
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""Time stepping: integrates y' = f(t, y), given field(t, y, out), and knows nothing of where f comes from."""
+"""Time stepping: the integration of y' = f(t, y), given field(t, y, out), without knowledge of where f comes from."""
 
 from fastpde.integrate.events import BlowUp, Collapsed, Event, SteadyState
 from fastpde.integrate.integrator import Integrator

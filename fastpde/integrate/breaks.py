@@ -1,4 +1,4 @@
-"""Break points: times at which a field jumps. Steps end there, and every step sees the field of its own side."""
+"""Break points: times at which a field jumps. Steps end there, and every step sees the field on its own side."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from fastpde.integrate.controller import Span
 
 # Break points closer to each other, in spacings of the floating-point numbers there, are one: they differ by rounding.
 _ONE = 8.0
-# How far inside of a step its ends are seen from: a fraction of the distance to the next break point, which is below
-# the rounding of a step that far, and so many spacings, which is above the rounding of the place of a jump.
+# How far inside of a step the field at a break point is evaluated: a fraction of the distance to the next break point,
+# which is below the rounding of a step of that length, but at least so many spacings of the floating-point numbers,
+# which is above the rounding of the time of the jump.
 _SHARE, _SPACINGS = 2.0**-40, 16.0
 
 
 class Breaks:
-    """The break points of a field within a span, its ends included; those next to an end are at it.
+    """The break points of a field within a span, its ends included; those next to an end are moved to it.
 
     Args:
         times: the break points, in any order; those outside of the span do not matter.
@@ -31,7 +32,7 @@ class Breaks:
             t = next((end for end in span if _same(t, end)), t)
             if min(span) <= t <= max(span) and not (found and _same(t, found[-1])):
                 found.append(t)
-        # Ordered as they are met, and rising: times the direction.
+        # In the order in which they are met, and increasing: each is multiplied by the direction.
         self._keys = sorted(span.direction * t for t in found)
 
     @property
@@ -40,7 +41,7 @@ class Breaks:
         return tuple(self._span.direction * key for key in self._keys if key != self._start and key != self._end)
 
     def turns(self, t: float) -> bool:
-        """Return whether the field that the next step from t begins with is not the one that the last step ended with.
+        """Return whether the field changes at t: the next step begins with another f than the last one ended with.
 
         At the end of the span there is no next step.
         """
@@ -52,16 +53,19 @@ class Breaks:
         return self._span if place == len(self._keys) else Span(self._span.start, self._at(place))
 
     def begins(self, t: float) -> float:
-        """Return the time at which a step that begins at t sees the field there; at the end of the span the last one's.
+        """Return the time at which a step that begins at t evaluates the field at its beginning.
 
-        It is t itself, unless t is a break point.
+        It is t itself, unless t is a break point. At the end of the span it is the time at which the last step ends.
         """
         if not self._keys or not self._is_break(t):
             return t
         return self.ends(t) if t == self._span.end else _inside(t, self.piece(t).end)
 
     def ends(self, t: float) -> float:
-        """Return the time at which a step that ends at t sees the field there; t itself, unless t is a break point."""
+        """Return the time at which a step that ends at t evaluates the field at its end.
+
+        It is t itself, unless t is a break point.
+        """
         if not self._keys or not self._is_break(t):
             return t
         place = bisect_left(self._keys, self._span.direction * t)
@@ -89,6 +93,6 @@ def _same(s: float, t: float) -> bool:
 
 
 def _inside(t: float, other: float) -> Beside:
-    """Return the time next to t on the way to `other`."""
+    """Return the time next to t in the direction of `other`."""
     gap = abs(other - t)
     return Beside(t + math.copysign(min(max(_SHARE * gap, _SPACINGS * math.ulp(t)), 0.5 * gap), other - t))

@@ -22,19 +22,19 @@ class Span(NamedTuple):
 
     @property
     def direction(self) -> float:
-        """+1 forwards, -1 backwards."""
+        """The direction of the integration: +1 forwards, -1 backwards."""
         return math.copysign(1.0, self.end - self.start)
 
     def reached(self, t: float, until: float) -> bool:
-        """Whether t is not past `until` in the direction of integration."""
+        """Return whether t is not past `until` in the direction of integration."""
         return self.direction * (until - t) >= 0.0
 
 
 @dataclass(frozen=True)
 class PIController:
-    """Proportional-integral step size control.
+    """The proportional-integral control of the step size.
 
-    With err the scaled error of the step (err <= 1 is accepted), prev that of the accepted step before, and k one more
+    With err the scaled error of the step (err <= 1 is accepted), prev that of the last accepted step, and k one more
     than the order of the error estimate, the next step is h times
 
         safety err^(-integral / k) prev^(proportional / k),    clipped to [min_factor, max_factor].
@@ -58,7 +58,7 @@ class PIController:
     adaptive: ClassVar[bool] = True
 
     def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
-        """Return the time the next step aims at and its size; `span` ends at the next break point.
+        """Return the time at which the next step is to end, and its size; `span` ends at the next break point.
 
         A step that would leave less than a hundredth of itself is stretched to the end: 1.01^k is far within `safety`,
         and the remainder would be a step of no use.
@@ -84,7 +84,7 @@ class PIController:
         return min(self.safety, max(self.min_factor, self.safety * error ** (-1.0 / self.order)))
 
     def remember(self, error: float) -> float:
-        """Return what the next step will be told as `previous`."""
+        """Return the error that the next step gets as `previous`."""
         return max(error, self.smallest_error)
 
 
@@ -98,10 +98,11 @@ class _Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class FixedStep:
-    """Steps of one size to the times start + i step, never accumulated; the last one lands on the end.
+    """The control of steps of one size, to the times start + i step, never accumulated; the last one ends at the end.
 
     If (end - start) / step is not an integer (to 1e-9 and to rounding) the last step is shorter. A break point within a
-    step divides it, and the grid stays where it is; one next to a point of the grid (as near) takes its place.
+    step divides it, and the grid of times stays the same; a break point next to a point of the grid (as near) replaces
+    it.
     """
 
     step: float  # positive in either direction
@@ -131,7 +132,7 @@ class FixedStep:
             object.__setattr__(self, name, value)
 
     def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
-        """Return the time step `index` ends at and its size."""
+        """Return the time at which step `index` ends, and the size of this step."""
         end, cut = self._end(index)
         begin, cut_before = self._end(index - 1) if index else (self.span.start, False)
         signed, size = self.span.direction * self.step, end - begin

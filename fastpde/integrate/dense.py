@@ -12,7 +12,7 @@ from fastpde.share import Share
 
 
 def share_of(space: Any, y: np.ndarray) -> Share:
-    """Return which of all tokens the states of a space have; one that does not say has them all."""
+    """Return which of all tokens the states of a space hold; a space without a partition holds all of them."""
     found: Share = getattr(space, "share", None) or Share(y.shape[-2] if y.ndim > 1 else 1)
     return found
 
@@ -21,7 +21,7 @@ def share_of(space: Any, y: np.ndarray) -> Share:
 class Chord:
     """The straight line between the ends of a step, y0 + theta (y1 - y0) with y1 = y0 + h sum_s b_s k_s.
 
-    What a step with noise is between its ends: the Brownian path there has not been drawn.
+    It is the extension of a step with noise: the Brownian path between its ends has not been drawn.
     """
 
     b: tuple[float, ...]
@@ -33,7 +33,7 @@ class Chord:
 
 @dataclass(frozen=True)
 class Piece:
-    """y(t) for t between t0 and t0 + h, from the stages of the step of size h that leaves y0 at t0.
+    """The continuous extension y(t) over a step, from the stages of the step of size h that leaves y0 at t0.
 
         y(t0 + theta h) = y0 + h sum_s b_s(theta) k_s,    theta = (t - t0) / h.
 
@@ -50,7 +50,7 @@ class Piece:
 
     @property
     def share(self) -> Share:
-        """Which of all tokens the states have."""
+        """The partition: which of all tokens the states hold."""
         return share_of(self.space, self.y0)
 
     def evaluate(self, t: float, out: np.ndarray) -> None:

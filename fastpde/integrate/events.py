@@ -38,11 +38,11 @@ class Event:
     uses_velocity: ClassVar[bool] = False
 
     def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
-        """Return the number whose sign tells; y and velocity are read-only and valid during the call."""
+        """Return the number whose sign changes at the event; y and velocity are read-only, valid during the call."""
         raise NotImplementedError
 
     def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
-        """Return `value` of all tokens, of which y and velocity have a share."""
+        """Return `value` for all tokens, of which y and velocity hold those of this process."""
         if share.whole:
             return self.value(t, y, velocity)
         return self.value(t, _all(y, share), None if velocity is None else _all(velocity, share))
@@ -53,7 +53,7 @@ class Event:
 
 
 class SteadyState(Event):
-    """All tokens are slow: max_i |v_i| <= tol max(1, max_i |x_i|), for every system of a batch.
+    """The event that all tokens are slow: max_i |v_i| <= tol max(1, max_i |x_i|), for every system of a batch.
 
     The norms are Euclidean, so tol is a speed for clouds of size up to one and a relative rate, per unit of time,
     beyond. The last axis holds the components of a token; the largest radius is that of the token's own system. Checked
@@ -76,7 +76,7 @@ class SteadyState(Event):
         return self.value_of_all(t, y, velocity, _everything(y))
 
     def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
-        """Return the same of all tokens, from the largest norms that each process finds."""
+        """Return `value` for all tokens, from the largest norms that each process finds."""
         assert velocity is not None, "uses_velocity is set"
         rate = float((_largest_norms(velocity, share) / np.maximum(1.0, _largest_norms(y, share))).max())
         # A velocity that is not finite is not slow; the next step will report it.
@@ -84,7 +84,7 @@ class SteadyState(Event):
 
 
 class BlowUp(Event):
-    """A token has left the ball: max_i |x_i| >= radius, Euclidean norm over the last axis.
+    """The event that a token has left the ball: max_i |x_i| >= radius, Euclidean norm over the last axis.
 
     Raises:
         InputError, InputTypeError: radius is not a number > 0.
@@ -102,12 +102,12 @@ class BlowUp(Event):
         return self.value_of_all(t, y, velocity, _everything(y))
 
     def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
-        """Return the same of all tokens, from the largest norm that each process finds."""
+        """Return `value` for all tokens, from the largest norm that each process finds."""
         return float(_largest_norms(y, share).max()) / self.radius - 1.0
 
 
 class Collapsed(Event):
-    """The tokens have met: max_i |x_i - mean| <= tol, for every system of a batch (B, n, d).
+    """The event that the tokens have met: max_i |x_i - mean| <= tol, for every system of a batch (B, n, d).
 
     Raises:
         InputError, InputTypeError: tol is not a number > 0.
@@ -127,8 +127,8 @@ class Collapsed(Event):
         return self.value_of_all(t, y, velocity, _everything(y))
 
     def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
-        """Return the same of all tokens, from sums and largest norms that each process finds."""
-        if share.whole and (y.ndim < 2 or share.n != y.shape[-2]):  # that of a state of any shape, in numbers
+        """Return `value` for all tokens, from sums and largest norms that each process finds."""
+        if share.whole and (y.ndim < 2 or share.n != y.shape[-2]):  # the default of VectorSpace counts numbers
             return self.value(t, y, velocity)
         systems = y.reshape(-1, *y.shape[-2:])
         # A float32 mean summed along the tokens would lose digits as n grows.
@@ -138,7 +138,7 @@ class Collapsed(Event):
 
 
 class FunctionEvent(Event):
-    """Any function event(t, x) -> float; its attributes are `terminal` (True) and `direction` (0).
+    """The event of a user's function event(t, x) -> float; its attributes are `terminal` (True) and `direction` (0).
 
     Raises:
         InputError, InputTypeError: not callable, or an attribute is of no use.
@@ -157,7 +157,7 @@ class FunctionEvent(Event):
         return self._function(t, y)
 
     def satisfied_at_start(self, value: float) -> bool:
-        """Return whether t0 is a root; a function means a change of sign, so the far side is no event.
+        """Return whether t0 is a root; the far side is no event, because a function stands for a change of sign.
 
         With a direction a root at t0 is not one either: nothing has crossed yet (a ball thrown up from the ground).
         """
@@ -165,7 +165,7 @@ class FunctionEvent(Event):
 
 
 def as_event(name: str, event: object) -> Event:
-    """Return an `Event` as it is and wrap a function, or raise."""
+    """Return an `Event` as it is, or a function wrapped as one; raise for anything else."""
     return event if isinstance(event, Event) else FunctionEvent(name, event)
 
 
@@ -177,7 +177,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 
 
 def measure(name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
-    """Return the event's value as a float that is not nan, or raise; share: which of all tokens y has."""
+    """Return the event's value as a float that is not nan, or raise; `share` says which of all tokens y holds."""
     came = event.value_of_all(t, read_only(y), None if velocity is None else read_only(velocity), share)
     try:
         value = float(came)
@@ -189,7 +189,7 @@ def measure(name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarr
 
 
 def crosses(direction: int, before: float, after: float) -> bool:
-    """Return whether the value went through zero the way `direction` asks; from zero nothing crosses."""
+    """Return whether the value has crossed zero in the sense of `direction`; from zero nothing crosses."""
     rising, falling = before < 0.0 <= after, before > 0.0 >= after
     return (rising and direction >= 0) or (falling and direction <= 0)
 
@@ -228,12 +228,12 @@ def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float
 
 
 def _everything(y: np.ndarray) -> Share:
-    """Return the share of a process that holds all tokens."""
+    """Return the partition of a process that holds all tokens."""
     return Share(y.shape[-2] if y.ndim > 1 else 1)
 
 
 def _all(x: np.ndarray, share: Share) -> np.ndarray:
-    """Return all of a state (n, d) or (B, n, d)."""
+    """Return all tokens of a state (n, d) or (B, n, d), of which x holds those of this process."""
     found = share.gathered(x.reshape(-1, *x.shape[-2:]))
     return found.reshape(*x.shape[:-2], *found.shape[-2:])
 
@@ -241,7 +241,7 @@ def _all(x: np.ndarray, share: Share) -> np.ndarray:
 def _largest_norms(x: np.ndarray, share: Share) -> np.ndarray:
     """Return max_i |x_i| of each system (B,), or (1,) when there is only one.
 
-    Scaled by the largest entry, so that the squares neither overflow nor vanish.
+    Entries are divided by the largest one, so that their squares neither overflow nor vanish.
     """
     systems = x.reshape(x.shape[0] if x.ndim == 3 else 1, -1, x.shape[-1] if x.ndim else 1)
     largest = share.largest(np.maximum(systems.max(axis=(1, 2)), -systems.min(axis=(1, 2))).astype(np.float64))

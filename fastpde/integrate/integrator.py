@@ -1,4 +1,4 @@
-"""The one loop: an integration that is driven step by step, by `integrate` or from outside."""
+"""The loop over steps: an integration that is driven step by step, by `integrate` or from outside."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastpde.integrate.tracker import Tracker
 
 
 class Ending(NamedTuple):
-    """How a run has ended, and when."""
+    """The end of a run: its status, its time, a message, and the error behind it."""
 
     status: Status
     t_final: float
@@ -28,14 +28,14 @@ class Ending(NamedTuple):
 class Integrator:
     """An integration in progress. Call `step` until it returns a status, then `solution`.
 
-    `snapshot` is the whole of what a checkpoint must hold: `Integrator(problem, state=saved)` goes on bit for bit.
-    Output is not part of it: after a restart only points of t_eval later than the state's time are recorded, events
-    that have happened are not repeated, and observers are not called until their cadence is next due.
+    `snapshot` returns all that a checkpoint must hold: `Integrator(problem, state=saved)` goes on bit for bit. Output
+    is not part of it: after a restart only points of t_eval later than the state's time are recorded, events that have
+    happened are not repeated, and observers are not called until their cadence is next due.
 
     Args:
         problem: what to integrate.
-        state: where to go on (copied); None: from the beginning.
-        undo: whether a `snapshot` is wanted after an exception from the field, too.
+        state: the state from which to go on (copied); None: the beginning.
+        undo: whether `snapshot` must also work after an exception from the field.
     """
 
     def __init__(self, problem: Problem, state: State | None = None, *, undo: bool = False) -> None:
@@ -65,15 +65,15 @@ class Integrator:
         return self._stepper.state
 
     def snapshot(self) -> State | None:
-        """Return a copy of all that a run needs to go on from here, wherever an exception has ended a step.
+        """Return a copy of all that a run needs to go on from here, also after an exception has ended a step.
 
-        None: not from here, because a stage that could not be computed is under way.
+        Returns None where that is not possible: a stage that could not be computed is under way.
         """
         held = self.held()
         return None if held is None else held.copy()
 
     def held(self) -> State | None:
-        """Return `snapshot` without a copy: its arrays belong to the run, and change with the next step."""
+        """Return what `snapshot` does without a copy: the arrays belong to the run, and change with the next step."""
         if self._owing:
             return self._stepper.before()
         failed = len(self.state.stages) and getattr(self.problem.field, "failure", lambda: None)() is not None
@@ -118,14 +118,14 @@ class Integrator:
         }
 
     def ending(self) -> Ending:
-        """Return how the run has ended, without its states; if it has not, as if it were interrupted here."""
+        """Return how the run has ended, without its states; a run that goes on counts as interrupted here."""
         t_final, status = self._final[0] if self._final else self.state.t, self.status or Status.INTERRUPTED
         cause = self._stepper.cause if status is Status.NOT_CONVERGED else None
         text = status.message if cause is None else f"{cause} The state returned is the last good one."
         return Ending(status, t_final, f"{text} ({self._where(status, t_final)})", cause)
 
     def solution(self) -> Solution:
-        """Return what was asked for; if the run has not ended, as if it were interrupted here."""
+        """Return the `Solution`; a run that has not ended counts as interrupted here."""
         status, t_final, message, cause = self.ending()
         x_final = self._final[1] if self._final else self.state.y.copy()
         if self.problem.t_eval is not None:
@@ -154,7 +154,7 @@ class Integrator:
             self._finish(failure, state.t)
 
     def _after_step(self) -> Status | None:
-        """Give every output what the last step owes it, up to its end or to the terminal event."""
+        """Record and show all output that is due within the last step, up to its end or to the terminal event."""
         state, evaluate = self.state, self._stepper.evaluate
         hit = self._tracker.after_step()
         until = state.t if hit is None else hit.t

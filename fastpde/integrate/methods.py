@@ -1,4 +1,4 @@
-"""The methods, as data: euler, heun and rk4 (fixed step), bosh3, dopri5 and tsit5 (adaptive)."""
+"""The Runge-Kutta methods, as data: euler, heun and rk4 (fixed step), bosh3, dopri5 and tsit5 (adaptive)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _square(*rows: tuple) -> list[list]:
 
 
 def _euler() -> Tableau:
-    """Euler's method; its continuous extension is the straight line y + theta h f(t, y).
+    """Return Euler's method; its continuous extension is the straight line y + theta h f(t, y).
 
     With step 1 and parameters constant on [i, i + 1) this is a residual network, and the line needs no evaluation at
     t + h, where the parameters are already those of the next layer.
@@ -23,7 +23,7 @@ def _euler() -> Tableau:
 
 
 def _heun() -> Tableau:
-    """Heun's method, the explicit trapezoidal rule; its continuous extension is the parabola of order two.
+    """Return Heun's method, the explicit trapezoidal rule; its continuous extension is the parabola of order two.
 
     y1 = y + h/2 (k1 + k2) with k2 = f(t + h, y + h k1). Like Euler's line, the parabola needs no evaluation beyond the
     step's own. With noise it is the stochastic Heun method, of strong order one if the noise is additive.
@@ -35,7 +35,7 @@ def _heun() -> Tableau:
 
 
 def _rk4() -> Tableau:
-    """The classical method with the FSAL stage appended for a cubic Hermite continuous extension.
+    """Return the classical method, with the FSAL stage appended for a cubic Hermite continuous extension.
 
     Source: Kutta (1901); Hairer, Norsett, Wanner (1993) II.1, II.6.
     """
@@ -46,7 +46,7 @@ def _rk4() -> Tableau:
 
 
 def _bosh3() -> Tableau:
-    """The 3(2) pair of Bogacki and Shampine; its continuous extension is the cubic Hermite interpolant.
+    """Return the 3(2) pair of Bogacki and Shampine; its continuous extension is the cubic Hermite interpolant.
 
     Source: Bogacki, Shampine (1989), Appl. Math. Lett. 2, 321-325.
     """
@@ -65,7 +65,7 @@ def _bosh3() -> Tableau:
 
 
 def _dopri5() -> Tableau:
-    """The 5(4) pair of Dormand and Prince with the free continuous extension of order four.
+    """Return the 5(4) pair of Dormand and Prince with the free continuous extension of order four.
 
     Source: Dormand, Prince (1980), J. Comput. Appl. Math. 6, 19-26; extension: Shampine (1986), Math. Comp. 46,
     135-150, in the form of Hairer, Norsett, Wanner (1993) II.6.
@@ -102,7 +102,7 @@ def _dopri5() -> Tableau:
     )
 
 
-# Tsitouras gives decimals: sixteen digits, which meet the conditions to rounding.
+# Tsitouras gives decimals: sixteen digits, which satisfy the order conditions to rounding.
 _TSIT5_B = (
     0.09646076681806523,
     0.01,
@@ -141,7 +141,7 @@ _TSIT5_ERROR = (
 
 
 def _tsit5() -> Tableau:
-    """The 5(4) pair of Tsitouras with its free continuous extension of order four.
+    """Return the 5(4) pair of Tsitouras with its free continuous extension of order four.
 
     Source: Tsitouras (2011), Comput. Math. Appl. 62, 770-775.
     """
@@ -162,5 +162,5 @@ TABLEAUX: dict[str, Tableau] = {t.name: t for t in (_euler(), _heun(), _rk4(), _
 
 METHODS: tuple[str, ...] = tuple(TABLEAUX)
 
-# The methods of which it is known what they converge to when a step is given a random increment.
+# The methods whose limit is known if each step has a random increment.
 NOISY: tuple[str, ...] = ("euler", "heun")

@@ -1,4 +1,4 @@
-"""Observers look at a run without touching it: whatever they do, the steps are the same to the bit."""
+"""Observers: functions that see the state of a run and do not change its steps, in any bit."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _SAME_POINT = 1e-9
 
 
 class Observer:
-    """Calls callback(t, x) at t0, at the cadence, and at the final time, once each.
+    """A user's function callback(t, x) that a run calls at t0, at the given interval, and at the end, once each.
 
-    x is a read-only view, valid during the call: copy what must be kept.
+    x is a read-only view, valid during the call: copy what must be kept. Exactly one interval is given.
 
     Args:
         callback: its result is ignored; its exceptions end the run.
-        steps: every so many accepted steps.
-        time: at t0 + k time, by the continuous extension.
-        walltime: at the end of the first step after so many seconds since the last call.
+        steps: the number of accepted steps between two calls.
+        time: the time between two calls, which are at t0 + k time, by the continuous extension.
+        walltime: seconds; the call is at the end of the first step after so many since the last call.
 
     Raises:
-        InputError, InputTypeError: not exactly one cadence, or one that is not a number > 0.
+        InputError, InputTypeError: not exactly one interval, or one that is not a number > 0.
     """
 
     def __init__(
@@ -51,10 +51,10 @@ class Observer:
 
 
 class Watch:
-    """One observer during one run: where it is in its cadence, found again from the time after a restart."""
+    """One observer during one run: its place between two calls, which is found again from the time after a restart."""
 
     def __init__(self, observer: Observer, span: Span, t: float, step: int | None) -> None:
-        """t, step: where the run is to go on; step None: it begins."""
+        """Find the next call after time t and step number `step`, at which the run goes on; step None: it begins."""
         self._observer, self._span = observer, span
         self._last_t: float | None = None
         self._last_wall = clock.monotonic()
@@ -67,20 +67,23 @@ class Watch:
             self._last_t = t
 
     def _shown(self, t: float, step: int) -> bool:
-        """Whether the state after `step` steps, at t, has been shown: if it was due by steps or time."""
+        """Return whether the state after `step` steps, at t, has been shown.
+
+        It has if a call by steps or time was due there.
+        """
         if step == 0 or self._observer.time is None:
             return step == 0 or (self._observer.steps is not None and step % self._observer.steps == 0)
         return self._point(self._next - 1) == t
 
     def call(self, t: float, x: np.ndarray) -> None:
-        """Show the state, unless it has been shown at this time."""
+        """Call the observer with the state, unless it has been shown at this time."""
         if t != self._last_t:
             self._last_t = t
             self._observer.callback(t, read_only(x))
             self._last_wall = clock.monotonic()
 
     def between(self, until: float, evaluate: Callable[[float, np.ndarray], None], buffer: np.ndarray) -> None:
-        """Make the calls of the time cadence up to `until`, which is within the last step."""
+        """Make the calls that are due by time up to `until`, which is within the last step."""
         if self._observer.time is None:
             return
         while self._span.reached(t := self._point(), until) and self._span.reached(t, self._span.end):
@@ -97,7 +100,10 @@ class Watch:
             self.call(t, y)
 
     def _point(self, index: int | None = None) -> float:
-        """Return a point of the time grid, by default the next, as a multiple; one next to the end is the end."""
+        """Return point `index` of the time grid, by default the next one, as a multiple of the spacing.
+
+        A point next to the end is the end.
+        """
         spacing = self._observer.time or 0.0
         t = self._span.start + (self._next if index is None else index) * self._span.direction * spacing
         return self._span.end if abs(t - self._span.end) <= _SAME_POINT * spacing else t

@@ -1,4 +1,4 @@
-"""Every argument of `integrate`, checked in one place before any work starts."""
+"""The arguments of `integrate`, all checked in one place before any work starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastpde.errors import InputError, InputTypeError
 
 @dataclass(frozen=True)
 class Options:
-    """The keyword arguments of `integrate` that say what is computed, as they came."""
+    """The keyword arguments of `integrate` that say what is computed, as they were given."""
 
     method: Any = "dopri5"
     step: Any = None
@@ -30,13 +30,13 @@ class Options:
 
 
 def show(value: object) -> str:
-    """Return a short text of what came, for an error."""
+    """Return a short text of a value, for an error message."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def real(name: str, value: object) -> float:
-    """Return a finite float, or raise: text, booleans and arrays are not numbers here."""
+    """Return a finite float, or raise; text, booleans and arrays are not accepted as numbers."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "a number")
     try:
@@ -82,7 +82,7 @@ def flag(name: str, value: object) -> bool:
 
 
 def function(name: str, value: object, form: str) -> Callable:
-    """Return a callable, or raise; a class in place of its instance is a common slip."""
+    """Return a callable, or raise; a class is refused, because it is often given by mistake for its instance."""
     if not callable(value) or isinstance(value, type):
         raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", f"a function {form}")
     return value
@@ -99,7 +99,7 @@ def sequence(name: str, value: object, form: str) -> list:
 
 
 def one_of(name: str, value: object, choices: Iterable[str]) -> str:
-    """Return a name that is among the choices, or raise with their list."""
+    """Return a name that is among the choices, or raise an error that lists them."""
     valid = ", ".join(map(repr, choices))
     if not isinstance(value, str):
         raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", f"one of {valid}")

@@ -1,4 +1,4 @@
-"""What is to be integrated, with every argument checked."""
+"""The problem that is to be integrated, with every argument checked."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MOST_STEPS = 2.0**53  # beyond that, the number of a step is no exact float
 
 @dataclass(frozen=True)
 class Problem:
-    """An initial value problem with everything about its solution that has been asked for, checked."""
+    """An initial value problem with all that has been asked for about its solution, checked."""
 
     field: Field
     y0: np.ndarray
@@ -52,7 +52,7 @@ class Problem:
 
     @classmethod
     def checked(cls, field: object, y0: object, t_span: object, options: Options) -> Problem:
-        """Return the problem, or raise before any work.
+        """Check all arguments and return the problem, or raise before any work.
 
         Raises:
             InputError, InputTypeError: an argument cannot be used; `name` says which.
@@ -100,7 +100,7 @@ def _control(tableau: Tableau, span: Span, options: Options, breaks: Breaks) -> 
 
 
 def _noise(came: object, tableau: Tableau, span: Span) -> Noise | None:
-    """Return the source of noise, if there is one and method and span allow it."""
+    """Return the source of noise, or None; raise where the method or the span does not allow noise."""
     if came is None:
         return None
     if tableau.name not in NOISY:

@@ -1,4 +1,4 @@
-"""A progress bar, a callback, or nothing."""
+"""Reports of progress: a bar, a callback, or nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_progress(progress: object) -> bool | Report:
 
 @contextmanager
 def reporting(progress: bool | Report, span: Span) -> Iterator[Report | None]:
-    """Yield what to call after every accepted step: report(t, stats), or None."""
+    """Yield the function report(t, stats) to call after every accepted step, or None."""
     if progress is not True:
         yield progress or None
         return

@@ -1,4 +1,4 @@
-"""What an integration returns."""
+"""The result of an integration, and the record of its states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Solution:
     Attributes:
         t, x: times (m,) and states (m, *shape): the points of t_eval that were reached, or the start and the end (one
             row if the run ended where it began).
-        status, message: how it ended, in one word and in a sentence with the remedy.
+        status, message: how the run ended, in one word and in a sentence with the remedy.
         t_final, x_final: the last good time and state, at the event if one ended the run.
         t_events, x_events: per event, the times (k,) and states (k, *shape) at which it happened.
         stats: steps, accepted, rejected, evaluations, wall_time in seconds, last_step (the size of the last accepted
@@ -45,10 +45,10 @@ class Solution:
 
 
 class Recorder:
-    """Collects the states at given times as the run passes them.
+    """The states at given times, collected as the run passes them.
 
     Args:
-        times: (m,), in the order of the integration.
+        times: (m,) times, in the order of the integration.
         span: the interval of integration.
         like: a state, for shape and dtype.
         after: times up to and including this one are skipped (they belong to the part of the run before a restart).

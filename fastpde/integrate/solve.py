@@ -38,12 +38,13 @@ def integrate(
 
     Args:
         field: field(t, y, out) writes f(t, y) into out and changes nothing else; y and out are valid during the call.
-            If results depend on earlier calls, all that is remembered is in field.memory, a dict of arrays that becomes
-            part of the `State`. The times at which it jumps are in field.breaks, if there is one: steps end there, and
-            a step asks for the field at its ends a rounding inside, the next one on the other side. Numbers of
-            field.stats(), if there is one, join the stats. A field that cannot compute a velocity writes nan; if
-            field.failure() then returns a `FieldError`, not None, that is why: an adaptive method tries a few smaller
-            steps, and the run ends as `Status.NOT_CONVERGED` and not as NOT_FINITE.
+            If results depend on earlier calls, all that it keeps between calls is in field.memory, a dict of arrays
+            that becomes part of the `State`. The times at which it jumps are in field.breaks, if there is one. Steps
+            end there, and a step evaluates the field a rounding inside of its ends: two steps that meet at a jump see
+            the field on either side. Numbers of field.stats(), if there is one, join the stats. A field that cannot
+            compute a velocity writes nan; if field.failure() then returns a `FieldError`, not None, that is the reason:
+            an adaptive method tries a few smaller steps, and the run ends as `Status.NOT_CONVERGED` and not as
+            NOT_FINITE.
         y0: float64 or float32 array, (n, d), (B, n, d) or any other shape; never modified. The result has its dtype.
         t_span: (t0, t1).
         method: "euler", "heun", "rk4" (fixed step), "bosh3", "dopri5", "tsit5" (adaptive).

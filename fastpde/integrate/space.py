@@ -1,4 +1,4 @@
-"""The vector space of states: the only arithmetic the stepper does on them.
+"""The vector space of states: the only arithmetic that the stepper does on them.
 
 A backend may pass its own object in place of `VectorSpace`. The contract is three methods. All arrays are C-contiguous,
 of one shape and dtype, owned by the stepper; `out` never overlaps another argument; nothing of the size of a state is
@@ -6,16 +6,16 @@ allocated; results do not depend on the number of threads. `stages` is (S, *shap
 floats.
 
     combine(y, h, coefs, stages, out)
-        Write out = y + h sum_s coefs[s] stages[s]; terms with coefs[s] == 0 are not read.
+        Write y + h sum_s coefs[s] stages[s] into `out`; terms with coefs[s] == 0 are not read.
     error_norm(stages, coefs, h, y0, y1, rtol, atol) -> float
-        Scaled size of h sum_s coefs[s] stages[s]; inf or nan if that, y0 or y1 is not finite.
+        Return the scaled size of h sum_s coefs[s] stages[s]; inf or nan if that, y0 or y1 is not finite.
     max_norm(y) -> float
-        max |y|; inf or nan if anything is not finite.
+        Return max |y|; inf or nan if anything is not finite.
 
-A state may be the share of one process in a larger one (`fastpde.share`): its norms are then those of all of it.
+A state may be the part that one process holds of a larger one (`fastpde.share`): its norms are then those of the whole.
 
-Every state the stepper makes (stage arguments, results, continuous extension) comes out of `combine`: a space whose
-`combine` also retracts to a manifold keeps all of them on the manifold.
+Every state that the stepper makes (stage arguments, results, continuous extension) is the result of `combine`: a space
+whose `combine` also retracts to a manifold keeps all of them on the manifold.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ _BLOCK = 16384
 
 
 class VectorSpace:
-    """NumPy arithmetic, blockwise and in place, for one shape and dtype.
+    """NumPy arithmetic on states of one shape and dtype, blockwise and in place.
 
     Args:
-        shape: of the state: (n, d), (B, n, d) or any other. For three axes the first one counts independent systems.
+        shape: the shape of a state: (n, d), (B, n, d) or any other. For three axes the first one counts independent
+            systems.
         dtype: float64 or float32. The norms accumulate in float64.
-        share: which of all tokens a state (n, d) or (B, n, d) has; None: all.
+        share: which of all tokens a state (n, d) or (B, n, d) holds; None: all.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype | type, share: Share | None = None) -> None:
@@ -53,7 +54,7 @@ class VectorSpace:
         self._squares = np.empty(block, np.float64)
 
     def combine(self, y: np.ndarray, h: float, coefs: Sequence[float], stages: np.ndarray, out: np.ndarray) -> None:
-        """Write out = y + h sum_s coefs[s] stages[s], summed in the order of s."""
+        """Write y + h sum_s coefs[s] stages[s], summed in the order of s, into `out`."""
         flat, source, target = stages.reshape(len(stages), -1), y.reshape(-1), out.reshape(-1)
         weights = [(s, h * coef) for s, coef in enumerate(coefs) if coef]
         for start in range(0, target.size, _BLOCK):
@@ -74,8 +75,8 @@ class VectorSpace:
     ) -> float:
         """Return the root mean square of e / (atol + rtol max(|y0|, |y1|)), e = h sum_s coefs[s] stages[s].
 
-        For states (B, n, d) it is the largest of the B systems' own values, so that a system's accuracy does not depend
-        on its company. Source: Hairer, Norsett, Wanner (1993) II.4 (4.11).
+        For states (B, n, d) it is the largest of the values of the B systems, so that the accuracy of a system does not
+        depend on the others. Source: Hairer, Norsett, Wanner (1993) II.4 (4.11).
         """
         flat = stages.reshape(len(stages), -1)
         old, new = y0.reshape(-1), y1.reshape(-1)
@@ -111,7 +112,7 @@ class VectorSpace:
         return float(self.share.largest(np.array([worst]))[0])
 
     def _increment(self, flat: np.ndarray, weights: list, part: slice, out: np.ndarray) -> None:
-        """Write out = sum of weight * flat[s, part] over (s, weight) in `weights`."""
+        """Write the sum of weight * flat[s, part] over (s, weight) in `weights` into `out`."""
         if not weights:
             out.fill(0.0)
             return
@@ -123,7 +124,7 @@ class VectorSpace:
             out += term
 
     def _scaled_squares(self, flat, weights, part, term, scale, out) -> None:
-        """Write out = (sum of weight * flat[s, part] / scale)^2, the sum taken in float64."""
+        """Write (sum of weight * flat[s, part] / scale)^2 into `out`, with the sum in float64."""
         out.fill(0.0)
         for s, weight in weights:
             np.multiply(flat[s, part], weight, out=term)
@@ -132,10 +133,11 @@ class VectorSpace:
         np.square(out, out=out)
 
     def _parts(self, place: int) -> Iterator[tuple[int, int, slice]]:
-        """Yield (first system, number of systems, slice of the flat state) so that each slice is of one block.
+        """Yield (first system, number of systems, slice of the flat state) so that each slice is within one block.
 
-        Short systems go many to a slice, long ones many slices to a system; either way a system is summed in an order
-        that depends on its own length alone. `place`: of a state's first number in its system.
+        A slice holds many short systems, or a part of a long one; either way a system is summed in an order that
+        depends on its own length alone. `place` is the index, in its system, of the first number that this process
+        holds.
         """
         length = self._here
         if self._length > _BLOCK or not self.share.whole:

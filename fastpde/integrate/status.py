@@ -1,4 +1,4 @@
-"""How an integration ended, and what to do about it."""
+"""The ways in which an integration ends, each with a remedy."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Status(Enum):
 
     @property
     def message(self) -> str:
-        """What happened and what to do."""
+        """The text that says what happened and what to do."""
         return self._message
 
     @property

@@ -1,4 +1,4 @@
-"""One step of a Runge-Kutta method, in place, with everything it must remember in one record."""
+"""One step of a Runge-Kutta method, in place, with all that it must remember in one record."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ Noise = Callable[[int, float, np.ndarray, np.ndarray], None]
 # Each rejection shrinks the step by at least 0.9 and usually by 0.2; at t = 0, where floating-point time has no
 # smallest step, this bounds the attempts.
 MAX_RETRIES = 50
-# A velocity that cannot be computed has cost long work: smaller steps are tried this often in turn, and down to this
-# share of the span.
+# A velocity that cannot be computed has cost much time: smaller steps are tried at most this often in a row, and only
+# down to this fraction of the span.
 MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
-# Of `State.parts`.
+# Names in `State.parts`.
 _NUMBERS = ("t", "step", "fresh", "h", "error", "retries", "rejected", "evaluations")
 _MEMORY = "memory."
 
 
 @dataclass(slots=True)
 class State:
-    """All that a step depends on: saving this record and nothing else makes a restart exact to the bit.
+    """The record of all that a step depends on: saving it, and nothing else, makes a restart exact to the bit.
 
     Attributes:
         t, y: the last accepted time and state.
@@ -104,10 +104,11 @@ class State:
 
 
 class Stepper:
-    """Advances its own copy of a `State` step by step; a step allocates nothing of the size of a state.
+    """The steps of one integration, made on its own copy of a `State`; a step allocates nothing of the size of a state.
 
-    It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried; with noise one more, and
-    with break points one, if the continuous extension uses the last stage: f on either side of them.
+    It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried; with noise one more. With
+    break points there is another one if the continuous extension uses the last stage: f on either side of a break
+    point.
 
     An exception from the field may end an evaluation anywhere: `state`, the stages known so far included, is then as it
     was before it (the field's memory too, with `undo`).
@@ -123,9 +124,9 @@ class Stepper:
         controller: `PIController` for adaptive tableaux, or `FixedStep`.
         space: the arithmetic, see `fastpde.integrate.space`.
         span: the interval of integration.
-        state: where to start; copied.
+        state: the state from which to start; copied.
         noise: writes the random velocity of a step, see `Noise`; None: there is none.
-        breaks: where the field jumps; None: nowhere.
+        breaks: the times at which the field jumps; None: there are none.
         undo: whether to keep a copy of the field's memory during an evaluation, for one that ends in an exception.
     """
 
@@ -159,7 +160,7 @@ class Stepper:
         self._stages = np.full((len(self._b), *state.y.shape), np.nan, state.y.dtype)
         self._k = [self._stages[s, ...] for s in range(tableau.stages)]
         self._trial = np.empty_like(state.y, order="C")
-        # Where f at a break point goes, as the next step sees it.
+        # The array of f at a break point, as the next step sees it.
         apart = tableau.dense_needs_last and self._breaks.inner
         self._turned = np.full_like(self._trial, np.nan) if apart else self._k[-1]
         np.copyto(self._k[0], state.f)
@@ -169,11 +170,11 @@ class Stepper:
         memory = self._remembered(state)
         self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[0], memory=memory, stages=known)
         self._from = (state.t, 0.0)  # start and size of the last accepted step
-        self._chosen = (state.h, state.error, state.retries)  # of the state, before that step
-        self.cause: FieldError | None = None  # of NOT_CONVERGED
+        self._chosen = (state.h, state.error, state.retries)  # h, error and retries of the state before that step
+        self.cause: FieldError | None = None  # the error behind NOT_CONVERGED
 
     def _remembered(self, state: State) -> dict[str, np.ndarray]:
-        """The field's own memory, made equal to the state's: they are one from now on."""
+        """Fill the field's own memory with that of the state and return it: they are one object from now on."""
         kept = state.copy().memory
         memory = getattr(self.field, "memory", {})
         memory.clear()
@@ -186,7 +187,7 @@ class Stepper:
         return self._from[1]
 
     def refresh(self) -> np.ndarray:
-        """Return f(t, y) at the state, evaluated now if it has not been."""
+        """Return f(t, y) at the state; it is evaluated now if that has not been done."""
         state = self.state
         if not state.fresh:
             with np.errstate(all="ignore"):
@@ -195,7 +196,7 @@ class Stepper:
         return state.f
 
     def prepare(self) -> Status | None:
-        """Choose the first step of an adaptive method; return why not if the field is not finite at the start."""
+        """Choose the first step of an adaptive method; return a status if the field is not finite at the start."""
         state = self.state
         if not self.controller.adaptive or state.h != 0.0:
             return None
@@ -208,7 +209,7 @@ class Stepper:
         return None
 
     def attempt(self) -> Status | None:
-        """Try one step: either `step` grows, or `rejected` does and h shrinks, or a status says why not.
+        """Try one step: `step` grows, or `rejected` grows and h shrinks, or a status is returned that ends the run.
 
         t, y and h are changed only after all arithmetic is done.
         """
@@ -231,7 +232,7 @@ class Stepper:
     def piece(self) -> Piece:
         """Return the continuous extension over the last accepted step.
 
-        It may evaluate the FSAL stage, never in vain: the next step begins with it, or it is known.
+        It may evaluate the FSAL stage. This costs no extra evaluation: the next step begins with it.
         """
         if self._noise is not None:
             return Piece(Chord(self._b), self.space, *self._from, self._trial, self._stages)
@@ -254,7 +255,7 @@ class Stepper:
     def before(self) -> State:
         """Return a record from which the last step is made again, without an evaluation.
 
-        Its arrays are the stepper's. What its memory holds is later than that: it belongs to the next evaluation,
+        Its arrays are the stepper's. The memory in it is later than that step: it belongs to the next evaluation,
         whichever asks for it.
         """
         (h, error, retries), state = self._chosen, self.state
@@ -263,8 +264,11 @@ class Stepper:
         return replace(kept, h=h, error=error, retries=retries, stages=stages)
 
     def _closes(self, t: float) -> bool:
-        """Whether a step to t evaluates its last stage: for an error estimate, or because the next step begins with
-        another one and the continuous extension uses it, wherever output is wanted: that changes no step."""
+        """Return whether a step to t evaluates its last stage.
+
+        It does so for an error estimate. It also does where the next step begins with another f and the continuous
+        extension uses this one, whether or not output is wanted: so output changes no step.
+        """
         return self.controller.adaptive or (self.tableau.dense_needs_last and self._breaks.turns(t))
 
     def _evaluate(self, t: float, y: np.ndarray, out: np.ndarray) -> None:
@@ -309,7 +313,7 @@ class Stepper:
         self._from, self._chosen = (state.t, h), (state.h, state.error, state.retries)
         if adaptive:
             proposed = h * self.controller.factor(error, state.error, state.retries)
-            # A step cut short by a break point says nothing against the one that was proposed.
+            # A step that a break point has shortened is no reason to propose less than before.
             state.h = max(proposed, state.h, key=abs) if turns else proposed
             state.error = self.controller.remember(error)
         state.y, self._trial = self._trial, state.y
@@ -331,7 +335,7 @@ class Stepper:
         return end if hopeless else None
 
     def _not_finite(self) -> Status:
-        """Say whether the field gave no numbers because they are too large or because it could not compute them."""
+        """Return NOT_FINITE, or NOT_CONVERGED if the field says that it could not compute the velocity."""
         self.cause = getattr(self.field, "failure", _no_failure)()
         return Status.NOT_FINITE if self.cause is None else Status.NOT_CONVERGED
 
@@ -368,4 +372,4 @@ def _copied(memory: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _no_failure() -> None:
-    """What a field has to say that has no `failure`."""
+    """Return None: the failure of a field that has no `failure`."""

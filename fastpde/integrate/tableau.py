@@ -1,6 +1,6 @@
 """Runge-Kutta methods as data that checks itself.
 
-A method is its coefficients. With the stages k_s = f(t + c_s h, y + h sum_j a_sj k_j) a step is y1 = y + h sum_s b_s
+A method is its coefficients. With the stages k_s = f(t + c_s h, y + h sum_j a_sj k_j), a step is y1 = y + h sum_s b_s
 k_s. Every tableau here is written in first-same-as-last (FSAL) form: the last row of `a` is `b`, so the last stage is
 f(t + h, y1), which is also the first stage of the next step. Between the ends of a step
 
@@ -33,7 +33,7 @@ Tree = tuple  # a rooted tree is the sorted tuple of the subtrees that hang from
 
 @dataclass(frozen=True)
 class Tableau:
-    """Coefficients of an explicit FSAL Runge-Kutta method, refused if they break their own conditions.
+    """The coefficients of an explicit FSAL Runge-Kutta method, refused if they violate its order conditions.
 
     Args:
         name: what users call it.

@@ -1,4 +1,4 @@
-"""The events of one run: their values at the ends of steps, and what has happened so far."""
+"""The events of one run: their values at the ends of steps, and those that have happened so far."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from fastpde.integrate.stepper import Stepper
 
 
 class Hit(NamedTuple):
-    """An event that happened: which one and when."""
+    """An event that happened: its index and its time."""
 
     event: int
     t: float
 
 
 class Tracker:
-    """Looks for the events of a run after each step.
+    """The search for the events of a run after each step.
 
     Args:
-        events: what to look for.
-        stepper: at the time from which to look.
-        buffer: of the size of a state, for root finding.
+        events: the events to look for.
+        stepper: the stepper, at the time from which to look.
+        buffer: an array of the size of a state, for root finding.
     """
 
     def __init__(self, events: tuple[Event, ...], stepper: Stepper, buffer: Any) -> None:
@@ -35,7 +35,7 @@ class Tracker:
         self._states: list[list[np.ndarray]] = [[] for _ in events]
 
     def start(self) -> None:
-        """Measure the events where the stepper is; it may evaluate the field there."""
+        """Measure the events at the present state; this may evaluate the field there."""
         self._values = self._measure()
 
     def at_start(self) -> Hit | None:

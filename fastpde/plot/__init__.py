@@ -1,5 +1,6 @@
-"""Pictures of a run, drawn from what its directory holds; drawing imports matplotlib, importing this module
-does not.
+"""Pictures of a run, drawn from the files in its directory.
+
+Drawing imports matplotlib; importing this module does not.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _TRAJECTORY, _ENSEMBLE = "trajectory.h5", "ensemble.h5"
 
 
 def first_picture(directory: Path) -> Path:
-    """Return the path of the picture that is named first, drawn or not."""
+    """Return the path of the first picture of a run, whether or not it has been drawn."""
     return directory / (MOMENTS if (directory / _ENSEMBLE).is_file() else TOKENS)
 
 
@@ -23,8 +24,9 @@ def plot_run(directory: Path) -> list[Path]:
     """Draw the pictures of a run into its directory, and return their paths.
 
     One system: tokens.png, spectrum.png, clusters.png where clusters were recorded and, for d >= 2 and two frames or
-    more, tokens.gif. An ensemble: ensemble.png, ends.png if the configuration has events, systems.png. A run that goes
-    on or was killed is drawn as far as it got.
+    more, tokens.gif. An ensemble: ensemble.png, ends.png if the configuration has events, systems.png. A run that is
+    under way or was killed is drawn up to its last stored frame.
+
     Raises InputError if `directory` is no run directory, OSError if a picture cannot be written.
     """
     if (directory / _ENSEMBLE).is_file():

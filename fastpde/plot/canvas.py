@@ -1,6 +1,4 @@
-"""What all pictures share: figures that never touch pyplot, a palette for colour-blind readers, writing in
-one rename.
-"""
+"""The common parts of all pictures: figures without pyplot, a palette for colour-blind readers, and atomic writing."""
 
 from __future__ import annotations
 
@@ -17,19 +15,19 @@ from matplotlib.figure import Figure
 
 Array = np.ndarray[Any, Any]
 INK, FAINT = "#222222", "#999999"
-# Wong's palette (Nature Methods 2011), without its yellow, which white paper swallows.
+# Wong's palette (Nature Methods 2011), without its yellow, which is not visible on white paper.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 
 def figure(width: float, height: float, *, dpi: int = 150, layout: Any = "constrained") -> Figure:
-    """Return a figure of some inches that draws itself with Agg, whatever the user's pyplot is doing."""
+    """Return a figure of width x height inches that is drawn with Agg, independent of the user's pyplot."""
     made = Figure(figsize=(width, height), dpi=dpi, layout=layout, facecolor="white")
     FigureCanvasAgg(made)
     return made
 
 
 def shades(values: Array) -> Array:
-    """Return a colour per value by rank: viridis up to where it is still dark enough for white paper."""
+    """Return a colour for each value, by rank: viridis up to where it is still dark enough for white paper."""
     rank = np.argsort(np.argsort(values, kind="stable"), kind="stable")
     return np.asarray(mpl.colormaps["viridis"](0.88 * rank / max(1, len(values) - 1)))
 
@@ -41,14 +39,14 @@ def caption(drawn: Figure, text: str) -> None:
 
 
 def tidy(axes: Any) -> None:
-    """Take away the frame's upper and right side, and put a faint grid behind the data."""
+    """Remove the upper and right side of the frame, and put a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
 def write(path: Path, save: Callable[[Any], None]) -> None:
-    """Call `save` with a binary file and give the result its name when it is whole. Raises OSError."""
+    """Write a file by `save(stream)` under a temporary name, and rename it when it is complete. Raises OSError."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:

@@ -1,6 +1,4 @@
-"""tokens.png: the cloud of tokens at several times, each panel at its own scale; for d = 1 the paths against
-time.
-"""
+"""tokens.png: the cloud of tokens at several times, each panel at its own scale; for d = 1 the paths against time."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from fastpde.plot import canvas, view
 from fastpde.run.trajectory import Trajectory, read_trajectory
 
 Array = np.ndarray[Any, Any]
-MAX_POINTS = 4000  # more only makes the paper black
+MAX_POINTS = 4000  # more points would only fill the picture
 _PANELS, _COLUMNS = 6, 3
 _PATHS = 200
 
@@ -37,7 +35,7 @@ def scatter(axes: Any, points: Array, colours: Array, names: tuple[str, ...]) ->
     size = float(np.clip(6000 / len(points), 3, 30))
     look: dict[str, Any] = {"s": size, "c": colours, "alpha": 0.75, "linewidths": 0}
     if points.shape[1] == 3:
-        look["depthshade"] = False  # colour means something else here
+        look["depthshade"] = False  # colour shows the order at the start, not depth
     artist = axes.scatter(*points.T, **look)
     frame(axes, points, names)
     return artist
@@ -58,18 +56,18 @@ def frame(axes: Any, points: Array, names: tuple[str, ...]) -> None:
 
 
 def title(t: float) -> str:
-    """Return the title of one time."""
+    """Return the title of a panel at time t."""
     return f"t = {t:.4g}"
 
 
 def tokens(data: Trajectory) -> str:
-    """Return how many tokens are drawn, in words."""
+    """Return the number of tokens that are drawn, in words."""
     count = data.value.shape[1]
     return f"{count} token{'s' * (count != 1)}"
 
 
 def caption(shown: view.View, data: Trajectory, more: str) -> str:
-    """Return the line below a picture."""
+    """Return the text below a picture: the projection, the number of tokens, the meaning of colours, and `more`."""
     parts = [
         shown.caption,
         tokens(data),

@@ -12,8 +12,8 @@ import fastpde as fp
 from fastpde.plot import canvas
 
 Array = np.ndarray[Any, Any]
-_LEAST = 0.1  # of the whole time: a number that stays the same for so long is drawn as metastable
-_MOST = 200  # clusters: more are drawn on a logarithmic scale
+_LEAST = 0.1  # fraction of the whole time: a number of clusters that lasts as long is drawn as metastable
+_MOST = 200  # number of clusters above which the scale is logarithmic
 
 
 def save(table: dict[str, Array], target: Path) -> None:
@@ -34,7 +34,7 @@ def save(table: dict[str, Array], target: Path) -> None:
 
 
 def metastable(table: dict[str, Array]) -> list[fp.Plateau]:
-    """Return the times at which the number of clusters stayed the same for a tenth of the run or longer."""
+    """Return the plateaus: times over which the number of clusters stayed the same for a tenth of the run or longer."""
     known = np.isfinite(table["clusters"])
     t = table["t"][known]
     return fp.plateaus(t, table["clusters"][known], _LEAST * (t[-1] - t[0])) if len(t) > 1 else []

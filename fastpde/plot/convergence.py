@@ -23,7 +23,10 @@ _CRITICAL = np.sqrt(0.5)
 
 
 def figure(study: MeanField) -> Figure:
-    """Return the errors of a mean-field study against n; with several strengths also the powers against them."""
+    """Draw the errors of a mean-field study against n.
+
+    With several strengths another panel has the powers of n against the strength.
+    """
     strengths = study.parameters["strengths"]
     several = len(strengths) > 1
     shown = [panel for panel in _PANELS if np.isfinite(study[panel[0]]).any()]

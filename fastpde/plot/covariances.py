@@ -1,8 +1,8 @@
 """Pictures of covariances: paths in the cone of 2 x 2 covariances, their shapes in a disc, ranks of limits, outcomes.
 
-A covariance S (2, 2) has the coordinates u = S11 - S22, w = 2 S12, z = tr S; it is one iff z >= sqrt(u^2 + w^2), with
-rank one on the cone itself and multiples of the identity on its axis. Its shape S / tr S is the point (u, w) / z of the
-unit disc. Source: Theory 10.
+A covariance S (2, 2) has the coordinates u = S11 - S22, w = 2 S12, z = tr S. A point is a covariance iff
+z >= sqrt(u^2 + w^2): covariances of rank one are on the cone itself, and multiples of the identity on its axis. Its
+shape S / tr S is the point (u, w) / z of the unit disc. Source: Theory 10.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mpl_toolkits.mplot3d.art3d import Line3DCollection
 from fastpde.plot import canvas
 
 Array = np.ndarray[Any, Any]
-Panels = Mapping[str, tuple[Array, Sequence[str]]]  # title: covariances (m, B, 2, 2) in time, how each law ends (B,)
+Panels = Mapping[str, tuple[Array, Sequence[str]]]  # title: covariances (m, B, 2, 2) in time, outcomes (B,)
 
 # Colour and marker, so that neither colour nor shape alone carries the meaning.
 MARKS = {
@@ -52,7 +52,7 @@ def last(cov: Array) -> Array:
 def cones(panels: Panels, *, caption: str = "", height: float | None = None) -> Figure:
     """Draw paths in the cone of covariances, one cone per panel, all at one scale.
 
-    height: the largest trace that is drawn; None: that of all starts and of the ends of the laws that converge. Paths
+    height: the largest trace that is drawn; None: the largest at a start or at the end of a law that converges. Paths
         that leave the picture are cut there.
     """
     drawn = canvas.figure(4.4 * len(panels) + 0.6, 4.7)
@@ -89,8 +89,8 @@ def discs(panels: Panels, *, caption: str = "") -> Figure:
 def cone_and_disc(cov: Array, ends: Array, outcomes: Sequence[str], *, caption: str = "") -> Figure:
     """Draw one batch of laws twice: paths in the cone, and shapes at the start (in colour) and at the end (black).
 
-    ends: covariances (B, 2, 2), or their shapes, to which the laws go in the end. Paths are cut at ten times the
-        largest trace of a start, or lower where all limits are.
+    ends: covariances (B, 2, 2), or their shapes, that the laws reach in the end. Paths are cut at ten times the largest
+        trace of a start, or lower if all limits are below.
     """
     drawn = canvas.figure(10.2, 5.2)
     _room(drawn)
@@ -110,9 +110,10 @@ def cone_and_disc(cov: Array, ends: Array, outcomes: Sequence[str], *, caption: 
 
 
 def ranks(panels: Mapping[str, Mapping[int, Array]], expected: Mapping[int, int], *, caption: str = "") -> Figure:
-    """Draw histograms of ranks, one row per panel and one column per dimension d, the expected rank of each d marked.
+    """Draw histograms of ranks, one row per panel and one column per dimension d, with the expected rank marked.
 
     panels: title -> {d: ranks (draws,)}, -1 for a law without a limit.
+    expected: d -> rank.
     """
     dimensions = sorted(expected)
     drawn = canvas.figure(2.6 * len(dimensions) + 0.8, 2.3 * len(panels) + 0.9)
@@ -160,7 +161,7 @@ def fractions(
 
 
 def _room(drawn: Figure) -> None:
-    """Leave a margin at the right: the layout does not know of the vertical axis's label."""
+    """Leave a margin at the right, because the layout ignores the label of the vertical axis."""
     engine: Any = drawn.get_layout_engine()
     engine.set(rect=(0.0, 0.0, 1.0 - 0.3 / drawn.get_figwidth(), 1.0))
 
@@ -175,7 +176,7 @@ def _height(panels: Panels) -> float:
 
 
 def _surface(axes: Any, top: float) -> None:
-    """The cone's surface, its rim and some of its lines."""
+    """Draw the cone's surface, its rim and some of its lines."""
     z, angle = np.meshgrid([0.0, top], _ANGLES)
     axes.plot_surface(z * np.cos(angle), z * np.sin(angle), z, color="#7f9fbf", alpha=0.13, linewidth=0)
     axes.plot(top * np.cos(_ANGLES), top * np.sin(_ANGLES), top, color=canvas.FAINT, linewidth=0.8)
@@ -184,7 +185,7 @@ def _surface(axes: Any, top: float) -> None:
 
 
 def _paths(axes: Any, cov: Array, outcomes: Sequence[str], top: float) -> None:
-    """Paths with a hollow start and a filled end, in the colour of their outcome."""
+    """Draw paths with a hollow start and a filled end, in the colour of their outcome."""
     points, names = coordinates(cov), np.asarray(outcomes)
     # What is above the picture is left out.
     points = np.where(points[..., 2:] <= top * (1 + 1e-12), points, np.nan)
@@ -202,7 +203,7 @@ def _paths(axes: Any, cov: Array, outcomes: Sequence[str], top: float) -> None:
 
 
 def _pieces(path: Array) -> list[Array]:
-    """The finite stretches of a path (m, 3), which leaves out what is between them."""
+    """Return the finite stretches of a path (m, 3), without the points that are not finite between them."""
     finite: Array = np.asarray(np.isfinite(path).all(axis=1))
     places = np.split(np.arange(len(path)), np.flatnonzero(finite[1:] != finite[:-1]) + 1)
     return [path[at] for at in places if finite[at[0]] and len(at) > 1]
@@ -231,7 +232,7 @@ def _disc(axes: Any, cov: Array, outcomes: Sequence[str]) -> None:
     start, end = coordinates(cov[0]), coordinates(last(cov))
     names = np.asarray(outcomes)
     axes.plot(np.cos(_ANGLES), np.sin(_ANGLES), color=canvas.INK, linewidth=1.0)
-    # Starts of a grid touch and do not overlap.
+    # The size at which the starts of a grid touch and do not overlap.
     size = min(60.0, 12000.0 / max(1, len(names)))
     for kind, (colour, marker) in MARKS.items():
         own = np.asarray(names == kind)
@@ -244,7 +245,7 @@ def _disc(axes: Any, cov: Array, outcomes: Sequence[str]) -> None:
 
 
 def _shape(points: Array) -> Array:
-    """(u, w) / z (B, 2), nan for S = 0."""
+    """Return (u, w) / z (B, 2) of coordinates (B, 3); nan for S = 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(points[:, :2] / points[:, 2:])
 
@@ -267,7 +268,7 @@ def _expected() -> Line2D:
 
 
 def tally(outcomes: Sequence[str]) -> str:
-    """How many laws end how, in words: "3 converge, 1 blows up"."""
+    """Return how many laws have each outcome, in words: "3 converge, 1 blows up"."""
     counts = Counter(outcomes)
     return ", ".join(f"{counts[kind]} {_plural(kind, counts[kind])}" for kind in MARKS if counts[kind])
 
@@ -277,7 +278,7 @@ def _heading(title: str, outcomes: Sequence[str]) -> str:
 
 
 def _plural(kind: str, count: int) -> str:
-    """ "3 converge", "1 blows up"; MARKS has the singular."""
+    """Return an outcome as the verb for `count` laws: "converge" for 3, "blows up" for 1; `kind` is the singular."""
     if count == 1 or kind == "undecided":
         return kind
     verb, *rest = kind.split()

@@ -1,5 +1,6 @@
-"""Pictures of an ensemble: moments against time (ensemble.png), ends against time (ends.png), some systems' tokens
-(systems.png).
+"""Pictures of an ensemble.
+
+ensemble.png has moments against time, ends.png the ends against time, systems.png the tokens of some systems.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from fastpde.plot import canvas, clouds, view
 from fastpde.run.trajectory_ensemble import EnsembleData, read_ends
 
 Array = np.ndarray[Any, Any]
-MOST = 6  # systems whose tokens are drawn
+MOST = 6  # largest number of systems whose tokens are drawn
 
 
 def save_moments(data: EnsembleData, target: Path) -> None:
-    """Draw mean and quartiles over the systems that run of effective rank and spread, tr(S)^(1/2), against time."""
+    """Draw effective rank and spread, tr(S)^(1/2), against time.
+
+    There are the mean and the quartiles over the systems that run.
+    """
     spread = np.sqrt(data.observables["trace"])
     drawn = canvas.figure(7.0, 5.4)
     panels = drawn.subplots(2, 1, sharex=True)
@@ -39,7 +43,7 @@ def save_moments(data: EnsembleData, target: Path) -> None:
 
 
 def save_ends(data: EnsembleData, target: Path) -> None:
-    """Draw the fraction of systems that each event has ended against time."""
+    """Draw the fraction of systems that each event has ended, against time."""
     drawn = canvas.figure(7.0, 4.0)
     axes = drawn.add_subplot()
     for i, name in enumerate(data.events):
@@ -59,7 +63,7 @@ def save_ends(data: EnsembleData, target: Path) -> None:
 
 
 def save_systems(data: EnsembleData, source: Path, target: Path) -> None:
-    """Draw the tokens of the first systems, at the start above and at their end below."""
+    """Draw the tokens of the first systems, at their start in the upper row and at their end in the lower row."""
     shown = list(range(min(MOST, len(data.status))))
     first, last = read_ends(source, shown, clouds.MAX_POINTS // 4)
     d = first.shape[2]
@@ -96,13 +100,13 @@ def _view(last: Array) -> tuple[Any, tuple[str, ...]]:
 
 
 def _ranked(first: Array) -> Any:
-    """Return what puts tokens (k, 1) at (x, rank at the start), from 0 to 1."""
+    """Return the function that maps tokens (k, 1) to (x, rank at the start) (k, 2), the rank scaled to [0, 1]."""
     rank = np.argsort(np.argsort(first[:, 0], kind="stable"), kind="stable") / max(1, len(first) - 1)
     return lambda x: np.column_stack([x[:, 0].astype(np.float64), rank])
 
 
 def _name_outer(axes: Any, labels: tuple[str, ...], *, left: bool, bottom: bool) -> None:
-    """Names of axes on the outer panels only; 3-D axes keep theirs."""
+    """Name the axes of the outer panels only; 3-D axes keep their names."""
     axes.tick_params(labelsize=6)
     if len(labels) == 2:
         axes.set_xlabel(labels[0] if bottom else "", fontsize=8)

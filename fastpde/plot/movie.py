@@ -1,4 +1,4 @@
-"""tokens.gif: the cloud in motion, at most `MAX_FRAMES` frames, each at its own scale."""
+"""tokens.gif: the moving cloud, in at most `MAX_FRAMES` frames, each at its own scale."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _MILLISECONDS, _LAST = 100, 1500  # per frame, and the pause on the last one
 
 
 def save(source: Path, count: int, target: Path) -> bool:
-    """Draw the movie of a trajectory with `count` frames; False if it has one dimension, where the paths say
-    it all.
+    """Draw the movie of a trajectory with `count` frames into `target`, and return whether it was drawn.
+
+    There is no movie in one dimension, where the picture of the paths shows everything.
     """
     frames = np.unique(np.linspace(0, count - 1, min(count, MAX_FRAMES)).round().astype(int))
     data = read_trajectory(source, frames=frames, max_tokens=_POINTS)

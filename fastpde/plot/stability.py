@@ -1,4 +1,4 @@
-"""Ratios of distances along pairs of flows, under their bounds."""
+"""Ratios of distances along pairs of flows, with their bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLUMNS = 4
 
 
 def figure(study: Stability) -> Figure:
-    """Return a panel per variant: the ratio of every pair, and the bounds, on a logarithmic scale."""
+    """Draw a panel per variant: the ratio of every pair, and the bounds, on a logarithmic scale."""
     names = study.parameters["variants"]
     columns = min(_COLUMNS, len(names))
     rows = -(-len(names) // columns)

@@ -1,6 +1,4 @@
-"""How tokens of any dimension are seen on paper: as they are for d <= 3, through two principal components
-beyond.
-"""
+"""Views of tokens of any dimension for drawing: as they are for d <= 3, else on two principal components."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class View:
-    """Projection x -> (x - centre) axes (d, 2 or 3), names of the axes and a caption."""
+    """A projection x -> (x - centre) axes, axes (d, 2 or 3), with the names of its coordinates and a caption."""
 
     axes: Array
     centre: Array
@@ -37,8 +35,7 @@ def of(last: Array) -> View:
     centre = observe.mean(last)
     values, vectors = np.linalg.eigh(observe.covariance(last, mean=centre))
     vectors = vectors[:, ::-1][:, :2]
-    # An eigenvector's sign is arbitrary: the largest entry is made positive, so that pictures can be
-    # compared.
+    # An eigenvector's sign is arbitrary: the largest entry is made positive, so that pictures can be compared.
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
     total = values.sum()
     share = 100 * values[::-1][:2].sum() / total if total > 0 else 0.0
@@ -47,10 +44,9 @@ def of(last: Array) -> View:
 
 
 def limits(points: Array) -> list[tuple[float, float]]:
-    """Return equal-sized limits per axis around points (m, c), a little wider than the cloud, never empty."""
+    """Return limits of equal length per axis around points (m, c), a little wider than the cloud and never empty."""
     low, high = points.min(axis=0), points.max(axis=0)
     middle, half = (low + high) / 2, float((high - low).max()) / 2
-    # A cloud far smaller than its distance from the origin would need ticks of many digits: it is shown as
-    # a dot.
+    # A cloud far smaller than its distance from the origin would need ticks of many digits: it is drawn as a dot.
     half = 1.08 * max(half, 0.1 * float(np.abs(middle).max()), 1e-12)
     return [(float(m - half), float(m + half)) for m in middle]

@@ -1,8 +1,8 @@
 """Numerical studies: functions that return a table with `.plot()` and `.save()`, built on the public names of fastpde.
 
-`rank_collapse` (ranks of limits, Theory 4.2), `phase_diagram` (how random Gaussian laws end), `covariance_paths`
-(laws in the cone of 2 x 2 covariances); `mean_field` (n tokens against their law,
-Theory 8.3), `stability` (pairs of clouds under the bounds of Theory 8.1); `load` reads what `save` wrote.
+`rank_collapse` finds ranks of limits (Theory 4.2), `phase_diagram` how random Gaussian laws end, `covariance_paths`
+paths of laws in the cone of 2 x 2 covariances. `mean_field` compares n tokens with their law (Theory 8.3), `stability`
+pairs of clouds with the bounds of Theory 8.1. `load` reads what `save` wrote.
 """
 
 from .covariance_paths import CovariancePaths, covariance_paths, grid

@@ -1,4 +1,4 @@
-"""Paths of Gaussian laws in the cone of 2 x 2 covariances, and how each of them ends."""
+"""Paths of Gaussian laws in the cone of 2 x 2 covariances, and their outcomes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
 
 PATHS = "paths.csv"
-_SCALES = 1e-4  # of the span: the first time after the start that is recorded
+_SCALES = 1e-4  # fraction of the span at which the first time after the start is recorded
 _ENTRIES = ("S11", "S12", "S22")
 _SHAPE = ("shape11", "shape12", "shape22")
 _PLACES = ((0, 0), (0, 1), (1, 1))
@@ -35,7 +35,7 @@ class CovariancePaths(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return what the columns hold, in their order."""
+        """Return a description of each column, by name and in order."""
         return {
             "law": Column("whole", "", "number of the law"),
             **{name: Column("number", "length^2", f"{name} at the start") for name in _ENTRIES},
@@ -49,13 +49,13 @@ class CovariancePaths(Study):
         }
 
     def summary(self) -> str:
-        """Return how many laws end how."""
+        """Return how many laws have each outcome."""
         from fastpde.plot import covariances
 
         return f"{len(self)} laws: {covariances.tally(self['outcome'].tolist())}"
 
     def figure(self) -> Figure:
-        """Return the paths in the cone, and the shapes S / tr S at their starts and ends in the disc."""
+        """Draw the paths in the cone, and the shapes S / tr S at their starts and ends in the disc."""
         from fastpde.plot import covariances
 
         text = (
@@ -83,12 +83,14 @@ class CovariancePaths(Study):
 
 
 def _symmetric(a: Array, b: Array, c: Array) -> Array:
-    """[[a, b], [b, c]] (..., 2, 2)."""
+    """Return [[a, b], [b, c]] (..., 2, 2)."""
     return np.stack([np.stack([a, b], axis=-1), np.stack([b, c], axis=-1)], axis=-2)
 
 
 def grid(n: int = 10, limit: float = 0.5) -> Array:
-    """Return covariances (B, 2, 2) of trace one: (S11 - S22, 2 S12) on an n x n grid of [-limit, limit]^2, in the disc.
+    """Return covariances (B, 2, 2) of trace one whose shapes are on a grid.
+
+    The points (S11 - S22, 2 S12) are those of an n x n grid of [-limit, limit]^2 that are inside the unit disc.
 
     Raises InputError, InputTypeError. Source: Theory 10.
     """
@@ -113,17 +115,17 @@ def covariance_paths(
     rtol: float = 1e-8,
     progress: Any = False,
 ) -> CovariancePaths:
-    """Follow centred Gaussian laws of the plane from many covariances, and find how each ends.
+    """Follow centred Gaussian laws of the plane from many covariances, and find the outcome of each.
 
     Paths are those of `fp.solve` over t_span; outcomes are those of `fp.limit`, as t goes to infinity.
 
     Args:
         attention: with constant parameters and d = 2, one for all laws.
         starts: covariances (B, 2, 2); default `grid()`.
-        t_span: start and end; times in between are spaced evenly in log (t - start) over four decades.
-        frames: times that are recorded, beside the start.
-        rtol: tolerance of the paths.
-        progress: True for a bar, or a function (laws that are done, {"systems": all of them}).
+        t_span: start and end; the times between them are spaced evenly in log(t - start) over four decades.
+        frames: number of times that are recorded, besides the start.
+        rtol: relative tolerance of the paths.
+        progress: True for a bar, or a function of (number of laws that are done, {"systems": number of laws}).
 
     Raises:
         InputError, InputTypeError: naming the argument.
@@ -159,7 +161,7 @@ def covariance_paths(
 
 
 def _interval(t_span: Any) -> tuple[float, float]:
-    """Start and end, which must be finite and in this order."""
+    """Return start and end of a time span, finite and in this order. Raises InputError, InputTypeError."""
     try:
         t0, t1 = (float(t) for t in t_span)
     except (TypeError, ValueError):

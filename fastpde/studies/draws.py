@@ -1,4 +1,4 @@
-"""Random Gaussian laws: their streams, their attention, and their limits in blocks with progress."""
+"""Random Gaussian laws: their random streams, their attention, and their limits, found in blocks with progress."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ def draw(seed: int, dimension: int, count: int, *shapes: tuple[int, int]) -> lis
 
 
 def square(G: Array) -> Array:
-    """G G^T (B, d, d)."""
+    """Return G G^T (B, d, d) of matrices G (B, d, d)."""
     return np.asarray(G @ np.swapaxes(G, -1, -2))
 
 
 def fit(attention: Callable[[Any], fp.Attention], starts: Array, report: Callable[[int], Any]) -> dict[str, Array]:
     """Return the fields of `fp.GaussianLimit`, (B, ...) each, of centred laws with covariances starts (B, d, d).
 
-    attention(rows) is that of some of the laws, a slice. Limits are found by integration, never from closed
-    forms: a study that took the answer of a theorem could not test it. report(done) is called now and then.
+    attention(rows) returns the attention of the laws in a slice `rows`. Limits are found by integration, never from
+    closed forms: a study that used the answer of a theorem could not test it. report(done) is called after every block
+    of laws.
     """
     found: dict[str, list[Array]] = {}
     for first in range(0, len(starts), _BLOCK):
@@ -52,7 +53,7 @@ def fit(attention: Callable[[Any], fp.Attention], starts: Array, report: Callabl
 
 @contextmanager
 def told(progress: Any, total: int) -> Iterator[Callable[[int], None]]:
-    """Yield report(done): a bar, progress(done, stats), or nothing. Raises InputTypeError."""
+    """Yield report(done), which shows a bar, calls progress(done, stats), or does nothing. Raises InputTypeError."""
     with reporting(check_progress(progress), total) as report:
         yield report
 
@@ -67,14 +68,14 @@ def whole(name: str, value: Any, least: int, most: int = 2**53) -> int:
 
 
 def one_of(name: str, value: Any, words: Any) -> str:
-    """Return one of some words, or raise InputError."""
+    """Return a word that is among `words`, or raise InputError."""
     if not isinstance(value, str) or value not in words:
         raise fp.InputError(name, repr(value), " or ".join(repr(word) for word in words))
     return value
 
 
 def several(name: str, values: Any) -> list[Any]:
-    """Return a list of different values, one or more, or raise InputError or InputTypeError."""
+    """Return a list of one or more values, all different, or raise InputError or InputTypeError."""
     if isinstance(values, str):
         raise fp.InputTypeError(name, repr(values), "a list")
     try:

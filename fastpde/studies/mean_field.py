@@ -1,4 +1,4 @@
-"""Errors of n random tokens against the law they are drawn from: velocity, mean, covariance and distance, at all times.
+"""Errors of n random tokens against the law they are drawn from: velocity, mean, covariance and distance over time.
 
 The law is Gaussian at first. Where it stays so, its exact flow is the reference; elsewhere weighted Gauss-Hermite nodes
 are moved as tokens, which is exact to rounding for smooth fields (Theory 2).
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 ERRORS = ("velocity", "mean", "cov", "sliced_w2")
 _NODES = 24  # Gauss-Hermite nodes per axis
-_FEW_NODES = {1: 24, 2: 24, 3: 12}  # where there is a matrix over pairs of them
-_HALF_STEPS = 1000  # of a scaling of nodes, at most; each gains a factor of |A|^2 or so
+_FEW_NODES = {1: 24, 2: 24, 3: 12}  # by dimension, where there is a matrix over pairs of nodes
+_HALF_STEPS = 1000  # largest number of iterations of a scaling of nodes; each gains a factor of about |A|^2
 _CLT = "clt.csv"
 _CLT_POINTS, _CLT_BLOCK = 8, 250
 _PROJECTIONS = 32
 _is_bounded = attrgetter("is_bounded")
-_MARGINAL = 1e-7  # of Sinkhorn scalings: n^{-1/2} is 3e-5 for a billion tokens
+_MARGINAL = 1e-7  # tolerance of Sinkhorn scalings: n^{-1/2} is 3e-5 for a billion tokens
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +43,8 @@ class MeanField(Study):
     """The table of `mean_field`.
 
     Attributes:
-        clt: variant, strength, point, predicted and measured: the trace of n Cov Gamma_n(x) at some points x.
+        clt: columns variant, strength, point, predicted and measured; the last two are the trace of n Cov Gamma_n(x) at
+            some points x.
     """
 
     clt: Mapping[str, Array] = field(default_factory=dict)
@@ -51,7 +52,7 @@ class MeanField(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return what the columns hold, in their order."""
+        """Return a description of each column, by name and in order."""
         return {
             "variant": Column("text", "", "of attention"),
             "strength": Column("number", "1/length^2", "|A|, the law at t = 0 is N(0, I)"),
@@ -70,7 +71,7 @@ class MeanField(Study):
         return fit_rate(self["n"][rows], self["draw"][rows], self[error][rows])
 
     def settings(self) -> list[tuple[str, float]]:
-        """Return the variants and strengths."""
+        """Return all pairs of a variant and a strength."""
         return [(variant, s) for variant in self.parameters["variants"] for s in self.parameters["strengths"]]
 
     def summary(self) -> str:
@@ -92,7 +93,7 @@ class MeanField(Study):
         return text
 
     def figure(self) -> Figure:
-        """Return the errors against n, with the fitted powers."""
+        """Draw the errors against n, with the fitted powers."""
         from fastpde.plot import convergence
 
         return convergence.figure(self)
@@ -125,25 +126,26 @@ def mean_field(
     cells: str | Path | None = None,
     progress: Any = False,
 ) -> MeanField:
-    """Compare n tokens drawn from N(0, I) with the law they sample, for many n: errors, their powers of n, their CLT.
+    """Compare n tokens drawn from N(0, I) with that law, for many n: errors, their powers of n, their central limit.
 
-    Attention has A = strength G, |G| = 1 a random matrix, and V = I. It is followed to t = 1 / (4 strength), half of
-    the shortest time in which such a law could blow up under softmax attention.
+    Attention has A = strength G, |G| = 1 a random matrix, and V = I. The tokens are followed to t = 1 / (4 strength),
+    half of the shortest time in which such a law could blow up under softmax attention.
 
     Args:
-        variants: "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), or classes of your own that are bounded.
+        variants: some of "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), or bounded classes of your own.
         sizes: numbers of tokens.
-        draws: clouds of each size; draw b of n tokens comes from `np.random.default_rng([seed, n, b])`.
-        dimension: d, at most 3.
-        strengths: |A|. The law of the velocity's error has a second moment only for |A| < 1 / sqrt 2 (Theory 8.3).
-        times: at which errors are taken, evenly, the first and last included; at least 2.
-        steps: of rk4, at least times - 1.
-        points: of the law, new ones for each draw, at which velocities are compared.
-        clt_draws: clouds of 1000 tokens whose velocities make n Cov Gamma_n(x) at t = 0; 0: none.
-        seed: of everything.
+        draws: number of clouds of each size; draw b of n tokens comes from `np.random.default_rng([seed, n, b])`.
+        dimension: the dimension d, at most 3.
+        strengths: values of |A|. The law of the velocity's error has a second moment only for |A| < 1 / sqrt 2 (Theory
+            8.3).
+        times: number of times at which errors are measured, evenly spaced from first to last; at least 2.
+        steps: number of steps of rk4, at least times - 1.
+        points: number of points, drawn from the law anew for each cloud, at which velocities are compared.
+        clt_draws: number of clouds of 1000 tokens from whose velocities n Cov Gamma_n(x) at t = 0 is measured; 0: none.
+        seed: the seed of all random numbers.
         backend: as for `fp.solve`.
         cells: a file that keeps finished cells, from which an interrupted study goes on.
-        progress: True for a bar, or a function (cells that are done, {"systems": all of them}).
+        progress: True for a bar, or a function of (number of cells that are done, {"systems": number of cells}).
 
     Raises:
         InputError, InputTypeError: naming the argument.
@@ -191,10 +193,11 @@ class Reference:
     """The exact law at some times, and its field.
 
     Attributes:
-        name, strength, attention: of what moves it.
-        t: (frames,)
+        name, strength, attention: the variant, |A| and the attention that move the law.
+        t: (frames,) times.
         mean, cov: (frames, d), (frames, d, d).
-        nodes, weights: (frames, N, d), (N,) of the moved quadrature, where the law does not stay Gaussian.
+        nodes, weights: (frames, N, d), (N,) nodes of the quadrature that are moved, where the law does not stay
+            Gaussian.
     """
 
     name: str
@@ -208,7 +211,7 @@ class Reference:
 
     @staticmethod
     def of(name: str, strength: float, parameters: Mapping[str, Any]) -> Reference:
-        """Follow N(0, I)."""
+        """Follow N(0, I) under a variant, and return its law at the times of the study."""
         d = parameters["dimension"]
         attention = _attention(name, strength, d, parameters["seed"])
         t = np.linspace(0.0, 0.25 / strength, parameters["times"])
@@ -251,7 +254,7 @@ def _attention(name: str, strength: float, d: int, seed: int) -> fp.SingleHead:
 
 
 def _cell(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], backend: Any) -> list[dict[str, Any]]:
-    """The rows of one cloud."""
+    """Return the rows of one cloud, one for each time."""
     d, t = parameters["dimension"], reference.t
     stream = np.random.default_rng([parameters["seed"], n, b])
     x0, z = stream.standard_normal((n, d)), stream.standard_normal((parameters["points"], d))
@@ -287,10 +290,11 @@ def _cell(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], b
 
 
 def predicted_covariance(attention: fp.SingleHead, x: Array) -> Array:
-    """Return the limit (m, d, d) of n Cov Gamma_n(x) at points x (m, d), tokens from N(0, I).
+    """Return the limit (m, d, d) of n Cov Gamma_n(x) at points x (m, d), for tokens from N(0, I).
 
-    Normalised attention: V E[g^2 (y - m_x)(y - m_x)^T] V^T / Z^2, g the weight of y, Z and m_x its total and mean;
-    sums: V Cov(g y) V^T. Sinkhorn: V E[psi_x psi_x^T] V^T / eps^2, psi_x the influence of a token. Theory 8.3.
+    Normalised attention has V E[g^2 (y - m_x)(y - m_x)^T] V^T / Z^2, g the weight of y, Z the total weight and m_x the
+    weighted mean; a sum V Cov(g y) V^T; Sinkhorn attention V E[psi_x psi_x^T] V^T / eps^2, psi_x the
+    influence of a token. Source: Theory 8.3.
     """
     d, score = x.shape[1], attention.score(0.0)
     if isinstance(attention, fp.Sinkhorn):
@@ -312,11 +316,12 @@ def predicted_covariance(attention: fp.SingleHead, x: Array) -> Array:
 
 
 def _influence(scores: Array, at: Array, y: Array, w: Array) -> Array:
-    """What E[y kappa(x, y)] of a law gains per mass at y_j that it takes from everywhere: (m, N, d), for all nodes j.
+    """Return the influence of each node on E[y kappa(x, y)]: (m, N, d), for points x and nodes y_j.
 
-    scores (N, N) are those of nodes y (N, d) with weights w (N,), at (m, N) those of points x with the nodes; both are
-    divided by eps. The potentials change with the law: f by -nu_1 - T g', g by g' = -nu_2 - T* f', where T is the
-    kernel and nu its sums over the change of the law. So (I - T* T) g' = T* nu_1 - nu_2, up to constants.
+    It is the derivative with respect to mass that is added at y_j and removed from the law in proportion. scores (N, N)
+    are those of nodes y (N, d) with weights w (N,), `at` (m, N) those of points x with the nodes; both are divided by
+    eps. The potentials change with the law: f by -nu_1 - T g', g by g' = -nu_2 - T* f', where T is the kernel and nu
+    its sums over the change of the law. So (I - T* T) g' = T* nu_1 - nu_2, up to constants.
     """
     f, g = np.zeros(len(y)), np.zeros(len(y))
     for _ in range(_HALF_STEPS):
@@ -333,7 +338,7 @@ def _influence(scores: Array, at: Array, y: Array, w: Array) -> Array:
 
 
 def _clt(settings: Sequence[tuple[str, float]], parameters: Mapping[str, Any]) -> dict[str, Array]:
-    """Traces of n Cov Gamma_n(x) at t = 0, predicted and measured."""
+    """Return the traces of n Cov Gamma_n(x) at t = 0, predicted and measured, as columns."""
     d, n, count = parameters["dimension"], 1000, parameters["clt_draws"]
     columns: dict[str, list[Any]] = {name: [] for name in ("variant", "strength", "point", "predicted", "measured")}
     stream = np.random.default_rng([parameters["seed"], 1])

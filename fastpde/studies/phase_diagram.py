@@ -1,4 +1,7 @@
-"""How random Gaussian laws end, against the spectrum of V A + A^T V^T, which decides where V commutes with all else."""
+"""Outcomes of random Gaussian laws, against the spectrum of V A + A^T V^T.
+
+The spectrum decides the outcome where V commutes with S0 and with V A + A^T V^T.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ class PhaseDiagram(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return what the columns hold, in their order."""
+        """Return a description of each column, by name and in order."""
         return {
             "draw": Column("whole", "", "number of the draw"),
             "lambda_max": Column("number", "1/(length^2 time)", "largest eigenvalue of V A + A^T V^T, A = K^T Q"),
@@ -41,14 +44,14 @@ class PhaseDiagram(Study):
         }
 
     def summary(self) -> str:
-        """Return how many laws end how."""
+        """Return how many laws have each outcome."""
         from fastpde.plot import covariances
 
         bad = int(np.sum(self["outcome"] == "undecided"))
         return f"{len(self)} laws: {covariances.tally(self['outcome'].tolist())}" + ("" if bad else ", none undecided")
 
     def figure(self) -> Figure:
-        """Return stacked fractions of outcomes against the scaled eigenvalue."""
+        """Draw stacked fractions of outcomes against the scaled eigenvalue."""
         from fastpde.plot import covariances
 
         told = self.parameters
@@ -65,14 +68,16 @@ class PhaseDiagram(Study):
 def phase_diagram(
     dimension: int = 2, draws: int = 500, *, variant: Any = "softmax", seed: int = 0, progress: Any = False
 ) -> PhaseDiagram:
-    """Find how N(0, S0) ends for random Q, K, V and S0 = G G^T, which do not commute, and where in the spectrum.
+    """Find the outcome of N(0, S0) for random Q, K, V and S0 = G G^T, against the spectrum of V A + A^T V^T.
+
+    The matrices do not commute, so that no closed form decides.
 
     Args:
-        dimension: d; Q, K, V and G are (d, d) with N(0, 1) entries.
-        draws: laws; draw b comes from `np.random.default_rng([seed, d, b])`.
+        dimension: the dimension d; Q, K, V and G are (d, d) with N(0, 1) entries.
+        draws: number of laws; draw b comes from `np.random.default_rng([seed, d, b])`.
         variant: "softmax", "l2", "sinkhorn" (eps = 1), or the class of a variant of your own that averages by e^s.
-        seed: of everything.
-        progress: True for a bar, or a function (laws that are done, {"systems": all of them}).
+        seed: the seed of all random numbers.
+        progress: True for a bar, or a function of (number of laws that are done, {"systems": number of laws}).
 
     Raises:
         InputError, InputTypeError: naming the argument.

@@ -1,4 +1,4 @@
-"""Powers of n fitted to errors, with intervals."""
+"""Powers of n that are fitted to errors, with intervals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _RESAMPLED = 2000
 
 
 class Rate(NamedTuple):
-    """error ~ factor n^power; the 95 % interval of the power is power -+ half_width."""
+    """A fitted power law, error ~ factor n^power; the 95 % interval of the power is power -+ half_width."""
 
     power: float
     half_width: float
@@ -22,10 +22,10 @@ class Rate(NamedTuple):
 
 
 def fit_rate(n: Array, draw: Array, error: Array) -> Rate:
-    """Fit a line to log(root mean square of the errors of all draws) against log n, n of two values or more.
+    """Fit a line to log(root mean square of the errors of all draws) against log n, for two values of n or more.
 
-    The interval is that of the bootstrap over draws, separately for every n: draws of different n are independent.
-    nan where errors are.
+    The interval is that of the bootstrap over draws, separately for every n: draws of different n are independent. All
+    numbers are nan where errors are, or where there is only one n.
     """
     sizes = np.unique(n)
     squares = [np.square(error[n == size]) for size in sizes]

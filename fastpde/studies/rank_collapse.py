@@ -28,7 +28,7 @@ class RankCollapse(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return what the columns hold, in their order."""
+        """Return a description of each column, by name and in order."""
         return {
             "d": Column("whole", "", "dimension"),
             "draw": Column("whole", "", "number of the draw in its dimension"),
@@ -50,7 +50,7 @@ class RankCollapse(Study):
         return text + (f", largest relative error of the limit {known.max():.1e}" if len(known) else "")
 
     def figure(self) -> Figure:
-        """Return one histogram of ranks per dimension, the expected one marked."""
+        """Draw one histogram of ranks per dimension, with the expected rank marked."""
         from fastpde.plot import covariances
 
         d, told = self["d"], self.parameters
@@ -75,13 +75,13 @@ def rank_collapse(
     The ranks come from integrating the flow, not from the theorem that they test; no draw is left out.
 
     Args:
-        dimensions: of the tokens, each once.
-        draws: per dimension; draw b of dimension d comes from `np.random.default_rng([seed, d, b])`.
+        dimensions: the dimensions d of the tokens, each once.
+        draws: number of draws per dimension; draw b of dimension d comes from `np.random.default_rng([seed, d, b])`.
         variant: "softmax", "l2", "sinkhorn" (eps = 1), or the class of a variant of your own that averages by e^s.
         values: "identity" for V = I, where the limit itself is known too, or "gram" for V = G^T G.
-        rank: of Q, a matrix (rank, d) of N(0, 1) entries; default d // 2, at least 1.
-        seed: of everything.
-        progress: True for a bar, or a function (draws that are done, {"systems": all of them}).
+        rank: the rank of Q, a matrix (rank, d) of N(0, 1) entries; default d // 2, at least 1.
+        seed: the seed of all random numbers.
+        progress: True for a bar, or a function of (number of draws that are done, {"systems": number of draws}).
 
     Raises:
         InputError, InputTypeError: naming the argument.
@@ -103,7 +103,7 @@ def rank_collapse(
 
 
 def _one(d: int, k: int, count: int, parameters: Any, report: Any) -> dict[str, Array]:
-    """The rows of one dimension."""
+    """Return the columns of one dimension."""
     Q, G, H = laws.draw(parameters["seed"], d, count, (k, d), (d, d), (d, d))
     identity = parameters["values"] == "identity"
     V = np.broadcast_to(np.eye(d), H.shape) if identity else laws.square(np.swapaxes(H, 1, 2))
@@ -125,7 +125,10 @@ def _spectrum(d: int) -> list[str]:
 
 
 def projected(Q: Array, starts: Array) -> Array:
-    """S_inf = N (N^T S0^{-1} N)^{-1} N^T (B, d, d), N a basis of ker Q, for Q (B, k, d) of rank k < d (Theory 4.2)."""
+    """Return S_inf = N (N^T S0^{-1} N)^{-1} N^T (B, d, d), N a basis of ker Q, for Q (B, k, d) of rank k < d.
+
+    Source: Theory 4.2.
+    """
     N = np.swapaxes(np.linalg.svd(Q)[2][:, Q.shape[1] :], 1, 2)
     T = np.swapaxes(N, 1, 2)
     return np.asarray(N @ np.linalg.inv(T @ np.linalg.solve(starts, N)) @ T)

@@ -1,4 +1,4 @@
-"""Studies read from their directories."""
+"""The reading of studies from their directories."""
 
 from __future__ import annotations
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
 
 _COMPOSED = ("multihead", "masked")
-# What a flow at rtol = 1e-9 and a distance may be off by.
+# The error that a flow at rtol = 1e-9 and a distance may have.
 _ROUNDING = 1e-7
-# Radii are measured this often between two times of the table: the bound made of them grows until the next is known.
+# Number of radii measured per interval of the table: the bound grows from each of them until the next is known.
 _BETWEEN = 8
 _PAIRS = ("independent", "nudged", "shifted")
 
@@ -35,7 +35,7 @@ class Stability(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return what the columns hold, in their order."""
+        """Return a description of each column, by name and in order."""
         return {
             "variant": Column("text", "", "of attention"),
             "draw": Column("whole", "", "number of the pair"),
@@ -51,18 +51,18 @@ class Stability(Study):
 
     @property
     def verdicts(self) -> dict[str, bool]:
-        """Whether no pair of a variant exceeded a bound, of the distance or of the radius."""
+        """A bool for each variant: whether no pair exceeded a bound, of the distance or of the radius."""
         good = self["log_ratio"] <= np.minimum(self["log_bound"], self["log_measured"]) + _ROUNDING
         good &= self["radius"] <= self["radius_bound"] * (1.0 + _ROUNDING)
         return {name: bool(good[self["variant"] == name].all()) for name in self.parameters["variants"]}
 
     def sharpness(self, variant: str) -> float:
-        """Return the largest log_ratio / log_measured of a variant where the bound is not trivial."""
+        """Return the largest log_ratio / log_measured of a variant, where the bound is not trivial."""
         rows = (self["variant"] == variant) & (self["log_measured"] > 1e-6) & np.isfinite(self["log_measured"])
         return float(np.max(self["log_ratio"][rows] / self["log_measured"][rows])) if rows.any() else np.nan
 
     def summary(self) -> str:
-        """Return whether the bounds held, and how close the closest pair came."""
+        """Return whether the bounds held, and for each variant how close a pair came to them."""
         verdicts = self.verdicts
         broken = [name for name, holds in verdicts.items() if not holds]
         pairs = len(self) // self.parameters["times"]
@@ -71,7 +71,7 @@ class Stability(Study):
         return f"{held}; largest log ratio / log measured bound: {told}"
 
     def figure(self) -> Figure:
-        """Return ratios and bounds against t, a panel per variant."""
+        """Draw ratios and bounds against t, with a panel per variant."""
         from fastpde.plot import stability
 
         return stability.figure(self)
@@ -97,17 +97,18 @@ def stability(
     all draws. The second cloud is independent of the first, or the first with each token nudged, or shifted.
 
     Args:
-        variants: of "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), "linear", "exponential", "multihead" (two softmax
-            heads), "masked" (softmax; the distance is the conditional one), or classes of your own with a known bound.
-        draws: pairs per variant; draw b comes from `np.random.default_rng([seed, b])`.
-        n: tokens of a cloud.
-        dimension: d.
-        radius: R0 of the ball that holds both clouds, touched by the first.
-        speed: |V|.
-        t_end, times: the times, evenly from 0, at least 2.
-        seed: of everything.
+        variants: some of "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), "linear", "exponential", "multihead" (two
+            softmax heads), "masked" (softmax; the distance is the conditional one), or classes of
+            your own with a known bound.
+        draws: number of pairs per variant; draw b comes from `np.random.default_rng([seed, b])`.
+        n: number of tokens of a cloud.
+        dimension: the dimension d.
+        radius: the radius R0 of the ball that holds both clouds; the first has a token on its sphere.
+        speed: the norm |V|.
+        t_end, times: the last time, and the number of times, evenly spaced from 0; at least 2.
+        seed: the seed of all random numbers.
         cells: a file that keeps finished pairs, from which an interrupted study goes on.
-        progress: True for a bar, or a function (pairs that are done, {"systems": all of them}).
+        progress: True for a bar, or a function of (number of pairs that are done, {"systems": number of pairs}).
 
     Raises:
         InputError, InputTypeError: naming the argument; also where tokens may become infinite before t_end.
@@ -156,7 +157,7 @@ def _attention(name: str, stream: np.random.Generator, d: int, speed: float) -> 
 
 
 def _clouds(stream: np.random.Generator, kind: str, n: int, d: int, radius: float) -> Array:
-    """Two clouds (2, n, d) in the ball, the first of which touches its sphere."""
+    """Return two clouds (2, n, d) in the ball, the first with a token on its sphere."""
 
     def cloud() -> Array:
         x = stream.standard_normal((n, d)) * stream.uniform(0.2, 1.0, d)
@@ -174,7 +175,7 @@ def _clouds(stream: np.random.Generator, kind: str, n: int, d: int, radius: floa
 
 
 def _pair(name: str, b: int, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of one pair."""
+    """Return the rows of one pair, one for each time."""
     stream = np.random.default_rng([parameters["seed"], b])
     n, d, R0, kind = parameters["n"], parameters["dimension"], parameters["radius"], _PAIRS[b % len(_PAIRS)]
     attention = _attention(name, stream, d, parameters["speed"])

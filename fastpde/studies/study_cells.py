@@ -1,6 +1,6 @@
-"""Finished cells of a study that takes long, kept in a file: an interrupted study goes on where it was.
+"""Finished cells of a long study, kept in a file from which an interrupted study goes on.
 
-One JSON line per cell, after a first line with the study's parameters; a line that was cut off is not read.
+The file has a first line with the parameters of the study, then one JSON line per cell; an incomplete line is not read.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import fastpde as fp
 
 
 class Cells:
-    """Rows of finished cells by key. Without a path nothing is kept."""
+    """The rows of finished cells, by key; without a path they are kept in memory only."""
 
     def __init__(self, path: str | Path | None, parameters: Mapping[str, Any]) -> None:
-        """Read what is there. Raises InputError for cells of other parameters, OSError."""
+        """Read the cells that the file holds. Raises InputError for cells of other parameters, OSError."""
         self.path = None if path is None else Path(path)
         self._rows: dict[str, list[dict[str, Any]]] = {}
         if self.path is None:
@@ -31,7 +31,7 @@ class Cells:
             raise fp.InputError("cells", str(self.path), "a file of cells of the same study and parameters", remedy)
         for line in whole[1:]:
             self._rows.update(json.loads(line))
-        # Written anew without what was cut off; from here on lines are only added.
+        # Written anew without the incomplete line; from here on lines are only added.
         self._write("".join(whole) or first + "\n", "w")
 
     def __contains__(self, key: str) -> bool:

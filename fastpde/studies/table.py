@@ -1,4 +1,4 @@
-"""What every study returns: a table with named columns, the parameters that made it, a picture, and files.
+"""The result of a study: a table with named columns, the parameters that made it, a picture, and files.
 
 study.json    the name, the parameters, the version, and for each column its unit and meaning
 rows.csv      one row per draw or law, "name [unit]" in the header
@@ -31,7 +31,7 @@ _KINDS: dict[str, Any] = {"number": np.float64, "whole": np.int64, "text": np.st
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds: "number", "whole" (numbers) or "text"; its unit, empty for pure numbers; its meaning."""
+    """The description of a column: kind ("number", "whole" or "text"), unit (empty for pure numbers), meaning."""
 
     kind: str
     unit: str
@@ -43,16 +43,16 @@ class Study(ABC):
     """The table of a study; `study["rank"]` is a column (rows,), `len(study)` the number of rows.
 
     Attributes:
-        parameters: what the study was told, as JSON could hold it.
+        parameters: the arguments of the study, in types that JSON has.
         columns: name -> array (rows,), read-only.
     """
 
     parameters: Mapping[str, Any]
     columns: Mapping[str, Array]
-    name: ClassVar[str]  # as the command line has it
+    name: ClassVar[str]  # the name on the command line
 
     def __post_init__(self) -> None:
-        """Fix the columns; raises InputError for columns of unequal lengths or other names than `layout` has."""
+        """Check and fix the columns. Raises InputError for unequal lengths, or names other than those of `layout`."""
         about = self.layout(self.parameters)
         if set(self.columns) != set(about):
             raise fp.InputError("columns", ", ".join(self.columns), ", ".join(about))
@@ -76,7 +76,7 @@ class Study(ABC):
     @classmethod
     @abstractmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return what the columns hold, in their order."""
+        """Return a description of each column, by name and in order."""
 
     @abstractmethod
     def summary(self) -> str:
@@ -84,10 +84,10 @@ class Study(ABC):
 
     @abstractmethod
     def figure(self) -> Figure:
-        """Return the picture, for Matplotlib."""
+        """Draw the picture and return it, as a Matplotlib figure."""
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Return the picture, and write it as a PNG if there is a path. Raises OSError."""
+        """Draw the picture and return it; write it as a PNG if there is a path. Raises OSError."""
         from fastpde.plot import canvas
 
         drawn = self.figure()
@@ -96,7 +96,7 @@ class Study(ABC):
         return drawn
 
     def save(self, directory: str | Path) -> Path:
-        """Write the files of the study into a directory, which is made if need be, and return the picture's path.
+        """Write the files of the study into a directory, which is made if necessary; return the picture's path.
 
         `studies.load` reads them again, to the bit. Raises OSError.
         """
@@ -109,12 +109,12 @@ class Study(ABC):
         self.plot(picture)
         columns = {name: {"unit": column.unit, "meaning": column.meaning} for name, column in about.items()}
         facts = {"study": self.name, "parameters": dict(self.parameters), "fastpde": fp.__version__, "columns": columns}
-        # Last: a directory that has it is whole.
+        # Written last: a directory that has this file is complete.
         _write(folder / PARAMETERS, json.dumps(facts, indent=2, allow_nan=False) + "\n")
         return picture
 
     def _save_more(self, folder: Path) -> None:  # noqa: B027  (most studies have no more)
-        """Write what is not in the columns."""
+        """Write the data of the study that is not in the columns."""
 
     @classmethod
     def read(cls, folder: Path, parameters: Mapping[str, Any]) -> Study:

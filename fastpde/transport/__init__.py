@@ -1,1 +1,1 @@
-"""Optimal transport between clouds: scalings of a kernel to given marginals."""
+"""Optimal transport: Wasserstein distances between clouds and Gaussian laws, and Sinkhorn scalings of kernels."""

@@ -1,10 +1,12 @@
-"""Anderson's mixing: a slow fixed-point iteration made fast by combining its last steps, with a safeguard.
+"""Anderson acceleration: a slow fixed-point iteration made fast by combining its last steps, with a safeguard.
 
 For x -> x + r(x), whose residual r vanishes at the solution, the last differences (dx_i, dr_i) say how r changes. The
-next x is x + r - sum_i c_i (dx_i + dr_i) with c minimising |r - sum_i c_i dr_i|: for a linear r what GMRES does, so a
-few slow directions cost a few steps, whatever the rate of the plain iteration. A merit that never falls in a plain
-step and is largest at the solution guards it: a combination that lowers the merit is dropped with the window, and a
-plain step is taken from the best x so far. So far from the solution this converges as the plain iteration does.
+next x is x + r - sum_i c_i (dx_i + dr_i), where c minimises |r - sum_i c_i dr_i|. For a linear r this is what GMRES
+does, so a few slow directions cost a few steps, whatever the rate of the plain iteration.
+
+A merit guards the iteration: a number that never falls in a plain step and is largest at the solution. A combination
+that lowers the merit is dropped with the window, and a plain step is made from the best x so far. So, far from the
+solution, the method converges as the plain iteration does.
 
 Source: Anderson (1965); Walker and Ni, SIAM J. Numer. Anal. 49 (2011).
 """
@@ -27,31 +29,32 @@ _SLACK = 1e-11
 
 
 class Window(NamedTuple):
-    """The last differences of B systems of n numbers, zero where there is none."""
+    """The last differences of B systems of n numbers; those that do not exist yet are zero."""
 
     dr: Array  # (B, _SIZE, n)
     du: Array  # (B, _SIZE, n): dx + dr
     gram: Array  # (B, _SIZE, _SIZE): products of the dr
-    taken: Array  # (B,) how many there have been
+    taken: Array  # (B,) number of differences so far
 
     @staticmethod
     def empty(shape: tuple[int, int]) -> Window:
-        """A window without differences for x of shape (B, n)."""
+        """Return a window without differences for x of shape (B, n)."""
         systems, n = shape
         dr, du = np.zeros((2, systems, _SIZE, n))
         return Window(dr, du, np.zeros((systems, _SIZE, _SIZE)), np.zeros(systems, np.int64))
 
     def forget(self, systems: Array) -> None:
-        """Drops the differences of `systems`, a mask (B,)."""
+        """Drop the differences of `systems`, a mask (B,)."""
         self.dr[systems] = self.du[systems] = 0.0
         self.gram[systems] = 0.0
 
 
 class Mixing:
-    """Mixing of B systems x (B, n), each on its own, in L2(weights): no system's numbers depend on the others.
+    """Anderson acceleration of B systems x (B, n), each on its own, in L2(weights).
 
-    `window` holds differences of an earlier, similar problem, whose slow directions are likely to be these; it is
-    changed in place. `share`: which of all numbers are here.
+    The numbers of a system do not depend on the others. `window` holds differences of an earlier, similar problem,
+    whose slow directions are likely to be the same; it is changed in place. `share` says which of all n numbers this
+    process has.
     """
 
     def __init__(
@@ -65,14 +68,17 @@ class Mixing:
         self._best = np.zeros(shape), np.zeros(shape)  # x and r of the best merit
 
     def fallen(self, merit: Array) -> Array:
-        """Whether a combination has lowered the merit by more than rounding does, (B,): the next step undoes it."""
+        """Return whether the last combination has lowered the merit by more than rounding does, (B,).
+
+        The next step undoes such a combination.
+        """
         lower: Array = ~(merit >= self._merit - _SLACK * (1.0 + np.abs(merit)))
         return lower
 
     def step(self, x: Array, r: Array, merit: Array, moving: Array) -> None:
-        """Moves the `moving` (B,) systems on from x, in place; r (B, n), changed too, and merit (B,) belong to x.
+        """Replace x by the next iterate, in place, for the systems of a mask `moving` (B,).
 
-        A system that does not move now must not move again.
+        r (B, n) and merit (B,) belong to x; r is changed too. A system that does not move now must not move again.
         """
         if self._last is not None:
             self._take_in(np.flatnonzero(moving), x - self._last[0], r - self._last[1])
@@ -99,7 +105,7 @@ class Mixing:
             window.gram[systems, slots, i] = window.gram[systems, i, slots] = products[systems]
 
     def _correction(self, r: Array) -> Array:
-        """sum_i c_i (dx_i + dr_i)."""
+        """Return sum_i c_i (dx_i + dr_i), (B, n)."""
         weighted, total = self._weights * r, np.zeros_like(r)
         right = np.stack(self._share.sums(weighted * self.window.dr[:, i] for i in range(_SIZE)), axis=1)
         for i, c in enumerate(coefficients(self.window.gram, right, _RIDGE).T):
@@ -108,10 +114,10 @@ class Mixing:
 
 
 def coefficients(gram: Array, right: Array, ridge: float) -> Array:
-    """c (B, m) that minimises |y - sum_i c_i v_i|, from gram_ij = <v_i, v_j> (B, m, m) and right_i = <v_i, y> (B, m).
+    """Return the c (B, m) that minimise |y - sum_i c_i v_i|, given products of the vectors v_i and y.
 
-    Directions smaller than `ridge`, relative to the squared sizes of the v_i, get no weight: they are rounding. A zero
-    vector gets the coefficient zero.
+    gram_ij = <v_i, v_j> (B, m, m) and right_i = <v_i, y> (B, m). Directions smaller than `ridge`, relative to the
+    squared sizes of the v_i, get no weight: they are rounding. A zero vector gets the coefficient zero.
     """
     size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
     size = np.where(size > 0.0, size, 1.0)

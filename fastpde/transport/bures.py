@@ -12,15 +12,16 @@ from .measures import Normal, as_cloud
 
 
 def bures_wasserstein(g: Any, h: Any) -> float | Array:
-    """W_2 of two Gaussian laws: W_2^2 = |m - n|^2 + tr S + tr T - 2 tr (S^{1/2} T S^{1/2})^{1/2}.
+    """Return W_2 of two Gaussian laws: W_2^2 = |m - n|^2 + tr S + tr T - 2 tr (S^{1/2} T S^{1/2})^{1/2}.
 
     The traces are never subtracted. With factors S = L L^T, T = M M^T it is |m - n|^2 + min_U |L - M U|_F^2 over
     orthogonal U, which is P R^T for the singular vectors of M^T L = P diag(s) R^T: equal laws get 0, and laws that
     differ by 1e-10 get it to six digits. No covariance is inverted.
 
     Args:
-        g, h: `fp.Gaussian`, whose leading axes are systems and broadcast; or tokens (n, d), taken as the Gaussian law
-            with their mean and covariance: that is a lower bound of their W_2, equal for affine images (Gelbrich).
+        g, h: `fp.Gaussian`, whose leading axes are systems and broadcast; or tokens (n, d), which stand for the
+            Gaussian law with their mean and covariance. For tokens the result is a lower bound of their W_2, with
+            equality for affine images (Gelbrich).
 
     Returns:
         A float, or an array of the shape of the leading axes.
@@ -41,12 +42,12 @@ def bures_wasserstein(g: Any, h: Any) -> float | Array:
 
 
 def _moments(name: str, law: Any) -> tuple[Array, Array]:
-    """The mean (..., d) and a factor (..., d, d) of the covariance."""
+    """Return the mean (..., d) and a factor (..., d, d) of the covariance of a Gaussian law or of tokens (n, d)."""
     if isinstance(law, Normal):
         return law.mean, law.factor
     cloud = as_cloud(name, law)
     mean = cloud.x.mean(axis=0)
-    # The triangle of the tokens themselves: forming their covariance would square what is small.
+    # A QR decomposition of the tokens gives the factor: forming their covariance would square small numbers.
     triangle = np.asarray(np.linalg.qr((cloud.x - mean) / np.sqrt(len(cloud.x)), mode="r"))
     factor = np.zeros((len(mean), len(mean)))
     factor[:, : len(triangle)] = triangle.T

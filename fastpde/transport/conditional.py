@@ -13,7 +13,7 @@ from .wasserstein import exact_cost
 
 
 def conditional_wasserstein(x: Any, y: Any, positions: Any, p: float = 2, *, weights: Any = None) -> float:
-    """d_p(mu, nu) = (int W_p^p(mu^s, nu^s) dtheta(s))^{1/p}, mu^s and nu^s the laws of the tokens at position s.
+    """Return d_p(mu, nu) = (int W_p^p(mu^s, nu^s) dtheta(s))^{1/p}, with the laws mu^s, nu^s at position s.
 
     At a position of one token W_p is |x_i - y_i|; at one of m tokens it is the exact distance of m and m tokens. So
     d_p >= W_p. With one random token per position d_p does not converge to the distance of the laws they are drawn
@@ -52,7 +52,7 @@ def conditional_wasserstein(x: Any, y: Any, positions: Any, p: float = 2, *, wei
 
 
 def _groups(positions: Array) -> tuple[Array, Array]:
-    """An order of the tokens by position, and where in it each position starts."""
+    """Return an order of the tokens by position, and the index in this order at which each position starts."""
     order = np.argsort(positions, kind="stable")
     ordered = positions[order]
     return order, np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

@@ -1,10 +1,10 @@
 """The Sinkhorn divergence of two clouds for the cost |x - y|^2, with a bound of its distance from W_2, in O(n) memory.
 
-OT_eps(mu, nu) = min <pi, C> + eps KL(pi | mu x nu) is the maximum of int f dmu + int g dnu over potentials with
-f = -eps log int e^{(g - C) / eps} dnu and likewise g. The divergence OT_eps(mu, nu) - OT_eps(mu, mu) / 2 -
-OT_eps(nu, nu) / 2 is zero for equal clouds, whatever eps. What is proved about W_2 comes from the plan itself: its cost
-is at least W_2^2, and a soft minimum over a much smaller eps makes potentials that no cost violates, so that their
-value is at most W_2^2.
+The value OT_eps(mu, nu) = min <pi, C> + eps KL(pi | mu x nu) is the maximum of int f dmu + int g dnu over potentials
+with f = -eps log int e^{(g - C) / eps} dnu and likewise g. The divergence
+OT_eps(mu, nu) - OT_eps(mu, mu) / 2 - OT_eps(nu, nu) / 2 is zero for equal clouds, for every eps. The bounds of W_2 come
+from the plan itself: its cost is at least W_2^2, and a soft minimum over a much smaller eps gives potentials with
+f + g <= C, whose value is at most W_2^2.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _EPS = 1e-3  # of the squared unit: the default
 _TOL = 1e-4  # marginal error; the dual value's error is of its order squared, and the bounds count it
 _MOST = 5_000  # iterations
 _FALL = 4.0  # of eps from one stage of the warm start to the next
-_SHARPER = 100.0  # eps over that of the soft minimum which makes a lower bound
+_SHARPER = 100.0  # eps divided by that of the soft minimum of the lower bound
 
 
 class Pair:
-    """The kernel e^{-|x - y|^2 / eps} between two clouds, through its log-sums only.
+    """The kernel e^{-|x - y|^2 / eps} between two clouds, evaluated only through logarithms of its sums.
 
     Potentials are kept as F = (f - |x|^2) / eps and G = (g - |y|^2) / eps: scores are then 2 <x, y> / eps alone.
     """
@@ -41,15 +41,18 @@ class Pair:
         self._histories = np.zeros((2, 1, 2))  # of sums for the points of y, and of x
 
     def soft(self, g: Array, eps: float) -> Array:
-        """f_i = -eps log sum_j b_j e^{(g_j - C_ij) / eps}, (n,)."""
+        """Return the soft minimum f_i = -eps log sum_j b_j e^{(g_j - C_ij) / eps}, (n,)."""
         return self._soft(self.x, self.y, self.squares, g, eps)
 
     def soft_back(self, f: Array, eps: float) -> Array:
-        """g_j = -eps log sum_i a_i e^{(f_i - C_ij) / eps}, (m,)."""
+        """Return the soft minimum g_j = -eps log sum_i a_i e^{(f_i - C_ij) / eps}, (m,)."""
         return self._soft(self.y, self.x, self.squares[::-1], f, eps)
 
     def cost(self, g: Array, eps: float) -> float:
-        """<pi, C> of the plan with exact rows a_i b_j e^{(f_i + g_j - C_ij) / eps}."""
+        """Return the cost <pi, C> of the plan pi_ij = a_i b_j e^{(f_i + g_j - C_ij) / eps}.
+
+        f is the soft minimum of g, so that the rows of the plan are exact.
+        """
         moments = np.column_stack([self.y.x, self.squares[1]])
         means = np.empty((1, len(self.x.x), moments.shape[1]))
         self._sum(self.x, self.y, (g - self.squares[1]) / eps, eps, moments[None], means)
@@ -79,7 +82,7 @@ class Pair:
 
 
 def divergence(x: Weighted, y: Weighted, p: float, eps: Any, backend: Any) -> tuple[float, float]:
-    """The root of the Sinkhorn divergence, and a proved bound of its difference from W_2."""
+    """Return the square root of the Sinkhorn divergence, and a proved bound of its difference from W_2."""
     from ..backends import resolve_alone
 
     if p != 2.0:
@@ -98,7 +101,7 @@ def divergence(x: Weighted, y: Weighted, p: float, eps: Any, backend: Any) -> tu
 
 
 def _potentials(pair: Pair, eps: float) -> tuple[Array, Array]:
-    """(f, g), f the row step of g, with a column error of at most _TOL. Raises TransportError."""
+    """Return (f, g), f the row step of g, with a column error of at most _TOL. Raises TransportError."""
     g, stage = pair.squares[1] * 0.0, 4.0 * pair.x.x.shape[1]
     while stage > eps:
         g = pair.soft_back(pair.soft(g, stage), stage)
@@ -118,7 +121,10 @@ def _potentials(pair: Pair, eps: float) -> tuple[Array, Array]:
 
 
 def _own(pair: Pair, eps: float) -> tuple[Array, Array]:
-    """(f, f) of a cloud and itself: one potential, the mean of it and its step. Raises TransportError."""
+    """Return (f + step, f) for a cloud and itself, step the change of f by a row step. Raises TransportError.
+
+    By symmetry there is one potential; each iteration moves it by half a step.
+    """
     f = np.zeros(len(pair.x.x))
     error = np.inf
     for _ in range(_MOST):
@@ -132,20 +138,21 @@ def _own(pair: Pair, eps: float) -> tuple[Array, Array]:
 
 
 def _value(pair: Pair, f: Array, g: Array) -> float:
-    """int f dmu + int g dnu."""
+    """Return int f dmu + int g dnu."""
     return float(pair.x.masses @ f + pair.y.masses @ g)
 
 
 def _off(masses: Array, residual: Array, eps: float) -> float:
-    """The marginal error sum_j b_j |e^{-r_j / eps} - 1|; inf on overflow."""
+    """Return the marginal error sum_j b_j |e^{-r_j / eps} - 1|; inf on overflow."""
     with np.errstate(over="ignore"):
         return float(masses @ np.abs(np.expm1(-residual / eps)))
 
 
 def _bounds(pair: Pair, f: Array, g: Array, eps: float) -> tuple[float, float]:
-    """Numbers that W_2^2 lies between.
+    """Return a lower and an upper bound of W_2^2.
 
-    The plan's rows are exact; to mend its columns at most their error is moved, no farther than the clouds reach.
+    The plan has exact rows. To correct its columns, mass of at most their error is moved, no farther than the clouds
+    reach.
     """
     sharp = eps / _SHARPER
     # -s log sum_j e^{(g_j - C_ij) / s} <= min_j C_ij - g_j: with the potential of masses b_j, g_j - s log b_j.

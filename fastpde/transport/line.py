@@ -12,7 +12,7 @@ from .measures import Weighted
 
 
 def line_cost(x: Weighted, y: Weighted, p: float) -> float:
-    """W_p^p of measures on the line: int_0^1 |F^{-1}(u) - G^{-1}(u)|^p du, F and G their distribution functions."""
+    """Return W_p^p of measures on the line: int_0^1 |F^{-1}(u) - G^{-1}(u)|^p du, F, G their distribution functions."""
     if x.w is None and y.w is None and len(x.x) == len(y.x):
         return float((np.abs(np.sort(x.x[:, 0]) - np.sort(y.x[:, 0])) ** p).mean())
     (a, left), (b, right) = _quantiles(x), _quantiles(y)
@@ -24,10 +24,10 @@ def line_cost(x: Weighted, y: Weighted, p: float) -> float:
 
 
 def line_cost_to_normal(x: Weighted, mean: float, deviation: float, p: float) -> float:
-    """W_p^p of a measure on the line and N(mean, deviation^2), in closed form for p = 1 and 2.
+    """Return W_p^p of a measure on the line and N(mean, deviation^2), in closed form for p = 1 and 2.
 
-    Token i takes the part of the normal law between the levels u_{i-1} and u_i; over it the integrals of z^k phi(z)
-    are known. Raises InputError for other p.
+    Token i receives the part of the normal law between the levels u_{i-1} and u_i, over which the integrals of
+    z^k phi(z) are known. Raises InputError for other p.
     """
     if p not in (1.0, 2.0):
         raise InputError("p", f"{p:g}", "1 or 2 for the distance to a Gaussian law")
@@ -41,14 +41,17 @@ def line_cost_to_normal(x: Weighted, mean: float, deviation: float, p: float) ->
 
 
 def _ends(levels: Array) -> Array:
-    """-inf, and where the standard normal law reaches each level."""
+    """Return -inf, then the points at which the standard normal distribution function reaches each level, (n + 1,)."""
     from scipy.special import ndtri
 
     return np.concatenate(([-np.inf], ndtri(levels)))
 
 
 def _parts(levels: Array) -> tuple[Array, Array, float]:
-    """Of the parts of the standard normal law between levels: masses, means, and the sum of mass times variance."""
+    """Cut the standard normal law at levels (n,) of its distribution function.
+
+    Returns the masses (n,) and means (n,) of the parts, and the sum of their masses times variances.
+    """
     z = _ends(levels)
     mass, bell, edge = np.diff(levels, prepend=0.0), _bell(z), _edge(z)
     first, second = -np.diff(bell), mass - np.diff(edge)  # int z phi, int z^2 phi
@@ -58,12 +61,15 @@ def _parts(levels: Array) -> tuple[Array, Array, float]:
 
 @lru_cache(maxsize=1)
 def _equal_parts(n: int) -> tuple[Array, Array, float]:
-    """Those between n equal levels: the same for every projection of n tokens."""
+    """Do as `_parts` for n equal levels, which are the same for every projection of n tokens."""
     return _parts(np.arange(1, n + 1) / n)
 
 
 def _first_power(c: Array, deviation: float, z: Array) -> float:
-    """sum_i int_{z_{i-1}}^{z_i} |c_i - deviation z| phi(z) dz: the sign changes once, at c_i / deviation."""
+    """Return sum_i int_{z_{i-1}}^{z_i} |c_i - deviation z| phi(z) dz.
+
+    The sign in each integral changes once, at c_i / deviation.
+    """
     from scipy.special import ndtr
 
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -77,7 +83,7 @@ def _first_power(c: Array, deviation: float, z: Array) -> float:
 
 
 def _quantiles(x: Weighted) -> tuple[Array, Array]:
-    """The tokens in order, and the level at which the distribution function reaches each, the last one 1."""
+    """Return the tokens in order, and the level at which the distribution function reaches each; the last one is 1."""
     if x.w is None:
         return np.sort(x.x[:, 0]), np.arange(1, len(x.x) + 1) / len(x.x)
     order = np.argsort(x.x[:, 0], kind="stable")
@@ -89,10 +95,10 @@ def _quantiles(x: Weighted) -> tuple[Array, Array]:
 
 
 def _bell(z: Array) -> Array:
-    """The standard normal density; 0 at infinity."""
+    """Return the standard normal density; 0 at infinity."""
     return np.exp(-0.5 * z * z) / np.sqrt(2.0 * np.pi)
 
 
 def _edge(z: Array) -> Array:
-    """z phi(z); 0 at infinity."""
+    """Return z phi(z); 0 at infinity."""
     return np.where(np.isinf(z), 0.0, z) * _bell(z)

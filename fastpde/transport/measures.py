@@ -1,4 +1,4 @@
-"""What distances are taken between: clouds with weights, and Gaussian laws; and what a matrix of costs may cost."""
+"""The arguments of distances: clouds with weights and Gaussian laws; and the limit of memory for a matrix of costs."""
 
 from __future__ import annotations
 
@@ -30,29 +30,32 @@ class Weighted:
 
     @property
     def masses(self) -> Array:
-        """w (n,)."""
+        """The weights (n,), 1/n if there are none."""
         return np.full(len(self.x), 1.0 / len(self.x)) if self.w is None else self.w
 
     def moved(self, origin: Array, unit: float) -> Weighted:
-        """The measure of (x - origin) / unit."""
+        """Return the measure of the tokens (x - origin) / unit."""
         return Weighted((self.x - origin) / unit, self.w)
 
 
 def as_cloud(name: str, x: Any, weights: Any = None) -> Weighted:
-    """Tokens (n, d) with weights (n,) that sum to 1. Raises InputError, InputTypeError naming the argument."""
+    """Check tokens (n, d) and weights (n,), and scale the weights to sum 1.
+
+    Raises InputError, InputTypeError naming the argument.
+    """
     tokens = as_tokens(name, x)
     if tokens.ndim != 2:
         need = "one cloud, shape (n, d)"
         raise InputError(name, f"shape {tokens.shape}", need, "Take the systems of a batch one by one.")
     w = as_weights(weights, tokens.shape, f"{name}_weights")
     if w is not None:
-        # Weights that are all the same are no weights: cheaper ways are open then.
+        # Weights that are all the same are dropped: cheaper methods apply without weights.
         w = None if np.ptp(w[0]) == 0.0 else w[0] / w[0].sum()
     return Weighted(np.asarray(tokens, dtype=np.float64), w)
 
 
 def as_power(p: Any) -> float:
-    """p >= 1 as a float. Raises InputError, InputTypeError."""
+    """Return p >= 1 as a float. Raises InputError, InputTypeError."""
     if isinstance(p, bool) or not isinstance(p, int | float | np.floating | np.integer):
         raise InputTypeError("p", repr(p), "a number >= 1")
     if not 1.0 <= p < np.inf:
@@ -61,14 +64,16 @@ def as_power(p: Any) -> float:
 
 
 def same_dimension(x: Weighted, y: Weighted) -> None:
-    """Raises InputError unless both clouds are in the same space."""
+    """Check that both clouds are in the same space. Raises InputError."""
     if x.x.shape[1] != y.x.shape[1]:
         raise InputError("y", f"dimension {y.x.shape[1]}", f"dimension {x.x.shape[1]}, as x")
 
 
 def common_unit(x: Weighted, y: Weighted) -> tuple[Weighted, Weighted, float]:
-    """Both clouds moved by one vector and divided by one length, so that powers of distances neither vanish nor
-    overflow, and that length."""
+    """Move both clouds by one vector and divide them by one length; return them and that length.
+
+    So powers of distances neither vanish nor overflow.
+    """
     low = np.minimum(x.x.min(axis=0), y.x.min(axis=0))
     high = np.maximum(x.x.max(axis=0), y.x.max(axis=0))
     origin = 0.5 * low + 0.5 * high
@@ -77,7 +82,7 @@ def common_unit(x: Weighted, y: Weighted) -> tuple[Weighted, Weighted, float]:
 
 
 def refuse_if_large(rows: int, columns: int, bytes_each: int) -> None:
-    """Raises InputError if a problem of rows x columns costs does not fit the memory that is free."""
+    """Check that a problem of rows x columns costs fits the memory that is free. Raises InputError."""
     need, free = rows * columns * bytes_each, free_memory()
     if need > 0.9 * free:
         raise InputError(
@@ -89,7 +94,7 @@ def refuse_if_large(rows: int, columns: int, bytes_each: int) -> None:
 
 
 def free_memory() -> int:
-    """Bytes that can be had without swapping; where the system does not say, all there are."""
+    """Return the bytes that can be had without swapping; where the system does not say, all there are."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)

@@ -2,9 +2,9 @@
 
 A half-iteration is one sum over all pairs, f = -log int e^{s + g} dmu(y) (a row step) or g = -log int e^{s + f} dmu(x)
 (a column step). The plain iteration, a row step and then a column step, g -> c(f(g)), is slow where the kernel
-concentrates; a symmetric kernel needs one potential and row steps only, damped. Both are accelerated by `mixing`. Its
-merit is the dual value int (f + g) dmu, f the row step of g: it is concave, largest at the solution, and never falls
-in a plain step.
+concentrates; a symmetric kernel needs one potential and row steps only, damped. Both are accelerated by `mixing`. The
+merit is the dual value int (f + g) dmu, f the row step of g: it is concave, largest at the solution, and never falls in
+a plain step.
 """
 
 from __future__ import annotations
@@ -20,31 +20,34 @@ from .anderson import Mixing, Window
 
 # Damping of a symmetric kernel's step: for a positive kernel its linearisation has the spectrum 1 - 0.8 [1, 2].
 _DAMPING = 0.8
-# The last row step may come with more work: it is announced when the error is foreseen within this of the tolerance.
+# The last row step may come with more work: it is announced when the predicted error is within this factor of `tol`.
 _MARGIN = 3.0
 
 
 class Softmin(ABC):
-    """A kernel e^{s(x, y)} on a measure mu = sum_i w_i delta_i, for B systems, known through its log-sums only."""
+    """A kernel e^{s(x, y)} on a measure mu = sum_i w_i delta_i, for B systems.
+
+    It is evaluated only through logarithms of its sums.
+    """
 
     weights: Array  # (1, n) or (B, n) float64, each row sums to 1
     symmetric: bool  # whether s(x, y) = s(y, x): `columns` is then `rows`
 
     @property
     def share(self) -> Share:
-        """Which of all points are here: arrays (B, n) are of these."""
+        """The partition: which of all points this process has; arrays (B, n) hold these."""
         return Share(self.weights.shape[1])
 
     @abstractmethod
     def rows(self, g: Array, out: Array, last: bool) -> None:
-        """out[b, i] = -log int e^{s(x_i, y) + g(y)} dmu(y), (B, n) float64.
+        """Write -log int e^{s(x_i, y) + g(y)} dmu(y) into out[b, i], (B, n) float64.
 
-        The last call of a scaling has last=True (and others may): what else is wanted of e^{s + g} can be summed then.
+        The last call of a scaling has last=True (and others may): other sums over e^{s + g} can be made along with it.
         """
 
     @abstractmethod
     def columns(self, f: Array, out: Array) -> None:
-        """out[b, j] = -log int e^{s(x, y_j) + f(x)} dmu(x), (B, n) float64."""
+        """Write -log int e^{s(x, y_j) + f(x)} dmu(x) into out[b, j], (B, n) float64."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,16 @@ class Scalings:
 
 
 def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Window | None = None) -> Scalings:
-    """Potentials whose columns have an error <= tol in every system, from g = `start` (B, n).
+    """Compute potentials whose columns have an error <= tol in every system, starting from g = `start` (B, n).
 
     The pair (f, g), f the row step of g and c the column step of f, has the error sum_j w_j |e^{g_j - c_j} - 1|. For a
     symmetric kernel c is not needed: (g, g) has the error e = sum_j w_j |e^{g_j - f_j} - 1| in its rows and columns
     alike, and making the rows exact changes the columns by e at most, so 2e bounds it. A constant may move between f
     and g: e is taken of g - f less its mean.
 
-    A system that has converged, or whose error is rounding or no number, is left as it is: what a system gets does not
-    depend on the others. The scaling ends when that is so for all, or after `max_half` half-iterations. `window` is
-    that of the scaling of a similar kernel, changed in place.
+    A system that has converged, or whose error is rounding or not finite, is left as it is: the result of a system does
+    not depend on the others. The scaling ends when this holds for all systems, or after `max_half` half-iterations.
+    `window` is that of the scaling of a similar kernel (a warm start); it is changed in place.
     """
     weights, share, cost = softmin.weights, softmin.share, 1 if softmin.symmetric else 2
     g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)
@@ -102,7 +105,7 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
 
 
 def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
-    """`n_half` (odd) plain half-iterations, rows first and last, from g = `start` (B, n); the error is not taken."""
+    """Make `n_half` (odd) plain half-iterations from g = `start` (B, n), rows first and last, without an error."""
     g, f = start.copy(), np.empty_like(start)
     for half in range(1, n_half + 1, 2):
         softmin.rows(g, f, half == n_half)
@@ -112,13 +115,13 @@ def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
 
 
 def _marginal_error(residual: Array, weights: Array, share: Share) -> Array:
-    """sum_j w_j |e^{-r_j} - 1|, (B,); inf on overflow."""
+    """Return sum_j w_j |e^{-r_j} - 1|, (B,); inf on overflow."""
     with np.errstate(over="ignore"):
         return share.sum(weights * np.abs(np.expm1(-residual)))
 
 
 def _rounding(f: Array, g: Array, weights: Array, share: Share) -> Array:
-    """The error in the columns that rounding makes of potentials of this size, (B,).
+    """Return the error in the columns that rounding makes of potentials of this size, (B,).
 
     The means of |f| and |g| count, as they do in the error, once the mean of g has moved to f. They are bounded by the
     scores and the entropy of mu wherever the dual value is no lower than that of g = 0: a step that is off cannot make
@@ -130,6 +133,6 @@ def _rounding(f: Array, g: Array, weights: Array, share: Share) -> Array:
 
 
 def _foresee(before: Array, error: Array) -> float:
-    """The largest error to expect of the next step, if that gains as much as this one."""
+    """Predict the largest error after the next step, if that gains as much as this one."""
     with np.errstate(invalid="ignore", over="ignore"):
         return float((error * np.minimum(error / before, 1.0)).max())

@@ -1,4 +1,4 @@
-"""The sliced Wasserstein distance: the mean over random directions of what the line gives exactly."""
+"""The sliced Wasserstein distance: the mean over random directions of the exact distances on the line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from .measures import Normal, Weighted, common_unit
 
 
 def sliced(x: Weighted, y: Weighted | Normal, p: float, projections: int, seed: int) -> tuple[float, float]:
-    """SW_p = (mean over unit vectors u of W_p^p(<u, x>, <u, y>))^{1/p}, and its Monte-Carlo standard error.
+    """Return SW_p = (mean over unit vectors u of W_p^p(<u, x>, <u, y>))^{1/p}, and its Monte-Carlo standard error.
 
-    Of a Gaussian law the projections are known: none is sampled. O(projections n log n) time, O(n) memory.
+    The projections of a Gaussian law are known, so that it is not sampled. O(projections n log n) time, O(n) memory.
     """
     unit = 1.0
     if isinstance(y, Weighted):
@@ -28,7 +28,7 @@ def sliced(x: Weighted, y: Weighted | Normal, p: float, projections: int, seed: 
 
 
 def directions(d: int, count: int, seed: int) -> Array:
-    """`count` independent uniform unit vectors of R^d, (count, d). Raises InputError naming projections or seed."""
+    """Draw independent uniform unit vectors of R^d, (count, d). Raises InputError naming projections or seed."""
     for name, value, least in (("projections", count, 2), ("seed", seed, 0)):
         need = f"a whole number >= {least}"
         if isinstance(value, bool) or not isinstance(value, int | np.integer):

@@ -38,7 +38,7 @@ def wasserstein(
     backend: Any = "auto",
     return_error: bool = False,
 ) -> float | tuple[float, float]:
-    """W_p(mu, nu) = min over couplings of (E |x - y|^p)^{1/p} of two clouds, or what `method` takes for it.
+    """Return W_p(mu, nu) = min over couplings of (E |x - y|^p)^{1/p} of two clouds, or what `method` computes instead.
 
     - "exact": to rounding. d = 1: by sorting, any n. Else by POT's network simplex, in O(n m) memory and more than
       O(n m) time: about 3 s for n = m = 3000.
@@ -53,9 +53,9 @@ def wasserstein(
             bounds W_2 from below. Two Gaussians: exact for p = 2.
         p: a number >= 1.
         x_weights, y_weights: (n,), (m,), positive, sum 1; default 1/n, 1/m.
-        projections, seed: of "sliced".
-        eps: of "sinkhorn", in units of |x - y|^2; default: a thousandth of the largest squared half-width of the box
-            around both clouds.
+        projections, seed: number of directions and seed of "sliced".
+        eps: regularisation of "sinkhorn", in units of |x - y|^2; default: a thousandth of the largest squared
+            half-width of the box around both clouds.
         backend: how "sinkhorn" sums over pairs, as in `velocity`.
         return_error: return (value, error). "sliced": the standard error over the directions. "sinkhorn": a bound of
             the difference from W_2, proved by a coupling and by dual potentials. "exact": 0, rounding aside.
@@ -65,7 +65,7 @@ def wasserstein(
 
     Raises:
         InputError, InputTypeError: naming the argument; for a problem that does not fit the memory.
-        TransportError: the solver did not solve the problem.
+        TransportError: if the solver did not solve the problem.
 
     Source: Theory 8.3; Flamary et al., POT (JMLR 22, 2021); Feydy et al. (AISTATS 2019).
     """
@@ -88,14 +88,14 @@ def wasserstein(
 
 
 def exact_cost(x: Weighted, y: Weighted, p: float) -> float:
-    """W_p^p. Raises InputError if it does not fit the memory; TransportError."""
+    """Return W_p^p of two clouds. Raises InputError if the problem does not fit the memory; TransportError."""
     if x.x.shape[1] == 1:
         return line_cost(x, y, p)
     return _simplex(x, y, p)
 
 
 def _costs(x: Array, y: Array, p: float) -> Array:
-    """|x_i - y_j|^p (n, m), from differences: close tokens keep their digits."""
+    """Return |x_i - y_j|^p (n, m), from differences, so that close tokens keep their digits."""
     from scipy.spatial.distance import cdist
 
     refuse_if_large(len(x), len(y), _SIMPLEX)
@@ -106,17 +106,18 @@ def _costs(x: Array, y: Array, p: float) -> Array:
 
 
 def _simplex(x: Weighted, y: Weighted, p: float) -> float:
-    """The cost of POT's plan, if POT calls it optimal and its marginals are the masses.
+    """Return the cost of the optimal plan, found by POT's network simplex.
 
-    For equal masses it is an assignment too (Birkhoff); SciPy's solver of that is faster for clouds that are close, and
-    several times slower for shifted ones.
+    Raises TransportError unless POT calls the plan optimal and its marginals are the masses. For equal masses the plan
+    is an assignment too (Birkhoff); SciPy's solver of that is faster for clouds that are close, and several times
+    slower for shifted ones.
     """
     import ot
 
     a, b = x.masses, y.masses
     costs = _costs(x.x, y.x, p)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they say is in the log too
+        warnings.simplefilter("ignore")  # the log has the text of the warnings too
         plan, log = ot.emd(a, b, costs, numItermax=_PIVOTS, log=True)
     off = max(np.abs(plan.sum(axis=1) - a).sum(), np.abs(plan.sum(axis=0) - b).sum())
     if log["warning"] is not None or not off <= _MARGINAL:
@@ -131,7 +132,7 @@ def _simplex(x: Weighted, y: Weighted, p: float) -> float:
 def _to_normal(
     x: Any, y: Any, p: float, x_weights: Any, y_weights: Any, method: str, projections: int, seed: int
 ) -> tuple[float, float]:
-    """The distance where x or y is a Gaussian law."""
+    """Return the distance, and its error, where x or y is a Gaussian law."""
     if isinstance(x, Normal):
         x, x_weights, y, y_weights = y, y_weights, x, x_weights
     if y_weights is not None:
