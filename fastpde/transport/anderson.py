@@ -49,7 +49,7 @@ class Window(NamedTuple):
         self.gram[systems] = 0.0
 
 
-class Mixing:
+class Anderson:
     """Anderson acceleration of B systems x (B, n), each on its own, in L2(weights).
 
     The numbers of a system do not depend on the others. `window` holds differences of an earlier, similar problem,

@@ -16,7 +16,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError, InputTypeError, TransportError
 from ..weights import Exp
-from .anderson import Mixing
+from .anderson import Anderson
 from .measures import Weighted, common_unit
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _potentials(pair: Pair, eps: float) -> tuple[Array, Array]:
         g = pair.soft_back(pair.soft(g, stage), stage)
         stage /= _FALL
     b = pair.y.masses
-    mixing = Mixing(b[None], (1, len(b)))
+    anderson = Anderson(b[None], (1, len(b)))
     error = np.inf
     for _ in range(_MOST):
         f = pair.soft(g, eps)
@@ -116,7 +116,7 @@ def _potentials(pair: Pair, eps: float) -> tuple[Array, Array]:
         if error <= _TOL:
             return f, g
         merit = np.array([_value(pair, f, g)])
-        mixing.step(g[None], residual[None], merit, np.ones(1, bool))
+        anderson.step(g[None], residual[None], merit, np.ones(1, bool))
     raise _unsolved(error, eps)
 
 

@@ -2,7 +2,7 @@
 
 A half-iteration is one sum over all pairs, f = -log int e^{s + g} dmu(y) (a row step) or g = -log int e^{s + f} dmu(x)
 (a column step). The plain iteration, a row step and then a column step, g -> c(f(g)), is slow where the kernel
-concentrates; a symmetric kernel needs one potential and row steps only, damped. Both are accelerated by `mixing`. The
+concentrates; a symmetric kernel needs one potential and row steps only, damped. Both are accelerated, see `anderson`. The
 merit is the dual value int (f + g) dmu, f the row step of g: it is concave, largest at the solution, and never falls in
 a plain step.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from .._types import Array
 from ..share import Share
-from .anderson import Mixing, Window
+from .anderson import Anderson, Window
 
 # Damping of a symmetric kernel's step: for a positive kernel its linearisation has the spectrum 1 - 0.8 [1, 2].
 _DAMPING = 0.8
@@ -75,7 +75,7 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
     """
     weights, share, cost = softmin.weights, softmin.share, 1 if softmin.symmetric else 2
     g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)
-    mixing = Mixing(weights, start.shape, window, share)
+    anderson = Anderson(weights, start.shape, window, share)
     error, foreseen, half, last = np.full(len(g), np.inf), np.inf, 0, False
     rounding = np.zeros(len(g), bool)
     while half + cost < max_half:
@@ -90,14 +90,14 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
         before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights, share)
         merit = share.sum(weights * (f + g))
         rounding = (error > tol) & (error > 0.5 * before) & (error <= _rounding(f, g, weights, share))
-        rounding &= ~mixing.fallen(merit)
+        rounding &= ~anderson.fallen(merit)
         moving = (error > tol) & ~rounding
         if not moving.any() or half + cost >= max_half:
             break
         foreseen = _foresee(before[moving], error[moving]) if half > cost else np.inf
         if softmin.symmetric:
             residual *= _DAMPING
-        mixing.step(g, residual, merit, moving)
+        anderson.step(g, residual, merit, moving)
     if not last and np.isfinite(error).any():
         softmin.rows(g, f, True)
         half += 1

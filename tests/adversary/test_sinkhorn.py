@@ -399,8 +399,8 @@ def test_nasty_batches(seed, ask):
 # ---- what it has found -----------------------------------------------------------------------------------------------
 
 
-def test_two_tokens_whose_mixing_step_is_thrown_far(ask):
-    """The residual is the same in two steps, so the mixing goes to 1e15: no error of potentials of that size is
+def test_two_tokens_whose_anderson_step_is_thrown_far(ask):
+    """The residual is the same in two steps, so Anderson acceleration goes to 1e15: no error of potentials of that size is
     rounding. Plain iterations need 12."""
     case = Case(
         np.array([[0.03136267120716403, -0.18970311706869533], [0.5449091290996028, 0.5523183033587828]]),

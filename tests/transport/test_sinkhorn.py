@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastpde.transport import mixing
+from fastpde.transport import anderson
 from fastpde.transport.anderson import Window
 from fastpde.transport.scaling import Softmin, _foresee, iterate, scale
 
@@ -168,11 +168,11 @@ def test_errors_near_overflow_are_foreseen_without_a_warning():
 
 @pytest.mark.parametrize("name, d, seed", [("K = -Q", 1, 0), ("other", 1, 0), ("other", 2, 0), ("other", 2, 3)])
 def test_the_safeguard_finds_the_way_between_clusters(name, d, seed, monkeypatch):
-    """Clusters far apart: with it at most half of the half-iterations that the unguarded mixing takes (measured 3.3
-    times or more), or of a bound that the mixing does not keep."""
+    """Clusters far apart: with it at most half of the half-iterations that the unguarded iteration takes (measured 3.3
+    times or more), or of a bound that it does not keep."""
     found = []
-    for slack in (mixing._SLACK, np.inf):
-        monkeypatch.setattr(mixing, "_SLACK", slack)
+    for slack in (anderson._SLACK, np.inf):
+        monkeypatch.setattr(anderson, "_SLACK", slack)
         softmin = kernel(name, 0.1, d=d, n=60, seed=seed, clusters=True)
         found.append(scale(softmin, zeros(softmin), 1e-9, 800))
         if found[-1].error[0] <= 1e-9:
