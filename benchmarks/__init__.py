@@ -1,4 +1,4 @@
-"""Speed of fastpde over its history, by airspeed velocity; a time never stands without its error.
+"""Speed of fastpde over its history, by airspeed velocity; every time has its error beside it.
 
 From a clean clone, with `pip install asv virtualenv`:
 

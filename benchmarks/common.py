@@ -37,7 +37,7 @@ VARIANTS = (*SINGLE, "multihead", "masked")
 
 @dataclass(frozen=True)
 class Head:
-    """One head: kind, Q, K (k, d), V (dv, d) and the scale of its scores."""
+    """One head: the kind, Q, K (k, d), V (dv, d) and the scale of its scores."""
 
     kind: str
     Q: Array
@@ -46,11 +46,11 @@ class Head:
     scale: float
 
     def attention(self) -> fp.Attention:
-        """The head as fastpde has it."""
+        """Return the head as an attention of fastpde."""
         return SINGLE[self.kind](self.Q, self.K, self.V, scale=self.scale)
 
     def naive(self, x: Array, rows: Array, masked: bool = False, wide: Any = WIDE) -> Array:
-        """The field at x[rows], pair by pair: (m, dv)."""
+        """Compute the field at x[rows], pair by pair: (m, dv)."""
         x, Q, K, V = (a.astype(wide) for a in (x, self.Q, self.K, self.V))
         score = self.scale * self._score(x[rows] @ Q.T, x @ K.T)
         seen = np.arange(len(x)) <= rows[:, None] if masked else np.True_
@@ -69,7 +69,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Case:
-    """An attention on tokens: fastpde's object beside the heads it is made of."""
+    """An attention on tokens: fastpde's object, and the heads it is made of."""
 
     x: Array
     heads: tuple[Head, ...]
@@ -77,13 +77,13 @@ class Case:
     masked: bool
 
     def attention(self) -> fp.Attention:
-        """The attention as fastpde has it."""
+        """Return the attention of fastpde."""
         heads = [head.attention() for head in self.heads]
         attention = heads[0] if self.W is None else fp.MultiHead(heads, W=list(self.W))
         return fp.Masked(attention) if self.masked else attention
 
     def naive(self, rows: Array) -> Array:
-        """The field at x[rows]: (m, d)."""
+        """Compute the field at x[rows], pair by pair: (m, d)."""
         fields = [head.naive(self.x, rows, self.masked) for head in self.heads]
         if self.W is None:
             return fields[0]
@@ -91,18 +91,18 @@ class Case:
 
 
 def tokens(n: int, d: int, dtype: str, seed: int = 0) -> Array:
-    """Standard normal tokens (n, d)."""
+    """Draw standard normal tokens (n, d)."""
     return np.random.default_rng(seed).standard_normal((n, d)).astype(dtype)
 
 
 def head(kind: str, d: int, k: int, rng: np.random.Generator) -> Head:
-    """A head with normal Q, K, V (k, d) whose scores are of order one in every dimension."""
+    """Draw a head with normal Q, K, V (k, d) whose scores are of order one in every dimension."""
     Q, K, V = rng.standard_normal((3, k, d)) / np.sqrt(d)
     return Head(kind, Q, K, V, scale=1 / k if kind == "l2" else 1 / np.sqrt(k))
 
 
 def case(variant: str, n: int, d: int, dtype: str) -> Case:
-    """One of `VARIANTS` on n normal tokens; the same numbers in every process."""
+    """Return one of `VARIANTS` on n normal tokens; the numbers are the same in every process."""
     rng = np.random.default_rng([n, d])
     x = tokens(n, d, dtype)
     if variant != "multihead":
@@ -114,10 +114,10 @@ def case(variant: str, n: int, d: int, dtype: str) -> Case:
 
 
 def sample(n: int) -> Array:
-    """`ROWS` row numbers, evenly spaced, the first and the last among them."""
+    """Return `ROWS` row numbers, evenly spaced, the first and the last among them."""
     return np.linspace(0, n - 1, min(n, ROWS)).astype(int)
 
 
 def relative_error(got: Array, want: Array) -> float:
-    """max |got - want| / max |want|."""
+    """Return max |got - want| / max |want|."""
     return float(np.abs(got.astype(WIDE) - want).max() / np.abs(want).max())

@@ -21,7 +21,7 @@ LONG = 1e8
 
 
 def draws(d: int) -> tuple[Array, Array]:
-    """Q (d // 2, d) and S0 (100, d, d) of the authors' seeds."""
+    """Draw Q (d // 2, d) and S0 (100, d, d) with the authors' seeds."""
     stream = np.random.RandomState(40)
     queries = {k: stream.randn(k // 2, k) for k in (3, 4, 5)}
     G = np.random.RandomState(41).randn(DRAWS, d, d)
@@ -29,13 +29,13 @@ def draws(d: int) -> tuple[Array, Array]:
 
 
 def closed_form(Q: Array, starts: Array) -> Array:
-    """S_inf (B, d, d)."""
+    """Return S_inf (B, d, d)."""
     N = np.linalg.svd(Q)[2][len(Q) :].T
     return N @ np.linalg.inv(N.T @ np.linalg.inv(starts) @ N) @ N.T
 
 
 def euler(A: Array, S: Array, step: float) -> Array:
-    """The authors' scheme for one system: S += h S', negative eigenvalues to 1e-14, until |S'| < tol."""
+    """Run the authors' scheme for one system: S += h S', negative eigenvalues to 1e-14, until |S'| < tol."""
     for _ in range(STEPS):
         M = S @ A
         rate = M @ S + S @ M.T
@@ -48,7 +48,7 @@ def euler(A: Array, S: Array, step: float) -> Array:
 
 
 def error(got: Array, want: Array) -> float:
-    """The mean of |S - S_inf| / |S_inf| over the draws."""
+    """Return the mean of |S - S_inf| / |S_inf| over the draws."""
     return float(np.mean(np.linalg.norm(got - want, axis=(1, 2)) / np.linalg.norm(want, axis=(1, 2))))
 
 
@@ -69,11 +69,11 @@ class Limits:
             self.solve(self.starts[:2])
 
     def solve(self, starts: Array) -> Array:
-        """The covariances (B, d, d) at t = 1e8, where what vanishes like 1 / t is 1e-8."""
+        """Return the covariances (B, d, d) at t = 1e8, where what vanishes like 1 / t is 1e-8."""
         return fp.solve(self.attention, fp.Gaussian(0.0, starts), (0.0, LONG), rtol=1e-8, atol=1e-12).cov[-1]
 
     def limits(self, d: int, by: str) -> Array:
-        """The ends (100, d, d) of the runs."""
+        """Return the last covariances (100, d, d) of the runs."""
         if by == "fastpde":
             return self.solve(self.starts)
         A = -self.Q.T @ self.Q / math.sqrt(d)

@@ -1,4 +1,4 @@
-"""Sums in O(n) to a tolerance: seconds per evaluation, with their error and their own bound of it."""
+"""Sums in O(n) to a tolerance: seconds per evaluation, beside their error."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ REPEATS = 7  # odd: medians are of one pair
 
 
 def nufft_means(x: common.Array, eps: float) -> common.Array:
-    """Softmax means of tokens (n, d) with Q = K = I."""
+    """Return the softmax means of tokens (n, d) with Q = K = I."""
     import finufft
 
     centre = (x.max(axis=0) + x.min(axis=0)) / 2
@@ -58,7 +58,7 @@ def nufft_means(x: common.Array, eps: float) -> common.Array:
 
 
 def seconds(*works: Callable[[], common.Array]) -> common.Array:
-    """(REPEATS, works) seconds of the processor, taken in turn: a machine that slows down slows all of them."""
+    """Return processor seconds (REPEATS, works), taken in turn: a machine that slows down slows all of them."""
     times = np.empty((REPEATS, len(works)))
     for row in times:
         for i, work in enumerate(works):
@@ -69,7 +69,7 @@ def seconds(*works: Callable[[], common.Array]) -> common.Array:
 
 
 def error(got: common.Array, x: common.Array) -> float:
-    """The largest error of some rows, random and the farthest, relative to the spread of the tokens."""
+    """Return the largest error at some rows, random and the farthest, relative to the spread of the tokens."""
     far = np.argsort(np.square(x - x.mean(axis=0)).sum(axis=1))[-20:]
     rows = np.unique(np.concatenate([np.random.default_rng(0).integers(0, len(x), 80), far]))
     want = fp.Softmax(*[np.eye(x.shape[1])] * 3).velocity(x, at=x[rows], backend=fp.Direct())
@@ -77,7 +77,7 @@ def error(got: common.Array, x: common.Array) -> float:
 
 
 def compare(x: common.Array, name: str) -> None:
-    """Prints times and errors of both for tokens (n, d)."""
+    """Print times and errors of both for tokens (n, d)."""
     attention, backend = fp.Softmax(*[np.eye(x.shape[1])] * 3), fp.Fast(1e-8)
 
     def ours() -> common.Array:
@@ -101,7 +101,7 @@ def compare(x: common.Array, name: str) -> None:
 
 
 def main(n: int) -> None:
-    """All comparisons."""
+    """Run all comparisons."""
     try:
         import finufft  # noqa: F401
     except ImportError:

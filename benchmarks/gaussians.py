@@ -31,7 +31,7 @@ class Run:
         self.run()
 
     def run(self) -> fp.GaussianSolution:
-        """The end of the flow."""
+        """Return the solution of the flow."""
         return fp.solve(self.attention, self.start, (0.0, T_END))
 
     def time_run(self, *_: object) -> None:

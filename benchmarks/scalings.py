@@ -12,14 +12,14 @@ KERNELS = ("K = Q", "K = -Q", "other")
 
 
 def attention(kernel: str, d: int, eps: float = 1.0) -> fp.Sinkhorn:
-    """Identity or normal matrices, the same in every process."""
+    """Return Sinkhorn attention with identity or normal matrices, the same in every process."""
     Q = np.eye(d)
     K = {"K = Q": Q, "K = -Q": -Q, "other": np.random.default_rng(d).standard_normal((d, d)) / np.sqrt(d)}[kernel]
     return fp.Sinkhorn(Q, K, Q, eps=eps)
 
 
 def naive(field: fp.Sinkhorn, x: common.Array) -> common.Array:
-    """The field at x by plain scalings of the whole matrix of e^{s / eps}, of moderate size here, to rounding."""
+    """Compute the field at x by plain scalings of the whole matrix e^{s / eps}, of moderate size here, to rounding."""
     Q, K, V, eps = (p(0.0) for p in (field.Q, field.K, field.V, field.eps))
     centred = x - x.mean(axis=0)
     kernel = np.exp((centred @ Q.T) @ (centred @ K.T).T / eps) / len(x)
@@ -57,7 +57,7 @@ class Velocity:
 
 
 class HalfIterations:
-    """Sums over all pairs per velocity of 1000 tokens in the plane."""
+    """Half-iterations, which are sums over all pairs, per velocity of 1000 tokens in the plane."""
 
     params = (KERNELS, (0.1, 1.0, 10.0))
     param_names = ("kernel", "eps")
@@ -66,12 +66,12 @@ class HalfIterations:
         self.x, self.attention = common.tokens(1000, 2, "float64"), attention(kernel, 2, eps)
 
     def track_cold(self, *_: object) -> float:
-        """Of one velocity."""
+        """Return those of one velocity from a cold start."""
         once = fp.solve(self.attention, self.x, (0.0, 1e-9), method="euler", step=1e-9)
         return float(once.stats["half_iterations"])
 
     def track_warm(self, *_: object) -> float:
-        """Per right-hand side of a dopri5 run, over a time in which a token moves by a fifth of its size."""
+        """Return those per right-hand side of a dopri5 run, in which a token moves by about a fifth of its size."""
         eps = float(self.attention.eps(0.0))
         stats = fp.solve(self.attention, self.x, (0.0, 0.2 * eps)).stats
         return float(stats["half_iterations"] / stats["evaluations"])

@@ -1,4 +1,4 @@
-"""What a user waits for before the first number: import, compilation, and the compiled code of an earlier process."""
+"""The time before the first number: import, compilation, and the compiled code of an earlier process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class FirstVelocity:
 
 
 def _process(cache: str) -> float:
-    """Wall time of a process whose compiled code is kept in the folder `cache`."""
+    """Return the wall time of a process whose compiled code is kept in the folder `cache`."""
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", _FIRST], env={**os.environ, "FASTPDE_CACHE_DIR": cache}, check=True)
     return time.perf_counter() - start

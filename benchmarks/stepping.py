@@ -34,7 +34,7 @@ class Step:
     track_rk4_error.unit = common.ERROR_UNIT
 
     def _naive(self, x: common.Array) -> common.Array:
-        """The classical Runge-Kutta step in float64: all targets are needed, and extended precision is slow."""
+        """Take a classical Runge-Kutta step in float64: all targets are needed, and extended precision is slow."""
         a = self._field(x)
         b = self._field(x + STEP / 2 * a)
         c = self._field(x + STEP / 2 * b)
@@ -50,8 +50,10 @@ def _blocks() -> Iterator[common.Array]:
 
 
 class Places:
-    """Seconds for one step of heun, two velocities of linear attention (which cost little), of 65536 tokens in
-    dimension 3, all threads, warm: what a manifold and noise add to a step."""
+    """Seconds for a step of heun, two velocities of linear attention, of 65536 tokens for d = 3, all threads, warm.
+
+    The velocities cost little: the time shows what a manifold and noise add to a step.
+    """
 
     params = ("plain", "sphere", "noise", "sphere and noise")
     param_names = ("run",)
@@ -71,7 +73,9 @@ class Places:
         return fp.solve(attention, self.x, (0.0, STEP), method="heun", step=STEP, **options).x_final
 
     def track_error(self, run: str) -> float:
-        """Largest distance of a norm from 1; or the excess of the mean square move over its expectation, relative."""
+        """Return the largest distance of a norm from 1, the relative excess of the mean square move with noise over its
+        expectation, or the largest error of a plain step.
+        """
         end = self.time_heun(run)
         if "sphere" in run:
             return float(np.abs(np.linalg.norm(end, axis=1) - 1.0).max())
@@ -79,7 +83,7 @@ class Places:
         return abs(float(np.mean(moved**2)) / (0.09 * STEP) - 1.0) if "noise" in run else float(np.abs(moved).max())
 
     def _naive(self) -> common.Array:
-        """Heun's step without noise and manifold: with noise its field differs by O(noise^2 STEP^2)."""
+        """Take Heun's step without noise and manifold: with noise its field differs by O(noise^2 STEP^2)."""
         a = self._field(self.x)
         return self.x + STEP / 2 * (a + self._field(self.x + STEP * a))
 

@@ -57,7 +57,7 @@ class Run:
         self.run(self.x)
 
     def run(self, x: common.Array) -> common.Array:
-        """The end of the run from x."""
+        """Return the last tokens of the run from x."""
         return fp.solve(self.attention, x, (0.0, 0.1), method="rk4", step=0.01).x_final
 
     def time_run(self, *_: object) -> None:
@@ -72,7 +72,7 @@ class Run:
 
 
 class InStep:
-    """Seconds per velocity of one of 512 Sinkhorn systems, n = 32, d = 2, in a dopri5 run, all threads, warm."""
+    """Seconds per velocity of one system in a dopri5 run of 512 Sinkhorn systems, n = 32, d = 2, all threads, warm."""
 
     repeat = (3, 5, 1.0)
     number = 1
@@ -94,7 +94,7 @@ class InStep:
         return stats["wall_time"] / stats["evaluations"]
 
     def track_error(self) -> float:
-        """Of the end of the last system, against rk4 steps with velocities scaled by a naive iteration."""
+        """Return the error of the last system's end against rk4 steps with velocities scaled by a naive iteration."""
         one, x, steps = self.attention.system(B - 1), self.x[-1], 40
         h = (self.span[1] - self.span[0]) / steps
         for _ in range(steps):

@@ -6,7 +6,7 @@ from . import common
 
 
 class Velocity:
-    """Seconds for the velocities of n tokens in dimension d at all n tokens, all threads, warm."""
+    """Seconds for the velocities of all n tokens in dimension d, all threads, warm."""
 
     params = (common.VARIANTS, ("1024x2", "8192x1", "8192x8", "8192x64"), ("float64", "float32"))
     param_names = ("variant", "n x d", "dtype")

@@ -1,4 +1,4 @@
-"""Whether fp.Auto picks the faster kind of sum: its time against that of fp.Direct and fp.Fast over many clouds.
+"""The choices of fp.Auto between the kinds of sums: its time against that of fp.Direct and fp.Fast over many clouds.
 
     python scripts/auto_choices.py [--n 1000 2000 ...] [--dims 1 2 3] [--tols 1e-6 1e-10] [--threads 2] [--repeats 5]
 
@@ -22,7 +22,7 @@ AT_MOST = 1.3
 
 
 def timed(attention: fp.Attention, x: np.ndarray, tol: float, repeats: int) -> tuple[list[float], float]:
-    """Median seconds with Direct, Fast and Auto, in turn; the largest error of the last two."""
+    """Time Direct, Fast and Auto in turn; return their median seconds and the largest error of the last two."""
     several = [fp.Direct(), fp.Fast(tol), fp.Auto(tol)]
     found = [attention.velocity(x, backend=backend) for backend in several]
     seconds = np.empty((repeats, len(several)))
@@ -36,7 +36,7 @@ def timed(attention: fp.Attention, x: np.ndarray, tol: float, repeats: int) -> t
 
 
 def main() -> None:
-    """One row per setting, and how many are beyond 1.3 times the better one."""
+    """Print one row per setting, and how many are beyond 1.3 times the better one."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--n", type=int, nargs="+", default=[1000, 2000, 4000, 8000, 16_000, 32_000])
     options.add_argument("--dims", type=int, nargs="+", default=[1, 2, 3])

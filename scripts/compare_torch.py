@@ -33,7 +33,7 @@ LINE = "{:<22} {:>3} {:<8} {:>10} {:>10} {:>7} {:>9} {:>9}"
 
 
 class Case(NamedTuple):
-    """The same field twice: calls that return it whole, and its naive value on some of it."""
+    """The same field twice: `ours` and `theirs` return it whole, `naive` is its value on the part that `pick` gives."""
 
     ours: Work
     theirs: Work
@@ -42,7 +42,7 @@ class Case(NamedTuple):
 
 
 def medians(works: list[Work], repeats: int) -> list[float]:
-    """Median seconds of each work, all run in turn in every repetition, after one unmeasured round."""
+    """Return the median seconds of each work; all are run in turn in every repetition, after one unmeasured round."""
     for work in works:
         work()
     times = np.empty((repeats, len(works)))
@@ -55,18 +55,18 @@ def medians(works: list[Work], repeats: int) -> list[float]:
 
 
 def softmax(scores: Array, values: Array) -> Array:
-    """softmax(scores) values in the precision of the scores."""
+    """Return softmax(scores) values in the precision of the scores."""
     weight = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return weight @ values / weight.sum(axis=-1, keepdims=True)
 
 
 def error(got: Array, want: Array) -> float:
-    """max |got - want| / max |want|."""
+    """Return max |got - want| / max |want|."""
     return float(np.abs(got.astype(WIDE) - want).max() / np.abs(want).max())
 
 
 def one_system(n: int, d: int, dtype: str) -> Case:
-    """n tokens, Q = K = V = I, scale 1."""
+    """Return the case of n tokens with Q = K = V = I and scale 1."""
     import torch
 
     import fastpde as fp
@@ -84,7 +84,7 @@ def one_system(n: int, d: int, dtype: str) -> Case:
 
 
 def many_systems(d: int, dtype: str, n: int = SMALL) -> Case:
-    """Systems of n tokens, each with Q, K, V of its own."""
+    """Return the case of many systems of n tokens, each with Q, K, V of its own."""
     import torch
 
     import fastpde as fp
@@ -105,7 +105,7 @@ def many_systems(d: int, dtype: str, n: int = SMALL) -> Case:
 
 
 def naive_rk4(x: Array, q: Array, k: Array, v: Array) -> Array:
-    """x (B, n, d) after STEPS steps of size STEP, in the precision of x."""
+    """Return x (B, n, d) after STEPS steps of size STEP, in the precision of x."""
 
     def field(y: Array) -> Array:
         scores = (y @ q.swapaxes(1, 2)) @ (y @ k.swapaxes(1, 2)).swapaxes(1, 2)
@@ -120,8 +120,11 @@ def naive_rk4(x: Array, q: Array, k: Array, v: Array) -> Array:
 
 
 def stepping(n: int, d: int, dtype: str, repeats: int) -> None:
-    """Print a right-hand side of 2048 systems: one of those of `fp.solve` with rk4, the whole run counted, against
-    batched projections and batched attention alone; and the error of the run."""
+    """Print the time of one right-hand side of 2048 systems, and the error of the run.
+
+    It is that of a whole run of `fp.solve` with rk4, divided by the number of right-hand sides, against batched
+    projections and batched attention alone.
+    """
     import fastpde as fp
 
     once, rng = many_systems(d, dtype, n).theirs, np.random.default_rng(d)
@@ -175,7 +178,7 @@ def against_softmax(n: int, d: int, dtype: str, repeats: int) -> None:
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
-    """The checked arguments."""
+    """Return the checked arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=16384, help="tokens (default 16384)")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions of which the median is taken (default 7)")

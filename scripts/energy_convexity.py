@@ -1,4 +1,4 @@
-"""Is the interaction energy of Gaussians convex along geodesics? A search for violations.
+"""A search for violations of convexity of the interaction energy of Gaussians along geodesics.
 
     python scripts/energy_convexity.py [--gaussians 4000] [--out energy_convexity]
 
@@ -56,7 +56,7 @@ COLUMNS = ("d", "spectrum", "means", "search", "size_from", "size_to", "gaussian
 
 
 def matrices(spectrum: str, count: int, d: int, rng: np.random.Generator) -> Array:
-    """Symmetric A (B, d, d) with random eigenvectors, log-normal absolute eigenvalues and the signs asked for."""
+    """Draw symmetric A (B, d, d) with random eigenvectors, log-normal absolute eigenvalues and the signs asked for."""
     vectors = np.linalg.qr(rng.standard_normal((count, d, d)))[0]
     values = np.exp(rng.standard_normal((count, d)))
     if spectrum == "indefinite":
@@ -66,7 +66,7 @@ def matrices(spectrum: str, count: int, d: int, rng: np.random.Generator) -> Arr
 
 
 def gaussians(A: Array, extent: Array, means: bool, rng: np.random.Generator) -> ge.Law:
-    """Random Gaussians with |S^{1/2} A S^{1/2}| = extent (B,): log-normal eigenvalues, random axes, any anisotropy."""
+    """Draw Gaussians with |S^{1/2} A S^{1/2}| = extent (B,): log-normal eigenvalues, random axes, any anisotropy."""
     count, d, _ = A.shape
     vectors = np.linalg.qr(rng.standard_normal((count, d, d)))[0]
     S = (vectors * np.exp(1.5 * rng.standard_normal((count, 1, d)))) @ np.swapaxes(vectors, 1, 2)
@@ -76,14 +76,14 @@ def gaussians(A: Array, extent: Array, means: bool, rng: np.random.Generator) ->
 
 
 def least_curvature(hessian: Array, metric: Array) -> Array:
-    """The least eigenvalue (B,) of the Hessian in the metric, over the largest absolute one."""
+    """Return the least eigenvalue (B,) of the Hessian in the metric, over the largest absolute one."""
     back = np.linalg.inv(np.linalg.cholesky(metric))
     values = np.linalg.eigvalsh(back @ hessian @ np.swapaxes(back, 1, 2))
     return values[:, 0] / np.abs(values).max(axis=1)
 
 
 def at_points(search: str, A: Array, law: ge.Law, means: bool) -> Array:
-    """Least curvature (B,) of E at Gaussians; among centred Gaussians only if there are no means."""
+    """Return the least curvature (B,) of E at Gaussians; without `means`, in directions of centred Gaussians alone."""
     find = ge.hessian_twisted if search == "twisted" else ge.hessian_wasserstein
     hessian, metric = find(A, *law)
     # Reflection x -> -x fixes centred Gaussians: they are totally geodesic, and their block is their own Hessian.
@@ -92,8 +92,10 @@ def at_points(search: str, A: Array, law: ge.Law, means: bool) -> Array:
 
 
 def along_geodesics(A: Array, first: ge.Law, second: ge.Law, times: int = 17) -> tuple[Array, Array]:
-    """The least E'' (B,) on Wasserstein geodesics, over the sizes of its terms, -inf where E is infinite between finite
-    ends; and the larger |S^{1/2} A S^{1/2}| of the two ends.
+    """Return the least E'' (B,) on Wasserstein geodesics, over the sizes of its terms, and the larger extent of their
+    ends.
+
+    The former is -inf where E is infinite between finite ends; the extent of an end is |S^{1/2} A S^{1/2}|.
     """
     bends, extents = zip(
         *(ge.along_wasserstein(A, first, second, float(t)) for t in np.linspace(0.0, 1.0, times)), strict=True
@@ -104,7 +106,7 @@ def along_geodesics(A: Array, first: ge.Law, second: ge.Law, times: int = 17) ->
 
 
 def rows(d: int, spectrum: str, means: bool, count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """The table's rows of one class of A and Gaussians: one per search and bin of |S^{1/2} A S^{1/2}|."""
+    """Yield the table's rows of one class of A and Gaussians: one per search and bin of |S^{1/2} A S^{1/2}|."""
     rng = np.random.default_rng([seed, d, SPECTRA.index(spectrum), means])
     A = matrices(spectrum, count, d, rng)
     # The larger of two ends is uniform too if it is drawn first.
@@ -123,20 +125,20 @@ def rows(d: int, spectrum: str, means: bool, count: int, seed: int) -> Iterator[
 
 
 def search(count: int, seed: int = 0, quiet: bool = False) -> list[dict[str, Any]]:
-    """The whole table."""
+    """Return the whole table."""
     classes = [(d, s, m) for d in (1, 2, 3) for s in SPECTRA for m in (False, True) if d > 1 or s != "indefinite"]
     bar = tqdm(classes, desc="classes", unit=" classes", file=sys.stderr, disable=quiet)
     return [row for d, spectrum, means in bar for row in rows(d, spectrum, means, count, seed)]
 
 
 def total(table: list[dict[str, Any]], **wanted: Any) -> tuple[int, int]:
-    """(violations, Gaussians) of the rows that have the wanted values."""
+    """Return (violations, Gaussians) of the rows that have the wanted values."""
     own = [row for row in table if all(row[key] == value for key, value in wanted.items())]
     return sum(row["violations"] for row in own), sum(row["gaussians"] for row in own)
 
 
 def summary(table: list[dict[str, Any]]) -> str:
-    """Percentages of violations by class, a line per spectrum, means and dimension."""
+    """Return the percentages of violations by class, a line per spectrum, means and dimension."""
     lines = [f"{'A':<12}{'means':<8}{'d':<4}" + "".join(f"{name:>13}" for name in SEARCHES)]
     for spectrum in SPECTRA:
         for means in (False, True):
@@ -149,7 +151,7 @@ def summary(table: list[dict[str, Any]]) -> str:
 
 
 def draw(table: list[dict[str, Any]], path: Path) -> None:
-    """Fractions against |S^{1/2} A S^{1/2}|: a column per spectrum, a row for centred Gaussians and for any mean."""
+    """Draw fractions against |S^{1/2} A S^{1/2}|: a column per spectrum, a row for centred Gaussians and any mean."""
     drawn = canvas.figure(10.0, 6.2)
     grid = drawn.subplots(2, 3, sharex=True, sharey=True)
     middles = (EDGES[1:] + EDGES[:-1]) / 2

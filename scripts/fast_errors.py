@@ -2,11 +2,11 @@
 
     python scripts/fast_errors.py [--n 10 1000 10000 100000] [--tols 1e-4 1e-6 1e-8 1e-10] [--dims 1 2 3] [--only TEXT]
 
-Errors are of means relative to the spread of the tokens, of unnormalised sums relative to total weight times the
-largest token (the sum itself may cancel), against fp.Direct: at all tokens, or, where there are many, at random ones,
-the farthest, and those at the ends of the axes.
-Allowed are tol + 4 u L (u the rounding unit, L the largest |logit|): scores of size L have no more digits. So much is
-certain of the direct sum, too, and below it there is nothing to see.
+Errors are differences from fp.Direct, for means relative to the spread of the tokens, for unnormalised sums relative to
+the total weight times the largest token (the sum itself may cancel). They are taken at all tokens or, where there are
+many, at random ones, the farthest, and those at the ends of the axes.
+An error of tol + 4 u L is allowed (u the rounding unit, L the largest |logit|), because scores of size L have no more
+digits. The direct sum may have the error 4 u L, too, so smaller differences say nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ALL = 3000  # tokens up to which every one is compared
 
 
 def clouds(n: int, d: int) -> dict[str, np.ndarray]:
-    """Tokens (n, d) of every kind, by name."""
+    """Return tokens (n, d) of every kind, by name."""
     rng = np.random.default_rng([n, d])
     g = rng.standard_normal((n, d))
     u = g / np.linalg.norm(g, axis=1, keepdims=True)
@@ -48,7 +48,7 @@ def clouds(n: int, d: int) -> dict[str, np.ndarray]:
 
 
 def attentions(d: int) -> dict[str, tuple[fp.Attention, np.ndarray | None]]:
-    """Attentions on R^d for the Gaussian cloud, by name."""
+    """Return attentions on R^d for the Gaussian cloud, by name."""
     rng = np.random.default_rng(d)
     one, (Q, K) = np.eye(d), rng.normal(size=(2, d, d)) / d**0.25
     heads = [fp.Softmax(Q, K, one), fp.L2(one, one, K), fp.Softmax(-one, one, Q)]
@@ -62,7 +62,7 @@ def attentions(d: int) -> dict[str, tuple[fp.Attention, np.ndarray | None]]:
 
 
 def compared(x: np.ndarray) -> np.ndarray:
-    """The tokens at which sums are compared."""
+    """Return the indices of the tokens at which sums are compared."""
     if len(x) <= ALL:
         return np.arange(len(x))
     rng, size = np.random.default_rng(0), np.square(x - x.mean(axis=0)).sum(axis=1)
@@ -71,14 +71,14 @@ def compared(x: np.ndarray) -> np.ndarray:
 
 
 def logits(attention: fp.Attention, x: np.ndarray) -> float:
-    """The largest |logit|, from above."""
+    """Return an upper bound of the largest |logit|."""
     parts = attention.heads if isinstance(attention, fp.MultiHead) else [getattr(attention, "attention", attention)]
     reach = np.square(x).sum(axis=1).max()
     return max(reach * (np.linalg.norm(part.score_matrix(0.0), 2) + isinstance(part, fp.L2)) for part in parts)
 
 
 def ratio(attention: fp.Attention, x: np.ndarray, tol: float, weights: np.ndarray | None) -> float:
-    """The largest error over what is allowed."""
+    """Return the largest error over what is allowed."""
     rows = compared(x)
     options = {} if weights is None else {"weights": weights}
     got = attention.velocity(x, backend=fp.Fast(tol), **options)[rows]
@@ -95,7 +95,7 @@ def ratio(attention: fp.Attention, x: np.ndarray, tol: float, weights: np.ndarra
 
 
 def cases(n: int, d: int):
-    """(name, attention, tokens, weights) of every kind."""
+    """Yield (name, attention, tokens, weights) of every kind."""
     rng = np.random.default_rng([n, d, 1])
     one, weights = np.eye(d), rng.uniform(0.01, 1.0, n)
     weights /= weights.sum()

@@ -1,4 +1,4 @@
-"""Fits the polynomials of the kernels' exp2 (simd/emitters.py): relative minimax on [-1/2, 1/2] by Remez exchange.
+"""The polynomials of the kernels' exp2 (simd/emitters.py): relative minimax on [-1/2, 1/2] by Remez exchange.
 
 Prints, for each degree, the coefficients (constant term first) and the largest relative error.
 Source: Remez 1934; the error is equioscillating at degree + 2 points.
@@ -12,7 +12,7 @@ mp.mp.dps = 40
 
 
 def remez(degree: int, rounds: int = 12) -> tuple[list, object]:
-    """Coefficients c with max |sum c_k r^k / 2^r - 1| minimal on [-1/2, 1/2], and that maximum."""
+    """Return coefficients c for which max |sum c_k r^k / 2^r - 1| is minimal on [-1/2, 1/2], and that maximum."""
     count = degree + 2
     points = [mp.cos(mp.pi * i / (count - 1)) / 2 for i in range(count)]
     for _ in range(rounds):

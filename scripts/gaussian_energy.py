@@ -23,25 +23,25 @@ STEP = 1e-30  # of a complex step: no subtraction, so as small as one likes
 
 
 def log_energy(A: Array, m: Array, S: Array) -> Array:
-    """log E (B,); E itself may overflow near the end of its domain."""
+    """Return log E (B,); E itself may overflow near the end of its domain."""
     eye = np.eye(m.shape[-1])
     R, _ = _resolvents(A, S)
     return _form(R, m, m) - 0.5 * np.log(np.linalg.det(eye - S @ A @ S @ A)) - np.log(2.0)
 
 
 def weight(A: Array, m: Array, S: Array, x: Array) -> Array:
-    """Z_mu(x) = int e^{x.A.y} dmu(y) = exp(x.A.m + x.A.S.A.x / 2) at points x (B, n, d)."""
+    """Return Z_mu(x) = int e^{x.A.y} dmu(y) = exp(x.A.m + x.A.S.A.x / 2) at points x (B, n, d)."""
     z = x @ A
     return np.exp(np.einsum("bni,bi->bn", z, m) + 0.5 * np.einsum("bni,bij,bnj->bn", z, S, z))
 
 
 def size(A: Array, S: Array) -> Array:
-    """|S^{1/2} A S^{1/2}| (B,), the spectral radius of S A."""
+    """Return |S^{1/2} A S^{1/2}| (B,), the spectral radius of S A."""
     return np.abs(np.linalg.eigvals(S @ A)).max(axis=-1)
 
 
 def derivatives(A: Array, m: Array, S: Array) -> tuple[Array, Array]:
-    """dE / E (B, n) and d^2 E / E (B, n, n) in the coordinates.
+    """Return dE / E (B, n) and d^2 E / E (B, n, n) in the coordinates.
 
     With F = log E: dF = tr(R dS) / 2 - tr(R_ dS) / 2 + 2 dm.R.m + m.R dS R.m, and
     d^2 F = tr(R dS R dS) / 2 + tr(R_ dS R_ dS) / 2 + 2 w.R.w with w = dm + dS R m, as a quadratic form.
@@ -58,7 +58,7 @@ def derivatives(A: Array, m: Array, S: Array) -> tuple[Array, Array]:
 
 
 def basis(d: int) -> tuple[Array, Array]:
-    """The tangent vectors (dm (n, d), dS (n, d, d)) of the coordinates: d of the mean, then S_ij for i <= j."""
+    """Return the tangent vectors (dm (n, d), dS (n, d, d)) of the coordinates: d of the mean, then S_ij for i <= j."""
     pairs = [(i, j) for i in range(d) for j in range(i, d)]
     dm, dS = np.zeros((d + len(pairs), d)), np.zeros((d + len(pairs), d, d))
     dm[:d] = np.eye(d)
@@ -68,9 +68,9 @@ def basis(d: int) -> tuple[Array, Array]:
 
 
 def kinetic(A: Array, m: Array, S: Array, M: Array, c: Array, unit: Array | float = 0.0) -> Array:
-    """The Gram matrices (B, k, k) of int Z_mu <v, v'> dmu over e^unit for velocities v(x) = M (x - m) + c, with M
-    (B, k, d, d) and c (B, k, d).
+    """Return the Gram matrices (B, k, k) of int Z_mu <v, v'> dmu over e^unit for velocities v(x) = M (x - m) + c.
 
+    M has the shape (B, k, d, d), and c (B, k, d).
     Z_mu mu = 2 E N(m + xi, T) with T = (S^{-1} - A S A)^{-1} and xi = T A (I + S A) m.
     """
     eye = np.eye(m.shape[-1])
@@ -83,7 +83,7 @@ def kinetic(A: Array, m: Array, S: Array, M: Array, c: Array, unit: Array | floa
 
 
 def twisted(A: Array, m: Array, S: Array, unit: Array | float = 0.0) -> Array:
-    """The twisted metric (B, n, n) over e^unit: the least int Z_mu |v|^2 dmu over affine v that move the law as asked.
+    """Return the twisted metric (B, n, n) over e^unit: the least int Z_mu |v|^2 dmu over affine v that move the law.
 
     M = (S' / 2 + Omega) S^{-1} with Omega skew is not unique for d > 1: the least is a Schur complement.
     """
@@ -99,13 +99,13 @@ def twisted(A: Array, m: Array, S: Array, unit: Array | float = 0.0) -> Array:
 
 
 def shifted(m: Array, S: Array, step: Array) -> tuple[Array, Array]:
-    """The Gaussians whose coordinates are larger by `step` (n,) or (B, n)."""
+    """Return the Gaussians whose coordinates are larger by `step` (n,) or (B, n)."""
     dm, dS = basis(m.shape[-1])
     return m + step @ dm, S + np.tensordot(step, dS, axes=1)
 
 
 def christoffel(A: Array, m: Array, S: Array) -> Array:
-    """Gamma_l,ij = (d_i g_lj + d_j g_li - d_l g_ij) / 2 of the twisted metric g, over E: (B, l, i, j)."""
+    """Return Gamma_l,ij = (d_i g_lj + d_j g_li - d_l g_ij) / 2 of the twisted metric g, over E: (B, l, i, j)."""
     unit = log_energy(A, m, S)
     n = len(basis(m.shape[-1])[0])
     moved = (shifted(m, S, 1j * STEP * e) for e in np.eye(n))
@@ -114,7 +114,7 @@ def christoffel(A: Array, m: Array, S: Array) -> Array:
 
 
 def hessian_twisted(A: Array, m: Array, S: Array) -> tuple[Array, Array]:
-    """The Hessian d^2 E - Gamma^k dE_k in the twisted metric, and the metric: both (B, n, n), over E."""
+    """Return the Hessian d^2 E - Gamma^k dE_k in the twisted metric, and the metric: both (B, n, n), over E."""
     g = twisted(A, m, S, log_energy(A, m, S))
     slope, bend = derivatives(A, m, S)
     force = np.linalg.solve(g, slope[..., None])[..., 0]
@@ -122,9 +122,10 @@ def hessian_twisted(A: Array, m: Array, S: Array) -> tuple[Array, Array]:
 
 
 def hessian_wasserstein(A: Array, m: Array, S: Array) -> tuple[Array, Array]:
-    """Hessian over E and metric of Wasserstein, in the velocities (c, H), v(x) = H (x - m) + c with H symmetric.
+    """Return the Hessian over E and the metric of Wasserstein, in the velocities (c, H).
 
-    Along the geodesic S_t = (I + t H) S (I + t H), m_t = m + t c: S' = H S + S H, S'' = 2 H S H.
+    These are v(x) = H (x - m) + c with H symmetric. Along the geodesic S_t = (I + t H) S (I + t H), m_t = m + t c:
+    S' = H S + S H, S'' = 2 H S H.
     """
     c, H = basis(m.shape[-1])
     dS = H @ S[:, None] + S[:, None] @ H
@@ -139,15 +140,16 @@ def hessian_wasserstein(A: Array, m: Array, S: Array) -> tuple[Array, Array]:
 
 
 def bures(S0: Array, S1: Array) -> Array:
-    """The optimal map (B, d, d) from N(0, S0) to N(0, S1): S0^{-1/2} (S0^{1/2} S1 S0^{1/2})^{1/2} S0^{-1/2}."""
+    """Return the optimal map (B, d, d) from N(0, S0) to N(0, S1): S0^{-1/2} (S0^{1/2} S1 S0^{1/2})^{1/2} S0^{-1/2}."""
     root = _power(S0, 0.5)
     back = np.linalg.inv(root)
     return back @ _power(root @ S1 @ root, 0.5) @ back
 
 
 def along_wasserstein(A: Array, start: Law, end: Law, t: float) -> tuple[Array, Array]:
-    """(E'' over the sizes of its terms, |S^{1/2} A S^{1/2}|) (B,) at time t of the geodesics between Gaussians (m, S);
-    the former nan where E is infinite.
+    """Return E'' over the sizes of its terms, and |S^{1/2} A S^{1/2}|, both (B,), at time t of geodesics of Gaussians.
+
+    Gaussians are pairs (m, S). E'' is nan where E is infinite.
     """
     (m0, S0), (m1, S1) = start, end
     H, c = bures(S0, S1) - np.eye(m0.shape[-1]), m1 - m0

@@ -26,7 +26,7 @@ FRAMES = 13
 
 
 def follow(attention: fp.Attention, x0: np.ndarray, t: np.ndarray, backend: fp.Fast | fp.Direct, energies: bool):
-    """Mean (m, d), covariance (m, d, d) and log E (m,) at the times t, the last cloud, and the solver's numbers."""
+    """Return mean (m, d), covariance (m, d, d) and log E (m,) at the times t, the last cloud, the solver's numbers."""
     rows = []
 
     def record(now: float, x: np.ndarray) -> None:
@@ -49,13 +49,13 @@ def follow(attention: fp.Attention, x0: np.ndarray, t: np.ndarray, backend: fp.F
 
 
 def spread(rows: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """The standard deviation over samples of vectors or matrices (samples, m, ...), relative to size (m,)."""
+    """Return the standard deviation over samples of vectors or matrices (samples, m, ...), relative to size (m,)."""
     variance = rows.reshape(*rows.shape[:2], -1).var(axis=0, ddof=1)
     return np.sqrt(variance.sum(axis=1)) / size
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run both sizes, and say whether they agree."""
+    """Run both sizes, print whether they agree, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--n", type=int, default=1_000_000)
     parser.add_argument("--subset", type=int, default=20_000)
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def draw(path: Path, t, log_energy, off_cov, of_cov, last, few_last) -> None:
-    """The energy, the difference of covariances, and where both clouds ended."""
+    """Draw the energy, the difference of covariances, and where both clouds ended."""
     from fastpde.plot import canvas
 
     drawn = canvas.figure(13.0, 4.2)

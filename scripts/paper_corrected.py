@@ -18,23 +18,23 @@ ACCURACY: dict[str, Any] = {"rtol": 1e-8, "atol": 1e-14}
 
 
 def paths(attention: fp.Attention, starts: Array, t_end: float, frames: int = 160) -> tuple[Array, list[str]]:
-    """Covariances (m, B, d, d) in time, nan after a law's end, and how each law ends."""
+    """Return covariances (m, B, d, d) in time, nan after a law's end, and how each law ends."""
     times = np.concatenate([[0.0], np.geomspace(1e-2, t_end, frames)])
     solution = _solve(attention, starts, times)
     return solution.cov, outcomes(attention, solution)
 
 
 def ends(attention: fp.Attention, starts: Array, t_end: float) -> tuple[Array, list[str]]:
-    """Covariances (2, B, d, d) at the start and at the last good time, and how each law ends."""
+    """Return covariances (2, B, d, d) at the start and at the last good time, and how each law ends."""
     solution = fp.solve(attention, fp.Gaussian(0.0, starts), (0.0, t_end), **ACCURACY)
     return solution.cov, outcomes(attention, solution)
 
 
 def outcomes(attention: fp.Attention, solution: fp.GaussianSolution) -> list[str]:
-    """How each law ends, from its last covariance (Theory 3, 11.4).
+    """Return how each law ends, from its last covariance (Theory 3, 11.4).
 
-    At rest is what has |S'| t < 0.1 |S|: however far S grew before, it has stopped. t (tr S)' / tr S is -1 where S
-    vanishes like 1 / t, and far below for exponential decay. Growth is seen in tr S itself, by e^5 at least: where
+    A law is at rest if |S'| t < 0.1 |S|: however far S grew before, it has stopped. t (tr S)' / tr S is -1 where S
+    vanishes like 1 / t, and far below for exponential decay. Growth is judged by tr S itself, by e^5 at least: where
     shapes rotate, the rate of growth changes its sign.
     """
     end = covariances.last(solution.cov)
@@ -46,10 +46,11 @@ def outcomes(attention: fp.Attention, solution: fp.GaussianSolution) -> list[str
 
 
 def limits(attention: fp.Attention, starts: Array) -> tuple[Array, Array]:
-    """Ranks (B,) of the limits of laws that converge, and those limits (B, d, d), extrapolated from S_inf + C / t.
+    """Return the ranks (B,) of the limits of laws that converge, and these limits (B, d, d).
 
-    An eigenvalue vanishes in the limit if it falls like a power of t, here faster than t^(-1/2), over the last decade,
-    and stays if it does not: no size is compared with a threshold (Theory 4.2, 11.2).
+    Limits are extrapolated from S_inf + C / t. An eigenvalue vanishes in the limit if it falls like a power of t, here
+    faster than t^(-1/2), over the last decade, and stays if it does not: no size is compared with a threshold (Theory
+    4.2, 11.2).
     """
     solution = _solve(attention, starts, [LONG / 10, LONG], rtol=1e-10)
     if not solution.success:
@@ -61,18 +62,18 @@ def limits(attention: fp.Attention, starts: Array) -> tuple[Array, Array]:
 
 
 def closed_form(Q: Array, starts: Array) -> Array:
-    """S_inf = N (N^T S0^{-1} N)^{-1} N^T (B, d, d) for V = I, K = -Q, with N a basis of ker Q (Theory 4.2)."""
+    """Return S_inf = N (N^T S0^{-1} N)^{-1} N^T (B, d, d) for V = I, K = -Q, with N a basis of ker Q (Theory 4.2)."""
     N = np.linalg.svd(Q)[2][len(Q) :].T
     return N @ np.linalg.inv(N.T @ np.linalg.inv(starts) @ N) @ N.T
 
 
 def distance(cov: Array, want: Array) -> float:
-    """The largest |cov - want| / |want| of laws (B, d, d)."""
+    """Return the largest |cov - want| / |want| of laws (B, d, d)."""
     return float(np.max(np.linalg.norm(cov - want, axis=(1, 2)) / np.linalg.norm(want, axis=(1, 2))))
 
 
 def rates(attention: fp.Attention, cov: Array) -> tuple[Array, Array]:
-    """(tr S)' / tr S and |S'| / |S|, both (B,), at covariances (B, d, d)."""
+    """Return (tr S)' / tr S and |S'| / |S|, both (B,), at covariances (B, d, d)."""
     slopes = []
     for S in cov:
         M, _ = attention.affine(np.zeros(len(S)), S)

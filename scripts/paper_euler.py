@@ -19,19 +19,19 @@ FLOOR, LARGEST, STEPS = 1e-14, 1e3, 50_000
 
 @dataclass(frozen=True)
 class Published:
-    """What the scheme makes of B laws."""
+    """The result of the scheme for B laws."""
 
     cov: Array  # (m, B, d, d) at some steps, the last state after a law's end
     outcome: list[str]  # converges | grows | undecided
 
     @property
     def converged(self) -> Array:
-        """Which laws ended by |S'| < tol (B,)."""
+        """The mask (B,) of the laws that ended by |S'| < tol."""
         return np.array(self.outcome) == "converges"
 
 
 def slope(case: Case) -> Callable[[Array], Array]:
-    """S -> S' = M S + S M^T on covariances (B, d, d)."""
+    """Return the function S -> S' = M S + S M^T on covariances (B, d, d)."""
     if case.sinkhorn is not None:
         A, V = case.sinkhorn
         return lambda S: _twice(V @ plan(A, S))
@@ -67,7 +67,7 @@ def euler(case: Case, starts: Array, tol: float, *, frames: int = 100) -> Publis
 
 
 def project(S: Array) -> Array:
-    """Negative eigenvalues of (B, d, d) become 1e-14."""
+    """Replace the negative eigenvalues of (B, d, d) by 1e-14."""
     # A negative pivot of Gaussian elimination means a negative eigenvalue; only those laws pay for eigenvectors.
     rest, bad = S, np.zeros(len(S), dtype=bool)
     for _ in range(S.shape[1]):
@@ -84,12 +84,12 @@ def project(S: Array) -> Array:
 
 
 def published_ranks(cov: Array) -> Array:
-    """The published rank: the number of eigenvalues above 0.1, of covariances (B, d, d)."""
+    """Return the published rank of covariances (B, d, d): the number of eigenvalues above 0.1."""
     return np.sum(np.linalg.eigvalsh(cov) > 0.1, axis=-1)
 
 
 def plan(A: Array, S: Array) -> Array:
-    """The authors' formula for C^T (B, 2, 2), the covariance of the Sinkhorn plan; it needs A and S to be invertible.
+    """Return C^T (B, 2, 2), the covariance of the Sinkhorn plan, by the authors' formula; A and S must be invertible.
 
     C^T = A^{-T} S^{-1} C_S S, C_S = (S^{1/2} (4 S^{1/2} A^T S A S^{1/2} + I)^{1/2} S^{-1/2} - I) / 2 (Theory 2.1).
     """
@@ -100,7 +100,7 @@ def plan(A: Array, S: Array) -> Array:
 
 
 class _Motion2:
-    """M = V P A of one head in the plane, as rows (4, B) from the rows S11, S12, S22 (3, B).
+    """The function M = V P A of one head in the plane, as rows (4, B) from the rows S11, S12, S22 (3, B).
 
     For L2, D = 2 K^T K: P = (S + det(S) adj(D)) / (1 + tr(D S) + det(D) det(S)).
     """
@@ -135,7 +135,7 @@ def _slope2(maps: list[_Motion2], S: Array) -> Array:
 
 
 def _motion(head: Head, S: Array) -> Array:
-    """M (B, d, d) of one head; P = S - 2 S K^T (I + 2 K S K^T)^{-1} K S for L2."""
+    """Return M (B, d, d) of one head; P = S - 2 S K^T (I + 2 K S K^T)^{-1} K S for L2."""
     if head.K is None:
         return head.V @ (S @ head.A)
     K = head.K
@@ -148,7 +148,7 @@ def _twice(a: Array) -> Array:
 
 
 def _inverse(X: Array) -> Array:
-    """Inverses of (B, 1, 1) or (B, 2, 2)."""
+    """Return the inverses of (B, 1, 1) or (B, 2, 2)."""
     if X.shape[1] == 1:
         return 1 / X
     det = X[:, 0, 0] * X[:, 1, 1] - X[:, 0, 1] * X[:, 1, 0]
@@ -160,6 +160,6 @@ def _adjugate(X: Array) -> Array:
 
 
 def _root(X: Array) -> Array:
-    """Square roots of positive definite (B, 2, 2): (X + sqrt(det) I) / sqrt(tr + 2 sqrt(det))."""
+    """Return the square roots of positive definite (B, 2, 2): (X + sqrt(det) I) / sqrt(tr + 2 sqrt(det))."""
     root = np.sqrt(np.maximum(X[:, 0, 0] * X[:, 1, 1] - X[:, 0, 1] * X[:, 1, 0], 0.0))
     return (X + root[:, None, None] * np.eye(2)) / np.sqrt(X[:, 0, 0] + X[:, 1, 1] + 2 * root)[:, None, None]

@@ -2,7 +2,7 @@
 
 Every number is drawn from NumPy's legacy generator with the seeds and in the order of the authors' scripts. Means are
 zero. Scores are divided by sqrt(d), those of H heads by sqrt(d / H), and those of Sinkhorn by nothing, with eps = 1;
-in the authors' L2 field sqrt(d) divides K^T Q but not K^T K, which is a factor of the clock and is put into V here.
+in the authors' L2 field sqrt(d) divides K^T Q but not K^T K, which changes the unit of time and is put into V here.
 Source: Theory 10.
 """
 
@@ -66,34 +66,34 @@ class Ranks:
 
     @property
     def d(self) -> int:
-        """The dimension."""
+        """The dimension of the tokens."""
         return self.Q.shape[1]
 
     def starts(self, count: int) -> Array:
-        """The first S0 = G G^T (count, d, d) of the experiment's stream."""
+        """Draw the first S0 = G G^T (count, d, d) of the experiment's random numbers."""
         G = legacy(41).randn(count, self.d, self.d)
         return G @ np.swapaxes(G, 1, 2)
 
 
 def legacy(seed: int) -> Any:
-    """The generator of the authors' scripts, which called np.random.seed."""
+    """Return the generator of the authors' scripts, which called np.random.seed."""
     return np.random.RandomState(seed)
 
 
 def softmax(Q: Array, K: Array, V: Array, step: float, **more: Any) -> Case:
-    """Softmax attention with the scale 1 / sqrt(d)."""
+    """Return the case of softmax attention with the scale 1 / sqrt(d)."""
     scale = 1 / math.sqrt(Q.shape[1])
     return Case("Softmax", fp.Softmax(Q, K, V, scale=scale), (Head(scale * K.T @ Q, V),), step, **more)
 
 
 def l2(Q: Array, K: Array, V: Array, step: float) -> Case:
-    """L2 attention at the authors' clock."""
+    """Return the case of L2 attention in the authors' unit of time."""
     slow = V / math.sqrt(Q.shape[1])
     return Case("L2", fp.L2(Q, K, slow), (Head(2 * K.T @ Q, slow, K),), step)
 
 
 def two_heads(Q: Array, K: Array, V: Array, step: float, **more: Any) -> Case:
-    """H = 2 softmax heads: head h has the rows h of Q, K, V (d = 2) and fills the row h of the field.
+    """Return the case of H = 2 softmax heads: head h has the rows h of Q, K, V (d = 2) and fills row h of the field.
 
     Q and K with one row leave nothing to the second head: its scores are zero.
     """
@@ -108,12 +108,12 @@ def two_heads(Q: Array, K: Array, V: Array, step: float, **more: Any) -> Case:
 
 
 def sinkhorn(Q: Array, K: Array, V: Array, step: float, **more: Any) -> Case:
-    """Sinkhorn attention with eps = 1."""
+    """Return the case of Sinkhorn attention with eps = 1."""
     return Case("Sinkhorn", fp.Sinkhorn(Q, K, V), (), step, sinkhorn=(K.T @ Q, V), **more)
 
 
 def _drawn_until(seed: int, wanted: Any) -> tuple[Array, Array]:
-    """Q, K (2, 2), drawn until the eigenvalues of the symmetric part of K^T Q are as wanted."""
+    """Draw Q, K (2, 2) until the eigenvalues of the symmetric part of K^T Q are as wanted."""
     stream = legacy(seed)
     while True:
         Q, K = stream.randn(2, 2), stream.randn(2, 2)
@@ -131,7 +131,7 @@ def _positive(values: Array) -> bool:
 
 
 def planes(coarse: bool = False) -> list[Plane]:
-    """Experiments 1 to 5; `coarse`: grids a third as fine."""
+    """Return experiments 1 to 5; `coarse`: grids a third as fine."""
 
     def size(n: int) -> int:
         return n // 3 + 1 if coarse else n
@@ -170,7 +170,7 @@ def planes(coarse: bool = False) -> list[Plane]:
 
 
 def ranks(number: int) -> dict[str, list[Ranks]]:
-    """Experiment 6 (Softmax) or 7 (L2): for V = I and V = G^T G, one entry per d = 3, 4, 5."""
+    """Return experiment 6 (Softmax) or 7 (L2): for V = I and V = G^T G, one entry per d = 3, 4, 5."""
     make, seed = {6: (softmax, 26), 7: (l2, 27)}[number]
     steps = {6: ((0.09, 0.05, 0.02), (0.09, 0.06, 0.02)), 7: ((0.09, 0.06, 0.02), (0.15, 0.15, 0.15))}[number]
     stream = legacy(40)

@@ -51,12 +51,12 @@ RANKS = (
 
 
 def published_plane(experiment: Plane, case: Case) -> Published:
-    """The published run of a case."""
+    """Return the published run of a case."""
     return euler(case, experiment.starts, experiment.tol)
 
 
 def published_histogram(experiment: Ranks, draws: int) -> tuple[Array, int]:
-    """Ranks of the first `draws` draws that converge, without the large ones; and how many draws did not converge."""
+    """Return the ranks of the first `draws` draws that converge, without the large ones; and how many did not."""
     found: list[Array] = []
     stream, redrawn, count = experiment.starts(AT_MOST * draws), 0, 0
     for block in range(AT_MOST):
@@ -72,7 +72,7 @@ def published_histogram(experiment: Ranks, draws: int) -> tuple[Array, int]:
 
 
 def draw_plane(experiment: Plane, case: Case, run: Published, out: Path) -> Path:
-    """One picture of two cones or discs."""
+    """Draw one picture of two cones or discs."""
     follow = corrected.paths if experiment.picture == "cone" else corrected.ends
     t_end = case.t_end or experiment.t_end
     right = follow(case.attention, experiment.starts, t_end)
@@ -93,7 +93,7 @@ def draw_plane(experiment: Plane, case: Case, run: Published, out: Path) -> Path
 def draw_ranks(
     number: int, name: str, experiments: list[Ranks], found: list[tuple[Array, int]], draws: int, out: Path
 ) -> Path:
-    """One picture of two rows of histograms; for V = I the caption compares the limits with their closed form."""
+    """Draw one picture of two rows of histograms; for V = I the caption compares the limits with their closed form."""
     runs = [corrected.limits(experiment.case.attention, experiment.starts(draws)) for experiment in experiments]
     panels = {
         "as published": {e.d: values for e, (values, _) in zip(experiments, found, strict=True)},
@@ -114,7 +114,7 @@ def draw_ranks(
 
 
 def work(pool: ProcessPoolExecutor, chosen: argparse.Namespace) -> list[tuple[Any, ...]]:
-    """Everything there is to draw: (function that draws, its arguments, published runs to come)."""
+    """Return everything that is to be drawn: (function that draws, its arguments, published runs to come)."""
     jobs: list[tuple[Any, ...]] = []
     for number in sorted({6, 7} & set(chosen.only)):
         for name, experiments in ranks(number).items():
@@ -142,7 +142,7 @@ def draw(job: tuple[Any, ...], chosen: argparse.Namespace) -> Path:
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
-    """The checked arguments."""
+    """Return the checked arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     numbers = [1, 2, 3, 4, 5, 6, 7]
     parser.add_argument(

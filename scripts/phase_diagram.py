@@ -34,13 +34,13 @@ TOLERANCE = math.sqrt(2e-3) / 2
 
 
 def uniform_on_sphere(systems: int, d: int, seed: list[int], dtype: str) -> Array:
-    """Tokens (systems, 32, d), independent and uniform on the unit sphere."""
+    """Draw tokens (systems, 32, d), independent and uniform on the unit sphere."""
     x = np.random.default_rng(seed).standard_normal((systems, TOKENS, d))
     return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(dtype)
 
 
 def collapse_times(beta: float, x0: Array, *, early: bool = True) -> Array:
-    """When each system collapses (systems,), nan if it has not by the end; `early`: a system ends there."""
+    """Return the times (systems,) at which systems collapse, nan for those that have not; `early`: they end there."""
     eye = np.eye(x0.shape[2])
     event = fp.Collapsed(TOLERANCE, terminal=early)
     solution = fp.solve(
@@ -53,14 +53,14 @@ def collapse_times(beta: float, x0: Array, *, early: bool = True) -> Array:
 
 
 def fractions(times: Array) -> Array:
-    """Fraction of systems that have collapsed by the end of each step (301,), from their times."""
+    """Return the fraction of systems that have collapsed by the end of each step (301,), from their times."""
     ends = STEP * np.arange(STEPS + 1)
     # A step's end is a multiple of 0.1 to rounding only.
     return (times[:, None] <= ends + 1e-9).mean(axis=0)
 
 
 def panel(d: int, betas: Array, chosen: argparse.Namespace) -> Array:
-    """The fractions (betas, 301) of one dimension."""
+    """Return the fractions (betas, 301) of one dimension."""
     rows = []
     for index, beta in enumerate(tqdm(betas, desc=f"d = {d}", unit=" betas", file=sys.stderr, disable=chosen.quiet)):
         dtype = "float32" if chosen.float32 else "float64"
@@ -70,7 +70,7 @@ def panel(d: int, betas: Array, chosen: argparse.Namespace) -> Array:
 
 
 def draw(panels: dict[int, Array], betas: Array, systems: int, path: Path) -> None:
-    """One picture of all panels."""
+    """Draw all panels in one picture."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3.6 * len(panels) + 1.2, 3.8), layout="constrained")
@@ -85,7 +85,7 @@ def draw(panels: dict[int, Array], betas: Array, systems: int, path: Path) -> No
 
 
 def options(arguments: list[str] | None) -> argparse.Namespace:
-    """The checked arguments."""
+    """Return the checked arguments."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--systems", type=int, default=2048, help="systems per beta (default 2048)")
     parser.add_argument("--betas", type=int, default=90, help="values of beta from 0 to 9 (default 90)")

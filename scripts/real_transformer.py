@@ -28,7 +28,7 @@ WINDOW = 512  # tokens the model itself sees at once
 
 
 class Weights(NamedTuple):
-    """Q, K (L, H, k, d), V (L, H, dv, d), W (L, H, d, dv), the constant coordinate included in d."""
+    """The weights, constant coordinate included in d: Q, K (L, H, k, d), V (L, H, dv, d), W (L, H, d, dv)."""
 
     Q: Array
     K: Array
@@ -37,7 +37,7 @@ class Weights(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """The tokens after so many layers, in four numbers and a spectrum, without the constant coordinate."""
+    """The statistics of the tokens after so many layers: numbers and a spectrum, without the constant coordinate."""
 
     layer: int
     effective_rank: float
@@ -47,7 +47,9 @@ class Layer(NamedTuple):
 
 
 def load(data: Path) -> tuple[Weights, Array]:
-    """The weights and the tokens (n, d) of a folder of .npy files. Raises FileNotFoundError naming the missing ones."""
+    """Load the weights and the tokens (n, d) of a folder of .npy files. Raises FileNotFoundError that names missing
+    ones.
+    """
     missing = [f"{name}.npy" for name in (*Weights._fields, "tokens") if not (data / f"{name}.npy").is_file()]
     if missing:
         raise FileNotFoundError(
@@ -59,7 +61,7 @@ def load(data: Path) -> tuple[Weights, Array]:
 
 
 def attention(weights: Weights) -> fp.MultiHead:
-    """The attention stack: layer l acts on [l, l + 1)."""
+    """Return the attention of all layers: layer l acts for l <= t < l + 1."""
     layers, heads, k, _ = weights.Q.shape
 
     def head(h: int) -> fp.Softmax:
@@ -71,7 +73,7 @@ def attention(weights: Weights) -> fp.MultiHead:
 
 
 def plain_block(weights: Weights, x: Array, layer: int = 0) -> Array:
-    """The attention block of one layer as the model has it, in NumPy float64 with explicit biases: (n, d - 1).
+    """Apply the attention block of one layer as the model has it, in NumPy float64 with explicit biases: (n, d - 1).
 
     q = x W_q + b_q and so on, all heads side by side; softmax(q k^T / sqrt(32)) v; output matrix and bias.
     """
@@ -85,21 +87,23 @@ def plain_block(weights: Weights, x: Array, layer: int = 0) -> Array:
 
 
 def block_error(weights: Weights, x: Array) -> float:
-    """Largest error of layer 0 on x against `plain_block`, over the block's largest value."""
+    """Return the largest error of layer 0 on x against `plain_block`, over the block's largest value."""
     want = plain_block(weights, x)
     got = attention(weights).velocity(x)
     return float(np.abs(got[:, :-1] - want).max() / np.abs(want).max())
 
 
 def measure(layer: int, x: Array, seconds: float) -> Layer:
-    """The statistics of the tokens x (n, d), the constant last coordinate left out."""
+    """Return the statistics of the tokens x (n, d), the constant last coordinate left out."""
     tokens = x[:, :-1]
     cov = observe.covariance(tokens)
     return Layer(layer, observe.effective_rank(cov), observe.mean_cosine(tokens), seconds, observe.spectrum(cov))
 
 
 def run(weights: Weights, x: Array) -> tuple[list[Layer], Array]:
-    """All layers on the tokens x (n, d): the statistics before the first and after every layer, and the last tokens."""
+    """Apply all layers to the tokens x (n, d); return their statistics before and after every layer, and the last
+    tokens.
+    """
     layers: list[Layer] = []
     clock = time.perf_counter()
 
@@ -116,14 +120,14 @@ def run(weights: Weights, x: Array) -> tuple[list[Layer], Array]:
 
 
 def principal(x: Array) -> tuple[Array, float]:
-    """The tokens on their own two principal components (n, 2), and the part of the variance these hold."""
+    """Return the tokens on their own two principal components (n, 2), and the part of the variance that these hold."""
     tokens = x[:, :-1].astype(np.float64)
     values, vectors = np.linalg.eigh(observe.covariance(tokens))
     return (tokens - tokens.mean(axis=0)) @ vectors[:, :-3:-1], float(values[-2:].sum() / values.sum())
 
 
 def write_csv(path: Path, layers: list[Layer]) -> None:
-    """One row per layer."""
+    """Write one row per layer."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(Layer._fields[:-1])
@@ -131,7 +135,7 @@ def write_csv(path: Path, layers: list[Layer]) -> None:
 
 
 def draw(path: Path, layers: list[Layer], before: Array, after: Array) -> None:
-    """Rank and cosine against layer, the spectrum per layer, tokens before and after."""
+    """Draw rank and cosine against layer, the spectrum per layer, and the tokens before and after."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 8.5), layout="constrained")

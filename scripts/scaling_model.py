@@ -1,4 +1,4 @@
-"""Beyond the machines at hand: rates measured here in a model of costs, checked on 1, 2, 4 processes, for a cluster.
+"""A model of the time on a cluster from rates that are measured here, checked on 1, 2 and 4 processes.
 
     python scripts/scaling_model.py [--out scaling] [--quick]
 
@@ -10,8 +10,9 @@ take
     direct   pair n^2 / P + token_d n / P + calls (wait log2 P) + bytes_per_token n (1 - 1/P) / speed
     fast     token n / P + grid + calls (wait log2 P) + 2 (P - 1) wait + 2 grid_bytes (1 - 1/P) / speed
 
-with the waiting time and the speed of messages, and `grid` the work that each process repeats. The model is compared
-with runs of other sizes on 1, 2 and 4 processes here; more processes than cores share them.
+where `wait` and `speed` are the latency and the bandwidth of messages, and `grid` is the work that each process
+repeats. The model is compared with runs of other sizes on 1, 2 and 4 processes here; if they are more than the cores,
+they share these.
 
 For a cluster (`CLUSTER`) a process is a node, and a node computes `efficiency` x cores times as fast as one core of
 this machine. That, the network's figures, and a grid that does not grow with n are assumptions, none of them measured
@@ -52,7 +53,7 @@ MESSAGES = (8, 2**23)  # bytes
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster of equal nodes: cores and bytes of memory of each, seconds and bytes per second of its messages."""
+    """A cluster of equal nodes: cores and bytes of memory of each, latency and bandwidth of messages (s, bytes/s)."""
 
     cores: int = 128
     memory: float = 256e9
@@ -67,7 +68,7 @@ CLUSTER = Cluster()
 
 @dataclass(frozen=True)
 class Rates:
-    """What was measured, in seconds and bytes; calls are collective ones per velocity."""
+    """The measured rates in seconds and bytes; calls are collective ones per velocity."""
 
     pair: float
     direct_token: float
@@ -81,7 +82,10 @@ class Rates:
     grid_bytes: float
 
     def seconds(self, kind: str, n: float, processes: float, machine: Rates | None = None, by: float = 1.0) -> float:
-        """One velocity; `machine` has other messages, each process computes `by` times as fast as a core here."""
+        """Return the predicted seconds of one velocity.
+
+        `machine`: the rates whose messages are used instead. Each process computes `by` times as fast as a core here.
+        """
         links = machine or self
         parts, stages = 1.0 - 1.0 / processes, np.log2(processes)
         if kind == "direct":
@@ -108,7 +112,7 @@ class Counting:
 
 
 def rank_job(jobs: list[tuple[str, int]]) -> None:
-    """What each process of `mpiexec` does: the first one prints the seconds of each job, and what messages cost."""
+    """Run jobs on this process of `mpiexec`; process 0 prints the seconds of each job, and what messages cost."""
     from mpi4py import MPI
 
     backends.set_threads(1)
@@ -137,7 +141,7 @@ def rank_job(jobs: list[tuple[str, int]]) -> None:
 
 
 def _message(comm: Any, size: int) -> float:
-    """Seconds from process 0 to 1, half of there and back."""
+    """Return the median seconds of a message from process 0 to 1, half of there and back."""
     buffer, rank, seconds = np.zeros(size, np.uint8), comm.Get_rank(), []
     for _ in range(50):
         comm.Barrier()
@@ -153,7 +157,7 @@ def _message(comm: Any, size: int) -> float:
 
 
 def launched(processes: int, jobs: list[tuple[str, int]]) -> dict[str, Any]:
-    """What `rank_job` finds on some processes of this machine."""
+    """Return what `rank_job` finds on some processes of this machine."""
     launcher = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     if launcher is None:
         raise SystemExit("mpiexec was not found: pip install fastpde[mpi]")
@@ -165,7 +169,7 @@ def launched(processes: int, jobs: list[tuple[str, int]]) -> dict[str, Any]:
 
 
 def measured(sizes: dict[str, tuple[int, int]]) -> Rates:
-    """The rates of this machine."""
+    """Measure the rates of this machine."""
     jobs = [(kind, n) for kind, several in sizes.items() for n in several]
     alone, two = launched(1, jobs)["jobs"], launched(2, jobs)
     seconds = {(job["kind"], job["n"]): job["seconds"] for job in alone}
@@ -193,7 +197,7 @@ def measured(sizes: dict[str, tuple[int, int]]) -> Rates:
 
 
 def checked(rates: Rates, checks: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
-    """Other sizes on 1, 2, 4 processes: seconds that were expected and seen."""
+    """Run other sizes on 1, 2, 4 processes; return the seconds that were expected and seen."""
     cores, rows = len(os.sched_getaffinity(0)), []
     jobs = [(kind, n) for kind, several in checks.items() for n in several]
     for processes in (1, 2, 4):
@@ -205,7 +209,7 @@ def checked(rates: Rates, checks: dict[str, tuple[int, int]]) -> list[dict[str, 
 
 
 def on_cluster(rates: Rates, kind: str, n: float, cores: float, cluster: Cluster = CLUSTER) -> float:
-    """Seconds of one velocity; inf where the nodes' memory is too small."""
+    """Return the predicted seconds of one velocity; inf where the nodes' memory is too small."""
     nodes = max(1.0, np.ceil(cores / cluster.cores))
     each = cores / nodes
     # Direct sums bring all sources together on every node: 4 numbers of 8 bytes each.
@@ -217,7 +221,7 @@ def on_cluster(rates: Rates, kind: str, n: float, cores: float, cluster: Cluster
 
 
 def largest(rates: Rates, kind: str, cores: float, cluster: Cluster = CLUSTER) -> float:
-    """The largest n whose run of 100 velocities takes an hour at most."""
+    """Return the largest n whose run of 100 velocities takes an hour at most."""
     low, high = 1.0, 1e13
     while high / low > 1.001:
         middle = (low * high) ** 0.5
@@ -226,7 +230,7 @@ def largest(rates: Rates, kind: str, cores: float, cluster: Cluster = CLUSTER) -
 
 
 def picture(rates: Rates, checks: list[dict[str, Any]], out: Path) -> None:
-    """Seconds against cores, and the largest n per hour."""
+    """Draw seconds against cores, and the largest n per hour."""
     drawn = canvas.figure(13.5, 4.6)
     here, left, right = drawn.subplots(1, 3)
     for kind, colour in zip(("direct", "fast"), canvas.COLOURS, strict=False):
@@ -260,7 +264,7 @@ def picture(rates: Rates, checks: list[dict[str, Any]], out: Path) -> None:
 
 
 def main() -> None:
-    """Measure, check, extrapolate."""
+    """Measure, check and extrapolate."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--out", type=Path, default=Path("scaling"))
     options.add_argument("--quick", action="store_true", help="sizes a tenth as large, to see that it works")

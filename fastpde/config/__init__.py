@@ -1,7 +1,7 @@
 """Strict TOML configurations: text <-> objects. Everything is checked before anything is computed or compiled.
 
-`load` reads a file into a `Problem`, whose `tokens()` and `attention()` make the real things; `dumps` writes a
-configuration as understood. The keys, their checks and their defaults are in `schema`.
+`load` reads a file into a `Problem`, whose `tokens()` and `attention()` make the array and the attention; `dumps`
+writes a configuration as understood. The keys, their checks and their defaults are in `schema`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ tol = 1e-6
 
 
 def parse(text: str) -> Config:
-    """Return the configuration of a TOML text; files that it names are not looked at.
+    """Return the configuration of a TOML text; the files that it names are not opened.
 
     Raises InputError naming the key at fault, or the line where the text is no TOML.
     """
@@ -84,8 +84,10 @@ def _table(text: str, name: str = "config") -> dict[str, object]:
 def load(
     path: Path, data: Path | None = None, ranks: memory_estimate.Ranks = memory_estimate.ALONE, *, code: bool = False
 ) -> Problem:
-    """Return the problem of a configuration file, to be run on ranks; its files are relative to its own folder, or to
-    `data`. code: it may name an attention of the user's own, whose module is run.
+    """Return the problem of a configuration file, to be run on `ranks`.
+
+    Paths in it are relative to its own folder, or to `data`. code: it may name an attention of the user's own, whose
+    module is run.
     """
     text = _text(path)
     if data is not None and not data.is_dir():
@@ -94,8 +96,9 @@ def load(
 
 
 def load_study(name: str, path: Path | None, *, code: bool = False) -> Plan:
-    """Return the study `name` as a configuration file has it, whose files are relative to its own folder; or, without
-    one, with all defaults. code: as in `load`. Raises InputError naming the key at fault.
+    """Return the plan of the study `name`, from a configuration file or, without one, with all defaults.
+
+    Paths in the file are relative to its own folder. code: as in `load`. Raises InputError naming the key at fault.
     """
     if path is None:
         return plan(name, {}, Files(Path()))
@@ -103,7 +106,7 @@ def load_study(name: str, path: Path | None, *, code: bool = False) -> Plan:
 
 
 def same_study(text: str, found: Plan) -> bool:
-    """Return whether a TOML text says what a plan does."""
+    """Return whether a TOML text and a plan describe the same study."""
     try:
         return schema.read(type(found.config), _table(text), "") == found.config
     except InputError:
@@ -111,8 +114,9 @@ def same_study(text: str, found: Plan) -> bool:
 
 
 def load_sweep(path: Path, data: Path | None = None, *, code: bool = False) -> Sweep:
-    """Return the sweep of a plan file; the files of its configuration are relative to the configuration's own folder,
-    or to `data`; code: as in `load`. Its cells are not looked at. Raises InputError naming the key at fault.
+    """Return the sweep of a plan file. Its cells are not checked. Raises InputError naming the key at fault.
+
+    Paths in its configuration are relative to the configuration's own folder, or to `data`. code: as in `load`.
     """
     asked = sweep_plan.asked(_table(_text(path, "PLAN"), "PLAN"))
     if data is not None and not data.is_dir():
@@ -123,7 +127,7 @@ def load_sweep(path: Path, data: Path | None = None, *, code: bool = False) -> S
 
 
 def _text(path: Path, name: str = "CONFIG") -> str:
-    """The text of a configuration file. Raises InputError."""
+    """Return the text of a configuration file. Raises InputError."""
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for ever
             raise InputError(name, f"{path}, which is no file", "the name of a TOML file")

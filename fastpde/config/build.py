@@ -1,4 +1,4 @@
-"""A configuration made real: its tokens as an array, its attention as an object of the library."""
+"""The objects that a configuration describes: its tokens as an array, its attention as an object of the library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SAME_TIME = 1e-9  # an output time closer to the end than this fraction of `eve
 
 @dataclass(frozen=True)
 class Problem:
-    """A configuration whose files and shapes agree: systems of n tokens of dimension d, one shape per head."""
+    """A configuration whose files and shapes agree: systems of n tokens of dimension d, and the shapes of all heads."""
 
     config: Config
     files: Files
@@ -76,7 +76,7 @@ class Problem:
 
     @property
     def code(self) -> list[str]:
-        """The attentions that are code of the user's own, "module:Class"."""
+        """The kinds "module:Class" of the attentions that are code of the user's own."""
         return [kind for kind in dict.fromkeys(head.kind for head in self.config.attention.heads) if is_outside(kind)]
 
     @property
@@ -85,8 +85,8 @@ class Problem:
         return memory_estimate.may_be_fast(self.config, self.n, self.d)
 
     def calibrated(self, recorded: Config | None = None) -> Problem:
-        """Return the problem with the costs that its sums choose by, those of a run that is gone on with or of this
-        machine; as it is, where there are some or no choice.
+        """Return the problem with the costs by which its sums are chosen: those `recorded` by the run that goes on, or
+        those of this machine. If it has costs, or no choice, it is returned as it is.
         """
         asked = self.config.backend if recorded is None else recorded.backend
         if recorded is not None:
@@ -161,7 +161,7 @@ def _sinkhorn(config: Config) -> bool:
 
 
 def _energy_limit(config: Config, d: int) -> int:
-    """Up to how many tokens the energy is recorded unless the configuration says otherwise."""
+    """Return up to how many tokens the energy is recorded if the configuration does not say."""
     fast = config.backend.kind != "direct" and d <= 3 and not config.attention.masked
     several = config.attention.kind == "multihead"
     exponential = all(named(head.kind).sums_in_linear_time for head in config.attention.heads)
@@ -224,12 +224,12 @@ def _tokens(problem: Problem, system: int, rows: slice | None) -> Array:
 
 
 def _finite(x: Array) -> bool:
-    """Whether all numbers are, looked at a few at a time."""
+    """Return whether all numbers are finite. A block of rows is checked at a time, to save memory."""
     return all(np.isfinite(x[start : start + initial.BLOCK]).all() for start in range(0, len(x), initial.BLOCK))
 
 
 class _Parameters:
-    """The arrays of one head: (a, b), or (L, a, b) where the file's layers are meant."""
+    """The arrays of one head: (a, b), or (L, a, b) for the layers of a file."""
 
     def __init__(self, problem: Problem, index: int, head: tuple[str, Single, int]) -> None:
         self.problem, self.index, self.shape = problem, index, problem.shapes[index]
@@ -291,7 +291,7 @@ def _head(problem: Problem, parameters: _Parameters) -> Any:
 
 
 def _outputs(problem: Problem, heads: list[_Parameters]) -> Any:
-    """Return W of all heads: None, or a list of (d, dv), each of them layers where its file has them."""
+    """Return W of all heads: None, or a list of arrays (d, dv), or layers of them where the file has layers."""
     if all(getattr(head.block, "W", None) is None for head in heads):
         return None
     return [_layers(problem, head.array("W", getattr(head.block, "W", None))) for head in heads]

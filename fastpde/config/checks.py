@@ -1,6 +1,4 @@
-"""What a value in a configuration may be: each check takes the full key and the value, and returns the value or refuses
-it.
-"""
+"""The checks of values in a configuration: each takes the full key and the value; it returns or refuses the value."""
 
 from __future__ import annotations
 
@@ -32,18 +30,21 @@ def show(value: object) -> str:
 
 
 def refuse(name: str, value: object, need: str, remedy: str = "") -> NoReturn:
-    """Raise the InputError of a wrong value."""
+    """Raise the InputError for a wrong value."""
     raise InputError(name, show(value), need, remedy)
 
 
 def closest(word: str, words: Iterable[str]) -> str:
-    """Return 'Did you mean "rtol"?' or nothing."""
+    """Return 'Did you mean "rtol"?' with the closest of some words, "" if none is close."""
     found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f'Did you mean "{found[0]}"?' if found else ""
 
 
 def integer(minimum: int, maximum: int = 2**53) -> Check:
-    """Whole numbers in [minimum, maximum]; 2.0 and true are none. Up to 2^53 they stay exact in a float."""
+    """Return the check of a whole number in [minimum, maximum]; 2.0 and true are none.
+
+    Whole numbers up to 2^53 stay exact in a float.
+    """
     top = "2^53" if maximum == 2**53 else str(maximum)
 
     def check(name: str, value: object) -> int:
@@ -65,7 +66,7 @@ def _finite(value: object) -> float | None:
 
 
 def number(*, minimum: float = -math.inf, above: float = -math.inf, below: float = math.inf) -> Check:
-    """Finite numbers with minimum <= value, above < value < below; whole numbers are taken as numbers."""
+    """Return the check of a finite number with minimum <= value, above < value < below; whole numbers are accepted."""
     need = "a finite number"
     if minimum > -math.inf:
         need += f" of at least {minimum:g}"
@@ -84,14 +85,14 @@ def number(*, minimum: float = -math.inf, above: float = -math.inf, below: float
 
 
 def boolean(name: str, value: object) -> bool:
-    """true or false."""
+    """Check true or false."""
     if not isinstance(value, bool):
         refuse(name, value, "true or false")
     return value
 
 
 def choice(*words: str) -> Check:
-    """One of some words."""
+    """Return the check of one of some words."""
 
     def check(name: str, value: object) -> str:
         if not isinstance(value, str) or value not in words:
@@ -103,14 +104,14 @@ def choice(*words: str) -> Check:
 
 
 def text(name: str, value: object) -> str:
-    """A string that is not empty and has no NUL (no file has one in its name)."""
+    """Check a string that is not empty and has no NUL (no file has one in its name)."""
     if not isinstance(value, str) or not value or "\0" in value:
         refuse(name, value, "text in quotes")
     return value
 
 
 def vector(name: str, value: object) -> tuple[float, ...]:
-    """A list of at least one finite number."""
+    """Check a list of at least one finite number, and return it as a tuple."""
     if not isinstance(value, list) or not value:
         refuse(name, value, "a list of finite numbers")
     numbers = []
@@ -123,7 +124,7 @@ def vector(name: str, value: object) -> tuple[float, ...]:
 
 
 def rows(name: str, value: object) -> tuple[tuple[float, ...], ...]:
-    """A matrix: a list of rows, each a list of as many finite numbers."""
+    """Check a matrix, a list of rows of equally many finite numbers, and return it as a tuple of tuples."""
     if not isinstance(value, list) or not value:
         refuse(name, value, "a list of rows, each a list of finite numbers")
     matrix = tuple(vector(f"{name}[{i}]", row) for i, row in enumerate(value))

@@ -37,7 +37,7 @@ def value(item: Any) -> str:
 
 
 def keys(section: Any, skip: tuple[str, ...] = ()) -> list[str]:
-    """Return the lines of a section's own keys; a None is a key that was not given and has no default."""
+    """Return the lines of a section's own keys but those of `skip`; a key that is None is left out."""
     found = [(item.name, getattr(section, item.name)) for item in fields(section) if item.init]
     return [f"{name} = {value(entry)}" for name, entry in found if entry is not None and name not in skip]
 

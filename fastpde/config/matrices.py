@@ -1,4 +1,4 @@
-"""The values a matrix parameter can have in a configuration, as small objects that know their text."""
+"""The values that a matrix parameter can have in a configuration, as small objects with their TOML values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Identity:
     """The identity of the token's dimension."""
 
     def toml(self) -> object:
-        """Return the value as a configuration has it."""
+        """Return the value that a configuration has for it."""
         return "identity"
 
 
@@ -26,18 +26,18 @@ class Normal:
     """Independent N(0, 1/columns) entries drawn from the configuration's seed, so that |M x| is about |x|."""
 
     def toml(self) -> object:
-        """Return the value as a configuration has it."""
+        """Return the value that a configuration has for it."""
         return "normal"
 
 
 @dataclass(frozen=True)
 class Scaled:
-    """K: scale * Q of the same head. V, W: scale * identity."""
+    """A multiple of another matrix: for K it is scale * Q of the same head, for V and W it is scale * identity."""
 
     scale: float
 
     def toml(self) -> object:
-        """Return the value as a configuration has it."""
+        """Return the value that a configuration has for it."""
         return {"scale": self.scale}
 
 
@@ -48,19 +48,19 @@ class Entries:
     rows: tuple[tuple[float, ...], ...]
 
     def toml(self) -> object:
-        """Return the value as a configuration has it."""
+        """Return the value that a configuration has for it."""
         return [list(row) for row in self.rows]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A matrix of a .npy file: leading axes have numbers or the words `layer` and `head`."""
+    """A matrix of a .npy file; `index` has for each leading axis a number, or one of the words `layer` and `head`."""
 
     path: str
     index: tuple[int | str, ...] = ()
 
     def toml(self) -> object:
-        """Return the value as a configuration has it."""
+        """Return the value that a configuration has for it."""
         return f"{self.path}[{', '.join(map(str, self.index))}]" if self.index else self.path
 
     @property
@@ -89,7 +89,7 @@ def _stored(name: str, value: str) -> Stored:
 
 
 def matrix(*, scaled: str = "") -> checks.Check:
-    """Return the check of a matrix; `scaled` says what { scale = c } is a multiple of, nothing if it is refused."""
+    """Return the check of a matrix; `scaled` names what { scale = c } is a multiple of, "" refuses that value."""
 
     def check(name: str, value: object) -> Matrix:
         if value == "identity":
@@ -113,7 +113,7 @@ def matrix(*, scaled: str = "") -> checks.Check:
 
 
 def scale(name: str, value: object) -> float | str:
-    """A finite number, or the words "1/sqrt(k)" and "1/sqrt(d)" (k rows of Q, d columns)."""
+    """Check a finite number, or the words "1/sqrt(k)" and "1/sqrt(d)" (k rows of Q, d columns), and return it."""
     if isinstance(value, str):
         return checks.choice("1/sqrt(k)", "1/sqrt(d)")(name, value)  # type: ignore[no-any-return]
     if isinstance(value, bool) or not isinstance(value, int | float):

@@ -1,4 +1,4 @@
-"""How much memory a run needs: the one model, for refusals before anything starts and for `fastpde estimate`."""
+"""The estimate of the memory that a run needs, for refusals before anything starts and for `fastpde estimate`."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _MASKED = 150 * 2**20  # bytes of the windows of a masked sum
 # Numbers of float64 per token: what a scaling works with, and what a run remembers of each head (potentials, window),
 # of which there is a copy that an evaluation cut by a signal goes back to.
 _SCALING, _REMEMBERED = 40, 27
-# Arrays of all tokens of ranks whose sums bring them together, where they do not send the moments of one grid.
+# Arrays of all tokens that a rank holds if its sums gather the tokens, and do not send the moments of one grid.
 _GATHERED = 3
 
 
 class Ranks(NamedTuple):
-    """So many processes share out the tokens of a run, so many of them on this machine."""
+    """The processes that share the tokens of a run: `size` in all, `here` of them on this machine."""
 
     size: int = 1
     here: int = 1
@@ -42,7 +42,7 @@ ALONE = Ranks()
 
 
 def at_work(config: Config, systems: int, n: int, d: int) -> int:
-    """Return the bytes of all arrays of a run, with the libraries."""
+    """Return the bytes of all arrays of a run, of the libraries and of the compiled code."""
     array = n * d * np.dtype(config.backend.dtype).itemsize
     copies: float = _STAGES[config.time.method] + _STEPPER + _DIRECT
     if systems > 1:
@@ -64,21 +64,21 @@ def may_be_fast(config: Config, n: int, d: int) -> bool:
 
 
 def remembered(config: Config) -> int:
-    """Return how many numbers per token a run remembers, of all heads."""
+    """Return how many float64 numbers per token a run remembers, summed over all heads."""
     scalings = [head for head in config.attention.heads if named(head.kind).scales and head.n_half is None]
     return _REMEMBERED * sum(getattr(head, "count", 1) for head in scalings)
 
 
 def frames(config: Config) -> float:
-    """Return the number of frames of a run, about."""
+    """Return the approximate number of frames of a run."""
     return (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
 
 
 def of_ranks(config: Config, systems: int, n: int, d: int, ranks: Ranks) -> int:
     """Return the bytes of all ranks on this machine.
 
-    Each has its tokens and, unless its sums send the moments of one grid, at times the keys and values of all tokens;
-    of an ensemble each makes the start of all systems.
+    Each holds its own tokens and, unless its sums send the moments of one grid, at times the keys and values of all
+    tokens. Of an ensemble, each makes the initial tokens of all systems.
     """
     if ranks.size == 1 or systems > 1:
         return ranks.here * at_work(config, systems, n, d)
@@ -94,7 +94,7 @@ def of_ranks(config: Config, systems: int, n: int, d: int, ranks: Ranks) -> int:
 
 
 def check(config: Config, systems: int, n: int, d: int, ranks: Ranks = ALONE) -> None:
-    """Refuse more than 80 % of the memory that this process may use. Raises InputError with the numbers."""
+    """Raise InputError, with the numbers, if a run needs more than 80 % of the memory that this process may use."""
     limit, size = machine.memory(), of_ranks(config, systems, n, d, ranks)
     if size > SHARE * limit:
         many = "tokens.systems" if systems > 1 and systems > frames(config) else "tokens.n"

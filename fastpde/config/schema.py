@@ -30,12 +30,15 @@ Section = TypeVar("Section")
 
 
 def key(check: checks.Check, default: Any = MISSING) -> Any:
-    """Return the dataclass field of one key."""
+    """Return the dataclass field of one key, with its check and its default."""
     return field(metadata={"check": check}, **({} if default is MISSING else {"default": default}))
 
 
 def read(kind: type[Section], table: object, name: str) -> Section:
-    """Return the section `kind` filled from a TOML table, refusing unknown, missing and wrong keys by full name."""
+    """Fill the section `kind` from a TOML table and return it.
+
+    Raises InputError for unknown, missing and wrong keys, by their full names.
+    """
     prefix = f"{name}." if name else ""
     if not isinstance(table, dict):
         checks.refuse(name, table, "a table")
@@ -56,7 +59,7 @@ def read(kind: type[Section], table: object, name: str) -> Section:
 
 
 def _automatic(name: str, value: object) -> bool | None:
-    """The check of true, false and "auto", which is None."""
+    """Check true, false and "auto"; return None for "auto"."""
     if value == "auto":
         return None
     if not isinstance(value, bool):
@@ -65,7 +68,7 @@ def _automatic(name: str, value: object) -> bool | None:
 
 
 def _share(name: str, value: object) -> float | None:
-    """The check of true, false and a number between 0 and 1; None is none."""
+    """Check true, false and a number between 0 and 1; return the number, None for false."""
     if isinstance(value, bool):
         return CLUSTER_SHARE if value else None
     return float(checks.number(above=0.0, below=1.0)(name, value))
@@ -77,7 +80,7 @@ _POSITIVE = checks.number(above=0.0)
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianTokens:
-    """N(mean, cov), or N(mean, std^2 I)."""
+    """Tokens drawn from N(mean, cov), or from N(mean, std^2 I)."""
 
     kind: str = key(checks.choice("gaussian"))
     n: int = key(_COUNT)
@@ -88,7 +91,7 @@ class GaussianTokens:
     systems: int = key(_COUNT, 1)
 
     def settled(self, name: str) -> GaussianTokens:
-        """Return the section with std filled in, if shapes agree and not both std and cov are given."""
+        """Return the section with std filled in. Raises InputError if shapes differ or both std and cov are given."""
         if self.std is not None and self.cov is not None:
             checks.refuse(f"{name}.std", self.std, "either std or cov, not both")
         if self.mean is not None and len(self.mean) != self.d:
@@ -103,7 +106,7 @@ class GaussianTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundTokens:
-    """Uniform in a ball or on a sphere about the origin."""
+    """Tokens drawn uniformly from a ball or a sphere about the origin."""
 
     kind: str = key(checks.choice("ball", "sphere"))
     n: int = key(_COUNT)
@@ -114,7 +117,7 @@ class RoundTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureTokens:
-    """sum_m weights_m N(means_m, std^2 I)."""
+    """Tokens drawn from sum_m weights_m N(means_m, std^2 I)."""
 
     kind: str = key(checks.choice("mixture"))
     n: int = key(_COUNT)
@@ -137,8 +140,8 @@ class MixtureTokens:
 
 @dataclass(frozen=True, kw_only=True)
 class FileTokens:
-    """The first n (default: all) tokens of each of the first systems (default: all) of a .npy file, (m, d) or
-    (systems, m, d).
+    """Tokens of a .npy file of shape (m, d) or (systems, m, d): the first n (default: all) of each of the first systems
+    (default: all).
     """
 
     kind: str = key(checks.choice("file"))
@@ -148,7 +151,7 @@ class FileTokens:
 
 
 def variant(*words: str) -> checks.Check:
-    """Return the check of the name of a variant, one of some or a user's own."""
+    """Return the check of the name of a variant: one of `words`, or one of the user's own."""
 
     def check(name: str, value: object) -> str:
         if isinstance(value, str) and is_outside(value):
@@ -159,7 +162,7 @@ def variant(*words: str) -> checks.Check:
 
 
 def _own(name: str, value: object) -> dict[str, Any]:
-    """The check of the arguments of a user's own variant: numbers, texts, true and false."""
+    """Check the arguments of a user's own variant: numbers, texts, true and false."""
     if not isinstance(value, dict):
         checks.refuse(name, value, "a table of numbers, texts, true and false")
     for word, entry in value.items():
@@ -169,7 +172,7 @@ def _own(name: str, value: object) -> dict[str, Any]:
 
 
 def _unmaskable(kind: str) -> str:
-    """Why a variant cannot be masked; "": it can, or it is a user's own, which says so when it is built."""
+    """Return why a variant cannot be masked; "" if it can, or is a user's own, which is checked when it is made."""
     return "" if is_outside(kind) else VARIANTS[kind].kind.unmaskable
 
 
@@ -177,7 +180,7 @@ def _unmaskable(kind: str) -> str:
 class Single:
     """One attention head of one variant; k is the number of rows of "normal" Q and K (default d).
 
-    kind "module:Class" is a user's own variant, `own` a table of what it takes beside Q, K, V and scale.
+    kind "module:Class" is a user's own variant, and `own` a table of its arguments beside Q, K, V and scale.
     """
 
     kind: str = key(variant(*VARIANTS))
@@ -195,7 +198,9 @@ class Single:
     masked: bool = key(checks.boolean, False)
 
     def settled(self, name: str) -> Any:
-        """Return the section with the keys that its variant alone has filled in; other variants' are refused."""
+        """Return the section with the defaults of its variant's own keys. Raises InputError for those of other
+        variants.
+        """
         if is_outside(self.kind):
             own: dict[str, Any] = {}  # its class is not known here, and may be none that is allowed
         else:
@@ -236,14 +241,14 @@ def _heads(name: str, value: object) -> tuple[Head, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class MultiHead:
-    """sum_h W_h head_h."""
+    """A sum of heads, sum_h W_h head_h."""
 
     kind: str = key(checks.choice("multihead"))
     masked: bool = key(checks.boolean, False)
     heads: tuple[Head, ...] = key(_heads)
 
     def settled(self, name: str) -> MultiHead:
-        """Return the section, unless it masks a head that cannot be masked."""
+        """Return the section. Raises InputError if it masks a head that cannot be masked."""
         for head in self.heads:
             if self.masked and (why := _unmaskable(head.kind)):
                 checks.refuse(f"{name}.masked", self.masked, f'false with a "{head.kind}" head', why)
@@ -252,7 +257,7 @@ class MultiHead:
 
 @dataclass(frozen=True, kw_only=True)
 class Time:
-    """The interval and how it is stepped through; where tokens live, and how noisily (needs "euler" or "heun")."""
+    """The time interval, the method and its steps, the manifold, and the noise, which needs "euler" or "heun"."""
 
     t_start: float = key(checks.number(), 0.0)
     t_end: float = key(checks.number())
@@ -265,7 +270,9 @@ class Time:
     noise: float = key(checks.number(minimum=0.0), 0.0)
 
     def settled(self, name: str) -> Time:
-        """Return the section if the interval is not empty, noise has its method and a fixed-step method its step."""
+        """Return the section. Raises InputError if the interval is empty, or if noise has no suitable method or a
+        method of fixed steps has no step.
+        """
         if not self.t_end > self.t_start:
             checks.refuse(f"{name}.t_end", self.t_end, f"a time after t_start = {self.t_start:g}")
         if self.noise and self.method not in NOISY:
@@ -278,8 +285,8 @@ class Time:
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
-    """What ends a run, or each system of an ensemble, before t_end: tol, radius and tol of `fastpde.SteadyState`,
-    `fastpde.BlowUp` and `fastpde.Collapsed`.
+    """The events that end a run, or a system of an ensemble, before t_end: the parameters tol, radius and tol of
+    `fastpde.SteadyState`, `fastpde.BlowUp` and `fastpde.Collapsed`.
     """
 
     steady_state: float | None = key(_POSITIVE, None)
@@ -288,17 +295,20 @@ class Events:
 
     @property
     def given(self) -> dict[str, float]:
-        """The events that are there, by name."""
+        """The parameters of the events that are given, by name."""
         return {item.name: level for item in fields(self) if (level := getattr(self, item.name)) is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """What is kept, and the seconds between checkpoints, which may change from one part of a run to the next; one that
-    takes more than half a second waits until it costs a hundredth of the time. `every` defaults to a fiftieth of the
-    interval. `energy` "auto", the default, is n <= 20,000, or n <= 200,000 where sums may be in O(n) (it costs one at
-    every frame), and false with Sinkhorn heads (theirs costs a whole scaling) and for ensembles. `clusters`: the length
-    of `fastpde.clusters` as a share of the cloud's radius, true for 0.05.
+    """The output of a run.
+
+    `every` is the time between frames, by default a fiftieth of the interval.
+    `checkpoint` is the number of seconds between checkpoints, which may change from one part of a run to the next. One
+    that takes more than half a second waits until it costs a hundredth of the time.
+    `energy` "auto", the default, is true for n <= 20,000, or n <= 200,000 where sums may be in O(n): the energy costs
+    one sum at every frame. It is false with Sinkhorn heads, whose energy costs a whole scaling, and for ensembles.
+    `clusters` is the length of `fastpde.clusters` as a fraction of the cloud's radius; true stands for 0.05.
     """
 
     every: float | None = key(_POSITIVE, None)
@@ -316,8 +326,10 @@ def _costs(name: str, value: object) -> Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """How the sums are computed: kind, relative tolerance (of sums in O(n) only) and precision. A run of many tokens
-    adds the costs by which "auto" chooses: going on elsewhere, it chooses alike. They make no other configuration.
+    """The computation of sums: kind, relative tolerance (of sums in O(n) only) and precision.
+
+    A run of many tokens adds the costs by which "auto" chooses, so that it chooses alike when it goes on elsewhere.
+    They do not make it another configuration.
     """
 
     kind: str = key(checks.choice("auto", "direct", "fast"), "auto")
@@ -326,7 +338,7 @@ class Backend:
     costs: Costs | None = field(default=None, compare=False, metadata={"check": _costs})
 
     def settled(self, name: str) -> Backend:
-        """Return the section, unless it has costs and nothing to choose."""
+        """Return the section. Raises InputError if it has costs but no choice that depends on them."""
         if self.costs is not None and self.kind != "auto":
             checks.refuse(
                 f"{name}.costs", self.costs.table(), f'nothing with kind = "{self.kind}": "auto" chooses by it'
@@ -366,7 +378,7 @@ def section(kind: type) -> checks.Check:
 
 
 def _check_on_sphere(tokens: Any) -> None:
-    """Refuse clouds that are not on the unit sphere; a file's tokens are looked at when it is read."""
+    """Raise InputError for clouds that are not on the unit sphere; the tokens of a file are checked when it is read."""
     if tokens.kind not in ("sphere", "file"):
         checks.refuse("tokens.kind", tokens.kind, '"sphere" or "file", because time.manifold = "sphere"')
     if tokens.kind == "sphere" and tokens.radius != 1.0:
@@ -386,7 +398,7 @@ class Config:
     backend: Backend = key(section(Backend), Backend())
 
     def settled(self, name: str) -> Config:
-        """Return the configuration with `output.every` filled in, if the tokens can be on the manifold."""
+        """Return the configuration with `output.every` filled in. Raises InputError for tokens off the manifold."""
         if self.time.manifold == "sphere":
             _check_on_sphere(self.tokens)
         if self.output.every is None:

@@ -1,6 +1,4 @@
-"""Shapes of every parameter, from the text and the headers of .npy files alone: disagreements are found before anything
-big is read.
-"""
+"""Shapes of every parameter, from the text and the headers of .npy files: misfits are found before data are read."""
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ Shape = tuple[int, int]
 
 @dataclass(frozen=True)
 class Files:
-    """The one folder that a configuration may read from; code: whether it may name code of the user's own."""
+    """The only folder that a configuration may read from; `code` tells whether it may name code of the user's own."""
 
     folder: Path
     code: bool = False
@@ -48,7 +46,7 @@ class Files:
 
 @dataclass(frozen=True)
 class HeadShape:
-    """Shapes of one head: Q and K (k, d), V (dv, d), W (d, dv)."""
+    """The shapes of one head: Q and K (k, d), V (dv, d), W (d, dv); `layers` is the number of layers, None without."""
 
     k: int
     dv: int
@@ -65,9 +63,7 @@ def each_head(config: Config) -> Iterator[tuple[str, Single, int]]:
 
 
 def stored_slice(files: Files, name: str, matrix: Stored, head: int) -> np.ndarray[Any, Any]:
-    """Return the matrix (a, b), or the stack of layers (L, a, b), that a file reference means for one head; still
-    mapped.
-    """
+    """Return the matrix (a, b) or stack of layers (L, a, b) that a file reference means for one head, not yet read."""
     array = files.array(name, matrix.path)
     if array.ndim - len(matrix.index) != 2:
         rest = f"{len(matrix.index)} indices into shape {array.shape}"
@@ -93,7 +89,7 @@ class _Shapes:
         self.layers: int | None = None
 
     def of(self, letter: str, matrix: Matrix, drawn: Shape, unit: int) -> Shape:
-        """Return a parameter's shape; `drawn` is that of "normal", `unit` that of the identity."""
+        """Return the shape of a parameter; `drawn` is the shape of "normal", `unit` the size of the identity."""
         name = f"{self.name}.{letter}"
         if isinstance(matrix, Normal):
             return drawn
@@ -111,7 +107,7 @@ class _Shapes:
         return array.shape[-2], array.shape[-1]
 
     def need(self, letter: str, shape: Shape, rows: int | None, columns: int, why: str) -> None:
-        """Refuse a shape that is not (rows, columns)."""
+        """Raise InputError for a shape that is not (rows, columns); `why` is the reason."""
         if shape[1] != columns or shape[0] < 1 or (rows is not None and shape[0] != rows):
             wanted = f"shape ({'any' if rows is None else rows}, {columns}): {why}"
             raise InputError(f"{self.name}.{letter}", f"shape {shape}", wanted)

@@ -30,7 +30,7 @@ _ROOT = "studies of Gaussian laws need a field that keeps them Gaussian"
 
 
 def _list(item: Any, example: str) -> Any:
-    """A check of a list of different values, each of which passes `item`."""
+    """Return the check of a list of different values, each of which passes the check `item`."""
 
     def check(name: str, value: object) -> tuple[Any, ...]:
         if not isinstance(value, list) or not value:
@@ -48,7 +48,7 @@ _DIMENSIONS = _list(checks.integer(1, _MOST), "[3, 4, 5]")
 
 @dataclass(frozen=True, kw_only=True)
 class RankCollapse:
-    """`fp.studies.rank_collapse`."""
+    """The configuration of `fp.studies.rank_collapse`."""
 
     dimensions: tuple[int, ...] = key(_DIMENSIONS, (3, 4, 5))
     draws: int = key(_COUNT, 100)
@@ -58,7 +58,7 @@ class RankCollapse:
     seed: int = key(_SEED, 0)
 
     def settled(self, name: str) -> RankCollapse:
-        """Return the section, if every Q (rank, d) can have its rank."""
+        """Return the section. Raises InputError if `rank` is more than a Q (rank, d) can have."""
         if self.rank is not None and self.rank > min(self.dimensions):
             checks.refuse("rank", self.rank, f"at most {min(self.dimensions)}, the smallest of dimensions")
         return self
@@ -66,7 +66,7 @@ class RankCollapse:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseDiagram:
-    """`fp.studies.phase_diagram`."""
+    """The configuration of `fp.studies.phase_diagram`."""
 
     dimension: int = key(checks.integer(1, _MOST), 2)
     draws: int = key(_COUNT, 500)
@@ -76,13 +76,13 @@ class PhaseDiagram:
 
 @dataclass(frozen=True, kw_only=True)
 class Starts:
-    """`fp.studies.grid`: n x n points of [-limit, limit]^2."""
+    """The starts of `fp.studies.grid`: those of grid x grid points of [-limit, limit]^2 that lie in the unit disc."""
 
     grid: int = key(checks.integer(1, 1000), 10)
     limit: float = key(checks.number(minimum=0.0, below=1.0 + 1e-12), 0.9)
 
     def settled(self, name: str) -> Starts:
-        """Return the section, unless its four points are all outside the disc."""
+        """Return the section. Raises InputError if its four points are all outside the disc."""
         if self.grid == 2 and 2 * self.limit**2 >= 1:
             checks.refuse(f"{name}.limit", self.limit, "a number below 0.7 with grid = 2: corners are in no disc")
         return self
@@ -90,7 +90,7 @@ class Starts:
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """The interval of the paths, and how many times are recorded in it."""
+    """The time interval of the paths, and the number of times that are recorded in it."""
 
     t_end: float = key(checks.number(above=0.0), 1e3)
     frames: int = key(checks.integer(1, 10_000), 160)
@@ -106,7 +106,7 @@ _MIXED = schema.Single(
 
 @dataclass(frozen=True, kw_only=True)
 class CovariancePaths:
-    """`fp.studies.covariance_paths`; `seed` is that of matrices that are "normal"."""
+    """The configuration of `fp.studies.covariance_paths`; `seed` is that of matrices that are "normal"."""
 
     seed: int = key(_SEED, 0)
     attention: schema.Single | schema.MultiHead = key(schema.by_kind(schema.ATTENTION), _MIXED)
@@ -114,7 +114,7 @@ class CovariancePaths:
     time: Span = key(section(Span), Span())
 
     def settled(self, name: str) -> CovariancePaths:
-        """Return the configuration, unless its attention is masked: that moves one law per position."""
+        """Return the configuration. Raises InputError if its attention is masked."""
         if self.attention.masked:
             checks.refuse("attention.masked", True, "false: masked attention moves one law per position")
         return self
@@ -122,7 +122,7 @@ class CovariancePaths:
 
 @dataclass(frozen=True, kw_only=True)
 class MeanField:
-    """`fp.studies.mean_field`."""
+    """The configuration of `fp.studies.mean_field`."""
 
     variants: tuple[str, ...] = key(_list(schema.variant(*_FIELDS), '["softmax", "l2"]'), _FIELDS)
     sizes: tuple[int, ...] = key(_list(checks.integer(2, 10**9), "[100, 1000]"), _SIZES)
@@ -136,7 +136,7 @@ class MeanField:
     seed: int = key(_SEED, 0)
 
     def settled(self, name: str) -> MeanField:
-        """Return the section, if there are steps enough for its times."""
+        """Return the section. Raises InputError if it has too few steps for its times."""
         if self.steps < self.times - 1:
             checks.refuse("steps", self.steps, f"at least {self.times - 1}, one less than times")
         return self
@@ -144,7 +144,7 @@ class MeanField:
 
 @dataclass(frozen=True, kw_only=True)
 class Stability:
-    """`fp.studies.stability`."""
+    """The configuration of `fp.studies.stability`."""
 
     variants: tuple[str, ...] = key(_list(schema.variant(*_PAIRS), '["softmax", "l2"]'), _PAIRS)
     draws: int = key(_COUNT, 25)
@@ -173,7 +173,7 @@ STUDIES: dict[str, type[Section]] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A study by name, with its checked configuration; `files` is where its matrices are."""
+    """A study by name, with its checked configuration; `files` is the folder of its matrices."""
 
     name: str
     config: Section
@@ -181,7 +181,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """How many laws, clouds or pairs there are."""
+        """The number of laws, clouds or pairs."""
         import fastpde as fp
 
         found = self.config
@@ -198,7 +198,7 @@ class Plan:
         return isinstance(self.config, MeanField | Stability)
 
     def run(self, progress: Any, cells: Any = None) -> Any:
-        """Run the study and return its table, an `fp.studies.Study`. cells: the file of finished cells.
+        """Run the study and return its result, an `fp.studies.Study`. cells: the file of finished cells.
 
         Raises InputError for a file's numbers, and for cells of another study.
         """
@@ -214,7 +214,7 @@ class Plan:
         return study(**{item.name: getattr(found, item.name) for item in fields(found)}, **kept, progress=progress)
 
     def problem(self) -> Problem:
-        """Return the attention's shapes, read as for a run with tokens of dimension 2. Raises InputError."""
+        """Return the problem with the attention's shapes, as of a run with tokens of dimension 2. Raises InputError."""
         found = self.config
         assert isinstance(found, CovariancePaths)
         tokens = schema.GaussianTokens(kind="gaussian", n=1, d=2, std=1.0)
@@ -232,7 +232,7 @@ class Plan:
 
 
 def plan(name: str, table: dict[str, Any], files: Files) -> Plan:
-    """Return the study `name` with the keys of a TOML table. Raises InputError naming the key at fault."""
+    """Return the plan of the study `name` from the keys of a TOML table. Raises InputError naming the key at fault."""
     found = Plan(name, read(STUDIES[name], table, ""), files)
     match found.config:
         case CovariancePaths():

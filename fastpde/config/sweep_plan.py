@@ -61,7 +61,7 @@ def _flat(name: str, table: object, leaf: Callable[[dict[str, object]], bool]) -
 
 
 def _plain(name: str, value: object) -> object:
-    """Return a value that a configuration can have; TOML has dates, too."""
+    """Return a value if a configuration can have it. Raises InputError for others: TOML has dates, too."""
     if isinstance(value, dict):
         return {word: _plain(f"{name}.{word}", entry) for word, entry in value.items()}
     if isinstance(value, list):
@@ -72,7 +72,7 @@ def _plain(name: str, value: object) -> object:
 
 
 def _spaced(name: str, first: object, last: object, count: object, log: object) -> tuple[float, ...]:
-    """Return `count` numbers from first to last, both included, evenly or with one ratio (log)."""
+    """Return `count` numbers from first to last, both included: with equal differences or, if `log`, equal ratios."""
     points = checks.integer(2, MOST)(f"{name}.count", count)
     low = checks.number(**({"above": 0.0} if checks.boolean(f"{name}.log", log) else {}))(f"{name}.from", first)
     high = checks.number(above=low)(f"{name}.to", last)
@@ -143,7 +143,7 @@ def _never(_: dict[str, object]) -> bool:
 
 
 def _check_keys(name: str, words: list[str]) -> None:
-    """Refuse a key that is given twice, or inside of another one."""
+    """Raise InputError for a key that is given twice, or inside another one."""
     steps: dict[tuple[Step, ...], str] = {}
     for word in words:
         path = _path(name, word)
@@ -158,14 +158,14 @@ def _check_keys(name: str, words: list[str]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What a plan says; without cases there is one, that of the configuration."""
+    """The content of a plan. Without [[cases]] there is one case, that of the configuration itself."""
 
     config: str = key(checks.text)
     vary: tuple[Axis, ...] = key(_axes, ())
     cases: tuple[dict[str, object], ...] = key(_cases, ({},))
 
     def settled(self, name: str) -> Asked:
-        """Return the plan, if no key is in both of its tables and its cells are not too many."""
+        """Return the plan. Raises InputError if a key is in both of its tables, or its cells are too many."""
         for case in self.cases:
             _check_keys("cases", [axis.key for axis in self.vary] + list(case))
         count = len(self.cases) * math.prod(len(axis.values) for axis in self.vary)
@@ -180,7 +180,7 @@ def _shown(value: object) -> str:
 
 
 class CellError(InputError):
-    """A cell that is no possible configuration; the message names the cell, its values and the key."""
+    """The error of a cell that is no valid configuration; the message names the cell, its values and the key."""
 
     def __init__(self, words: str, error: InputError | InputTypeError) -> None:
         ValueError.__init__(self, f"{words}: {error}")
@@ -205,7 +205,7 @@ def _with(table: Any, path: tuple[Step, ...], value: object, name: str) -> Any:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A plan with its configuration, as text and as a table that is not checked before a cell is made of it."""
+    """A plan with its configuration, as text and as a table, which is checked when a cell is made of it."""
 
     asked: Asked
     text: str
@@ -230,7 +230,7 @@ class Sweep:
         return {**self.asked.cases[index], **dict(reversed(found.items()))}
 
     def words(self, index: int) -> str:
-        """Return the number and the values of one cell, for people."""
+        """Return the number and the values of one cell in words."""
         values = ", ".join(f"{word} = {_shown(value)}" for word, value in self.varied(index).items())
         return f"cell {index} ({values})" if values else f"cell {index}"
 
@@ -245,7 +245,7 @@ class Sweep:
             raise CellError(self.words(index), error) from None
 
     def dumps(self) -> str:
-        """Return the plan as TOML, ranges written out, with its configuration in `BASE` beside it."""
+        """Return the plan as TOML, with ranges written out; its configuration is to be in `BASE` beside it."""
         lines = [f"config = {emit.value(BASE)}"]
         if self.asked.vary:
             lines += ["", "[vary]"]
@@ -256,7 +256,7 @@ class Sweep:
 
 
 def asked(table: dict[str, Any]) -> Asked:
-    """Return what the TOML table of a plan asks for. Raises InputError naming the key at fault."""
+    """Return the checked content of a plan from its TOML table. Raises InputError naming the key at fault."""
     return read(Asked, table, "")
 
 

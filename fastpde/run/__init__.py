@@ -1,3 +1,1 @@
-"""The batch layer: run directory, trajectory, observables, progress, signals; `runner.run` puts them
-together.
-"""
+"""Runs of the command line: run directory, trajectory, observables, progress, signals; `runner.run` combines them."""

@@ -1,6 +1,6 @@
 """The systems of an ensemble in blocks that take a few seconds each, so that a run can be watched and stopped.
 
-Systems do not depend on their block: its size follows the clock, and the results have the same bits.
+Results do not depend on the blocks: their sizes follow the clock, and the bits stay the same.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def run(
 ) -> None:
     """Solve the systems that are not done yet from their `tokens` (S, n, d) and record them, block by block.
 
-    Ranks share out the systems of each block; the clock of the first one decides how many there are. `report` is told
-    how many systems are done. Signals end a block anywhere; its systems are to be solved again.
+    The systems of each block are divided among the ranks; its size follows the clock of rank 0. `report` is called with
+    the number of systems that are done. A signal ends a block anywhere; its systems must be solved again.
     """
     n, most = recorder.problem.n, largest(recorder, tokens[0].nbytes)
     least = min(most, 2 * machine.cores() if n <= _SMALL else 1)
@@ -63,7 +63,7 @@ def run(
 
 
 class _Part:
-    """Solves some of the systems."""
+    """The solver of a part of the systems."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class _Part:
         self._report, self._check = report, check
 
     def __call__(self, first: int, last: int) -> Results:
-        """Return what is recorded of the systems first .. last - 1."""
+        """Solve the systems first .. last - 1 and return the results that are recorded."""
         import fastpde as fp
 
         if first == last:
@@ -103,11 +103,11 @@ def _shifted(report: Callable[[int], None], first: int, check: Callable[[], None
 
 
 def largest(recorder: SystemsRecorder, size: int) -> int:
-    """Return how many systems of `size` bytes a block may have at most, for the memory of their frames."""
+    """Return how many systems of `size` bytes each a block may have, for the memory of their frames."""
     return max(1, _BYTES // (size * len(recorder.times)))
 
 
 def next_size(size: int, seconds: float, least: int, most: int) -> int:
-    """Return the size of the next block, from the time that one of `size` systems took."""
+    """Return the size of the next block, from the seconds that a block of `size` systems took."""
     wanted = size * min(_SECONDS / max(seconds, 1e-9), float(_GROWTH))
     return min(most, max(least, int(wanted)))

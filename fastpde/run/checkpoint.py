@@ -4,7 +4,7 @@
 
 Everything is little-endian, nothing is ever executed. The header holds `facts`, the number of the checkpoint and, for
 every array, name, dtype and shape; a file has exactly the size that they add up to. Checkpoint k is written to a
-temporary file beside checkpoint.0 or checkpoint.1, whichever is k modulo two, and replaces it when it is on the disk.
+temporary file, which replaces checkpoint.0 (k even) or checkpoint.1 (k odd) when it is on the disk.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _DTYPES = ("<f8", "<f4", "<i8", "|b1")
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was written; the text says why."""
+    """The error of a checkpoint that is not what was written; the text says why."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Checkpoint `number` of a run: `facts` are what JSON can hold."""
+    """Checkpoint `number` of a run; `facts` are data that JSON can hold."""
 
     number: int
     facts: dict[str, Any]
@@ -55,12 +55,12 @@ Part = Callable[[str], Cut | None]  # which part of an array is wanted, by its n
 
 
 def whole(_: str) -> Cut | None:
-    """Ask for all of every array."""
+    """Return None, whatever the name: all of every array is wanted."""
     return None
 
 
 def write(folder: Path, found: Checkpoint) -> None:
-    """Put a checkpoint in the place of the one before the last. Raises OutputError; both others are whole then."""
+    """Write a checkpoint in the place of the one before the last. Raises OutputError, with both earlier ones whole."""
     target = folder / NAMES[found.number % 2]
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
     arrays = {name: _plain(array) for name, array in found.arrays.items()}
@@ -86,14 +86,14 @@ def write(folder: Path, found: Checkpoint) -> None:
 
 
 def _plain(array: Array | Rows) -> Array | Rows:
-    """A little-endian array in one piece; that of many ranks comes so."""
+    """Return the array as a contiguous little-endian one; `Rows` are already so."""
     if isinstance(array, Rows):
         return array
     return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def _fill(file: int, pieces: list[Any]) -> None:
-    """Write pieces and their digest."""
+    """Write the pieces, and then their digest, to the file."""
     digest = hashlib.blake2b(digest_size=_DIGEST)
     for piece in chain.from_iterable(piece.pieces() if isinstance(piece, Rows) else [piece] for piece in pieces):
         data = memoryview(_bytes(_plain(piece)) if isinstance(piece, np.ndarray) else piece)
@@ -103,7 +103,7 @@ def _fill(file: int, pieces: list[Any]) -> None:
 
 
 def _bytes(array: Any) -> Any:
-    """The memory of an array in one piece."""
+    """Return the memory of a contiguous array as bytes."""
     return array.reshape(-1).view(np.uint8)
 
 
@@ -113,7 +113,7 @@ def _write(file: int, data: memoryview) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last, where its file system can."""
+    """Write the names in a folder to the disk, where its file system can."""
     place = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(place)
@@ -125,7 +125,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Remove what writers that were killed have left; the caller holds the lock of the run."""
+    """Remove the temporary files of writers that were killed; the caller holds the lock of the run."""
     for name in NAMES:
         for path in folder.glob(f".{name}.*.tmp"):
             with suppress(OSError):
@@ -133,9 +133,9 @@ def clean(folder: Path) -> None:
 
 
 def newest(folder: Path, part: Part = whole) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that is whole, or None, and what is wrong with others; `part`: see `read`.
+    """Return the newest checkpoint that is whole, or None, and what is wrong with the others; `part`: see `read`.
 
-    Raises InputError for one of a later version of the format.
+    Raises InputError for a checkpoint in a later version of the format.
     """
     found, wrong = [], []
     for name in NAMES:
@@ -149,10 +149,10 @@ def newest(folder: Path, part: Part = whole) -> tuple[Checkpoint | None, list[st
 
 
 def read(path: Path, part: Part = whole, *, checked: bool = False) -> Checkpoint:
-    """Return a checkpoint whose every bit is as written. Raises Damaged, OSError; InputError for a later version.
+    """Read a checkpoint and check its digest. Raises Damaged, OSError; InputError for a later version of the format.
 
-    part: of which arrays only some tokens are kept.
-    checked: another process has found it whole; of such arrays nothing else is read.
+    part: returns, by the name of an array, the part of it that is kept.
+    checked: another process has found the file whole, so the rest of the arrays is not read.
     """
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
@@ -176,14 +176,14 @@ def read(path: Path, part: Part = whole, *, checked: bool = False) -> Checkpoint
 
 
 class _Unasked:
-    """The digest of what is known to be whole."""
+    """The null digest, for a file that is known to be whole."""
 
     def update(self, data: Any) -> None:
         """Do nothing."""
 
 
 def _array(file: BinaryIO, dtype: Any, shape: tuple[int, ...], cut: Cut | None, digest: Any) -> Array:
-    """The array that is next, or its part."""
+    """Read the next array, or its part `cut`, and return it."""
     outer, length, width, rows = 1, 1, dtype.itemsize * math.prod(shape), slice(0, 1)
     kept = shape
     if cut is not None:
@@ -211,7 +211,7 @@ def _into(file: BinaryIO, piece: Any, digest: Any) -> None:
 
 
 def _skip(file: BinaryIO, count: int, digest: Any) -> None:
-    """Go on by so many bytes, which the digest has seen."""
+    """Skip `count` bytes of the file, but let the digest have them."""
     if isinstance(digest, _Unasked):
         file.seek(count, os.SEEK_CUR)
         return
@@ -221,7 +221,7 @@ def _skip(file: BinaryIO, count: int, digest: Any) -> None:
 
 
 def _begin(file: BinaryIO, path: Path, digest: Any) -> int:
-    """Return the length of the header."""
+    """Read the first bytes and return the length of the header. Raises Damaged, InputError for a later version."""
     magic, version, length = _HEAD.unpack(_exactly(file, _HEAD.size, digest))
     if magic != _MAGIC:
         raise Damaged("it does not begin as a checkpoint does")

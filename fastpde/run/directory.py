@@ -1,4 +1,4 @@
-"""The run directory: made whole in one rename, its status replaced in one rename, never half of anything.
+"""The run directory: it appears whole, by one rename, and its status is replaced by one rename, never half written.
 
 config.toml      the configuration as understood, defaults filled in
 trajectory.h5    stored tokens, H5MD layout       observables.csv   moments of all tokens, one row per frame
@@ -40,7 +40,7 @@ REMEDY = "Give another --out, or remove the directory; nothing in it was changed
 
 
 class OutputError(OSError):
-    """Something could not be written; the text says what, where and why."""
+    """The error of an output that could not be written; the text says what, where and why."""
 
 
 @contextmanager
@@ -56,7 +56,7 @@ def writing(what: str, path: Path) -> Iterator[None]:
 
 
 def own(path: str | Path, flags: int, mode: int = 0o666) -> int:
-    """Open a file of a run, as an `opener`. Raises OSError for a symbolic link: what it points to is not the run's."""
+    """Open a file of a run, as an `opener`. Raises OSError for a symbolic link: its target is not the run's."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW, mode)
     except OSError as error:
@@ -66,8 +66,7 @@ def own(path: str | Path, flags: int, mode: int = 0o666) -> int:
 
 
 def is_finished(path: Path, config: Config) -> bool:
-    """Return whether `path` holds the finished run of this very configuration; False means that it can be
-    made, or gone on with.
+    """Return whether `path` holds the finished run of this very configuration; False if it can be made, or go on.
 
     Raises InputError for every other directory, which is left untouched.
     """
@@ -89,7 +88,7 @@ def is_finished(path: Path, config: Config) -> bool:
 
 
 def is_there(path: Path) -> bool:
-    """Return whether `path` holds a run at all."""
+    """Return whether `path` holds a run, finished or not."""
     return (path / CONFIG).exists()
 
 
@@ -99,12 +98,12 @@ def config_of(path: Path) -> Config:
 
 
 def _physics(config: Config) -> Config:
-    """The configuration without what may change from one part of a run to the next."""
+    """Return the configuration without what may change from one part of a run to the next."""
     return dataclasses.replace(config, output=dataclasses.replace(config.output, checkpoint=1.0))
 
 
 def status_of(path: Path) -> dict[str, Any]:
-    """Return the status of a run directory; {} if a crash of the machine has taken it, but not the checkpoints."""
+    """Return the status of a run directory; {} if a crash of the machine has destroyed it, but not the checkpoints."""
     try:
         return read_status(path)
     except (OSError, ValueError):
@@ -136,7 +135,9 @@ def replace(what: str, target: Path, text: str) -> None:
 
 
 def refuse_links(path: Path) -> None:
-    """Raise InputError if a file that a run writes whatever is in it is a symbolic link: the rest is compared first."""
+    """Raise InputError if log.txt or status.json.tmp, which a run writes whatever they hold, is a symbolic link; the
+    other files are compared before they are written.
+    """
     for name in (LOG, f"{STATUS}.tmp"):
         if (path / name).is_symlink():
             came = f"{path}, in which {name} is a symbolic link"
@@ -144,13 +145,13 @@ def refuse_links(path: Path) -> None:
 
 
 class Watch:
-    """Sees that the files which a run has open keep their names: what is written to removed ones is lost."""
+    """A check that the files which a run has open keep their names: what is written to removed files is lost."""
 
     def __init__(self) -> None:
         self._files: dict[str, tuple[int, int]] = {}
 
     def check(self, path: Path) -> None:
-        """Raise OutputError if a file is not the one that it was at the first check."""
+        """Raise OutputError if a file is not the one of the first call."""
         # The observables of an ensemble are replaced with every block.
         pair = (TRAJECTORY, OBSERVABLES) if not (path / ENSEMBLE).exists() else (ENSEMBLE, SYSTEMS)
         for name in self._files or pair:
@@ -161,7 +162,7 @@ class Watch:
 
 
 class Stage:
-    """A run directory under construction: a hidden sibling that becomes the real one by `publish`."""
+    """A run directory under construction: a hidden folder beside the target, which `publish` renames to the target."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -175,20 +176,18 @@ class Stage:
             self.path.chmod(0o777 & ~umask)  # mkdtemp makes it private; a run directory is like any other
 
     def publish(self) -> Path:
-        """Give the directory its name and return it; a directory with content that appeared meanwhile is not
-        replaced.
-        """
+        """Rename the directory to the target and return that. An existing directory with content is not replaced."""
         with writing("the run directory", self.target):
             os.rename(self.path, self.target)
         return self.target
 
     def discard(self) -> None:
-        """Remove the stage, if it is still one."""
+        """Remove the directory, if it was not published."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def write_config(path: Path, config: Config, folder: Path) -> None:
-    """Write config.toml, with a note where its files were read."""
+    """Write config.toml, with a note that names the folder of the files it reads."""
     note = f"# As understood, defaults filled in. Files are relative to (--data): {str(folder.resolve())!a}\n"
     with writing("the configuration", path / CONFIG):
         (path / CONFIG).write_text(note + dumps(config), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The energy of a run: what is recorded of it, and whether it goes where theory says (Theory 7)."""
+"""The energy of a run: its values, and whether it moves in the direction that theory predicts (Theory 7)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _NOTHING = EnergyRow(math.nan, math.nan, math.nan)
 
 
 def of_systems(problem: Problem, attention: Any, backend: Any) -> Callable[[float, Any], Any] | None:
-    """Return the energy of tokens (n, d) or (B, n, d), nan where its scaling does not converge; None if none is asked.
+    """Return a function of t and tokens (n, d) or (B, n, d) that computes energies; None if they are not recorded.
 
-    Whether the run goes on is for its velocities to say: they start warm and may converge where an energy does not.
+    An energy is nan where its scaling does not converge. That does not end the run: the scalings of its velocities have
+    a warm start, and may converge where that of an energy does not.
     """
     if not problem.config.output.energy:
         return None
@@ -35,9 +36,11 @@ def of_systems(problem: Problem, attention: Any, backend: Any) -> Callable[[floa
 
 
 def of_one(problem: Problem, attention: Any, backend: Any) -> Callable[[float, Any], EnergyRow] | None:
-    """Return the row of tokens (n, d) in a run of one system; the rate and the slack are nan where none is known.
+    """Return a function of t and tokens (n, d) that computes the row energy, rate, slack of a run of one system; None
+    if energies are not recorded.
 
-    The rate is that of the velocities, on the run's manifold; what noise adds to it is not in it.
+    Rate and slack are nan where no balance is known. The rate is that of the velocities on the run's manifold; what
+    noise adds to it is not included.
     """
     plain = of_systems(problem, attention, backend)
     if plain is None:
@@ -58,17 +61,17 @@ def of_one(problem: Problem, attention: Any, backend: Any) -> Callable[[float, A
 
 
 def trend(problem: Problem, attention: Any) -> int:
-    """Return where theory says that the recorded energy of the run goes: 1 up, -1 down, 0 it says nothing."""
+    """Return the direction that theory predicts for the recorded energy of the run: 1 up, -1 down, 0 no prediction."""
     if not problem.config.output.energy or problem.systems > 1:
         return 0
     return energy_trend(attention, problem.manifold(), problem.config.time.noise)
 
 
 class Watch:
-    """Looks for energies on the wrong side of the one before, by more than numerical errors explain."""
+    """A check for energies that move against the prediction by more than numerical errors explain."""
 
     def __init__(self, trend: int, kept: dict[str, Any] | None = None) -> None:
-        """`kept`: the `mark` of the run that is gone on with."""
+        """Begin with no energies, or go on from `kept`, the `mark` of an earlier part of the run."""
         found = kept or {}
         self.trend = trend
         self.rows: int = found.get("rows", 0)
@@ -77,9 +80,9 @@ class Watch:
         self._last: float = math.nan if found.get("last") is None else found["last"]
 
     def see(self, t: float, row: EnergyRow) -> bool:
-        """Take the energy of the next frame; return whether it is the first that theory does not allow.
+        """Add the energy of the next frame; return whether it is the first one that contradicts the prediction.
 
-        Of energies that have overflowed, or were not found, nothing is said.
+        Energies that have overflowed or were not found are not compared.
         """
         back, known = self.trend * (self._last - row.energy), math.isfinite(self._last) and math.isfinite(row.energy)
         self._last = row.energy
@@ -94,19 +97,19 @@ class Watch:
         return self.count == 1
 
     def mark(self) -> dict[str, Any]:
-        """Return the state, as JSON can hold it."""
+        """Return the state in a form that JSON can hold."""
         last = self._last if math.isfinite(self._last) else None
         return {"rows": self.rows, "count": self.count, "first": self.first, "last": last}
 
     def facts(self) -> dict[str, Any]:
-        """Return what status.json says; {} where theory says nothing."""
+        """Return the entry of status.json; {} if theory predicts nothing."""
         if not self.trend:
             return {}
         told = {"expected": "rises" if self.trend > 0 else "falls", "intervals": self.rows, "violations": self.count}
         return {"energy": told | ({} if self.first is None else {"first_violation_t": self.first})}
 
     def told(self) -> str:
-        """Return what is wrong, in a sentence; "" if nothing is."""
+        """Return a sentence about energies that contradict the prediction; "" if there are none."""
         if not self.count:
             return ""
         way = "rise" if self.trend > 0 else "fall"

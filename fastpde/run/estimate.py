@@ -1,8 +1,9 @@
-"""What a run will need: time, memory and disk, before anything runs.
+"""The cost estimate of a run: time, memory and disk, before anything runs.
 
-Steps are not guessed: a sample of the tokens is run over the whole time with the run's own method and tolerances, while
-a probe adds up what its sums would cost with all tokens (`backends.costs`). Tokens far out, of which a sample has few,
-make grids larger: the first sum is priced with many tokens, and later ones in proportion.
+The number of steps is not guessed: a sample of the tokens is run over the whole time with the run's own method and
+tolerances, while a probe adds up the cost estimates of its sums with all tokens (`backends.costs`). Tokens far out, of
+which a sample has few, make grids larger. So the cost of the first sum is estimated with many tokens, and that of later
+sums in proportion.
 """
 
 from __future__ import annotations
@@ -21,22 +22,28 @@ from fastpde.config.schema import FIXED
 from fastpde.run import energies, machine, runner
 
 SAMPLE = 2000  # tokens of the sample
-_FIRST = 1_000_000  # tokens that the first sum is priced with
+_FIRST = 1_000_000  # tokens with which the cost of the first sum is estimated
 _PATIENCE = 10.0  # seconds that the sample may run
-_SMALL_SYSTEMS, _TIMED = 512, 2.0  # tokens of systems that are timed instead of priced, and for how long
+_SMALL_SYSTEMS, _TIMED = 512, 2.0  # up to so many tokens systems are run instead of a sample, for so many seconds
 # Seconds on one thread per number of all tokens, measured: a stage of a step with its projections; a stored frame.
 _STAGE, _FRAME = 3e-8, 2.5e-8
 _OVERHEAD = 5.0  # seconds to start, and to draw pictures
-_FRESH = 1.5e-9  # seconds per byte of memory: it is given by the system, and sums are checked, for the first time
+_FRESH = 1.5e-9  # seconds per byte of memory: the system provides it, and sums are checked, for the first time
 _PICTURES = 1e6  # bytes
 _ROW = 25  # bytes of a number in observables.csv
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of a run directly, by sums in O(n), and as configured; bytes; what it rests on.
+    """The cost estimate of a run: seconds, bytes, and what they are based on.
 
-    `share` is the part of the time that the sample has seen: below 1 where it was too slow to come to the end.
+    Attributes:
+        direct, fast, configured: the seconds with direct sums, with sums in O(n), and as configured.
+        evaluations: the number of velocities.
+        share: the fraction of the time that the sample has run, below 1 where it was too slow to come to the end.
+        memory, limit, disk: the bytes of memory that are needed and available, and those of the run directory.
+        threads: the number of threads.
+        timed: the number of systems that were run instead of a sample of tokens, 0 if none were.
     """
 
     direct: float
@@ -51,7 +58,7 @@ class Estimate:
     timed: int = 0  # systems that were run instead
 
     def lines(self) -> list[str]:
-        """Return a short table for people."""
+        """Return the lines of a short table for people."""
         many = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
         return [
             f"time        {_duration(self.configured)} on {many}, compiled code in the cache",
@@ -76,11 +83,11 @@ class Estimate:
 
 
 class _Enough(Exception):
-    """The sample has run for long enough."""
+    """The end of a sample that has run for long enough."""
 
 
 def estimate(problem: Problem) -> Estimate:
-    """Return what a run of the problem will need.
+    """Return the cost estimate of a run of the problem.
 
     Raises InputError for files with unusable numbers; a problem that was resolved fits into memory.
     """
@@ -107,7 +114,9 @@ def estimate(problem: Problem) -> Estimate:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Seconds of all sums, and how many velocities there were, in the whole time."""
+    """The cost of the sums with all tokens, in seconds over the part of the time that the sample has run; and the
+    number of velocities in the whole time.
+    """
 
     direct: float
     fast: float
@@ -115,8 +124,7 @@ class _Sample:
 
 
 def _sums(problem: Problem) -> tuple[float, _Sample, float]:
-    """Return by how much the first sums of all tokens are dearer than the sample has them, the sample's sums, and the
-    share of the time that they are of."""
+    """Run the sample; return the ratio of `_dearer`, the costs of its sums, and the fraction of the time it has run."""
     time_, some = problem.config.time, _some(problem, SAMPLE)
     probe = _probe(problem, some.n)
     reached, evaluations = time_.t_start, 0.0
@@ -135,7 +143,7 @@ def _sums(problem: Problem) -> tuple[float, _Sample, float]:
 
 
 def _solve(problem: Problem, backend: Any, step: Any) -> None:
-    """Run a problem of one system with this backend and what else the run does with its sums, until `step` raises."""
+    """Run a problem of one system with this backend, and with energies as in the run, until `step` raises `_Enough`."""
     import fastpde as fp
 
     attention = problem.attention()
@@ -149,8 +157,9 @@ def _solve(problem: Problem, backend: Any, step: Any) -> None:
 
 
 def _dearer(problem: Problem, some: Problem) -> float:
-    """Return the ratio of the prices of a first velocity, with many tokens and with the sample; 1 where its sums are
-    part of an iteration."""
+    """Return by what factor the first velocity of many tokens costs more than that of the sample; 1 for Sinkhorn heads,
+    whose sums are part of an iteration.
+    """
     if problem.n <= some.n or any(named(head.kind).scales for head in problem.config.attention.heads):
         return 1.0
     prices = []
@@ -163,7 +172,7 @@ def _dearer(problem: Problem, some: Problem) -> float:
 
 
 def _some(problem: Problem, n: int) -> Problem:
-    """Return the problem with at most n of its tokens, and one system."""
+    """Return the problem with one system of at most n tokens."""
     return replace(problem, n=min(n, problem.n), systems=1)
 
 
@@ -176,7 +185,7 @@ def _probe(problem: Problem, n: int) -> Any:
 
 
 def _time_systems(problem: Problem) -> tuple[float, int]:
-    """Return the seconds of all systems, from as many as run in two seconds, and how many those were."""
+    """Return the predicted seconds of all systems, and how many were run for it, in about two seconds."""
     import fastpde as fp
 
     arguments, count, seconds = runner.arguments(problem), 2, 0.0
@@ -192,7 +201,7 @@ def _time_systems(problem: Problem) -> tuple[float, int]:
 
 
 def disk(problem: Problem, seconds: float) -> float:
-    """Return the bytes of the directory of a run of so many seconds: frames, observables, checkpoints, pictures."""
+    """Return the predicted bytes of the directory of a run of `seconds`: frames, observables, checkpoints, pictures."""
     config, frames = problem.config, len(problem.times())
     itemsize = np.dtype(config.backend.dtype).itemsize
     stored = min(problem.n, config.output.max_tokens)
@@ -200,14 +209,14 @@ def disk(problem: Problem, seconds: float) -> float:
     trajectory = states * problem.systems * stored * problem.d * itemsize
     rows = (frames + (problem.systems if problem.systems > 1 else 0)) * (8 + 2 * problem.d) * _ROW
     arrays = 1 if config.time.method in FIXED else 2  # tokens, and the velocity that a step hands to the next
-    # Two generations; the first of all has nothing to remember yet.
+    # Two generations of checkpoints; the very first one has nothing remembered in it yet.
     full = 2 if seconds > config.output.checkpoint else 1
     state = problem.n * (2 * arrays * problem.d * itemsize + full * 8 * memory_estimate.remembered(config))
     return trajectory + rows + (state if problem.systems == 1 else 0) + _PICTURES
 
 
 def _duration(seconds: float) -> str:
-    """Return a time with two digits, in a unit that fits."""
+    """Return a time with two digits, in a suitable unit."""
     for unit, size, limit in (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
         if seconds < limit:
             return f"{seconds / size:.2g} {unit}" if seconds / size < 100 else f"{seconds / size:.0f} {unit}"

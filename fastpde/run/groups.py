@@ -1,7 +1,7 @@
 """Clusters of a run: two columns of observables.csv, and clusters.csv with the largest of every frame.
 
-The clusters of a frame are those of `fastpde.clusters`, whose length is a share of the largest distance of a token from
-the mean token: a cloud that grows or shrinks as a whole keeps its clusters.
+The clusters of a frame are those of `fastpde.clusters`. Their length is a given fraction of the largest distance of a
+token from the mean token, so a cloud that grows or shrinks as a whole keeps its clusters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fastpde import observe
 Array = np.ndarray[Any, Any]
 LEAST = 0.01  # of all tokens: smaller ones are not counted
 MOST, LARGEST = 16, 16  # clusters of a frame, and components of their positions, that are written
-COUNTED = ("clusters", "clustered")  # how many hold at least LEAST, and their share of the tokens
+COUNTED = ("clusters", "clustered")  # how many hold at least LEAST, and the fraction of tokens in them
 
 
 def columns(d: int) -> list[str]:
@@ -25,7 +25,9 @@ def columns(d: int) -> list[str]:
 
 
 def of(x: Array, share: float) -> fp.Clusters | None:
-    """Return the clusters of tokens (n, d); None if tokens are not finite."""
+    """Return the clusters of tokens (n, d), with the length `share` times the largest distance of a token from the mean
+    token; None if tokens are not finite.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # of huge tokens
         width = observe.radius(x - observe.mean(x))
     if not np.isfinite(width):
@@ -34,7 +36,7 @@ def of(x: Array, share: float) -> fp.Clusters | None:
 
 
 def counted(found: fp.Clusters | None) -> list[float]:
-    """Return the numbers of `COUNTED`."""
+    """Return the numbers of `COUNTED`, nan if there are no clusters."""
     if found is None:
         return [np.nan, np.nan]
     count = found.count(LEAST)
@@ -42,7 +44,7 @@ def counted(found: fp.Clusters | None) -> list[float]:
 
 
 def rows(t: float, found: fp.Clusters | None) -> list[list[float | str]]:
-    """Return the rows of clusters.csv of one frame, largest first."""
+    """Return the rows of clusters.csv of one frame, the largest cluster first."""
     if found is None:
         return []
     sizes, places = found.sizes[:MOST].tolist(), found.positions[:MOST, :LARGEST].tolist()

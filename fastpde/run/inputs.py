@@ -1,4 +1,4 @@
-"""The files that a configuration reads, by digest: a run does not go on with others than it has begun with."""
+"""The files that a configuration reads, and their digests: a run does not go on with other files than it began with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastpde.config.shapes import each_head
 
 
 def paths(problem: Problem) -> dict[str, Path]:
-    """Return where each file is, by its name in the configuration."""
+    """Return the path of each file, by its name in the configuration."""
     tokens, named = problem.config.tokens, {}
     if tokens.kind == "file":
         path = str(getattr(tokens, "path", ""))

@@ -1,4 +1,4 @@
-"""What can be said of a run directory from outside: how far it is, and whether everything in it is whole."""
+"""The inspection of a run directory from outside: how far the run is, and whether all its files are whole."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastpde.run.observables import prefix_digest, read_observables
 
 
 def status(path: Path) -> dict[str, str]:
-    """Return what status.json and the lock say of a run, in words. Raises InputError if it is none."""
+    """Return the state of a run in words, from status.json and the lock. Raises InputError if it is none."""
     found = _status(path)
     state, by = str(found.get("state", "unknown")), lock.held(path)
     if state == directory.RUNNING and not by:
@@ -54,7 +54,7 @@ def duration(seconds: object) -> str:
 
 
 def verify(path: Path) -> tuple[list[str], list[str]]:
-    """Return what is in order in a run directory, and what is wrong. Raises InputError if it is none."""
+    """Check a run directory; return what is in order and what is wrong. Raises InputError if it is none."""
     found = _status(path)
     good: list[str] = []
     wrong: list[str] = []
@@ -73,7 +73,7 @@ def verify(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _checkpoints(path: Path, good: list[str], wrong: list[str]) -> list[Checkpoint]:
-    """The checkpoints that are whole."""
+    """Return the checkpoints that are whole; append what was found to `good` and `wrong`."""
     whole = []
     for name in checkpoint.NAMES:
         try:
@@ -90,7 +90,7 @@ def _checkpoints(path: Path, good: list[str], wrong: list[str]) -> list[Checkpoi
 
 
 def _trajectory(path: Path, found: dict[str, Any], whole: list[Checkpoint], good: list[str], wrong: list[str]) -> None:
-    """Whether frames and tables are those of every checkpoint, and the same times in both."""
+    """Check that frames and tables are those of every checkpoint, with the same times; append to `good` and `wrong`."""
     from fastpde.run import trajectory
 
     file, table = path / directory.TRAJECTORY, path / directory.OBSERVABLES
@@ -116,7 +116,7 @@ def _trajectory(path: Path, found: dict[str, Any], whole: list[Checkpoint], good
 
 
 def _ensemble(path: Path, found: dict[str, Any], whole: list[Checkpoint], good: list[str], wrong: list[str]) -> None:
-    """Whether the systems are those of every checkpoint."""
+    """Check that the systems are those of every checkpoint; append to `good` and `wrong`."""
     from fastpde.run.trajectory_ensemble import EnsembleWriter
 
     if "systems_done" not in found:

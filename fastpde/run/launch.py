@@ -1,4 +1,4 @@
-"""How many processes a launcher has started together, as the environment tells: mpiexec, mpirun or srun."""
+"""The processes that a launcher (mpiexec, mpirun or srun) has started together, as the environment tells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fastpde.errors import InputError
 
-_MPI = ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD", "JSM_NAMESPACE")  # _SIZE and _RANK; of this machine:
+_MPI = ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD", "JSM_NAMESPACE")  # with _SIZE and _RANK; below: of this machine
 _LOCAL = ("MPI_LOCALNRANKS", "MPI_LOCALRANKID")
 # Of a step, set by srun alone. A batch script has SLURM_NTASKS and SLURM_PROCID, too, and is one process, as is each
 # task of a job array. What launches ranks with MPI may itself be started by srun: then its own numbers count.
@@ -16,14 +16,14 @@ _STEP = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")
 
 
 class Launch(NamedTuple):
-    """So many processes, of which this is number `rank`."""
+    """A launch of `size` processes, of which this is number `rank`."""
 
     size: int = 1
     rank: int = 0
 
 
 def launch(environment: Mapping[str, str] | None = None) -> Launch:
-    """Return what the launcher says."""
+    """Return the launch that the environment describes; one process if there is none."""
     environment = os.environ if environment is None else environment
     pairs = [(f"{name}_SIZE", f"{name}_RANK") for name in _MPI]
     found = [_pair(environment, *pair) for pair in (*pairs, _LOCAL)]
@@ -38,9 +38,9 @@ def _pair(environment: Mapping[str, str], size: str, rank: str) -> Launch | None
 
 
 def refuse_copies(size: int) -> None:
-    """Raise InputError where this process does not know, by MPI, of the others: each would do the same work again.
+    """Raise InputError if more processes were started together than know of each other by MPI: all would do the same.
 
-    size: how many it knows of.
+    size: the number of processes that this one knows of, itself included.
     """
     started = launch().size
     if started <= max(1, size):
@@ -54,7 +54,7 @@ def refuse_copies(size: int) -> None:
 
 
 def refuse_many(command: str, size: int) -> None:
-    """Raise InputError for a command that is not for ranks."""
+    """Raise InputError if a command that is not for ranks was started as several processes."""
     count = max(size, launch().size)
     if count > 1:
         remedy = "Many runs at once: fastpde sweep, whose cells are local processes or a SLURM job array (--slurm)."

@@ -1,8 +1,9 @@
-"""One writer per run directory: a lock that names its host and process, and that no dead process keeps.
+"""One writer per run directory: a lock file that names its host and process; a dead process keeps no lock.
 
-The operating system drops the lock (flock) with the process. Where a file system has no such locks, or has them for
-each host alone, what the file says decides: a process of this host that is not there holds nothing, nor does one of
-another host that has given no sign of life for a while, nor an earlier part of the same SLURM job.
+The operating system releases the lock (flock) when its process ends. On file systems without such locks, or with locks
+that each host sees alone, the content of the file decides. A holder counts as dead if it is a process of this host that
+does not exist, a process of another host that has given no sign of life for a while, or an earlier part of the same
+SLURM job.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class RunLock:
     """The lock of a run directory, held until `release` or the end of the process."""
 
     def __init__(self, folder: Path) -> None:
-        """Take the lock. Raises InputError that names the holder; OutputError if there can be no such file."""
+        """Acquire the lock. Raises InputError that names the holder, OutputError if the lock file cannot be made."""
         self._path = folder / NAME
         self._beaten = time.monotonic()
         with writing("the lock", self._path):
@@ -41,7 +42,9 @@ class RunLock:
             self._say()
 
     def _locked(self) -> int:
-        """Return the lock file, locked: the one that has the name, not one removed in between."""
+        """Open and lock the lock file, and return its descriptor. Try again if the file was removed in between, so that
+        the locked file is the one that has the name.
+        """
         while True:
             file = own(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
@@ -61,7 +64,7 @@ class RunLock:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise _busy(self._path, holder(self._path)) from None
-            sure = False  # no such locks here
+            sure = False  # the file system has no such locks
         found = holder(self._path)
         if found and _alive(found, self._path, sure):
             raise _busy(self._path, found)
@@ -72,14 +75,14 @@ class RunLock:
         os.pwrite(self._file, json.dumps(mine).encode(), 0)
 
     def beat(self) -> None:
-        """Give a sign of life, now and then."""
+        """Touch the lock file, a sign of life for other hosts, if the last one is more than `_BEAT` seconds ago."""
         if time.monotonic() - self._beaten > _BEAT:
             self._beaten = time.monotonic()
             with suppress(OSError):
                 os.utime(self._file)
 
     def release(self) -> None:
-        """Remove the lock; again is harmless."""
+        """Remove the lock file and close it; a second call does nothing."""
         if self._file >= 0:
             with suppress(OSError):
                 if os.fstat(self._file).st_ino == os.stat(self._path).st_ino:
@@ -88,12 +91,12 @@ class RunLock:
             self._file = -1
 
     def moved(self, folder: Path) -> None:
-        """Take note that the directory has got its name."""
+        """Note that the run directory was renamed to `folder`."""
         self._path = folder / NAME
 
 
 def holder(path: Path) -> dict[str, Any]:
-    """Return what a lock file says, {} if nothing."""
+    """Return the content of a lock file (host, pid, job), {} if it cannot be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -102,7 +105,7 @@ def holder(path: Path) -> dict[str, Any]:
 
 
 def held(folder: Path) -> dict[str, Any]:
-    """Return who holds the lock of a run directory, as far as can be seen; {}: nobody."""
+    """Return the holder of the lock of a run directory, as far as can be seen from here; {} if nobody holds it."""
     path = folder / NAME
     found = holder(path)
     try:
@@ -122,20 +125,23 @@ def held(folder: Path) -> dict[str, Any]:
 
 
 def clean_stages(target: Path) -> None:
-    """Remove what processes that died while they made the run directory `target` have left beside it."""
+    """Remove the half-made run directories that dead processes have left beside the run directory `target`."""
     for stage in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
         file = stage / NAME
-        with suppress(OSError):  # without a lock, somebody is about to take it
+        with suppress(OSError):  # no lock file: a process is about to make it
             said = bool(holder(file)) or time.time() - file.stat().st_mtime > _SILENT
             if said and not held(stage):
                 for other in stage.iterdir():
                     if other != file:
                         other.unlink()
-                shutil.rmtree(stage)  # the lock at the end: what is left on the way can be told, too
+                shutil.rmtree(stage)  # the lock file last: if this is cut short, the rest can still be recognised
 
 
 def _alive(found: dict[str, Any], path: Path, sure: bool) -> bool:
-    """Whether a holder may be alive, if the operating system has given us its lock (`sure`) or knows no locks."""
+    """Return whether the holder `found` may be alive.
+
+    `sure`: the operating system has given us the lock of the file, as opposed to a file system that has no locks.
+    """
     job = os.environ.get(_JOB)
     if job and found.get("job") == job:
         return False

@@ -1,4 +1,4 @@
-"""Facts about this machine and these versions, for status.json and the doctor; nothing here imports a
+"""Facts about this machine and the versions of packages, for status.json and the doctor. Only `libraries` imports a
 compiled package.
 """
 
@@ -36,12 +36,12 @@ def versions() -> dict[str, str]:
 
 
 def cores() -> int:
-    """Return how many threads this process may use."""
+    """Return the number of threads that this process may use."""
     return resource_limits.least(resource_limits.threads())[0]
 
 
 def memory() -> int:
-    """Return how many bytes this process may use."""
+    """Return the number of bytes that this process may use."""
     return resource_limits.least(resource_limits.memory())[0]
 
 
@@ -61,7 +61,7 @@ def facts() -> dict[str, str | int]:
 
 
 def reasons() -> dict[str, str]:
-    """Return how many threads and how much memory runs will use, and why."""
+    """Return the limits on threads and memory of runs in words, with their sources."""
     return {
         "threads of runs": resource_limits.said(resource_limits.threads()),
         "memory": resource_limits.said(resource_limits.memory(), lambda size: f"{size / 2**30:.3g} GiB"),

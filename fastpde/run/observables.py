@@ -16,7 +16,7 @@ from fastpde.run.directory import REMEDY, replace, writing
 from fastpde.run.rows import Blocks
 
 Array = np.ndarray[Any, Any]
-BLOCK = 65_536  # tokens whose moments are taken together, whoever holds them
+BLOCK = 65_536  # tokens whose moments are summed together, whichever ranks hold them
 LARGEST = 16  # components of the mean and eigenvalues of the covariance that get a column
 _AT_WORK = 2**22  # numbers of tokens whose float64 copies are alive at a time
 
@@ -29,9 +29,9 @@ def columns(d: int) -> list[str]:
 
 
 def row(t: float, x: Array | Blocks, energy: float | None) -> list[float]:
-    """Return the numbers of one row; an energy that is not computed is nan.
+    """Return one row of the table: `t`, the moments of tokens x, and their energy, nan if it is None.
 
-    x: tokens (n, d), or their blocks of `BLOCK` on any number of ranks, which find the same bits.
+    x: tokens (n, d), or their `Blocks` of `BLOCK` tokens on any number of ranks, which give the same bits.
     """
     tokens = x if isinstance(x, Blocks) else Blocks.alone(x, BLOCK)
     n, d = tokens.n, tokens.d
@@ -49,7 +49,7 @@ def row(t: float, x: Array | Blocks, energy: float | None) -> list[float]:
 
 
 def _radius(tokens: Blocks) -> float:
-    """Return max_i |x_i|, scaled as `observe.radius` does."""
+    """Return max_i |x_i|, scaled against overflow as `observe.radius` does."""
     peak = tokens.largest(lambda x: float(np.abs(x.astype(np.float64)).max()))
     if peak == 0.0 or not np.isfinite(peak):
         return peak
@@ -71,7 +71,7 @@ def rows(t: Array | float, x: Array, energy: Array | None) -> Array:
 
 
 def _moments(x: Array, count: int) -> Array:
-    """Return the columns between the time and the energy: the formulas of `observe`, all systems at once."""
+    """Return the columns between time and energy, (B, c - 2), of systems x (B, n, d), by the formulas of `observe`."""
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         mean = x.mean(axis=1)
         centred = x - mean[:, None]
@@ -97,12 +97,12 @@ def write_table(path: Path, names: list[str], lines: Sequence[Sequence[float]]) 
 
 
 class TableWriter:
-    """Appends rows of words and numbers to a file."""
+    """A file of comma-separated values to which rows of words and numbers are appended."""
 
     def __init__(self, path: Path, names: list[str], kept: dict[str, Any] | None = None) -> None:
-        """Make the file; or go on after what its `mark` was `kept` of, the rest is cut off.
+        """Make the file; or open that of an earlier part of the run, whose `mark` is `kept`, and cut it off there.
 
-        Raises InputError if that is not what has been written, OutputError.
+        Raises InputError if what precedes the mark was changed, OutputError.
         """
         self._path, self._digest = path, hashlib.blake2b(digest_size=16)
         if kept is not None and prefix_digest(path, kept["bytes"]) != kept["digest"]:
@@ -121,18 +121,18 @@ class TableWriter:
         self._digest.update(data)
 
     def mark(self) -> dict[str, Any]:
-        """Return how long the file is, and its digest."""
+        """Return the length of the file in bytes, and its digest."""
         return {"bytes": self._file.tell(), "digest": self._digest.hexdigest()}
 
     def sync(self) -> None:
-        """Return when the disk has everything. Raises OutputError."""
+        """Write everything to the disk. Raises OutputError."""
         with writing("the observables", self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.flush()
 
     def append(self, *lines: Sequence[float | str]) -> None:
-        """Write some rows; numbers read back to the same bits. Raises OutputError."""
+        """Append rows; numbers are written so that they read back to the same bits. Raises OutputError."""
         with writing("the observables", self._path):
             rows = ([entry if isinstance(entry, str) else repr(entry) for entry in one] for one in lines)
             self._write("".join(",".join(row) + "\n" for row in rows))
@@ -145,7 +145,7 @@ class TableWriter:
 
 
 def prefix_digest(path: Path, length: int) -> str | None:
-    """Return the digest of the first bytes of a file; None if it is shorter or cannot be read."""
+    """Return the digest of the first `length` bytes of a file; None if it is shorter or cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(length)
@@ -155,8 +155,8 @@ def prefix_digest(path: Path, length: int) -> str | None:
 
 
 def read_observables(path: Path) -> dict[str, Array]:
-    """Return the columns by name; a last line that was cut short is left out. Raises InputError if it is no
-    such file.
+    """Read an observables.csv and return its columns by name; a last line that was cut short is left out. Raises
+    InputError if the file is no such table.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:

@@ -1,6 +1,4 @@
-"""What a user sees while a run goes on: a bar on a terminal, a line now and then in a log, nothing when
-quiet.
-"""
+"""The progress of a run as the user sees it: a bar on a terminal, a line now and then in a log, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -13,17 +11,17 @@ TIME, SYSTEMS, CELLS = "t =", "systems", "cells"
 
 
 class Progress(Protocol):
-    """Told the time t after every accepted step, or how many systems or cells are done, and closed at the end."""
+    """A display that is updated after every accepted step, or when systems or cells are done, and closed at the end."""
 
     def update(self, t: float, steps: int) -> None:
-        """Show that the run has reached t after so many steps."""
+        """Show that the run has reached the time t, or the number t of systems or cells, after `steps` steps."""
 
     def close(self) -> None:
-        """Leave the terminal tidy."""
+        """End the display."""
 
 
 class Quiet:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
     def update(self, t: float, steps: int) -> None:
         """Show nothing."""
@@ -45,7 +43,7 @@ class Bar:
         self._bar: Any = tqdm(total=end - start, desc="fastpde", file=stream, bar_format=form, dynamic_ncols=True)
 
     def update(self, t: float, steps: int) -> None:
-        """Move the bar."""
+        """Move the bar to t."""
         if steps:
             self._bar.set_postfix_str(f"{steps} steps", refresh=False)
         self._bar.update(t - self._start - self._bar.n)
@@ -80,12 +78,12 @@ class Lines:
 
 
 def remaining(start: float, t: float, end: float, elapsed: float) -> float:
-    """Return the seconds left if time goes on at its mean pace, inf before the first step."""
+    """Return the seconds that are left at the mean pace so far, inf before the first step."""
     return elapsed * (end - t) / (t - start) if t > start else math.inf
 
 
 def choose(start: float, end: float, stream: TextIO, *, quiet: bool, name: str = TIME) -> Progress:
-    """Return the progress that suits the stream; `name` says what goes from start to end: TIME, SYSTEMS or CELLS."""
+    """Return the display that suits the stream; `name` is the quantity that is shown: TIME, SYSTEMS or CELLS."""
     if quiet:
         return Quiet()
     return Bar(start, end, stream, name) if stream.isatty() else Lines(start, end, stream, name)

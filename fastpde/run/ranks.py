@@ -1,7 +1,7 @@
 """The processes of one run: a `Team` of one, or the ranks of an MPI job, each with a block of the tokens.
 
-All of them call the methods of their team in the same order. The first rank writes and says what there is to say. An
-error that all know of ends all in the same way; one that a rank meets alone ends the job by `abort`.
+All of them call the methods of their team in the same order. Rank 0 writes the output and the messages. An error that
+all ranks know of ends all in the same way; one that occurs on a rank alone ends the job by `abort`.
 """
 
 from __future__ import annotations
@@ -43,56 +43,58 @@ _KINDS: tuple[type[Exception], ...] = (Refused, OutputError)
 
 
 class Team:
-    """A process that is alone."""
+    """The team of a single process."""
 
-    rank, size, here = 0, 1, 1  # here: how many of them are on this machine
+    rank, size, here = 0, 1, 1  # here: the number of ranks on this machine
 
     @property
     def leads(self) -> bool:
-        """Whether this rank writes."""
+        """Whether this is rank 0, which writes."""
         return self.rank == 0
 
     def together(self, work: Callable[[], T]) -> T:
-        """Return what work() returns on this rank; raise the first InputError or OutputError of any, on all."""
+        """Return what work() returns on this rank; raise the first InputError or OutputError of any rank on all."""
         return work()
 
     def told(self, work: Callable[[], T]) -> T:
-        """Return what work() returns on the first rank, alone at work: what JSON can hold. Raises as `together`."""
+        """Run work() on rank 0 alone and return its result, which JSON can hold, on all ranks. Raises as `together`."""
         return work()
 
     def largest(self, number: int) -> int:
-        """Return the largest of the numbers that the ranks bring."""
+        """Return the largest of the numbers that the ranks pass."""
         return number
 
     def rows(self, n: int) -> slice:
-        """Return which of n tokens belong to this rank. Raises InputError where some would have none."""
+        """Return the slice of n tokens that belongs to this rank. Raises InputError where a rank would have none."""
         return slice(0, n)
 
     def backend(self, inner: Any, check: Callable[[], object]) -> Any:
-        """Return the backend of all ranks; `check` is called by all before each sum, and may raise on all."""
+        """Return the backend of all ranks; before each sum all of them call `check`, which may raise on all."""
         return inner
 
     def spread(self, here: Array, axis: int = 0, counts: Array | None = None) -> Array | Rows:
-        """Return the array of which each rank has a part along one axis: `counts` (size,), default the blocks' own."""
+        """Return the array of which each rank holds the part `here` along an axis; `counts` (size,) are the parts'
+        lengths, gathered from the ranks if they are not given.
+        """
         return here
 
     def blocks(self, x: Array, length: int) -> Blocks:
-        """Return the tokens of all ranks in blocks of `length`, from those (m, d) that are here."""
+        """Return the tokens of all ranks in blocks of `length`, from the tokens x (m, d) of this rank."""
         return Blocks.alone(x, length)
 
     def met(self) -> bool:
-        """Return whether all ranks are about to leave."""
+        """Return whether all ranks are about to exit."""
         return True
 
     def leave(self, code: int) -> None:
-        """Leave with the others; without them end the job."""
+        """End MPI together with the other ranks; if they do not come, end the job."""
 
     def abort(self, code: int) -> None:
-        """End all ranks, at once: the last thing that this one does."""
+        """End all ranks at once; with several ranks the call does not return."""
 
 
 class Ranks(Team):
-    """The ranks of a communicator; buffers only, nothing is unpickled."""
+    """The ranks of a communicator. They exchange buffers only, so nothing is unpickled."""
 
     def __init__(self, mpi: Any, comm: Any) -> None:
         self._mpi, self._comm = mpi, comm
@@ -104,13 +106,13 @@ class Ranks(Team):
         self._left = False
 
     def _gathered(self, *numbers: int) -> Array:
-        """The numbers of all ranks, (size, k)."""
+        """Gather the numbers of all ranks, (size, k)."""
         every = np.empty((self.size, len(numbers)), np.int64)
         self._comm.Allgather(np.array(numbers, np.int64), every)
         return every
 
     def _from(self, root: int, data: bytes, length: int) -> bytes:
-        """The bytes of one rank, on all."""
+        """Broadcast the bytes `data` of the rank `root`, `length` of them, and return them."""
         buffer = np.frombuffer(data, np.uint8).copy() if self.rank == root else np.empty(length, np.uint8)
         self._comm.Bcast(buffer, root)
         return buffer.tobytes()
@@ -156,7 +158,7 @@ class Ranks(Team):
         from fastpde.backends.mpi import Mpi
 
         class Checked(Mpi):
-            """Asks before each sum whether to go on. Its state is that of one process: counts of bytes are no part."""
+            """An `Mpi` backend that calls `check` before each sum. Its state is that of its inner backend alone."""
 
             def attend(self, pair: Any, out: Any, log_total: Any = None) -> None:
                 check()
@@ -214,7 +216,7 @@ _team = Team()
 
 
 def team() -> Team:
-    """Return the processes of this job: those of MPI under `python -m mpi4py`, else this one.
+    """Return the processes of this job: the ranks under `python -m mpi4py`, otherwise this process alone.
 
     Raises InputError for independent copies of one command.
     """
@@ -229,12 +231,12 @@ def team() -> Team:
 
 
 def joined() -> Team:
-    """Return the team that this process has joined so far."""
+    """Return the team that the last call of `team` has found, this process alone before."""
     return _team
 
 
 def facts() -> dict[str, str]:
-    """Return what there is of MPI, for people."""
+    """Return in words what MPI there is on this machine."""
     if importlib.util.find_spec("mpi4py") is None:
         return {"mpi": "none: runs on ranks need mpi4py and an MPI (pip install fastpde[mpi])"}
     found = {"mpi4py": metadata.version("mpi4py")}

@@ -1,4 +1,4 @@
-"""What every run leaves behind: a directory that appears whole, status.json and log.txt."""
+"""The record that every run leaves: a directory that appears whole, status.json and log.txt."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from fastpde.run.directory import OutputError
 from fastpde.run.inputs import digests
 from fastpde.run.lock import RunLock, clean_stages
 
-_LONG = 0.5  # seconds of a checkpoint from which its own time decides how often it is written
+_LONG = 0.5  # seconds: checkpoints that take longer are written less often, see `Record.due`
 
 
 class Writer(Protocol):
     """An open file of the run."""
 
     def sync(self) -> None:
-        """Return when the disk has everything. Raises OutputError."""
+        """Write everything to the disk. Raises OutputError."""
 
     def close(self, *, cut: bool = True) -> None:
-        """Close the file; `cut`: nobody is to go on. Raises OutputError."""
+        """Close the file; with `cut`, when the run will not go on, remove what was not filled. Raises OutputError."""
 
 
 class Record:
-    """Writes one run. Subclasses call `_make` with their first results, so what fails before leaves nothing behind; or
-    `_go_on` with the checkpoint of an unfinished run.
+    """The writer of the directory of one run.
+
+    Subclasses call `_make` with their first results, so that an error before them leaves nothing behind; or `_go_on`
+    with the checkpoint of an unfinished run.
     """
 
     def __init__(self, problem: Problem, target: Path) -> None:
@@ -60,32 +62,32 @@ class Record:
         return digests(self.problem)
 
     def span(self) -> tuple[float, float, float]:
-        """Return where the run began, where it is and where it ends, in what its progress is measured by."""
+        """Return start, present value and end of the quantity that measures progress: time, or number of systems."""
         raise NotImplementedError
 
     def reached(self) -> dict[str, Any]:
-        """Return how far the run is, for status.json."""
+        """Return the entries of status.json that say how far the run is."""
         raise NotImplementedError
 
     def kept(self) -> str:
-        """Return what of an unfinished run is in the directory, in a sentence."""
+        """Return a sentence that says what an unfinished run has left in the directory."""
         raise NotImplementedError
 
     def remarks(self) -> str:
-        """Return what to say about the results beside how the run ended; "" for nothing."""
+        """Return a remark on the results, to be added to the message of how the run ended; "" for none."""
         return ""
 
     def backend(self) -> dict[str, Any]:
-        """Return what status.json says about the sums."""
+        """Return the entry of status.json on the sums."""
         asked = self.problem.config.backend
         return {"kind": asked.kind} | ({} if asked.costs is None else {"costs": asked.costs.table()})
 
     def marks(self) -> dict[str, Any]:
-        """Return what of its files belongs to the run now, for a checkpoint."""
+        """Return the marks of its files for a checkpoint: which part of each belongs to the run now."""
         raise NotImplementedError
 
     def log(self, message: str) -> None:
-        """Add a line with the time of day to log.txt, at once if the directory is there, else when it is."""
+        """Add a line with the time of day to log.txt. Lines are kept until the directory has its name."""
         self._log.append(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {message}\n")
         if self.path is not None:
             file = self.path / directory.LOG
@@ -94,7 +96,7 @@ class Record:
             self._log.clear()
 
     def _make(self, fill: Callable[[Path], None]) -> None:
-        """Make the directory: fill(folder) opens its writers and stores the first results. Raises OutputError."""
+        """Make the directory: `fill(folder)` opens its writers and stores the first results. Raises OutputError."""
         clean_stages(self.target)
         stage = directory.Stage(self.target)
         try:
@@ -112,7 +114,9 @@ class Record:
             raise
 
     def _go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
-        """Take the directory of an unfinished run, locked, from its checkpoint on. Raises InputError."""
+        """Go on with the unfinished run of the directory `path`, locked by `lock`, from its checkpoint. Raises
+        InputError if the files of its configuration were changed.
+        """
         if found.facts["files"] != self._files:
             changed = [name for name, digest in self._files.items() if found.facts["files"].get(name) != digest]
             came = f"{path}, whose run has begun with another {', '.join(changed) or 'set of files'}"
@@ -122,12 +126,12 @@ class Record:
         checkpoint.clean(path)
 
     def due(self) -> bool:
-        """Return whether it is time for a checkpoint; a long one waits until it costs a hundredth of the time."""
+        """Return whether a checkpoint is due; one that takes long waits until it costs a hundredth of the time."""
         wait = max(self.problem.config.output.checkpoint, 100.0 * self._took if self._took > _LONG else 0.0)
         return self.path is not None and time.monotonic() - self._saved > wait
 
     def save(self, facts: dict[str, Any], arrays: dict[str, Any], folder: Path | None = None) -> None:
-        """Write a checkpoint, after all that it speaks of is on the disk. Raises OutputError."""
+        """Write a checkpoint, after everything that it refers to is on the disk. Raises OutputError."""
         folder = folder or self.path
         if folder is None:
             return
@@ -142,7 +146,7 @@ class Record:
         self.saving = max(self.saving, self._took)
 
     def beat(self) -> None:
-        """Give a sign of life."""
+        """Renew the lock's sign of life."""
         if self._lock is not None:
             self._lock.beat()
 
@@ -183,7 +187,7 @@ class Record:
         }
 
     def finish(self, state: str, message: str, code: int | None = None) -> None:
-        """Close every file and write the last status; `code`: the exit code of a run that cannot be gone on with.
+        """Close every file and write the last status; `code` is the exit code of a run that cannot go on.
 
         Raises OutputError.
         """
@@ -201,7 +205,7 @@ class Record:
             self._lock.release()
 
     def abandon(self, message: str = "") -> None:
-        """Close what can be closed after an error, and say so in status.json if that still works."""
+        """Close what can be closed after an error, and write the error to status.json if that still works."""
         for writer in self._writers:
             try:
                 writer.close(cut=False)
@@ -216,30 +220,30 @@ class Record:
 
 
 class Silent(Record):
-    """The part of a rank that is not the first in a record: it writes nothing."""
+    """The null writer of the ranks other than 0: it writes nothing."""
 
     def due(self) -> bool:
-        """Leave it to the first rank."""
+        """Return False: rank 0 decides."""
         return False
 
     def save(self, facts: dict[str, Any], arrays: dict[str, Any], folder: Path | None = None) -> None:
-        """Leave it to the first rank."""
+        """Write nothing: rank 0 does."""
 
     def log(self, message: str) -> None:
-        """Leave it to the first rank."""
+        """Write nothing: rank 0 does."""
 
     def write_status(self, state: str, message: str) -> None:
-        """Leave it to the first rank."""
+        """Write nothing: rank 0 does."""
 
     def finish(self, state: str, message: str, code: int | None = None) -> None:
-        """Leave it to the first rank."""
+        """Write nothing: rank 0 does."""
 
     def abandon(self, message: str = "") -> None:
-        """Leave it to the first rank."""
+        """Write nothing: rank 0 does."""
 
 
 def plain(stats: dict[str, Any]) -> dict[str, Any]:
-    """Return what JSON can hold of the statistics: finite numbers, words, and tables of them."""
+    """Return the part of the statistics that JSON can hold: finite numbers, words, and tables of them."""
     kept: dict[str, Any] = {}
     for name, entry in stats.items():
         if isinstance(entry, dict):

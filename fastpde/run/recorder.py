@@ -1,4 +1,4 @@
-"""What a run of one system leaves behind: frames, moments, energies, clusters, status and log."""
+"""The record of a run of one system: frames, moments, energies, clusters, status and log."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _STATUS_EVERY = 2.0  # seconds between status.json of steps; every frame writes 
 
 
 class Recorder(Record):
-    """Writes a run frame by frame; the directory is made when the first frame comes.
+    """The record of a run, written frame by frame; the directory is made with the first frame.
 
-    Tokens (m, d) that come here are those of this rank.
+    The tokens (m, d) that its methods take are those of this rank.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Recorder(Record):
         self.snapshot: Callable[[], State | None] = lambda: None  # of the integration, once there is one
 
     def go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
-        """Take an unfinished run, locked, from its checkpoint on. Raises InputError, OutputError."""
+        """Go on with an unfinished run from its checkpoint; its directory is locked. Raises InputError, OutputError."""
         self._go_on(path, lock, found)
         facts, x = found.facts, found.arrays["y"]
         marks, frames = facts["marks"], self._expected()
@@ -65,19 +65,19 @@ class Recorder(Record):
         self.write_status(directory.RUNNING, "")
 
     def _reached(self, facts: dict[str, Any]) -> None:
-        """Be where a checkpoint is."""
+        """Restore the state of a checkpoint."""
         marks = facts["marks"]
         self.watch = Watch(self.watch.trend, marks.get("energy"))
         self._frames = marks["trajectory"]["frames"]
         self._t, self.steps = facts["state"]["t"], facts["state"]["step"]
 
     def marks(self) -> dict[str, Any]:
-        """Return where trajectory and tables are, and what is known of the energy."""
+        """Return the marks of the trajectory, the tables and the check of the energy."""
         tables = {name: table.mark() for name, table in self._tables.items()}
         return {"trajectory": self._trajectory.mark(), "energy": self.watch.mark(), **tables}
 
     def save_state(self, end: dict[str, Any] | None = None, folder: Path | None = None) -> None:
-        """Write a checkpoint of the integration; `end`: how it ended. Never of numbers that are not finite."""
+        """Write a checkpoint of the integration, unless its numbers are not finite; `end`: how it ended."""
         state = self.snapshot()
         if state is None or self.team.largest(not np.isfinite(state.y).all()):
             return
@@ -92,22 +92,22 @@ class Recorder(Record):
         return times.t_start, self._t, times.t_end
 
     def reached(self) -> dict[str, Any]:
-        """Return the time and the numbers of steps and frames, and whether the energy went where it must."""
+        """Return the time, the numbers of steps and frames, and whether the energy moves as theory predicts."""
         reached = {"t": self._t, "t_end": self.problem.config.time.t_end, "step": self.steps, "frames": self._frames}
         return reached | self.watch.facts()
 
     def remarks(self) -> str:
-        """Return whether the energy went where it must not."""
+        """Return a sentence about energies that contradict the prediction; "" if there are none."""
         return self.watch.told()
 
     def kept(self) -> str:
-        """Return how many frames are stored and flushed."""
+        """Return a sentence that says how many frames are stored and flushed."""
         if self.path is None:
             return "Nothing was written."
         return f"{self._frames} frames up to t = {self._t:.6g} are kept in {self.path}."
 
     def backend(self) -> dict[str, Any]:
-        """Return the backend and the numbers of the integration."""
+        """Return the backend and the statistics of the integration."""
         return {**super().backend(), **plain(self._stats)}
 
     def frame(self, t: float, x: Array) -> None:
@@ -121,7 +121,7 @@ class Recorder(Record):
         self.write_status(directory.RUNNING, "")
 
     def _lines(self, t: float, x: Array) -> Lines:
-        """The rows of each table."""
+        """Return the rows of each table for one frame."""
         energy = None if self.energy is None else self.energy(t, x)
         tokens = self.team.blocks(x, observables.BLOCK)
         numbers = observables.row(t, tokens, None if energy is None else energy.energy)
@@ -138,7 +138,7 @@ class Recorder(Record):
         return {"observables": [numbers + groups.counted(found)], "clusters": groups.rows(t, found)}
 
     def _stored(self, x: Array) -> Array | Rows:
-        """The tokens that are stored, from those that are here."""
+        """Return the tokens that are stored, from the tokens x (m, d) of this rank."""
         ids, rows = self._ids(), self.team.rows(self.problem.n)
         first, last = np.searchsorted(ids, [rows.start, rows.stop])
         return self.team.spread(x if len(ids) == self.problem.n else x[ids[first:last] - rows.start])
@@ -151,7 +151,7 @@ class Recorder(Record):
         self._frames += 1
 
     def _open_tables(self, folder: Path, d: int, marks: dict[str, Any]) -> None:
-        """Make the tables, or go on after their marks."""
+        """Make the tables, or open those of an earlier part of the run at their marks."""
         output = self.problem.config.output
         names = {"observables": observables.columns(d) + ["dissipation"] * (self.energy is not None)}
         if output.clusters is not None:
@@ -176,31 +176,33 @@ class Recorder(Record):
         self.log(f"directory made; {len(ids)} of {self.problem.n} tokens are stored per frame")
 
     def _ids(self) -> Array:
-        """The tokens that are stored, of all."""
+        """Return the indices of the tokens that are stored."""
         return initial.subset(self.problem.n, self.problem.config.output.max_tokens, seed=self.problem.config.seed)
 
     def _expected(self) -> int:
-        """How many frames there will be, if no event ends the run."""
+        """Return the number of frames if no event ends the run."""
         config = self.problem.config
         span = config.time.t_end - config.time.t_start
         return math.ceil(span / (config.output.every or span) * (1 - 1e-12)) + 1
 
     def step(self, t: float, stats: dict[str, Any]) -> None:
-        """Take note of an accepted step; status.json follows every two seconds."""
+        """Note an accepted step; status.json is replaced every two seconds."""
         self._t, self.steps, self._stats = t, int(stats.get("steps", self.steps + 1)), stats
         if self.path is not None and time.monotonic() - self._last > _STATUS_EVERY:
             self.write_status(directory.RUNNING, "")
 
     def ended(self, status: str, t: float) -> None:
-        """Take note of how the run ended, and when: an event may be before the end of its step."""
+        """Note how and when the run ended: the time of an event may lie before the end of its step."""
         self._outcome, self._t = {"status": status}, t
 
 
 class Follower(Silent, Recorder):
-    """What the other ranks do: their part of every number, and their tokens to the first rank, which writes."""
+    """The record of a run on a rank other than 0: it helps to compute every number and sends its tokens to rank 0, the
+    one that writes.
+    """
 
     def go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
-        """Be where the first rank is."""
+        """Restore the state of the checkpoint that rank 0 goes on from."""
         self.path = path
         self._reached(found.facts)
 
@@ -214,7 +216,7 @@ class Follower(Silent, Recorder):
         self.path = self.target
 
     def save(self, facts: dict[str, Any], arrays: dict[str, Any], folder: Path | None = None) -> None:
-        """Give the rows that are here, in the order in which they are written."""
+        """Send this rank's rows to rank 0, in the order in which they are written."""
         self._give(arrays.values())
 
     def _give(self, arrays: Iterable[Any]) -> None:

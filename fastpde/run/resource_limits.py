@@ -1,5 +1,5 @@
-"""How many threads and how much memory this process may use, and who says so: the machine, the process's affinity, its
-control groups (both versions) and SLURM. The smallest one counts.
+"""Limits on the threads and the memory of this process, by source: the machine, the process's affinity, its control
+groups (both versions) and SLURM. The smallest one counts.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Place:
-    """Where limits are looked up: what the system says of this process, its control groups and the environment."""
+    """The places where limits are read: the list of this process's control groups, their folders, the environment."""
 
     process: Path = Path("/proc/self/cgroup")
     groups: Path = Path("/sys/fs/cgroup")
@@ -22,7 +22,7 @@ class Place:
 
 
 def threads(place: Place | None = None) -> dict[str, int]:
-    """Return every limit on threads, by who says it."""
+    """Return every limit on threads, by its source."""
     place = place or Place()
     found = {"cores of the machine": os.cpu_count() or 1}
     if hasattr(os, "sched_getaffinity"):
@@ -34,7 +34,7 @@ def threads(place: Place | None = None) -> dict[str, int]:
 
 
 def memory(place: Place | None = None) -> dict[str, int]:
-    """Return every limit on memory in bytes, by who says it."""
+    """Return every limit on memory in bytes, by its source."""
     place = place or Place()
     found = {"machine": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")}
     names = ("memory.max", "memory.limit_in_bytes")
@@ -47,13 +47,13 @@ def memory(place: Place | None = None) -> dict[str, int]:
 
 
 def least(found: dict[str, int]) -> tuple[int, str]:
-    """Return the smallest limit, and who says it."""
+    """Return the smallest limit and its source."""
     name = min(found, key=lambda name: found[name])
     return found[name], name
 
 
 def said(found: dict[str, int], show: Callable[[int], str] = str) -> str:
-    """Return the smallest limit in words, with all that were found."""
+    """Return the smallest limit in words, with all limits that were found."""
     number, name = least(found)
     return f"{show(number)}, by {name} ({', '.join(f'{name} {show(value)}' for name, value in found.items())})"
 
@@ -64,7 +64,7 @@ def _least(name: str, values: list[int | None]) -> dict[str, int]:
 
 
 def _folders(place: Place, controller: str) -> Iterator[Path]:
-    """Yield the folders of the process's control groups, from its own up: limits of all of them hold."""
+    """Yield the folders of the process's control groups, each followed by its parents, whose limits hold as well."""
     for line in (_text(place.process) or "").splitlines():
         _, names, name = (*line.split(":", 2), "", "")[:3]
         if names and controller not in names.split(","):
@@ -76,7 +76,7 @@ def _folders(place: Place, controller: str) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> int | None:
-    """Return the whole processors that a group may use of each period, at least one; None if it has no quota."""
+    """Return the whole processors that a group may use, quota / period but at least one; None if it has no quota."""
     pair = (_text(folder / "cpu.max") or "").split()
     if len(pair) != 2:
         pair = [_text(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period")]
@@ -92,5 +92,5 @@ def _text(path: Path) -> str | None:
 
 
 def _whole(text: str | None) -> int | None:
-    """Return a whole number; None for what is none, as "max" and -1."""
+    """Return a whole number, None for any other text such as "max" and -1."""
     return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None

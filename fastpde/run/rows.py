@@ -1,5 +1,5 @@
-"""Arrays of all tokens of a run on ranks, of which each rank holds a part: on their way to the first rank in pieces,
-and cut into blocks that do not depend on the number of ranks.
+"""Arrays of the tokens of a run on ranks, each of which holds a part: sent to rank 0 in pieces (`Rows`), and cut into
+blocks that do not depend on the number of ranks (`Blocks`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 PIECE = 2**25  # bytes that travel at a time
-# Along which axis arrays of the state of an integration have the tokens; others are the same on all ranks.
+# The axis of the tokens in the arrays of an integration's state; other arrays are the same on all ranks.
 _AXES = {"y": 0, "f": 0, "stages": 1}
 _MEMORY, _REMEMBERED = "memory.", {"potentials": 2, "window.dr": 2, "window.du": 2}
 
 
 def token_axis(name: str) -> int | None:
-    """Return the axis of the tokens in an array of a checkpoint; None: it has none.
+    """Return the axis of the tokens in an array of a checkpoint, None if it has none.
 
-    What is remembered has the names of heads, numbers, before its own.
+    The name of a remembered array follows the numbers of its heads, which are ignored.
     """
     if not name.startswith(_MEMORY):
         return _AXES.get(name)
@@ -31,14 +31,14 @@ def token_axis(name: str) -> int | None:
 
 @dataclass(frozen=True)
 class Cut:
-    """The part `rows` of the tokens, along an axis of an array."""
+    """The part `rows` of the tokens along the axis `axis` of an array."""
 
     axis: int
     rows: slice
 
 
 class Rows:
-    """An array with the tokens along `axis`; each rank has its part `here`, counts (size,) of them in all."""
+    """An array with the tokens along `axis`; each rank holds the part `here`, and counts (size,) are their lengths."""
 
     def __init__(self, comm: Any, here: Array, axis: int, counts: Array) -> None:
         self._comm, self._here, self._counts = comm, here, counts
@@ -48,9 +48,9 @@ class Rows:
         self._width = math.prod(here.shape[axis + 1 :])  # numbers per token
 
     def pieces(self) -> Iterator[Array]:
-        """Yield the array on the first rank, in its order, flat and little by little; on the others nothing, they send.
+        """Yield the array on rank 0, in its order, in flat pieces; the other ranks send their parts and yield nothing.
 
-        All ranks go through this to its end.
+        Collective: all ranks iterate to the end.
         """
         if 0 in self.shape:
             return
@@ -71,17 +71,17 @@ class Rows:
                         self._comm.Send(mine[outer, start:stop], 0)
 
     def lines(self) -> Iterator[Array]:
-        """Yield pieces of an array (n, d) on the first rank, whole rows each."""
+        """Yield pieces (k, d) of an array (n, d) on rank 0."""
         for piece in self.pieces():
             yield piece.reshape(-1, *self.shape[1:])
 
     def give(self) -> None:
-        """Send this rank's rows to the first rank. Collective: all others call it while the first takes the pieces."""
+        """Send this rank's rows to rank 0. Collective: every other rank calls it while rank 0 iterates `pieces`."""
         for _ in self.pieces():
             pass
 
     def whole(self) -> Array | None:
-        """Return the array on the first rank, None on the others."""
+        """Return the array on rank 0, None on the others. Collective."""
         array, place = np.empty(self.shape, self.dtype) if self._comm.Get_rank() == 0 else None, 0
         for piece in self.pieces():
             array.reshape(-1)[place : place + piece.size] = piece  # type: ignore[union-attr]
@@ -90,7 +90,7 @@ class Rows:
 
 
 class Blocks:
-    """Tokens in blocks of a fixed length, counted from the first of all: those that begin on this rank, whole.
+    """The tokens in blocks of a fixed length, counted from the first token; a rank holds those that begin on it.
 
     A sum over blocks in their order has the same bits for any number of ranks.
     """
@@ -101,14 +101,15 @@ class Blocks:
 
     @staticmethod
     def alone(x: Array, length: int) -> Blocks:
-        """Return the blocks of the tokens x (n, d) of a process that has them all."""
+        """Return the blocks of the tokens x (n, d) of a process that holds them all."""
         return Blocks([x[start : start + length] for start in range(0, len(x), length)], x.shape[1])
 
     @staticmethod
     def of(comm: Any, x: Array, starts: Array, length: int) -> Blocks:
-        """Return the blocks of ranks that hold the tokens from starts[rank] to starts[rank + 1] each: x (m, d) here.
+        """Return the blocks of tokens on ranks: x (m, d) here, each rank holds those from starts[rank] to starts[rank +
+        1].
 
-        The tokens before the first block that begins on a rank go to the rank where theirs has begun.
+        The tokens of a rank before its first block are sent to the rank on which their block begins. Collective.
         """
         rank, (first, last) = comm.Get_rank(), starts[comm.Get_rank() : comm.Get_rank() + 2].tolist()
         own = -(-first // length) * length  # where the first block of this rank begins, if it has one
@@ -129,16 +130,16 @@ class Blocks:
         return Blocks(here, x.shape[1], comm)
 
     def sum(self, part: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
-        """Return the sum over all blocks of part(block), arrays of this shape."""
+        """Return the sum of part(block), an array of the given shape, over all blocks. Collective."""
         parts = np.array([part(block) for block in self._here], np.float64).reshape(-1, *shape)
         return np.asarray(np.sum(self._every(parts), axis=0))
 
     def largest(self, part: Callable[[Array], float]) -> float:
-        """Return the largest part(block), at least 0; nan if one is nan."""
+        """Return the largest part(block), at least 0; nan if one is nan. Collective."""
         return float(self._every(np.array([max_or_nan([part(block) for block in self._here])])).max())
 
     def _every(self, parts: Array) -> Array:
-        """The parts (k, ...) of all ranks, one after the other."""
+        """Return the parts (k, ...) of all ranks, concatenated in the order of the ranks."""
         if self._comm is None:
             return parts
         counts = np.empty(self._comm.Get_size(), np.int64)

@@ -38,9 +38,10 @@ _KEYS = {"MAX_STEPS": "time.max_steps: ", "STEP_TOO_SMALL": "time.rtol: "}
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: exit code, what to say, and where its directory is, if it has one.
+    """The outcome of a run: exit code, message, and the path of its directory, if it has one.
 
-    alone: this rank ends so, and the others do not know. late: the signal that came after the last step, 0 if none did.
+    alone: only this rank has ended so, and the others do not know. late: the number of the signal that came after the
+    last step, 0 if none did.
     """
 
     code: int
@@ -59,11 +60,11 @@ def run(
     say: Callable[[str], object] | None = None,
     team: Team | None = None,
 ) -> Outcome:
-    """Run a problem into the directory `target`, or go on with it; a finished run is left as it is.
+    """Run a problem into the directory `target`, or go on with the run in it; a finished run is left as it is.
 
-    `deadline`: when the process must have ended, on `time.monotonic`; `say` is told what a signal will do; `team`: the
-    ranks, if there are several. Raises InputError for a directory that cannot be used and for files that hold unusable
-    numbers, before anything is made.
+    `deadline` is the time on `time.monotonic` by which the process must have ended; `say` is called with a message that
+    says what a signal will do; `team` are the ranks, if there are several. Raises InputError for a directory that
+    cannot be used and for files that hold unusable numbers, before anything is made.
     """
     team = team or Team()
     if (ended := team.told(lambda: _ended(problem, target))) is not None:
@@ -83,21 +84,21 @@ def run(
 
 @dataclass(frozen=True)
 class Crew:
-    """Who runs, and what may stop them. `late`: told that they have come to a stop; None for a process alone."""
+    """The ranks of a run, and what may stop them. `late`, None for one process, is told that they have stopped."""
 
     team: Team
     signals: StopSignals
     late: Late | None
 
     def in_sums(self, one: bool) -> Callable[[], object]:
-        """Return what is called inside of sums, of one system or of several that ranks share out."""
+        """Return the function that sums call between slices; `one` says whether the run has one system or several."""
         if self.team.size == 1:
             return self.signals.check
         # One system on ranks asks before each sum, all ranks at a time.
         return _nothing if one else self.signals.check_alone
 
     def stopped(self) -> None:
-        """Take note that all ranks have come to a stop."""
+        """Note that all ranks have come to a stop."""
         if self.late is not None:
             self.late.come()
 
@@ -111,7 +112,7 @@ def _late(team: Team) -> None:
 
 
 def _ended(problem: Problem, target: Path) -> list[Any] | None:
-    """Code and message of a run that has ended, if it would end so again. Raises InputError."""
+    """Return exit code and message of a run that has ended and would end so again, else None. Raises InputError."""
     if directory.is_finished(target, problem.config):
         return [DONE, "already finished"]
     ended = _ended_badly(target)
@@ -119,7 +120,7 @@ def _ended(problem: Problem, target: Path) -> list[Any] | None:
 
 
 def _ended_badly(target: Path) -> Outcome | None:
-    """How an earlier run ended, if the same would happen again."""
+    """Return the outcome of an earlier run that has failed and would fail again; None otherwise."""
     status = directory.status_of(target) if directory.is_there(target) else {}
     if status.get("state") != directory.FAILED or not isinstance(code := status.get("code"), int):
         return None
@@ -132,7 +133,7 @@ def _run(problem: Problem, target: Path, quiet: bool, crew: Crew) -> Outcome:
         backends.compile_ahead()
     problem = _calibrated(problem, target, team)
     rows = team.rows(problem.n) if one else None
-    # A list, which lets go of the tokens of a run that has begun: they may be many.
+    # A list, so that the initial tokens, which may be many, can be freed when the run has begun.
     tokens, attention = team.together(lambda: ([problem.tokens(rows)], problem.attention()))
     recorder = _recorder(problem, attention, target, crew)
     found = _continued(recorder, target, team)
@@ -160,7 +161,7 @@ def _run(problem: Problem, target: Path, quiet: bool, crew: Crew) -> Outcome:
 
 
 def _calibrated(problem: Problem, target: Path, team: Team) -> Problem:
-    """The problem with the costs that its sums choose by: the same for all ranks."""
+    """Return the problem with the costs by which its sums are chosen, the same on all ranks."""
 
     def costs() -> dict[str, float] | None:
         recorded = directory.config_of(target) if directory.is_there(target) else None
@@ -171,9 +172,9 @@ def _calibrated(problem: Problem, target: Path, team: Team) -> Problem:
 
 
 def _continued(recorder: Recorder | SystemsRecorder, target: Path, team: Team) -> Checkpoint | None:
-    """Let the recorder go on with a directory that is there; return its checkpoint, of the tokens only its own.
+    """Let the recorder go on with a directory that is there; return its checkpoint, with the tokens of this rank.
 
-    Raises InputError if another process is at work there, if no checkpoint is whole, or its files were changed.
+    Raises InputError if another process writes there, if no checkpoint is whole, or if files were changed.
     """
     part = _part(recorder.problem, team)
     found: list[Checkpoint | None] = []
@@ -191,7 +192,7 @@ def _continued(recorder: Recorder | SystemsRecorder, target: Path, team: Team) -
 
 
 def _part(problem: Problem, team: Team) -> checkpoint.Part:
-    """Which part of each array of a checkpoint belongs to this rank."""
+    """Return the function that maps the name of an array of a checkpoint to the part that belongs to this rank."""
     if team.size == 1 or problem.systems > 1:
         return checkpoint.whole
     rows = team.rows(problem.n)
@@ -204,7 +205,9 @@ def _part(problem: Problem, team: Team) -> checkpoint.Part:
 
 
 def _taken(recorder: Recorder | SystemsRecorder, target: Path, part: checkpoint.Part) -> Checkpoint | None:
-    """The checkpoint of a directory that is there, locked, from which the recorder goes on."""
+    """Lock the directory and let the recorder go on from its newest whole checkpoint, which is returned; None if there
+    is no directory.
+    """
     if not directory.is_there(target):
         return None
     lock = RunLock(target)
@@ -244,7 +247,7 @@ def _recorder(problem: Problem, attention: Any, target: Path, crew: Crew) -> Rec
 
 
 def arguments(problem: Problem) -> dict[str, Any]:
-    """Return what `fastpde.solve` is told by the configuration, for one system or several."""
+    """Return the keyword arguments of `fastpde.solve` that the configuration gives, for one system or several."""
     times = problem.config.time
     return {
         "t_span": (times.t_start, times.t_end),
@@ -327,7 +330,7 @@ def _solve_systems(
 
 
 def _scaling_key(problem: Problem, cause: Any = None) -> str:
-    """Return the key to change of the head whose scaling did not converge, or of all that it may be."""
+    """Return the key to change where a scaling did not converge: that of its head, if known, or of all that scale."""
     heads = list(each_head(problem.config))
     if cause is not None and cause.heads:
         heads = [heads[cause.heads[0]]]
@@ -337,7 +340,7 @@ def _scaling_key(problem: Problem, cause: Any = None) -> str:
 
 
 def _outcome(recorder: Recorder | SystemsRecorder, ends: list[Any], message: str) -> Outcome:
-    """Return the outcome of a run whose systems came to these ends."""
+    """Finish the record of a run whose systems ended with the statuses `ends`; return its outcome."""
     codes = [_CODES.get(end.name, NOT_FINITE) for end in ends if not end.success]
     message = " ".join(filter(None, [message, recorder.remarks()]))
     if not codes:
@@ -349,14 +352,14 @@ def _outcome(recorder: Recorder | SystemsRecorder, ends: list[Any], message: str
 
 
 def _unwritable(recorder: Recorder | SystemsRecorder, error: OutputError) -> Outcome:
-    """Leave what has been written."""
+    """Return the outcome of a run whose output could not be written; what has been written is kept."""
     recorder.abandon(str(error))
     gone = recorder.path is not None and not directory.is_there(recorder.path)
     return Outcome(UNWRITABLE, str(error) if gone else f"{error}. {recorder.kept()}", recorder.path, alone=True)
 
 
 def _stopped(recorder: Recorder | SystemsRecorder, stop: Stopped) -> Outcome:
-    """Write a checkpoint, if the state is whole, and close everything: the same command goes on."""
+    """Write a checkpoint if the state is whole, close everything, and return the outcome: the same command goes on."""
     try:
         if not stop.at_once:
             recorder.save_state()

@@ -1,10 +1,11 @@
-"""Stopping on a signal or before the walltime is over: installed by the command line only, never by the library.
+"""The stop of a run by a signal or before its walltime is over: used by the command line only, never by the library.
 
-The first signal is kept for the next `check`, between steps or slices of a sum, where everything is whole. The second
-raises `Stopped` wherever Python is. From then on signals do what they do by default: the third ends the process. Where
-no state is at stake, before a run and after it, the first raises `Stopped`, too (`AtOnce`).
+The first signal is noted, and the next `check` raises `Stopped`: between steps or slices of a sum, where the state is
+whole. The second signal raises `Stopped` at once, wherever Python is. From then on signals have their default effect:
+the third ends the process. Where no state can be harmed, before and after a run, the first signal raises `Stopped` at
+once, too (`AtOnce`).
 
-Of several processes that run together all stop, or none: what each has to say they tell each other in `check`.
+Of several processes that run together all stop, or none: they exchange their signals in `check`.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from fastpde.errors import Whole
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGXCPU)
 _RECENT = 64  # slices that say how long the next ones may take
-_COMPILED = 2  # first slices that may have been compiled meanwhile
+_COMPILED = 2  # first slices, whose times may include compilation
 _AGAIN = 0.01  # seconds until a signal that was lost is sent again
 _LEAVING = 0.4  # seconds to close files and leave
 _SLICES = 3.0  # slowest slices to be kept in reserve
 
 
 class Stopped(Whole, BaseException):
-    """The run was asked to stop; `code` is the exit code that shells expect of a signal, 128 + number.
+    """A request to stop; `code` is the exit code that shells expect of a signal, 128 + number (0: the walltime).
 
-    at_once: wherever it was, so that its state may be half of anything. It is no `Exception`: libraries that go on
-    after one of those must not go on after this.
+    at_once: it was raised wherever Python was, so the state may be half changed. It is no `Exception`, because
+    libraries that go on after an `Exception` must not go on after this.
     """
 
     def __init__(self, number: int, *, at_once: bool = False) -> None:
@@ -45,10 +46,11 @@ class Stopped(Whole, BaseException):
 
 
 class AtOnce:
-    """A context in which signals raise `Stopped` where Python is, until the third; `StopSignals` goes before it.
+    """A context in which signals raise `Stopped` wherever Python is, until the third. A `StopSignals` within has
+    precedence.
 
     Attributes:
-        leaving: set where nothing is left to be stopped: the next signal does nothing.
+        leaving: set when nothing is left to be stopped; the next signal then does nothing.
     """
 
     def __init__(self) -> None:
@@ -71,7 +73,7 @@ class AtOnce:
                 signal.signal(number, handler)
 
     def cause(self, error: BaseException) -> BaseException:
-        """Return what has ended the context: the signal, if one came, whatever has been made of it on the way here."""
+        """Return what has ended the context: the signal if one came, even if it has since become another `error`."""
         return error if self._stop is None else self._stop
 
     def _raise(self, number: int, _frame: FrameType | None) -> None:
@@ -84,7 +86,7 @@ class AtOnce:
             raise self._stop
 
     def _dropped(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Send a signal again that came where nothing can be raised, as in the callback of a weak reference."""
+        """Send a signal again if it came where nothing can be raised, such as in the callback of a weak reference."""
         if self._stop is None or unraisable.exc_value is not self._stop:
             self._hook(unraisable)
             return
@@ -93,13 +95,13 @@ class AtOnce:
 
 
 class StopSignals:
-    """A context in which signals are caught.
+    """A context in which signals are noted, for `check` to raise.
 
     Args:
-        say: told what a signal will do.
-        after: what is finished first, in words.
-        deadline: when the process must have ended, on `time.monotonic`; None: whenever it likes.
-        largest: the largest of the numbers that all processes bring; each brings one in every `check`.
+        say: called with a message that says what a signal will do.
+        after: what is finished before the stop, in words.
+        deadline: the time on `time.monotonic` by which the process must have ended; None if there is no limit.
+        largest: returns the largest of the numbers that all processes pass; each passes one in every `check`.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ class StopSignals:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """A context in which `check` lets pass: what begins there must be finished."""
+        """Disable `check` in a context, for work that must be finished once it has begun."""
         self._held = True
         try:
             yield
@@ -144,20 +146,20 @@ class StopSignals:
             self._held = False
 
     def check(self) -> None:
-        """Raise Stopped if a signal came or time is short: called where everything is whole, as often as can be.
+        """Raise Stopped if a signal came or time is short. It is called where the state is whole, as often as possible.
 
-        Of several processes all call it, and stop if one has to.
+        Collective: of several processes all call it, and all stop if one has to.
         """
         if not self._held:
             self.agree(self._wanted())
 
     def check_alone(self) -> None:
-        """The same for this process: the others are told by `agree`."""
+        """Raise Stopped as `check` does, but for this process alone; the others learn of it by `agree`."""
         if not self._held and (wanted := self._wanted()):
             raise Stopped(wanted - 1)
 
     def agree(self, wanted: int = 0) -> None:
-        """Raise Stopped on all processes if one of them wants to: 1 + the number of its signal, 0 if it does not."""
+        """Raise Stopped on all processes if one has to stop: `wanted` is 1 + the number of its signal, or 0."""
         if found := self._largest(wanted):
             raise Stopped(found - 1)
 
@@ -170,15 +172,15 @@ class StopSignals:
         return 1 + self.number if self.number else int(short)
 
     def reserve(self) -> float:
-        """Return the seconds to be kept for the slice to come, a checkpoint and the way out."""
+        """Return the seconds to be reserved for the next slice, a checkpoint and the exit."""
         return _SLICES * max(self._gaps, default=0.0) + 2.0 * self.saving + _LEAVING
 
 
 class Late:
-    """A context of a process among several: calls late() some seconds after a signal, unless `come` is called before.
+    """A context for one of several processes: it calls `late` some seconds after a signal, unless `come` was called.
 
-    A process that waits for another is inside of MPI, where no Python handler runs; and one whose sum takes long does
-    not answer. So a thread waits, which the interpreter's own handler wakes in any case.
+    A process that waits for another is inside MPI, where no Python handler runs, and a process whose sum takes long
+    does not answer. So a thread waits, which the interpreter's own handler wakes in any case.
     """
 
     def __init__(self, seconds: float, late: Callable[[], object]) -> None:
@@ -197,7 +199,7 @@ class Late:
         os.close(self._bell)
 
     def come(self) -> None:
-        """Say that the processes have come to a stop."""
+        """Note that the processes have come to a stop."""
         self._come.set()
 
     def _wait(self) -> None:

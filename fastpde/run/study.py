@@ -21,7 +21,7 @@ _REMEDY = "Give another --out, or remove the directory; nothing in it was change
 
 
 def is_finished(target: Path, plan: Plan) -> bool:
-    """Return whether `target` holds this very study, finished; False means that it can be made.
+    """Return whether `target` holds this very study, finished; False if the study can be run into it.
 
     Raises InputError for every other directory, which is left untouched.
     """
@@ -38,12 +38,12 @@ def is_finished(target: Path, plan: Plan) -> bool:
 
 
 def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
-    """Run a study into a new directory, and return what was found in a sentence, and the path of the picture.
+    """Run a study into a new directory; return its result in a sentence, and the path of the picture.
 
-    Raises InputError for files that hold unusable numbers, Stopped on a signal and OutputError; no directory is left
-    then, but the finished cells of a plan that is `resumable`.
+    Raises InputError for files that hold unusable numbers, Stopped on a signal, and OutputError. No directory is left
+    then; a plan that is `resumable` keeps its finished cells.
     """
-    directory.Stage(target).discard()  # whether there can be one; a killed study is to leave nothing
+    directory.Stage(target).discard()  # fails if there can be none; removed at once, as a killed study leaves nothing
     kept = _cells(target)
     shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
     try:
@@ -75,7 +75,7 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
 
 
 def left(plan: Plan, target: Path) -> str:
-    """Return what a study that was stopped has left behind, in words."""
+    """Return a sentence that says what a stopped study has left behind."""
     kept = _cells(target)
     if not plan.resumable:
         return "nothing was written; the same command begins again"

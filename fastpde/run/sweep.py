@@ -1,7 +1,8 @@
-"""A sweep: its cells, each an ordinary run, by several processes that take one after another; any command goes on.
+"""A sweep: its cells, each an ordinary run, are run by several processes, one after another in each; the same command
+goes on with what is left.
 
-A cell that fails does not stop the others. A process that is killed costs what its cell did since its checkpoint: the
-cell is run again, once. A signal, the walltime and a full disk stop all of them, with their checkpoints.
+A cell that fails does not stop the others. If a process is killed, its cell is run again from its checkpoint, once. A
+signal, the walltime and a full disk stop all processes, with their checkpoints.
 """
 
 from __future__ import annotations
@@ -28,20 +29,20 @@ from fastpde.run.sweep_table import FAILED, FINISHED, Table
 from fastpde.run.sweep_worker import BUSY
 
 DONE, FAILURES, UNWRITABLE, STOPPED = 0, 3, 5, 75
-SMALL = 2000  # tokens up to which a cell has one thread, unless it is told
-_TICK = 0.25  # seconds between looks at signals
+SMALL = 2000  # tokens up to which a cell has one thread, unless --threads is given
+_TICK = 0.25  # seconds between checks for signals
 _TABLE_EVERY = 30.0  # seconds
 _LEAVING = 1.0  # seconds that are kept of a walltime to end processes and write the table
-_KILLING = 0.6  # seconds before the end of a walltime when processes that load compiled code are waited for no more
-_AT_ONCE = 5.0  # seconds that a second signal leaves to them
+_KILLING = 0.6  # seconds before the end of a walltime from which on no process is waited for
+_AT_ONCE = 5.0  # seconds that the processes have after a second signal
 _TRIES = 2
-_AGAIN, _WAIT = 1.0, 20.0  # seconds between tries of a cell where another process is at work, and of all of them
+_AGAIN, _WAIT = 1.0, 20.0  # seconds between attempts at a cell which another process runs, and of all attempts together
 _SHOWN = 10  # failed cells that are named
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep ended: exit code, and what to say in lines."""
+    """The outcome of a sweep: exit code, and the lines to print."""
 
     code: int
     lines: list[str]
@@ -49,14 +50,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Share:
-    """How many processes, and threads of each."""
+    """The number of processes, and of the threads of each."""
 
     processes: int
     threads: int
 
 
 def share(folder: Folder, cells: int, processes: int | None, threads: int | None) -> Share:
-    """Return how the cores are shared out among `cells` runs; what is asked for is kept.
+    """Divide the cores among the processes of `cells` runs; numbers that are asked for are kept.
 
     Raises InputError if the processes that are asked for would need more than 80 % of the memory.
     """
@@ -83,10 +84,10 @@ def run(
     quiet: bool = False,
     deadline: float | None = None,
 ) -> Outcome:
-    """Run those of some cells of a sweep that are not finished, in `asked` = (processes, threads).
+    """Run the unfinished ones of some cells of a sweep with `asked` = (processes, threads), None for a default.
 
-    `held`: the lock of the sweep, None if others run their shares of it: then there is no table of all cells. Raises
-    InputError as `share` does, and if no process starts.
+    `held`: the lock of the sweep; None if this process runs a part of the cells beside others, and writes no table of
+    all cells. Raises InputError as `share` does, and if no process starts.
     """
     table = Table(folder, cells)
     unfinished = [i for i, cell in table.cells.items() if cell.state not in (FINISHED, FAILED)]
@@ -108,7 +109,7 @@ def _say(text: str) -> None:
 
 
 class _Sweep:
-    """The state of a sweep at work."""
+    """The state of a sweep while it runs."""
 
     def __init__(
         self,
@@ -135,7 +136,7 @@ class _Sweep:
         self._written = time.monotonic()
 
     def run(self, signals: StopSignals) -> None:
-        """Run all cells, or stop."""
+        """Run all cells, or stop on a signal, at the walltime or if nothing can be written."""
         try:
             try:
                 while not self._why and (self._unfinished or self._again or self._at_work()):
@@ -170,7 +171,7 @@ class _Sweep:
                 worker.order(self._unfinished.popleft())
 
     def _drain(self, until: float) -> None:
-        """Wait for the ends of all processes, each after the checkpoint of its cell, but not for ever."""
+        """Wait until the time `until` for all processes to end, each after the checkpoint of its cell."""
         while self._pool.workers and time.monotonic() < until:
             self._listen()
             for worker in self._pool.workers:
@@ -216,7 +217,10 @@ class _Sweep:
         self._shown.update(self._done, 0)
 
     def _ended(self, answer: Answer) -> None:
-        """A process has ended: that is wrong, if it was at work and not told to stop."""
+        """Handle the end of a process: unless it was told to stop, run its cell again, or count that as failed.
+
+        Raises InputError if processes end before their first cell.
+        """
         cell, how = answer.worker.cell, _how(answer.code)
         if not answer.worker.ready and not self._ending:
             self._unborn += 1
@@ -235,7 +239,7 @@ class _Sweep:
             self._count_done(cell, f"its process {how}, {_TRIES} times")
 
     def outcome(self) -> Outcome:
-        """Write the table and return how the sweep ended."""
+        """Write the table and return the outcome of the sweep."""
         lines = self._failures()
         summary = self._table.summary()
         try:
@@ -251,7 +255,7 @@ class _Sweep:
         return Outcome(FAILURES if self._wrong else DONE, lines)
 
     def _failures(self) -> list[str]:
-        """The cells that failed, now or before, and why."""
+        """Return lines that name the cells which failed, now or before, and why."""
         for cell, found in self._table.cells.items():
             if found.state == FAILED:
                 self._wrong.setdefault(cell, found.far())

@@ -29,18 +29,18 @@ from fastpde.run.directory import OutputError
 from fastpde.run.lock import RunLock
 
 PLAN, MANIFEST, FACTS, CELLS, TABLE = "plan.toml", "manifest", "sweep.json", "cells", "cells.csv"
-_STALE = 60.0  # seconds after which a run directory under construction that nobody writes to is a killed one's
+_STALE = 60.0  # seconds after which a half-made run directory without a lock is taken for that of a killed process
 _AGAIN = "Run fastpde sweep PLAN.toml --out DIR again."
 
 
 class Digests:
-    """Digests of problems; a file that several read is read once, as long as it is not touched."""
+    """The digests of problems; a file that belongs to several problems is read once, as long as it does not change."""
 
     def __init__(self) -> None:
         self._files: dict[tuple[str, int, int, int], str] = {}
 
     def of(self, problem: Problem) -> str:
-        """Return the digest of a configuration and of the files it reads: all that makes another run.
+        """Return the digest of a configuration and of the files it reads: of all that makes it another run.
 
         The interval of checkpoints and the costs of a machine do not. Raises InputError, OSError.
         """
@@ -64,7 +64,7 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True)
 class Planned:
-    """A sweep all of whose cells have been checked: their digests, and what the largest of them needs."""
+    """A sweep whose cells have all been checked: their digests, and the memory and the tokens of the largest ones."""
 
     sweep: Sweep
     digests: tuple[str, ...]
@@ -72,7 +72,7 @@ class Planned:
     tokens: int
 
     def files(self) -> dict[str, str]:
-        """Return the texts of a sweep's files; the last one says what the others are."""
+        """Return the texts of a sweep's files by name; the last one, sweep.json, has the digest of the others."""
         manifest = "".join(f"{i} {digest}\n" for i, digest in enumerate(self.digests))
         texts = {BASE: self.sweep.text, PLAN: self.sweep.dumps(), MANIFEST: manifest}
         facts = {
@@ -87,7 +87,9 @@ class Planned:
 
 
 def planned(sweep: Sweep) -> Planned:
-    """Check every cell of a sweep. Raises InputError that names the cell and the key, or two equal cells."""
+    """Check every cell of a sweep and return it with their digests. Raises InputError that names the cell and the key,
+    or two equal cells.
+    """
     found: dict[str, int] = {}
     most, largest, digests = 0, 0, Digests()
     for i in range(len(sweep)):
@@ -107,7 +109,7 @@ def planned(sweep: Sweep) -> Planned:
 
 @dataclass(frozen=True)
 class Folder:
-    """The directory of a sweep: the plan that it has now, and the digests of its cells."""
+    """The directory of a sweep: its present plan, and the digests of the cells."""
 
     path: Path
     sweep: Sweep
@@ -120,11 +122,11 @@ class Folder:
         return str(self.facts["digest"])
 
     def cell(self, index: int) -> Path:
-        """Return the run directory of a cell, made or not."""
+        """Return the path of the run directory of a cell, whether it exists or not."""
         return self.path / CELLS / self.cells[index]
 
     def problem(self, index: int, digests: Digests) -> Problem:
-        """Return the problem of a cell. Raises InputError if it is not what was planned: a file was changed since."""
+        """Return the problem of a cell. Raises InputError if a file was changed since the plan was read."""
         problem = self.sweep.problem(index)
         try:
             same = digests.of(problem) == self.cells[index]
@@ -136,8 +138,8 @@ class Folder:
         return problem
 
     def clean(self, index: int | None = None) -> None:
-        """Remove what runs that were killed while they made their directories have left: what is old, or the rest of
-        one cell whose process is known to be dead.
+        """Remove half-made run directories that killed runs have left: the old ones, or those of the cell `index`,
+        whose process is known to be dead.
         """
         for path in (self.path / CELLS).glob(".*.tmp" if index is None else f".{self.cells[index]}.*.tmp"):
             with suppress(OSError):
@@ -147,7 +149,7 @@ class Folder:
 
 
 def is_sweep(path: Path) -> bool:
-    """Return whether a directory is that of a sweep."""
+    """Return whether `path` is the directory of a sweep."""
     return (path / FACTS).is_file()
 
 
@@ -173,14 +175,14 @@ def load(path: Path, code: bool = False) -> Folder:
 
 
 def _read(path: Path) -> str:
-    """The text of a file, its line ends as they are."""
+    """Return the text of a file, its line ends unchanged."""
     return path.read_bytes().decode("utf-8")
 
 
 def make(path: Path, plan: Planned) -> tuple[Folder, RunLock]:
-    """Make the directory of a sweep, or give the one that is there this plan; return it locked.
+    """Make the directory of a sweep, or give the existing one this plan; return it with its lock.
 
-    Raises InputError for a directory of anything else, or one where another process is at work; OutputError.
+    Raises InputError for a directory of anything else, or one where another process writes; OutputError.
     """
     if not is_sweep(path):
         _create(path, plan)
@@ -196,7 +198,7 @@ def make(path: Path, plan: Planned) -> tuple[Folder, RunLock]:
 
 
 def again(path: Path, code: bool = False) -> tuple[Folder, RunLock]:
-    """Return the sweep of a directory, locked. Raises InputError as `load` and `make` do, OutputError."""
+    """Return the sweep of a directory with its lock. Raises InputError as `load` and `make` do, OutputError."""
     held = RunLock(path)
     try:
         return load(path, code), held

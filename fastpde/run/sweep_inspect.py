@@ -1,4 +1,4 @@
-"""What can be said of a sweep from outside: how far its cells are, and whether everything in them is whole."""
+"""The inspection of a sweep from outside: how far its cells are, and whether all their files are whole."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 20  # cells that are named
 
 
 def status(path: Path) -> dict[str, str]:
-    """Return what the cells of a sweep are doing, in words, and bring its table up to date. Raises InputError."""
+    """Return the states of the cells of a sweep in words, and bring its table up to date. Raises InputError."""
     folder = load(path)
     table, by = Table(folder), lock.held(path)
     words = {"cells": table.summary().split(" cells: ")[1], "of": f"{len(table.cells)} cells"}
@@ -40,13 +40,13 @@ def status(path: Path) -> dict[str, str]:
 
 
 def _others(folder: Folder) -> int:
-    """How many cells there are that the plan no longer has."""
+    """Return the number of cells in the directory that the plan no longer has."""
     mine = set(folder.cells)
     return sum(path.name not in mine and not path.name.startswith(".") for path in (folder.path / CELLS).iterdir())
 
 
 def verify(path: Path, code: bool = False) -> tuple[list[str], list[str]]:
-    """Return what is in order in the cells that are there, and what is wrong; code: as of `config.load`.
+    """Check the cells that are there; return what is in order and what is wrong. code: as of `config.load`.
 
     Raises InputError if it is no sweep.
     """

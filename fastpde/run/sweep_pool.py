@@ -23,14 +23,14 @@ _PIECE = 2**16
 
 
 class Worker:
-    """One process; `cell` is what it is at work on, None if nothing."""
+    """One worker process; `cell` is the number of the cell that it runs, None if it is idle."""
 
     def __init__(self, folder: Folder, threads: int, deadline: float | None) -> None:
         code = folder.sweep.files.code
         given = {"path": sys.path, "folder": str(folder.path.absolute()), "deadline": deadline, "code": code}
         command = [sys.executable, "-P", "-c", sweep_worker.BOOTSTRAP, json.dumps(given)]
         environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads))}
-        # Blocked here the signals are blocked in the process from its first moment on; here they come a little later.
+        # The process inherits blocked signals: they are blocked there from its first moment on, and here only delayed.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, sweep_worker.BLOCKED)
         try:
             self.process = subprocess.Popen(
@@ -43,14 +43,14 @@ class Worker:
         self._rest = b""
 
     def order(self, cell: int) -> None:
-        """Give it a cell to run."""
+        """Order it to run a cell."""
         assert self.process.stdin is not None
         self.cell = cell
         with suppress(BrokenPipeError):  # it has ended: that is seen when its answers are read
             self.process.stdin.write((json.dumps({"cell": cell}) + "\n").encode())
 
     def answers(self) -> Iterator[dict[str, Any] | None]:
-        """Read what there is to read, and yield its answers; None at its end."""
+        """Read what has arrived from it and yield its answers; None when there will be no more."""
         assert self.process.stdout is not None
         data = os.read(self.process.stdout.fileno(), _PIECE)
         *lines, self._rest = (self._rest + data).split(b"\n")
@@ -59,7 +59,7 @@ class Worker:
             yield None
 
     def stop(self) -> None:
-        """Ask it to stop: the first time with a checkpoint, the second time at once; without a cell it ends."""
+        """Ask it to stop: the first call with a checkpoint of its cell, the second at once; without a cell it ends."""
         if self.cell is not None:
             self.process.send_signal(sweep_worker.PASSED)
         elif not self.ready:
@@ -67,13 +67,13 @@ class Worker:
         self.dismiss()
 
     def dismiss(self) -> None:
-        """Give it no more orders, if it has nothing to do."""
+        """Close its orders if it is idle, so that it ends."""
         assert self.process.stdin is not None
         if self.cell is None:
             self.process.stdin.close()
 
     def end(self, patience: float = _PATIENCE) -> int:
-        """Return how it ended, killing it if it takes too long."""
+        """Wait for its end, kill it after `patience` seconds, and return its exit code."""
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
             code = self.process.wait(patience)
@@ -87,7 +87,7 @@ class Worker:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker said; None: it has ended, by `code` (a negative signal number)."""
+    """The answer of a worker: `said`, or None if it has ended, with the exit code `code` (negative: a signal)."""
 
     worker: Worker
     said: dict[str, Any] | None
@@ -95,7 +95,7 @@ class Answer:
 
 
 class Pool:
-    """Workers that come and go."""
+    """The worker processes of a sweep, started one by one."""
 
     def __init__(self, folder: Folder, threads: int, deadline: float | None) -> None:
         self._made = (folder, threads, deadline)
@@ -103,14 +103,14 @@ class Pool:
         self.workers: list[Worker] = []
 
     def start(self) -> Worker:
-        """Start one more."""
+        """Start another worker and return it."""
         worker = Worker(*self._made)
         self._selector.register(worker.process.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
         self.workers.append(worker)
         return worker
 
     def answers(self, seconds: float) -> Iterator[Answer]:
-        """Yield what workers say, after waiting for it for some seconds at most."""
+        """Yield the answers of the workers; wait for the first ones for at most `seconds`."""
         for found, _ in self._selector.select(seconds):
             worker: Worker = found.data
             for said in worker.answers():
@@ -122,12 +122,12 @@ class Pool:
                     yield Answer(worker, said)
 
     def stop(self) -> None:
-        """Ask all to stop."""
+        """Ask all workers to stop."""
         for worker in self.workers:
             worker.stop()
 
     def close(self) -> None:
-        """End all that are there: those that wait for an order end by themselves, the others are killed."""
+        """End all workers: idle ones end by themselves, in `_PATIENCE` seconds at most, the others are killed."""
         for worker in self.workers:
             worker.dismiss()
         until = time.monotonic() + _PATIENCE

@@ -1,4 +1,4 @@
-"""A sweep as a SLURM job array. The script is fixed text and numbers: no name of a file or a key gets near a shell."""
+"""A sweep as a SLURM job array. The script is fixed text and numbers: no name of a file or a key reaches a shell."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ exit "$code"
 
 
 def write(folder: Folder, tasks: int | None, share: Share, seconds: float | None) -> list[str]:
-    """Write the script of an array of `tasks` into the folder of a sweep, and return what to say.
+    """Write the script of a job array of `tasks` tasks into the folder of a sweep; return the lines to print.
 
-    Each task runs its share of the cells in `share`, in `seconds` at most (None: what the cluster gives). Raises
-    OutputError; InputError for an interpreter or a time that no script can have.
+    Each task runs its part of the cells with the processes and threads of `share`, for `seconds` at most (None: the
+    limit of the cluster). Raises OutputError; InputError for an interpreter or a time that no script can have.
     """
     if "\n" in sys.executable or not sys.executable:
         raise InputError("--slurm", f"the interpreter {sys.executable!a}", "one whose path is a line of text")
@@ -68,7 +68,7 @@ def write(folder: Folder, tasks: int | None, share: Share, seconds: float | None
 
 
 def share_of(folder: Folder, task: int, tasks: int, digest: str | None) -> range:
-    """Return the cells of one task: neighbours, which are alike, go to different ones. Raises InputError."""
+    """Return the cells of one task; neighbouring cells, which are alike, go to different tasks. Raises InputError."""
     if digest != folder.digest:
         need = "the plan that the script was written for"
         raise InputError("--plan-digest", "that of another plan", need, "Write and submit the script again.")

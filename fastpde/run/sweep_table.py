@@ -1,4 +1,4 @@
-"""What became of the cells of a sweep, read from their directories: states, and one table to load."""
+"""The states of the cells of a sweep, read from their directories, and one table of all of them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _TAIL = 2**16  # bytes at the end of a table that hold its last row
 
 @dataclass(frozen=True)
 class Cell:
-    """The state of one cell, what matters of its status.json, and the last row of its observables, as text by name."""
+    """The state of one cell, the entries of its status.json that matter, and the last row of its observables."""
 
     state: str
     facts: dict[str, Any] = field(default_factory=dict)
     last: dict[str, str] = field(default_factory=dict)
 
     def far(self) -> str:
-        """Return how far it is, or what went wrong, for people."""
+        """Return in words how far the cell is, or its error."""
         if self.state == FAILED:
             return str(self.facts.get("message", ""))
         if "systems_done" in self.facts:
@@ -42,7 +42,7 @@ class Cell:
 
 
 def look(path: Path) -> Cell:
-    """Return what a cell's directory says."""
+    """Return the state of a cell, read from its directory."""
     try:
         status = directory.status_of(path)
     except (OSError, ValueError):
@@ -56,7 +56,7 @@ def look(path: Path) -> Cell:
 
 
 def _last(path: Path) -> dict[str, str]:
-    """The last whole row of a table of numbers, {} if there is none."""
+    """Return the last whole row of a table of numbers as text by column, {} if there is none."""
     try:
         with path.open("rb") as file:
             names = file.readline().decode().rstrip("\n").split(",")
@@ -70,22 +70,22 @@ def _last(path: Path) -> dict[str, str]:
 
 
 class Table:
-    """Cells of a sweep by their numbers: all, or some."""
+    """The states of the cells of a sweep by their numbers, of all cells or of some."""
 
     def __init__(self, folder: Folder, cells: Iterable[int] | None = None) -> None:
         self.folder = folder
         self.cells = {i: look(folder.cell(i)) for i in (range(len(folder.cells)) if cells is None else cells)}
 
     def update(self, index: int) -> None:
-        """Look at one cell again."""
+        """Read the state of one cell again."""
         self.cells[index] = look(self.folder.cell(index))
 
     def counts(self) -> Counter[str]:
-        """Return how many cells there are in each state."""
+        """Return the number of cells in each state."""
         return Counter(cell.state for cell in self.cells.values())
 
     def left(self) -> float:
-        """Return about how many seconds those at work now need for the cells that are left; nan: nobody can say."""
+        """Return about how many seconds the remaining cells need with the processes that run now; nan if not known."""
         running = [cell for cell in self.cells.values() if cell.state == RUNNING]
         took = [_elapsed(cell) for cell in self.cells.values() if cell.state == FINISHED]
         if not running or not took:
@@ -95,9 +95,9 @@ class Table:
         return (ahead + mean * (counts[WAITING] + counts[STOPPED])) / len(running)
 
     def write(self) -> Path:
-        """Write cells.csv: number, digest, state, what varies, how it ended, its last observables. Raises OutputError.
+        """Write cells.csv and return its path: number, digest, state, values, end and last observables of every cell.
 
-        What a cell does not have is left empty.
+        What a cell does not have is left empty. Raises OutputError.
         """
         keys, numbers = self.folder.sweep.keys, tuple(_NUMBERS)
         names = list(dict.fromkeys(name for cell in self.cells.values() for name in cell.last))

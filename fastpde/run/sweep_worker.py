@@ -1,8 +1,9 @@
-"""A process of a sweep that runs many cells, one after another: it starts, and loads compiled code, once.
+"""A worker process of a sweep, which runs many cells one after another: it starts, and loads compiled code, once.
 
-Orders come as lines of JSON, {"cell": 3}, on the standard input, answers go to the standard output. When the process
-that gives the orders ends, however it may, the cell at work is stopped with a checkpoint. Signals that a terminal or a
-batch system sends to every process are for that one alone; it passes them on as `PASSED`.
+Orders come as lines of JSON, {"cell": 3}, on the standard input; answers go to the standard output. When the process
+that gives the orders ends, for whatever reason, the cell that runs is stopped with a checkpoint. Signals that a
+terminal or a batch system sends to every process are ignored here; the process that gives the orders passes them on as
+`PASSED`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ BOOTSTRAP = (
 
 
 class _Orders:
-    """The orders, read by a thread of its own so that their end is seen in the middle of a cell."""
+    """The orders, read by a separate thread so that their end is noticed while a cell runs."""
 
     def __init__(self) -> None:
         self._given, self._done = 0, -1  # each written by one thread
@@ -52,14 +53,15 @@ class _Orders:
             os._exit(1)
 
     def next(self) -> dict[str, Any] | None:
-        """Return the next order, None at their end; the one before has been carried out."""
+        """Wait for the next order and return it, None after the last; the order before must have been carried out."""
         self._done += 1
         return self._queue.get()
 
 
 def serve(folder: str, deadline: float | None, code: bool) -> NoReturn:
-    """Run the cells that are ordered, until there are no more orders. deadline: as of `runner.run`; code: as of
-    `config.load`.
+    """Run the cells that are ordered, until there are no more orders.
+
+    deadline: as of `runner.run`; code: as of `config.load`.
     """
     answers = os.dup(1)
     os.dup2(2, 1)  # what a library prints is no answer
@@ -72,7 +74,7 @@ def serve(folder: str, deadline: float | None, code: bool) -> NoReturn:
         while (order := orders.next()) is not None:
             left, message = _run(sweep, int(order["cell"]), digests, deadline)
             _answer(answers, {"cell": order["cell"], "code": left, "message": message})
-    os._exit(0)  # as `cli` leaves: without another try of HDF5 at a full disk
+    os._exit(0)  # as `cli` exits: HDF5 must not try again to write to a full disk
 
 
 def _answer(file: int, answer: dict[str, Any]) -> None:
@@ -82,7 +84,7 @@ def _answer(file: int, answer: dict[str, Any]) -> None:
 
 
 def _run(sweep: Any, index: int, digests: Any, deadline: float | None) -> tuple[int, str]:
-    """Return the exit code and the message of one cell."""
+    """Run one cell; return its exit code and message."""
     from fastpde.run import directory, lock, runner
 
     target = sweep.cell(index)

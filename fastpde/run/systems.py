@@ -1,4 +1,4 @@
-"""What a run of an ensemble leaves behind: block by block the systems' states, ends and moments, status and log."""
+"""The record of a run of an ensemble: block by block the states, ends and moments of its systems, status and log."""
 
 from __future__ import annotations
 
@@ -27,13 +27,15 @@ COLUMNS = ("system", "status", "t_final", "steps")  # of systems.csv, before the
 
 @dataclass(frozen=True)
 class Results:
-    """What is recorded of some systems: first axis the systems, frames along the second, stored tokens only.
+    """The results of B systems that are recorded: the first axis is that of the systems, the second that of frames; of
+    the tokens only the stored ones.
 
     Attributes:
         x, x_final: (B, m, k, d) and (B, k, d), the states at the times of the output and the last ones.
         rows, last: (B, m, c) and (B, c), the observables at these times, nan after an end, and of the last states.
-        status: (B,) the places of the ends in `fastpde.Status`.
-        t_final, steps, rejected, events: (B,), and (B, e) the times of events, nan where there was none.
+        status: (B,) the indices of their ends in `fastpde.Status`.
+        t_final, steps, rejected: (B,) the times of the ends, and the numbers of accepted and rejected steps.
+        events: (B, e) the times of events, nan where there was none.
     """
 
     x: Array
@@ -47,14 +49,14 @@ class Results:
     events: Array
 
     def gathered(self, team: Team) -> Results | None:
-        """Return the systems of all ranks, in their order, on the first rank; None on the others."""
+        """Return the systems of all ranks, in their order, on rank 0; None on the others. Collective."""
         spread = [team.spread(getattr(self, field.name)) for field in fields(self)]
         whole = [array.whole() if isinstance(array, Rows) else array for array in spread]
         return Results(*whole) if team.leads else None  # type: ignore[arg-type]
 
 
 class SystemsRecorder(Record):
-    """Writes an ensemble block by block; the directory is made when the first block is done."""
+    """The record of an ensemble, written block by block; the directory is made when the first block is done."""
 
     def __init__(self, problem: Problem, target: Path, energy: Energy | None, team: Team) -> None:
         super().__init__(problem, target)
@@ -67,7 +69,7 @@ class SystemsRecorder(Record):
         self._path = ""
 
     def go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
-        """Take an unfinished run after the systems of its checkpoint. Raises InputError, OutputError."""
+        """Go on with an unfinished run after the systems of its checkpoint. Raises InputError, OutputError."""
         self._go_on(path, lock, found)
         self._reached(found)
         marks = found.facts["marks"]
@@ -81,7 +83,7 @@ class SystemsRecorder(Record):
         self.write_status(directory.RUNNING, "")
 
     def _reached(self, found: Checkpoint) -> None:
-        """Be where a checkpoint is."""
+        """Restore the state of a checkpoint."""
         import fastpde as fp
 
         facts = found.facts
@@ -91,7 +93,7 @@ class SystemsRecorder(Record):
         self.steps, self._path = facts["steps"], facts["path"]
 
     def marks(self) -> dict[str, Any]:
-        """Return where the files of the systems are."""
+        """Return the marks of the ensemble file and of the table."""
         return {"ensemble": self._file.mark(), "table": self._table.mark()}
 
     def save_state(self, end: dict[str, Any] | None = None, folder: Path | None = None) -> None:
@@ -102,31 +104,31 @@ class SystemsRecorder(Record):
 
     @property
     def done(self) -> int:
-        """How many systems are stored and flushed."""
+        """The number of systems that are stored and flushed."""
         return self.counts.total()
 
     def span(self) -> tuple[float, float, float]:
-        """Return 0, the number of systems that are done, and that of all."""
+        """Return 0, the number of systems that are done, and the number of all systems."""
         return 0, self.done, self.problem.systems
 
     def reached(self) -> dict[str, Any]:
-        """Return the numbers of systems, of each end, of steps and frames."""
+        """Return the numbers of systems, of systems by status, of steps and of frames."""
         counts = {status.value: count for status, count in self.counts.most_common()}
         sizes = {"systems": self.problem.systems, "systems_done": self.done, "counts": counts}
         return sizes | {"t_end": self.problem.config.time.t_end, "step": self.steps, "frames": len(self.times)}
 
     def kept(self) -> str:
-        """Return how many systems are stored and flushed."""
+        """Return a sentence that says how many systems are stored and flushed."""
         if self.path is None:
             return "Nothing was written."
         return f"{self.done} of {self.problem.systems} systems are kept in {self.path}."
 
     def backend(self) -> dict[str, Any]:
-        """Return the backend and how it runs the systems."""
+        """Return the backend and the way in which it runs the systems."""
         return {**super().backend(), "path": self._path}
 
     def results(self, solution: Any) -> Results:
-        """Return what is recorded of the systems of a `fastpde.EnsembleSolution`."""
+        """Return the results of a `fastpde.EnsembleSolution` that are recorded."""
         import fastpde as fp
 
         ends, ids = list(fp.Status), slice(None) if len(self._ids) == self.problem.n else self._ids
@@ -152,7 +154,7 @@ class SystemsRecorder(Record):
         return Results(*(np.empty((0, *s), t) for s, t in [*shapes, ((), int), ((), int), ((e,), float)]))
 
     def block(self, mine: Results) -> None:
-        """Store the systems that each rank has solved, in their order. Raises OutputError."""
+        """Store the systems that the ranks have solved, in their order. Collective. Raises OutputError."""
         found = mine.gathered(self.team)
         if found is not None:
             self._store(found)
@@ -215,7 +217,7 @@ class SystemsRecorder(Record):
         self._add(folder, rows)
 
     def _add(self, folder: Path, rows: Array) -> None:
-        """Take systems into the means of observables.csv, and replace it in one step."""
+        """Add the rows (m, B, c) of B systems to the means of observables.csv, and replace the file in one step."""
         running = np.isfinite(rows[:, :, 0])
         with np.errstate(over="ignore", invalid="ignore"):  # of huge tokens
             # One system after the other: no bit depends on how they are divided into blocks, which the clock decides.
@@ -229,9 +231,9 @@ class SystemsRecorder(Record):
 
 
 class SystemsFollower(Silent, SystemsRecorder):
-    """What the other ranks do: they give the first one what they have found."""
+    """The record of an ensemble on a rank other than 0: it sends its results to rank 0 and writes nothing."""
 
     def go_on(self, path: Path, lock: RunLock | None, found: Checkpoint) -> None:
-        """Be where the first rank is."""
+        """Restore the state of the checkpoint that rank 0 goes on from."""
         self._reached(found)
         self.path = path

@@ -7,8 +7,8 @@
 
 `step` counts frames: integrators choose their own steps and frames are interpolated between them.
 
-Storing a frame only fills bytes in (`trajectory_file`). Until a frame is whole its time is nan; what never came is cut
-off when the file is closed, and left out by `read_trajectory`.
+Storing a frame only fills in bytes (`trajectory_file`). Until a frame is whole its time is nan. Frames that never came
+are removed when the file is closed, and left out by `read_trajectory`.
 """
 
 from __future__ import annotations
@@ -34,19 +34,17 @@ _AHEAD = 4096  # chunks that are laid out at a time; a run that needs more exten
 
 
 def _chunk(m: int, d: int, itemsize: int) -> tuple[int, int, int]:
-    """Return (frames, tokens, d) of a chunk."""
+    """Return the shape (frames, tokens, d) of a chunk."""
     frame = m * d * itemsize
     return max(1, min(_TIMES, CHUNK // frame)), min(m, max(1, LARGEST // (d * itemsize))), d
 
 
 class TrajectoryWriter(FileWriter):
-    """Appends frames of the tokens `ids`; every frame is with the operating system when `append` returns."""
+    """A file to which frames of the tokens `ids` are appended; the operating system has a frame once `append` ends."""
 
     def __init__(self, path: Path, ids: Array, like: Array, *, frames: int, version: str) -> None:
-        """Make the file.
-
-        `like` (any, d) has the dtype and dimension to come; `frames` is how many are expected, more are
-        allowed.
+        """Make the file for tokens of the dtype and the dimension of `like` (any, d); `frames` are expected, more may
+        come.
         """
         self._begin(ids, like, frames)
         d, itemsize = like.shape[1], like.dtype.itemsize
@@ -62,9 +60,9 @@ class TrajectoryWriter(FileWriter):
 
     @classmethod
     def going_on(cls, path: Path, ids: Array, like: Array, *, frames: int, kept: dict[str, Any]) -> TrajectoryWriter:
-        """Open a trajectory to go on after the frames that its `mark` was `kept` of; later ones are taken back.
+        """Open the trajectory of an earlier part of the run, whose `mark` is `kept`; frames after it are discarded.
 
-        Raises InputError if they are not what has been written, OutputError.
+        Raises InputError if the frames before the mark were changed, OutputError.
         """
         with opened(path) as file:  # to read: one that is refused is left as it is
             values, times, steps = (checked(file, path, f"{_POSITION}/{name}") for name in ("value", "time", "step"))
@@ -84,14 +82,14 @@ class TrajectoryWriter(FileWriter):
             writer._value, writer._time, writer._step = (
                 writer._file[f"{_POSITION}/{name}"] for name in ("value", "time", "step")
             )
-            # Filled in, not cut off: a kill in between changes nothing but frames that are to be taken back.
+            # Overwritten, not cut off: a kill in between changes only frames that are to be discarded.
             writer._time[count:], writer._step[count:] = np.nan, -1
             writer._file.flush()
         writer._count, writer._chain = count, chain
         return writer
 
     def mark(self) -> dict[str, Any]:
-        """Return how many frames there are, and their digest."""
+        """Return the number of frames, and their digest."""
         return {"frames": self._count, "digest": self._chain.digest()}
 
     def _layout(self, d: int, dtype: Any, chunk: tuple[int, int, int], version: str) -> None:
@@ -123,7 +121,7 @@ class TrajectoryWriter(FileWriter):
         self.store(t, [x if len(x) == len(self._ids) else x[self._ids]])
 
     def store(self, t: float, stored: Iterable[Array]) -> None:
-        """Store a frame of the tokens `ids`, which come (k, d) at a time, in their order. Raises OutputError."""
+        """Store a frame of the tokens `ids`, given in pieces (k, d) in their order. Raises OutputError."""
         frame, place = self._count, 0
         self._chain.begin(t)
         with self._storing():
@@ -152,23 +150,23 @@ class Chain:
 
     @staticmethod
     def over(times: Array, values: Any) -> Chain:
-        """That of stored frames: values (>= f, m, d) at times (f,)."""
+        """Return the digest of stored frames: values (>= f, m, d) at times (f,)."""
         chain = Chain()
         for frame, t in enumerate(times):
             chain.add(t, values[frame])
         return chain
 
     def add(self, t: float, x: Array) -> None:
-        """Take in the frame x (m, d) of time t."""
+        """Add the frame x (m, d) of time t."""
         self.begin(t)
         self.take(x)
 
     def begin(self, t: float) -> None:
-        """Take in the time of the next frame."""
+        """Add the time of the next frame."""
         self._state.update(np.array(t, "<f8").tobytes())
 
     def take(self, x: Array) -> None:
-        """Take in its next tokens (k, d)."""
+        """Add the next tokens (k, d) of the frame."""
         data: Any = np.ascontiguousarray(x, x.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         self._state.update(data)
 

@@ -11,7 +11,7 @@
     /event_time/NAME      (S,) when the event happened, nan where it never did
     /observables          (m, S, c) moments of all tokens; the attribute `columns` holds their names
 
-Systems are stored in blocks. Until a block is whole the status of its systems is 0; those that never came are cut off
+Systems are stored in blocks. Until a block is whole the status of its systems is 0. Systems that never came are removed
 when the file is closed, and left out by `read_ensemble`.
 """
 
@@ -41,8 +41,8 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Block:
-    """B systems: `x` (m, B, k, d), `x_final` (B, k, d), `t_final` (B,), names of statuses, steps and rejected (B,),
-    event times (B,) by name, observables (m, B, c).
+    """A block of B systems: `x` (m, B, k, d), `x_final` (B, k, d), `t_final` (B,), names of statuses, steps and
+    rejected (B,), event times (B,) by name, observables (m, B, c).
     """
 
     x: Array
@@ -56,7 +56,9 @@ class Block:
 
 
 def _chunk(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return the chunk of (times, systems, ...): whole systems where they fit, one system at some times else."""
+    """Return the shape of a chunk of a dataset (times, systems, ...): whole systems where they fit, otherwise one
+    system at some of the times.
+    """
     frame = max(1, int(np.prod(shape[2:])) * itemsize)
     systems = min(shape[1], max(1, CHUNK // (shape[0] * frame)))
     tokens = tuple(min(length, LARGEST // itemsize) for length in shape[2:])
@@ -64,7 +66,7 @@ def _chunk(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 class EnsembleWriter(FileWriter):
-    """Appends blocks of systems; every block is with the operating system when `append` returns."""
+    """A file to which blocks of systems are appended; the operating system has a block once `append` ends."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class EnsembleWriter(FileWriter):
         columns: list[str],
         version: str,
     ) -> None:
-        """Make the file for some `systems`; `like` (any, any, d) has the dtype and dimension of the tokens to come."""
+        """Make the file for `systems` systems; `like` (any, any, d) has the dtype and the dimension of the tokens."""
         self._count, self._systems, self._chain = 0, systems, hashlib.blake2b(digest_size=16)
         self._each: dict[str, int] = {}  # the axis of the systems of each dataset
         shape = (len(times), systems, len(ids), like.shape[2])
@@ -101,9 +103,9 @@ class EnsembleWriter(FileWriter):
 
     @classmethod
     def going_on(cls, path: Path, *, systems: int, kept: dict[str, Any]) -> EnsembleWriter:
-        """Open a file to go on after the systems that its `mark` was `kept` of; later ones are taken back.
+        """Open the file of an earlier part of the run, whose `mark` is `kept`; systems after it are discarded.
 
-        Raises InputError if they are not what has been written, OutputError.
+        Raises InputError if the systems before the mark were changed, OutputError.
         """
         chain, count = cls.check(path, systems, kept), kept["systems"]
         writer = cls.__new__(cls)
@@ -117,7 +119,7 @@ class EnsembleWriter(FileWriter):
 
     @staticmethod
     def check(path: Path, systems: int, kept: dict[str, Any]) -> Any:
-        """Return the digest of the first systems; raises InputError if they are not those of the mark `kept`."""
+        """Return the digest of the first systems; raise InputError if they are not those of the mark `kept`."""
         count, chain = kept["systems"], hashlib.blake2b(digest_size=16)
         with opened(path) as file:  # to read: one that is refused is left as it is
             found = {name: checked(file, path, name) for name in (*_VOUCHED, "position", "observables")}
@@ -130,7 +132,7 @@ class EnsembleWriter(FileWriter):
         return chain
 
     def mark(self) -> dict[str, Any]:
-        """Return how many systems are stored, and their digest."""
+        """Return the number of stored systems, and their digest."""
         return {"systems": self._count, "digest": self._chain.hexdigest()}
 
     def _states(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
@@ -145,7 +147,7 @@ class EnsembleWriter(FileWriter):
         self._file.create_dataset(name, shape, dtype, chunks=chunk, maxshape=shape, fillvalue=fill, dcpl=early(True))
 
     def append(self, block: Block) -> None:
-        """Store the next systems. Raises OutputError."""
+        """Store the next block of systems. Raises OutputError."""
         place = slice(self._count, self._count + len(block.t_final))
         with self._storing():
             self._file["position"][:, place], self._file["position_final"][place] = block.x, block.x_final
@@ -168,7 +170,7 @@ class EnsembleWriter(FileWriter):
                 self._file[name].resize(self._count, axis=axis)
 
 
-_VOUCHED = ("position_final", "t_final", "status", "steps")  # what the digest is of
+_VOUCHED = ("position_final", "t_final", "status", "steps")  # the datasets whose digest is kept
 
 
 def _take_in(chain: Any, *values: Any) -> None:
@@ -177,7 +179,7 @@ def _take_in(chain: Any, *values: Any) -> None:
 
 
 def _axes(file: h5py.File) -> Iterator[tuple[str, int]]:
-    """Yield each dataset of systems and their axis."""
+    """Yield the name of each dataset that has an axis of systems, and this axis."""
     yield from (("position", 1), ("position_final", 0), ("observables", 1))
     yield from ((name, 0) for name in ("t_final", "steps", "rejected", "status"))
     yield from ((f"event_time/{name}", 0) for name in file.get("event_time", {}))
@@ -185,8 +187,8 @@ def _axes(file: h5py.File) -> Iterator[tuple[str, int]]:
 
 @dataclass(frozen=True)
 class EnsembleData:
-    """What is known of the S systems that are done: `time` (m,), `t_final` (S,), names of statuses, event times (S,) by
-    name, observables (m, S) by name, nan after a system's end; and how many systems were asked for.
+    """The results of the S systems that are done: `time` (m,), `t_final` (S,), names of statuses, event times (S,) by
+    name, observables (m, S) by name, nan after a system's end; and the number of systems that were asked for.
     """
 
     asked: int
@@ -198,7 +200,7 @@ class EnsembleData:
 
 
 def read_ensemble(path: Path) -> EnsembleData:
-    """Return everything but the tokens. Raises InputError if the file is no ensemble.
+    """Read everything but the tokens and return it. Raises InputError if the file is no ensemble.
 
     A file whose writer is still running or was killed can be read.
     """
@@ -229,7 +231,7 @@ def read_ends(path: Path, systems: list[int], max_tokens: int) -> tuple[Array, A
 
 
 def _done(file: h5py.File, path: Path) -> int:
-    """Return how many systems are whole."""
+    """Return the number of systems that are stored whole. Raises InputError."""
     if file.attrs.get("kind") != KIND or "status" not in file:
         raise InputError("ensemble", str(path), "the ensemble.h5 of a run")
     status = file["status"][:]

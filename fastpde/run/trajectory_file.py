@@ -1,7 +1,7 @@
-"""What every HDF5 file of a run shares: it is laid out when it is made, and an error of writing or a kill does no harm.
+"""The common part of the HDF5 files of a run: laid out when they are made, unharmed by a failed write or a kill.
 
 The places of all data are laid out at once (sparse: they take no room on the disk before they are written), so storing
-something changes no structure of the file, it only fills bytes in.
+data fills in bytes and does not change the structure of the file.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from fastpde.run.directory import writing
 
 CHUNK = 2**18  # bytes: small pieces share a chunk, and a flush rewrites at most this much of old ones
 LARGEST = 2**30  # bytes of a chunk: HDF5 allows 4 GiB
-_LEFT: list[FileWriter] = []  # files that cannot even be closed; the command leaves without HDF5's attempt to
+_LEFT: list[FileWriter] = []  # files that cannot be closed; the command exits without HDF5's attempt to close them
 
 
 def author() -> str:
-    """Return the name of the user, if there is one."""
+    """Return the name of the user, "unknown" if there is none."""
     try:
         return getpass.getuser()
     except (KeyError, OSError, ImportError):  # a user id without a name, as in containers
@@ -32,7 +32,7 @@ def author() -> str:
 
 
 def early(fill: bool) -> Any:
-    """Return dataset properties that give every chunk its place at once, filled or left as holes."""
+    """Return dataset properties that give every chunk its place in the file at once, filled or left as holes."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_ALLOC if fill else h5py.h5d.FILL_TIME_NEVER)
@@ -40,7 +40,7 @@ def early(fill: bool) -> Any:
 
 
 def opened(path: Path) -> h5py.File:
-    """Open a file to read it. Raises InputError."""
+    """Open a file for reading. Raises InputError."""
     try:
         return h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -48,13 +48,13 @@ def opened(path: Path) -> h5py.File:
 
 
 def same(path: Path, what: str) -> InputError:
-    """Return the error that says that a file is not what its run has written."""
+    """Return the InputError for a file that is not what its run has written; `what` is the difference."""
     remedy = "Put it back, or remove the directory to begin again; nothing in it was changed."
     return InputError("--out", f"{path}: {what}", "the file as the run has left it", remedy)
 
 
 def checked(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    """Return a dataset that lies in the file itself, without filters. Raises InputError."""
+    """Return a dataset that lies in the file itself, without filters or links. Raises InputError for any other."""
     place = file
     for part in name.split("/"):
         if not isinstance(place, h5py.Group) or not isinstance(place.get(part, getlink=True), h5py.HardLink):
@@ -67,10 +67,10 @@ def checked(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
 
 
 class FileWriter:
-    """An HDF5 file to be filled. Subclasses lay it out, store their pieces and `_cut` what never came."""
+    """An HDF5 file that is filled piece by piece. Subclasses lay it out, store data, and `_cut` what was not filled."""
 
     def __init__(self, path: Path, size: int | None) -> None:
-        """Make the file, if the disk allows one of `size` bytes; None: open the one there is. Raises OutputError."""
+        """Make the file if the disk allows `size` bytes; open the existing one if that is None. Raises OutputError."""
         self._path, self._broken = path, False
         with writing("the trajectory", path):
             if size is not None:
@@ -80,16 +80,16 @@ class FileWriter:
             self._file = h5py.File(path, "r+" if size is None else "w", locking=False)
 
     def _probe(self, size: int) -> None:
-        """Try a file of this size, as holes: limits on file sizes are met here and not inside HDF5."""
+        """Make a sparse file of this size, so that limits on file sizes are met here and not inside HDF5."""
         with self._path.open("xb") as file:
             file.truncate(size)
 
     @contextmanager
     def _storing(self) -> Iterator[None]:
-        """Errors become OutputError; after one, let HDF5 close what it holds without writing to the disk again.
+        """Turn errors into OutputError; after one, let HDF5 close the file without writing to the disk again.
 
-        It would try to write what it could not, once more at the interpreter's exit, and crash there. So its
-        descriptor is given a file in memory instead: what the disk has stays as it was after the last flush.
+        HDF5 would try the failed write again, once more at the interpreter's exit, and crash there. So its descriptor
+        is replaced by a file in memory: the disk keeps what it had after the last flush.
         """
         with writing("the trajectory", self._path):
             try:
@@ -100,7 +100,7 @@ class FileWriter:
                 raise
 
     def _let_go(self) -> None:
-        """Close a file that cannot be written, without harm to what the disk has."""
+        """Close a file that cannot be written, without harm to what is on the disk."""
         place, room = self._file.id.get_vfd_handle(), True
         if hasattr(os, "memfd_create"):
             memory = os.memfd_create("fastpde")
@@ -118,17 +118,19 @@ class FileWriter:
             self._file.close()
 
     def _cut(self) -> None:
-        """Cut off what never came."""
+        """Remove what was laid out but not filled."""
         raise NotImplementedError
 
     def sync(self) -> None:
-        """Return when the disk has everything. Raises OutputError."""
+        """Write everything to the disk. Raises OutputError."""
         with self._storing():
             self._file.flush()
             os.fsync(self._file.id.get_vfd_handle())
 
     def close(self, *, cut: bool = True) -> None:
-        """Close the file; again is harmless. What never came is cut off, if nobody is to go on. Raises OutputError."""
+        """Close the file; a second call does nothing. With `cut`, when the run will not go on, what was not filled is
+        removed. Raises OutputError.
+        """
         if self._broken:
             return
         with self._storing():

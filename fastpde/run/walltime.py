@@ -1,4 +1,4 @@
-"""How long a run may take: --max-walltime, or what SLURM says."""
+"""The walltime of a run: --max-walltime, or the end of its SLURM job."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _END = "SLURM_JOB_END_TIME"  # seconds since 1970
 
 
 def seconds(text: str) -> float:
-    """Return the seconds of a walltime. Raises InputError naming --max-walltime."""
+    """Return the seconds of a walltime such as 90s, 1d12h or 1:30:00. Raises InputError naming --max-walltime."""
     found = 0.0
     if len(text) < 32 and _PIECES.fullmatch(text):
         found = sum(float(piece[:-1]) * _UNITS[piece[-1]] for piece in re.findall(r"[\d.]+[dhms]", text))
@@ -30,9 +30,9 @@ def seconds(text: str) -> float:
 
 
 def deadline(limit: float | None) -> float | None:
-    """Return when this process must have ended, on `time.monotonic`: `limit` seconds after it began, or with its job.
+    """Return the time on `time.monotonic` by which this process must have ended, None if there is no limit.
 
-    None: whenever it likes.
+    That is `limit` seconds after the process began or, without a limit, the end of its SLURM job.
     """
     ends = [] if limit is None else [_began() + limit]
     slurm = os.environ.get(_END, "")
@@ -42,7 +42,7 @@ def deadline(limit: float | None) -> float | None:
 
 
 def _began() -> float:
-    """When this process began, on `time.monotonic`; now, where that is not known."""
+    """Return the time on `time.monotonic` at which this process began; the present time, where that is not known."""
     try:
         fields = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")

@@ -400,8 +400,8 @@ def test_nasty_batches(seed, ask):
 
 
 def test_two_tokens_whose_anderson_step_is_thrown_far(ask):
-    """The residual is the same in two steps, so Anderson acceleration goes to 1e15: no error of potentials of that size is
-    rounding. Plain iterations need 12."""
+    """The residual is the same in two steps, so Anderson acceleration goes to 1e15: no error of
+    potentials of that size is rounding. Plain iterations need 12."""
     case = Case(
         np.array([[0.03136267120716403, -0.18970311706869533], [0.5449091290996028, 0.5523183033587828]]),
         np.array([[1.6822260847461752, 0.06855483433972047], [-0.5181284836262074, -2.6721870089208313]]),
