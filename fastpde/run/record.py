@@ -183,7 +183,7 @@ class Record:
             "backend": self.backend(),
             "machine": self._machine,
             "versions": self._versions,
-            **({"code": code} if (code := self.problem.code) else {}),
+            **({"own_code": own} if (own := self.problem.code) else {}),
         }
 
     def finish(self, state: str, message: str, code: int | None = None) -> None:

@@ -3,8 +3,8 @@
 A half-iteration is one sum over all pairs, f = -log int e^{s + g} dmu(y) (a row step) or g = -log int e^{s + f} dmu(x)
 (a column step). The plain iteration, a row step and then a column step, g -> c(f(g)), is slow where the kernel
 concentrates; a symmetric kernel needs one potential and row steps only, damped. Both are accelerated: see `anderson`.
-The merit is the dual value int (f + g) dmu, f the row step of g: it is concave, largest at the solution, and never falls in
-a plain step.
+The merit is the dual value int (f + g) dmu, f the row step of g: it is concave, largest at the solution, and never
+falls in a plain step.
 """
 
 from __future__ import annotations

@@ -133,24 +133,24 @@ def _to_normal(
     x: Any, y: Any, p: float, x_weights: Any, y_weights: Any, method: str, projections: int, seed: int
 ) -> tuple[float, float]:
     """Return the distance, and its error, where x or y is a Gaussian law."""
-    if isinstance(x, Normal):
-        x, x_weights, y, y_weights = y, y_weights, x, x_weights
-    if y_weights is not None:
-        raise InputError("weights", "values", "none for a Gaussian law")
-    if y.mean.ndim != 1:
-        raise InputError("y", f"a batch of Gaussian laws, {y.mean.shape[:-1]}", "one law")
-    if isinstance(x, Normal):
+    for name, law, weights in (("x", x, x_weights), ("y", y, y_weights)):
+        if isinstance(law, Normal) and weights is not None:
+            raise InputError(f"{name}_weights", "values", "none for a Gaussian law")
+        if isinstance(law, Normal) and law.mean.ndim != 1:
+            raise InputError(name, f"a batch of Gaussian laws, {law.mean.shape[:-1]}", "one law")
+    if isinstance(x, Normal) and isinstance(y, Normal):
         if p != 2.0 or method != "exact":
             raise InputError("p, method", f"{p:g}, {method!r}", 'p = 2 and method="exact" for two Gaussian laws')
         return float(bures_wasserstein(x, y)), 0.0
-    cloud = as_cloud("x", x, x_weights)
-    d = len(y.mean)
+    name, tokens, weights, law = ("y", y, y_weights, x) if isinstance(x, Normal) else ("x", x, x_weights, y)
+    cloud = as_cloud(name, tokens, weights)
+    d = len(law.mean)
     if cloud.x.shape[1] != d:
-        raise InputError("y", f"dimension {d}", f"dimension {cloud.x.shape[1]}, as x")
+        raise InputError(name, f"dimension {cloud.x.shape[1]}", f"dimension {d}, that of the law")
     if method == "sliced":
-        return sliced(cloud, y, p, projections, seed)
+        return sliced(cloud, law, p, projections, seed)
     if method == "exact" and d == 1:
-        return line_cost_to_normal(cloud, float(y.mean[0]), abs(float(y.factor[0, 0])), p) ** (1.0 / p), 0.0
+        return line_cost_to_normal(cloud, float(law.mean[0]), abs(float(law.factor[0, 0])), p) ** (1.0 / p), 0.0
     raise InputError(
         "method",
         f"{method!r} for a Gaussian law in dimension {d}",

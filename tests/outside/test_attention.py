@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -140,7 +141,7 @@ def test_in_a_configuration(folder, capsys):
     assert cli.main(["estimate", "a.toml", "--allow-code"]) == 0
     assert cli.main(["run", "a.toml", "--quiet", "--allow-code"]) == 0
     assert "cauchy:Cauchy" in (folder / "a.run" / "log.txt").read_text()
-    assert '"code"' in (folder / "a.run" / "status.json").read_text()
+    assert '"own_code"' in (folder / "a.run" / "status.json").read_text()
     assert cli.main(["status", "a.run"]) == 0 and cli.main(["verify", "a.run"]) == 0
     assert cli.main(["plot", "a.run"]) == 0 and cli.main(["report", "a.run"]) == 0
     capsys.readouterr()
@@ -149,6 +150,17 @@ def test_in_a_configuration(folder, capsys):
     assert support not in (folder / "a.run" / "report.html").read_text()
     assert cli.main(["report", "a.run", "--allow-code"]) == 0
     assert support in (folder / "a.run" / "report.html").read_text()
+
+
+def test_a_run_that_fails_is_not_run_again(folder, capsys):
+    """Its exit code stands in the status beside the names of the code of one's own."""
+    (folder / "f.toml").write_text(CONFIG.replace("t_end = 0.2", "t_end = 0.2\nmax_steps = 1"))
+    first = cli.main(["run", "f.toml", "--quiet", "--allow-code"])
+    status = json.loads((folder / "f.run" / "status.json").read_text())
+    assert first == status["code"] == 2 and status["own_code"] == ["cauchy:Cauchy"]
+    capsys.readouterr()
+    assert cli.main(["run", "f.toml", "--quiet", "--allow-code"]) == 2
+    assert "ended so before" in capsys.readouterr().err
 
 
 def test_in_a_sweep(folder, capsys):
