@@ -1,4 +1,4 @@
-"""`python -m fastpde` is the `fastpde` command."""
+"""The `fastpde` command as `python -m fastpde`."""
 
 import sys
 

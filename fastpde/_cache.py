@@ -1,6 +1,6 @@
-"""Numba's disk cache in a folder of ours, with a digest at the end of every file, so that damage is seen, not run.
+"""Numba's disk cache in a folder of the package's own; by a digest at its end a damaged file is found and not run.
 
-The classes this builds on are private to Numba; `_jit` does without a cache where they are gone.
+The base classes are private to Numba; where a version lacks them, `_jit` compiles without a cache.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _warned = False
 
 
 def _warn(text: str) -> None:
-    """One warning in a process: what harms one entry harms hundreds."""
+    """Warn once in a process: what damages one entry of the cache damages hundreds."""
     global _warned
     if not _warned:
         _warned = True
@@ -32,7 +32,7 @@ def _warn(text: str) -> None:
 
 
 class _Files(IndexDataCacheFile):
-    """Index and code files. What follows the pickled content of a file does not disturb its readers."""
+    """The index and code files of a cache. A digest follows the pickled content, where Numba does not read it."""
 
     def _load_index(self):
         return super()._load_index() if self._sound(self._index_path) else {}
@@ -43,7 +43,7 @@ class _Files(IndexDataCacheFile):
         return super()._load_data(name)
 
     def _sound(self, path: str) -> bool:
-        """Whether a file is as it was written; one that is not is set aside."""
+        """Return whether a file is as it was written, or does not exist; rename a damaged one to *.damaged."""
         try:
             with open(path, "rb") as file:
                 data = file.read()
@@ -67,7 +67,7 @@ class _Files(IndexDataCacheFile):
 
 
 class PackageCache(FunctionCache):
-    """The cache of one function: entries are valid for one digest of the package's sources."""
+    """The disk cache of one function, whose entries are valid for one digest of the package's sources."""
 
     def __init__(self, function, folder: str, digest: str) -> None:
         class Locator(_CacheLocator):
@@ -92,7 +92,7 @@ class PackageCache(FunctionCache):
         self._cache_file = _Files(folder, self._impl.filename_base, digest)
 
     def save_overload(self, sig, data) -> None:
-        """A full or vanished disk costs the entry, not the run."""
+        """Save a compiled function; if the disk is full or gone, warn once and let the run go on without the entry."""
         try:
             super().save_overload(sig, data)
         except OSError as error:

@@ -1,7 +1,7 @@
-"""Compiler policy, in one place: flags, and a disk cache that never serves an edited weight.
+"""The compiler policy in one place: flags, and a disk cache that never serves code of sources that were edited.
 
-Numba stamps a cache entry with the file that defines the function only. Here the folder of the cache carries a digest
-of every source the kernels are made of (and of Numba, NumPy and the vector width), so any edit is a new cache.
+Numba checks a cache entry against the file that defines the function only. Here the cache folder is named by a digest
+of every source the kernels are made of (and of Numba, NumPy and the vector width), so any edit starts a new cache.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SOURCES = ("_jit.py", "weights.py", "simd/*.py", "kernels/*.py")
 
 
 def _source_digest() -> str:
-    """Digest of what compiled code depends on beside the CPU, which Numba's own key holds."""
+    """Return the digest of all that compiled code depends on, except the CPU, which is in Numba's own key."""
     digest = hashlib.blake2b(digest_size=12)
     digest.update(f"{numba.__version__} {np.__version__} {BITS}".encode())
     for pattern in _SOURCES:
@@ -43,7 +43,7 @@ _DIGEST = _source_digest()
 
 @cache
 def cache_folder() -> Path | None:
-    """The private folder (mode 0700) of compiled code, or None when none can be written.
+    """Return the private folder (mode 0700) of compiled code, or None, with a warning, where none can be written.
 
     `FASTPDE_CACHE_DIR` names its parent; the default is the user's cache folder.
     """
@@ -69,7 +69,7 @@ def cache_folder() -> Path | None:
 
 
 def _refuse_what_others_write(folder: Path) -> None:
-    """Raises OSError for a folder of another user, or one that others may write to: what is in it would be run."""
+    """Raise OSError for a link, a folder of another user, or one that others may write to: its code would be run."""
     if os.name != "posix":
         return
     found = folder.lstat()
@@ -80,7 +80,7 @@ def _refuse_what_others_write(folder: Path) -> None:
 
 
 def _attach_cache(dispatcher) -> None:
-    """Gives a dispatcher a disk cache in `cache_folder`. Uses Numba's private classes: without them, no cache."""
+    """Give a dispatcher a disk cache in `cache_folder`, unless Numba lacks the private classes that this needs."""
     if cache_folder() is None:
         return
     try:
@@ -91,10 +91,11 @@ def _attach_cache(dispatcher) -> None:
 
 
 def jit(function=None, *, parallel: bool = False, inline: bool = False, borrowed: bool = False):
-    """`numba.njit` as every kernel uses it: no GIL, no fast-math (the exp2 bit trick does not survive it), cached.
+    """Compile a function by `numba.njit` with the options of every kernel: no GIL, no fast-math, a disk cache.
 
+    Fast-math would break the manipulation of bits by which exp2 is computed.
     inline=True marks a helper that is compiled into its callers only: a separate compilation would cost as much again.
-    borrowed=True is for functions that allocate nothing: arrays are used as they come, without the atomic counting of
+    borrowed=True is for functions that allocate nothing: arrays are passed without the atomic counting of
     references that Numba wraps around every call and slice (a third of the time of a small system's step).
     """
 

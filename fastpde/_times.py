@@ -10,9 +10,9 @@ from .errors import InputError, InputTypeError
 
 
 class Beside(float):
-    """A time next to a break point, on the side that is meant: who rounds times must not round this one across.
+    """A time next to a break point, on the side that is meant: code that rounds times must not round it across.
 
-    What is made of it by adding, subtracting, multiplying and dividing is one, too.
+    Its negative, and sums, differences, products and quotients with it, are of this class, too.
     """
 
     def __add__(self, other: float) -> float:
@@ -41,7 +41,7 @@ class Beside(float):
 
 
 def _beside(found: float) -> float:
-    """The result of an operation of floats; of other numbers it is theirs to say."""
+    """Return the result of an operation of floats as `Beside`; NotImplemented leaves it to the other operand."""
     return found if found is NotImplemented else Beside(found)
 
 

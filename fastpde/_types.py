@@ -12,7 +12,10 @@ from .share import Array, Share
 
 
 def as_numbers(name: str, value: object) -> Array:
-    """A float array of what came; lists and integers become float64. Raises for text, objects, complex, NaN, inf."""
+    """Return `value` as an array of float64 or float32 in native byte order; lists and integers become float64.
+
+    Raises InputTypeError for text, objects, complex numbers and masked arrays, InputError for NaN, inf, ragged rows.
+    """
     if isinstance(value, np.ma.MaskedArray):
         raise InputTypeError(name, "a masked array", "a plain array", "Leave the masked tokens out.")
     try:
@@ -35,7 +38,7 @@ def as_numbers(name: str, value: object) -> Array:
 
 
 def as_tokens(name: str, value: object) -> Array:
-    """Tokens (n, d) or (B, n, d) as a C-contiguous array; never the caller's to modify."""
+    """Return tokens (n, d) or (B, n, d) as a C-contiguous array, not to be modified: it may be the caller's own."""
     array = as_numbers(name, value)
     if array.ndim not in (2, 3) or 0 in array.shape:
         need = "shape (n, d) or (B, n, d), each at least 1"
@@ -46,7 +49,10 @@ def as_tokens(name: str, value: object) -> Array:
 def as_weights(
     value: object, shape: tuple[int, ...], name: str = "weights", share: Share | None = None
 ) -> Array | None:
-    """Weights (n,) or (B, n) as (1, n) or (B, n) float64, or None; share: which of all tokens they are of."""
+    """Return weights (n,) or (B, n) as (1, n) or (B, n) float64, None for None; share: which of all tokens they are of.
+
+    Raises InputError, InputTypeError naming `name` unless they are positive and sum to 1.
+    """
     if value is None:
         return None
     array = as_numbers(name, value)
@@ -64,7 +70,7 @@ def as_weights(
 
 
 def as_positions(name: str, value: object, n: int) -> Array:
-    """Positions (n,) of the tokens in the sequence, any finite numbers; equal ones are ties."""
+    """Return the positions (n,) of the tokens in the sequence, any finite numbers; equal ones are ties."""
     array = as_numbers(name, value)
     # Integers stay integers: beyond 2^53 a float would make ties of them.
     array = np.asarray(value) if np.asarray(value).dtype.kind in "iu" else array
@@ -74,7 +80,10 @@ def as_positions(name: str, value: object, n: int) -> Array:
 
 
 def covariance_eigen(name: str, cov: object) -> tuple[Array, Array]:
-    """Eigenvalues (..., d), at least 0, and eigenvectors of symmetric positive semidefinite matrices (..., d, d)."""
+    """Return the eigenvalues (..., d), at least 0, and the eigenvectors (..., d, d), in columns, of `cov` (..., d, d).
+
+    Raises InputError unless the matrices are symmetric and positive semidefinite, to rounding.
+    """
     array = as_numbers(name, cov).astype(np.float64)
     if array.ndim < 2 or array.shape[-1] != array.shape[-2] or 0 in array.shape:
         raise InputError(name, f"shape {array.shape}", "a square matrix (d, d), or (..., d, d)")
@@ -91,7 +100,10 @@ def covariance_eigen(name: str, cov: object) -> tuple[Array, Array]:
 
 
 def as_gaussian(mean: object, cov: object) -> tuple[Array, Array]:
-    """The mean (..., d) and a factor L (..., d, d), L L^T = cov, of Gaussian measures; leading axes are systems."""
+    """Return the means (..., d) and factors L (..., d, d), L L^T = cov, of Gaussian laws; leading axes are systems.
+
+    Raises InputError, InputTypeError for shapes that do not fit, or a matrix that is no covariance.
+    """
     centre = as_numbers("mean", mean).astype(np.float64)
     values, vectors = covariance_eigen("cov", cov)
     d = vectors.shape[-1]

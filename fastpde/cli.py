@@ -1,8 +1,8 @@
 """The `fastpde` command: arguments in, exit code out. Heavy packages are imported after arguments have been checked.
 
 Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite or a scaling did not converge,
-5 output could not be written, 75 stopped early, a run with a checkpoint or a study with its finished cells: the same
-command goes on. Whatever else a signal has stopped: 128 + its number.
+5 output could not be written, 75 stopped early (a run with a checkpoint, or a study with its finished cells, which the
+same command continues). If a signal stops anything else, the code is 128 + its number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GOES_ON = "The same command goes on."
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line, like every other error."""
+    """A parser that reports a wrong argument in one line, like every other error."""
 
     def error(self, message: str) -> NoReturn:
         said = "" if launch.launch().rank else f"fastpde: error: {message} (see: {self.prog} --help)\n"
@@ -115,7 +115,7 @@ _RUN = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; argument errors exit by themselves, with 2."""
+    """Run the command line and return its exit code; argument errors raise SystemExit with the code 2."""
     with AtOnce() as signals:
         call = None
         try:
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _left(code: int) -> int:
-    """Leave the other ranks, if this is one of several."""
+    """Return `code`, after leaving the MPI job together with the other ranks if this is one of several."""
     if "mpi4py" in sys.modules:
         from fastpde.run import ranks
 
@@ -145,9 +145,10 @@ def _left(code: int) -> int:
 
 
 def _fail(code: int, message: str, *, alone: bool = False) -> int:
-    """Say in one line what went wrong; what names and files hold beside letters is escaped, terminals obey it.
+    """Write what went wrong to stderr, in one line, and return `code`.
 
-    The first of several ranks says it for all; `alone`: it is this one's own trouble.
+    Characters that are not printable are escaped: names and files may hold some that a terminal would obey. The first
+    of several ranks writes it for all; with `alone` the failure is this rank's own, and it writes it itself.
     """
     from fastpde.run import ranks
 
@@ -193,7 +194,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _problem(options: argparse.Namespace, team: Any) -> tuple[Any, str]:
-    """The problem to be run and the name for its directory."""
+    """Return the problem to be run, and the stem of its directory's name."""
     from fastpde import config
     from fastpde.config.memory_estimate import Ranks
 
@@ -297,8 +298,10 @@ def _say(message: str, target: Path, picture: Path) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """Leave without interpreter shutdown: it takes time that a walltime may not have, and HDF5 tries once more to
-    flush what it could not write, and may abort there.
+    """Exit without interpreter shutdown.
+
+    A shutdown takes time that a walltime may not leave, and in it HDF5 tries once more to flush what it could not
+    write, and may abort there.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -306,7 +309,10 @@ def _leave(code: int) -> NoReturn:
 
 
 def _finished(target: Path, message: str, late: int = 0) -> int:
-    """Say where the pictures are, drawing them if they are not there, and no signal came too `late` to stop the run."""
+    """Print where the pictures are, and return the exit code; draw them if they do not exist.
+
+    `late` is the number of a signal that came too late to stop the run, or 0; after one no pictures are drawn.
+    """
     from fastpde.run import ranks
 
     team = ranks.joined()

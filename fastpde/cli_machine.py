@@ -12,13 +12,13 @@ _MOST = 4096  # a bound on what a typing error can ask for
 
 
 def threads_of(text: str | None, ranks: int = 1) -> int:
-    """Return how many threads to use: what was asked for, or a share of all, up to what this process may use."""
+    """Return the number of threads to use: that in `text`, or the cores divided by `ranks`; at most all cores."""
     found = whole("--threads", text)
     return max(1, machine.cores() // ranks) if found is None else min(found, machine.cores())
 
 
 def whole(name: str, text: str | None, least: int = 1) -> int | None:
-    """Return the whole number that an argument is. Raises InputError."""
+    """Return the whole number in `text`, None for None. Raises InputError naming `name` below `least` or above 4096."""
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= _MOST and len(text) <= 9):
@@ -27,14 +27,14 @@ def whole(name: str, text: str | None, least: int = 1) -> int | None:
 
 
 def set_threads(threads: int) -> None:
-    """Let sums use so many threads."""
+    """Set the number of threads that sums use."""
     from fastpde import backends
 
     backends.set_threads(threads)
 
 
 def warmup() -> int:
-    """Compile every kernel."""
+    """Compile every kernel and return the exit code 0."""
     from tqdm import tqdm
 
     from fastpde import backends
@@ -51,7 +51,7 @@ def warmup() -> int:
 
 
 def _warmup_systems(report: Callable[[str], None]) -> None:
-    """Compiles the kernels of small systems for every law and both precisions, and that of Gaussian laws."""
+    """Compile the kernels of small systems for every weight and both precisions, and that of Gaussian laws."""
     import numpy as np
 
     import fastpde as fp
@@ -72,7 +72,7 @@ def _warmup_systems(report: Callable[[str], None]) -> None:
 
 
 def doctor() -> int:
-    """Say what this machine will do and why."""
+    """Print what this machine will do and why, and return the exit code 0."""
     from fastpde import backends
     from fastpde.run import ranks
 

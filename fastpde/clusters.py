@@ -1,8 +1,8 @@
-"""Clusters of a cloud, and how long their number stays the same.
+"""The clusters of a cloud, and the times over which their number stays the same.
 
 Tokens fall into the cells of a grid of side `length`, aligned with the lowest corner of the cloud; occupied cells that
 touch, at a corner too, are one cluster. Two tokens that differ by at most `length` in every coordinate are in one
-cluster, and tokens of different clusters differ by more than `length` in some coordinate: that is decided by the
+cluster, and tokens of different clusters differ by more than `length` in some coordinate. What counts are the
 differences as they are computed, |x - y| in float64, also where tokens lie on the faces of cells. The time is linear in
 the number of tokens where cells hold many of them; tokens spread thin in more than three dimensions take much longer.
 """
@@ -17,10 +17,10 @@ import numpy as np
 from ._types import Array, as_numbers, as_tokens, as_weights
 from .errors import InputError
 
-# Up to here neighbours are looked up cell by cell: (3^d - 1) / 2 searches. Above, a tree of the cells finds them.
+# Up to this dimension neighbours are looked up by (3^d - 1) / 2 searches. Above, a tree of the cells finds them.
 _SEARCHED = 3
-# A cell is found by a difference and a quotient: with the rounding of another difference an error of three roundings of
-# each of two places, here doubled.
+# Relative error of a token's place on the grid. The difference and the quotient that give it are rounded, and so is the
+# difference of two tokens that `length` is compared with: three roundings for each of two places, here doubled.
 _NEXT = 8 * 2.0**-52
 
 
@@ -44,16 +44,16 @@ class Clusters:
         return len(self.sizes)
 
     def count(self, least: float = 0.0) -> int:
-        """How many have at least the mass `least`."""
+        """Return the number of clusters whose mass is at least `least`."""
         return int((self.masses >= least).sum())
 
 
 def clusters(x: Any, length: float, *, weights: Any = None) -> Clusters:
-    """The clusters of tokens x (n, d) that gaps wider than `length` separate.
+    """Return the clusters of tokens x (n, d), which gaps wider than `length` separate from one another.
 
     Tokens within `length` of each other in every coordinate are in one cluster; two tokens of a cluster are joined by
-    steps of at most 2 `length`, to rounding, in every coordinate. Take a `length` well above the width of a cluster and
-    below their distance.
+    steps of at most 2 `length`, to rounding, in every coordinate. Choose a `length` well above the width of a cluster
+    and below the distance between clusters.
 
     Args:
         x: tokens (n, d).
@@ -77,7 +77,7 @@ def clusters(x: Any, length: float, *, weights: Any = None) -> Clusters:
 
 
 def _summary(tokens: Array, masses: Array, labels: Array) -> Clusters:
-    """The clusters of labels 0, 1, ..., in the order of their masses."""
+    """Return the clusters of tokens (n, d) with labels 0, 1, ... (n,), in the order of their masses, largest first."""
     total = np.bincount(labels, masses)
     order = np.argsort(-total, kind="stable")
     place = np.empty_like(order)
@@ -87,7 +87,7 @@ def _summary(tokens: Array, masses: Array, labels: Array) -> Clusters:
 
 
 def _cells(tokens: Array, length: float) -> tuple[Array, Array]:
-    """The occupied cells (c, d) int64 in lexicographic order, and the cell of each token (n,)."""
+    """Return the occupied cells (c, d) int64 in lexicographic order, and the index of each token's cell (n,)."""
     wide = tokens.astype(np.float64)
     scaled = (wide - wide.min(axis=0)) / length
     if scaled.max() >= 2.0**62:
@@ -108,7 +108,10 @@ def _cells(tokens: Array, length: float) -> tuple[Array, Array]:
 
 
 def _settled(values: Array, cells: Array, length: float) -> Array:
-    """The cells (n,) of values (n,) along an axis, lowered by one where a value within `length` is two cells below."""
+    """Return the cells (n,) of values (n,) along an axis, corrected for rounding.
+
+    A cell is lowered by one where a value within `length` is two cells below.
+    """
     distinct, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     x, found, low = distinct.tolist(), cells[first].tolist(), 0
     for i, value in enumerate(x):
@@ -120,7 +123,7 @@ def _settled(values: Array, cells: Array, length: float) -> Array:
 
 
 def _keys(grid: Array, extent: list[int]) -> Array:
-    """The lexicographic number of cells with a margin of one on both sides."""
+    """Return the lexicographic numbers (m,) of cells (m, d) in a grid of `extent` (d,) with a margin of one cell."""
     keys = np.zeros(len(grid), np.int64)
     for column, width in zip(grid.T, extent, strict=True):
         keys = keys * width + column + 1
@@ -128,7 +131,7 @@ def _keys(grid: Array, extent: list[int]) -> Array:
 
 
 def _joined(cells: Array) -> Array:
-    """The component (c,) of each occupied cell."""
+    """Return the label (c,) of the connected component of each occupied cell (c, d)."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -138,7 +141,7 @@ def _joined(cells: Array) -> Array:
 
 
 def _touching(cells: Array) -> Array:
-    """The pairs (e, 2) of cells whose coordinates all differ by at most one."""
+    """Return the pairs (e, 2) of indices of cells (c, d) whose coordinates all differ by at most one."""
     d = cells.shape[1]
     extent = [int(m) + 3 for m in cells.max(axis=0)]
     if d > _SEARCHED or np.prod([float(e) for e in extent]) >= 2.0**62:
@@ -159,7 +162,7 @@ def _touching(cells: Array) -> Array:
 
 @dataclass(frozen=True)
 class Plateau:
-    """The number of clusters was `count` at all observed times from `start` to `end`."""
+    """An interval of time: the number of clusters was `count` at all observed times from `start` to `end`."""
 
     start: float
     end: float
@@ -167,7 +170,7 @@ class Plateau:
 
 
 def plateaus(t: Any, counts: Any, least: float = 0.0) -> list[Plateau]:
-    """The metastable times of a run: the longest intervals of equal counts (m,) at rising times t (m,).
+    """Return the metastable times of a run: the longest intervals of equal counts (m,) at rising times t (m,).
 
     An interval ends where the count is last seen; those shorter than `least` are left out.
 

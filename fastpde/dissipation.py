@@ -1,4 +1,4 @@
-"""How the energies of Theory 7 change along the flow, and an observer that keeps their balance."""
+"""The rate of change of the energies of Theory 7 along the flow, and an observer that records their balance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from .manifold import Euclidean, Manifold, as_manifold
 if TYPE_CHECKING:
     from .backends.backend import Backend
 
-_STEPS = 10.0  # between two rows, each as wrong as it may be: dense output and short intervals have fewer
-_ROUNDING = 64.0 * 2.0**-52  # relative, of sums in float64
+_STEPS = 10.0  # between two rows, each with the largest allowed error: dense output and short intervals have fewer
+_ROUNDING = 64.0 * 2.0**-52  # relative error of sums in float64
 
 
 def dissipation(
@@ -30,13 +30,13 @@ def dissipation(
     backend: Any = "auto",
     manifold: Manifold | None = None,
 ) -> float | Array:
-    """dE/dt = int <grad dE/dmu, P Gamma_mu> dmu along the flow of an attention, Q^T K symmetric, any V.
+    """Return dE/dt = int <grad dE/dmu, P Gamma_mu> dmu along the flow of an attention, Q^T K symmetric, any V.
 
     E is `fp.interaction_energy` for Softmax and Exponential, `fp.sinkhorn_energy` for Sinkhorn, and the sum over heads
-    for MultiHead, also of heads of several variants. With A = scale K^T Q and V = B A it is
-    int Z Gamma^T B^{-1} Gamma dmu, Z = int e^s dmu, for Softmax: the dissipation of a gradient flow in the twisted
-    metric; with V = A int |Gamma|^2 dmu for Exponential and -2 eps int |Gamma|^2 dmu for Sinkhorn: that of a W_2
-    gradient flow. These hold in all of R^d, where P is the identity; on a manifold it is the projection to the tangent
+    for MultiHead, also of heads of several variants. With A = scale K^T Q and V = B A the rate for Softmax is
+    int Z Gamma^T B^{-1} Gamma dmu, Z = int e^s dmu, the dissipation of a gradient flow in the twisted metric. With
+    V = A it is int |Gamma|^2 dmu for Exponential and -2 eps int |Gamma|^2 dmu for Sinkhorn, that of a W_2 gradient
+    flow. These formulas hold in all of R^d, where P is the identity; on a manifold P is the projection to the tangent
     space.
 
     Args:
@@ -81,10 +81,10 @@ def energy_row(
 ) -> EnergyRow:
     """Return the row of the tokens x (n, d) of a run at these tolerances; the other arguments as of `dissipation`.
 
-    Tokens that are off by dx_i change the energy by int <grad dE/dmu, dx> dmu, at most int |grad| |dx| dmu. The slack
-    lets each token be off by ten steps' worth of (rtol |x| + atol), all in the wrong direction, where rtol takes in the
-    tolerances of sums and scalings and the rounding of the tokens; and both energies by that of their sums. A method
-    of fixed steps keeps no tolerance: rtol = atol = 0, and what its steps do wrong is not explained away.
+    Errors dx_i of the tokens change the energy by int <grad dE/dmu, dx> dmu, at most int |grad| |dx| dmu. The slack
+    allows each token the error 10 (rtol |x| + atol), that of ten steps, all in the worst direction, where rtol includes
+    the tolerances of sums and scalings and the rounding of the tokens; and it allows both energies the error of their
+    sums. A method of fixed steps has no tolerance: rtol = atol = 0, and the slack does not cover errors of its steps.
 
     Raises as `dissipation`.
     """
@@ -102,9 +102,9 @@ def energy_row(
 
 
 def energy_trend(attention: Attention, manifold: Manifold, noise: float) -> int:
-    """1 where theory says that the energy rises along a run, -1 where it falls, 0 where nothing is known.
+    """Return 1 where theory says that the energy rises along a run, -1 where it falls, 0 where nothing is known.
 
-    Theory speaks of flows in all of R^d, without noise (Theory 7).
+    The theory is about flows in all of R^d, without noise (Theory 7).
     """
     return 0 if noise or not isinstance(manifold, Euclidean) else attention.energy_trend(0.0)
 
@@ -112,8 +112,10 @@ def energy_trend(attention: Attention, manifold: Manifold, noise: float) -> int:
 def _balanced(
     attention: Attention, tokens: Array, t: float, weights: Any, backend: Backend, manifold: Manifold
 ) -> tuple[Balance, Callable[[Array], Array]]:
-    """The balance of tokens with the field of the run, and the mean over mu of numbers (B, n). Raises as
-    `dissipation`."""
+    """Return the energy balance of tokens, with the field of the run, and the function that averages (B, n) over mu.
+
+    Raises as `dissipation`.
+    """
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
     cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), backend, weights)
@@ -129,28 +131,28 @@ def _balanced(
 
 
 def _rate(found: Balance, mean: Callable[[Array], Array]) -> Array:
-    """The rates of change (B,)."""
+    """Return the rates of change dE/dt (B,)."""
     with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
         return mean((found.gradient * found.field).sum(axis=2))
 
 
 def _scalings(attention: Attention) -> Iterator[float]:
-    """The marginal errors that scalings are allowed."""
+    """Yield the marginal error that each Sinkhorn scaling of an attention may have."""
     for head in getattr(attention, "heads", (attention,)):
         if isinstance(head, Sinkhorn):
             yield head.tol
 
 
 class EnergyRecord:
-    """Records the energy of a run and its rate of change, as the callback of an observer.
+    """A record of the energy of a run and its rate of change, made as the callback of an observer.
 
         record = fp.EnergyRecord(attention)
         fp.solve(attention, x0, (0.0, 1.0), observers=[fp.Observer(record, time=0.01)])
         record.t, record.energy, record.dissipation     # (m,) each
         record.monotone, record.violations(), record.imbalance()
 
-    The energy is `fp.interaction_energy` or `fp.sinkhorn_energy`, for MultiHead the sum over heads. `trend` is what
-    theory says that it does: 1 it rises, -1 it falls, 0 nothing is known. It is known for one head with constant
+    The energy is `fp.interaction_energy` or `fp.sinkhorn_energy`, for MultiHead the sum over heads. `trend` says
+    what theory predicts: 1 it rises, -1 it falls, 0 nothing is known. A trend is known for one head with constant
     parameters, Q^T K symmetric and (Q^T K)^T V of one sign, in all of R^d and without noise.
 
     Source: Theory 7.
@@ -167,7 +169,7 @@ class EnergyRecord:
         manifold: Manifold | None = None,
         noise: float = 0.0,
     ) -> None:
-        """The arguments are those of the run; rtol = atol = 0 with a method of fixed steps, which keeps neither.
+        """Make an empty record from the arguments of the run; rtol = atol = 0 for fixed steps, which have neither.
 
         `fp.solve` tells its observers of manifold and noise by itself. Raises InputTypeError for what is no attention,
         or no manifold.
@@ -180,12 +182,12 @@ class EnergyRecord:
         self.in_run(as_manifold(manifold), noise)
 
     def in_run(self, manifold: Manifold, noise: float) -> None:
-        """Takes note of where the tokens of the run that is observed live, and of its noise."""
+        """Set the manifold and the noise of the run that is observed, and the trend that follows from them."""
         self._given["manifold"], self._noise = manifold, noise
         self.trend = energy_trend(self.attention, manifold, noise)
 
     def __call__(self, t: float, x: Array) -> None:
-        """Adds the row of the tokens x (n, d) at time t."""
+        """Append the row of the tokens x (n, d) at time t."""
         self._rows.append((t, *energy_row(self.attention, x, t=t, **self._given)))
 
     @property
@@ -195,25 +197,25 @@ class EnergyRecord:
 
     @property
     def energy(self) -> Array:
-        """E at the times, (m,)."""
+        """The energies E at the times, (m,)."""
         return self._column(1)
 
     @property
     def dissipation(self) -> Array:
-        """dE/dt at the times, (m,), from the velocities; with noise what they alone would make of the energy."""
+        """The rates dE/dt at the times, (m,), from the velocities; with noise, the part that is due to them alone."""
         return self._column(2)
 
     @property
     def monotone(self) -> bool | None:
-        """Whether the energy went where theory says, up to what numerical errors explain; None: theory says nothing."""
+        """True if the energy went as theory says, up to what numerical errors explain; None if theory says nothing."""
         return None if self.trend == 0 else len(self.violations()) == 0
 
     def violations(self, slack: float | None = None) -> Array:
-        """The rows i >= 1 whose energy is on the wrong side of the row before by more than slack |E|, (k,).
+        """Return the rows i >= 1, (k,), whose energy differs from that of row i - 1 in the wrong direction.
 
-        Without a slack, by more than ten steps at the tolerances of the run, of its sums and of its scalings explain.
-        Empty where theory says nothing. A step too large for the flow makes them, and an attention that is not what
-        it was thought to be.
+        Differences up to slack |E| are allowed; without `slack`, up to what ten steps at the tolerances of the run, of
+        its sums and of its scalings explain. The result is empty where theory says nothing. Violations come from steps
+        too large for the flow, or from an attention that is not of the assumed kind.
         """
         energy, forward = self.energy, np.sign(np.diff(self.t))
         allowed = self._column(3) if slack is None else slack * np.abs(energy)
@@ -222,11 +224,11 @@ class EnergyRecord:
         return np.flatnonzero(wrong) + 1
 
     def imbalance(self) -> float:
-        """max_i |E(t_i) - E(t_0) - int_{t_0}^{t_i} dE/dt| / max_i |E(t_i) - E(t_0)|, the integral by a spline.
+        """Return max_i |E(t_i) - E(t_0) - int_{t_0}^{t_i} dE/dt| / max_i |E(t_i) - E(t_0)|, the integral by a spline.
 
-        It is small for accurate steps, and rows that are close enough for the spline (of degree 7 from 8 rows on).
-        nan where a number has overflowed, and with noise, which changes the energy too. Raises InputError for fewer
-        than 4 rows.
+        It is small if steps are accurate and rows close enough for the spline (of degree 7 from 8 rows on). It is nan
+        where a number has overflowed, where the energy does not change, and with noise, which changes it, too. Raises InputError for fewer than
+        4 rows.
         """
         from scipy.interpolate import make_interp_spline
 
@@ -238,7 +240,8 @@ class EnergyRecord:
         t, energy, rate = (column[order] for column in (self.t, self.energy, self.dissipation))
         work = make_interp_spline(t, rate, k=7 if len(t) >= 8 else 3).antiderivative()
         gained = energy - energy[0]
-        return float(np.abs(gained - (work(t) - work(t[0]))).max() / np.abs(gained).max())
+        largest = np.abs(gained).max()
+        return float(np.abs(gained - (work(t) - work(t[0]))).max() / largest) if largest > 0.0 else np.nan
 
     def _column(self, i: int) -> Array:
         return np.array([row[i] for row in self._rows])

@@ -23,9 +23,10 @@ def interaction_energy(
     backend: Any = "auto",
     log: bool = False,
 ) -> float | Array:
-    """E(mu) = 1/2 iint weight(s(x, y)) dmu(x) dmu(y), summed over heads; masked pairs count zero. inf on overflow.
+    """Return E(mu) = 1/2 iint weight(s(x, y)) dmu(x) dmu(y), summed over heads; inf on overflow.
 
-    weight is e^s (Softmax, Exponential), e^{-scale |Qx-Ky|^2} (L2), sigma(s + bias) (Sigmoid) or s (Linear).
+    Masked pairs count zero. The weight is e^s (Softmax, Exponential), e^{-scale |Qx-Ky|^2} (L2), sigma(s + bias)
+    (Sigmoid) or s (Linear).
 
     Args:
         x: tokens (n, d) or (B, n, d); the other arguments as in `velocity`.
@@ -56,7 +57,7 @@ def interaction_energy(
 
 
 def _log_mean(logs: Array, cloud: Cloud) -> Array:
-    """Log of int e^logs dmu, (B,), logs (B, n)."""
+    """Return log int e^logs dmu, (B,), for logs (B, n), without overflow."""
     top = cloud.share.largest(logs.max(axis=1, keepdims=True))
     with np.errstate(invalid="ignore"):
         masses = np.exp(logs - np.where(np.isfinite(top), top, 0.0))
@@ -68,9 +69,10 @@ def _log_mean(logs: Array, cloud: Cloud) -> Array:
 def sinkhorn_energy(
     attention: Sinkhorn, x: Any, *, weights: Any = None, t: float = 0.0, backend: Any = "auto"
 ) -> float | Array:
-    """S_eps(mu) = min over couplings pi of mu and mu of int -s dpi + eps KL(pi | mu x mu) = eps (int f + int g) dmu.
+    """Return S_eps(mu) = min_pi int -s dpi + eps KL(pi | mu x mu) = eps (int f + int g) dmu.
 
-    With Q^T K symmetric the Sinkhorn flow descends it for V = Q^T K and ascends it for V = -Q^T K.
+    The minimum is over all couplings pi of mu and mu. With Q^T K symmetric the Sinkhorn flow descends the energy for
+    V = Q^T K and ascends it for V = -Q^T K.
 
     Args:
         attention: an `fp.Sinkhorn` without n_half; its tol bounds the marginal error of the potentials.

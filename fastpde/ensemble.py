@@ -41,8 +41,8 @@ Report = Callable[[int], None]
 class EnsembleSolution:
     """The result of `solve` for tokens (B, n, d): B runs, each as if it were alone.
 
-    With steps of fixed size that is so to rounding, with adaptive ones to their tolerances: sums of many systems are
-    made in another order than those of one, and rounding may then choose other steps.
+    With steps of fixed size that holds to rounding, with adaptive ones to their tolerances: sums of many systems are
+    made in another order than those of one, and by rounding the controller may then choose other steps.
 
     Attributes:
         t, x: times (m,) and states (m, B, n, d): the points of t_eval, nan for systems that ended before; without
@@ -52,9 +52,9 @@ class EnsembleSolution:
         message: how many systems ended how, with remedies.
         t_events: per event, (B,): the first time it happened to each system, nan where it never did.
         stats: systems, steps, rejected, evaluations, wall_time in seconds; steps_each, rejected_each, evaluations_each
-            (B,), of which those are the sums; and path: "fused" (a kernel for small systems), "in step" (each moved by
-            that kernel to where it needs a velocity, and one sum for all of them), "together" (as one state, where all
-            take the same steps), or "one by one".
+            (B,), of which those are the sums; and path: "fused" (a kernel for small systems), "in step" (that kernel
+            moves each system to where it needs a velocity, and one call makes those of all), "together" (as one state,
+            where all take the same steps), or "one by one".
     """
 
     t: Array
@@ -68,17 +68,17 @@ class EnsembleSolution:
 
     @property
     def success(self) -> bool:
-        """Whether every system ended as asked."""
+        """True if every system ended as asked."""
         return all(status.success for status in self.status)
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Systems ready to run, every argument checked.
+    """The systems of a batch, ready to run, with every argument checked.
 
     Args:
         attention: of all systems.
-        cloud: their tokens and weights, and who sees whom.
+        cloud: their tokens and weights, and which tokens a token sees under a mask.
         manifold: where the tokens live.
         problem: the arguments of `integrate`, for the batch.
     """
@@ -90,7 +90,7 @@ class Ensemble:
 
     @staticmethod
     def of(field: Any, x0: Array, t_span: Any, options: Options) -> Ensemble:
-        """The systems of a `meanfield.Field` from x0. Raises InputError, InputTypeError before any work."""
+        """Make the ensemble of a `meanfield.Field` from x0. Raises InputError, InputTypeError before any work."""
         if options.observers:
             remedy = "Ask for states at given times with t_eval, or observe systems one by one."
             raise InputError("observers", f"{len(options.observers)}", "none for tokens (B, n, d)", remedy)
@@ -99,14 +99,14 @@ class Ensemble:
 
     @property
     def times(self) -> Array:
-        """The times to keep: t_eval, or the start and the end."""
+        """The times (m,) at which states are kept: t_eval, or the start and the end."""
         span = self.problem.span
         if self.problem.t_eval is not None:
             return self.problem.t_eval
         return np.array([span.start, span.end] if span.start != span.end else [span.start])
 
     def compiled(self) -> bool:
-        """Whether the compiled loop for small systems can move these."""
+        """Return whether the compiled loop for small systems can move these."""
         _, n, d = self.cloud.x.shape
         simple = self.cloud.share.whole and all(
             type(event) in (SteadyState, BlowUp, Collapsed) for event in self.problem.events
@@ -116,7 +116,10 @@ class Ensemble:
         return simple and constant and n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION
 
     def solve(self, alone: Alone, progress: Any, *, fuse: bool) -> EnsembleSolution:
-        """Runs every system to its end; with `fuse` in one kernel, if that can be. alone(b, times): the last resort."""
+        """Run every system to its end; with `fuse` in one kernel, if that is possible.
+
+        alone(b, times) solves system b by itself; it is called only if no other path is open.
+        """
         check_progress(progress)
         began = clock.monotonic()
         with reporting(progress, len(self.cloud.x)) as report:
@@ -130,7 +133,7 @@ class Ensemble:
         return EnsembleSolution(self.times, x, t_final, x_final, status, summary(status), tuple(events.T), stats)
 
     def _solve(self, alone: Alone, report: Report, fuse: bool) -> tuple[str, tuple]:
-        """The path taken, and what it found."""
+        """Run every system by the fastest path that is open; return the name of the path and the results."""
         compiled = self.compiled()
         form = self.attention.reduced_form() if compiled and fuse else None
         if form is not None:
@@ -142,9 +145,9 @@ class Ensemble:
         return ("in step", self._in_step(report)) if compiled else ("one by one", self._one_by_one(alone, report))
 
     def _together(self, report: Report) -> tuple | None:
-        """All systems as one state, which takes the steps that each would take alone; None if one of them fails.
+        """Run all systems as one state, which takes the steps that each would take alone; return None if one fails.
 
-        Reports count systems: as many of them as the share of the span that is done.
+        The number of systems that is reported as done is their number times the fraction of the span that is done.
         """
         run, count, span = Integrator(self.problem), len(self.cloud.x), self.problem.span
         while run.status is None:
@@ -157,7 +160,7 @@ class Ensemble:
         return np.full(count, sol.t_final), sol.x_final, sol.x, (sol.status,) * count, np.empty((count, 0)), counts
 
     def _one_by_one(self, alone: Alone, report: Report) -> tuple:
-        """One system after the other, each by the ordinary path."""
+        """Run one system after the other, each by the ordinary path."""
         problem, x0, times = self.problem, self.cloud.x, self.times
         count = len(x0)
         t_final, x_final, status = np.empty(count), np.empty_like(x0), []
@@ -173,7 +176,7 @@ class Ensemble:
         return t_final, x_final, x, tuple(status), events, counts
 
     def _fused(self, form: ReducedForm, report: Report) -> tuple:
-        """All systems in the fused kernel."""
+        """Run all systems in the fused kernel."""
         from .backends.systems import Fused
 
         seen, x0, weights = self.cloud.visibility, self.cloud.x, self.cloud.weights
@@ -187,14 +190,14 @@ class Ensemble:
         return finals, x_final, x, *rest
 
     def _in_step(self, report: Report) -> tuple:
-        """All systems moved by the compiled loop, with velocities of the ordinary field."""
+        """Run all systems in the compiled loop, with the velocities of the ordinary field."""
         from .backends.instep import InStep
 
         field = cast("Outside", self.problem.field)
         return self._run(InStep(field, self.cloud.x, sphere=isinstance(self.manifold, Sphere)), report)
 
     def _run(self, batch: Batch, report: Report) -> tuple:
-        """Runs a batch to its ends, block by block, in calls short enough to be interrupted."""
+        """Run every system of a batch to its end, block by block, in calls short enough to be interrupted."""
         count, runs = len(self.cloud.x), self.plan(batch)
         block = max(64, int(_PAIRS / (batch.pairs * self.problem.tableau.stages)))
         for first in range(0, count, block):
@@ -204,18 +207,18 @@ class Ensemble:
         return runs.finals, runs.x_final, runs.x, self._ends(batch.status(runs)), runs.hits, batch.counters(runs)
 
     def plan(self, batch: Batch) -> Runs:
-        """The runs of a batch, not begun."""
+        """Return the runs of a batch before their start."""
         problem = self.problem
         return batch.plan(_method(problem), _control(problem), _watched(problem), self.times, problem.first_step)
 
     def begin(self, batch: Batch, runs: Runs, first: int, last: int) -> None:
-        """Begins systems first .. last - 1, with first steps of their own if none is given."""
+        """Begin the runs of systems first .. last - 1; choose a first step for each of them if none is given."""
         batch.advance(runs, first, last, 0)
         if self.problem.tableau.adaptive and self.problem.first_step == 0.0:
             self._choose_steps(batch, runs, first, last)
 
     def finish(self, batch: Batch, runs: Runs, first: int, last: int, report: Report) -> None:
-        """Runs systems first .. last - 1, which have begun, to their ends."""
+        """Run systems first .. last - 1, which have begun, to their ends."""
         attempts, left = 1, last - first
         while left:
             began = clock.monotonic()
@@ -227,13 +230,13 @@ class Ensemble:
             )
 
     def _choose_steps(self, batch: Batch, runs: Runs, first: int, last: int) -> None:
-        """The first step of every system that runs, as the ordinary stepper chooses it."""
+        """Choose the first step of every system that runs, as the ordinary stepper does."""
         problem, controller = self.problem, cast(PIController, self.problem.controller)
         span, order = problem.span, controller.order
         y, f = (batch.tokens(rows[first:last]).astype(np.float64, order="C") for rows in (runs.y, runs.f))
         unit = controller.atol + controller.rtol * np.abs(y)
         with np.errstate(all="ignore"):
-            sizes, slopes = _mean_square(y / unit), _mean_square(f / unit)
+            sizes, slopes = _root_mean_square(y / unit), _root_mean_square(f / unit)
             fine = np.isfinite(slopes)
             h0 = np.array([first_guess(*pair) for pair in zip(sizes, slopes, strict=True)])
             h0 = np.minimum(h0, abs(span.end - span.start))
@@ -241,7 +244,7 @@ class Ensemble:
                 batch.give_up(runs, first + i)
             trial = (y + span.direction * h0[:, None, None] * f).astype(runs.y.dtype)
             self.manifold.retract(trial)
-            bends = _mean_square((batch.probe(runs, trial, first, last) - f) / unit) / h0
+            bends = _root_mean_square((batch.probe(runs, trial, first, last) - f) / unit) / h0
         least = smallest_step(span.start)
         for i in np.flatnonzero(fine).tolist():
             guess = second_guess(float(h0[i]), float(slopes[i]), float(bends[i]), order)
@@ -253,7 +256,7 @@ class Ensemble:
         return tuple(STATUS[code] if code < EVENT else self.problem.events[code - EVENT].status for code in codes)
 
 
-# In the order of the codes of `kernels.motion`; a run that has ended has none of 0.
+# In the order of the codes of `kernels.motion`; a run that has ended never has the code 0.
 STATUS = (
     Status.INTERRUPTED,
     Status.COMPLETED,
@@ -264,8 +267,8 @@ STATUS = (
 )
 
 
-def _mean_square(x: Array) -> Array:
-    """Root mean square of each system."""
+def _root_mean_square(x: Array) -> Array:
+    """Return the root mean squares (B,) of the systems of x (B, n, d)."""
     return np.sqrt(np.square(x).mean(axis=(1, 2)))
 
 
@@ -279,7 +282,7 @@ def _method(problem: Problem) -> Method:
 
 
 def _control(problem: Problem) -> Control:
-    """The constants of the controller, as the kernel reads them."""
+    """Return the span and the constants of the controller, as the kernel reads them."""
     from .backends.systems import Control
 
     span, rule = problem.span, problem.controller
@@ -303,7 +306,7 @@ def _control(problem: Problem) -> Control:
 
 
 def _watched(problem: Problem) -> Watched:
-    """The built-in events, as the kernel reads them."""
+    """Return the built-in events, as the kernel reads them."""
     from .backends.systems import BLOW_UP, COLLAPSED, STEADY_STATE, Watched
 
     kinds = {SteadyState: STEADY_STATE, BlowUp: BLOW_UP, Collapsed: COLLAPSED}
@@ -317,7 +320,7 @@ def _watched(problem: Problem) -> Watched:
 
 
 def summary(status: tuple[Status, ...]) -> str:
-    """How many systems ended how, the remedies of failures included."""
+    """Return a text that says how many systems ended in which way, with the remedies of failures."""
     counts = Counter(status)
     parts = ", ".join(f"{found} {end.value}" for end, found in counts.most_common())
     remedies = "".join(f" {end.value}: {end.message}" for end in counts if not end.success)
@@ -326,7 +329,7 @@ def summary(status: tuple[Status, ...]) -> str:
 
 @contextmanager
 def reporting(progress: Any, systems: int) -> Iterator[Report]:
-    """Yield what to call with the number of systems that are done: a bar, progress(done, stats), or nothing."""
+    """Yield a function of the number of systems done that moves a bar, calls progress(done, stats), or does nothing."""
     if callable(progress):
         yield lambda done: progress(done, {"systems": systems})
         return

@@ -7,10 +7,10 @@ from typing import Any
 
 
 class Whole:
-    """Exceptions that come back from `pickle` and `copy.deepcopy` with text and attributes, whatever they are made of.
+    """Exceptions that keep text and attributes in `pickle` and `copy.deepcopy`, whatever `__init__` takes.
 
-    The inherited way calls `__init__` with the text alone; where that takes something else, a worker of a process pool
-    that raises the error leaves its parent waiting for ever.
+    Other exceptions are made again by `__init__` with the text alone. If that fails, as it does for other arguments, a
+    worker of a process pool that raises the error leaves its parent waiting for ever.
     """
 
     args: tuple[Any, ...]
@@ -37,7 +37,7 @@ class InputError(Whole, ValueError):
 
 
 class NoGaussianClosure(ValueError):
-    """An attention that does not keep Gaussians Gaussian, with the reason."""
+    """An attention that does not keep Gaussian laws Gaussian, with the reason."""
 
 
 class InputTypeError(Whole, TypeError):
@@ -49,7 +49,7 @@ class InputTypeError(Whole, TypeError):
 
 
 class TransportError(RuntimeError):
-    """An optimal transport problem that its solver did not solve, with what the solver said."""
+    """An optimal transport problem that its solver did not solve, with the message of the solver."""
 
 
 class FieldError(Whole, RuntimeError):
@@ -59,7 +59,7 @@ class FieldError(Whole, RuntimeError):
 class ConvergenceError(FieldError):
     """An iteration that did not reach its tolerance. `error` is what it reached, after `half_iterations`, at time t.
 
-    `heads` says which head of a multi-head attention it belongs to, and which head in that; () where there is one only.
+    `heads` has the index of the head of a multi-head attention, and of the head in that; () where there is one only.
     `rounding` says whether rounding keeps it from the tolerance: more iterations are of no use then.
     """
 

@@ -1,12 +1,12 @@
-"""Seeded clouds of tokens: where a simulation starts.
+"""Seeded clouds of tokens: the initial states of simulations.
 
 A token's numbers depend on the seed and on its own index, never on how many tokens are asked for: tokens come in blocks
 of `BLOCK`, and block b of the variate number v (0: normals, 1: uniforms) has a Philox stream of its own, keyed by
 `SeedSequence(seed, spawn_key=(0, v, b))`. A block is always drawn from its start, row by row, in float64, and then
-rounded, so any range of whole blocks can be made alone (by one process of many, say) and the first m tokens of n are
-the m tokens.
+rounded, so any range of whole blocks can be made alone (by one process of many, say) and the first m of n tokens are
+the cloud of m tokens.
 
-`rows`, a slice, makes some of the tokens alone: those of one process of many.
+The argument `rows`, a slice, selects the tokens that are made, such as those of one process of many; None: all.
 
 The clouds of an ensemble are drawn one by one: `system` s > 0 has the keys (0, v, b, s), so a system's numbers do not
 depend on how many there are, and system 0 is the cloud of a run of one system.
@@ -56,7 +56,7 @@ def _blocks(seed: int, n: int, d: int, draw: Draw, dtype: Any, system: int, rows
 
 
 def _range(rows: slice | None, n: int) -> tuple[int, int]:
-    """The first of the tokens asked for, and the end. Raises InputError unless they are some of n, in a row."""
+    """Return the first index and the end of `rows` among n tokens. Raises InputError if it is empty or skips some."""
     if rows is None:
         return 0, n
     chosen = range(*rows.indices(n))

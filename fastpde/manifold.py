@@ -1,4 +1,4 @@
-"""Where tokens live: all of R^d, or the unit sphere."""
+"""The manifold to which tokens are bound: all of R^d, or the unit sphere."""
 
 from __future__ import annotations
 
@@ -15,36 +15,38 @@ from .share import Share
 
 # Elements per block: what one operation touches stays in the second-level cache, and nothing large is allocated.
 _BLOCK = 16384
-# How far from 1 the norm of a token that came may be: what an honest division by the norm leaves, with room to spare.
+# How far from 1 the norm of a given token may be: the rounding of a division by the norm, with room to spare.
 _SLACK = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-4}
 
 
 class Manifold(ABC):
     """A closed subset M of R^d to which every token is bound: x_i' = P(x_i) Gamma_mu(x_i), P the tangent projection.
 
-    Arrays hold one token per last axis, (n, d) or (B, n, d), and are C-contiguous, float64 or float32. What is done to
-    a token depends on that token alone, to the bit, and nothing of the size of the array is allocated.
+    Arrays hold one token per last axis, (n, d) or (B, n, d), and are C-contiguous, float64 or float32. What a method
+    does to a token depends on that token alone, to the bit; only `start` allocates an array of that size.
     """
 
     @abstractmethod
     def check(self, x: Array, name: str = "x0") -> None:
-        """Raises InputError, naming `name`, unless every token is on M up to a little more than rounding."""
+        """Raise InputError, naming `name`, unless every token is on M up to a little more than rounding."""
 
     @abstractmethod
     def retract(self, x: Array) -> None:
-        """Moves every token to the point of M nearest to it, in place; to nan where there is none."""
+        """Move every token to the point of M nearest to it, in place; to nan where there is none."""
 
     @abstractmethod
     def project(self, x: Array, v: Array) -> None:
-        """Replaces every vector of v, in place, by its part tangent to M at the token of x, which is on M."""
+        """Replace every vector of v, in place, by its part tangent to M at the token of x, which is on M."""
 
     @abstractmethod
     def space(self, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> VectorSpace:
-        """The vector space of states (see `fastpde.integrate.space`) whose `combine` returns tokens on M; share: which
-        of all tokens a state has, None: all."""
+        """Return the vector space of states (see `fastpde.integrate.space`) whose `combine` makes tokens on M.
+
+        share: which of all tokens a state has; None: all.
+        """
 
     def start(self, x0: Array) -> Array:
-        """Checked tokens, on M to rounding; x0 itself is not modified."""
+        """Check the tokens x0 and return them on M to rounding; x0 itself is not modified."""
         self.check(x0)
         x = x0.copy()
         self.retract(x)
@@ -84,7 +86,7 @@ class Sphere(Manifold):
     """
 
     def check(self, x: Array, name: str = "x0") -> None:
-        """Norms must be 1 to 1e-6 (float64) or 1e-4 (float32)."""
+        """Raise InputError, naming `name`, unless every norm is 1 up to 1e-6 (float64) or 1e-4 (float32)."""
         for start, rows in _blocks(x):
             norms = np.sqrt(_dots(rows, rows))
             bad = np.flatnonzero(~(np.abs(norms - 1.0) <= _SLACK[x.dtype]))
@@ -117,14 +119,17 @@ class _Retracting(VectorSpace):
         self._manifold = manifold
 
     def combine(self, y: Array, h: float, coefs: Sequence[float], stages: Array, out: Array) -> None:
-        """Write out = R(y + h sum_s coefs[s] stages[s]); with no terms a copy of y, which is on M, to the bit."""
+        """Write R(y + h sum_s coefs[s] stages[s]) into `out`, with the retraction R.
+
+        Without terms `out` becomes y to the bit, which is on M.
+        """
         super().combine(y, h, coefs, stages, out)
         if any(coefs):
             self._manifold.retract(out)
 
 
 def as_manifold(value: object) -> Manifold:
-    """The manifold of an argument, None being all of R^d. Raises InputTypeError for anything else."""
+    """Return a manifold as it is, and for None all of R^d. Raises InputTypeError for anything else."""
     if value is None:
         return Euclidean()
     if not isinstance(value, Manifold):
@@ -134,7 +139,7 @@ def as_manifold(value: object) -> Manifold:
 
 
 def _blocks(x: Array) -> Iterator[tuple[int, Array]]:
-    """Yield the number of the first token and views (rows, d) of all tokens, some at a time."""
+    """Yield all tokens in blocks: the index of the first one, and a view (rows, d)."""
     tokens = x.reshape(-1, x.shape[-1])
     step = max(1, _BLOCK // tokens.shape[1])
     for start in range(0, len(tokens), step):

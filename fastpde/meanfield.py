@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from .backends.backend import Backend
 
 
-_BACKEND = "backend"  # what a backend keeps from one evaluation to the next
+_BACKEND = "backend"  # the name of what a backend keeps from one evaluation to the next
 
 
 class Field:
-    """f(t, x, out): writes the velocities of the tokens x (n, d) or (B, n, d), tangent to their manifold, into out."""
+    """The right-hand side f(t, x, out) of the particle system, an attention with its measure, backend and manifold.
+
+    A call writes the velocities of the tokens x (n, d) or (B, n, d), tangent to their manifold, into `out`.
+    """
 
     def __init__(self, attention: Attention, cloud: Cloud, backend: Backend, manifold: Manifold) -> None:
         self.attention, self.backend, self.manifold = attention, backend, manifold
@@ -37,7 +40,7 @@ class Field:
 
     @property
     def memory(self) -> dict[str, Array]:
-        """What the attention remembers between evaluations: part of the state of an integration."""
+        """The arrays that attention and backend keep between evaluations: part of the state of an integration."""
         return self._memory.arrays
 
     @property
@@ -46,15 +49,15 @@ class Field:
         return self.attention.breaks
 
     def stats(self) -> dict[str, float]:
-        """Counters of the evaluations so far."""
+        """Return the counters of the evaluations so far."""
         return self._memory.counters() | self.backend.stats()
 
     def failure(self) -> FieldError | None:
-        """Why the last evaluation with finite tokens wrote nan, if an iteration in it did not converge."""
+        """Return why the last evaluation with finite tokens wrote nan, if an iteration did not converge; else None."""
         return self._memory.failure()
 
     def failed(self) -> Array:
-        """Of which systems, (B,)."""
+        """Return the mask (B,) of the systems that failed in the evaluation of `failure`."""
         return self._memory.failed(len(self.cloud.x))
 
     def __call__(self, t: float, x: Array, out: Array) -> None:
@@ -70,20 +73,20 @@ class Field:
         self.manifold.project(x, out)
 
     def systems(self, which: Array) -> Field:
-        """The field of some systems of a batch, their places `which` (k,); it remembers nothing yet."""
+        """Return the field of the systems of a batch with the indices `which` (k,); it remembers nothing yet."""
         some = Field(self.attention, self.cloud, self.backend, self.manifold)
         some.select(which)
         return some
 
     def select(self, which: Array) -> None:
-        """Keeps some of the systems only, their places `which` (k,), and what is remembered of them."""
+        """Keep only the systems with the indices `which` (k,), and what is remembered of them."""
         cloud, weights = self.cloud, self.cloud.weights
         own = weights if weights is None or len(weights) == 1 else weights[which]
         self.attention, self.cloud = self.attention.system(which), cloud.with_(x=cloud.x[which], weights=own)
         self._memory.select(which)
 
     def check(self, times: Sequence[float]) -> None:
-        """Raises InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
+        """Raise InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
         d = self.cloud.x.shape[2]
         for t in times:
             length = self.attention.check(self.cloud.x, t, "x0")
@@ -100,7 +103,10 @@ def bind(
     backend: Any = "auto",
     manifold: Manifold | None = None,
 ) -> Field:
-    """The field of an attention for tokens x0 (n, d) or (B, n, d). Raises InputError for what does not fit."""
+    """Return the field of an attention for tokens x0 (n, d) or (B, n, d).
+
+    Raises InputError, InputTypeError for arguments that do not fit.
+    """
     from .backends import resolve
 
     if not isinstance(attention, Attention):
@@ -133,11 +139,12 @@ def solve(
     observers: Sequence[Observer] = (),
     progress: Any = False,
 ) -> Solution | EnsembleSolution | GaussianSolution:
-    """Moves tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
+    """Move tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
 
     On a manifold the velocity is projected to the tangent space. With noise dx_i = Gamma_mu(x_i) dt + noise dW_i, W_i
     independent standard Brownian motions in R^d (on a manifold: on it), by the Euler-Maruyama method ("euler") or the
-    stochastic Heun method ("heun"), both of weak order one on a sphere. Between ends of steps it is a straight line.
+    stochastic Heun method ("heun"), both of weak order one on a sphere. Between the ends of steps the path of a token
+    with noise is a straight line.
 
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.
@@ -164,7 +171,7 @@ def solve(
         A Sinkhorn scaling that misses its tol, at t0 too, is `Status.NOT_CONVERGED` of that system; earlier rows stay.
 
     Raises:
-        InputError, InputTypeError: naming the argument, before any work; a function of time when it stops fitting.
+        InputError, InputTypeError: naming the argument, before any work; for a function of time, once it does not fit.
     """
     t_span = cast(Any, tuple(t_span) if isinstance(t_span, Iterable) else t_span)
     asked: dict[str, Any] = {
@@ -204,9 +211,9 @@ def prepare(
     backend: Any = "auto",
     **asked: Any,
 ) -> Problem:
-    """What `solve` integrates for tokens (n, d), checked: for who drives an `integrate.Integrator` step by step.
+    """Return the checked problem that `solve` integrates for tokens (n, d), for use with `integrate.Integrator`.
 
-    `asked` has the arguments of `integrate` but noise and space. Raises InputError, InputTypeError as `solve`.
+    `asked` holds the arguments of `integrate` except noise and space. Raises InputError, InputTypeError as `solve`.
     """
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, backend=backend, manifold=place)
@@ -222,7 +229,10 @@ def prepare(
 
 
 def _told(observers: Any, manifold: Manifold, noise: float) -> Any:
-    """The observers, those told where the tokens live that ask for it; `integrate` says what is wrong with others."""
+    """Return the observers, after a call of in_run(manifold, noise) of every callback that has this method.
+
+    What is no observer is left to the checks of `integrate`.
+    """
     if not isinstance(observers, Iterable):
         return observers
     observers = list(observers)
@@ -233,19 +243,19 @@ def _told(observers: Any, manifold: Manifold, noise: float) -> Any:
 
 
 def _none(**given: Any) -> None:
-    """Raises InputError naming what was given although a Gaussian law has none of it."""
+    """Raise InputError naming an argument that was given although it has no meaning for a Gaussian law."""
     for name, value in given.items():
-        if value is not None and not (isinstance(value, int | float | tuple | list) and not value):
+        if value is not None and not (isinstance(value, int | float | np.number | tuple | list) and not value):
             raise InputError(name, "a value", "none for a Gaussian law")
 
 
 def _row(weights: Any, b: int) -> Any:
-    """The weights of system b."""
+    """Return the weights of system b, (n,) or None, from those of the batch, (n,), (B, n) or None."""
     return np.asarray(weights)[b] if np.ndim(weights) == 2 else weights
 
 
 def _ends(t_span: Any) -> list[float]:
-    """The finite numbers among the ends of a span; `integrate` says what is wrong with others."""
+    """Return the finite numbers among the ends of a span; others are left to the checks of `integrate`."""
     try:
         return [float(t) for t in t_span if np.isfinite(t)]
     except (TypeError, RuntimeError):  # RuntimeError: tensors with a gradient

@@ -26,7 +26,7 @@ _CHUNK = 16384  # numbers drawn at a time: the scratch array stays in the second
 
 
 class Brownian:
-    """The random velocity of a step, noise xi / sqrt(h): moved along for a time h it is the increment noise sqrt(h) xi.
+    """The random velocity of a step, noise xi / sqrt(h); times the step h it is the increment noise sqrt(h) xi.
 
     Args:
         noise: standard deviation per square root of time, at least 0.
@@ -82,12 +82,12 @@ class Brownian:
         self._philox.state = self._start
 
     def _skip(self, count: int) -> None:
-        """Draw so many numbers in vain: how much of its stream a normal number takes is not known before."""
+        """Draw and discard `count` numbers: how much of its stream a normal number uses is not known in advance."""
         for start in range(0, count, _CHUNK):
             self._generator.standard_normal(out=self._normals[: min(_CHUNK, count - start)])
 
     def _fill(self, out: Array, scale: float) -> None:
-        """Write the next numbers of the stream, drawn in float64 whatever the dtype of `out`."""
+        """Write the next normal numbers times `scale` into `out`; they are drawn in float64, whatever its dtype."""
         for start in range(0, out.size, _CHUNK):
             part = out[start : start + _CHUNK]
             normals = self._normals[: part.size]

@@ -31,16 +31,12 @@ def _weighted(x: Array, weights: Array | None) -> Iterator[tuple[Array, Array]]:
 
 
 def mean(x: Array, weights: Array | None = None) -> Array:
-    """Return sum_i w_i x_i, shape (d,); weights w (n,) sum to 1, default 1/n. Raises InputError on wrong
-    shapes.
-    """
+    """Return sum_i w_i x_i, shape (d,); weights w (n,) sum to 1, default 1/n. Raises InputError on wrong shapes."""
     return np.sum([w @ block for block, w in _weighted(x, weights)], axis=0)
 
 
 def covariance(x: Array, weights: Array | None = None, *, mean: Array | None = None) -> Array:
-    """Return S = sum_i w_i (x_i - m)(x_i - m)^T, shape (d, d), about the weighted mean m (given, if already
-    known).
-    """
+    """Return S = sum_i w_i (x_i - m)(x_i - m)^T, shape (d, d), about the mean m; `mean` is m if it is known already."""
     centre = _mean(x, weights) if mean is None else mean
     total = np.zeros((x.shape[1], x.shape[1]))
     for block, w in _weighted(x, weights):
@@ -61,7 +57,7 @@ def effective_rank(cov: Array) -> float:
     """Return exp(-sum_i p_i log p_i), p_i = lambda_i / tr S: between 1 and d, 0 for the zero matrix.
 
     It is scale-free, d for a multiple of the identity and 1 for a line (Roy and Vetterli 2007, with
-    eigenvalues for singular values).
+    eigenvalues in place of singular values).
     """
     values = spectrum(np.asarray(cov, dtype=np.float64))
     if values[0] == 0.0:
@@ -75,7 +71,7 @@ def effective_rank(cov: Array) -> float:
 def participation_ratio(cov: Array) -> float:
     """Return (tr S)^2 / tr S^2: between 1 and d, at most `effective_rank`, 0 for the zero matrix.
 
-    Scale-free too; small eigenvalues count less than in the entropy's rank.
+    It is scale-free, too; small eigenvalues count less than in `effective_rank`.
     """
     values = spectrum(np.asarray(cov, dtype=np.float64))
     if values[0] == 0.0:

@@ -1,6 +1,6 @@
-"""report.html: one self-contained page about a run or a study: what was asked, what came out, what theory says of it.
+"""The page report.html about a run or a study: its configuration, its results, and what theory says of them.
 
-Everything on the page is in the directory: pictures are embedded, numbers are copied. No script, no network.
+Everything on the page is from the directory: pictures are embedded, numbers are copied. No script, no network.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from fastpde.run.observables import read_observables
 Array = np.ndarray[Any, Any]
 NAME = "report.html"
 _MOST_ROWS, _MOST_COLUMNS = 30, 14  # of a table on the page
-_SLACK = 1e-6  # relative: what steps of a run may be off by
-_BALANCE = 1e-3  # relative: what a cubic spline through the frames may be off by
+_SLACK = 1e-6  # the relative error that the steps of a run may have
+_BALANCE = 1e-3  # the relative error that a cubic spline through the frames may have
 _MAY_BE_UNKNOWN = ("t", "energy", "dissipation")
 
 _STYLE = """
@@ -42,7 +42,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums; } td.text { w
 
 
 class Check(NamedTuple):
-    """What theory says, whether it holds ("holds", "fails", "unknown"), and the numbers."""
+    """A claim of theory, the verdict on it ("holds", "fails" or "unknown"), and the numbers behind the verdict."""
 
     claim: str
     verdict: str
@@ -139,7 +139,7 @@ def checks(text: str, table: dict[str, Array], status: dict[str, Any], code: boo
 
 
 def _folder(text: str) -> Path:
-    """Where the files of the configuration were, as its first line says."""
+    """Return the folder where the files of a configuration were, as its first line says; without it the current one."""
     import ast
 
     first = text.split("\n", 1)[0]
@@ -182,7 +182,7 @@ def _mean(attention: fp.Attention, table: dict[str, Array]) -> Check:
 
 
 def _energy(attention: fp.Attention, status: dict[str, Any]) -> Check:
-    """What the run itself has seen: it knows what its steps and sums may be off by."""
+    """Check the energies by what the run itself recorded: it knows the errors that its steps and sums may have."""
     found = status.get("energy")
     if not isinstance(found, dict):
         why = "none was recorded" if attention.energy_trend(0.0) else "nothing is known for this attention"
@@ -196,7 +196,7 @@ def _energy(attention: fp.Attention, status: dict[str, Any]) -> Check:
 
 
 def _balance(table: dict[str, Array]) -> Check:
-    """The energies between the first and the last frame against the integral of dE/dt, with a cubic spline."""
+    """Compare the energies of all frames with the integral of dE/dt from the first frame on, by a cubic spline."""
     claim = "The energy changes by the integral of the dissipation (Theory 7)"
     t, energy, rate = table["t"], table["energy"], table.get("dissipation", np.full(len(table["t"]), np.nan))
     if len(t) < 4 or not np.isfinite([energy, rate]).all() or np.ptp(energy) == 0.0:
@@ -216,7 +216,7 @@ def _balance(table: dict[str, Array]) -> Check:
 
 
 def _clusters(table: dict[str, Array]) -> list[str]:
-    """The metastable numbers of clusters, where they were recorded."""
+    """Return the heading and the table of the metastable numbers of clusters; nothing if none were recorded."""
     if "clusters" not in table:
         return []
     from fastpde.plot.cluster_paths import metastable
@@ -261,7 +261,7 @@ def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _rows(columns: Any) -> str:
-    """Some rows of a table of numbers and words, evenly, the first and the last included."""
+    """Return some rows of a table of numbers and words, evenly spaced, with the first and the last one."""
     names = list(columns)[:_MOST_COLUMNS]
     count = len(columns[names[0]])
     shown = np.unique(np.linspace(0, count - 1, min(count, _MOST_ROWS)).astype(int))  # none of none

@@ -1,9 +1,10 @@
-"""The tokens that one process holds, of all: what is taken over all tokens goes through its `Share`.
+"""The part of all tokens that one process holds, and its access to the others: `Share`.
 
-A backend may share tokens out to several processes, each with a block of them, in order. What belongs to one token
+A backend may distribute tokens over several processes, each with a block of them, in order. What belongs to one token
 alone is computed where the token is. Sums, largest values and rows of other processes come from a `Share`, and every
 process gets the same bits: the order of a sum depends on the number of all tokens alone. `Share` itself is that of a
-process which holds them all; all processes must call its methods in the same order, with systems in the first axis.
+process which holds them all; a subclass communicates. Methods are collective: all processes must call them in the same
+order. The first axis of their arguments is that of the systems.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Tally:
-    """Sums of a long vector per system, made block by block: numbers that are handed in are added in order.
+    """The sum of one long vector for each system, whose numbers are handed in block by block, in their order.
 
     Attributes:
         first: the place of this process's first number in a system's vector.
@@ -29,25 +30,25 @@ class Tally:
         self._sums = np.zeros(systems)
 
     def add(self, system: int, numbers: Array) -> None:
-        """The next numbers (rows, m) of systems `system`, `system` + 1, ...: one block, or what is here of it."""
+        """Add the next numbers (rows, m) of systems `system`, `system` + 1, ...: one block, or the part of it here."""
         self._sums[system : system + len(numbers)] += np.add.reduce(numbers, axis=1)
 
     def spoil(self) -> None:
-        """Makes all sums infinite, whatever else is handed in."""
+        """Make all sums infinite, whatever else is handed in."""
         self._sums[:] = np.inf
 
     def sums(self) -> Array:
-        """The sums (systems,). The last call."""
+        """Return the sums (systems,). No other call may follow."""
         return self._sums
 
 
 class Share:
-    """All tokens.
+    """The tokens that a process holds, here all of them.
 
     Attributes:
         first: the index of the first token that is here.
-        here: how many are here.
-        n: how many there are in all.
+        here: the number of tokens that are here.
+        n: the number of all tokens.
     """
 
     def __init__(self, n: int) -> None:
@@ -55,60 +56,64 @@ class Share:
 
     @property
     def whole(self) -> bool:
-        """Whether this process holds all tokens."""
+        """True if this process holds all tokens."""
         return self.here == self.n
 
     def sum(self, values: Array) -> Array:
-        """The sum over all tokens of values (B, here), (B,)."""
+        """Return the sums (B,) over all tokens of values (B, here)."""
         total: Array = values.sum(axis=1)
         return total
 
     def sums(self, several: Iterable[Array]) -> list[Array]:
-        """`sum` of several arrays, made one after the other."""
+        """Return `sum` of each of several arrays, which the iterable makes one after the other."""
         return [self.sum(values) for values in several]
 
     def tiles(self, rows: Array, size: int, take: Any) -> Array:
-        """The rows (B, m, ...) of the tiles of `size` tokens that begin here, from those that are here (B, here, ...).
+        """Return the rows (B, m, ...) of the tiles of `size` tokens that begin here, from the rows (B, here, ...).
 
-        The tokens 0 .. size - 1 are the first tile, the last one may be shorter; take(shape, dtype) provides memory."""
+        The first tile has the tokens 0 .. size - 1, the last one may be shorter; take(shape, dtype) provides memory.
+        """
         return rows
 
     def sum_of_tiles(self, values: Array, size: int) -> Array:
-        """The sums (q,) over all tiles, of values (q, tiles that begin here)."""
+        """Return the sums (q,) over all tiles of values (q, tiles that begin here)."""
         return self.sum(values)
 
     def tally(self, systems: int, width: int, block: int) -> Tally:
-        """For sums of vectors of `width` numbers per token, in blocks of `block` numbers."""
+        """Return a tally of `systems` vectors with `width` numbers per token, in blocks of `block` numbers."""
         return Tally(systems)
 
     def largest(self, values: Array) -> Array:
-        """The largest of the values that the processes bring, each for itself; nan if one is nan."""
+        """Return the elementwise largest of the arrays of all processes; nan where one is nan."""
         return values
 
     def added(self, values: Array) -> Array:
-        """The sum of what the processes bring, in their order: bits depend on their number."""
+        """Return the sum of the arrays of all processes, in their order; its bits depend on how many they are."""
         return values
 
     def add_up(self, values: Array) -> None:
-        """The same in place, for large arrays."""
+        """Replace `values` by the sum that `added` returns, in place: for large arrays."""
 
     def joined(self, rows: Array) -> tuple[Array, slice]:
-        """The rows (B, m, ...) of all processes, any number of each, and which of them are of this one."""
+        """Return the rows (B, m, ...) of all processes, any number from each, and the slice of them from this one."""
         return rows, slice(0, rows.shape[1])
 
     def gathered(self, rows: Array) -> Array:
-        """The rows of all tokens (B, n, ...), from those that are here (B, here, ...)."""
+        """Return the rows of all tokens (B, n, ...), from those that are here (B, here, ...)."""
         return rows
 
     def every(self, rows: Array, stride: int) -> Array:
-        """The rows of the tokens 0, stride, 2 stride, ... (B, q, ...), from those that are here (B, here, ...)."""
+        """Return the rows (B, q, ...) of tokens 0, stride, 2 stride, ..., from those that are here (B, here, ...)."""
         return rows[:, ::stride]
 
     def ordered(self, rows: Array, order: Array, out: Array) -> Array:
-        """out (B, here, ...) <- the rows at the places here, if all rows stood as order (n,) has them; returns out."""
+        """Move row order[s] of all tokens to place s; write the part of this process into `out` and return it.
+
+        rows and out (B, here, ...) are parts of all rows (B, n, ...), order (n,) is for all of them.
+        """
         return np.take(rows, order, axis=1, out=out, mode="clip")
 
     def placed(self, rows: Array, order: Array, out: Array) -> Array:
-        """The same backwards: out[order[s]] <- row s; returns out."""
+        """Move row s of all tokens to place order[s], as the inverse of `ordered`; write into `out` and return it."""
         out[:, order] = rows
         return out

@@ -1,8 +1,10 @@
-"""How far two token clouds can move apart, and a cloud from the origin: explicit bounds (Theory 8.1, 8.2).
+"""Explicit bounds of the distance between two clouds of tokens and of the radius of a cloud (Theory 8.1, 8.2).
 
-With r = R^2 and one head, d log C / dr = L / (2 r w): its integral is 1/2 [xi r + h Ei(e r) + c e^{e r} / e], whatever
-w, and w says when the radius is reached. Heads with constant w share that clock. Parameters that are constant between
-times (numbers, and `Layers`) so have a closed form; what else there is, is integrated.
+The radius R grows at the rate w and log C at the rate L of `attention.rates.Rate`. With r = R^2 and one head this is
+d log C / dr = L / (2 r w), with the integral 1/2 [xi r + h Ei(e r) + c e^{e r} / e] whatever w is; w determines when a
+radius is reached. For several heads with constant w, R grows at the sum of their w, and d log C / dr is the mean of
+those of the heads, weighted by w. So there is a closed form for one head, and for heads with constant w, if parameters
+are constant between times (numbers, and `Layers`); everything else is integrated numerically.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from .attention import Attention, Layers
 from .attention.rates import Rate
 from .errors import InputError, InputTypeError
 
-# Above these the numerical integration says inf, which is a bound too: log C, log R, and the growth of log R that its
-# rate would make of the whole interval. A radius that explodes gets there in a few steps.
+# Above these the numerical integration returns inf, which is a bound too: for log C, for log R, and for the growth of
+# log R over the whole interval at its present rate. A radius that explodes gets there in a few steps.
 _MOST, _FARTHEST, _FASTEST = 1e15, 300.0, 1e6
 _RTOL = 1e-10
 
@@ -26,18 +28,18 @@ _RTOL = 1e-10
 def stability_bound(
     attention: Attention, t: Any, R0: Any, p: float = 2.0, *, t0: float = 0.0, log: bool = False
 ) -> Any:
-    """C with W_p(mu_t, nu_t) <= C W_p(mu_0, nu_0) for every two laws in the ball of radius R0 about 0 at time t0.
+    """Return C with W_p(mu_t, nu_t) <= C W_p(mu_0, nu_0) for all laws in the ball of radius R0 about 0 at time t0.
 
     log C = int_{t0}^t L(R(s)) ds with the rate `attention.stability_rate` and the radius `support_bound`. For masked
     attention the distance is the conditional one, `fp.conditional_wasserstein`. Rates are sharp, the radius is
-    pessimistic: `measured_stability_bound` takes one that was seen.
+    pessimistic: `measured_stability_bound` uses observed radii instead.
 
     Args:
         attention: of one system.
         t: a time >= t0, or an array of them.
         R0: the radius, > 0.
         p: a number >= 1, or inf. Sinkhorn attention: 2 only. Masked attention that averages: > 1.
-        log: return log C, which is finite longer.
+        log: return log C, which overflows later.
 
     Returns:
         A float, or an array like t; inf where it exceeds the range of numbers, and from where the support may be
@@ -54,10 +56,11 @@ def stability_bound(
 
 
 def support_bound(attention: Attention, t: Any, R0: Any, *, t0: float = 0.0) -> Any:
-    """R(t): tokens in the ball of radius R0 about 0 at time t0 are in that of radius R(t) at time t.
+    """Return R(t): tokens in the ball of radius R0 about 0 at time t0 are in that of radius R(t) at time t.
 
-    R0 e^{int v} for attention that averages and sigmoid, v = |V|, divided by eps for Sinkhorn; inf from where
-    unnormalised tokens may be infinite. Arguments, result and errors as `stability_bound`. Source: Theory 8.2.
+    R(t) is R0 e^{int v} for attention that averages and for sigmoid attention, v = |V|, divided by eps for Sinkhorn. It
+    is inf from where tokens of unnormalised attention may be infinite. Arguments, result and errors as
+    `stability_bound`. Source: Theory 8.2.
     """
     times, start = _times(t, t0)
     radii, _ = _bounds(attention, times, start, _positive("R0", R0), 2.0)
@@ -65,9 +68,9 @@ def support_bound(attention: Attention, t: Any, R0: Any, *, t0: float = 0.0) -> 
 
 
 def measured_stability_bound(attention: Attention, t: Any, radii: Any, p: float = 2.0, *, log: bool = False) -> Array:
-    """C (m,) as `stability_bound` from t[0] on, from radii (m,) that hold both clouds at the times t (m,).
+    """Return C (m,) as `stability_bound` from t[0] on, by the radii (m,) of balls with both clouds at times t (m,).
 
-    Between two times the radius is taken to grow as fast as it can from what it was, so the bound is proved however
+    Between two times the radius is assumed to grow as fast as it can from the last one, so the bound is proved however
     far apart the times are; close ones make it sharp.
 
     Raises: as `stability_bound`. Source: Theory 8.1, a posteriori.
@@ -89,7 +92,7 @@ def measured_stability_bound(attention: Attention, t: Any, radii: Any, p: float 
 
 
 class _March:
-    """Carries R^2 and log C from one time to a later one."""
+    """The integration of R^2 and log C of an attention from one time to a later one, in W_p."""
 
     def __init__(self, attention: Attention, p: float) -> None:
         if not isinstance(attention, Attention):
@@ -101,7 +104,7 @@ class _March:
         self._rates = list(attention.rates(self.p, 0.0)) if constant else None
 
     def to(self, high: float, low: float, r: float) -> tuple[float, float]:
-        """R^2 at `high` and what log C grows by from `low`, where R^2 is r; inf and inf if the support may be."""
+        """Return R^2 at `high` and the growth of log C from `low`, where R^2 is r; (inf, inf) if R may be infinite."""
         total = 0.0
         cuts = sorted({low, high, *(t for t in self.attention.breaks if low < t < high)})
         for start, end in pairwise(cuts):
@@ -119,7 +122,7 @@ class _March:
 
 
 def _bounds(attention: Attention, times: Array, start: float, R0: float, p: float) -> tuple[Array, Array]:
-    """The radius and log C at `times`, not decreasing, from R0 and 0 at `start`."""
+    """Return the radii R and log C (m,) at `times` (m,), not decreasing, from R0 and 0 at `start`."""
     march = _March(attention, p)
     squares, logs = np.empty(len(times)), np.empty(len(times))
     now, r, total = start, R0 * R0, 0.0
@@ -132,7 +135,7 @@ def _bounds(attention: Attention, times: Array, start: float, R0: float, p: floa
 
 
 def _closed(rates: list[Rate], r: float, span: float) -> tuple[float, float]:
-    """The same for heads that share a clock."""
+    """Return R^2 and the growth of log C after a time `span`, in closed form: one head, or heads of constant w."""
     speed = sum(rate.v for rate in rates)
     if speed == 0.0:
         return r, 0.0
@@ -143,7 +146,7 @@ def _closed(rates: list[Rate], r: float, span: float) -> tuple[float, float]:
 
 
 def _squared_radius(rate: Rate, speed: float, r: float, span: float) -> float:
-    """R^2 after a time `span` of R' = w R, R^2 = r at first."""
+    """Return R^2 after a time `span` of R' = w R from R^2 = r, w with `speed` in place of v; inf if R explodes."""
     if rate.power == 1:
         left = 1.0 - 2.0 * speed * r * span
         return r / left if left > 0.0 else np.inf
@@ -153,7 +156,7 @@ def _squared_radius(rate: Rate, speed: float, r: float, span: float) -> float:
     from scipy.optimize import brentq
     from scipy.special import exp1
 
-    # E1(b R^2) falls at the rate 2 v; it has left the range of numbers at 740.
+    # E1(b R^2) falls at the rate 2 v; for b R^2 above 740 it is below the range of numbers.
     left = exp1(rate.b * r) - 2.0 * speed * span
     if left <= 0.0:
         return np.inf
@@ -161,7 +164,7 @@ def _squared_radius(rate: Rate, speed: float, r: float, span: float) -> float:
 
 
 def _gain(rate: Rate, r: float, end: float) -> float:
-    """1/2 [xi r + h Ei(e r) + c e^{e r} / e] between r and end, the least of the alternatives."""
+    """Return 1/2 [xi r + h Ei(e r) + c e^{e r} / e] between r and `end`, the least of the rate's alternatives."""
     from scipy.special import expi
 
     if end == r:
@@ -176,7 +179,10 @@ def _gain(rate: Rate, r: float, end: float) -> float:
 
 
 def _integrated(attention: Attention, p: Array, r: float, low: float, high: float) -> tuple[float, float]:
-    """The same for parameters that move, and for heads with clocks of their own, by an ODE for log R and log C."""
+    """Return R^2 at `high` and the growth of log C from `low`, where R^2 is r, by an ODE for log R and log C.
+
+    This is for parameters that vary, and for heads whose w are not constant.
+    """
     from scipy.integrate import solve_ivp
 
     edge = 1e-8 * (high - low)  # a time on the boundary of two layers belongs to the one on this side
@@ -209,7 +215,7 @@ def _shaped(values: Array, t: Any) -> Any:
 
 
 def _times(t: Any, t0: Any) -> tuple[Array, float]:
-    """The times as (m,), checked to rise from t0."""
+    """Return the times (m,), checked not to fall and to be at least t0, and t0."""
     start = float(as_numbers("t0", t0))
     times = np.asarray(as_numbers("t", t), float).reshape(-1)
     if np.ndim(t) > 1 or not len(times) or times[0] < start or (np.diff(times) < 0.0).any():

@@ -1,9 +1,9 @@
-"""Weights: what an attention makes of a score s, w(s), in readable formulas.
+"""Weights: the functions w(s) of a score s, in readable formulas.
 
 A weight is a NamedTuple without fields; its *type* selects the code of a kernel, so kernels are compiled and cached
-once per weight and name none. `simd.emitters` has the same formulas for vectors of scores in registers.
+once per weight and contain the name of none. `simd.emitters` has the same formulas for vectors of scores in registers.
 
-To add a weight: one class here, its place in WEIGHTS, and one entry of `simd.emitters`. `Weight` is a user's own: its
+A new weight needs a class here, its place in WEIGHTS, and an entry of `simd.emitters`. `Weight` is a user's own: its
 function is compiled by itself, and kernels call it for a block of scores at a time.
 """
 
@@ -18,7 +18,7 @@ from .errors import InputError, InputTypeError
 
 
 class Exp(NamedTuple):
-    """w(s) = e^s: Softmax, L2, unnormalised exponential and Sinkhorn attention."""
+    """The weight w(s) = e^s: Softmax, L2, unnormalised exponential and Sinkhorn attention."""
 
     def value(self, s: Array) -> Array:
         """Return w(s)."""
@@ -35,7 +35,7 @@ class Exp(NamedTuple):
 
 
 class Sigmoid(NamedTuple):
-    """w(s) = 1 / (1 + e^-s): sigmoid attention."""
+    """The weight w(s) = 1 / (1 + e^-s): sigmoid attention."""
 
     def value(self, s: Array) -> Array:
         """Return w(s)."""
@@ -47,10 +47,10 @@ class Sigmoid(NamedTuple):
         return small / (1.0 + small) ** 2
 
     def expected(self, mean: Array, spread: Array) -> tuple[Array, Array, Array]:
-        """As `Exp.expected`, to rounding.
+        """Return c, v, v' as `Exp.expected` does, to rounding.
 
-        The trapezoidal rule on [-9, 9] standard deviations: the contour may move up to the poles at distance
-        p = pi / spread, which makes its error e^{p^2 / 2 - 2 pi p / step}; e^{-42} leaves room for their order.
+        They are made by the trapezoidal rule on [-9, 9] standard deviations. Its contour may move up to the poles at
+        distance p = pi / spread, so its error is e^{p^2 / 2 - 2 pi p / step}; e^{-42} leaves room for their order.
         """
         reach, digits = 9.0, 42.0
         p = min(np.pi / max(float(np.max(spread, initial=0.0)), 1e-300), np.sqrt(2.0 * digits))
@@ -67,7 +67,7 @@ class Sigmoid(NamedTuple):
 
 
 class Linear(NamedTuple):
-    """w(s) = s: linear attention, which is summed by moments, never pair by pair; and plain linear maps."""
+    """The weight w(s) = s: linear attention, which is summed by moments, never pair by pair; and linear maps."""
 
     def value(self, s: Array) -> Array:
         """Return w(s)."""
@@ -78,17 +78,17 @@ class Linear(NamedTuple):
         return np.ones_like(s)
 
     def expected(self, mean: Array, spread: Array) -> tuple[Array, Array, Array]:
-        """As `Exp.expected`."""
+        """Return c, v, v' as `Exp.expected` does."""
         one = np.ones_like(mean)
         return one, mean, one
 
 
-_MOST_NODES = 1e5  # of an expectation
-_CUT = 1e-10  # of an expectation: what may be beyond nine standard deviations
+_MOST_NODES = 1e5  # on either side of the mean, for an expectation
+_CUT = 1e-10  # the largest term at nine standard deviations, relative to the sum of their sizes
 
 
 class Called(NamedTuple):
-    """A weight as kernels see it that is a function to be called: see `simd.called`."""
+    """A weight as kernels see it whose function is called at an address: see `simd.called`."""
 
     double: int  # address of the function of float64 scores
     single: int  # of float32 scores
@@ -111,7 +111,7 @@ class Weight:
 
     Args:
         f: a function of one number that Numba compiles.
-        derivative: f', likewise; None: not known.
+        derivative: f', likewise a function; None: not known.
         bounded_by: numbers (sup |f|, sup |f'|), for bounds of stability; None: not known.
 
     Raises:
@@ -126,17 +126,17 @@ class Weight:
 
     @property
     def f(self) -> Any:
-        """The function."""
+        """The function f."""
         return self._f
 
     @property
     def derived(self) -> Any:
-        """Its derivative, or None."""
+        """The derivative f', or None."""
         return self._derived
 
     @property
     def bounded_by(self) -> tuple[float, float] | None:
-        """(sup |f|, sup |f'|), or None."""
+        """The bounds (sup |f|, sup |f'|), or None."""
         return self._bounded_by
 
     def __repr__(self) -> str:
@@ -153,16 +153,17 @@ class Weight:
         return _of_each(self.derived, s)
 
     def expected(self, mean: Array, spread: Array) -> tuple[Array, Array, Array]:
-        """As `Exp.expected`, by the trapezoidal rule with steps of at most a tenth of a standard deviation and of 0.2.
+        """Return c, v, v' as `Exp.expected` does, by the trapezoidal rule on [-9, 9] standard deviations.
 
-        That is right to rounding for functions without a pole within distance 1.2 of the line. Without a derivative
-        E w'(z) = E w(z) (z - mean) / spread^2.
+        Its steps are at most a tenth of a standard deviation and at most 0.2 in the score, which is right to rounding
+        for functions without a pole within distance 1.2 of the real line. Without a derivative, E w'(z) is
+        E w(z) (z - mean) / spread^2. Raises InputError where w grows too fast or scores vary too much for the rule.
         """
         step = min(0.1, 0.2 / max(float(np.max(spread, initial=0.0)), 1e-300))
         count = np.ceil(9.0 / step)
         if count > _MOST_NODES:
             raise InputError("weight", f"scores with a standard deviation of {spread.max():.3g}", "smaller ones")
-        value, slope, total = np.zeros_like(mean), np.zeros_like(mean), 0.0
+        value, size, slope, total = *(np.zeros_like(mean) for _ in range(3)), 0.0
         if self.derived is None and not (spread > 0.0).all():
             self.derivative(mean)  # says what is missing
         ends = 0.0
@@ -172,16 +173,16 @@ class Weight:
             values = self.value(z)
             if abs(node) == count * step:
                 ends = np.maximum(ends, bell * np.abs(values))
-            value, total = value + bell * values, total + bell
+            value, size, total = value + bell * values, size + bell * np.abs(values), total + bell
             slope += bell * (values * node / spread if self.derived is None else self.derivative(z))
-        if not (ends <= _CUT * np.abs(value)).all():
+        if not (ends <= _CUT * size).all():
             came = f"{self!r} under scores with a standard deviation of {np.max(spread):.3g}"
             raise InputError("weight", came, "a weight that grows less, or smaller scores")
         return np.ones_like(mean), value / total, slope / total
 
 
 def _of_each(f: Any, s: Array) -> Array:
-    """f of each number of an array."""
+    """Return f of each number of an array, in float64 and of its shape."""
     s = np.asarray(s, np.float64)
     with np.errstate(all="ignore"):  # as where it is compiled
         return np.array([f(number) for number in s.ravel()], np.float64).reshape(s.shape)
@@ -209,15 +210,15 @@ WEIGHTS: tuple[Any, ...] = (Exp(), Sigmoid(), Linear())
 
 
 def is_exponential(weight: Any) -> bool:
-    """Return whether w(s + c) = w(c) w(s): a sum may be taken relative to its largest weight."""
+    """Return whether w(s + c) = w(c) w(s), so that sums can be made relative to their largest weight."""
     return isinstance(weight, Exp)
 
 
 def is_bounded(weight: Any) -> bool:
-    """Return whether all weights are bounded."""
+    """Return whether w is bounded; a user's own is where its bounds were given."""
     return isinstance(weight, Sigmoid) or (isinstance(weight, Weight) and weight.bounded_by is not None)
 
 
 def is_positive(weight: Any) -> bool:
-    """Return whether all weights are positive, so that totals have logarithms."""
+    """Return whether w is positive everywhere, so that total weights have logarithms."""
     return isinstance(weight, Exp | Sigmoid)

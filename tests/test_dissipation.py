@@ -217,3 +217,10 @@ def test_no_alarm_where_theory_says_nothing():
         fp.EnergyRecord(attention, manifold="sphere")
     with pytest.raises(fp.InputError, match="norm"):
         fp.dissipation(attention, 2 * x, manifold=fp.Sphere())
+
+
+def test_an_energy_that_does_not_change_has_no_relative_imbalance():
+    still = fp.Softmax(np.eye(2), np.eye(2), np.zeros((2, 2)))
+    record = fp.EnergyRecord(still)
+    fp.solve(still, np.ones((4, 2)), (0.0, 1.0), observers=[fp.Observer(record, times=np.linspace(0, 1, 5))])
+    assert len(record.energy) == 5 and np.isnan(record.imbalance())

@@ -188,3 +188,14 @@ def test_expectations_under_gaussian_scores(weight):
     common, value, slope = weight.expected(mean, spread)
     for got, f in ((value, weight.value), (slope, weight.derivative)):
         np.testing.assert_allclose(common * got, f(scores) @ part / part.sum(), rtol=1e-11)
+
+
+def test_expectations_of_an_odd_weight():
+    """They are zero at a mean of zero, though no term is small beside their sum."""
+    weight = weights.Weight(lambda s: s / (1.0 + s * s), lambda s: (1.0 - s * s) / (1.0 + s * s) ** 2)
+    _, value, slope = weight.expected(np.array([0.0, 0.5]), np.array([1.0, 1.0]))
+    z = np.linspace(-12.0, 12.0, 200_001)
+    bell = np.exp(-0.5 * z * z) / np.exp(-0.5 * z * z).sum()
+    assert abs(value[0]) < 1e-15
+    np.testing.assert_allclose(value[1], bell @ weight.value(z + 0.5), rtol=1e-9)
+    np.testing.assert_allclose(slope[0], bell @ weight.derivative(z), rtol=1e-9)

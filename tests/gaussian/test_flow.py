@@ -165,6 +165,7 @@ def test_arguments_that_a_gaussian_law_has_not_are_named():
     for name, value in {"weights": [1.0], "noise": 0.1, "events": [fp.BlowUp(3.0)], "manifold": fp.Sphere()}.items():
         with pytest.raises(fp.InputError, match=f"^{name}.*Gaussian"):
             fp.solve(attention, start, (0.0, 1.0), **{name: value})
+    assert fp.solve(attention, start, (0.0, 0.1), noise=np.float32(0.0)).success
     with pytest.raises(fp.InputError, match=r"^x0.*dimension 3"):
         fp.solve(attention, fp.Gaussian(0.0, np.eye(3)), (0.0, 1.0))
     with pytest.raises(fp.InputError, match=r"^x0.*3 as the parameters"):

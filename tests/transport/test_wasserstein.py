@@ -185,6 +185,10 @@ def test_what_is_refused():
         ((x, law, 3), {"method": "sliced"}, "p"),
         ((x, fp.Gaussian(np.zeros((3, 2)), np.eye(2))), {}, "y"),
         ((x[None], x), {}, "x"),
+        ((law, law), {"y_weights": [1.0]}, "y_weights"),
+        ((law, law), {"x_weights": [1.0]}, "x_weights"),
+        ((law, fp.Gaussian(np.zeros((3, 2)), np.eye(2))), {}, "y"),
+        ((law, x[:, :1]), {"method": "sliced"}, "y"),
     ):
         with pytest.raises(fp.InputError) as caught:
             fp.wasserstein(*arguments, **options)
