@@ -227,8 +227,9 @@ class EnergyRecord:
         """Return max_i |E(t_i) - E(t_0) - int_{t_0}^{t_i} dE/dt| / max_i |E(t_i) - E(t_0)|, the integral by a spline.
 
         It is small if steps are accurate and rows close enough for the spline (of degree 7 from 8 rows on). It is nan
-        where a number has overflowed, where the energy does not change, and with noise, which changes it, too. Raises InputError for fewer than
-        4 rows.
+        where a number has overflowed, where the energy does not change, and with noise, which changes it, too.
+
+        Raises InputError for fewer than 4 rows.
         """
         from scipy.interpolate import make_interp_spline
 

@@ -142,9 +142,8 @@ def solve(
     """Move tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
 
     On a manifold the velocity is projected to the tangent space. With noise dx_i = Gamma_mu(x_i) dt + noise dW_i, W_i
-    independent standard Brownian motions in R^d (on a manifold: on it), by the Euler-Maruyama method ("euler") or the
-    stochastic Heun method ("heun"), both of weak order one on a sphere. Between the ends of steps the path of a token
-    with noise is a straight line.
+    independent standard Brownian motions in R^d (on a manifold: on it), by the method of Euler-Maruyama ("euler") or
+    the stochastic one of Heun ("heun"), of weak order one on a sphere; paths are straight lines within a step.
 
     Args:
         attention: a variant, `fp.MultiHead` or `fp.Masked`.

@@ -222,5 +222,5 @@ def test_no_alarm_where_theory_says_nothing():
 def test_an_energy_that_does_not_change_has_no_relative_imbalance():
     still = fp.Softmax(np.eye(2), np.eye(2), np.zeros((2, 2)))
     record = fp.EnergyRecord(still)
-    fp.solve(still, np.ones((4, 2)), (0.0, 1.0), observers=[fp.Observer(record, times=np.linspace(0, 1, 5))])
+    fp.solve(still, np.ones((4, 2)), (0.0, 1.0), observers=[fp.Observer(record, time=0.25)])
     assert len(record.energy) == 5 and np.isnan(record.imbalance())

@@ -91,6 +91,15 @@ def boolean(name: str, value: object) -> bool:
     return value
 
 
+def automatic(name: str, value: object) -> bool | None:
+    """Check true, false and "auto"; return None for "auto"."""
+    if value == "auto":
+        return None
+    if not isinstance(value, bool):
+        refuse(name, value, 'true, false or "auto"')
+    return value
+
+
 def choice(*words: str) -> Check:
     """Return the check of one of some words."""
 

@@ -58,15 +58,6 @@ def read(kind: type[Section], table: object, name: str) -> Section:
     return settled(name) if settled else section
 
 
-def _automatic(name: str, value: object) -> bool | None:
-    """Check true, false and "auto"; return None for "auto"."""
-    if value == "auto":
-        return None
-    if not isinstance(value, bool):
-        checks.refuse(name, value, 'true, false or "auto"')
-    return value
-
-
 def _share(name: str, value: object) -> float | None:
     """Check true, false and a number between 0 and 1; return the number, None for false."""
     if isinstance(value, bool):
@@ -314,7 +305,7 @@ class Output:
     every: float | None = key(_POSITIVE, None)
     max_tokens: int = key(_COUNT, 100_000)
     checkpoint: float = key(_POSITIVE, 60.0)
-    energy: bool | None = key(_automatic, None)
+    energy: bool | None = key(checks.automatic, None)
     clusters: float | None = key(_share, None)
 
 

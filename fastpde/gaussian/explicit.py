@@ -227,10 +227,7 @@ def _bends(head: Any) -> Array:
 
 
 def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
-    """Return the answer for S0 = L L^T where theory gives it without a doubt; None elsewhere.
-
-    `factor` is L (d, r), `cov` is S0 as it was given.
-    """
+    """Return the answer for S0 = L L^T, L (d, r), where theory gives it without a doubt; None elsewhere."""
     heads = _heads(attention)
     if all(type(head) is Softmax for head, _ in heads):
         return _commuting(heads, factor, cov) or _turning(heads, factor)
