@@ -1,4 +1,4 @@
-"""Ways to sum over tokens, behind one contract (`base`). Numba is imported only when one of them is first made."""
+"""The ways to compute pair sums, behind one contract (`backend`). Numba is imported when a first backend is made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("auto", "direct", "fast")
 
 
 def resolve(backend: Any) -> Backend:
-    """The backend object for a name or an object."""
+    """Return the backend for one of `NAMES`, or the object itself if it is a backend."""
     from .auto import Auto
     from .backend import Backend
     from .direct import Direct
@@ -32,7 +32,10 @@ def resolve(backend: Any) -> Backend:
 
 
 def resolve_alone(backend: Any) -> Backend:
-    """The same for computations on clouds of this process. Raises InputError where processes share the tokens."""
+    """Return what `resolve` does, for clouds that this process holds whole.
+
+    Raises InputError where several processes share the tokens.
+    """
     found = resolve(backend)
     if found.processes > 1:
         remedy = "Gather the tokens, and give one process all of them."
@@ -41,14 +44,14 @@ def resolve_alone(backend: Any) -> Backend:
 
 
 def checking(check: Callable[[], object]) -> AbstractContextManager[None]:
-    """A context in which long sums call `check`, which may raise, at least every half second or so."""
+    """Return a context in which long sums call `check`, which may raise, at least every half second or so."""
     from . import slices
 
     return slices.checking(check)
 
 
 def set_threads(count: int) -> None:
-    """Bounds the threads of the kernels. Raises InputError above the machine's number of usable cores."""
+    """Bound the number of threads of the kernels. Raises InputError above the machine's number of usable cores."""
     if isinstance(count, bool) or not isinstance(count, int):
         raise InputTypeError("threads", repr(count), "a whole number >= 1")
     import numba
@@ -60,14 +63,17 @@ def set_threads(count: int) -> None:
 
 
 def threads() -> int:
-    """How many threads the kernels use."""
+    """Return the number of threads that the kernels use."""
     import numba
 
     return int(numba.get_num_threads())
 
 
 def warmup(report: Callable[[str], None]) -> None:
-    """Compiles every kernel for both precisions, so that later processes load them; `report` is told each step."""
+    """Compile every kernel for both precisions, so that later processes load them, and measure this machine.
+
+    `report` is called with a text for each step.
+    """
     from . import auto, calibration
     from .direct import Direct
 
@@ -78,14 +84,17 @@ def warmup(report: Callable[[str], None]) -> None:
 
 
 def compile_ahead() -> None:
-    """On the first large run of a machine: has a second process compile, too."""
+    """Start a second process that compiles, too, if this is the first large run of a machine; see `ahead`."""
     from . import ahead
 
     ahead.start()
 
 
 def choices() -> dict[str, str]:
-    """What "auto" goes by and would choose here, for people. May measure the machine."""
+    """Return, as a table for people, the costs by which "auto" chooses and what it would choose here.
+
+    May measure the machine.
+    """
     from . import calibration
     from .auto import typical_choices
 
@@ -97,7 +106,7 @@ def choices() -> dict[str, str]:
 
 
 def describe() -> dict[str, str]:
-    """What the kernels will use on this machine, for people."""
+    """Return, as a table for people, what the kernels will use on this machine."""
     import numba
 
     from .._jit import cache_folder

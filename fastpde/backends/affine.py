@@ -1,4 +1,4 @@
-"""The contract between attention and the flow of Gaussian laws: every variant that keeps them as the same matrices."""
+"""The contract between attention and the flow of Gaussian laws: every variant that keeps them, as the same matrices."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ STEPS = "steps"  # V (M x + b) after `count` half-iterations
 class AffineHeads:
     """The heads of an attention whose field of a Gaussian law is affine, with parameters constant in time.
 
-    Arrays have one value for all systems or one for each, (1 or B, heads, d, d) float64; what is outside of a head's
-    formula is in its V, what divides its score in its A.
+    Arrays have one value for all systems or one for each, (1 or B, heads, d, d) float64. A factor of a head's whole
+    field is part of its V, a divisor of its score part of its A.
     """
 
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...]  # TILT, LINEAR, PLAN or STEPS, for each head
     counts: tuple[int, ...]  # of half-iterations; 0 for the other forms
     A: Array
     V: Array
     D: Array | None = None  # None: zero in all heads
 
     def of(self, b: int) -> AffineHeads:
-        """Those of system b alone, (1, heads, d, d)."""
+        """Return the heads of system b alone, with matrices (1, heads, d, d)."""
 
         def own(matrices: Array) -> Array:
             return matrices[b % len(matrices)][None]

@@ -1,8 +1,8 @@
-"""On the first large run of a machine, a second process compiles beside the first.
+"""A second process that compiles beside the first one, on the first large run of a machine.
 
-Numba compiles on one core at a time. Large runs need grids first, then direct sums, then trees: the second process
-makes the last kernel of grids and the trees meanwhile, and leaves them in the cache, where the first finds them. Direct
-sums come last: the first process is there sooner, unless it has much else to do.
+Numba compiles on one core at a time. Large runs need grids first, then direct sums, then trees: meanwhile the second
+process compiles the last kernel of grids and the trees, and leaves them in the cache, where the first one finds them.
+It compiles direct sums last: the first process reaches them sooner, unless it has much else to do.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from .direct import Direct
 
 
 def start() -> None:
-    """Starts that process, if it has a core, nothing has been compiled yet, and what is compiled can be kept."""
+    """Start that process if there is a core for it, nothing has been compiled yet, and compiled kernels can be kept."""
     folder = cache_folder()
     if numba.get_num_threads() < 2 or folder is None or any(folder.glob("*.nbc")):
         return
-    # This package, whatever lies in the working directory.
+    # The process imports this package, whatever lies in the working directory.
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment, quiet = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, subprocess.DEVNULL
     command = [sys.executable, "-P", "-m", __name__]
@@ -35,7 +35,7 @@ def start() -> None:
 
 
 def compile_ahead() -> None:
-    """Compiles the end of grids, trees and direct sums of exponential weights, in double precision."""
+    """Compile the last kernel of grids, trees, and direct sums of exponential weights, in double precision."""
     evaluate_nothing()
 
     def report(_: str) -> None:
@@ -46,7 +46,7 @@ def compile_ahead() -> None:
 
 
 def evaluate_nothing() -> None:
-    """Calls the last kernel of a grid without a point: it is compiled for the types that sums have."""
+    """Call the last kernel of a grid without any point, so that it is compiled for the types that sums have."""
     some, plane = np.zeros(2), np.zeros((2, 2))
     reading = evaluate.Reading(
         base=some,

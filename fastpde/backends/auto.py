@@ -1,4 +1,4 @@
-"""Directly or in O(n), for each sum by what the costs of this machine say."""
+"""The choice between direct sums and sums in O(n), made for each sum by the measured costs of this machine."""
 
 from __future__ import annotations
 
@@ -18,35 +18,39 @@ from .pair_sum import FLOATS, PairSum
 from .reduction import Reduced
 from .tree import Sum
 
-# Where the costs of a typical machine with many threads tell the two apart by more than this, no machine will differ.
+# If predictions for a typical machine with many threads differ by more than this factor, all machines choose alike.
 _CLEAR, _MANY = 6.0, Costs(threads=64.0)
-_WORTH_A_TREE, _WORTH_A_MASK = 7e-3, 10e-3  # seconds of a direct sum: looking at a tree, or windows, takes some
-_WORTH_HALVES = 4.0  # the same for masked sums without a grid
-_JUDGED = 1024  # targets whose scores say how long a direct sum takes
+_WORTH_A_TREE, _WORTH_A_MASK = 7e-3, 10e-3  # seconds of a direct sum from which planning a tree, or windows, pays
+_WORTH_HALVES = 4.0  # the same for masked sums that are halved, without a grid
+_JUDGED = 1024  # targets from whose scores the time of a direct sum is predicted
 _WARM = 6000  # points, enough for every kind of sum
 
 
 class Auto(Fast):
-    """Direct sums, or sums in O(n) to a relative error below `tol` as `Fast` makes them, whichever is expected to be
-    faster: for each system and head by its size, the coordinates that carry its logits, and their range.
+    """Direct sums, or sums in O(n) to a relative error below `tol` as in `Fast`, whichever is predicted to be faster.
 
-    Small sums are direct without a look at their data. The costs that decide are measured once for a machine, when a
-    choice first depends on them, and kept beside the compiled kernels; with `costs` as a run has recorded them its
-    choices, and bits, are the same on another machine. They count on as many threads as there were processors then,
-    however many are used.
+    The choice is made for each system and head by its size, the coordinates that carry its scores, and their range.
+    Small sums are direct without an inspection of their data. The costs that decide are measured once for a machine,
+    when a choice first depends on them, and kept beside the compiled kernels; with the `costs` that a run has recorded,
+    choices and bits are the same on another machine. Costs assume as many threads as the machine had processors when
+    they were measured, however many are used.
 
-    `stats` tells how many sums were direct and how many fast; if there were any, also what `Fast` tells.
+    `stats` tells how many sums were direct and how many fast; if any were fast, also what `Fast` tells.
     """
 
     def __init__(self, tol: float = 1e-8, costs: Costs | dict[str, float] | None = None) -> None:
-        """Raises InputError, InputTypeError: unless tol is a number from 1e-14 to 0.1, and costs such a table."""
+        """Make a backend of tolerance `tol` that chooses by `costs`, as a run records them.
+
+        costs: a table or `Costs`; None: those of this machine. Raises InputError, InputTypeError: unless tol is a
+        number from 1e-14 to 0.1, and costs such a table.
+        """
         super().__init__(tol)
         self._costs = None if costs is None else Costs.of(costs)
         self._stats |= {"sums": 0.0, "direct_sums": 0.0}
 
     @property
     def costs(self) -> Costs:
-        """What its choices are made by. The first call on a machine takes a second or two."""
+        """The costs by which the backend chooses. The first call on a machine measures them, in a second or two."""
         if self._costs is None:
             self._costs = calibration.costs()
         return self._costs
@@ -56,7 +60,7 @@ class Auto(Fast):
         return True
 
     def stats(self) -> dict[str, float]:
-        """How many sums were direct and how many fast, and of the latter what `Fast` tells."""
+        """Return how many sums were direct and how many fast, and of the latter what `Fast` tells."""
         stats = super().stats()
         direct = stats.pop("direct_sums")
         fast = stats.pop("sums") - direct
@@ -103,8 +107,10 @@ class Auto(Fast):
 
 
 def fast_seconds(costs: Costs, job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> float:
-    """What a sum of one system in O(n) is expected to take, by a grid or the tree, with `scale` times as many sources
-    and targets in the same boxes."""
+    """Predict the seconds of a sum of one system in O(n), by a grid or the tree.
+
+    The prediction is for `scale` times as many sources and targets in the same boxes.
+    """
     if len(job.y) == 0:
         return 0.0
     grid = _seconds(costs, pair, _planned(job, pair, reduced, scale))
@@ -116,18 +122,20 @@ def fast_seconds(costs: Costs, job: Sum, pair: PairSum, reduced: Reduced, scale:
 
 
 def direct_seconds(costs: Costs, pair: PairSum, reduced: Reduced | None) -> float:
-    """What a direct sum of one system is expected to take."""
+    """Predict the seconds of a direct sum of one system; `reduced` tells how large scores are, None: small."""
     scores = None
     if reduced is not None:
-        # In coordinates that are not those of the sum itself, whose keys may be longer: a guess.
+        # Reduced coordinates are not those of the direct sum, whose keys may be longer: an estimate.
         some = reduced.z[:, :: -(-reduced.z.shape[1] // _JUDGED)]
         scores = np.sqrt(np.square(some).sum(axis=0)) * float(np.linalg.norm(np.ptp(reduced.y_ends, axis=0) / 2))
     return costs.pairs(_pairs(pair), _columns(pair), pair.keys.dtype, scores)
 
 
 def _planned(job: Sum, pair: PairSum, reduced: Reduced, scale: float = 1.0) -> tuple[float, float]:
-    """What one grid is planned to take on one thread, with windows where targets do not see all, and what of that more
-    threads do not make faster; inf if one will not do."""
+    """Return the planned seconds of one grid on one thread, and the part of them that more threads do not make shorter.
+
+    A masked sum is made in windows. The seconds are inf where one grid cannot be used.
+    """
     box = job.box(reduced.y_ends, reduced.z_ends)
     if pair.limits is not None:
         return scale * causal.expected_seconds(job, box), 0.0
@@ -145,7 +153,7 @@ def _worth_a_look(costs: Costs, pair: PairSum) -> bool:
 
 
 def _pairs(pair: PairSum) -> int:
-    """Targets times sources of one system, those that are seen."""
+    """Return the number of pairs of a target and a source that it sees, in one system."""
     m, n = pair.targets.shape[1], pair.keys.shape[1]
     return m * n if pair.limits is None else int(np.atleast_2d(pair.limits)[0].sum())
 
@@ -157,7 +165,7 @@ def _columns(pair: PairSum) -> int:
 def warmup(
     report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, kinds: Sequence[str] = ("grids", "trees", "masks")
 ) -> None:
-    """Compiles the kernels of sums in O(n)."""
+    """Compile the kernels of sums in O(n); `report` is called with a text for each step."""
     sizes = {"grids": 2.0, "trees": 40.0, "masks": 2.0}
     for dtype in dtypes:
         x = np.random.default_rng(0).uniform(-1.0, 1.0, (1, _WARM, 2)).astype(dtype)
@@ -172,7 +180,7 @@ def warmup(
 
 
 def typical_choices(costs: Costs) -> dict[str, str]:
-    """What is expected of softmax sums over Gaussian clouds of a few sizes, for people."""
+    """Return, as a table for people, the choices predicted for softmax sums over Gaussian clouds of a few sizes."""
     found = {}
     for d in (1, 2, 3):
         for n in (1000, 10_000, 1_000_000):
@@ -187,7 +195,10 @@ def typical_choices(costs: Costs) -> dict[str, str]:
 
 
 class _Look(Fast):
-    """Prices of a sum with `scale` times as many tokens; it is made for those that there are."""
+    """A backend that predicts the seconds of a sum over `scale` times as many tokens, in O(n) and directly.
+
+    The sum over the tokens that are given is made, directly.
+    """
 
     def __init__(self, costs: Costs, scale: float) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
-"""The contract between attention and the ways to sum: a pair sum goes in, one vector per target comes out.
+"""The contract between attention and the backends: a pair sum goes in, one vector per target comes out.
 
-A backend also owns the memory of repeated evaluations (`take`), so that nothing large is allocated in a time step.
+A backend also owns the workspace of repeated evaluations (`take`), so that nothing large is allocated in a time step.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from .pair_sum import PairSum
 
 
 class Backend(ABC):
-    """Evaluates pair sums. One object serves one computation at a time; results do not depend on the thread count."""
+    """A way to compute pair sums.
+
+    One object serves one computation at a time; results do not depend on the number of threads.
+    """
 
     def __init__(self) -> None:
         self._own()
 
     def _own(self) -> None:
-        """Begins with what no copy may share."""
+        """Create what copies of the object must not have in common: an empty workspace and a lock."""
         self._memory: dict[str, Array] = {}
         self._thread, self._depth = threading.RLock(), 0
 
@@ -41,9 +44,10 @@ class Backend(ABC):
 
     @contextmanager
     def evaluation(self) -> Iterator[int]:
-        """A context in which memory and counters belong to the thread that entered; its value is how many are open.
+        """Return a context in which workspace and counters belong to the calling thread.
 
-        Raises InputError while another thread is in one, and in a process that cannot enter the kernels.
+        Its value is the number of contexts that are open. Raises InputError while another thread is in one, and in a
+        process that cannot enter the kernels.
         """
         if not self._thread.acquire(blocking=False):
             remedy = 'A name, as backend="auto", makes one for each call.'
@@ -58,30 +62,38 @@ class Backend(ABC):
 
     @abstractmethod
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
-        """Writes the sums into out (B, m, c); the log of each target's total weight into log_total (B, m) float64."""
+        """Write the sums into `out` (B, m, c), and the logs of the total weights into `log_total` (B, m) float64."""
 
     @abstractmethod
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
     ) -> None:
-        """out[b, i] = matrix[b] (x[b, i] - origin[b]) + shift[b]; matrix (q, d) or (B, q, d), None: the identity;
-        origin (B, d) and shift (B, q) default to zero."""
+        """Write matrix[b] (x[b, i] - origin[b]) + shift[b] into out[b, i] for tokens x (B, n, d).
+
+        The matrix is (q, d) or (B, q, d), None: the identity; origin (B, d) and shift (B, q) default to zero.
+        """
 
     @abstractmethod
     def centre(self, x: Array, share: Share | None = None) -> Array:
-        """The plain mean (B, d) of each system's tokens, in float64; share: which of all tokens x are, None: all."""
+        """Return the unweighted mean (B, d) of each system's tokens in float64.
+
+        share: which of all tokens x are; None: all of them.
+        """
 
     def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
-        """`attend` where other processes have other sources, see `share`; False: it needs all, nothing is summed."""
+        """Sum as `attend` does where other processes have other sources, see `share`.
+
+        Return False, with nothing summed, if the sum needs all sources in one process.
+        """
         return False
 
     def share(self, here: int) -> Share:
-        """Which of all tokens the `here` tokens of this process are."""
+        """Return which of all tokens the `here` tokens of this process are."""
         return Share(here)
 
     @property
     def processes(self) -> int:
-        """How many processes share the tokens."""
+        """The number of processes that share the tokens."""
         return 1
 
     @property
@@ -90,18 +102,21 @@ class Backend(ABC):
         return False
 
     def stats(self) -> dict[str, float]:
-        """What the evaluations so far have to tell, for `sol.stats`."""
+        """Return the counters and error estimates of all evaluations so far, for `sol.stats`."""
         return {}
 
     def state(self) -> Array | None:
-        """All that later results and `stats` depend on beside their arguments, as numbers; None: nothing."""
+        """Return, as numbers, all that later results and `stats` depend on beside their arguments; None: nothing."""
         return None
 
     def restore(self, state: Array | None) -> None:  # noqa: B027  (most have nothing to do)
-        """Goes on from a `state`; None: as if there had been no evaluation yet."""
+        """Continue from a `state`; None: as if there had been no evaluation yet."""
 
     def take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """An uninitialised array that lives until the same name is taken again: kept between evaluations."""
+        """Return an uninitialised array of the workspace, which is kept between evaluations.
+
+        It is valid until an array of the same name and dtype is requested again.
+        """
         size = math.prod(shape)
         key = f"{name}.{np.dtype(dtype).char}"
         held = self._memory.get(key)

@@ -37,33 +37,33 @@ _MOST_AXES = 3
 _RATE = 0.7e9  # pairs per second of a direct sum on one thread
 _OVERHEAD = 5e-3  # seconds of a sum on cells, whatever its size, times the cube of the axes
 _REACHES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # a of a cell: larger ones need fewer nodes in all, more per point
-_SHARE = 0.9  # of the tolerance; rounding has the rest
-_TENSOR = 15e-9  # seconds per entry
+_SHARE = 0.9  # of the tolerance, for interpolation; the rest is for rounding
+_TENSOR = 15e-9  # seconds per entry of a tensor
 _LEAST = 1e-6  # a of a cell that is a point
-_THIN = 0.02  # of the tolerance: axes whose logits are together below that are left out
+_THIN = 0.02  # of the tolerance: axes whose loads add up to less are left out
 _MOST_NODES = 3e7  # of a tensor
 _ROUNDING = (1e-15, 3e-18)  # of an axis, relative to the largest weight: constant, and times its order squared
-_SAMPLE = 65536  # points by which the points of cells are counted
+_SAMPLE = 65536  # points of a sample by which the points of cells are counted
 _FINE = (1024, 96, 20)  # boxes per axis in which they are counted, for one to three axes
 _SPREAD, _EVALUATE = (30e-9, 0.2e-9), (40e-9, 0.1e-9)  # seconds per point, and per node of its cell
 _NONE = np.empty(0)
 _EPS = 2.0**-52
-_LEAST_WEIGHT = 1e-250  # on average: errors are wanted in units of it
-_PAIRS = 128  # sources and targets by which the mean weight is judged
+_LEAST_WEIGHT = 1e-250  # least mean weight: errors are in units of it
+_PAIRS = 128  # sources, and targets, from which the mean weight is estimated
 _POLES = np.array([1, 3, 5, 7, 9])  # pairs; those beyond never matter
-_MEASURED = 0.7  # of the bound of one axis is what errors reach; of the sum over axes no pair's reached half
+_MEASURED = 0.7  # of the bound of one axis: what measured errors reach; over several axes, none reached half of the sum
 
 
 @dataclass(frozen=True)
 class Done:
-    """What was done, for a check and a report.
+    """The record of a sum that has been made, for its check and report.
 
     Attributes:
         z, z_ends: (r, m) coordinates of targets, and (2, r) their smallest and largest.
-        unit: of errors, the largest |value| times the mean weight.
-        rounding: what the precision of the tokens makes of the sums, in that unit.
-        error: bound of the error in that unit.
-        pairs: of nodes that were summed.
+        unit: the unit of errors: the largest |value| times the mean weight.
+        rounding: rounding errors of the sums in the precision of the tokens, in that unit.
+        error: upper bound of the error, in that unit.
+        pairs: number of pairs of nodes that were summed.
     """
 
     z: Array
@@ -75,8 +75,11 @@ class Done:
 
 
 def attend(pair: PairSum, out: Array, tol: float, take: Any, direct: Backend) -> Done | None:
-    """Writes the sums of one system into out (m, c); None, and nothing written, where a direct sum is as fast, or is
-    the only way: masked, normalised, or with a bias that is not the same for all sources."""
+    """Write the sums of one system into `out` (m, c).
+
+    Return None, with nothing written, where a direct sum is as fast, or is the only way: masked, normalised, or with a
+    bias that is not the same for all sources.
+    """
     n, m = pair.keys.shape[1], pair.targets.shape[1]
     direct_seconds = n * m / _RATE
     bias = _one_bias(pair)
@@ -110,7 +113,7 @@ def _sigma(u: float) -> float:
 
 
 def _one_bias(pair: PairSum) -> float | None:
-    """The bias of all sources; None if they differ."""
+    """Return the bias of all sources; None if they differ."""
     if pair.bias is None:
         return 0.0
     first = pair.bias[0, 0]
@@ -118,7 +121,7 @@ def _one_bias(pair: PairSum) -> float | None:
 
 
 def _sum(pair: PairSum, bias: float, of: Cells, to: Cells, out: Array, take: Any, direct: Backend) -> None:
-    """Sources to nodes, nodes to nodes, nodes to targets."""
+    """Sum in three stages: from sources to nodes, from nodes to nodes directly, from nodes to targets."""
     width, count = pair.values.shape[2], len(of.points)
     weights = np.full(1, 1.0 / pair.keys.shape[1]) if pair.masses is None else pair.masses[0]
     sources = take("nodes_y", (1, count, width), np.float64)
@@ -133,7 +136,7 @@ def _sum(pair: PairSum, bias: float, of: Cells, to: Cells, out: Array, take: Any
 
 
 def _mean_weight(pair: PairSum, bias: float) -> float:
-    """The mean of sigma over pairs, judged by some: of the sources, by how much they weigh."""
+    """Estimate the mean of sigma over pairs from a sample; sources are sampled by their masses."""
     rng, n = np.random.default_rng(0), pair.keys.shape[1]
     i, j = rng.integers(0, pair.targets.shape[1], _PAIRS), rng.integers(0, n, _PAIRS)
     if pair.masses is not None:
@@ -145,8 +148,10 @@ def _mean_weight(pair: PairSum, bias: float) -> float:
 
 
 def _reduce(pair: PairSum, thin: float, take: Any) -> tuple[Array, Array, Array, Array] | None:
-    """(y (r, n), z (r, m), y_ends (2, r), z_ends (2, r)) with <z, y> the scores, the origin kept: sigma(s + c) is no
-    multiple of sigma(s). None if more than three axes carry logits, see `reduction`."""
+    """Return y (r, n), z (r, m), y_ends (2, r), z_ends (2, r), with <z, y> the scores; see `reduction`.
+
+    The origin is kept: sigma(s + c) is no multiple of sigma(s). Return None if more than three axes carry scores.
+    """
     share = Share(pair.keys.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
         of = reduction.frame(pair.keys[0], take, share, centred=False)
@@ -169,7 +174,7 @@ def _reduce(pair: PairSum, thin: float, take: Any) -> tuple[Array, Array, Array,
 
 
 def _reach(ends: Array) -> Array:
-    """The largest |coordinate| of each axis, (r,)."""
+    """Return the largest |coordinate| of each axis, (r,), of a box with corners (2, r)."""
     return np.abs(ends).max(axis=0)
 
 
@@ -178,7 +183,7 @@ def _reach(ends: Array) -> Array:
 
 @dataclass(frozen=True)
 class Side:
-    """Cells of one side: slabs and orders (r,), nodes in all, seconds for the points, bound of the error."""
+    """The cells of one side: slabs and orders (r,), nodes in all, seconds for the points, bound of the error."""
 
     slabs: Array
     orders: Array
@@ -189,7 +194,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Plan:
-    """Cells of both sides; seconds on one thread; error: absolute, of values up to 1."""
+    """The cells of both sides, seconds on one thread, and a bound of the absolute error, for values up to 1."""
 
     y: Side
     z: Side
@@ -198,7 +203,7 @@ class Plan:
 
 
 def plan(y: Array, z: Array, y_ends: Array, z_ends: Array, bias: float, tol: float, columns: int) -> Plan | None:
-    """The cheapest cells for sources y (r, n) and targets z (r, m) whose error is below tol; None if there are none."""
+    """Return the cheapest cells for sources y (r, n), targets z (r, m) with error below tol; None if there are none."""
     box = float((_reach(y_ends) * _reach(z_ends)).sum())
     ends, share = (bias - box, bias + box), _SHARE * tol / (2 * len(y))
     of, to = Histogram.of(y, y_ends), Histogram.of(z, z_ends)
@@ -214,7 +219,7 @@ def plan(y: Array, z: Array, y_ends: Array, z_ends: Array, bias: float, tol: flo
 
 @dataclass(frozen=True)
 class Histogram:
-    """Where the points of a box are, roughly: centres (r, q) of small boxes, and how many points each has (q,)."""
+    """A histogram of the points of a box: centres (r, q) of small boxes, and how many points each has (q,), about."""
 
     ends: Array
     centres: Array
@@ -241,8 +246,11 @@ class Histogram:
         columns: int,
         cost: tuple[float, float],
     ) -> Side | None:
-        """Cells with a up to `reach`, the other side's coordinates up to `other` (r,), and an error of `share` on each
-        axis; None if they are too many."""
+        """Return cells with `a` up to `reach` and an error of at most `share` on each axis; None if they are too many.
+
+        other: (r,) the largest |coordinates| of the other side; scores: their bounds (low, high); columns: the number
+        of value columns; cost: seconds per point, and per point and node of its cell.
+        """
         extent = np.maximum(np.ptp(self.ends, axis=0), 1e-300)
         loads = np.maximum(0.5 * other * extent, _LEAST)
         slabs = np.maximum(1, np.ceil(loads / reach)).astype(np.int64)
@@ -262,11 +270,11 @@ class Histogram:
 
 
 def order_for(a: float, tol: float, low: float, high: float) -> tuple[int, float]:
-    """(p, error): how many Chebyshev points interpolate t -> sigma(s + a t) on [-1, 1] to an error below tol, for every
-    s with scores in [low, high].
+    """Return (p, error): p Chebyshev points interpolate sigma(s + a t) in t on [-1, 1] with an error below tol.
 
-    The Chebyshev coefficients of a pair of poles decay like 4 / |a sqrt(t_0^2 - 1)| rho^-k, and the error of
-    interpolation is at most twice the sum of those that are left out (Trefethen, theorem 8.2).
+    This holds for every s with scores in [low, high]; `error` is the bound with p points. The Chebyshev coefficients of
+    a pair of poles decay like 4 / |a sqrt(t_0^2 - 1)| rho^-k, and the error of interpolation is at most twice the sum
+    of those that are left out (Trefethen, theorem 8.2).
     """
     s = np.clip(np.linspace(-1.25, 1.25, 11) * a, low + a, max(low, high - a))
     pole = (1j * math.pi * _POLES[:, None] - s) / a
@@ -296,7 +304,8 @@ class Cells:
         full: (q,) cells with nodes.
         items: the pieces of those.
         single: (s,) sorted places of the points in other cells.
-        points: (nodes, r) of the nodes, cell by cell, the last axis fastest; then those points.
+        points: (nodes, r) coordinates of the nodes, cell by cell, the last axis fastest; then of the points in other
+            cells.
     """
 
     sorted: Sorted
@@ -324,7 +333,10 @@ class Cells:
         return Cells(at, chebyshev.sides(side.orders, at.counts), full, kept, single, np.stack(axes, axis=1))
 
     def gathered(self, weights: Array, take: Any) -> Array:
-        """Weights of the nodes (nodes,) that give every polynomial the sum it has with the weights (n,) of points."""
+        """Return weights of the nodes (nodes,) that give every polynomial the same sum as those of the points.
+
+        weights: (n,) those of the points.
+        """
         at, side = self.sorted, self.side
         r, most = at.centres.shape
         tensor = take("tensor", (int(np.prod(side.sizes)),), np.float64)
@@ -337,7 +349,7 @@ class Cells:
         return np.append(self._mapped(self._blocks(tensor)[self.full]), weights[at.order[self.single]])
 
     def spread_out(self, sums: Array, take: Any) -> Array:
-        """At the points (m,): the polynomials with the values `sums` (nodes,)."""
+        """Return the values at the points (m,) of the polynomials with the values `sums` (nodes,) at the nodes."""
         at, side = self.sorted, self.side
         tensor = take("tensor", (int(np.prod(side.sizes)),), np.float64)
         tensor[:] = 0.0
@@ -356,24 +368,27 @@ class Cells:
         return found[:, 0]
 
     def _inside(self, tensor: Array) -> Array:
-        """The tensor without its padding."""
+        """Return the tensor without its padding, a view."""
         return tensor.reshape(tuple(self.side.sizes))[
             tuple(slice(size) for size in self.side.counts * self.side.orders)
         ]
 
     def _interleaved(self) -> tuple[int, ...]:
-        """From axes (slabs ..., degrees ...) to (slab, degree, slab, degree, ...)."""
+        """Return the transposition of axes (slabs ..., degrees ...) to (slab, degree, slab, degree, ...)."""
         r = len(self.side.orders)
         return tuple(axis for k in range(r) for axis in (k, r + k))
 
     def _blocks(self, tensor: Array) -> Array:
-        """(cells, p_1, ..., p_r) of all cells of a tensor."""
+        """Return the blocks (cells, p_1, ..., p_r) of all cells of a tensor."""
         split = [size for pair in zip(self.side.counts, self.side.orders, strict=True) for size in pair]
         order = np.argsort(self._interleaved())
         return self._inside(tensor).reshape(split).transpose(order).reshape(-1, *self.side.orders)
 
     def _mapped(self, blocks: Array, back: bool = False) -> Array:
-        """Moments against polynomials -> weights of nodes; `back`: values at nodes -> coefficients of polynomials."""
+        """Map moments against polynomials to weights of nodes.
+
+        back: map values at nodes to coefficients of polynomials instead.
+        """
         for k, order in enumerate(self.side.orders):
             degree = np.arange(order)[:, None]
             # Whole numbers are reduced first: the cosine of a large angle has lost digits.
@@ -385,7 +400,7 @@ class Cells:
 
 
 def _plain(at: Sorted, out: Array, take: Any) -> evaluate.Reading:
-    """Polynomials as they are, added to out (m, 1)."""
+    """Return the parameters by which `evaluate` adds polynomials as they are to `out` (m, 1)."""
     (r, most), share = at.centres.shape, take("share", (len(out),), np.float64)
     share[:] = 1.0
     nothing, row, at_all = np.zeros((1, 0)), np.zeros(r), np.empty(0, np.int64)
@@ -395,5 +410,5 @@ def _plain(at: Sorted, out: Array, take: Any) -> evaluate.Reading:
 
 
 def _points(order: int) -> Array:
-    """The Chebyshev points (order,)."""
+    """Return the Chebyshev points (order,)."""
     return np.cos(np.pi * (np.arange(order) + 0.5) / order)

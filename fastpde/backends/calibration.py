@@ -1,7 +1,7 @@
 """The costs of sums on this machine: measured once, in about a second, and kept beside the compiled kernels.
 
-Times are processor times of this thread: a busy machine does not change them much. Where nothing can be kept they are
-those of a typical machine, so that every process of a computation chooses alike.
+Times are processor times of this thread: a busy machine does not change them much. Where nothing can be kept, the costs
+are those of a typical machine, so that every process of a computation chooses alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _FAST = ((2048, 1, 1.5), (4096, 2, 1.0), (4096, 3, 0.7))
 
 
 def path() -> Path | None:
-    """The file of this processor, for these kernels; None where nothing can be kept."""
+    """Return the file of the costs of this processor, for these kernels; None where nothing can be kept."""
     folder = cache_folder()
     if folder is None:
         return None
@@ -52,7 +52,7 @@ def path() -> Path | None:
 
 @cache
 def costs() -> Costs:
-    """The costs of this machine. The first call ever measures them."""
+    """Return the costs of this machine. The first call ever measures them."""
     file = path()
     if file is None:
         return TYPICAL
@@ -60,7 +60,7 @@ def costs() -> Costs:
 
 
 def read(file: Path) -> Costs | None:
-    """The costs in a file; None if there are none, or they are damaged."""
+    """Return the costs in a file; None if there are none, or they are damaged."""
     try:
         held = json.loads(file.read_text(encoding="utf-8"))
         sound = held["digest"] == _digest(json.dumps(held["costs"]))
@@ -70,7 +70,10 @@ def read(file: Path) -> Costs | None:
 
 
 def _keep(file: Path, measured: Costs) -> Costs:
-    """Writes the file in one step. Returns what it holds then: another process may have been first."""
+    """Write the measured costs into the file, in one step.
+
+    Return what the file holds then: another process may have been first. Return typical costs if it cannot be written.
+    """
     table = measured.table()
     text = json.dumps({"costs": table, "digest": _digest(json.dumps(table))}) + "\n"
     temporary = ""
@@ -92,7 +95,7 @@ def _keep(file: Path, measured: Costs) -> Costs:
 
 
 def measure() -> Costs:
-    """The costs, measured now: the typical factor between times here and the expected ones."""
+    """Measure the costs now, as the typical ratio of measured and predicted times."""
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
     try:
@@ -104,13 +107,16 @@ def measure() -> Costs:
 
 
 def _processors() -> int:
-    """How many processors this process may use, whatever number of threads is set."""
+    """Return the number of processors that this process may use, whatever number of threads is set."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _factors(sums: dict[str, list[tuple[Call, float]]]) -> dict[str, float]:
-    """For each kind the median over its sums of the median time, in units of the expected one; all in turn, so that
-    what slows the machine for a while slows both kinds."""
+    """Return, for each kind of sum, the median ratio of measured and predicted time over its sums.
+
+    A measured time is itself a median. The sums are made in turn, so that what slows the machine for a while slows both
+    kinds.
+    """
     calls = {kind: [call for call, _ in each] for kind, each in sums.items()}
     for call in calls["fast"] + calls["direct"]:  # in the order that `ahead` expects
         call()  # compiles, and touches memory
@@ -126,21 +132,23 @@ def _factors(sums: dict[str, list[tuple[Call, float]]]) -> dict[str, float]:
 
 
 def _direct(n: int, k: int, scale: float) -> tuple[Call, float]:
-    """A direct sum over n points with keys and values in R^k, and the seconds expected of it."""
+    """Return a call that makes a direct sum over n points with keys and values in R^k, and its predicted seconds."""
     pair, out, backend = _pair(n, k, scale), np.empty((1, n, k)), Direct()
     return lambda: backend.attend(pair, out), _ALONE.pairs(n * n, 2 * k, out.dtype)
 
 
 def _fast(n: int, k: int, scale: float) -> tuple[Call, float]:
-    """The same of a sum in O(n)."""
+    """Return a call that makes such a sum on a grid, in O(n), and its predicted seconds."""
     pair, out, backend = _pair(n, k, scale), np.empty((1, n, k)), Unchecked()
     backend.attend(pair, out)
     return lambda: backend.attend(pair, out), _ALONE.grid(backend.plan.seconds, backend.plan.serial)
 
 
 class Unchecked(Fast):
-    """Without the checks of samples, which would be most of the time of a small sum, once in a while. Keeps its plan,
-    which takes as long as the look that a choice takes."""
+    """A backend in O(n) without checks, which would be most of the time of a small sum, once in a while.
+
+    It plans every sum before it is made, as `Auto` does for its choice, and keeps the plan.
+    """
 
     plan: planning.Grid
 
@@ -157,7 +165,7 @@ class Unchecked(Fast):
 
 
 def _pair(n: int, k: int, scale: float) -> PairSum:
-    """Softmax over Gaussian points: the same for ever."""
+    """Return a softmax sum over Gaussian points, always the same ones."""
     x = scale * np.random.default_rng(k).standard_normal((1, n, k))
     return PairSum(Exp(), True, x, x, x)
 

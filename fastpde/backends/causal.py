@@ -1,10 +1,10 @@
 """Masked sums of exponential weights: the sources before a target's window on a grid, those in it directly.
 
-With windows of B sources, n / B maps of moments and n B / 2 pairs are made: B = sqrt(2 t rate) balances them, t the
-seconds that a window takes. Coarse cells with high orders make the grid small, and a map cheap.
+Windows of B sources need n / B translations of moments and n B / 2 pairs: B = sqrt(2 t rate) balances them, with t the
+seconds of a window. Coarse cells with high orders make the grid small, and a translation cheap.
 
-Where logits are too large for one grid, the sources are halved: the targets that see more than the first half get all
-of it by a sum as without a mask, with its tree, and each half is halved again.
+Where scores are too large for one grid, the sources are halved: the targets that see more than the first half get all
+of it by a sum without a mask, with its tree, and each half is halved again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .slices import check
 from .tree import Sum
 
 _RATE = 0.7e9  # pairs per second of small masked sums on one thread
-_FLOPS = 25e9  # of a map
+_FLOPS = 25e9  # operations per second of a translation
 _NUMBER = 1.2e-9  # seconds per number of a window's tensors, for the passes over them
 _CELL = 0.3e-6  # seconds per cell of a window
 _MEMORY = 1.5e8  # bytes of the tensors that are held at a time
@@ -36,7 +36,10 @@ _ALL = np.empty(0, np.int64)
 
 
 def attend(job: Sum, limits: Array, y_ends: Array, z_ends: Array) -> bool:
-    """Writes the masked sums of a reduced pair sum, limits (m,); False where a direct sum is expected to be faster."""
+    """Write the masked sums of a reduced pair sum, limits (m,).
+
+    Return False, with nothing written, where a direct sum is expected to be faster, or must be used.
+    """
     (r, n), m = job.y.shape, job.z.shape[1]
     if limits[0] >= n:
         job.run(y_ends, z_ends)
@@ -63,13 +66,13 @@ def attend(job: Sum, limits: Array, y_ends: Array, z_ends: Array) -> bool:
 
 
 def expected_seconds(job: Sum, box: Box) -> float:
-    """What one grid and its windows are expected to take on one thread; inf if one grid cannot serve."""
+    """Predict the seconds of one grid and its windows on one thread; return inf if one grid cannot be used."""
     plan = _plan(job, box)
     return math.inf if plan is None else plan.seconds
 
 
 def _alike(job: Sum, limits: Array, means: Array, logs: Array) -> None:
-    """No axis carries logits: running sums."""
+    """Write the means (m, e) of channels and the logs (m,) of totals by running sums, where no axis carries scores."""
     n = job.y.shape[1]
     bias = job.bias if len(job.bias) else np.zeros(n)
     top = bias.max()
@@ -80,7 +83,7 @@ def _alike(job: Sum, limits: Array, means: Array, logs: Array) -> None:
 
 
 def _running(rows: Array) -> Array:
-    """Running sums of rows (q, n), in blocks: rounding grows with the root of n, not with n."""
+    """Return running sums of rows (q, n), made in blocks: rounding grows with the root of n, not with n."""
     q, n = rows.shape
     width = math.isqrt(n) + 1
     whole = np.zeros((q, -(-n // width) * width))
@@ -96,7 +99,7 @@ def _running(rows: Array) -> Array:
 
 @dataclass(frozen=True)
 class Windows:
-    """A grid for all sources, the length of a window, and the seconds that this is expected to take on one thread."""
+    """A grid for all sources, the length of a window, and the predicted seconds of both on one thread."""
 
     grid: planning.Grid
     length: int
@@ -104,7 +107,7 @@ class Windows:
 
 
 def _plan(job: Sum, box: Box) -> Windows | None:
-    """The cheapest grid and windows; None if one grid cannot serve."""
+    """Return the cheapest grid and windows; None if one grid cannot be used."""
     n, m = job.y.shape[1], job.z.shape[1]
     spread = np.abs(box.z_centre) @ box.y_half * 2 + (np.ptp(job.bias) if len(job.bias) else 0.0)
     if not spread + 2.0 * box.loads.sum() <= _MOST_SPREAD:
@@ -136,9 +139,9 @@ class _Side:
 
     Attributes:
         points: all of them, sorted; their items are not used.
-        orders: (r,) of the polynomials.
+        orders: (r,) the orders of the polynomials.
         bounds: (windows + 1,) the first point of each window.
-        ends: (windows, cells) see `kernels.causal.sort`.
+        ends: (windows, cells) the place behind the last point of each cell, see `kernels.causal.sort`.
     """
 
     points: Sorted
@@ -148,7 +151,7 @@ class _Side:
 
     @property
     def sizes(self) -> Array:
-        """(r,) lengths of a window's tensor: the first is not padded."""
+        """The lengths (r,) of a window's tensor: the first is not padded."""
         lengths = [int(size) for size in self.orders * self.points.counts]
         return np.array([lengths[0], *map(chebyshev.padded, lengths[1:])])
 
@@ -157,12 +160,15 @@ class _Side:
         return np.array([chebyshev.padded(int(size)) for size in self.sizes])
 
     def behind(self, windows: int) -> chebyshev.Sides:
-        """Sizes of so many windows' tensors behind one another."""
+        """Return the sizes of the tensors of `windows` windows, stored one behind the other."""
         counts = self.points.counts
         return chebyshev.sides(self.orders, np.concatenate([counts[:1] * windows, counts[1:]]))
 
     def levels(self, levels: Array, windows: int) -> Array:
-        """Levels (r, most slabs) of cells for so many windows behind one another."""
+        """Return the levels of the cells of `windows` windows, stored one behind the other.
+
+        levels: (r, most slabs) those of one window.
+        """
         count = int(self.points.counts[0])
         out = np.zeros((len(levels), max(levels.shape[1], count * windows)))
         out[:, : levels.shape[1]] = levels
@@ -170,14 +176,14 @@ class _Side:
         return out
 
     def items(self, first: int, last: int, most: int) -> Array:
-        """Pieces of at most `most` points of the cells of some windows."""
+        """Return the pieces, of at most `most` points each, of the cells of windows first .. last - 1."""
         points = int(self.bounds[last] - self.bounds[first])
         items = np.empty((min((last - first) * self.ends.shape[1], points) + points // most + 1, 4), np.int64)
         return items[: causal.pieces(self.ends, self.bounds, first, last, most, items)]
 
 
 def _sorted(job: Sum, name: str, points: Array, centre: Array, half: Array, slabs: Array, bounds: Array) -> _Side:
-    """Points (r, n) of a box sorted within their windows; slabs without points are left out."""
+    """Sort points (r, n) of a box within their windows; slabs without points are left out."""
     r, n = points.shape
     low, width = centre - half, 2.0 * half / slabs
     used = np.zeros((cells.CHUNKS, r, int(slabs.max())), np.uint8)
@@ -194,7 +200,7 @@ def _sorted(job: Sum, name: str, points: Array, centre: Array, half: Array, slab
 
 
 def _in_windows(job: Sum, limits: Array, box: Box, found: Windows, means: Array, logs: Array) -> None:
-    """Fills means (m, q), logs (m,)."""
+    """Write means (m, q) and logs of total weights (m,) by the grid and the windows `found`."""
     n, plan, q = job.y.shape[1], found.grid, means.shape[1]
     starts = np.minimum(np.arange(-(-n // found.length) + 1) * found.length, n)
     firsts = np.searchsorted(limits, starts, side="right")  # a target's window has the last source it sees
@@ -210,7 +216,7 @@ def _in_windows(job: Sum, limits: Array, box: Box, found: Windows, means: Array,
 
 
 def _far(job: Sum, box: Box, plan: planning.Grid, of: _Side, to: _Side) -> None:
-    """Writes what the targets see of the sources before their windows."""
+    """Write the sums over the sources before each target's window, by the grid."""
     windows, threads, size_y, size_z = len(of.bounds) - 1, numba.get_num_threads(), of.sizes, to.sizes
     cores = packed_cores(box.z_half, box.y_half, plan, to.points.kept, of.points.kept, size_y, to.padded, job.take)
     matrices = np.zeros((len(cores), max(map(len, cores))))
@@ -257,7 +263,7 @@ def _far(job: Sum, box: Box, plan: planning.Grid, of: _Side, to: _Side) -> None:
 
 
 def _near(job: Sum, limits: Array, starts: Array, firsts: Array, means: Array, logs: Array) -> None:
-    """Adds what targets see of their own windows: small masked sums, side by side."""
+    """Add the sums over each target's own window: many small masked sums, in one batch."""
     length = int(starts[1])
     parts = [(w, at) for w in range(len(firsts) - 1) for at in range(firsts[w], firsts[w + 1], length)]
     own, begin = np.array(parts, np.int64).reshape(-1, 2).T
@@ -286,7 +292,10 @@ def _near(job: Sum, limits: Array, starts: Array, firsts: Array, means: Array, l
 def _halve(
     job: Sum, limits: Array, sources: tuple[int, int], targets: tuple[int, int], means: Array, logs: Array
 ) -> None:
-    """Adds what some targets see of the sources first .. last - 1; their limits are in (first, last]."""
+    """Add, to the sums of targets begin .. end - 1, the sources that they see among first .. last - 1.
+
+    The ranges are sources = (first, last), targets = (begin, end); the limits of the targets are in (first, last].
+    """
     (first, last), (begin, end) = sources, targets
     if begin == end:
         return
@@ -306,7 +315,7 @@ def _halve(
 def _add(
     job: Sum, sources: tuple[int, int], targets: tuple[int, int], seen: Array | None, means: Array, logs: Array
 ) -> None:
-    """Adds some sources, or the first `seen` of them, to the sums of some targets."""
+    """Add a range of sources, or the first `seen` of them for each target, to the sums of a range of targets."""
     of, to, q = slice(*sources), slice(*targets), means.shape[1]
     y, z, channels = (
         np.ascontiguousarray(rows[:, part]) for rows, part in ((job.y, of), (job.z, to), (job.channels, of))

@@ -2,11 +2,12 @@
 
 With z in the target cell I (centre z_I, half width h_z) and y in the source cell J (y_J, h_y),
 
-    e^{z y} = sum_ab T_a((z - z_I) / h_z) block_ab T_b((y - y_J) / h_y),    block = e^{z_I y_J} C(h_z y) G(z_I h_y),
+    e^{z y} = sum_ab T_a((z - z_I) / h_z) block_ab T_b((y - y_J) / h_y),    block = e^{z_I y_J} C(h_z y) G(z_I h_y).
 
-c(a) are the coefficients in x of the fit of e^{a x}, with its slope, to relative error; C has them at the points y_m of
-the source cell; G(a) fits e^{a x} phi(x) from values of phi at those points, to relative error again. All terms are
-positive, so relative errors of an axis neither add up over sources nor are lost over axes.
+Let c(a) be the coefficients of the polynomial in x that fits e^{a x}, and its slope, in relative error. The matrix C
+has them for a = h_z y_m, with the points y_m of the source cell. The matrix G(a) gives the coefficients of the
+polynomial that fits e^{a x} phi(x), again in relative error, from the values of phi at those points. All terms are
+positive, so relative errors of one axis do not add up over sources, and stay relative errors in the product over axes.
 
 Source: Theory 1.1 for what is summed; weighted least squares at Chebyshev points instead of interpolation.
 """
@@ -23,11 +24,11 @@ from .._types import Array
 from ..kernels.chebyshev import WIDTH
 from .planning import Grid
 
-_REACH = (0.5, 1.0, 2.0, 3.0, 4.5, 6.0)  # exponents that a table serves
+_REACH = (0.5, 1.0, 2.0, 3.0, 4.5, 6.0)  # largest exponents |a x| of the tables of fits
 
 
 class Axis(NamedTuple):
-    """One axis of a grid: e^{z y} for |z| <= reach_z, |y| <= reach_y, in cells of equal width that may be left out."""
+    """One axis of a grid: e^{z y} for |z| <= reach_z, |y| <= reach_y, in cells of equal width; some may be left out."""
 
     reach_z: float
     reach_y: float
@@ -38,10 +39,10 @@ class Axis(NamedTuple):
 
 @lru_cache(maxsize=256)
 def _fits(order: int, reach: float, slopes: bool) -> tuple[Array, Array]:
-    """(nodes x (M,), series (S, ...)): Chebyshev series in a / reach of the fit to e^{a x}.
+    """Return (nodes x (M,), series (S, ...)): Chebyshev series in a / reach of the fit to e^{a x}.
 
-    slopes: of its coefficients, (S, order), the slope fitted too; otherwise of the map (order, S, M) from the values of
-    phi at the nodes to the coefficients of e^{a x} phi(x).
+    If slopes: series of its coefficients, (S, order), with the slope fitted too. Otherwise: series (order, S, M) of the
+    matrix from the values of phi at the nodes to the coefficients of the fit to e^{a x} phi(x).
     """
     count = 2 * order + 6
     x = np.cos(np.pi * (np.arange(count) + 0.5) / count)
@@ -66,7 +67,7 @@ def _fits(order: int, reach: float, slopes: bool) -> tuple[Array, Array]:
 
 
 def _basis(a: Array, terms: int, reach: float) -> Array:
-    """The Chebyshev polynomials in a / reach, (*a.shape, terms)."""
+    """Return the Chebyshev polynomials in a / reach, (*a.shape, terms)."""
     return chebyshev.chebvander(a / reach, terms - 1)
 
 
@@ -74,8 +75,11 @@ def packed_cores(
     z_half: Array, y_half: Array, plan: Grid, kept_z: list[Array], kept_y: list[Array], sizes_y: Array, sizes_z: Array,
     take: Any,
 ) -> list[Array]:  # fmt: skip
-    """The matrices of all axes, padded to these sizes, tile by tile as `kernels.grid.contract` reads them; take:
-    memory, as `Backend.take`."""
+    """Return the matrices of all axes (see `core`), tile by tile as `kernels.grid.contract` reads them.
+
+    They are padded to sizes_y[k] rows and sizes_z[k] columns. kept_z, kept_y: the slabs in use, for each axis; take:
+    workspace, as `Backend.take`.
+    """
     found = []
     for k, (half_z, half_y) in enumerate(zip(z_half, y_half, strict=True)):
         axis = Axis(float(half_z), float(half_y), int(plan.slabs[k]), int(plan.order_z[k]), int(plan.order_y[k]))
@@ -91,15 +95,17 @@ def packed_cores(
 
 
 def core(axis: Axis, kept_z: Array, kept_y: Array, take: Any) -> Array:
-    """The blocks of one axis as a matrix (kept_y * order_y, kept_z * order_z), each target row scaled by
-    e^{-|z_I| reach_y}: nothing overflows. kept: the slabs in use."""
+    """Return the blocks of one axis as a matrix (kept_y * order_y, kept_z * order_z); kept: the slabs in use.
+
+    The columns of target cell I are multiplied by e^{-|z_I| reach_y}, so that nothing overflows.
+    """
     h_z, h_y = axis.reach_z / axis.slabs, axis.reach_y / axis.slabs
     z = h_z * (2.0 * kept_z + 1.0 - axis.slabs)
     y = h_y * (2.0 * kept_y + 1.0 - axis.slabs)
     top = max(h_z * axis.reach_y, h_y * axis.reach_z)
     reach = next((r for r in _REACH if top <= r), top)
-    # Many small products instead of a few large ones, for which NumPy's linear algebra would start threads: these keep
-    # the processors from those of the kernels for milliseconds.
+    # Many small products instead of a few large ones, for which NumPy's linear algebra would start threads: such
+    # threads occupy the processors for milliseconds in which the threads of the kernels need them.
     nodes, series = _fits(axis.order_y, reach, False)
     G = _basis(z * h_y, series.shape[1], reach) @ series  # (order_y, I, M)
     _, series = _fits(axis.order_z, reach, True)

@@ -1,9 +1,9 @@
 """The cost model of pair sums: predicted seconds of direct sums and of sums in O(n).
 
-Direct sums take pairs (base + column (k + c)) for keys in R^k and c values; more where scores may be so large that the
-exponential needs a shift (wide). Sums in O(n) take a time of their own, which more threads do not make shorter, beside
-a share of what their plans expect. All this was measured on one machine; what is measured on another one are two
-factors (`calibration`).
+Direct sums are predicted to take pairs (base + column (k + c)) seconds for keys in R^k and c values; more where scores
+may be so large that the exponential needs a shift (wide). Sums in O(n) take a constant time, which more threads do not
+make shorter, and a multiple of the seconds of their plans. All these constants were measured on one machine; for
+another one, two factors are measured (`calibration`).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError, InputTypeError
 
-# Seconds per pair on one core of a server with AVX2: always, per key or value column, and in wide sums.
+# Seconds per pair on one core of a server with AVX2: in every sum, per key or value column, and further in wide sums.
 _PAIR = {8: (1.05e-9, 0.053e-9, 0.68e-9), 4: (0.25e-9, 0.0235e-9, 0.19e-9)}  # by bytes of a number
 _REACH = {8: 680.0, 4: 80.0}  # |score|, natural units, from which a direct sum is wide
 _TILE = 16  # targets that are wide together
-# Sums in O(n): seconds on one thread, however many there are; times what is expected of the rest.
+# Sums in O(n): seconds that are independent of the plan and of threads; factor on the planned seconds.
 _GRID_FIXED, _GRID = 1.3e-3, 0.85
 _TREE_FIXED, _TREE = 7e-3, 1.0
 _MASKED_FIXED, _MASKED = 3.5e-3, 1.1
-_GAINED = 0.8  # of the time of a further thread
-_LOOK = 0.73e-3  # seconds of a direct sum, per thread and column, that are some times as long as a look at its data
-_COLUMNS = 4, 6  # of keys and values: with fewer a look does not take less, with more it does not take longer
+_GAINED = 0.8  # the part of a further thread that makes sums faster
+_LOOK = 0.73e-3  # seconds of a direct sum, per thread and column, from which planning another way pays
+_COLUMNS = 4, 6  # of keys and values: planning takes longer with more columns, but only between these numbers
 _LEAST = 2.0  # threads
 _DIGITS = 3  # kept of a measured number: more would be noise
 
@@ -85,8 +85,8 @@ class Costs:
         Args:
             count: pairs of a target and a source.
             columns: columns of keys and of values, together.
-            dtype: of the tokens.
-            scores: (k,) the largest |score| of each of some targets; None: small.
+            dtype: the dtype of the tokens.
+            scores: (q,) the largest |score| of each of q targets, a sample; None: all scores are small.
         """
         base, column, wide = _PAIR[dtype.itemsize]
         far = 0.0 if scores is None else float((scores > _REACH[dtype.itemsize]).mean())

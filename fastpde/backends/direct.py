@@ -1,4 +1,4 @@
-"""The exact sum over all pairs: O(m n) time, O(m + n) memory, in the explicit vectors of `kernels`."""
+"""The exact sum over all pairs: O(m n) time, O(m + n) memory, by kernels with explicit SIMD vectors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Direct(Backend):
         systems, n, k = pair.keys.shape
         dtype = pair.keys.dtype
         limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
-        # Every target of a masked sum sees the first source; how many more, no bit may depend on.
+        # Every target of a masked sum sees the first source. No bit may depend on how many more all of them see.
         layout = layout_for(n, k, pair.values.shape[2], dtype)._replace(seen=n if pair.limits is None else 1)
         packed = pack.allocate(systems, layout, dtype, self.take)
         scratch = attend.allocate(numba.get_num_threads(), layout, dtype, self.take)
@@ -56,14 +56,17 @@ class Direct(Backend):
         weight = kernel_of(pair.weight)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
-            # Threads take portions of the work in turn: one that was held up does not hold up the sum.
+            # Threads fetch portions of the work in turn: a thread that was held up does not hold up the sum.
             with LOCK, numba.parallel_chunksize(attend.chunk_size(targets, layout)):
                 attend.attend(
                     weight, factor, layout, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
                 )
 
     def _parts(self, pair: PairSum, layout: Layout) -> Iterator[slice]:
-        """Slices of the targets; of several systems all at once: their slices would be arrays of another kind."""
+        """Return slices of the targets; for several systems, one slice of all.
+
+        Slices of several systems would not be contiguous, and arrays of that kind need kernels of their own.
+        """
         (systems, m, k), (n, c) = pair.targets.shape, pair.values.shape[1:]
         if systems > 1:
             check()
@@ -126,7 +129,7 @@ class Direct(Backend):
     def warmup(
         report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, weights: Sequence[Any] = (*WEIGHTS, Weight(abs))
     ) -> None:
-        """Compiles every kernel by one tiny evaluation each."""
+        """Compile every kernel by one tiny evaluation each; `report` is called with a text for each step."""
         for dtype in dtypes:
             x = np.ones((1, 2, 1), dtype)
             backend, out, limits = Direct(), np.empty_like(x), np.array([1, 2])
@@ -139,7 +142,7 @@ class Direct(Backend):
 
 
 def _added(sums: Array, share: Share) -> Array:
-    """The sums (B, q) over all tiles, of what there is of each that begins here, (B, tiles, q)."""
+    """Return the totals (B, q) over the tiles of all processes, from the sums (B, tiles, q) that begin here."""
     systems, tiles, q = sums.shape
     rows = np.ascontiguousarray(sums.swapaxes(1, 2)).reshape(systems * q, tiles)
     return share.sum_of_tiles(rows, moments.TILE).reshape(systems, q)

@@ -1,5 +1,5 @@
-"""Who may enter the kernels: one Python thread at a time where Numba's threading layer needs that, and no process that
-was forked after OpenMP has made its threads.
+"""The guard of the kernels: it admits one Python thread at a time where Numba's threading layer needs that, and no
+process that was forked after OpenMP had started its threads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _forked = False
 
 
 def _layer() -> str:
-    """The name of the threading layer, "" before the first kernel has chosen it."""
+    """Return the name of the threading layer, "" before the first kernel has chosen it."""
     try:
         return str(numba.threading_layer())
     except ValueError:
@@ -34,8 +34,9 @@ def _in_child() -> None:
 
 
 def _is_gnu() -> bool:
-    """Whether OpenMP is that of GNU, whose threads do not come along with a fork: Numba ends the child without a word
-    to Python.
+    """Return whether OpenMP is that of GNU, whose threads do not survive a fork.
+
+    In a forked process Numba would end the process without a Python exception.
     """
     return str(import_module("numba.np.ufunc.omppool").openmp_vendor) == "GNU"
 
@@ -46,7 +47,7 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def entered() -> Iterator[None]:
-    """A context in which kernels may be called. Raises InputError in a forked process that cannot call them."""
+    """Return a context in which kernels may be called. Raises InputError in a forked process that cannot call them."""
     if _forked:
         came, need = "a process that was forked after a sum", "one that was spawned, or forked before the first sum"
         remedy = 'As with multiprocessing.get_context("spawn").'
@@ -54,5 +55,5 @@ def entered() -> Iterator[None]:
     if _layer() in ("omp", "tbb"):
         yield
         return
-    with LOCK:  # the layer "workqueue" ends the process if two threads come at once
+    with LOCK:  # the layer "workqueue" ends the process if two threads enter at once
         yield

@@ -1,4 +1,4 @@
-"""O(n) sums of exponential and sigmoid weights to a stated tolerance, where few coordinates carry the logits."""
+"""Sums of exponential and sigmoid weights in O(n), to a stated tolerance, where few coordinates carry the scores."""
 
 from __future__ import annotations
 
@@ -23,38 +23,41 @@ from .slices import check
 from .tree import Sum
 
 _MOST_AXES = 4
-_THIN = 0.02  # of tol: axes whose logits are together below that are left out
-_GIVEN = 0.92  # of tol: what grids and trees get; the rest is for sources that are dropped
-_CHECK_EVERY = 16  # sums of a head and system of a run
+_THIN = 0.02  # of tol: axes whose loads add up to less are left out
+_GIVEN = 0.92  # of tol: for grids and trees; the rest is for axes and sources that are left out
+_CHECK_EVERY = 16  # one in so many sums of a head and system of a run is checked
 _WARY = 4.0  # checks in a row that must be passed after one that failed
-_RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and farthest from its centre
+_RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and as many farthest from its centre
 _LARGEST = 20  # parts with grids of their own: three more targets are checked in each
-_PART = 2**18  # targets looked at at a time
-_MARGIN = 10.0  # of the largest error among the targets checked; 4 is the largest factor seen
+_PART = 2**18  # targets that are searched at a time
+_MARGIN = 10.0  # estimate of the error, over the largest one among the targets checked; 4 is the largest ratio seen
 _NONE = np.empty(0)
 
 
 class Fast(Backend):
-    """Sums to a relative error below `tol`, of totals, and of means relative to the spread of the values, in O(n).
+    """Sums in O(n) to a relative error below `tol`, of totals, and of means relative to the spread of the values.
 
-    For exponential weights (softmax, L2, exponential, Sinkhorn attention) whose scores depend on at most four
-    coordinates, after a balanced reduction, however many the tokens have; others are summed directly, exactly. Where a
+    They are for exponential weights (softmax, L2, exponential, Sinkhorn attention) whose scores depend on at most four
+    coordinates, after a balanced reduction, however many the tokens have; other sums are direct, and exact. Where a
     grid would be slower than a direct sum, or could not keep the tolerance, sources and targets are split, far sources
     are dropped, and what is left is summed directly.
 
-    Sigmoid weights are bounded: errors of their sums are absolute, in units of the largest |value| times the mean
-    weight of a pair, as a sample has it; bound, check and `tol` too. They have three
-    coordinates at most, where that pays for small logits only. Masked sums of them are direct.
+    Sigmoid weights are bounded. The errors of their sums are absolute, in units of the largest |value| times the mean
+    weight of a pair, which is estimated from a sample; bound, check and `tol` refer to this unit, too. Their scores may
+    depend on three coordinates at most, and O(n) pays for small scores only. Their masked sums are direct.
 
-    Every sum has an a-priori bound of its error. It is also checked against direct sums for 48 targets: always where it
-    is one of its own; the first and every 16th where a run makes it again and again, of each head and system; and every
-    one after a failure, until four in a row have passed. If a check fails all targets are summed again directly.
-    `report` tells of the last sum in O(n), `stats` of all. Sums are in float64; nothing depends on the number of
-    threads.
+    Every sum has an a-priori bound of its error. It is also checked against direct sums for 48 targets. A single sum is
+    always checked; a sum that a run repeats is checked the first time and every 16th time, for each head and system,
+    and after a failure every time until four checks in a row have passed. If a check fails, all targets are summed
+    again directly. `report` describes the last sum in O(n), `stats` all of them. Sums are in float64; nothing depends
+    on the number of threads.
     """
 
     def __init__(self, tol: float = 1e-8) -> None:
-        """Raises InputError, InputTypeError: unless tol is a number from 1e-14 to 0.1."""
+        """Make a backend of tolerance `tol`.
+
+        Raises InputError, InputTypeError: unless tol is a number from 1e-14 to 0.1.
+        """
         super().__init__()
         self.tol = _tolerance(tol)
         self._direct = Direct()
@@ -67,8 +70,11 @@ class Fast(Backend):
         return f"{type(self).__name__}(tol={self.tol:g})"
 
     def stats(self) -> dict[str, float]:
-        """Over all sums in O(n): the largest error bound, the largest error estimated from samples, how many targets
-        were summed directly, how many sums were checked, and how many of these failed and were made again directly."""
+        """Return numbers that describe all sums in O(n) so far.
+
+        They are the largest error bound, the largest error estimated from samples, how many targets were summed
+        directly, how many sums were checked, and how many of these failed and were made again directly.
+        """
         return self._stats | self._checks
 
     def state(self) -> Array:
@@ -108,7 +114,7 @@ class Fast(Backend):
                 self._all_directly(one, out[b : b + 1], logs)
 
     def _due(self, pair: PairSum) -> bool:
-        """Whether the sum of one system, just made in O(n), is to be checked; counts it."""
+        """Return whether the sum of one system, just made in O(n), is to be checked; count the sum."""
         if pair.history is None:
             return True
         made, wary = pair.history[0]
@@ -116,7 +122,7 @@ class Fast(Backend):
         return bool(made % _CHECK_EVERY == 0.0 or wary > 0.0)
 
     def _judged(self, pair: PairSum, passed: bool) -> bool:
-        """Keeps what a check has found, and returns it."""
+        """Record the result of a check in `report`, `stats` and the history of the sum; return it."""
         self.report |= {"checked": 1.0, "failed": float(not passed)}
         self._checks["fast_checked"] += 1.0
         self._checks["fast_failed"] += float(not passed)
@@ -125,15 +131,15 @@ class Fast(Backend):
         return passed
 
     def _take(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-        """Memory of this backend's own, beside that of who asks it."""
+        """Return an array of the workspace as `take`, under a name that no caller of `take` itself uses."""
         return self.take(f"fast.{name}", shape, dtype)
 
     def _suits(self, pair: PairSum) -> bool:
-        """Whether there is anything to gain."""
+        """Return whether it may pay to reduce the sum and plan it in O(n)."""
         return isinstance(pair.weight, Exp | Sigmoid)
 
     def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
-        """Whether a reduced system is summed in O(n); may set `job.within`."""
+        """Return whether a reduced system is to be summed in O(n); may set `job.within`."""
         return True
 
     def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
@@ -143,8 +149,10 @@ class Fast(Backend):
     def job(
         self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array, share: Share | None = None
     ) -> Sum | None:
-        """What there is to do for one system: weighted means of values, and logs of total weights. None where what was
-        left out of the scores has used up the tolerance."""
+        """Return the sum of one system to be made: weighted means of values, and logs of total weights.
+
+        Return None where what was left out of the scores has used up the tolerance.
+        """
         sources = pair.keys.shape[1] if share is None else share.n
         if not pair.normalised and not len(log_total):
             log_total = self._take("logs", (len(out),), np.float64)
@@ -160,7 +168,7 @@ class Fast(Backend):
         )  # fmt: skip
 
     def _sum(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
-        """One system; whether it could be summed."""
+        """Sum one system in O(n); return whether that was possible and expected to pay."""
         job = self.job(pair, reduced, out, log_total)
         if job is None or not self._pays(job, pair, reduced):
             return False
@@ -171,7 +179,7 @@ class Fast(Backend):
         return True
 
     def _finish(self, job: Sum, pair: PairSum, reduced: Reduced) -> None:
-        """Makes sums of means where they are wanted, and keeps what a sum tells."""
+        """Turn means into sums where sums are wanted, and record the report of a sum."""
         if not pair.normalised:
             reduce.lift(job.result.out, job.result.log_total)
         job.report["error_bound"] = max(1.0, reduced.amplification) * (job.report["error_bound"] + reduced.dropped)
@@ -180,9 +188,11 @@ class Fast(Backend):
         self._stats["fast_direct_targets"] += job.report.get("direct_targets", 0.0)
 
     def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
-        """Systems whose other sources and targets are in other processes, each on one grid of the moments of all.
+        """Sum systems whose other sources and targets are in other processes, each on one grid of the moments of all.
 
-        False: they cannot be summed like that. What is sent depends on the grids, not on the number of tokens."""
+        Return False if they cannot be summed like that. The number of bytes sent depends on the grids, not on the
+        number of tokens.
+        """
         if isinstance(pair.weight, Linear):
             return self._direct.attend_together(pair, share, out, log_total)
         targets = int(share.added(np.array([pair.targets.shape[1]]))[0])
@@ -194,7 +204,7 @@ class Fast(Backend):
         return all(self._together(_system(pair, b), share, targets, out[b], logs[b]) for b in range(len(out)))
 
     def _together(self, pair: PairSum, share: Share, targets: int, out: Array, logs: Array) -> bool:
-        """One of them, with so many targets in all; whether it could be summed."""
+        """Sum one such system, of `targets` targets in all; return whether that worked and no check failed."""
         check()
         keys = pair.keys[0]
         reduced = reduce_pair(
@@ -211,11 +221,14 @@ class Fast(Backend):
         return not due or self._judged(pair, self._check_together(pair, reduced, share, out, logs))
 
     def _worth_it(self, pair: PairSum, pairs: float) -> bool:
-        """Whether a sum over so many pairs, on many processes, is tried in O(n)."""
+        """Return whether a distributed sum over so many pairs is tried in O(n)."""
         return True
 
     def _check_together(self, pair: PairSum, reduced: Reduced, share: Share, out: Array, log_total: Array) -> bool:
-        """`_check` with targets of all processes, for each of which all sum their own sources."""
+        """Check a distributed sum as `_check` does; return whether it is within the tolerance.
+
+        Targets of all processes are checked; every process sums its own sources for each of them.
+        """
         few = max(1, share.n // share.here)
         rows = _probes(reduced.z, max(4, _RANDOM // few), max(1, _EXTREME // few), _made(pair))
         targets, mine = share.joined(np.ascontiguousarray(pair.targets[:, rows]))
@@ -239,7 +252,7 @@ class Fast(Backend):
         return self._within(error, pair, rounding)
 
     def _sum_bounded(self, pair: PairSum, out: Array) -> bool:
-        """One system whose weights are bounded; whether it could be summed, and passed the check if it was checked."""
+        """Sum one system with bounded weights in O(n); return whether that was possible and no check failed."""
         tol = min(self.tol, pair.tol)
         done = bounded.attend(pair, out, tol, self._take, self._direct)
         if done is None:
@@ -249,13 +262,16 @@ class Fast(Backend):
         return not self._due(pair) or self._judged(pair, self._check_bounded(pair, done, out))
 
     def _offset(self, pair: PairSum, reduced: Reduced) -> Array:
-        """What the reduction took from a target's scores: the same for all sources, it matters to totals only."""
+        """Return the part (m,) of the targets' scores that the reduction has removed.
+
+        It is the same for all sources of a target, and matters to totals only.
+        """
         offset, matrix = self._take("offset", (1, reduced.z.shape[1]), np.float64), reduced.centre[None]
         reduce.coordinates(pair.targets[0], np.zeros(matrix.shape[1]), matrix, offset, np.empty((CHUNKS, 2, 1)))
         return offset[0]
 
     def _check(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
-        """Compares some targets with direct sums; whether they are within the tolerance."""
+        """Compare some targets with direct sums; return whether their errors are within the tolerance."""
         rows = np.concatenate([_probes(reduced.z, _RANDOM, _EXTREME, _made(pair)), *self._in_parts(reduced.z)])
         values = pair.values[0]
         limits = None if pair.limits is None else pair.limits[rows]
@@ -268,7 +284,10 @@ class Fast(Backend):
     def _errors(
         self, pair: PairSum, reduced: Reduced, exact: Array, logs: Array, out: Array, found: Array, share: Share
     ) -> tuple[float, PairSum, float]:
-        """The largest error of sums `out` and logs `found` (may be empty), the sum, and what rounding may be of it."""
+        """Return (largest error, the pair sum, bound of rounding errors) of sums `out` and logs `found` (may be empty).
+
+        The errors are the differences from the direct sums `exact` and their logs `logs`.
+        """
         error, scores = 0.0, reduced.scores
         if out.shape[1]:
             error, offset = _of_values(pair.values[0], exact, out, None if pair.normalised else logs, share)
@@ -279,27 +298,27 @@ class Fast(Backend):
         return error, pair, 4.0 * float(np.finfo(out.dtype).eps) * (1.0 + scores)
 
     def _check_bounded(self, pair: PairSum, done: bounded.Done, out: Array) -> bool:
-        """The same for bounded weights."""
+        """Check a sum with bounded weights as `_check` does; return whether it is within the tolerance."""
         rows = _probes(done.z, _RANDOM, _EXTREME, _made(pair))
         exact = np.empty((1, len(rows), out.shape[1]), out.dtype)
         self._direct.attend(replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows])), exact)
         return self._within(float(np.abs(exact[0] - out[rows]).max()) / done.unit, pair, done.rounding)
 
     def _within(self, error: float, pair: PairSum, rounding: float) -> bool:
-        """Keeps a sampled error, and tells whether it is within the tolerance."""
+        """Record a sampled error; return whether it is within the tolerance, apart from `rounding`."""
         self.report["error_sampled"] = _MARGIN * error
         self._stats["fast_error_sampled"] = max(self._stats["fast_error_sampled"], _MARGIN * error)
         return error <= min(self.tol, pair.tol) + rounding
 
     def _in_parts(self, z: Array) -> list[Array]:
-        """Targets to check in the largest parts that had grids of their own."""
+        """Return the targets to check, as index arrays, in each of the largest parts that had grids of their own."""
         largest = sorted(self._parts, key=len, reverse=True)[:_LARGEST]
         return [part[_probes(z[:, part], 1, 1)] for part in largest]
 
     def _exact(
         self, z: Array, y: Array, values: Array, bias: Array | None = None, limits: Array | None = None
     ) -> tuple[Array, Array]:
-        """See `tree.Exact`."""
+        """Sum over all pairs, see `tree.Exact`."""
         z, y, values = (np.ascontiguousarray(array) for array in (z, y, values))
         out, logs = np.empty((*z.shape[:2], values.shape[2])), np.empty(z.shape[:2])
         self._direct.attend(PairSum(Exp(), True, z, y, values, bias, limits=limits), out, logs)
@@ -324,14 +343,17 @@ def _tolerance(tol: object) -> float:
 
 
 def _span(ends: Array) -> Array:
-    """Half widths (r,) of the box with corners (2, r); of an axis that has none, since rounding has moved all points
-    from the centre alike, how far that is."""
+    """Return the half widths (r,) of the box with corners (2, r).
+
+    If rounding has moved all points alike from the centre on an axis, the box has no width there: return that distance
+    instead.
+    """
     half: Array = 0.5 * np.ptp(ends, axis=0)
     return np.where(half > 0.0, half, np.abs(ends).max(axis=0))
 
 
 def _bias(pair: PairSum) -> Array:
-    """The log-weights of the sources of one system, (n,), or (0,)."""
+    """Return the log-weights of the sources of one system, (n,), or (0,) if all are the same and there is no bias."""
     bias = _NONE if pair.bias is None else pair.bias[0].astype(np.float64)
     if pair.masses is None:
         return bias
@@ -340,19 +362,22 @@ def _bias(pair: PairSum) -> Array:
 
 
 def _made(pair: PairSum) -> int:
-    """How often a sum has been made: other targets are checked each time."""
+    """Return how often a sum has been made: other targets are checked each time."""
     return 0 if pair.history is None else int(pair.history[0, 0])
 
 
 def _probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
-    """The targets to check, z (r, m): random ones, those in corners of the box, those far from its centre."""
+    """Return the indices of the targets to check, for z (r, m).
+
+    They are some at random, those in corners of their box, and those farthest from its centre.
+    """
     m = z.shape[1]
     some = np.random.default_rng([m, seed]).integers(0, m, random)
     if len(z) == 0 or m <= 3 * extreme:
         return np.unique(some)
     low, high = z.min(axis=1), z.max(axis=1)
     middle, half = (0.5 * (low + high))[:, None], np.maximum((high - low) / 2, 1e-300)[:, None]
-    # The farthest of each part, then of all: what many points would need beside themselves is a lot of memory.
+    # The farthest of each part, then of all: temporary arrays for all targets at once would need a lot of memory.
     found: list[list[Array]] = [[], []]
     for start in range(0, m, _PART):
         away = np.abs(z[:, start : start + _PART] - middle)
@@ -363,14 +388,16 @@ def _probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
 
 
 def _largest(sizes: Array, count: int) -> Array:
-    """The places of the largest numbers."""
+    """Return the places of the `count` largest numbers."""
     return np.argpartition(sizes, -count)[-count:] if count < len(sizes) else np.arange(len(sizes))
 
 
 def _of_values(values: Array, exact: Array, found: Array, logs: Array | None, share: Share) -> tuple[float, float]:
-    """The largest error of sums of values (n, c), and how far the values are from the origin, relative to their spread;
+    """Return the largest error of sums of values (n, c), and the largest |value|, both in units of their spread.
+
     logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers must be so in
-    both."""
+    both `exact` and `found`.
+    """
     mean = share.added(values.mean(axis=0) * (len(values) / share.n))
     low, high = outermost(np.stack([values.min(axis=0), values.max(axis=0)]), share)
     spread = max(float(np.maximum(high - mean, mean - low).max()), 1e-300)
@@ -384,7 +411,7 @@ def _of_values(values: Array, exact: Array, found: Array, logs: Array | None, sh
 
 
 def _system(pair: PairSum, b: int) -> PairSum:
-    """System b alone."""
+    """Return the pair sum of system b alone."""
     keys, weights, limits = pair.keys[b : b + 1], pair.masses, pair.limits
     return replace(
         pair,

@@ -14,17 +14,17 @@ from .systems import Runs, Threaded
 
 __all__ = ["COMPLETED", "MAX_STEPS", "RUNNING", "STOPPED", "Gaussians", "Tails"]
 
-STOPPED = -1  # a status of `Runs.counts`: ended from outside
+STOPPED = -1  # a status of `Runs.counts`: ended by the caller
 _KINDS = {TILT: closure.TILT, LINEAR: closure.LINEAR, PLAN: closure.PLAN, STEPS: closure.STEPS}
 
 
 class Gaussians(Threaded):
-    """B Gaussian laws in motion.
+    """B Gaussian laws that are integrated together.
 
     Args:
         heads: the field.
-        states: (B, 1 + d, d), the mean and the columns of a factor L (d, d), those that are zero in all laws last: they
-            stay zero and are left out of the work, which changes no bit of the others.
+        states: (B, 1 + d, d), the mean and the columns of a factor L (d, d) of the covariance L L^T. Columns that are
+            zero in all laws come last: they stay zero and are left out of the work, which changes no bit of the others.
     """
 
     def __init__(self, heads: AffineHeads, states: Array) -> None:
@@ -37,37 +37,38 @@ class Gaussians(Threaded):
         return closure.allocate(self._threads, self._shape, self._take)
 
     def tokens(self, rows: Array) -> Array:
-        """Rows as states (B, 1 + d, d), zero columns included."""
+        """Return rows as states (B, 1 + d, d), zero columns included."""
         states = np.zeros((len(rows), *self._tokens.shape[1:]))
         states[:, : self._shape.n] = super().tokens(rows)
         return states
 
     def recorded(self, runs: Runs) -> Array:
-        """The states at the times asked for, (m, B, 1 + d, d); nan where a law ended before."""
+        """Return the states at the requested times, (m, B, 1 + d, d); nan where a law ended before."""
         states = runs.x.copy()
         states[:, :, self._shape.n :] = np.where(np.isnan(states[:, :, :1, :1]), np.nan, 0.0)
         return states
 
     def times(self, runs: Runs) -> Array:
-        """How far each law has come (B,)."""
+        """Return the time (B,) that each law has reached."""
         return runs.numbers[:, T].copy()
 
     def last_steps(self, runs: Runs) -> Array:
-        """The size of the last accepted step of each law (B,); 0 before the first."""
+        """Return the size (B,) of the last accepted step of each law; 0 before the first."""
         return runs.numbers[:, SIZE].copy()
 
     def stop(self, runs: Runs, which: Array) -> None:
-        """Ends the laws of a mask (B,) that run, where they are."""
+        """End those laws of the mask `which` (B,) that are running, where they are."""
         runs.counts[which & (runs.counts[:, STATUS] == RUNNING), STATUS] = STOPPED
 
 
 class Tails(Threaded):
-    """B Gaussian laws on their way to the end, see `kernels.tail`.
+    """B Gaussian laws on the way to their limits, in the coordinates of `kernels.tail`.
 
     Args:
         heads: the field.
-        states: (B, 1 + r, d + 1), the columns of [mean, L] over those of [size, log time].
-        units: (B,) of time.
+        states: (B, 1 + r, d + 1), the columns of a matrix: [mean, L] (d, 1 + r) above the row [size, log(1 + t / unit),
+            0, ...].
+        units: (B,) the units of time.
     """
 
     def __init__(self, heads: AffineHeads, states: Array, units: Array) -> None:
@@ -79,7 +80,7 @@ class Tails(Threaded):
         return tail.allocate(self._threads, self._shape, self._take)
 
     def extend(self, runs: Runs, which: Array, times: Array, max_steps: int) -> Runs:
-        """Runs of which the laws `which` (k,) go on to the last of `times`, if they had come to the end of their span.
+        """Return runs in which the laws `which` (k,) continue to the last of `times`, if they had completed their span.
 
         They are recorded at `times`, and end after `max_steps` attempted steps in all.
         """
@@ -90,11 +91,11 @@ class Tails(Threaded):
         return runs._replace(x=np.full((len(times), *self._tokens.shape), np.nan))
 
     def clock(self, runs: Runs, b: int) -> float:
-        """How far law b has come, in its clock."""
+        """Return the time that law b has reached, in its own clock."""
         return float(runs.numbers[b, T])
 
     def velocity(self, b: int) -> Callable[[float, Array], Array]:
-        """f(tau, row) of law b, a new array each time."""
+        """Return the function f(tau, row) that gives the velocity of law b as a new array."""
         work = self._work()
 
         def slope(tau: float, row: Array) -> Array:
@@ -105,20 +106,24 @@ class Tails(Threaded):
         return slope
 
     def look(self, which: Array, states: Array) -> Array:
-        """What there is to see (m, k, 3 + r) of the laws `which` (k,) at states (m, k, 1 + r, d + 1)."""
+        """Return rates and sizes (m, k, 3 + r) of the laws `which` (k,) at states (m, k, 1 + r, d + 1).
+
+        With the covariance S and Y = [mean, L] they are: the growth of log |Y|, |S'| / |S|, |M| on the range of S, and
+        the r singular values of L / |Y|; see `kernels.tail`.
+        """
         seen = np.empty((*states.shape[:2], tail.SPECTRUM + states.shape[2] - 1))
         rows = np.ascontiguousarray(states.swapaxes(2, 3)).reshape(*states.shape[:2], -1)
         tail.look(self._forms, which, rows, self._work(), seen)
         return seen
 
     def _work(self) -> tail.Work:
-        """The memory of the first thread."""
+        """Return the workspace of the first thread."""
         law, *others = self._scratch
         return tail.Work(closure.Work(*(array[0] for array in law)), *(array[0] for array in others))
 
 
 def _forms(heads: AffineHeads) -> closure.Closure:
-    """The parameters as the kernel reads them."""
+    """Return the parameters in the layout that the kernel reads."""
     D = np.zeros((1, 1, 1, 1)) if heads.D is None else heads.D
     shape = np.broadcast_shapes(heads.A.shape, heads.V.shape, D.shape)
     A, V, D = (np.ascontiguousarray(np.broadcast_to(matrix, shape)) for matrix in (heads.A, heads.V, D))

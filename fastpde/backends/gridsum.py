@@ -1,4 +1,4 @@
-"""One grid: all pairs of a box of targets and a box of sources, by moments on cells."""
+"""A sum on one grid: all pairs of a box of targets and a box of sources, by moments on cells."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ if TYPE_CHECKING:
     from .tree import Sum
 
 _LOG2 = math.log(2.0)
-_NARROW = 0.01  # of all sources' box: the least width of one, so that its targets' need not be huge
-_SAME = 0.01  # of tol: logits by which sources and targets may differ to share their cells
+_NARROW = 0.01  # least width of a box of sources, over that of all sources, lest the box of its targets be huge
+_SAME = 0.01  # of tol: change of scores up to which targets may be sorted into cells as the sources are
 _NONE = np.empty(0)
 _ALL = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
 class Box:
-    """The boxes of sources and targets of a node, their thin axes widened; of several, with an axis more."""
+    """The boxes of the sources and the targets of a sum, with thin axes widened: centres and half widths (r,).
+
+    For several sums at once they are (..., r).
+    """
 
     y_centre: Array
     y_half: Array
@@ -37,8 +40,10 @@ class Box:
 
     @staticmethod
     def around(y_ends: Array, z_ends: Array, span: Array, thinnest: float) -> Box:
-        """The boxes with these corners (..., 2, r); span (r,) is the half width of the box of all sources, thinnest the
-        least of the loads."""
+        """Return the boxes with these corners (..., 2, r) of sources and targets, thin axes widened.
+
+        span (r,) is the half width of the box of all sources, thinnest the least load that an axis gets.
+        """
         y_half, z_half = (np.ptp(ends, axis=-2) * (0.5 + 1e-12) for ends in (y_ends, z_ends))
         y_half = np.maximum(y_half, _NARROW * span)
         z_half = np.maximum(z_half, thinnest / y_half)
@@ -46,11 +51,11 @@ class Box:
 
     @property
     def loads(self) -> Array:
-        """L (..., r)."""
+        """The loads L (..., r) of the axes."""
         return self.y_half * self.z_half
 
     def like(self, y: Array, z: Array, tol: float) -> bool:
-        """Whether targets (r, m) are the sources (r, n) moved by a constant, and lie alike in their box."""
+        """Return whether the targets (r, m) are the sources (r, n) moved by a constant, and lie alike in their box."""
         if y.shape != z.shape or not np.allclose(self.y_half, self.z_half, rtol=1e-12, atol=0.0):
             return False
         ends = np.empty((cells.CHUNKS, 2, len(y)))
@@ -60,7 +65,7 @@ class Box:
 
 
 def some(points: Array, index: Array | None) -> Array:
-    """Some of the points (r, n), as rows of their own."""
+    """Return the points (r, n) with the indices `index`, as contiguous rows; None: all points, not copied."""
     if index is None:
         return points
     out = np.empty((len(points), len(index)))
@@ -74,12 +79,12 @@ class Sorted:
 
     Attributes:
         half: (r,) half widths of cells.
-        kept: of each axis the slabs that have points.
-        centres: (r, most of them) their middles, relative to that of the box.
+        kept: the slabs that have points, for each axis.
+        centres: (r, most slabs) the centres of these, relative to that of the box.
         local: (r, n) coordinates in the cells, sorted.
-        order: (n,) the points, sorted.
-        items: (pieces, 4) of cells, see `kernels.grid.spread`.
-        split: how many of them are not a whole cell.
+        order: (n,) the indices of the sorted points.
+        items: (pieces, 4) pieces of cells, see `kernels.grid.spread`.
+        split: the number of pieces that are not a whole cell.
     """
 
     half: Array
@@ -98,8 +103,11 @@ class Sorted:
     def into(
         points: Array, centre: Array, half: Array, slabs: Array, take: Any, name: str, share: Share | None = None
     ) -> Sorted:
-        """Points (r, n) of a box, cut into `slabs` (r,) slabs; `name` is that of the memory. share: slabs are kept
-        where any process has points."""
+        """Sort points (r, n) of a box that is cut into `slabs` (r,) slabs per axis.
+
+        name: of the arrays in the workspace. share: of distributed points; then slabs are kept where any process has
+        points.
+        """
         r, n = points.shape
         low, width, most = centre - half, 2.0 * half / slabs, int(slabs.max())
         used = np.empty((cells.CHUNKS, r, most), np.uint8)
@@ -126,7 +134,7 @@ class Sorted:
 
 
 def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, plan: planning.Grid) -> None:
-    """Sums `sources` for `targets` (indices; None: all) on the grid planned for their box."""
+    """Sum `sources` for `targets` (indices; None: all) on the grid planned for their box, and write the results."""
     z, (y, bias, channels) = some(job.z, targets), job.sources(sources)
     of = Sorted.into(y, box.y_centre, box.y_half, plan.slabs, job.take, "y", job.share)
     same = box.like(y, z, job.tol)
@@ -147,7 +155,7 @@ def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, pl
 
 
 def tilted(job: Sum, of: Sorted, y: Array, bias: Array, box: Box) -> grid.Tilt:
-    """The weights e^{bias + <z_c, y>} of the sorted sources, divided by the largest."""
+    """Return the weights e^{bias + <z_c, y>} of the sorted sources, divided by the largest, for `kernels.grid`."""
     largest, ordered = np.empty(cells.CHUNKS), _NONE
     reduce.tops(y, bias, box.z_centre, largest)
     if len(bias):
@@ -161,7 +169,10 @@ def tilted(job: Sum, of: Sorted, y: Array, bias: Array, box: Box) -> grid.Tilt:
 
 
 def reading_of(job: Sum, to: Sorted, targets: Array, box: Box, top: float, channels: int) -> evaluate.Reading:
-    """What is made of the sums; top: log of what the weights were divided by, less <z_c, y_c>."""
+    """Return the parameters by which `kernels.evaluate` makes results of the sums.
+
+    top: the log of the number by which the weights were divided, less <z_c, y_c>.
+    """
     result, rows = job.result, len(to.half) if job.gradient else 0
     lead = np.ascontiguousarray(result.B[:, :rows])
     return evaluate.Reading(

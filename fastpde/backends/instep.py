@@ -1,7 +1,7 @@
-"""Many small systems in step: a compiled loop moves each to where it needs a velocity, and one call makes them all.
+"""Many small systems in step: a compiled loop moves each until it needs a velocity, and one call computes all of them.
 
-For fields that are no part of the compiled loop. All systems take the same number of velocities per attempted step, so
-that none waits for another; those that have ended are left out of the next attempt.
+This is for fields that are no part of the compiled loop. All systems need the same number of velocities per attempted
+step, so that none waits for another; those that have ended are left out of the next attempt.
 """
 
 from __future__ import annotations
@@ -29,26 +29,32 @@ from .systems import Batch, Runs, Watched
 
 
 class Outside(Protocol):
-    """A field f(t, x, out) of k systems, x and out (k, n, d), constant in time, that may remember what it was asked."""
+    """A field f(t, x, out) of k systems, x and out (k, n, d), constant in time.
+
+    It may remember earlier calls, for example as warm starts.
+    """
 
     def __call__(self, t: float, x: Array, out: Array) -> None:
-        """Writes the velocities at x into out: nan or inf where a system has none, whatever the others have."""
+        """Write the velocities at x into `out`: nan or inf where a system has none, whatever the others have."""
 
     def systems(self, which: Array) -> Outside:
-        """The field of some of the systems, their places `which` (k,), which has not been asked anything."""
+        """Return the field of the systems at the places `which` (k,), without memory of earlier calls."""
 
     def select(self, which: Array) -> None:
-        """Keeps some of the systems only, with what is remembered of them."""
+        """Keep only the systems at the places `which`, with what is remembered of them."""
 
     def failed(self) -> Array:
-        """Which systems (k,) have no velocity because it could not be computed, not because their tokens are huge."""
+        """Return a mask (k,) of the systems without a velocity because it could not be computed.
+
+        Systems whose tokens are too large for a finite velocity do not count.
+        """
 
 
 class InStep(Batch):
-    """Systems whose velocities come from outside, block by block, for all that run at once.
+    """Systems whose velocities come from outside of the compiled loop, in one call for all running systems of a block.
 
     Args:
-        field: of all systems.
+        field: the field of all systems.
         x0: tokens (B, n, d).
         sphere: whether tokens live on the unit sphere, as x0 does.
     """
@@ -74,21 +80,21 @@ class InStep(Batch):
         return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
 
     def _enter(self, first: int, last: int) -> None:
-        """Begins the block of systems first .. last - 1: only its stages are held."""
+        """Begin the block of systems first .. last - 1, and allocate the stages of these alone."""
         method, _, watched, _ = self._options
         (_, n, d), dtype, count = self._tokens.shape, self._tokens.dtype, last - first
         self._block, self._members = (first, last), np.arange(count)
         self._some = self._field.systems(np.arange(first, last))
         self._steps = motion.allocate(1, self._shape, method, len(watched.kinds), dtype, self._take, count)
         stage, until = np.empty((2, count), np.int64)
-        # One that ends at its start never asks, and goes along until the others have been answered.
+        # A system that ends at its start never needs a velocity, but stays a member until the others have theirs.
         self._asked = flow.Requests(stage, until, self._tokens[first:last].copy(), np.empty((count, n, d), dtype))
 
     def _attempt(self, runs: Runs, running: Array, attempts: int) -> None:
-        """One attempted step of the running systems (places in the block), or their beginning."""
+        """Make one attempted step of the running systems (places in the block); with attempts = 0, begin their runs."""
         asked, first = self._asked, self._block[0]
         if len(running) < len(self._members):
-            # Who goes with whom depends on who has ended alone, and so do the bits of a field that remembers.
+            # The members depend only on which systems have ended, and so do the bits of a field with warm starts.
             self._some.select(np.searchsorted(self._members, running))
             self._members = running
         counts = runs.counts[first + running]
@@ -104,7 +110,7 @@ class InStep(Batch):
             self._reconsider(runs, b)
 
     def _reconsider(self, runs: Runs, b: int) -> None:
-        """Ends system b, whose velocity could not be computed, if trying smaller steps has not helped."""
+        """End system b, whose velocity could not be computed, if trying smaller steps has not helped."""
         control, retries = self._options[1], runs.counts[b, RETRIES]
         small = retries > 0 and abs(runs.numbers[b, H]) < control.smallest_trial
         if runs.counts[b, STATUS] == RUNNING and (small or retries >= control.max_failures):
@@ -116,7 +122,10 @@ class InStep(Batch):
         return np.where(self._failed & (codes == NOT_FINITE), NOT_CONVERGED, codes)
 
     def _answer(self) -> None:
-        """The velocities of all members, at the states they have asked for; of one that has ended, at any."""
+        """Compute the velocities of all members at the states where they need them.
+
+        A member that has ended gets the velocity at any state.
+        """
         asked, members, (_, control, _, _) = self._asked, self._members, self._options
         x = asked.x[members]
         v = np.full_like(x, np.nan)

@@ -19,34 +19,37 @@ from .ranks import Block, Ranks, starts_of
 
 
 class Mpi(Backend):
-    """Sums over the tokens of all processes of a communicator, each made for its own tokens by the backend `inner`.
+    """A backend for tokens that are distributed over the processes of a communicator.
 
-    All processes call the same functions in the same order, with their own block of tokens (and weights, positions):
+    Each process sums for its own tokens by the backend `inner`. All processes call the same functions in the same
+    order, with their own block of tokens (and weights, positions):
 
         backend = fp.Mpi()
         mine = backend.rows(n)
         sol = fp.solve(attention, x0[mine], (0.0, 1.0), backend=backend)
 
-    Times, steps, status and events are those of the whole cloud, the same on all of them; arrays of tokens are those of
-    the block; of systems (B, n, d) each process has a block of every system. An event that is a function gets all
+    Times, steps, status and events are those of the whole cloud, the same on all processes; arrays of tokens are those
+    of the block. Of systems (B, n, d) each process has a block of every system. An event that is a function gets all
     tokens; observers get the block.
 
     Direct sums, and all that depends on them, have the same bits for any number of processes: those of one process
     without MPI.
 
     Sums in O(n) of exponential weights on one grid send its moments: their number depends on the box of the tokens, not
-    on how many there are. Linear attention sends sums of its moments. Others, direct sums, masked and bounded ones, and
-    those that a tree might make faster (large logits, most of all in three coordinates), bring all sources together on
-    every process first: O(n) bytes, less than a thousandth of the time of a direct sum, and the memory of the whole
-    cloud. Targets of masked sums are dealt out where `inner` is
-    `fp.Direct`, so that all processes have the same work.
+    on how many there are. Linear attention sends sums of its moments. All other sums first bring all sources together
+    on every process: direct sums, masked and bounded ones, and those that a tree might make faster (large scores, most
+    of all in three coordinates). This needs O(n) bytes, less than a thousandth of the time of a direct sum, and the
+    memory of the whole cloud. Targets of masked sums are redistributed where `inner` is `fp.Direct`, so that all
+    processes have the same amount of work.
 
     `stats` counts those sums that brought sources together, and the bytes that this process has sent for evaluations:
     sol.stats["bytes_sent"] / sol.stats["evaluations"] are those of one velocity.
     """
 
     def __init__(self, inner: Any = "auto", comm: Any = None) -> None:
-        """inner: a name or a backend, not an `Mpi`; comm: an mpi4py communicator, default MPI.COMM_WORLD.
+        """Make a backend of the communicator `comm`, with a backend of each process, `inner`.
+
+        inner: a name or a backend, not an `Mpi`; comm: an mpi4py communicator, default MPI.COMM_WORLD.
 
         Raises InputError, InputTypeError: for another inner, or without mpi4py.
         """
@@ -67,7 +70,7 @@ class Mpi(Backend):
 
     @property
     def size(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
         return int(self._ranks.size)
 
     @property
@@ -80,7 +83,7 @@ class Mpi(Backend):
         return float(getattr(self._inner, "tol", 0.0))
 
     def rows(self, n: int) -> slice:
-        """Which of n tokens belong to this process. Raises InputError where some would have none."""
+        """Return which of n tokens belong to this process. Raises InputError where some process would have none."""
         starts = starts_of(n, self.size)
         return slice(int(starts[self.rank]), int(starts[self.rank + 1]))
 
@@ -112,18 +115,18 @@ class Mpi(Backend):
             self._attend_dealt(whole, share, out, log_total)
         else:
             self._inner.attend(whole, out, log_total)
-        if pair.history is not None:  # each process has judged its own targets
+        if pair.history is not None:  # each process has checked its own targets
             pair.history[:] = share.largest(pair.history)
 
     def _deals(self, pair: PairSum, share: Share) -> bool:
-        """Whether targets are dealt out anew: those of a masked direct sum are the more work the later they come."""
+        """Return whether targets are redistributed: the later a target of a masked direct sum, the more work it is."""
         if pair.limits is None or not isinstance(self._inner, Direct) or isinstance(pair.weight, Linear):
             return False
         others = np.array([float(pair.targets.shape[1] != share.here)])
         return not share.largest(others).any()
 
     def _attend_dealt(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> None:
-        """`attend` with the targets of all processes dealt out; their sums go back to where they belong."""
+        """Sum as `attend` with the targets of all processes redistributed; send the sums back to their processes."""
         assert isinstance(share, Block), "some tokens are elsewhere"
 
         def dealt(name: str, rows: Array) -> Array:
@@ -138,7 +141,7 @@ class Mpi(Backend):
             share.placed(logs, share.dealt, log_total)
 
     def _gathered(self, pair: PairSum, share: Share) -> PairSum:
-        """The same sum with the sources of all processes."""
+        """Return the same sum with the sources of all processes."""
         assert isinstance(share, Block), "some tokens are elsewhere"
 
         def all_of(name: str, rows: Array | None) -> Array | None:

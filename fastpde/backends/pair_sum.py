@@ -1,4 +1,4 @@
-"""What is summed: the one contract between attention and the ways to sum."""
+"""The description of a pair sum: the one contract between attention and the backends."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 from .._types import Array
 
-FLOATS = (np.float64, np.float32)  # the precisions there are
+FLOATS = (np.float64, np.float32)  # the precisions of tokens
 
 
 @dataclass(frozen=True)
 class PairSum:
-    """What is summed: for every target z, sum_j m_j w(<z, y_j> + b_j) v_j, divided by the weights' sum if normalised.
+    """A pair sum: sum_j m_j w(<z, y_j> + b_j) v_j for every target z, divided by the sum of m_j w if normalised.
 
-    Scores are in natural units. Arrays have one dtype, float64 or float32.
+    Scores are in natural units. Arrays have one dtype, float64 or float32, where no other is stated.
     """
 
-    weight: Any  # of the score, see `weights`
+    weight: Any  # the function w of the score, see `weights`
     normalised: bool
     targets: Array  # (B, m, k)
     keys: Array  # (B, n, k)
@@ -29,7 +29,7 @@ class PairSum:
     masses: Array | None = None  # (1, n) or (B, n) float64, sum 1; None: 1/n
     # (m,) or (B, m) int64, not decreasing: target i sees the first limits[i] >= 1 sources; None: all.
     limits: Array | None = None
-    tol: float = math.inf  # the relative error it may have, if that is less than a backend's own
-    # (B, 2) float64, counted up by the backend, of a sum that a run makes again and again: how often each system's has
-    # been made, and how many checks it must yet pass before they are few. None: a sum of its own, always checked.
+    tol: float = math.inf  # the relative error it may have, where that is less than the `tol` of the backend
+    # (B, 2) float64, updated by the backend, for a sum that a run repeats: how often the sum of each system has been
+    # made, and how many checks in a row it must yet pass before checks are rare. None: a single sum, always checked.
     history: Array | None = None

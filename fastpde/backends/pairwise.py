@@ -1,8 +1,9 @@
-"""NumPy's pairwise sum of a long row, made from pieces of it to the last bit.
+"""NumPy's pairwise sum of a long row, computed from pieces of the row to the same bits.
 
-NumPy adds up to 128 neighbours in one way, and halves longer rows, the first half a multiple of 8 long. So a row's sum
-is a tree that depends on its length alone. Of each piece of the row the sums of the largest whole subtrees are taken,
-and the numbers of leaves that pieces share; the rest of the tree is made of these.
+NumPy adds up to 128 neighbours in one way, and halves longer rows, the first half a multiple of 8 long. So the sum of a
+row is a binary tree that depends on the length of the row alone. Each piece contributes the sums of the largest
+subtrees that it contains whole, and the single numbers of the leaves that it shares with other pieces; the rest of the
+tree is computed from these.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ def _half(size: int) -> int:
 
 
 def nodes(size: int, low: int, high: int, start: int = 0) -> Iterator[tuple[int, int, bool]]:
-    """(first, last, whole) of what the numbers low .. high - 1 are of a row of `size` from `start`, in order: whole
-    subtrees, and parts of leaves."""
+    """Yield (first, last, whole) for the parts of a tree that the numbers low .. high - 1 make up, in order.
+
+    The tree is that of a row of `size` numbers, of which the first is number `start`. A part is a whole subtree, the
+    largest possible, or a part of a leaf.
+    """
     stop = start + size
     if start >= high or stop <= low:
         return
@@ -38,7 +42,10 @@ def nodes(size: int, low: int, high: int, start: int = 0) -> Iterator[tuple[int,
 
 
 def parts(numbers: Array, size: int, low: int) -> Array:
-    """What a piece gives to the sum: (rows, q) of the numbers low, low + 1, ... (rows, m) of rows of `size`."""
+    """Return what a piece contributes to the sums of rows of `size` numbers: (rows, q) numbers.
+
+    The piece are the numbers low, low + 1, ... of each row, `numbers` (rows, m).
+    """
     found = [
         np.add.reduce(numbers[:, first - low : last - low], axis=1, keepdims=True)
         if whole
@@ -50,13 +57,16 @@ def parts(numbers: Array, size: int, low: int) -> Array:
 
 @lru_cache(maxsize=256)
 def count(size: int, low: int, high: int) -> int:
-    """How many numbers `parts` gives for the piece low .. high - 1."""
+    """Return how many numbers q `parts` makes of the piece low .. high - 1 of a row."""
     return sum(1 if whole else last - first for first, last, whole in nodes(size, low, high))
 
 
 def total(size: int, cuts: tuple[int, ...], given: Array, at: int = 0, start: int = 0) -> tuple[Array, int]:
-    """The sum (rows,) of a row of `size`, cut at the places `cuts`, from what its pieces give (rows, q), beginning at
-    number `at` of that; and where it ends."""
+    """Return the sums (rows,) of rows of `size` numbers, and the place behind the last number of `given` that was read.
+
+    The rows are cut at the places `cuts`. given (rows, q) is what the pieces contribute, from `parts`, and is read from
+    place `at` on; `start` is the place of the first number of the rows.
+    """
     if not any(start < cut < start + size for cut in cuts):
         return given[:, at], at + 1
     if size <= _LEAF:

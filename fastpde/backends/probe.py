@@ -1,4 +1,4 @@
-"""What sums would cost with more tokens: a backend that makes the sums of a sample, and adds up the costs of all."""
+"""Cost estimates of sums over more tokens: a backend that sums a sample and adds up what the sums of all would cost."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from .reduction import Reduced
 from .tree import Sum
 
 _LINEAR = 2e-9  # seconds per token, key column and value column of a linear sum
-_SLOW_LAW = 1.4  # a sum with another exponential in it, to one without: a division
+_SLOW_LAW = 1.4  # time of a direct sum with another weight, relative to exponential weights: a division per pair
 
 
 class Probe(Fast):
-    """Sums directly. `direct` and `fast` are the seconds that such sums of `scale` times as many tokens are expected to
-    take directly, and by `Fast` (directly, where that cannot help), with as many threads as `costs` have."""
+    """Direct sums of a sample, with cost estimates of the same sums over `scale` times as many tokens.
+
+    `direct` and `fast` add up the predicted seconds of direct sums, and of those by `Fast` (directly, where that cannot
+    help), with as many threads as `costs` have.
+    """
 
     def __init__(self, tol: float, costs: Costs, scale: float) -> None:
         super().__init__(tol)
         self._costs, self._scale = costs, scale
         self.direct = self.fast = 0.0
-        self.make = True  # False: prices only, results are zero
+        self.make = True  # False: cost estimates only, results are zero
 
     def _all_directly(self, pair: PairSum, out: Array, log_total: Array | None) -> None:
         if self.make:

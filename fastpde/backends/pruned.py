@@ -1,4 +1,4 @@
-"""Direct sums over the sources that matter, and how many they are: trees of the sources and of the targets of a sum."""
+"""Direct sums over the sources that matter, and the number of these, by trees of the sources and targets of a sum."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..kernels.boxes import Tree
 from ..kernels.layout import layout_for
 
 _WORTH_A_THREAD = 30_000  # points: to start one takes a millisecond
-_COARSE = 512  # parts of the sources that are told apart when their number is asked for
+_COARSE = 512  # parts of the sources that are distinguished when sources are only counted
 
 
 class Pruned:
@@ -27,8 +27,11 @@ class Pruned:
     """
 
     def __init__(self, y: Array, z: Array, bias: Array, halves: tuple[Array, Array], share: float, take: Any) -> None:
-        """y (r, n) and z (r, m); halves: of the boxes of sources and targets; share: of a target's weight that may be
-        left out."""
+        """Sort sources y (r, n) and targets z (r, m) into trees.
+
+        bias: (n,) or (0,) log-weights; halves: half widths (r,) of the boxes of sources and of targets; share: the part
+        of a target's total weight that may be left out; take: workspace, as `Backend.take`.
+        """
         self._take, self._share = take, math.log(share)
         weighted = np.vstack([y, bias]) if len(bias) else y
         grow = (
@@ -50,19 +53,22 @@ class Pruned:
         )
 
     def near(self, nodes: Array) -> tuple[Array, Array]:
-        """How many sources matter to nodes (k,) of the targets, and the corners (k, 2, r) of their boxes."""
+        """Return how many sources matter to the nodes (k,) of the targets, and the corners (k, 2, r) of boxes.
+
+        The box of a node contains the sources that matter to it.
+        """
         counts, ends = np.empty(len(nodes), np.int64), np.empty((2, len(nodes), self.targets.low.shape[1]))
         small = len(self.sources.order) // _COARSE
         pruned.near(self.sources, self.targets, nodes, self._share, small, self._desk, counts, ends[0], ends[1])
         return counts, ends.swapaxes(0, 1)
 
     def indices(self, node: int) -> Array:
-        """The places, among the sorted sources, of those that matter to a node of the targets."""
+        """Return the places, among the sorted sources, of those that matter to a node of the targets."""
         out = np.empty(len(self.sources.order), np.int64)
         return out[: pruned.indices(self.sources, self.targets, node, self._share, self._desk, out)]
 
     def nodes(self, root: int, few: int) -> Array:
-        """A node of the targets and those in it, in preorder, but not what is inside of nodes of at most `few`."""
+        """Return a node of the targets and those in it, in preorder, without those inside nodes of at most `few`."""
         tree = self.targets
         found, node = [], root
         while node < tree.skip[root]:
@@ -71,12 +77,15 @@ class Pruned:
         return np.array(found)
 
     def below(self, node: int, most: int = 2**62) -> Array:
-        """The leaves of a node of the targets; at most about `most` of them, evenly."""
+        """Return the leaves of a node of the targets; at most about `most` of them, evenly spaced."""
         first, last = np.searchsorted(self.leaves, [node, self.targets.skip[node]])
         return self.leaves[first : last : max(1, (last - first) // most)]
 
     def attend(self, leaves: Array, channels: Array, gradient: bool, result: reduce.Result) -> int:
-        """Writes the results of the targets in some leaves; returns how many they are. channels (e, n)."""
+        """Write the results of the targets in some leaves; return how many targets these are.
+
+        channels: (e, n), not sorted; gradient: whether the means of the coordinates are wanted.
+        """
         tree, r = self.sources, self.targets.low.shape[1]
         keys = np.ascontiguousarray(tree.points[:r].T)
         bias = np.ascontiguousarray(tree.points[r:])
@@ -99,7 +108,10 @@ class Pruned:
 
 
 def _grown(points: Array, r: int, scale: Array, unit: int, take: Any, name: str) -> Tree:
-    """The tree of points (r, n), or of sources with a last row of log-weights."""
+    """Return the tree of points (r, n), or of sources (r + 1, n) whose last row are log-weights.
+
+    scale: (r,) factors on widths when a box is halved; unit: the most points in a leaf.
+    """
     n = points.shape[1]
     most = 2 * -(-n // unit)
     inside = take(f"tree_points_{name}", points.shape, np.float64)

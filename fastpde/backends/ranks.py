@@ -1,4 +1,4 @@
-"""The processes of a communicator, and the block of tokens that each of them holds: buffers only, in fixed order."""
+"""The processes of a communicator, and the block of tokens on each of them. Only buffers are sent, in a fixed order."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ UNIT = 32  # tokens that stay together: a whole number of the tiles of targets o
 
 
 def starts_of(n: int, size: int) -> Array:
-    """The first tokens (size + 1,) of the blocks of n tokens on `size` processes: as equal as units allow.
+    """Return the first tokens (size + 1,) of the blocks of n tokens on `size` processes, and n at the end.
 
-    Raises InputError where a process would have none.
+    The blocks are as equal as units allow. Raises InputError where a process would have none.
     """
     units = -(-n // UNIT)
     if units < size:
@@ -29,7 +29,10 @@ def starts_of(n: int, size: int) -> Array:
 
 
 class Ranks:
-    """A communicator. `sent` is the number of bytes that this process has given to it."""
+    """A communicator. `sent` is the number of bytes that this process has sent.
+
+    The methods are collective, except for `counted`.
+    """
 
     def __init__(self, comm: Any) -> None:
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
@@ -37,7 +40,10 @@ class Ranks:
         self._blocks: dict[tuple[int, ...], Share] = {}
 
     def share(self, here: int) -> Share:
-        """Which of all tokens are `here`. Raises InputError, on all of them, unless blocks are those of `starts_of`."""
+        """Return which of all tokens the `here` tokens of this process are.
+
+        Raises InputError, on all processes, unless blocks are those of `starts_of`.
+        """
         if self.size == 1:
             return Share(here)
         counts = self.counts(here)
@@ -52,11 +58,14 @@ class Ranks:
         return self._blocks[key]
 
     def counts(self, here: int) -> Array:
-        """The numbers (size,) that the processes bring."""
+        """Return the numbers `here` (size,) of all processes."""
         return self._side_by_side(np.array([here]))[:, 0]
 
     def joined(self, rows: Array, counts: Array, out: Array | None = None) -> Array:
-        """The rows (B, sum of counts, ...) of all processes in order, from (B, counts[rank], ...) here; into out."""
+        """Return the rows (B, sum of counts, ...) of all processes in order, from (B, counts[rank], ...) here.
+
+        They are written into `out`, if there is one.
+        """
         systems, n, rest = rows.shape[0], int(counts.sum()), rows.shape[2:]
         width = systems * int(np.prod(rest))
         if width == 0:
@@ -70,30 +79,30 @@ class Ranks:
         return np.concatenate(parts, axis=1, out=out)
 
     def counted(self, buffer: Array) -> Array:
-        """A buffer that is about to be sent."""
+        """Count the bytes of a buffer that is about to be sent; return it."""
         self.sent += buffer.nbytes if self.size > 1 else 0
         return buffer
 
     def largest(self, values: Array) -> Array:
-        """Elementwise over the processes; nan where one is nan."""
+        """Return the largest of the values that the processes have, entry by entry; nan where one is nan."""
         found: Array = self._side_by_side(values).max(axis=0)
         return found
 
     def added(self, values: Array) -> Array:
-        """The sum over the processes, in their order, of small arrays."""
+        """Return the sum of small arrays over the processes, in their order."""
         total = np.zeros_like(values)
         for each in self._side_by_side(values):
             total += each
         return total
 
     def _side_by_side(self, values: Array) -> Array:
-        """(size, ...) from an array of one shape on each."""
+        """Return the arrays of all processes (size, ...), of one shape on each."""
         each = np.empty((self.size, *values.shape), values.dtype)
         self.comm.Allgather(self.counted(np.ascontiguousarray(values)), each)
         return each
 
     def add_up(self, values: Array) -> None:
-        """values <- the sum over the processes, in their order, of large arrays: each adds up a slice of it."""
+        """Replace a large array by its sum over the processes, in their order; each process adds up a slice of it."""
         flat = values.reshape(-1)
         cuts = np.arange(self.size + 1) * len(flat) // self.size
         counts, mine = np.diff(cuts), int(cuts[self.rank + 1] - cuts[self.rank])
@@ -107,7 +116,7 @@ class Ranks:
 
 
 class Block(Share):
-    """A block of the tokens."""
+    """The block of tokens of one process, among those of all."""
 
     def __init__(self, ranks: Ranks, counts: Array) -> None:
         self._ranks, self._counts = ranks, counts
@@ -123,7 +132,7 @@ class Block(Share):
         return np.split(self._total(np.concatenate(parts), self._starts), len(parts))
 
     def _total(self, parts: Array, starts: Array) -> Array:
-        """The sums of rows, cut at `starts` (size + 1,), from what the piece here gives to them."""
+        """Return the sums of rows cut at `starts` (size + 1,), from what the piece on this process contributes."""
         n = int(starts[-1])
         given = self._ranks.joined(parts, np.array(_counts(tuple(starts.tolist()), n)))
         return pairwise.total(n, tuple(starts[1:-1].tolist()), given)[0]
@@ -164,7 +173,7 @@ class Block(Share):
         return self._ranks.joined(rows, self._counts)
 
     def gathered_into(self, rows: Array, out: Array) -> Array:
-        """`gathered` into an array that is there."""
+        """Write what `gathered` returns into an existing array; return it."""
         return self._ranks.joined(rows, self._counts, out)
 
     def every(self, rows: Array, stride: int) -> Array:
@@ -181,7 +190,7 @@ class Block(Share):
 
     @cached_property
     def dealt(self) -> Array:
-        """An order (n,) of all tokens that gives every process units of them from everywhere, in order."""
+        """An order (n,) of all tokens that gives every process units from the whole sequence, in order."""
         size, unit = self._ranks.size, np.arange(self.n) // UNIT
         # The last unit, which may not be full, stays the last: all others remain tiles of targets.
         order = np.argsort((unit - unit[-1] - 1) % size, kind="stable")
@@ -197,11 +206,11 @@ class Block(Share):
 
 
 class Moves:
-    """Rows on their way to where an order puts them, and back.
+    """An exchange of rows between processes that brings all rows into an order, or back.
 
     Attributes:
-        leaving, arriving: (index, counts): rows here sorted by the process that gets them, or that they come from, and
-            how many each; between two processes they go in the order of their places.
+        leaving, arriving: (index, counts): the rows here, sorted by the process that they go to, or come from, and how
+            many rows for each process; between two processes rows go in the order of their places.
     """
 
     def __init__(self, ranks: Ranks, starts: Array, order: Array) -> None:
@@ -217,7 +226,7 @@ class Moves:
         self.arriving = arriving, np.bincount(owners, minlength=ranks.size)
 
     def exchange(self, rows: Array, out: Array, leaving: tuple[Array, Array], arriving: tuple[Array, Array]) -> Array:
-        """out (B, here, ...) <- rows (B, here, ...) where they belong; returns out."""
+        """Send rows (B, here, ...) where they belong; write arriving ones into `out` (B, here, ...); return `out`."""
         parcel = np.ascontiguousarray(rows[:, leaving[0]].swapaxes(0, 1))
         came = np.empty_like(parcel)
         width = parcel[0].size
@@ -231,10 +240,13 @@ class Moves:
 
 
 class BlockTally(Tally):
-    """A tally of numbers that several processes hand in: the same bits as if one did."""
+    """A tally of numbers that several processes add, with the same bits as if one process did."""
 
     def __init__(self, ranks: Ranks, starts: Array, systems: int, block: int) -> None:
-        """starts (size + 1,): the places of the processes' first numbers, and the end; block: see `Share.tally`."""
+        """Make a tally of `systems` sums, all zero.
+
+        starts (size + 1,): the places of the processes' first numbers, and the end; block: see `Share.tally`.
+        """
         self._ranks, self._cuts, self._block = ranks, tuple(starts.tolist()), block
         self.first = self._cuts[ranks.rank]
         self._parts: list[list[Array]] = [[] for _ in range(systems)]
@@ -268,7 +280,7 @@ class BlockTally(Tally):
 
 @lru_cache(maxsize=64)
 def _counts(cuts: tuple[int, ...], block: int) -> tuple[int, ...]:
-    """How many numbers each process gives to a tally."""
+    """Return how many numbers each process contributes to a tally."""
 
     def of(low: int, high: int) -> int:
         starts = range(low // block * block, high, block)
@@ -282,6 +294,6 @@ def _counts(cuts: tuple[int, ...], block: int) -> tuple[int, ...]:
 
 
 def _some(counts: Any) -> str:
-    """The first few of many numbers."""
+    """Return the first few of many numbers, as text."""
     shown = ", ".join(map(str, list(counts)[:8]))
     return f"{shown}, ..." if len(counts) > 8 else shown

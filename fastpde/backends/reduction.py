@@ -1,13 +1,13 @@
-"""Scores over as few coordinates as carry them, balanced between sources and targets.
+"""The change to the fewest coordinates that carry the scores, balanced between sources and targets.
 
-`frame` gives coordinates t = M (y - centre) in which keys are of size one in every direction that they have; whether
-they have a direction is decided by the largest coordinate, not by a variance, which cannot see thin or seldom used
-ones. A score <z, y - centre> is <N^T z, t> there, y - centre = N t. With the second moments S = C C^T of t and S_z of
-N^T z, and C^T S_z C = W Lam W^T,
+`frame` finds coordinates t = M (y - centre) in which keys have size one in every direction in which they extend.
+Whether they extend in a direction is decided by the largest coordinate, not by a variance, which does not show thin or
+seldom used directions. With y - centre = N t, a score <z, y - centre> is <N^T z, t>. With the second moments S = C C^T
+of t and S_z of N^T z, and C^T S_z C = W Lam W^T,
 
     y' = Lam^{1/4} W^T C^{-1} t,    z' = Lam^{-1/4} W^T C^T N^T z
 
-leave all scores unchanged and give both sides the second moments Lam^{1/2}: the logits are spread over the axes as
+leave all scores unchanged and give both sides the second moments Lam^{1/2}: the scores are spread over the axes as
 evenly as the data allow, and axes that carry none are left out. Any invertible C and W do: moments that rounding has
 spoiled cost time, not digits.
 
@@ -28,28 +28,31 @@ from ..kernels.cells import CHUNKS
 from ..share import Share
 
 _EPS = 2.0**-52
-_ROUNDED = 8.0 * _EPS  # per coordinate, of the largest one: a direction that is not larger may be rounding
-_SEEN = 1e-9  # of the largest second moment: less may be rounding of it
-_SAMPLE = 8192  # points, at least, that moments are taken of
-_ROUNDS = 3  # in which thin directions are parted from wide ones
-_METRIC = 1e-10  # of the largest second moment: moments below count as much
-_UNEVEN = 2.0**10  # by which the sizes of sources and targets may differ on an axis
-_BLURRED = 64.0  # roundings of a number that count as those of a direct sum
-_BENT = 4.0  # times their spread: values are no function of the coordinates if that would have such errors
-_LEAST_EXPONENT = -1000  # of a power of two that has an inverse
+_ROUNDED = 8.0 * _EPS  # per coordinate, relative to the largest one: a direction that is not larger may be rounding
+_SEEN = 1e-9  # relative to the largest second moment: less may be rounding of it
+_SAMPLE = 8192  # points, at least, from which moments are computed
+_ROUNDS = 3  # of the separation of thin directions from wide ones
+_METRIC = 1e-10  # relative to the largest second moment: smaller ones are replaced by this
+_UNEVEN = 2.0**10  # factor by which the sizes of sources and targets may differ on an axis
+_BLURRED = 64.0  # units of rounding of a score: errors up to that are those of a direct sum
+_BENT = 4.0  # amplification beyond which values are not represented as a function of the coordinates
+_LEAST_EXPONENT = -1000  # of a power of two with a finite inverse
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """Attributes:
-    y, z: (r, n) and (r, m) coordinates of sources and targets.
-    y_ends, z_ends: (2, r) their smallest and largest.
-    centre: (k,) of the keys: a score <target, key> is <z, y> + <target, centre>.
-    channels: (e, n) the values' remainder.
-    B, constant: (c, r + e) and (c,): values = B [y', channels] + constant.
-    scores: a bound of the terms of a score, all together: rounding is relative to it.
-    dropped: a bound of what is left out: of logits, and of the values' digits in units of their spread.
-    amplification: what errors of the coordinates' means and channels become, in units of the values' spread.
+    """A pair sum in r reduced coordinates, with e channels.
+
+    Attributes:
+        y, z: (r, n) and (r, m) coordinates of sources and targets.
+        y_ends, z_ends: (2, r) their smallest and largest.
+        centre: (k,) the centre of the keys: a score <target, key> is <z, y> + <target, centre>.
+        channels: (e, n) the remainder of the values.
+        B, constant: (c, r + e) and (c,): values = B [y', channels] + constant.
+        scores: upper bound of the sum of the absolute terms of a score: rounding is relative to it.
+        dropped: upper bound of what is left out: of scores, and of the values' digits in units of their spread.
+        amplification: the factor from errors of the means of coordinates and channels to errors of means of values, in
+            units of the values' spread.
     """
 
     y: Array
@@ -76,12 +79,12 @@ class Frame(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """The largest of them."""
+        """The largest entry of `reach`."""
         return float(self.reach.max(initial=0.0))
 
 
 class Maps(NamedTuple):
-    """y' = to_y (y - centre) and z' = to_z z for sources in a frame and targets z, with y - centre = to_z^T y'."""
+    """The maps y' = to_y (y - centre) of sources in a frame and z' = to_z z of targets; y - centre = to_z^T y'."""
 
     to_y: Array  # (q, k)
     to_z: Array  # (q, k)
@@ -89,7 +92,7 @@ class Maps(NamedTuple):
 
 
 class Values(NamedTuple):
-    """Values as B [y', channels] + constant, and what errors are amplified by."""
+    """The values as B [y', channels] + constant, and the factor by which errors are amplified, as in `Reduced`."""
 
     channels: Array
     B: Array
@@ -98,10 +101,10 @@ class Values(NamedTuple):
 
 
 def frame(x: Array, take: Any, share: Share, *, centred: bool = True, noise: Array | None = None) -> Frame | None:
-    """The frame of points x (n, k), and of those of other processes; None where their range is no number.
+    """Return the frame of points x (n, k) and of those of other processes; None where their range is not finite.
 
-    Without `centred` the centre is the origin. noise: (k,) how much of a coordinate may be rounding; None: what
-    rounding makes of the largest one.
+    Without `centred` the centre is the origin. noise: (k,) how much of each coordinate may be rounding; None: the
+    rounding of numbers as large as the largest one.
     """
     low, high = extremes(x, share)
     half = 0.5 * high - 0.5 * low if centred else np.maximum(np.abs(low), np.abs(high))
@@ -121,7 +124,7 @@ def frame(x: Array, take: Any, share: Share, *, centred: bool = True, noise: Arr
         values = np.linalg.eigvalsh(S)
         if len(values) < 2 or values[0] > _SEEN * values[-1]:
             break
-        # Some directions are thin, seldom used, or not there: how far do points reach?
+        # Some directions are thin, seldom used, or not there: the largest coordinates decide.
         T, back = turn(S)
         turned = T @ M
         t = take("turned", (len(turned), len(x)), np.float64)
@@ -134,14 +137,17 @@ def frame(x: Array, take: Any, share: Share, *, centred: bool = True, noise: Arr
 
 
 def _principal(S: Array) -> tuple[Array, Array]:
-    """T and its inverse: the principal directions of moments S, the widest first."""
+    """Return T (q, q) and its inverse: the principal directions of moments S (q, q), the widest first."""
     U = np.linalg.eigh(S)[1][:, ::-1]
     return np.ascontiguousarray(U.T), U
 
 
 def _one_after_another(S: Array) -> tuple[Array, Array]:
-    """T and its inverse: each coordinate less what those before it say of it. Rounding of moments has left some of a
-    wide direction in a thin one; it is the thin one that must do without, for its digits are noise in the other."""
+    """Return T (q, q) and its inverse, where T subtracts from each coordinate its regression on those before it.
+
+    Rounding of moments has left some of a wide direction in a thin one. It is removed from the thin one, whose digits
+    are noise in the wide one.
+    """
     T = np.eye(len(S))
     for k in range(1, len(S)):
         T[k, :k] = -np.linalg.lstsq(S[:k, :k], S[:k, k], rcond=_METRIC)[0]
@@ -149,13 +155,13 @@ def _one_after_another(S: Array) -> tuple[Array, Array]:
 
 
 def _powers(sizes: Array) -> Array:
-    """The powers of two just above some sizes > 0."""
+    """Return the powers of two just above the given sizes > 0."""
     found: Array = np.ldexp(1.0, np.maximum(np.frexp(sizes)[1], _LEAST_EXPONENT))
     return found
 
 
 def extremes(x: Array, share: Share) -> tuple[Array, Array]:
-    """The smallest and largest coordinates, each (k,), of points (n, k), and of those of other processes."""
+    """Return the smallest and largest coordinates, each (k,), of points (n, k) and of those of other processes."""
     ends = np.empty((CHUNKS, 2, x.shape[1]))
     reduce.extremes(x, ends)
     low, high = outermost(np.stack([ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)]), share)
@@ -165,8 +171,10 @@ def extremes(x: Array, share: Share) -> tuple[Array, Array]:
 def _moments(
     x: Array, origin: Array, M: Array, take: Any, share: Share, centred: bool, stride: int
 ) -> tuple[Array, Array]:
-    """The mean (q,) and the second moments (q, q), about it if `centred`, of M (x - origin) for every so many of points
-    x (n, k): nothing but times depends on how well they are known."""
+    """Return the mean (q,) and the second moments (q, q) of M (x - origin) for every `stride`-th of points x (n, k).
+
+    The moments are about the mean if `centred`. Nothing but computing times depends on how accurate they are.
+    """
     q = len(M)
     partial, some = take("moments", (CHUNKS, q + 1, q), np.float64), np.ascontiguousarray(x[::stride])
     reduce.sums(some, origin, M, partial)
@@ -181,7 +189,7 @@ def _stride(n: int) -> int:
 
 
 def maps(of: Frame, targets: Array, take: Any, share: Share, *, centred: bool = True) -> Maps | None:
-    """Balanced maps for sources in a frame and targets (m, k); None where they are beyond the range of numbers."""
+    """Return balanced maps for sources in a frame and targets (m, k); None where they are not finite."""
     low, high = extremes(targets, share)
     reach = np.maximum(np.abs(low), np.abs(high))
     scale = _powers(reach)
@@ -199,7 +207,7 @@ def maps(of: Frame, targets: Array, take: Any, share: Share, *, centred: bool = 
 
 
 def _roots(values: Array) -> Array:
-    """Roots of eigenvalues, of which those that rounding may have made count as more; 1 where all are zero."""
+    """Return roots of eigenvalues, with a lower bound for those that may be rounding; 1 where all are zero."""
     largest = values.max(initial=0.0)
     return np.sqrt(np.maximum(values, _METRIC * largest)) if largest > 0.0 else np.ones(len(values))
 
@@ -207,11 +215,11 @@ def _roots(values: Array) -> Array:
 def reduce_pair(
     targets: Array, keys: Array, values: Array, most: int, thin: float, take: Any, share: Share | None = None
 ) -> Reduced | None:
-    """The reduced sum for targets (m, k), keys (n, k), values (n, c); None if more than `most` axes carry logits, or
-    numbers are out of range.
+    """Return the reduced sum for targets (m, k), keys (n, k), values (n, c).
 
-    thin: axes whose logits are together below it in absolute value are left out. share: which of all sources these
-    are; maps and ends are then those of the sources and targets of all processes.
+    Return None if more than `most` axes carry scores, or numbers are out of range. thin: axes whose loads add up to no
+    more are left out. share: which of all sources these are; maps and ends are then those of the sources and targets of
+    all processes.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         return _reduced(targets, keys, values, most, thin, take, Share(len(keys)) if share is None else share)
@@ -229,7 +237,8 @@ def _reduced(
     y, z = take("coords_y", (q, len(keys)), np.float64), take("coords_z", (q, len(targets)), np.float64)
     y_ends = outermost(coordinates(keys, of.centre, to_y, y), share)
     z_ends = outermost(coordinates(targets, np.zeros(len(of.centre)), to_z, z), share)
-    # From the centre, which rounding may have moved out of a cloud that is no wider than that: totals count from there.
+    # Totals are relative to the centre, so sizes are measured from there. It may be outside of a cloud that is no wider
+    # than rounding.
     loads = np.abs(z_ends).max(axis=0) * (np.maximum(y_ends[1], 0.0) - np.minimum(y_ends[0], 0.0))
     if not np.isfinite(loads).all():
         return None
@@ -238,7 +247,7 @@ def _reduced(
     kept, rest = np.sort(ranked[~unseen]), np.sort(ranked[unseen])
     if len(kept) > most:
         return None
-    # What rounding makes of coordinates: of thin directions, that is more than of keys and targets themselves.
+    # Rounding errors of coordinates: in thin directions they are larger than those of keys and targets themselves.
     blur_y, blur_z = _EPS * np.abs(to_y) @ of.reach, _EPS * np.abs(to_z) @ both.reach
     scores, reach_y, reach_z = (
         float(both.reach @ of.reach), np.abs(y_ends).max(axis=0), np.abs(z_ends).max(axis=0),
@@ -269,7 +278,7 @@ def _reduced(
 
 
 def _even(y: Array, z: Array, y_ends: Array, z_ends: Array, to_z: Array, axes: Array) -> None:
-    """Moves powers of two from sources to targets, or back, where their sizes on an axis are far apart."""
+    """Move powers of two from sources to targets, or back, where their sizes on an axis are far apart."""
     for k in axes:
         wide = 0.5 * np.ptp(y_ends[:, k])
         ratio = np.abs(z_ends[:, k]).max() / wide if wide > 0.0 else 1.0
@@ -282,14 +291,14 @@ def _even(y: Array, z: Array, y_ends: Array, z_ends: Array, to_z: Array, axes: A
 
 
 def coordinates(x: Array, origin: Array, matrix: Array, out: Array) -> Array:
-    """out (q, n) <- matrix (q, k) times (x - origin), for x (n, k); returns its corners (2, q)."""
+    """Write matrix (q, k) times (x - origin), for x (n, k), into `out` (q, n); return its corners (2, q)."""
     ends = np.empty((CHUNKS, 2, len(matrix)))
     reduce.coordinates(x, origin, matrix, out, ends)
     return np.stack([ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)])
 
 
 def outermost(ends: Array, share: Share) -> Array:
-    """The corners (2, q) of a box that has those of all processes."""
+    """Return the corners (2, q) of the box that contains the boxes `ends` (2, q) of all processes."""
     if share.whole:
         return ends
     low, high = share.largest(np.stack([-ends[0], ends[1]]))
@@ -297,16 +306,21 @@ def outermost(ends: Array, share: Share) -> Array:
 
 
 def _amplified(B: Array, reach: Array, axes: int, spread: float) -> float:
-    """What becomes of errors of means, relative to the reach of the coordinates and channels (r + e,), in those of
-    values. Slopes' errors of the axes add like the sides of a box; a channel is a sum of its own, with an error in the
-    total too."""
+    """Return the factor from errors of means of coordinates and channels to errors of means of values.
+
+    The former are relative to their `reach` (r + e,), the latter to `spread`. Errors of slopes along several axes add
+    like the sides of a box; a channel is a sum of its own, with an error in the total too.
+    """
     sizes = np.abs(B) * reach
     errors = np.hypot.reduce(sizes[:, :axes], axis=1, initial=0.0) + 2.0 * sizes[:, axes:].sum(axis=1)
     return float(errors.max(initial=0.0) / spread) if spread > 0.0 else 1.0
 
 
 def _of_keys(of: Frame, to_z: Array, y: Array, kept: Array, rest: Array, reach: Array) -> Values:
-    """Values that are the keys: a linear function of all coordinates, those that carry no logits as channels."""
+    """Represent values that are the keys as a linear function of all coordinates.
+
+    The coordinates `rest`, which carry no scores, are channels, unless they are as small as rounding.
+    """
     wanted = rest[(np.abs(to_z[rest]) * reach[rest, None]).max(axis=1, initial=0.0) > _EPS * of.spread]
     order = np.concatenate([kept, wanted])
     B = np.ascontiguousarray(to_z[order].T)
@@ -314,7 +328,10 @@ def _of_keys(of: Frame, to_z: Array, y: Array, kept: Array, rest: Array, reach: 
 
 
 def _of_others(values: Array, y: Array, reach: Array, take: Any, share: Share) -> Values | None:
-    """Values (n, c) as a function of the coordinates y (r, n), which reach so far, and a remainder in channels."""
+    """Represent values (n, c) as a linear function of the coordinates y (r, n), and a remainder in channels.
+
+    reach: (r,) the largest |coordinates|. Return None where numbers are out of range.
+    """
     n, c = values.shape
     if c == 0:
         return Values(np.empty((0, n)), np.empty((0, len(y))), np.empty(0), 1.0)
@@ -342,7 +359,7 @@ def _of_others(values: Array, y: Array, reach: Array, take: Any, share: Share) -
 
 
 def _regressed(values: Array, mean: Array, scale: Array, y: Array, take: Any, share: Share) -> Array:
-    """B (c, r) of the least squares fit of values by coordinates."""
+    """Return the matrix B (c, r) of the least squares fit of values by coordinates."""
     r = len(y)
     if r == 0:
         return np.zeros((len(mean), 0))

@@ -1,7 +1,7 @@
 """Long sums in slices of targets that take a fraction of a second each, so that a process can be asked to stop.
 
 Rows of a sum are independent and slices are made of whole groups of tiles: no bit depends on where they are cut, or on
-the clock that says how large they are.
+the clock that decides how large they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _SECONDS = 0.25  # that a slice should take; the promise is half a second
-_RATE = 2e9  # work per second of a machine not yet known: a slow one
+_RATE = 2e9  # work per second, before any has been measured: that of a slow machine
 _CHANGE = 4.0  # largest factor from one slice to the next
 
 _check: Callable[[], object] | None = None
@@ -19,9 +19,9 @@ _check: Callable[[], object] | None = None
 
 @contextmanager
 def checking(check: Callable[[], object]) -> Iterator[None]:
-    """A context in which `check` is called before every sum and between its slices; what it raises ends the sum.
+    """Return a context in which `check` is called before every sum and between its slices; what it raises ends the sum.
 
-    One for the whole process, as signals are.
+    There is one for the whole process, as for signals.
     """
     global _check
     before, _check = _check, check
@@ -32,19 +32,22 @@ def checking(check: Callable[[], object]) -> Iterator[None]:
 
 
 def check() -> None:
-    """Calls what `checking` has been given."""
+    """Call the function that `checking` has been given, if any."""
     if _check is not None:
         _check()
 
 
 class Slices:
-    """Cuts sums, with the pace of the ones before."""
+    """The division of sums into slices, whose sizes follow from the measured speed of earlier ones."""
 
     def __init__(self) -> None:
         self._rate = _RATE
 
     def of(self, targets: int, group: int, work: float) -> Iterator[slice]:
-        """Slices of 0 .. targets, in order, of whole groups of `group` targets; `work`: of one target, any unit."""
+        """Yield slices of 0 .. targets, in order, of whole groups of `group` targets.
+
+        work: that of one target, in any unit.
+        """
         first = 0
         while first < targets:
             check()
@@ -56,6 +59,10 @@ class Slices:
             first = last
 
     def _learn(self, work: float, seconds: float) -> None:
-        """Only sums that take a while say how fast they are; one that was compiled meanwhile is forgotten soon."""
+        """Update the measured speed by a slice of so much work, if it took long enough to tell.
+
+        One update changes the speed by a factor of 4 at most, so that a slice during which kernels were compiled is
+        soon forgotten.
+        """
         if seconds > 0.2 * _SECONDS:
             self._rate = min(max(work / seconds, self._rate / _CHANGE), self._rate * _CHANGE)

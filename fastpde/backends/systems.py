@@ -38,15 +38,15 @@ from .reduced_form import ReducedForm
 
 __all__ = ["BLOW_UP", "COLLAPSED", "EVENT", "STEADY_STATE", "Batch", "Control", "Fused", "Method", "Runs", "Watched"]
 
-_PORTIONS = 8  # of a call for each thread: one that was held up does not hold up the call
+_PORTIONS = 8  # of a call, for each thread: a thread that was held up does not hold up the call
 
 
 class Batch(ABC):
-    """B systems in motion, each as far as it has come; `runs` is their whole state.
+    """B systems that are integrated together, each with a time of its own; a `Runs` is their whole state.
 
     Args:
         x0: tokens (B, n, d).
-        shape: sizes that the systems share.
+        shape: sizes that the systems have in common.
     """
 
     def __init__(self, x0: Array, shape: systems.Shape) -> None:
@@ -54,11 +54,11 @@ class Batch(ABC):
 
     @property
     def pairs(self) -> int:
-        """Pairs of tokens in one velocity of one system."""
+        """The number of pairs of tokens in one velocity of one system, over all heads."""
         return self._shape.heads * self._shape.n**2
 
     def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
-        """Runs at their beginning, with room for the tokens at `times` (m,); first_step 0: to be chosen."""
+        """Return runs at their beginning, with room for the tokens at `times` (m,); first_step 0: to be chosen."""
         (count, n, d), lanes = self._tokens.shape, self._shape.lanes
         size, dtype, events = d * lanes, self._tokens.dtype, len(watched.kinds)
         self._options = method, control, watched, times
@@ -79,13 +79,13 @@ class Batch(ABC):
 
     @abstractmethod
     def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
-        """Moves systems first .. last - 1 on by up to `attempts` attempted steps; returns how many are still running.
+        """Advance systems first .. last - 1 by up to `attempts` attempted steps; return how many are still running.
 
-        With no attempts a run is begun: the start is recorded and its events are looked at, and `f` is its velocity.
+        With attempts = 0 a run is begun: the start is recorded, its events are evaluated, and `f` becomes its velocity.
         """
 
     def probe(self, runs: Runs, x: Array, first: int, last: int) -> Array:
-        """The velocities (last - first, n, d) of the systems that run, at other states x; nan for the others."""
+        """Return the velocities (last - first, n, d) of the running systems at other states x; nan for the others."""
         part = slice(first, last)
         other = runs._replace(y=runs.y.copy(), f=np.full_like(runs.f, np.nan), counts=runs.counts.copy())
         other.y[part] = self.rows(x)
@@ -95,36 +95,36 @@ class Batch(ABC):
         return self.tokens(other.f[part])
 
     def set_step(self, runs: Runs, b: int, h: float) -> None:
-        """Proposes a first step for system b."""
+        """Propose h as the first step of system b."""
         runs.numbers[b, H] = h
 
     def give_up(self, runs: Runs, b: int) -> None:
-        """Ends system b, if it runs, where it is: its velocity is not finite."""
+        """End system b where it is, if it is running, because its velocity is not finite."""
         if runs.counts[b, STATUS] == RUNNING:
             runs.counts[b, STATUS] = NOT_FINITE
 
     def status(self, runs: Runs) -> Array:
-        """The status codes (B,)."""
+        """Return the status codes (B,)."""
         return runs.counts[:, STATUS]
 
     def counters(self, runs: Runs) -> Array:
-        """Accepted steps, rejected steps and evaluations of each system (B, 3)."""
+        """Return the accepted steps, rejected steps and evaluations of each system, (B, 3)."""
         return runs.counts[:, [ACCEPTED, REJECTED, EVALUATIONS]]
 
     def rows(self, x: Array) -> Array:
-        """Tokens (B, n, d) as rows of lanes (B, d * lanes); the last token fills up."""
+        """Return tokens (B, n, d) as rows of lanes (B, d * lanes); the last token is repeated in unused lanes."""
         places = np.minimum(np.arange(self._shape.lanes), self._shape.n - 1)
         return np.ascontiguousarray(x[:, places].swapaxes(1, 2)).reshape(len(x), -1)
 
     def tokens(self, rows: Array) -> Array:
-        """Rows of lanes as tokens (B, n, d), a view."""
+        """Return rows of lanes (B, d * lanes) as tokens (B, n, d), a view."""
         return rows.reshape(len(rows), self._shape.d, self._shape.lanes)[:, :, : self._shape.n].swapaxes(1, 2)
 
 
 class Threaded(Batch):
-    """Systems whose velocities are made inside the loop: each thread owns some systems.
+    """Systems whose velocities are computed inside the compiled loop: each thread advances some systems.
 
-    A kind of field brings `_weight`, `_forms` and `_memory`, see `kernels.field`.
+    A subclass sets `_weight` and `_forms`, and defines `_memory`, for its kind of field, see `kernels.field`.
     """
 
     _weight: Any
@@ -136,7 +136,7 @@ class Threaded(Batch):
 
     @abstractmethod
     def _memory(self) -> Any:
-        """What the field needs, for all threads."""
+        """Return the workspace of the field, for all threads."""
 
     def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
         dtype, events = self._tokens.dtype, len(watched.kinds)
@@ -193,7 +193,7 @@ class Fused(Threaded):
 
 
 def _forms(shape: systems.Shape, form: ReducedForm, dtype: np.dtype, weights: Array | None, limits: Array | None):
-    """The parameters as the kernels read them."""
+    """Return the parameters in the layout that the kernels read."""
     heads = form.A.shape[1]
     D = np.zeros((1, heads, 0, 0)) if form.D is None else LOG2E * form.D
     each = [LOG2E * form.A, LOG2E * form.E, D, form.V, LOG2E * form.bias]
@@ -223,7 +223,7 @@ def _forms(shape: systems.Shape, form: ReducedForm, dtype: np.dtype, weights: Ar
 
 
 def _transposed(matrices: Array, rows: int, dtype: np.dtype) -> Array:
-    """Matrices (P, H, d, d) as (P, H * d * rows): transposed, with the rows of the matrix padded to `rows`."""
+    """Return matrices (P, H, d, d) as (P, H * d * rows): transposed, with the rows of the matrix padded to `rows`."""
     count, heads, d, columns = matrices.shape
     padded = np.zeros((count, heads, columns, rows), dtype)
     padded[..., :d] = matrices.swapaxes(-1, -2)
@@ -231,7 +231,10 @@ def _transposed(matrices: Array, rows: int, dtype: np.dtype) -> Array:
 
 
 def _norm_bound(matrices: Array) -> Array:
-    """A bound of the Euclidean operator norm, exact for multiples of the identity: min(|M|_F, sqrt(|M|_1 |M|_inf))."""
+    """Return an upper bound of the Euclidean operator norm: min(|M|_F, sqrt(|M|_1 |M|_inf)).
+
+    Up to the margin for rounding it is exact for multiples of the identity.
+    """
     sizes = np.abs(matrices)
     sums = sizes.sum(axis=-1).max(axis=-1) * sizes.sum(axis=-2).max(axis=-1)
     return np.minimum(np.sqrt(np.square(sizes).sum(axis=(-1, -2))), np.sqrt(sums)) * (1 + 1e-6)

@@ -1,8 +1,8 @@
-"""Sums of e^{<z, y> + b} over sources, in relative error, for any size of logits: grids, direct sums, and a tree.
+"""Sums of e^{<z, y> + b} over sources, in relative error, for scores of any size: grids, direct sums, and a tree.
 
 Where one grid for all would be slow, or is out of range, targets and sources are sorted into trees of boxes. A box of
 targets is summed on one grid of the sources that matter to it, or directly, leaf by leaf, or in two halves, whichever
-is expected to be fastest: prices are compared from the smallest boxes up, so the choice is the best there is.
+is predicted to be fastest: cost estimates are compared from the smallest boxes up, so the choice is the best there is.
 """
 
 from __future__ import annotations
@@ -21,28 +21,31 @@ from . import planning
 from .gridsum import Box, on_grid, some
 from .pruned import Pruned
 
-_DROP = 0.02  # of tol: the weight of all dropped sources together
+_DROP = 0.02  # of tol: the relative weight of all dropped sources together
 _RATE = 0.7e9  # pairs per second of a direct sum on one thread
-_PRUNED_RATE = 0.45e9  # the same, source by source of those that matter
+_PRUNED_RATE = 0.45e9  # the same, over those sources only that matter
 _SPLIT_FROM = 30.0  # below these logits a grid is never beaten by a split
-_WORTH_A_TREE = 25e-3  # seconds: a look at a tree takes some 5 ms
-_GOOD = 3e-7  # seconds per target: a grid that needs no more is not compared with anything
+_WORTH_A_TREE = 25e-3  # seconds of the best other way: planning a tree takes some 5 ms
+_GOOD = 3e-7  # seconds per target: a grid that needs no more is not compared with a tree
 _GROWING = 4e-7  # seconds per point for a tree
 _GATHERING = 1.2e-7  # seconds per source of a grid
-_SAMPLE, _EACH, _JUDGED = 4096, 512, 16  # targets and sources by which trees are judged, at least; in a box; boxes
+_SAMPLE, _EACH, _JUDGED = 4096, 512, 16  # of a sample: points, at least; points in a box; boxes, at least
 _LONG, _FINER = 0.1, 64  # seconds of one box from which it is divided into that many
-_PARTS = 128  # boxes of targets that are given different ways
+_PARTS = 128  # boxes of targets for which ways are chosen
 _FEW = 512  # targets that are not divided any more
-_GRID = 2e-3  # seconds of a grid beside its own price
-_CHEAP = 0.05  # of the time of one grid, or direct sum: trees that take less are grown and judged themselves
-_CLEARLY = 0.7  # of the time of one grid, or direct sum: what a sample of them must promise
-_PROBES = 2  # leaves of a box, to price direct sums
+_GRID = 2e-3  # seconds of a grid beside the planned ones
+_CHEAP = 0.05  # of the time of one grid, or direct sum: trees that take less are grown without a sample
+_CLEARLY = 0.7  # of the time of one grid, or direct sum: a sample must predict less for the tree
+_PROBES = 2  # leaves of a box, from which the time of direct sums is predicted
 _ALL = np.empty(0, np.int64)
 
 
 class Exact(Protocol):
-    """Sums over all pairs: targets (B, q, r), sources (B, p, r) with values (B, p, c) and bias (B, p) or None, of which
-    a target sees the first `limits` (B, q), or all. Returns means (B, q, c) and logs of total weights (B, q)."""
+    """A function that sums exponential weights over all pairs, and divides by the total weights.
+
+    Targets are (B, q, r), sources (B, p, r) with values (B, p, c) and bias (B, p) or None; a target sees the first
+    `limits` (B, q) sources, None: all. It returns means (B, q, c) and logs of total weights (B, q), for masses of 1.
+    """
 
     def __call__(
         self, z: Array, y: Array, values: Array, bias: Array | None = None, limits: Array | None = None
@@ -51,7 +54,7 @@ class Exact(Protocol):
 
 @dataclass
 class Sum:
-    """A reduced sum.
+    """A pair sum in reduced coordinates, and the ways to make it.
 
     Attributes:
         y, z: (r, n), (r, m) coordinates of sources and targets.
@@ -59,14 +62,15 @@ class Sum:
         channels: (e, n) values beside the coordinates.
         gradient: whether the means of the coordinates are wanted.
         tol: relative error of sums, and of means relative to the spread of the sources.
-        take: memory, as `Backend.take`.
+        take: workspace, as `Backend.take`.
         exact: sums over all pairs.
-        result: where the results go.
+        result: where the results are written.
         report: what was done: grids, targets summed directly, bound of the error.
         parts: the targets of each grid, where there are several.
-        within: seconds in which it must be expected to be done by a tree; inf: as it comes.
+        within: seconds on one thread; the sum is made by a tree that is predicted to need less, or not at all; inf: by
+            the fastest way.
         span: (r,) half widths of the box of all sources.
-        share: which of all sources y has, if other processes have more: only `on_grid` can be asked for then.
+        share: which of all sources y are, if other processes have more: only `one_grid` can be called then.
     """
 
     y: Array
@@ -85,11 +89,14 @@ class Sum:
     share: Share | None = None
 
     def box(self, y_ends: Array, z_ends: Array) -> Box:
-        """The boxes with these corners (..., 2, r)."""
+        """Return the boxes with these corners (..., 2, r)."""
         return Box.around(y_ends, z_ends, self.span, planning.thinnest(self.tol))
 
     def run(self, y_ends: Array, z_ends: Array) -> bool:
-        """Fills the result; y_ends, z_ends (2, r) are the corners of the boxes. False: not `within` its time."""
+        """Write the result; y_ends, z_ends (2, r) are the corners of the boxes.
+
+        Return False, with nothing written, if it is not predicted to be made `within` its time.
+        """
         self.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
         if len(self.y) == 0:
             self._uniform()
@@ -101,8 +108,10 @@ class Sum:
         return True
 
     def one_grid(self, y_ends: Array, z_ends: Array, n: int, m: int) -> bool:
-        """Fills the result on one grid with the sources and targets of other processes, n and m in all; False: that is
-        not the way to sum them."""
+        """Write the result on one grid with the sources and targets of other processes, n and m in all.
+
+        Return False, with nothing written, if that is not the way to sum them.
+        """
         self.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
         if len(self.y) == 0:
             return False
@@ -114,7 +123,7 @@ class Sum:
         return True
 
     def _whole(self, box: Box) -> None:
-        """One grid, one direct sum, or the tree."""
+        """Sum by one grid, directly, or by the tree, whichever is predicted to be fastest."""
         n, m = self.y.shape[1], self.z.shape[1]
         plan = planning.plan(box.loads, n, m, self.tol, 1 + len(self.channels))
         grid_seconds, direct_seconds = math.inf if plan is None else plan.seconds, n * m / _RATE
@@ -127,7 +136,7 @@ class Sum:
             on_grid(self, None, None, box, plan)
 
     def _uniform(self) -> None:
-        """No axis carries logits: every target gets the same."""
+        """Write the same result for every target: no axis carries scores."""
         n, m = self.channels.shape[1], self.z.shape[1]
         bias = self.bias if len(self.bias) else np.zeros(n)
         top = bias.max()
@@ -144,7 +153,7 @@ class Sum:
         self.report["direct_targets"] += self.z.shape[1]
 
     def sources(self, sources: Array | None) -> tuple[Array, Array, Array]:
-        """Coordinates, bias and channels of some sources."""
+        """Return the coordinates, bias and channels of the sources with the indices `sources`; None: of all."""
         bias = self.bias if sources is None or not len(self.bias) else self.bias[sources]
         return some(self.y, sources), bias, some(self.channels, sources)
 
@@ -201,15 +210,15 @@ class Judge:
     """The cheapest way to sum the targets of a node of a tree.
 
     Args:
-        trees: of one in steps[0] sources and one in steps[1] targets.
+        trees: trees of one in steps[0] sources and one in steps[1] targets.
         root: the node.
         box: makes the boxes around sources and targets, as `Sum.box`.
-        tol, channels: of the sum.
-        few: targets (of the tree) that are not divided any more, unless their sums take long.
+        tol, channels: those of the sum.
+        few: nodes of at most so many targets (of the tree) are not divided, unless their sums take long.
 
     Attributes:
-        seconds: in all.
-        ways: (node, corners of its sources and targets, a grid, or None for direct sums).
+        seconds: the predicted seconds in all.
+        ways: for each part (node, corners of its sources and targets, a grid, or None for direct sums).
     """
 
     def __init__(
@@ -253,7 +262,7 @@ class Judge:
 
     @staticmethod
     def _best(nodes: Array, least: Array, right: Array, last: Array) -> tuple[float, list[int]]:
-        """The cheapest choice of places in nodes, in preorder, that make up the first one."""
+        """Return (seconds, places in `nodes`) of the cheapest nodes that make up the first; they are in preorder."""
         place = {int(node): i for i, node in enumerate(nodes)}
         best: list[tuple[float, list[int]]] = [(0.0, [])] * len(nodes)
         for i in range(len(nodes) - 1, -1, -1):
