@@ -296,3 +296,40 @@ print(json.dumps([name for name in heavy if name in sys.modules]))
 """
     found, _ = run(code)
     assert found == []
+
+
+# -- English ----------------------------------------------------------------------------------------------------------
+
+# First words of sentences that have no verb; ruff's D401 knows verbs in other moods.
+NO_VERB = set(
+    re.findall(
+        r"\w+",
+        "A All An As At For How In Its Many No Numbers Of On One Some That The Their Those To What When Where Whether "
+        "Which Who Whose Why",
+    )
+)
+
+
+def without_a_verb(text: str) -> list[str]:
+    """The functions whose docstring is no sentence in the imperative mood; properties have noun phrases."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and not any("property" in ast.unparse(d) for d in node.decorator_list):
+            first, *_ = (ast.get_docstring(node) or "Pass").split()
+            if not first.rstrip(".,:").isalpha() or not first[0].isupper() or first in NO_VERB:
+                found.append(node.name)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_docstrings_of_functions_are_sentences(path):
+    assert without_a_verb((PACKAGE / path).read_text()) == []
+
+
+def test_a_docstring_without_a_verb_is_found():
+    for said, good in {
+        "Sum the weights of x (n,).": True, "Whether it is.": False, "out <- x.": False, "x (n,): tokens.": False,
+        "(M, c) of a law.": False, "The sum.": False,
+    }.items():  # fmt: skip
+        assert (without_a_verb(f'def f():\n    """{said}"""') == []) == good
+    assert without_a_verb('class A:\n    @property\n    def f(self):\n        """The sum."""') == []

@@ -150,7 +150,7 @@ class Cloud:
 
 
 def as_points(at: Any, tokens: Array) -> Array | None:
-    """Evaluation points (m, d) or (B, m, d) for tokens of the same kind, or None."""
+    """Check evaluation points (m, d) or (B, m, d) for tokens of the same kind, or None."""
     if at is None:
         return None
     points = as_tokens("at", at)

@@ -21,16 +21,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
-import numba
 import numpy as np
 
 from .._types import Array
-from ..kernels import chebyshev, evaluate, grid
 from ..share import Share
 from ..weights import Sigmoid
 from . import reduction
 from .backend import Backend
-from .gridsum import Sorted
+from .nodes import Cells
 from .pair_sum import PairSum
 
 _MOST_AXES = 3
@@ -46,7 +44,6 @@ _ROUNDING = (1e-15, 3e-18)  # of an axis, relative to the largest weight: consta
 _SAMPLE = 65536  # points of a sample by which the points of cells are counted
 _FINE = (1024, 96, 20)  # boxes per axis in which they are counted, for one to three axes
 _SPREAD, _EVALUATE = (30e-9, 0.2e-9), (40e-9, 0.1e-9)  # seconds per point, and per node of its cell
-_NONE = np.empty(0)
 _EPS = 2.0**-52
 _LEAST_WEIGHT = 1e-250  # least mean weight: errors are in units of it
 _PAIRS = 128  # sources, and targets, from which the mean weight is estimated
@@ -59,7 +56,7 @@ class Done:
     """The record of a sum that has been made, for its check and report.
 
     Attributes:
-        z, z_ends: (r, m) coordinates of targets, and (2, r) their smallest and largest.
+        z: (r, m) coordinates of targets.
         unit: the unit of errors: the largest |value| times the mean weight.
         rounding: rounding errors of the sums in the precision of the tokens, in that unit.
         error: upper bound of the error, in that unit.
@@ -67,7 +64,6 @@ class Done:
     """
 
     z: Array
-    z_ends: Array
     unit: float
     rounding: float
     error: float
@@ -99,13 +95,14 @@ def attend(pair: PairSum, out: Array, tol: float, take: Any, direct: Backend) ->
     nodes = plan(y, z, y_ends, z_ends, bias, given, pair.values.shape[2]) if given > 0.0 else None
     if nodes is None or nodes.seconds > direct_seconds:
         return None
-    of, to = Cells.of(y, y_ends, nodes.y, take, "y"), Cells.of(z, z_ends, nodes.z, take, "z")
+    of = Cells.of(y, y_ends, nodes.y.slabs, nodes.y.orders, take, "y")
+    to = Cells.of(z, z_ends, nodes.z.slabs, nodes.z.orders, take, "z")
     if len(of.points) * len(to.points) / _RATE + _OVERHEAD > direct_seconds:
         return None
     _sum(pair, bias, of, to, out, take, direct)
     rounding = float(np.finfo(out.dtype).eps) * blur / mean
     error, pairs = (nodes.error + blur * _EPS) / mean + _THIN * tol, float(len(of.points) * len(to.points))
-    return Done(z, z_ends, unit, rounding, error, pairs)
+    return Done(z, unit, rounding, error, pairs)
 
 
 def _sigma(u: float) -> float:
@@ -289,126 +286,3 @@ def order_for(a: float, tol: float, low: float, high: float) -> tuple[int, float
     while bound(order) > tol:
         order += 1
     return order, bound(order)
-
-
-# -- cells and their nodes -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Points sorted into cells. Those with many points have Chebyshev nodes; elsewhere the points are their own nodes.
-
-    Attributes:
-        sorted: the points.
-        side: sizes for the kernels of `kernels.grid`.
-        full: (q,) cells with nodes.
-        items: the pieces of those.
-        single: (s,) sorted places of the points in other cells.
-        points: (nodes, r) coordinates of the nodes, cell by cell, the last axis fastest; then of the points in other
-            cells.
-    """
-
-    sorted: Sorted
-    side: Any
-    full: Array
-    items: Array
-    single: Array
-    points: Array
-
-    @staticmethod
-    def of(x: Array, ends: Array, side: Side, take: Any, name: str) -> Cells:
-        half, centre = np.maximum(np.ptp(ends, axis=0) * (0.5 + 1e-12), 1e-30), ends.mean(axis=0)
-        at = Sorted.into(x, centre, half, side.slabs, take, name)
-        sizes, total = at.items[:, 2] - at.items[:, 1], int(np.prod(at.counts))
-        many = np.bincount(at.items[:, 0], sizes, total) > np.prod(side.orders)
-        has_nodes = many[at.items[:, 0]]
-        single, full = np.flatnonzero(np.repeat(~has_nodes, sizes)), np.flatnonzero(many)
-        slabs = np.unravel_index(full, tuple(at.counts))
-        local = np.meshgrid(*[_points(p) for p in side.orders], indexing="ij")
-        axes = [
-            np.append(centre[k] + at.centres[k][slabs[k]][:, None] + at.half[k] * u.reshape(-1), x[k, at.order[single]])
-            for k, u in enumerate(local)
-        ]
-        kept = np.ascontiguousarray(at.items[has_nodes])
-        return Cells(at, chebyshev.sides(side.orders, at.counts), full, kept, single, np.stack(axes, axis=1))
-
-    def gathered(self, weights: Array, take: Any) -> Array:
-        """Return weights of the nodes (nodes,) that give every polynomial the same sum as those of the points.
-
-        weights: (n,) those of the points.
-        """
-        at, side = self.sorted, self.side
-        r, most = at.centres.shape
-        tensor = take("tensor", (int(np.prod(side.sizes)),), np.float64)
-        tensor[:] = 0.0
-        partial = take("partial", (max(at.split, 1), side.rows * side.columns), np.float64)
-        memory = chebyshev.allocate(numba.get_num_threads(), side, take)
-        tilt = grid.Tilt(np.zeros((r, most)), np.zeros(r), 0.0, _NONE, np.ascontiguousarray(weights))
-        grid.spread(side, self.items, len(self.items), at.local, at.order, tilt, memory, partial, tensor)
-        grid.gather(side, self.items, len(self.items), partial, memory.corner[0], tensor)
-        return np.append(self._mapped(self._blocks(tensor)[self.full]), weights[at.order[self.single]])
-
-    def spread_out(self, sums: Array, take: Any) -> Array:
-        """Return the values at the points (m,) of the polynomials with the values `sums` (nodes,) at the nodes."""
-        at, side = self.sorted, self.side
-        tensor = take("tensor", (int(np.prod(side.sizes)),), np.float64)
-        tensor[:] = 0.0
-        nodes = len(sums) - len(self.single)
-        blocks = np.zeros((int(np.prod(side.counts)), *side.orders))
-        blocks[self.full] = self._mapped(sums[:nodes].reshape(-1, *side.orders), back=True)
-        whole = blocks.reshape(*side.counts, *side.orders).transpose(self._interleaved())
-        self._inside(tensor)[...] = whole.reshape(tuple(side.counts * side.orders))
-        memory = chebyshev.allocate(numba.get_num_threads(), side, take)
-        found = np.zeros((at.local.shape[1], 1))
-        grid_sums = _plain(at, found, take)
-        evaluate.evaluate(
-            side, self.items, len(self.items), at.local, at.order, tensor, 0, False, grid_sums, memory
-        )  # fmt: skip
-        found[at.order[self.single], 0] = sums[nodes:]
-        return found[:, 0]
-
-    def _inside(self, tensor: Array) -> Array:
-        """Return the tensor without its padding, a view."""
-        return tensor.reshape(tuple(self.side.sizes))[
-            tuple(slice(size) for size in self.side.counts * self.side.orders)
-        ]
-
-    def _interleaved(self) -> tuple[int, ...]:
-        """Return the transposition of axes (slabs ..., degrees ...) to (slab, degree, slab, degree, ...)."""
-        r = len(self.side.orders)
-        return tuple(axis for k in range(r) for axis in (k, r + k))
-
-    def _blocks(self, tensor: Array) -> Array:
-        """Return the blocks (cells, p_1, ..., p_r) of all cells of a tensor."""
-        split = [size for pair in zip(self.side.counts, self.side.orders, strict=True) for size in pair]
-        order = np.argsort(self._interleaved())
-        return self._inside(tensor).reshape(split).transpose(order).reshape(-1, *self.side.orders)
-
-    def _mapped(self, blocks: Array, back: bool = False) -> Array:
-        """Map moments against polynomials to weights of nodes.
-
-        back: map values at nodes to coefficients of polynomials instead.
-        """
-        for k, order in enumerate(self.side.orders):
-            degree = np.arange(order)[:, None]
-            # Whole numbers are reduced first: the cosine of a large angle has lost digits.
-            T = np.cos(np.pi / (2 * order) * (degree * (2 * degree.T + 1) % (4 * order)))
-            T *= np.where(degree > 0, 2.0, 1.0) / order
-            mapped = np.einsum("c...a,ab->c...b", np.moveaxis(blocks, k + 1, -1), T.T if back else T)
-            blocks = np.moveaxis(mapped, -1, k + 1)
-        return blocks
-
-
-def _plain(at: Sorted, out: Array, take: Any) -> evaluate.Reading:
-    """Return the parameters by which `evaluate` adds polynomials as they are to `out` (m, 1)."""
-    (r, most), share = at.centres.shape, take("share", (len(out),), np.float64)
-    share[:] = 1.0
-    nothing, row, at_all = np.zeros((1, 0)), np.zeros(r), np.empty(0, np.int64)
-    return evaluate.Reading(
-        nothing[0], nothing, np.ones((1, 1)), np.zeros((r, most)), row, 0.0, _NONE, at_all, share, out, _NONE
-    )
-
-
-def _points(order: int) -> Array:
-    """Return the Chebyshev points (order,)."""
-    return np.cos(np.pi * (np.arange(order) + 0.5) / order)

@@ -18,7 +18,8 @@ from . import bounded, causal
 from .backend import Backend
 from .direct import Direct
 from .pair_sum import PairSum
-from .reduction import Reduced, outermost, reduce_pair
+from .reduction import Reduced, reduce_pair
+from .sampling import error_of_values, probes
 from .slices import check
 from .tree import Sum
 
@@ -29,7 +30,6 @@ _CHECK_EVERY = 16  # one in so many sums of a head and system of a run is checke
 _WARY = 4.0  # checks in a row that must be passed after one that failed
 _RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and as many farthest from its centre
 _LARGEST = 20  # parts with grids of their own: three more targets are checked in each
-_PART = 2**18  # targets that are searched at a time
 _MARGIN = 10.0  # estimate of the error, over the largest one among the targets checked; 4 is the largest ratio seen
 _NONE = np.empty(0)
 
@@ -230,7 +230,7 @@ class Fast(Backend):
         Targets of all processes are checked; every process sums its own sources for each of them.
         """
         few = max(1, share.n // share.here)
-        rows = _probes(reduced.z, max(4, _RANDOM // few), max(1, _EXTREME // few), _made(pair))
+        rows = probes(reduced.z, max(4, _RANDOM // few), max(1, _EXTREME // few), _made(pair))
         targets, mine = share.joined(np.ascontiguousarray(pair.targets[:, rows]))
         count, c = targets.shape[1], pair.values.shape[2]
         exact, logs = np.empty((1, count, c), out.dtype), np.empty((1, count))
@@ -247,7 +247,7 @@ class Fast(Backend):
             with np.errstate(over="ignore", invalid="ignore"):
                 means = (means * np.exp(logs)[:, None]).astype(out.dtype)
         found = log_total[rows] if len(log_total) else _NONE
-        error, _, rounding = self._errors(pair, reduced, means[mine], logs[mine], out[rows], found, share)
+        error, rounding = self._errors(pair, reduced, means[mine], logs[mine], out[rows], found, share)
         error, rounding = share.largest(np.array([error, rounding])).tolist()
         return self._within(error, pair, rounding)
 
@@ -272,34 +272,35 @@ class Fast(Backend):
 
     def _check(self, pair: PairSum, reduced: Reduced, out: Array, log_total: Array) -> bool:
         """Compare some targets with direct sums; return whether their errors are within the tolerance."""
-        rows = np.concatenate([_probes(reduced.z, _RANDOM, _EXTREME, _made(pair)), *self._in_parts(reduced.z)])
+        rows = np.concatenate([probes(reduced.z, _RANDOM, _EXTREME, _made(pair)), *self._in_parts(reduced.z)])
         values = pair.values[0]
         limits = None if pair.limits is None else pair.limits[rows]
         part = replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows]), limits=limits)
         exact, logs = np.empty((1, len(rows), values.shape[1]), out.dtype), np.empty((1, len(rows)))
         Direct().attend(part, exact, logs)
         found = log_total[rows] if len(log_total) else _NONE
-        return self._within(*self._errors(pair, reduced, exact[0], logs[0], out[rows], found, Share(len(values))))
+        error, rounding = self._errors(pair, reduced, exact[0], logs[0], out[rows], found, Share(len(values)))
+        return self._within(error, pair, rounding)
 
     def _errors(
         self, pair: PairSum, reduced: Reduced, exact: Array, logs: Array, out: Array, found: Array, share: Share
-    ) -> tuple[float, PairSum, float]:
-        """Return (largest error, the pair sum, bound of rounding errors) of sums `out` and logs `found` (may be empty).
+    ) -> tuple[float, float]:
+        """Return (largest error, bound of rounding errors) of sums `out` and logs `found` (may be empty).
 
         The errors are the differences from the direct sums `exact` and their logs `logs`.
         """
         error, scores = 0.0, reduced.scores
         if out.shape[1]:
-            error, offset = _of_values(pair.values[0], exact, out, None if pair.normalised else logs, share)
+            error, offset = error_of_values(pair.values[0], exact, out, None if pair.normalised else logs, share)
             scores += offset
         if len(found):
             error = float(np.maximum(error, np.abs(found - logs).max()))  # nan if one is nan
             scores += float(np.abs(logs).max())
-        return error, pair, 4.0 * float(np.finfo(out.dtype).eps) * (1.0 + scores)
+        return error, 4.0 * float(np.finfo(out.dtype).eps) * (1.0 + scores)
 
     def _check_bounded(self, pair: PairSum, done: bounded.Done, out: Array) -> bool:
         """Check a sum with bounded weights as `_check` does; return whether it is within the tolerance."""
-        rows = _probes(done.z, _RANDOM, _EXTREME, _made(pair))
+        rows = probes(done.z, _RANDOM, _EXTREME, _made(pair))
         exact = np.empty((1, len(rows), out.shape[1]), out.dtype)
         self._direct.attend(replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows])), exact)
         return self._within(float(np.abs(exact[0] - out[rows]).max()) / done.unit, pair, done.rounding)
@@ -313,7 +314,7 @@ class Fast(Backend):
     def _in_parts(self, z: Array) -> list[Array]:
         """Return the targets to check, as index arrays, in each of the largest parts that had grids of their own."""
         largest = sorted(self._parts, key=len, reverse=True)[:_LARGEST]
-        return [part[_probes(z[:, part], 1, 1)] for part in largest]
+        return [part[probes(z[:, part], 1, 1)] for part in largest]
 
     def _exact(
         self, z: Array, y: Array, values: Array, bias: Array | None = None, limits: Array | None = None
@@ -364,50 +365,6 @@ def _bias(pair: PairSum) -> Array:
 def _made(pair: PairSum) -> int:
     """Return how often a sum has been made: other targets are checked each time."""
     return 0 if pair.history is None else int(pair.history[0, 0])
-
-
-def _probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
-    """Return the indices of the targets to check, for z (r, m).
-
-    They are some at random, those in corners of their box, and those farthest from its centre.
-    """
-    m = z.shape[1]
-    some = np.random.default_rng([m, seed]).integers(0, m, random)
-    if len(z) == 0 or m <= 3 * extreme:
-        return np.unique(some)
-    low, high = z.min(axis=1), z.max(axis=1)
-    middle, half = (0.5 * (low + high))[:, None], np.maximum((high - low) / 2, 1e-300)[:, None]
-    # The farthest of each part, then of all: temporary arrays for all targets at once would need a lot of memory.
-    found: list[list[Array]] = [[], []]
-    for start in range(0, m, _PART):
-        away = np.abs(z[:, start : start + _PART] - middle)
-        for sizes, ends in zip(((away / half).sum(axis=0), np.square(away).sum(axis=0)), found, strict=True):
-            ends.append(np.stack([sizes, np.arange(start, start + len(sizes))])[:, _largest(sizes, extreme)])
-    both = [np.concatenate(ends, axis=1) for ends in found]
-    return np.unique(np.concatenate([some, *(ends[1, _largest(ends[0], extreme)].astype(np.int64) for ends in both)]))
-
-
-def _largest(sizes: Array, count: int) -> Array:
-    """Return the places of the `count` largest numbers."""
-    return np.argpartition(sizes, -count)[-count:] if count < len(sizes) else np.arange(len(sizes))
-
-
-def _of_values(values: Array, exact: Array, found: Array, logs: Array | None, share: Share) -> tuple[float, float]:
-    """Return the largest error of sums of values (n, c), and the largest |value|, both in units of their spread.
-
-    logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers must be so in
-    both `exact` and `found`.
-    """
-    mean = share.added(values.mean(axis=0) * (len(values) / share.n))
-    low, high = outermost(np.stack([values.min(axis=0), values.max(axis=0)]), share)
-    spread = max(float(np.maximum(high - mean, mean - low).max()), 1e-300)
-    size = float(np.maximum(np.abs(low), np.abs(high)).max()) / spread
-    with np.errstate(all="ignore"):
-        error = np.where(exact == found, 0.0, np.abs(exact - found) / spread)  # two infinities are equal
-        if logs is not None:
-            error *= np.exp(-0.5 * logs)[:, None] / max(1.0, size)
-            error *= np.exp(-0.5 * logs)[:, None]
-    return float(np.max(error, initial=0.0)), size
 
 
 def _system(pair: PairSum, b: int) -> PairSum:
