@@ -9,7 +9,8 @@ from numpy.polynomial import chebyshev
 import fastpde as fp
 from fastpde import backends
 from fastpde.backends import bounded
-from fastpde.backends.bounded import Cells, Side, order_for
+from fastpde.backends.bounded import order_for
+from fastpde.backends.nodes import Cells
 
 from ..naive import wide
 from .test_fast import clouds, take
@@ -69,7 +70,7 @@ def test_nodes_keep_polynomials(r):
     x = np.concatenate([rng.uniform(-2, -0.5, (r, 3037)), rng.uniform(0, 2, (r, 3))], axis=1)
     orders = np.arange(4, 4 + r)
     ends = np.stack([x.min(axis=1), x.max(axis=1)])
-    cells = Cells.of(x, ends, Side(np.full(r, 2), orders, 0.0, 0.0, 0.0), take, "x")
+    cells = Cells.of(x, ends, np.full(r, 2), orders, take, "x")
     assert len(cells.points) < 3040 and len(cells.single) > 0 and len(cells.full) > 0
     w = rng.normal(size=3040)
     nodes = cells.gathered(w, take)
