@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import pkgutil
 import re
 import runpy
 import shutil
@@ -24,6 +25,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
 API = sorted((DOCS / "api").glob("*.md"))
 README = ROOT / "README.md"
+FOLDERS = {path.name for place in (ROOT, ROOT / "fastpde") for path in place.iterdir() if path.is_dir()} - {"docs"}
 CONF = runpy.run_path(str(DOCS / "conf.py"))
 
 # Blocks of the README that are not run: how they begin, and why.
@@ -167,6 +169,28 @@ def test_citations_of_the_theory_resolve():
     assert missing == []
 
 
+def missing(text: str) -> list[str]:
+    """The names of the package, its files and its tests that a page writes as `code`, and that are not there."""
+    wrong = []
+    for name in re.findall(r"`(fastpde(?:\.\w+)+)[`(]", text):
+        try:
+            pkgutil.resolve_name(name)
+        except (AttributeError, ImportError):
+            wrong.append(name)
+    for path, test in re.findall(r"`((?:\w+/)+\w*(?:\.\w+)?)(?:::(\w+))?`", text):
+        places = [place for place in (ROOT / path, ROOT / "fastpde" / path) if place.exists()]
+        if not places and path.split("/")[0] in FOLDERS:
+            wrong.append(path)
+        elif test and (not places or f"def {test}(" not in places[0].read_text(encoding="utf-8")):
+            wrong.append(f"{path}::{test}")
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_and_files_in_pages_exist(page):
+    assert missing(page.read_text(encoding="utf-8")) == []
+
+
 def test_links_between_pages_resolve():
     texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
     targets = [target for text in texts.values() for target in _TARGET.findall(text)]
@@ -211,6 +235,10 @@ def test_the_checks_can_fail(tmp_path):
     assert broken(page, good, {"mark"}) == []
     assert broken(page, "[a](none.md) [b](#none) [c](other.md#none)", {"mark"}) == ["none.md", "#none", "other.md#none"]
     assert broken(page, "`[a](none.md)` $[b](#none)$\n```\n[c](none.md)\n```\n", set()) == []
+    good = "`fastpde.solve(x)` `fastpde.attention.score.Score` `attention/score.py` `tests/test_docs.py::missing` `a/b`"
+    assert missing(good) == []
+    wrong = ["fastpde.solved", "fastpde.none.at_all", "attention/none.py", "tests/test_docs.py::none"]
+    assert missing(" ".join(f"`{name}`" for name in wrong)) == wrong
     assert _TARGET.findall("(theory-8-1)=\n## 8.1\n(not a target)=\n") == ["theory-8-1"]
 
 
