@@ -281,11 +281,11 @@ def _head(problem: Problem, parameters: _Parameters) -> Any:
     block = parameters.block
     variant = named(block.kind)
     q, k, v = (_layers(problem, parameters.array(letter, getattr(block, letter))) for letter in "QKV")
-    if not is_outside(block.kind):
-        own = {word: getattr(block, word) for word in variant.own_keys}
-        return variant.kind(q, k, v, scale=parameters.scale(), **own)
+    own = {
+        word: getattr(block, word) for word in variant.own_keys if word in vars(block) and not is_outside(block.kind)
+    }
     try:
-        return variant.kind(q, k, v, scale=parameters.scale(), **(block.own or {}))
+        return variant.kind(q, k, v, scale=parameters.scale(), **own, **(block.own or {}))
     except TypeError as error:
         raise InputError(f"{parameters.name}.own", str(error), "arguments that the class takes") from error
 

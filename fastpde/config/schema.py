@@ -171,7 +171,7 @@ def _unmaskable(kind: str) -> str:
 class Single:
     """One attention head of one variant; k is the number of rows of "normal" Q and K (default d).
 
-    kind "module:Class" is a user's own variant, and `own` a table of its arguments beside Q, K, V and scale.
+    kind "module:Class" is a user's own variant. `own` is a table of the arguments of a variant that have no key here.
     """
 
     kind: str = key(variant(*VARIANTS))
@@ -192,14 +192,14 @@ class Single:
         """Return the section with the defaults of its variant's own keys. Raises InputError for those of other
         variants.
         """
-        if is_outside(self.kind):
-            own: dict[str, Any] = {}  # its class is not known here, and may be none that is allowed
-        else:
-            own = VARIANTS[self.kind].own_keys
-            if self.own is not None:
+        own: dict[str, Any] = {}
+        if not is_outside(self.kind):  # else its class is not known here, and may be none that is allowed
+            arguments = VARIANTS[self.kind].own_keys
+            own = {word: value for word, value in arguments.items() if hasattr(self, word)}
+            if self.own is not None and not self.own.keys() <= arguments.keys() - own.keys():
                 checks.refuse(f"{name}.own", self.own, f'no own: "{self.kind}" is no variant of yours')
         for word, owner in _OWNERS.items():
-            if word not in own and (value := getattr(self, word)) is not None:
+            if hasattr(self, word) and word not in own and (value := getattr(self, word)) is not None:
                 checks.refuse(f"{name}.{word}", value, f'no {word}: only "{owner}" has one, not "{self.kind}"')
         if self.n_half is not None and self.n_half % 2 == 0:
             checks.refuse(f"{name}.n_half", self.n_half, "an odd number of half-iterations: the last makes rows exact")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +225,25 @@ def test_predicted_covariance_of_a_weight_of_ones_own():
         seen = own.velocity(clouds, at=np.broadcast_to(x, (4000, 3, 2)).copy())
         want = np.trace(predicted_covariance(own, x), axis1=1, axis2=2)
         np.testing.assert_allclose(n * seen.var(axis=0, ddof=1).sum(axis=1), want, rtol=0.12)
+
+
+BUILT_IN = """
+from fastpde.attention import variants
+from tests.outside.cauchy import Cauchy
+variants.VARIANTS["cauchy"] = variants.Variant("cauchy", Cauchy)
+from fastpde import cli
+raise SystemExit(cli.main(["run", "c.toml", "--quiet"]))
+"""
+
+
+def test_as_a_line_of_the_registry(folder):
+    """What one line in the registry does: a kind of configurations, whose arguments stand in `own`."""
+    (folder / "c.toml").write_text(CONFIG.replace("cauchy:Cauchy", "cauchy"))
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run([sys.executable, "-c", BUILT_IN], env=os.environ | {"PYTHONPATH": path}, cwd=folder)
+    assert done.returncode == 0
+    assert cli.main(["run", "a.toml", "--quiet", "--allow-code"]) == 0
+    assert (folder / "c.run" / "observables.csv").read_text() == (folder / "a.run" / "observables.csv").read_text()
 
 
 WRONG = {
