@@ -56,10 +56,11 @@ class Direct(Backend):
         weight = kernel_of(pair.weight)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
+            size, portion = attend.division(targets, pair.limits is not None, layout)
             # Threads fetch portions of the work in turn: a thread that was held up does not hold up the sum.
-            with LOCK, numba.parallel_chunksize(attend.chunk_size(targets, layout)):
+            with LOCK, numba.parallel_chunksize(portion):
                 attend.attend(
-                    weight, factor, layout, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
+                    weight, factor, layout, size, packed, targets, limits[:, part], scratch, out[:, part], logs[:, part]
                 )
 
     def _parts(self, pair: PairSum, layout: Layout) -> Iterator[slice]:
@@ -71,7 +72,9 @@ class Direct(Backend):
         if systems > 1:
             check()
             return iter([slice(0, m)])
-        return self._slices.of(m, attend.TILES * layout.width, n * (4.0 + k + c))
+        threads = numba.get_num_threads()
+        groups = threads if pair.limits is None else 2 * threads  # every thread has the same number of them
+        return self._slices.of(m, attend.TILES * layout.width * groups, n * (4.0 + k + c) / threads)
 
     def attend_together(self, pair: PairSum, share: Share, out: Array, log_total: Array | None) -> bool:
         if not isinstance(pair.weight, Linear) or pair.limits is not None:

@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from ..simd.vectors import BITS
+
 _SECONDS = 0.25  # that a slice should take; the promise is half a second
-_RATE = 2e9  # work per second, before any has been measured: that of a slow machine
+_RATE = 2e7 * BITS  # work per second of a thread, before any has been measured: that of a slow machine
+_LEAST = 2e-3  # seconds of a slice that tell the speed: calls take some microseconds, and threads wake up
 _CHANGE = 4.0  # largest factor from one slice to the next
 
 _check: Callable[[], object] | None = None
@@ -64,5 +67,5 @@ class Slices:
         One update changes the speed by a factor of 4 at most, so that a slice during which kernels were compiled is
         soon forgotten.
         """
-        if seconds > 0.2 * _SECONDS:
+        if seconds > _LEAST:
             self._rate = min(max(work / seconds, self._rate / _CHANGE), self._rate * _CHANGE)

@@ -49,7 +49,7 @@ class Scratch(NamedTuple):
     tops: np.ndarray  # (threads, TILES * width) running maxima of raw scores
     shifts: np.ndarray  # (threads, TILES * width) the shifts in use: whole numbers
     limits: np.ndarray  # (threads, TILES * width) int32 beside float32, int64 beside float64
-    sums: np.ndarray  # (threads, TILES * parts * columns * width) float64
+    sums: np.ndarray  # (threads, TILES * total * width) float64
     tiles: np.ndarray  # (threads, 3, TILES) int64: smallest limit, largest limit, whether wide
 
 
@@ -62,15 +62,25 @@ def allocate(threads: int, layout: Layout, dtype, take) -> Scratch:
         take("tops", (threads, tile), dtype),
         take("shifts", (threads, tile), dtype),
         take("limits", (threads, tile), np.int64 if np.dtype(dtype).itemsize == 8 else np.int32),
-        take("sums", (threads, tile * layout.parts * layout.columns), np.float64),
+        take("sums", (threads, tile * layout.total), np.float64),
         take("tiles", (threads, 3, TILES), np.int64),
     )
 
 
-def chunk_size(targets: np.ndarray, layout: Layout) -> int:
-    """Return how many pairs of work items make one of eight portions per thread; 0, Numba's default, if too few."""
-    items = targets.shape[0] * -(-targets.shape[1] // (TILES * layout.width))
-    return (items + 1) // 2 // (8 * numba.get_num_threads())
+def division(targets: np.ndarray, masked: bool, layout: Layout) -> tuple[int, int]:
+    """Return the targets of a group, and how many work items a thread takes at a time, for `attend`.
+
+    A group has up to TILES tiles, and fewer where that makes the number of work items a multiple of the threads. A work
+    item is one group; in masked sums two, an early and a late one. Threads take an eighth of their work items at a
+    time; 0, Numba's default, if there are too few.
+    """
+    systems, m = targets.shape[:2]
+    each, threads = 2 if masked else 1, numba.get_num_threads()
+    tiles, together = systems * -(-m // layout.width), each * threads
+    rounds = max(1, -(-tiles // (TILES * together)))
+    size = max(1, -(-tiles // (rounds * together))) * layout.width
+    items = -(-systems * -(-m // size) // each)
+    return size, items // (8 * threads)
 
 
 @jit(inline=True)
@@ -104,8 +114,20 @@ def grow_shift(layout, tops, shifts, first, sums, sums_at):
         if drop < 0.0:
             shifts[first + lane] = shift
             factor = power_of_two(int(drop)) if drop >= _FLUSH else 0.0
-            for c in range(layout.parts * layout.columns):
+            for c in range(layout.total):
                 sums[sums_at + c * layout.width + lane] *= factor
+
+
+@jit(inline=True)
+def add_values(layout, P, rows, values, chunk, chunk_rows, skipped, sums, sums_at):
+    """Add P times the values of `rows` sources to the sums of one tile, part by part.
+
+    The sources follow the first `skipped` of the chunk that begins at row `chunk` and has `chunk_rows` rows.
+    """
+    for low in range(0, layout.total, layout.columns):
+        columns = min(layout.columns, layout.total - low)
+        at = chunk * layout.total + chunk_rows * low + skipped * columns
+        value_panel(columns, P, rows, values, at, sums, sums_at + low * layout.width)
 
 
 @jit(inline=True)
@@ -138,10 +160,9 @@ def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_to
     """Sum over all sources of system b for up to TILES tiles of its targets z (m, k), into out (m, dv)."""
     zt, P, tops, shifts, ends, sums, tiles = memory
     width, base = layout.width, b * layout.rows
-    total_columns = layout.parts * layout.columns
     count = -(-z.shape[0] // width)
     lowest = -1.0e307 if P.itemsize == 8 else -1.0e37
-    for c in range(count * total_columns * width):
+    for c in range(count * layout.total * width):
         sums[c] = 0.0
     for tile in range(count):
         largest, low, high = load_tile(layout, z, limits, tile * width, tile, zt, ends)
@@ -160,7 +181,7 @@ def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_to
             if high <= start:
                 continue
             groups = min(chunk_rows // layout.group, -(-(high - start) // layout.group))
-            rows, lanes_at, sums_at = groups * layout.group, tile * width, tile * total_columns * width
+            rows, lanes_at, sums_at = groups * layout.group, tile * width, tile * layout.total * width
             for g in range(groups):
                 j = start + g * layout.group
                 if wide or not fused(weight):
@@ -182,41 +203,37 @@ def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_to
                 apply_weight(weight, P, rows)
             if low < start + rows:
                 mask_rows(P, max(0, low - start), rows, ends, lanes_at, start)
-            for part in range(layout.parts):
-                value_panel(
-                    layout.columns, P, rows, packed.values,
-                    (base + start) * total_columns + part * chunk_rows * layout.columns,
-                    sums, sums_at + part * layout.columns * width,
-                )  # fmt: skip
+            add_values(layout, P, rows, packed.values, base + start, chunk_rows, 0, sums, sums_at)
     for tile in range(count):
         rows, first = min(width, z.shape[0] - tile * width), tile * width
         write_tile(
-            layout, factor, packed.exponents[b], shifts, first, sums, first * total_columns, rows,
+            layout, factor, packed.exponents[b], shifts, first, sums, first * layout.total, rows,
             out[first:], log_total[:, first:],
         )  # fmt: skip
 
 
 @jit(parallel=True)
-def attend(weight, factor, layout, packed, targets, limits, scratch, out, log_total):
+def attend(weight, factor, layout, size, packed, targets, limits, scratch, out, log_total):
     """Write the sums over packed sources for targets (B, m, k) into out (B, m, dv).
 
     The logs of the total weights go into log_total (B, m), unless its shape is (0, 0). `limits` (1 or B, m) is the
     number of leading sources that each target sees; with the shape (1, 0), all targets see all. If factor < 0, the
-    result is the weighted mean sum w v / sum w; otherwise it is factor sum w v. The log is of |factor| sum w. Each work
-    item pairs an early group of targets with a late one, so that threads have equal work in masked sums.
+    result is the weighted mean sum w v / sum w; otherwise it is factor sum w v. The log is of |factor| sum w. A work
+    item is a group of `size` targets, see `division`; in masked sums an early and a late one, so that items are equal.
     """
     systems, m = targets.shape[0], targets.shape[1]
-    size = TILES * layout.width
     groups = -(-m // size)
-    items = systems * groups
-    for index in prange((items + 1) // 2):
-        pair = np.int64(index)
+    items, each = systems * groups, 2 if limits.shape[1] > 0 else 1
+    count = (items + each - 1) // each
+    for index in prange(count):
+        early = np.int64(index)
+        late = items - 1 - early if each == 2 else early
         thread = numba.get_thread_id()
         memory = (
             scratch.targets[thread], scratch.weights[thread], scratch.tops[thread], scratch.shifts[thread],
             scratch.limits[thread], scratch.sums[thread], scratch.tiles[thread],
         )  # fmt: skip
-        for item in range(pair, items - pair, max(1, items - 1 - 2 * pair)):
+        for item in range(early, late + 1, max(1, late - early)):
             b, first = item // groups, (item % groups) * size
             last = min(m, first + size)
             _sum_group(

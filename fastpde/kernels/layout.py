@@ -21,8 +21,8 @@ class Layout(NamedTuple):
     k: int  # key dimension
     group: int  # sources in a score panel
     width: int  # targets in a tile
-    parts: int  # groups of value columns
-    columns: int  # value columns in each of them; the last of all used columns is the weight
+    total: int  # value columns; the last is the weight
+    columns: int  # value columns in a part; the last part may have fewer
     reach: float  # largest |score| for which no shift and no clamp are needed
     seen: int  # leading sources that every target sees
 
@@ -36,15 +36,15 @@ def layout_for(n: int, k: int, value_count: int, dtype: np.dtype) -> Layout:
     """Return the layout of a sum with keys (n, k) and values (n, value_count)."""
     bits = 8 * np.dtype(dtype).itemsize
     group = group_size(bits)
-    parts = -(-(value_count + 1) // most_columns())
+    total = value_count + 1
     return Layout(
         n=n,
         rows=-(-n // group) * group,
         k=k,
         group=group,
         width=VECTORS * lanes_of(bits).count,
-        parts=parts,
-        columns=-(-(value_count + 1) // parts),
+        total=total,
+        columns=-(-total // -(-total // most_columns())),
         reach=reach_of(bits),
         seen=n,
     )

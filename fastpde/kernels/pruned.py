@@ -20,10 +20,10 @@ import numpy as np
 from numba import prange
 
 from .._jit import jit
-from ..simd.panels import apply_shifted, raise_tops, score_panel, value_panel
+from ..simd.panels import apply_shifted, raise_tops, score_panel
 from ..simd.vectors import CHUNK
 from ..weights import Exp, Linear
-from .attend import grow_shift, load_tile, write_tile
+from .attend import add_values, grow_shift, load_tile, write_tile
 
 SOURCES, TARGETS = 24, 16  # most points in a leaf: whole groups of sources, whole tiles of targets
 _BETTER = 3.0  # a source becomes the new y0 if its log-weight is larger by at least so much
@@ -181,11 +181,11 @@ def indices(sources, targets, node, share, desk, out):
 @jit(inline=True)
 def _add_run(layout, packed, start, rows, count, zt, ends, P, tops, shifts, sums):
     """Add `rows` sources from `start` on, all of one chunk, to the sums of `count` tiles."""
-    width, columns = layout.width, layout.columns
+    width = layout.width
     chunk = start // CHUNK * CHUNK
     chunk_rows = min(CHUNK, layout.rows - chunk)
     for tile in range(count):
-        at, sums_at = tile * width, tile * layout.parts * columns * width
+        at, sums_at = tile * width, tile * layout.total * width
         for g in range(0, rows, layout.group):
             score_panel(
                 Linear(), P, g * width, zt, at * layout.k, packed.keys, (start + g) * layout.k,
@@ -194,9 +194,7 @@ def _add_run(layout, packed, start, rows, count, zt, ends, P, tops, shifts, sums
         raise_tops(P, rows, ends, at, 0, tops, at)
         grow_shift(layout, tops, shifts, at, sums, sums_at)
         apply_shifted(Exp(), P, rows, shifts, at)
-        for part in range(layout.parts):
-            place = chunk * layout.parts * columns + (part * chunk_rows + start - chunk) * columns
-            value_panel(columns, P, rows, packed.values, place, sums, sums_at + part * columns * width)
+        add_values(layout, P, rows, packed.values, chunk, chunk_rows, start - chunk, sums, sums_at)
 
 
 @jit(borrowed=True)
@@ -217,7 +215,7 @@ def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, sc
         ends[lane] = _NO_END
     for lane in range(count * width):
         tops[lane], shifts[lane] = -1.0e307, -1.0e307
-    for entry in range(count * width * layout.parts * layout.columns):
+    for entry in range(count * width * layout.total):
         sums[entry] = 0.0
     i = 0
     while i < found:
@@ -235,7 +233,7 @@ def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, sc
         at, rows = first + tile * width, min(width, last - first - tile * width)
         write_tile(
             layout, -1.0, packed.exponents[0], shifts, tile * width, sums,
-            tile * width * layout.parts * layout.columns, rows, out[at:], log_total[:, at:],
+            tile * width * layout.total, rows, out[at:], log_total[:, at:],
         )  # fmt: skip
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .. import weights
-from .vectors import Lanes, fma
+from .vectors import HAS_TABLES, Lanes, fma, look_up
 
 # Weights with w(t) = 2^m w(t - m): a kernel may subtract a running maximum.
 SHIFTABLE = frozenset({weights.Exp})
@@ -42,6 +44,21 @@ _EXP2 = {
 }
 _MANTISSA = {32: 23, 64: 52}
 
+# With AVX-512 two registers hold 2^(i / size), i < size, and the polynomial has |r| <= 1 / (2 size) only. Coefficients
+# of q in 2^r = 1 + r q(r), constant first (scripts/fit_exp2.py): errors 5.3e-8 and 7.1e-18.
+_TABLE = {32: 32, 64: 16}
+_SHORT = {
+    32: (0.69315739912314118763, 0.24023181891706815087),
+    64: (
+        0.69314718055994688866,
+        0.24022650695910167031,
+        0.055504108651954580178,
+        0.0096181291020534451435,
+        0.0013333820232909133894,
+        0.0001540421172845514689,
+    ),
+}
+
 # Scores relative to a running maximum are clamped here before exp2: far inside the exponent range, because sums of
 # 2^-125 with small values are subnormal, and subnormal arithmetic is 50 to 200 times slower. The terms lost weigh less
 # than 2^-100 of the largest.
@@ -52,20 +69,54 @@ NORMAL = {32: 126.0, 64: 1022.0}  # 2^-NORMAL is the smallest normal number
 def emit_exp2(builder, lanes: Lanes, t, sign: float = 1.0):
     """Emit 2^(sign t) for |t| below the exponent range.
 
-    Adding 1.5 * 2^mantissa splits sign t = n + r; then 2^r is a polynomial, and n goes into the exponent bits. Outside
-    the range the field wraps silently, so the caller bounds or clamps t.
+    sign t is split into n + r; then 2^r is a polynomial, and n goes into the exponent bits. Outside the range the field
+    wraps silently, so the caller bounds or clamps t. With AVX-512 sign t is n + i / size + r, and 2^(i / size) is
+    looked up.
     """
+    if HAS_TABLES:
+        return _emit_exp2_by_table(builder, lanes, t, sign)
     mantissa = _MANTISSA[lanes.bits]
-    magic = lanes.constant(1.5 * 2.0**mantissa)
+    whole, r = _emit_split(builder, lanes, t, sign, mantissa)
+    p = _emit_polynomial(builder, lanes, [c * sign**power for power, c in enumerate(_EXP2[lanes.bits])], r)
+    exponent = builder.shl(whole, lanes.int_constant(mantissa))
+    return builder.bitcast(builder.add(builder.bitcast(p, lanes.integer), exponent), lanes.type)
+
+
+def _emit_exp2_by_table(builder, lanes: Lanes, t, sign: float):
+    """Emit 2^(sign t) = 2^(n + i / size) (1 + r q(r)).
+
+    Moved to the exponent, the last bits of n size + i leave i below it; the entries of the table take that off.
+    """
+    size, mantissa = _TABLE[lanes.bits], _MANTISSA[lanes.bits]
+    place = mantissa - (size.bit_length() - 1)
+    steps, r = _emit_split(builder, lanes, t, sign, place)
+    powers = np.exp2(np.arange(size) / size).astype(f"f{lanes.bits // 8}").view(f"i{lanes.bits // 8}")
+    entries = [int(bits) - (i << place) for i, bits in enumerate(powers)]
+    moved = builder.shl(steps, lanes.int_constant(place))
+    power = builder.bitcast(builder.add(look_up(builder, lanes, entries, steps), moved), lanes.type)
+    q = _emit_polynomial(builder, lanes, [c * sign ** (k + 1) for k, c in enumerate(_SHORT[lanes.bits])], r)
+    # Not (r power) q: a small r could make that subnormal.
+    return fma(builder, lanes, builder.fmul(power, q), r, power)
+
+
+def _emit_split(builder, lanes: Lanes, t, sign: float, place: int):
+    """Emit (integer, rest): the last bits of the integer count units of 2^(place - mantissa) in sign t.
+
+    The rest is what they leave of sign t, times sign.
+    """
+    magic = lanes.constant(1.5 * 2.0**place)
     shifted = builder.fadd(magic, t) if sign > 0 else builder.fsub(magic, t)
-    whole = builder.fsub(shifted, magic)
-    r = builder.fsub(t, whole) if sign > 0 else builder.fadd(t, whole)  # sign times the remainder
-    coefficients = [c * sign**power for power, c in enumerate(_EXP2[lanes.bits])]
+    rounded = builder.fsub(shifted, magic)
+    rest = builder.fsub(t, rounded) if sign > 0 else builder.fadd(t, rounded)
+    return builder.bitcast(shifted, lanes.integer), rest
+
+
+def _emit_polynomial(builder, lanes: Lanes, coefficients, r):
+    """Emit the polynomial with these coefficients, constant first, at r."""
     p = lanes.constant(coefficients[-1])
     for c in coefficients[-2::-1]:
         p = fma(builder, lanes, p, r, lanes.constant(c))
-    exponent = builder.shl(builder.bitcast(shifted, lanes.integer), lanes.int_constant(mantissa))
-    return builder.bitcast(builder.add(builder.bitcast(p, lanes.integer), exponent), lanes.type)
+    return p
 
 
 def _emit_sigmoid(builder, lanes: Lanes, t):

@@ -1,8 +1,8 @@
 """Explicit SIMD vectors for the kernels: their shape on this machine, and the few LLVM instructions they need.
 
 Lanes are targets. A target tile has `VECTORS` vectors; a score panel treats `group_size(bits)` sources at a time, so
-that VECTORS * group_size accumulators, the operands and a temporary fit the register file. Everything is generic LLVM:
-the same source runs as AVX-512, AVX2, SSE or NEON code.
+that VECTORS * group_size accumulators, the operands and a temporary fit the register file. Everything is generic LLVM,
+which becomes AVX-512, AVX2, SSE or NEON code, but for `look_up`, an instruction of AVX-512.
 """
 
 from __future__ import annotations
@@ -28,20 +28,24 @@ def vector_bits() -> int:
     forced = os.environ.get("FASTPDE_VECTOR_BITS")
     if forced:
         return int(forced)
-    import llvmlite.binding as llvm
-
-    features = os.environ.get("NUMBA_CPU_FEATURES")
-    if features is not None or os.environ.get("NUMBA_CPU_NAME"):
-        names = (features or "").split(",")
-        on = {name[1:] for name in names if name.startswith("+")}
-    else:
-        on = {name for name, has in llvm.get_host_cpu_features().items() if has}
+    on = target_features()
     if "avx512f" in on and "avx512dq" in on:
         return 512
     return 256 if "avx2" in on else 128
 
 
+def target_features() -> set[str]:
+    """Return the features of the processor that Numba compiles for, by LLVM's names."""
+    import llvmlite.binding as llvm
+
+    features = os.environ.get("NUMBA_CPU_FEATURES")
+    if features is not None or os.environ.get("NUMBA_CPU_NAME"):
+        return {name[1:] for name in (features or "").split(",") if name.startswith("+")}
+    return {name for name, has in llvm.get_host_cpu_features().items() if has}
+
+
 BITS = vector_bits()
+HAS_TABLES = BITS == 512 and "avx512f" in target_features()  # whether there is an instruction for `look_up`
 
 
 @dataclass(frozen=True)
@@ -131,3 +135,15 @@ def store(builder, vector, pointer, index) -> None:
 def maximum(builder, a, b):
     """Emit the lane-wise maximum; it keeps b where a is not a number."""
     return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+
+def look_up(builder, lanes: Lanes, entries: list[int], index):
+    """Emit entries[index % len(entries)] in each lane, of integers that fill two registers; see HAS_TABLES."""
+    low, high = (
+        builder.bitcast(ir.Constant(lanes.integer, half), lanes.type)
+        for half in (entries[: lanes.count], entries[lanes.count :])
+    )
+    name = f"llvm.x86.avx512.vpermi2var.p{'d' if lanes.bits == 64 else 's'}.512"
+    kind = ir.FunctionType(lanes.type, [lanes.type, lanes.integer, lanes.type])
+    function = builder.module.globals.get(name) or ir.Function(builder.module, kind, name)
+    return builder.bitcast(builder.call(function, [low, index, high]), lanes.integer)
