@@ -26,6 +26,11 @@ from .single_head import SingleHead
 from .sinkhorn import Sinkhorn
 from .softmax import Softmax
 
+
+class CodeRefused(InputError):
+    """The error of a user's own variant where no code may run."""
+
+
 _SHARED = ("self", "Q", "K", "V", "scale", "weight")  # parameters that every variant has
 
 
@@ -153,7 +158,7 @@ def chosen(argument: str, value: Any, suits: Callable[[Variant], bool] = lambda 
 def refuse(name: str, where: str = "attention.kind") -> NoReturn:
     """Raise the InputError of a user's own variant where no code may run."""
     remedy = "Only with --allow-code is the code of that module run."
-    raise InputError(where, f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
+    raise CodeRefused(where, f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
 
 
 def load(name: str, folder: Path, where: str = "attention.kind") -> Variant:

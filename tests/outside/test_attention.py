@@ -173,7 +173,7 @@ def test_in_a_sweep(folder, capsys):
     assert cli.main(["sweep", "plan.toml", "--quiet"]) == 2 and "--allow-code" in capsys.readouterr().err
     assert cli.main(["sweep", "plan.toml", "--quiet", "--local", "1", "--allow-code"]) == 0
     assert (folder / "plan.sweep" / "cells.csv").read_text().count("finished") == 2
-    assert cli.main(["verify", "plan.sweep"]) == 1 and "--allow-code" in capsys.readouterr().out
+    assert cli.main(["verify", "plan.sweep"]) == 2 and "--allow-code" in capsys.readouterr().err
     assert cli.main(["verify", "plan.sweep", "--allow-code"]) == 0
     assert cli.main(["status", "plan.sweep"]) == 0
     assert cli.main(["sweep", "plan.sweep", "--quiet", "--allow-code", "--slurm"]) == 0
