@@ -11,6 +11,7 @@ from ._types import Array, as_tokens
 from .attention import Attention, Sinkhorn
 from .attention.base import Balance
 from .attention.cloud import make_cloud
+from .attention.composite import terms_of
 from .errors import InputError, InputTypeError
 from .manifold import Euclidean, Manifold, as_manifold
 
@@ -138,9 +139,9 @@ def _rate(found: Balance, mean: Callable[[Array], Array]) -> Array:
 
 def _scalings(attention: Attention) -> Iterator[float]:
     """Yield the marginal error that each Sinkhorn scaling of an attention may have."""
-    for head in getattr(attention, "heads", (attention,)):
-        if isinstance(head, Sinkhorn):
-            yield head.tol
+    for term in terms_of(attention):
+        if isinstance(term.head, Sinkhorn):
+            yield term.head.tol
 
 
 class EnergyRecord:

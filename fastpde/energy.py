@@ -50,7 +50,8 @@ def interaction_energy(
     with summing.evaluation():
         for totals in made(cloud, float(t), summing):
             if log:
-                total = np.logaddexp(total, _log_mean(totals, cloud) - np.log(2.0))
+                with np.errstate(invalid="ignore"):  # nan where a total is negative
+                    total = np.logaddexp(total, _log_mean(totals, cloud) - np.log(2.0))
             else:
                 total += 0.5 * cloud.mean(totals)
     return total if tokens.ndim == 3 else float(total[0])

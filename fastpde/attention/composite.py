@@ -106,7 +106,7 @@ class Composite(Attention):
 
     def reduced_form(self) -> ReducedForm | None:
         """Return the heads' forms side by side, where they have one weight and one mask, or none; W V for V."""
-        found = self._forms(lambda head: head.reduced_form())
+        found = self._forms(lambda head: head.reduced_form()) if self._one_mask else []
         forms = [form for form, _ in found]
         kinds = {(type(form.weight), form.weight, form.normalised, form.D is None) for form in forms}
         if len(kinds) != 1:
@@ -117,8 +117,8 @@ class Composite(Attention):
         return ReducedForm(forms[0].weight, forms[0].normalised, A, E, V, bias, D)
 
     def _forms(self, form_of: Callable[[SingleHead], Any]) -> list[tuple[Any, Term]]:
-        """Return the form of every head with its term; none where a head has no form, or is masked and others not."""
-        if not all(p.constant for p in self.parameters()) or not self._one_mask:
+        """Return the form of every head with its term; none where a head has no form or a parameter varies."""
+        if not all(p.constant for p in self.parameters()):
             return []
         found = [(form_of(term.head), term) for term in self.terms(0.0)]
         return [] if any(form is None for form, _ in found) else found
@@ -144,7 +144,8 @@ class Composite(Attention):
         total: Array | float = 0.0
         for term in self.terms(t):
             if term.masked:
-                self.closure(mean, factor, t)
+                _refuse_unequal_positions(term)
+                term.head.closure(mean, factor, t)  # its field must be affine
             total = total + term.field(term.head.gaussian_field(x, mean, factor, t))
         return np.asarray(total)
 

@@ -196,7 +196,8 @@ class Score:
         backend.project(cloud.x, None if own else self.K, keys, origin=moved)
         if self.turn is not None:
             for vectors, places in ((targets, cloud.target_positions), (keys, cloud.token_positions)):
-                vectors[...] = np.einsum("nij,bnj->bni", self.turn(places), vectors)
+                turns = _of_positions("turn", self.turn(places), (len(places), r, r))
+                vectors[...] = np.einsum("nij,bnj->bni", turns, vectors)
         if not (self.bias.any() or self.bias_at):
             return Operands(targets, keys)
         bias = backend.take("bias", cloud.x.shape[:2], dtype)
@@ -206,7 +207,8 @@ class Score:
     def _placed(self, bias: Array, cloud: Cloud) -> Array:
         """Return the bias of the keys (B, n) with that of their positions."""
         if self.bias_at is not None:
-            bias += self.bias_at(cloud.token_positions)
+            places = cloud.token_positions
+            bias += _of_positions("bias_at", self.bias_at(places), (len(places),))
         return bias
 
     def _of_distances(self, cloud: Cloud, backend: Backend, centre: Array | None) -> Operands:
@@ -291,6 +293,14 @@ class Score:
         values = np.linalg.eigvalsh(whole + transposed(whole))
         slack = 1e-12 * np.abs(values).max()
         return int(np.all(values >= -slack)) - int(np.all(values <= slack))
+
+
+def _of_positions(name: str, found: Any, shape: tuple[int, ...]) -> Array:
+    """Return what a function of positions has returned. Raises InputError for another shape."""
+    values = np.asarray(found)
+    if values.shape != shape:
+        raise InputError("attention", f"{name} that returns shape {values.shape}", f"shape {shape}")
+    return values
 
 
 def pair_sum(

@@ -71,10 +71,19 @@ class SingleHead(Attention):
         # A copy that was given other parameters has what was kept of the old ones.
         if score is not None and len(before) == len(made_of) and all(map(is_, before, made_of)):
             return cast(Score, score)
-        found = self.score(t)
+        found = self._as_declared(self.score(t))
         if self.constant:
             vars(self)[KEPT] = made_of, found
         return found
+
+    def _as_declared(self, score: Score) -> Score:
+        """Return a score. Raises InputError unless the class says what it is: other code asks the class alone."""
+        for name in ("weight", "normalised", "positional"):
+            found, said = getattr(score, name), getattr(self, name)
+            if type(found) is not type(said) or found != said:
+                came = f"{type(self).__name__}.{name} = {said!r}, and {found!r} in its score"
+                raise InputError("attention", came, "one of both", f"Set `{name} = {found!r}` in the class.")
+        return score
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
@@ -204,7 +213,7 @@ class SingleHead(Attention):
         return balance.balance(score, cloud, backend)
 
     def energy_trend(self, t: float) -> int:
-        return self.work_sign(t) if balance.has_energy(self._score(t)) else 0
+        return self.work_sign(t) if self.constant and balance.has_energy(self._score(t)) else 0
 
     def check_symmetry(self, t: float) -> None:
         """Raise InputError unless A is symmetric to rounding, be it too large or small for a number or not."""

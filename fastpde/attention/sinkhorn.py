@@ -22,7 +22,7 @@ from .gaussian_field import Affine, half_steps, regression
 from .memory import Memory
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
-from .score import Operands, pair_sum
+from .score import Operands, Score, pair_sum
 from .single_head import SingleHead
 from .small_matrices import apply, gram, one_head, over_largest, times, transposed
 from .warm_start import WarmStart
@@ -81,6 +81,11 @@ class Sinkhorn(SingleHead):
         self.tol, self.max_iter, self.n_half = _tolerance(tol), _count("max_iter", max_iter, 3), _odd(n_half)
         super().__init__(Q, K, V, scale)
 
+    def _as_declared(self, score: Score) -> Score:
+        if score.positional or score.distance or score.bias.any():
+            raise InputError("attention", repr(self), "the score scale <Qx, Ky>: Sinkhorn attention has no other")
+        return super()._as_declared(score)
+
     def parameters(self) -> Iterator[Parameter]:
         yield from super().parameters()
         yield self.eps
@@ -100,7 +105,8 @@ class Sinkhorn(SingleHead):
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """Return M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (Theory 2.1)."""
         eps = column(self.eps(t))
-        A, V = self.score_matrix(t) / eps, self.V(t) / eps
+        score = self._score(t)
+        A, V = score.matrix / eps, score.V / eps
         if self.n_half is not None:
             M, c = half_steps(A, mean, factor, self.n_half)
             return V @ M, times(V, c)
@@ -113,8 +119,9 @@ class Sinkhorn(SingleHead):
         energy, softmin = self._energy(cloud, t, backend)
         means = softmin.means * softmin.unit[:, None] + softmin.centre[:, None]
         # A factor by factor: where tokens are large A may be too small for a number.
-        gradient = -2.0 * column(self.scale(t)) * (means @ transposed(self.Q(t)) @ self.K(t))
-        return Balance(energy, gradient, means @ transposed(self.V(t) / column(self.eps(t))))
+        score = self._score(t)
+        gradient = -2.0 * column(score.scale) * (means @ transposed(score.Q) @ score.K)
+        return Balance(energy, gradient, means @ transposed(score.V / column(self.eps(t))))
 
     def energy_trend(self, t: float) -> int:
         """Return the other sign than elsewhere: V = Q^T K descends."""
@@ -127,7 +134,8 @@ class Sinkhorn(SingleHead):
         if self.n_half is not None:
             raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
         eps = column(self.eps(t))
-        yield Rate.of(norm(self.V(t) / eps, W), p, xi=2.0 * norm(self.score_matrix(t) / eps))
+        score = self._score(t)
+        yield Rate.of(norm(score.V / eps, W), p, xi=2.0 * norm(score.matrix / eps))
 
     def reduced_form(self) -> None:
         """Return None: an evaluation is many sums."""
@@ -164,7 +172,7 @@ class Sinkhorn(SingleHead):
 
     def keys_are_tokens(self, t: float) -> bool:
         """Return what `Score.keys_are_tokens` does; K^T Q is in units of the cloud here, always within range."""
-        k, d = self.Q(t).shape[-2:]
+        k, d = self._score(t).Q.shape[-2:]
         return k >= d
 
     def scaled_scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array, unit: Array) -> Operands:
@@ -174,7 +182,8 @@ class Sinkhorn(SingleHead):
         size and not of its square, is a number whatever that is. A fixed number of half-iterations starts from g = 0,
         which is another kernel's about another centre: only keys are moved then.
         """
-        Q, K, factor = self.Q(t), self.K(t), column(np.asarray(self.scale(t) / self.eps(t)))
+        score = self._score(t)
+        Q, K, factor = score.Q, score.K, column(np.asarray(score.scale / self.eps(t)))
         own = self.keys_are_tokens(t)
         target_map = factor * (gram(backend, K * unit[:, None], Q) if own else Q)
         r = target_map.shape[-2]
@@ -194,12 +203,13 @@ class Sinkhorn(SingleHead):
     def symmetric(self, t: float, backend: Backend, unit: Array) -> bool:
         """Return whether s(x, y) = s(y, x) for tokens of sizes `unit` (B, d), to rounding, in every system."""
         along = unit / unit.max(axis=1, keepdims=True)
-        A = gram(backend, *(over_largest(M(t) * along[:, None]) for M in (self.K, self.Q)))
+        score = self._score(t)
+        A = gram(backend, *(over_largest(M * along[:, None]) for M in (score.K, score.Q)))
         difference, size = (np.abs(M).max(axis=(1, 2)) for M in (A - transposed(A), A))
         return bool((difference <= 4 * _EPS * size).all())
 
     def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
-        V = self.V(t) / column(self.eps(t))
+        V = self._score(t).V / column(self.eps(t))
         softmin = _Kernel(self, cloud, t, backend)
         if cloud.memory is not None and not np.isfinite(softmin.centre).any():
             out[...] = np.nan  # a step that left the range of numbers: the solver tries a smaller one
@@ -260,8 +270,9 @@ class Sinkhorn(SingleHead):
         """Return int s(x, y) - s(x - c, y - c) dmu(x) dmu(y), (B,), c the centre."""
         backend, c, w = softmin.backend, softmin.centre, softmin.weights
         offset = softmin.unit * softmin.share.gathered(w[:, :, None] * softmin.tokens).sum(axis=1)
-        qc, kc, qu, ku = (apply(backend, M(t), v) for v in (c, offset) for M in (self.Q, self.K))
-        return self.scale(t) * (qc * (kc + ku) + qu * kc).sum(axis=1)
+        score = self._score(t)
+        qc, kc, qu, ku = (apply(backend, M, v) for v in (c, offset) for M in (score.Q, score.K))
+        return score.scale * (qc * (kc + ku) + qu * kc).sum(axis=1)
 
 
 class _Kernel(Softmin):

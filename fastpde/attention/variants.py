@@ -6,6 +6,7 @@ and class, "my_module:MyAttention", and `load` imports it where running code is 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import inspect
 import re
@@ -25,6 +26,11 @@ from .single_head import SingleHead
 from .sinkhorn import Sinkhorn
 from .softmax import Softmax
 
+
+class CodeRefused(InputError):
+    """The error of a user's own variant where no code may run."""
+
+
 _SHARED = ("self", "Q", "K", "V", "scale", "weight")  # parameters that every variant has
 
 
@@ -35,21 +41,29 @@ class Variant:
     Attributes:
         name: of the variant.
         kind: the class.
+        source: the file of a user's own class; None: it has none, as in a notebook, or the class is built in.
+        digest: of that file; empty without one.
     """
 
     name: str
     kind: type[SingleHead]
+    source: Path | None = None
+    digest: str = ""
+
+    @staticmethod
+    def of(name: str, kind: type[SingleHead], source: Path | None) -> Variant:
+        """Return a user's own variant with the digest of its file, if that can be read."""
+        try:
+            text = b"" if source is None else source.read_bytes()
+        except OSError:
+            return Variant(name, kind)
+        return Variant(name, kind, source, hashlib.blake2b(text, digest_size=16).hexdigest() if text else "")
 
     @property
     def own_keys(self) -> dict[str, Any]:
         """The parameters that it has beside Q, K, V and scale, with their defaults."""
         parameters = inspect.signature(self.kind.__init__).parameters
         return {name: p.default for name, p in parameters.items() if name not in _SHARED}
-
-    @property
-    def source(self) -> Path:
-        """The file of the class."""
-        return Path(inspect.getfile(self.kind))
 
     @property
     def is_exponential(self) -> bool:
@@ -78,6 +92,11 @@ class Variant:
         return self.keeps_gaussians and self.is_bounded
 
     @property
+    def has_limit(self) -> bool:
+        """Whether the field of n tokens has a limit for all times: nothing blows up, and positions do not matter."""
+        return self.is_bounded and not self.kind.positional
+
+    @property
     def scales(self) -> bool:
         """Whether an evaluation is an iteration of sums, a Sinkhorn scaling."""
         return issubclass(self.kind, Sinkhorn)
@@ -101,10 +120,10 @@ def is_outside(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z_]\w*:[A-Za-z_]\w*", name, re.ASCII) is not None
 
 
-def named(name: str) -> Variant:
+def named(name: str, where: str = "attention.kind") -> Variant:
     """Return the variant of a name, built-in or loaded. Raises InputError for a user's own that is not loaded."""
     found = VARIANTS.get(name) or _loaded.get(name)
-    return refuse(name) if found is None else found
+    return refuse(name, where) if found is None else found
 
 
 def suiting(suits: Callable[[Variant], bool]) -> tuple[str, ...]:
@@ -119,21 +138,27 @@ def chosen(argument: str, value: Any, suits: Callable[[Variant], bool] = lambda 
     """
     found: Variant | None = None
     if isinstance(value, type) and issubclass(value, SingleHead):
-        own = Variant(f"{value.__module__}:{value.__qualname__}", value)
+        name, file = (
+            f"{value.__module__}:{value.__qualname__}",
+            getattr(sys.modules.get(value.__module__), "__file__", None),
+        )
+        own = Variant.of(name, value, None if file is None else Path(file))
         found = next((built_in for built_in in VARIANTS.values() if built_in.kind is value), own)
         _loaded[found.name] = found
     elif isinstance(value, str) and (value in VARIANTS or is_outside(value)):
-        found = named(value)
+        found = named(value, argument)
     if found is None or not suits(found):
         need = f"{' or '.join(map(repr, suiting(suits)))}, or a variant of your own like them"
         raise InputError(argument, repr(value), need)
+    if inspect.Parameter.empty in found.own_keys.values():
+        raise InputError(argument, repr(value), "a class whose arguments beside Q, K and V have defaults")
     return found
 
 
 def refuse(name: str, where: str = "attention.kind") -> NoReturn:
     """Raise the InputError of a user's own variant where no code may run."""
     remedy = "Only with --allow-code is the code of that module run."
-    raise InputError(where, f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
+    raise CodeRefused(where, f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
 
 
 def load(name: str, folder: Path, where: str = "attention.kind") -> Variant:
@@ -159,6 +184,11 @@ def load(name: str, folder: Path, where: str = "attention.kind") -> Variant:
         raise InputError(where, f'"{name}": {type(error).__name__}: {error}', need) from error
     kind = getattr(module, class_name, None)
     if not (isinstance(kind, type) and issubclass(kind, SingleHead)):
-        raise InputError(where, f'"{name}"', f"a subclass of fp.SingleHead called {class_name} in {module.__file__}")
-    _loaded[name] = Variant(name, kind)
-    return _loaded[name]
+        raise InputError(where, f'"{name}"', f"a subclass of fp.SingleHead called {class_name} in the module")
+    file = getattr(module, "__file__", None)
+    found = Variant.of(name, kind, None if file is None else Path(file))
+    if name in _loaded and _loaded[name].source != found.source:
+        need = f"that of {_loaded[name].source}, which this process has loaded, or another name"
+        raise InputError(where, f'"{name}" of {found.source}', need)
+    _loaded[name] = found
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -117,12 +118,23 @@ def load_own(files: Files, names: Iterable[str], where: str = "attention.kind") 
             refuse(name, where)
 
 
+def _check_own(head: Single) -> None:
+    """Raise InputError unless a class of the user's own takes the arguments of its block."""
+    try:
+        inspect.signature(named(head.kind).kind).bind(None, None, None, scale=None, **(head.own or {}))
+    except TypeError as error:
+        raise InputError("attention.own", str(error), f"arguments that {head.kind} takes") from error
+
+
 def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_estimate.ALONE) -> Problem:
     """Return the problem of a configuration, `output.energy` filled in, to be run on ranks.
 
     Raises InputError for missing files, shapes that do not fit, and sizes beyond this machine.
     """
     load_own(files, (head.kind for head in config.attention.heads))
+    for head in config.attention.heads:
+        if is_outside(head.kind):
+            _check_own(head)
     tokens = config.tokens
     if isinstance(tokens, schema.FileTokens):
         systems, n, d = _stored_tokens(tokens, files)
@@ -286,8 +298,11 @@ def _head(problem: Problem, parameters: _Parameters) -> Any:
     }
     try:
         return variant.kind(q, k, v, scale=parameters.scale(), **own, **(block.own or {}))
-    except TypeError as error:
-        raise InputError(f"{parameters.name}.own", str(error), "arguments that the class takes") from error
+    except InputError:
+        raise
+    except Exception as error:  # of a class of the user's own
+        came = f"{type(error).__name__}: {error}"
+        raise InputError(f"{parameters.name}.own", came, "arguments that the class takes") from error
 
 
 def _outputs(problem: Problem, heads: list[_Parameters]) -> Any:

@@ -197,7 +197,7 @@ class Single:
             arguments = VARIANTS[self.kind].own_keys
             own = {word: value for word, value in arguments.items() if hasattr(self, word)}
             if self.own is not None and not self.own.keys() <= arguments.keys() - own.keys():
-                checks.refuse(f"{name}.own", self.own, f'no own: "{self.kind}" is no variant of yours')
+                checks.refuse(f"{name}.own", self.own, f'no own: the arguments of "{self.kind}" are keys of their own')
         for word, owner in _OWNERS.items():
             if hasattr(self, word) and word not in own and (value := getattr(self, word)) is not None:
                 checks.refuse(f"{name}.{word}", value, f'no {word}: only "{owner}" has one, not "{self.kind}"')

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-from fastpde.attention.variants import VARIANTS, chosen, named, suiting
+from fastpde.attention.variants import VARIANTS, chosen, is_outside, named, suiting
 from fastpde.config import checks, emit, schema
 from fastpde.config.build import Problem, load_own, resolve
 from fastpde.config.matrices import Entries
@@ -20,9 +20,9 @@ from fastpde.errors import InputError
 
 _COUNT = checks.integer(1)
 _SEED = checks.integer(0)
-_is_bounded = attrgetter("is_bounded")
+_has_limit = attrgetter("has_limit")
 _is_closed = attrgetter("is_closed")
-_FIELDS, _CLOSED = suiting(_is_bounded), suiting(_is_closed)
+_FIELDS, _CLOSED = suiting(_has_limit), suiting(_is_closed)
 _PAIRS = (*VARIANTS, "multihead", "masked")
 _SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 _MOST = 64  # dimensions: a bound on what a typing error can ask for
@@ -193,6 +193,18 @@ class Plan:
         return found.draws * (len(getattr(found, several)) if several else 1)
 
     @property
+    def code(self) -> dict[str, str]:
+        """The digests of the files of the user's own variants, by the names of these."""
+        match self.config:
+            case CovariancePaths(attention=attention):
+                asked = [head.kind for head in attention.heads]
+            case RankCollapse(variant=one) | PhaseDiagram(variant=one):
+                asked = [one]
+            case MeanField(variants=several) | Stability(variants=several):
+                asked = list(several)
+        return {name: named(name).digest for name in asked if is_outside(name)}
+
+    @property
     def resumable(self) -> bool:
         """Whether the study keeps finished cells in a file and goes on from there."""
         return isinstance(self.config, MeanField | Stability)
@@ -243,7 +255,7 @@ def plan(name: str, table: dict[str, Any], files: Files) -> Plan:
         case MeanField(variants=several):
             load_own(files, several, "variants")
             for asked in several:
-                chosen("variants", asked, _is_bounded)
+                chosen("variants", asked, _has_limit)
         case Stability(variants=several):
             load_own(files, several, "variants")
     return found

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpde.attention.variants import CodeRefused
 from fastpde.config import checks, emit
 from fastpde.config.build import Problem, resolve
 from fastpde.config.schema import Config, key, read
@@ -241,6 +242,8 @@ class Sweep:
             for word, value in self.varied(index).items():
                 table = _with(table, _path("vary", word), value, word)
             return resolve(read(Config, table, ""), self.files)
+        except CodeRefused:  # it is not this cell's fault
+            raise
         except (InputError, InputTypeError) as error:
             raise CellError(self.words(index), error) from None
 

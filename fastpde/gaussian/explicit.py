@@ -8,22 +8,17 @@ Source: Theory 3, 4.1, 4.2.
 
 from __future__ import annotations
 
-import functools
-import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from .._types import Array
-from ..attention import L2, Linear, SingleHead, Sinkhorn, Softmax
 from ..attention.base import Attention
-from ..attention.composite import terms_of
 from ..attention.small_matrices import transposed
 from . import exact
 from .classification import Outcome, Verdict
+from .heads import Head, Heads, exact_scores, exact_value, heads_of, product
 from .units import size
 
 _ROUNDING = 1e-13  # of products of a few matrices, relative to the products of their norms
@@ -85,27 +80,6 @@ def _null(rows: Array) -> Array:
     return vectors[rank:].T
 
 
-def _heads(attention: Attention) -> list[tuple[SingleHead, tuple[Array, ...]]]:
-    """Return the single heads in an attention, each with the matrices whose product is its W_h V_h."""
-    return [(term.head, (*term.W, term.head.V(0.0))) for term in terms_of(attention, 0.0)]
-
-
-def _product(matrices: Sequence[Array]) -> Array:
-    """Multiply matrices, of floats or of fractions, in their order."""
-    return functools.reduce(operator.matmul, matrices)
-
-
-def _exact_value(chain: tuple[Array, ...]) -> Array:
-    """Return W_h V_h as fractions."""
-    return _product([exact.fractions(matrix) for matrix in chain])
-
-
-def _exact_scores(head: Any) -> Array:
-    """Return scale K^T Q as fractions; the head is one of Softmax, L2, linear or Sinkhorn attention."""
-    Q, K, scale = (exact.fractions(parameter(0.0)) for parameter in (head.Q, head.K, head.scale))
-    return K.T @ Q * scale.item()
-
-
 def _symmetric(cov: Array) -> Array:
     """Return the symmetric part of the covariance as it was given, as fractions."""
     S = exact.fractions(cov)
@@ -123,7 +97,7 @@ def of_degree_two(attention: Attention) -> bool:
 
     For linear attention the first S is the second moment.
     """
-    return all(type(head) in (Softmax, Linear) for head, _ in _heads(attention))
+    return all(head.is_product or head.is_linear for head, _ in heads_of(attention))
 
 
 def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
@@ -131,16 +105,16 @@ def is_stationary(attention: Attention, mean: Array, cov: Array) -> bool:
 
     Where S' is not of degree two, all S A_h S must be zero (Theory 4.3).
     """
-    S, heads = _symmetric(cov), _heads(attention)
+    S, heads = _symmetric(cov), heads_of(attention)
     if of_degree_two(attention):
         m = exact.fractions(mean)
-        second = [S + np.outer(m, m) if type(head) is Linear else S for head, _ in heads]
+        second = [S + np.outer(m, m) if head.is_linear else S for head, _ in heads]
         terms = [
-            _exact_value(V) @ moment @ _exact_scores(head) @ S for (head, V), moment in zip(heads, second, strict=True)
+            exact_value(V) @ moment @ exact_scores(head) @ S for (head, V), moment in zip(heads, second, strict=True)
         ]
         rate = sum(terms[1:], terms[0])
         return not (rate + rate.T).any()
-    return all(not _product(V).any() or not (S @ _exact_scores(head) @ S).any() for head, V in heads)
+    return all(not product(V).any() or not (S @ exact_scores(head) @ S).any() for head, V in heads)
 
 
 @dataclass(frozen=True)
@@ -182,19 +156,19 @@ class Theory:
     @staticmethod
     def of(attention: Attention, factor: Array, cov: Array, *, mean_matters: bool) -> Theory:
         """Collect what theory says about a law with the factor (d, r), under an attention of one system."""
-        heads = _heads(attention)
+        heads = heads_of(attention)
         bends = np.concatenate([_bends(head) for head, _ in heads])
-        linear = {type(head) is Linear for head, _ in heads}
+        linear = {head.is_linear for head, _ in heads}
         return Theory(
             bounded=attention.never_blows_up,
             conserves=_growth(heads) == 0,
             rank=_known_rank(heads, factor),
             low=float(np.min(1.0 / bends, initial=np.inf)),
             high=float(np.max(1.0 / bends, initial=0.0)),
-            mixed=len(bends) > 0 and any(type(head) in (Softmax, Linear) for head, _ in heads),
+            mixed=len(bends) > 0 and any(head.is_product or head.is_linear for head, _ in heads),
             closed=linear != {True, False} or not mean_matters,
-            nullity=len(cov) - exact.rank(np.concatenate([_exact_scores(head) for head, _ in heads])),
-            nilpotent=len(heads) == 1 and _is_nilpotent(_exact_value(heads[0][1])),
+            nullity=len(cov) - exact.rank(np.concatenate([exact_scores(head) for head, _ in heads])),
+            nilpotent=len(heads) == 1 and _is_nilpotent(exact_value(heads[0][1])),
         )
 
 
@@ -208,36 +182,36 @@ def _is_nilpotent(V: Array) -> bool:
     # Each product of matrices of norm one at most is off by d eps at most.
     if size > 0.0 and np.linalg.norm(np.linalg.matrix_power(rounded / size, len(V))) > 1e-15 * len(V) ** 2:
         return False
-    return not _product([V] * len(V)).any()
+    return not product([V] * len(V)).any()
 
 
-def _bends(head: Any) -> Array:
+def _bends(head: Head) -> Array:
     """Return the nonzero singular values of the matrix by which a head departs from degree two in S.
 
     This is K^T K, scaled, for L2 and A / eps for Sinkhorn attention; Softmax and linear heads have none.
     """
-    if type(head) in (Softmax, Linear):
+    if head.is_product or head.is_linear:
         return np.empty(0)
-    if type(head) is L2:
-        K = head.K(0.0)
+    if head.eps is None:
+        K = head.score.K
         values = np.linalg.svd(K, compute_uv=False)[: exact.rank(exact.fractions(K))]
-        return np.abs(head.scale(0.0)) * values**2
-    scores = _exact_scores(head)
-    return np.linalg.svd(head.score_matrix(0.0) / head.eps(0.0), compute_uv=False)[: exact.rank(scores)]
+        return np.abs(head.score.scale) * values**2
+    scores = exact_scores(head)
+    return np.linalg.svd(head.score.matrix / head.eps, compute_uv=False)[: exact.rank(scores)]
 
 
 def explicit(attention: Attention, factor: Array, cov: Array) -> Known | None:
     """Return the answer for S0 = L L^T, L (d, r), where theory gives it without a doubt; None elsewhere."""
-    heads = _heads(attention)
-    if all(type(head) is Softmax for head, _ in heads):
+    heads = heads_of(attention)
+    if all(head.is_product for head, _ in heads):
         return _commuting(heads, factor, cov) or _turning(heads, factor)
-    Q, V = _opposite(heads), _product(heads[0][1])
+    Q, V = _opposite(heads), product(heads[0][1])
     if Q is None or not V[0, 0] > 0 or not np.array_equal(V, V[0, 0] * np.eye(len(V))):
         return None
     return _projected(Q, factor, exact.rank(exact.fractions(Q)), factor.shape[1] == len(V), "closed form Theory 4.2")
 
 
-def _known_rank(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array) -> int | None:
+def _known_rank(heads: Heads, factor: Array) -> int | None:
     """Return the rank of the limit for V = V^T > 0, K = -Q and S0 > 0, which is dim ker Q; else None.
 
     Source: the theorem of Theory 4.2.
@@ -246,7 +220,7 @@ def _known_rank(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array
     d, r = factor.shape
     if Q is None or r < d:
         return None
-    V = _product(heads[0][1])
+    V = product(heads[0][1])
     symmetric = (V + V.T) / 2
     # A V that is symmetric but for the last bit must be far from singular.
     room = 0.0 if np.array_equal(V, V.T) else 1e-6 * float(size(V))
@@ -255,23 +229,23 @@ def _known_rank(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array
     return d - exact.rank(exact.fractions(Q)) if _definite(exact.fractions(symmetric)) == 1 else None
 
 
-def _opposite(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> Array | None:
+def _opposite(heads: Heads) -> Array | None:
     """Return Q of a single Softmax, L2 or Sinkhorn head with K = -Q; else None."""
-    head: Any = heads[0][0]
-    if len(heads) > 1 or type(head) not in (Softmax, L2, Sinkhorn) or getattr(head, "n_half", None) is not None:
+    head = heads[0][0]
+    if len(heads) > 1 or head.is_linear or head.n_half is not None:
         return None
-    Q, K = head.Q(0.0), head.K(0.0)
-    return Q if np.array_equal(K, -Q) and head.scale(0.0) > 0 else None
+    Q, K = head.score.Q, head.score.K
+    return Q if np.array_equal(K, -Q) and head.score.scale > 0 else None
 
 
-def _commuting(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array, cov: Array) -> Known | None:
+def _commuting(heads: Heads, factor: Array, cov: Array) -> Known | None:
     """Return the answer for Softmax heads whose V commute with S0 and with B = sum V A + A^T V^T.
 
     There S^{-1} = S0^{-1} - t B. S blows up if B is positive anywhere on the range of S0; signs are decided in exact
     arithmetic.
     """
-    values = [_product(V) for _, V in heads]
-    scores = [head.score_matrix(0.0) for head, _ in heads]
+    values = [product(V) for _, V in heads]
+    scores = [head.score.matrix for head, _ in heads]
     S = factor @ factor.T
     B = sum((V @ A + (V @ A).T for A, V in zip(scores, values, strict=True)), np.zeros_like(S))
     most = sum(float(size(V) * size(A)) for A, V in zip(scores, values, strict=True))
@@ -279,8 +253,8 @@ def _commuting(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array,
         for matrix, norm in ((S, size(S)), (B, most)):
             if size(V @ matrix - matrix @ V) > _ROUNDING * size(V) * norm:
                 return None
-    exactly, start = [_exact_value(V) for _, V in heads], _symmetric(cov)
-    terms = [V @ _exact_scores(head) for V, (head, _) in zip(exactly, heads, strict=True)]
+    exactly, start = [exact_value(V) for _, V in heads], _symmetric(cov)
+    terms = [V @ exact_scores(head) for V, (head, _) in zip(exactly, heads, strict=True)]
     bend = sum((term + term.T for term in terms), np.zeros_like(start))
     if any((V @ matrix != matrix @ V).any() for V in exactly for matrix in (start, bend)):
         return _nearly_commuting(B, factor)
@@ -329,21 +303,21 @@ def _blowup_time(S: Array, bent: Array) -> float:
     return float(2.0**low)
 
 
-def _growth(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> int | None:
+def _growth(heads: Heads) -> int | None:
     """Return the sign of g in A V + V^T A = 2 g |A| for one Softmax head with A symmetric and definite; else None.
 
     With R = |A|^{1/2} S |A|^{1/2} and W = |A|^{1/2} V |A|^{-1/2}: W = g + skew, and R' = +-(W R^2 + R^2 W^T) turns R
     and changes its eigenvalues by r' = +-2 g r^2.
     """
-    if len(heads) > 1 or type(heads[0][0]) is not Softmax:
+    if len(heads) > 1 or not heads[0][0].is_product:
         return None
-    A, V = heads[0][0].score_matrix(0.0), _product(heads[0][1])
+    A, V = heads[0][0].score.matrix, product(heads[0][1])
     trend = A @ V + (A @ V).T
     if size(A - A.T) > _ROUNDING * size(A) or A[0, 0] == 0.0:
         return None
     if size(trend - trend[0, 0] / A[0, 0] * A) > _ROUNDING * size(A) * size(V):
         return None
-    A, V = _exact_scores(heads[0][0]), _exact_value(heads[0][1])
+    A, V = exact_scores(heads[0][0]), exact_value(heads[0][1])
     sign = _definite(A)
     trend = A @ V + (A @ V).T
     if not sign or (trend * A[0, 0] != A * trend[0, 0]).any():
@@ -351,7 +325,7 @@ def _growth(heads: list[tuple[SingleHead, tuple[Array, ...]]]) -> int | None:
     return int(np.sign(trend[0, 0]))
 
 
-def _turning(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array) -> Known | None:
+def _turning(heads: Heads, factor: Array) -> Known | None:
     """Return the answer where the eigenvalues r of R obey r' = 2 g r^2 with g not zero, see `_growth`; else None.
 
     All of them blow up (g > 0), or all vanish like 1 / t (g < 0).
@@ -361,9 +335,9 @@ def _turning(heads: list[tuple[SingleHead, tuple[Array, ...]]], factor: Array) -
         return None
     if sign < 0:
         return _vanishes("closed form: r' = -2 g r^2 for the eigenvalues r of |A| S", S)
-    A = heads[0][0].score_matrix(0.0)
-    scores = _exact_scores(heads[0][0])
-    g = abs(float((scores @ _exact_value(heads[0][1]))[0, 0] / scores[0, 0]))
+    A = heads[0][0].score.matrix
+    scores = exact_scores(heads[0][0])
+    g = abs(float((scores @ exact_value(heads[0][1]))[0, 0] / scores[0, 0]))
     A = A * np.sign(A[0, 0])
     return _blows_up("closed form: r' = 2 g r^2 for the eigenvalues r of |A| S", 0.5 / (g * _largest(A, factor)), S)
 

@@ -23,7 +23,9 @@ def paths(problem: Problem) -> dict[str, Path]:
             if isinstance(matrix, Stored):
                 named[matrix.path] = problem.files.locate(f"{name}.{letter}", matrix.path)
     for kind in problem.code:
-        named[f"{kind.split(':')[0]}.py"] = variants.named(kind).source
+        source = variants.named(kind).source
+        if source is not None:
+            named[f"{kind.split(':')[0]}.py"] = source
     return named
 
 

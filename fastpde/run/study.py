@@ -89,4 +89,5 @@ def _cells(target: Path) -> Path:
 
 
 def _note(plan: Plan) -> str:
-    return f"# fastpde study {plan.name}: the configuration as understood, defaults filled in."
+    code = "".join(f" {name} {digest}" for name, digest in plan.code.items())
+    return f"# fastpde study {plan.name}: the configuration as understood, defaults filled in.{code}"

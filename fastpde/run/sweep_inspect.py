@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from fastpde.attention.variants import CodeRefused
 from fastpde.errors import InputError
 from fastpde.run import directory, inspect, lock
 from fastpde.run.sweep_folder import CELLS, Digests, Folder, load
@@ -60,6 +61,8 @@ def verify(path: Path, code: bool = False) -> tuple[list[str], list[str]]:
         try:
             directory.is_finished(cell, folder.problem(i, digests).config)
             _, found = inspect.verify(cell)
+        except CodeRefused:
+            raise
         except (InputError, OSError) as error:
             found = [str(error)]
         wrong += [f"cell {i}, {cell.name}: {text}" for text in found]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 import fastpde as fp
+from fastpde.attention.variants import is_outside, named
 from fastpde.ensemble import reporting
 from fastpde.integrate.reporting import check_progress
 
@@ -26,6 +27,12 @@ def draw(seed: int, dimension: int, count: int, *shapes: tuple[int, int]) -> lis
         stream = np.random.default_rng([seed, dimension, b])
         found.append([stream.standard_normal(shape) for shape in shapes])
     return [np.array(matrices) for matrices in zip(*found, strict=True)]
+
+
+def code_of(names: Sequence[str]) -> dict[str, Any]:
+    """Return the parameter "code" of a study, the digests of the user's own variants, if there are some."""
+    found = {name: named(name).digest for name in names if is_outside(name)}
+    return {"code": found} if found else {}
 
 
 def square(G: Array) -> Array:

@@ -34,7 +34,7 @@ _HALF_STEPS = 1000  # largest number of iterations of a scaling of nodes; each g
 _CLT = "clt.csv"
 _CLT_POINTS, _CLT_BLOCK = 8, 250
 _PROJECTIONS = 32
-_is_bounded = attrgetter("is_bounded")
+_has_limit = attrgetter("has_limit")
 _MARGINAL = 1e-7  # tolerance of Sinkhorn scalings: n^{-1/2} is 3e-5 for a billion tokens
 
 
@@ -111,7 +111,7 @@ class MeanField(Study):
 
 
 def mean_field(
-    variants: Sequence[Any] = suiting(_is_bounded),
+    variants: Sequence[Any] = suiting(_has_limit),
     sizes: Sequence[int] = SIZES,
     draws: int = 16,
     *,
@@ -155,13 +155,15 @@ def mean_field(
     if getattr(backend, "processes", 1) > 1:
         remedy = "Give each process variants or sizes of its own."
         raise fp.InputError("backend", repr(backend), "one whose tokens are all in this process", remedy)
-    names = [chosen("variants", name, _is_bounded).name for name in laws.several("variants", variants)]
+    asked = [chosen("variants", name, _has_limit) for name in laws.several("variants", variants)]
+    names = laws.several("variants", [variant.name for variant in asked])
     counts = [laws.whole("sizes", n, 2) for n in laws.several("sizes", sizes)]
     found = [laws.positive("strengths", s) for s in laws.several("strengths", strengths)]
     count, d = laws.whole("draws", draws, 2), laws.whole("dimension", dimension, 1, 3)
     frames = laws.whole("times", times, 2)
     parameters = {
         "variants": names,
+        **laws.code_of(names),
         "sizes": counts,
         "draws": count,
         "dimension": d,

@@ -86,7 +86,7 @@ def phase_diagram(
     """
     d, count = laws.whole("dimension", dimension, 1), laws.whole("draws", draws, 1)
     own, seed = chosen("variant", variant, attrgetter("is_closed")), laws.whole("seed", seed, 0)
-    parameters = {"dimension": d, "draws": count, "variant": own.name, "seed": seed}
+    parameters = {"dimension": d, "draws": count, "variant": own.name, "seed": seed, **laws.code_of([own.name])}
     Q, K, V, G = laws.draw(seed, d, count, *[(d, d)] * 4)
     with laws.told(progress, count) as report:
         found = laws.fit(lambda rows: own.kind(Q[rows], K[rows], V[rows]), laws.square(G), report)

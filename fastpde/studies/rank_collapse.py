@@ -94,6 +94,7 @@ def rank_collapse(
     laws.one_of("values", values, VALUES)
     rows = None if rank is None else laws.whole("rank", rank, 1, min(sizes))
     parameters = {"dimensions": sizes, "draws": count, "variant": variant, "values": values, "rank": rows, "seed": seed}
+    parameters |= laws.code_of([variant])
     parts = []
     with laws.told(progress, count * len(sizes)) as report:
         for i, d in enumerate(sizes):

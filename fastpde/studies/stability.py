@@ -116,9 +116,11 @@ def stability(
     Source: Theory 8.1, 8.2, 9; Castin et al. 2025, Theorem 3.1.
     """
     asked = laws.several("variants", variants)
-    names = [name if name in _COMPOSED else chosen("variants", name).name for name in asked]
+    every = [name if name in _COMPOSED else chosen("variants", name).name for name in asked]
+    names = laws.several("variants", every)
     parameters = {
         "variants": names,
+        **laws.code_of(names),
         "draws": laws.whole("draws", draws, 1),
         "n": laws.whole("n", n, 2, 2000),
         "dimension": laws.whole("dimension", dimension, 1),

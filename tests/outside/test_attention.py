@@ -9,6 +9,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_in_a_sweep(folder, capsys):
     assert cli.main(["sweep", "plan.toml", "--quiet"]) == 2 and "--allow-code" in capsys.readouterr().err
     assert cli.main(["sweep", "plan.toml", "--quiet", "--local", "1", "--allow-code"]) == 0
     assert (folder / "plan.sweep" / "cells.csv").read_text().count("finished") == 2
-    assert cli.main(["verify", "plan.sweep"]) == 1 and "--allow-code" in capsys.readouterr().out
+    assert cli.main(["verify", "plan.sweep"]) == 2 and "--allow-code" in capsys.readouterr().err
     assert cli.main(["verify", "plan.sweep", "--allow-code"]) == 0
     assert cli.main(["status", "plan.sweep"]) == 0
     assert cli.main(["sweep", "plan.sweep", "--quiet", "--allow-code", "--slurm"]) == 0
@@ -214,6 +215,115 @@ def test_studies_that_cannot_have_it(folder, capsys, name, text, said):
     (folder / "s.toml").write_text(text + "\n")
     assert cli.main(["study", name, "s.toml", "--quiet", "--allow-code"]) == 2
     assert said in capsys.readouterr().err and not (folder / "s.study").exists()
+
+
+class Renamed(fp.Softmax):
+    """Softmax attention by another name."""
+
+
+class Apart(fp.SingleHead):
+    """L2 attention, by its score."""
+
+    def score(self, t):
+        return replace(super().score(t), distance=True)
+
+
+@pytest.mark.parametrize(("own", "like"), [(Renamed, "softmax"), (Apart, "l2")])
+def test_studies_of_gaussian_laws(own, like):
+    """A variant of one's own that is a built-in one ends as that does."""
+    for study, more in ((fp.studies.phase_diagram, {}), (fp.studies.rank_collapse, {"dimensions": (3,)})):
+        found, want = (study(draws=6, variant=kind, **more) for kind in (own, like))
+        for name, column in want.columns.items():
+            np.testing.assert_array_equal(found[name], column)
+    Q = drawn(2)[0]
+    law = fp.Gaussian(np.zeros(2), np.eye(2))
+    kind = {"softmax": fp.Softmax, "l2": fp.L2}[like]
+    assert str(fp.limit(own(Q, -Q, np.eye(2)), law)) == str(fp.limit(kind(Q, -Q, np.eye(2)), law))
+
+
+class Undeclared(fp.Softmax):
+    """A class that says less than its score."""
+
+    def score(self, t):
+        return replace(super().score(t), normalised=False)
+
+
+class RotarySinkhorn(fp.Sinkhorn):
+    """A score that Sinkhorn attention does not have."""
+
+    positional = True
+
+    def score(self, t):
+        return replace(super().score(t), turn=lambda places: np.tile(np.eye(2), (len(places), 1, 1)))
+
+
+def test_a_class_says_what_its_score_is():
+    """Other code asks the class: a score that is another is refused, by every path."""
+    Q, K, V = drawn(2)
+    own = Undeclared(Q, K, V)
+    for call in (
+        lambda: own.velocity(tokens(5, 2)), lambda: fp.solve(own, tokens(3, 5, 2), (0.0, 0.1)),
+        lambda: fp.interaction_energy(own, tokens(5, 2)), lambda: own.affine(np.zeros(2), np.eye(2)),
+    ):  # fmt: skip
+        with pytest.raises(fp.InputError, match="normalised = False"):
+            call()
+    with pytest.raises(fp.InputError, match="Sinkhorn attention has no other"):
+        RotarySinkhorn(Q, K, V).velocity(tokens(5, 2))
+
+
+def test_code_that_was_edited_makes_another_study(folder, capsys):
+    """Neither kept cells nor a finished study of another file are taken for those of this one."""
+    (folder / "s.toml").write_text(STUDY["stability"])
+    assert cli.main(["study", "stability", "s.toml", "--quiet", "--allow-code"]) == 0
+    capsys.readouterr()
+    assert cli.main(["study", "stability", "s.toml", "--quiet", "--allow-code"]) == 0
+    assert "already finished" in capsys.readouterr().out
+    text = (folder / "cauchy.py").read_text()
+    (folder / "cauchy.py").write_text(text.replace("(s - 1.0) ** 2)", "(s - 1.5) ** 2)"))
+    assert cli.main(["study", "stability", "s.toml", "--quiet", "--allow-code"]) == 2
+    assert "another study" in capsys.readouterr().err
+    cells = folder / "kept.cells"
+    kind = variants.load("cauchy:Cauchy", folder).kind
+    fp.studies.stability([kind], draws=1, n=20, times=3, cells=cells)
+    (folder / "cauchy.py").write_text(text)
+    with pytest.raises(fp.InputError, match="cells"):
+        fp.studies.stability([kind], draws=1, n=20, times=3, cells=cells)
+
+
+def test_two_modules_of_one_name(folder, tmp_path_factory):
+    """The second is refused: names of variants are those of the process."""
+    other = tmp_path_factory.mktemp("other")
+    shutil.copy(HERE / "cauchy.py", other)
+    variants.load("cauchy:Cauchy", folder)
+    variants.load("cauchy:Cauchy", folder)
+    with pytest.raises(fp.InputError, match="another name"):
+        variants.load("cauchy:Cauchy", other)
+
+
+NEEDY = """
+import fastpde as fp
+class Needy(fp.Softmax):
+    def __init__(self, Q, K, V, scale=1.0, *, size):
+        if size < 0:
+            raise ValueError("size")
+        super().__init__(Q, K, V, scale)
+"""
+
+
+def test_constructors_of_ones_own(folder, capsys):
+    (folder / "needy.py").write_text(NEEDY)
+    text = CONFIG.replace("cauchy:Cauchy", "needy:Needy")
+    for number, own in enumerate(("", "own = { size = -1 }", "own = { size = 1, more = 2 }")):
+        (folder / f"{number}.toml").write_text(text.replace("own = { power = 2.0 }", own))
+        assert cli.main(["run", f"{number}.toml", "--quiet", "--allow-code"]) == 2
+        assert "attention.own" in capsys.readouterr().err
+    kind = variants.load("needy:Needy", folder).kind
+    with pytest.raises(fp.InputError, match="have defaults"):
+        fp.studies.stability([kind], draws=1, n=20)
+    with pytest.raises(fp.InputError, match="each once"):
+        fp.studies.stability(["softmax", fp.Softmax], draws=1, n=20)
+    (folder / "s.toml").write_text(text.replace("needy:Needy", "sys:Needy").replace("own = { power = 2.0 }", ""))
+    assert cli.main(["run", "s.toml", "--quiet", "--allow-code"]) == 2
 
 
 def test_predicted_covariance_of_a_weight_of_ones_own():

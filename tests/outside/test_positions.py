@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,5 +88,20 @@ def test_what_a_law_of_tokens_does_not_say_is_refused(kind):
         assert attention.reduced_form() is None and attention.affine_heads() is None and attention.positional
     with pytest.raises(fp.InputError, match="energy balance"):
         fp.dissipation(own, tokens(9, 2))
-    with pytest.raises(fp.InputError, match="positional = True"):
-        Forgotten(*drawn(2)).velocity(tokens(9, 2))
+    for x in (tokens(9, 2), tokens(3, 9, 2)):
+        with pytest.raises(fp.InputError, match="positional = True"):
+            fp.solve(Forgotten(*drawn(2)), x, (0.0, 0.1))
+    with pytest.raises(fp.InputError, match="variants"):
+        fp.studies.mean_field([kind], sizes=[10], draws=2)
+
+
+class Misshapen(LinearBias):
+    """A bias of another shape."""
+
+    def score(self, t):
+        return replace(super().score(t), bias_at=lambda places: np.zeros((len(places), 1)))
+
+
+def test_shapes_of_functions_of_positions():
+    with pytest.raises(fp.InputError, match=r"bias_at that returns shape \(9, 1\)"):
+        Misshapen(*drawn(2)).velocity(tokens(9, 2))
