@@ -102,9 +102,9 @@ def test_adaptive_steps_are_those_of_single_runs(method, dtype):
     """Each system takes the steps that it takes alone: rounding decides none of them here."""
     x0 = tokens(dtype=dtype) * np.array([0.2, 1.0, 4.0], dtype)[:, None, None]
     times = np.linspace(0.0, 3.0, 8)
-    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    tolerance, rtol, atol = (1e-12, 1e-5, 1e-7) if dtype == "float64" else (1e-5, 1e-4, 1e-6)
     together, _ = assert_alone(
-        attention_of("L2", 3), x0, (0.0, 3.0), tolerance, method=method, rtol=1e-5, atol=1e-7, t_eval=times
+        attention_of("L2", 3), x0, (0.0, 3.0), tolerance, method=method, rtol=rtol, atol=atol, t_eval=times
     )
     assert len(set(together.stats["steps_each"].tolist())) > 1  # steps of their own
 

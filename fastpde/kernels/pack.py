@@ -20,7 +20,7 @@ from .layout import Layout
 
 LOG2E = 1.4426950408889634
 _LARGEST_EXPONENT = 1000
-_FEW = 10_000  # numbers that one thread packs before others have begun
+_FEW = 100_000  # numbers that one thread packs before others have begun
 
 
 class Packed(NamedTuple):

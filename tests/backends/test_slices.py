@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
 
@@ -39,17 +40,24 @@ def test_slices_cover_all_targets(targets, group, monkeypatch):
 def test_slices_change_no_bit(attention, dtype, monkeypatch):
     """Far tokens too: their tiles are summed in another way than near ones, and a tile must not be torn.
 
-    A clock that stands still teaches no other rate: each slice is one group of tiles, however wide the vectors are.
+    A clock that stands still teaches no other rate: each slice is one group of tiles per thread, two if masked.
     """
-    x = np.random.default_rng(0).normal(size=(700, 2)).astype(dtype)
+    x = np.random.default_rng(0).normal(size=(3500, 2)).astype(dtype)
     x[::97] *= 200.0 if not isinstance(attention, fp.Sinkhorn) else 1.0
-    whole = attention.velocity(x)
+    whole = attention.velocity(x, backend=Direct())
     monkeypatch.setattr(slices, "_RATE", 1.0)
     monkeypatch.setattr(slices, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    groups, checks = -(-700 // (TILES * layout_for(700, 2, 2, np.dtype(dtype)).width)), []
-    with backends.checking(lambda: checks.append(1)):
-        assert attention.velocity(x, backend=Direct()).tobytes() == whole.tobytes()
-    assert groups > 1 and len(checks) >= groups
+    targets = TILES * layout_for(3500, 2, 2, np.dtype(dtype)).width * (1 + attention.masked)
+    most = numba.get_num_threads()
+    for threads in {1, min(2, most)}:
+        numba.set_num_threads(threads)
+        groups, checks = -(-3500 // (targets * threads)), []
+        try:
+            with backends.checking(lambda seen=checks: seen.append(1)):
+                assert attention.velocity(x, backend=Direct()).tobytes() == whole.tobytes()
+        finally:
+            numba.set_num_threads(most)
+        assert groups > 1 and len(checks) >= groups
 
 
 def test_a_check_ends_a_sum():
