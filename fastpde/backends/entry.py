@@ -13,6 +13,7 @@ from importlib import import_module
 import numba
 
 from ..errors import InputError
+from ..simd import pool
 
 # Held by a thread in a kernel; a fork waits for it, so that the child finds it free.
 LOCK = threading.RLock()
@@ -52,6 +53,7 @@ def entered() -> Iterator[None]:
         came, need = "a process that was forked after a sum", "one that was spawned, or forked before the first sum"
         remedy = 'As with multiprocessing.get_context("spawn").'
         raise InputError("backend", came, need, remedy)
+    pool.start(numba.get_num_threads())
     if _layer() in ("omp", "tbb"):
         yield
         return

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
-from numba import prange
 
 from .._jit import jit
 from ..simd.panels import (
@@ -32,12 +31,14 @@ from ..simd.panels import (
     shiftable,
     value_panel,
 )
+from ..simd.pool import launch
 from ..simd.vectors import CHUNK, TILES
 from ..weights import Linear
 from .layout import Layout
 from .pack import LOG2E
 
 _FLUSH = -1000  # sums that shrink by more than 2^1000 are zero, not subnormal
+_LEAST = 10**6  # work in a portion, some 20 microseconds: one thread does it before others have begun
 _ALL_GONE = 20000.0  # any sum times 2^20000 is inf, times 2^-20000 is 0
 
 
@@ -72,7 +73,7 @@ def division(targets: np.ndarray, masked: bool, layout: Layout) -> tuple[int, in
 
     A group has up to TILES tiles, and fewer where that makes the number of work items a multiple of the threads. A work
     item is one group; in masked sums two, an early and a late one. Threads take an eighth of their work items at a
-    time; 0, Numba's default, if there are too few.
+    time, but not too little work.
     """
     systems, m = targets.shape[:2]
     each, threads = 2 if masked else 1, numba.get_num_threads()
@@ -80,7 +81,8 @@ def division(targets: np.ndarray, masked: bool, layout: Layout) -> tuple[int, in
     rounds = max(1, -(-tiles // (TILES * together)))
     size = max(1, -(-tiles // (rounds * together))) * layout.width
     items = -(-systems * -(-m // size) // each)
-    return size, items // (8 * threads)
+    work = size * each * layout.rows * (4 + layout.k + layout.total)  # of an item
+    return size, max(1, items // (8 * threads), _LEAST // work)
 
 
 @jit(inline=True)
@@ -212,31 +214,37 @@ def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_to
         )  # fmt: skip
 
 
-@jit(parallel=True)
-def attend(weight, factor, layout, size, packed, targets, limits, scratch, out, log_total):
+@jit
+def _sum_item(index, thread, weight, factor, layout, size, packed, targets, limits, scratch, out, log_total):
+    """Make a work item of `attend`: one group of targets, or in masked sums two."""
+    systems, m = targets.shape[0], targets.shape[1]
+    groups = -(-m // size)
+    items = systems * groups
+    late = items - 1 - index if limits.shape[1] > 0 else index
+    memory = (
+        scratch.targets[thread], scratch.weights[thread], scratch.tops[thread], scratch.shifts[thread],
+        scratch.limits[thread], scratch.sums[thread], scratch.tiles[thread],
+    )  # fmt: skip
+    for item in range(index, late + 1, max(1, late - index)):
+        b, first = item // groups, (item % groups) * size
+        last = min(m, first + size)
+        _sum_group(
+            weight, factor, layout, packed, b, targets[b, first:last], limits[b % limits.shape[0], first:last],
+            memory, out[b, first:last], log_total[b : b + 1, first:last],
+        )  # fmt: skip
+
+
+@jit
+def attend(weight, factor, layout, size, portion, packed, targets, limits, scratch, out, log_total):
     """Write the sums over packed sources for targets (B, m, k) into out (B, m, dv).
 
     The logs of the total weights go into log_total (B, m), unless its shape is (0, 0). `limits` (1 or B, m) is the
     number of leading sources that each target sees; with the shape (1, 0), all targets see all. If factor < 0, the
     result is the weighted mean sum w v / sum w; otherwise it is factor sum w v. The log is of |factor| sum w. A work
-    item is a group of `size` targets, see `division`; in masked sums an early and a late one, so that items are equal.
+    item is a group of `size` targets; in masked sums an early and a late one, so that items are equal. `portion` of
+    them are taken at a time, see `division`.
     """
-    systems, m = targets.shape[0], targets.shape[1]
-    groups = -(-m // size)
-    items, each = systems * groups, 2 if limits.shape[1] > 0 else 1
-    count = (items + each - 1) // each
-    for index in prange(count):
-        early = np.int64(index)
-        late = items - 1 - early if each == 2 else early
-        thread = numba.get_thread_id()
-        memory = (
-            scratch.targets[thread], scratch.weights[thread], scratch.tops[thread], scratch.shifts[thread],
-            scratch.limits[thread], scratch.sums[thread], scratch.tiles[thread],
-        )  # fmt: skip
-        for item in range(early, late + 1, max(1, late - early)):
-            b, first = item // groups, (item % groups) * size
-            last = min(m, first + size)
-            _sum_group(
-                weight, factor, layout, packed, b, targets[b, first:last], limits[b % limits.shape[0], first:last],
-                memory, out[b, first:last], log_total[b : b + 1, first:last],
-            )  # fmt: skip
+    groups = targets.shape[0] * -(-targets.shape[1] // size)
+    items = (groups + 1) // 2 if limits.shape[1] > 0 else groups
+    arguments = (weight, factor, layout, size, packed, targets, limits, scratch, out, log_total)
+    launch(scratch.targets.shape[0], items, portion, _sum_item, arguments)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from .._jit import jit
+from ..simd.pool import launch
 
 TILE = 1024  # tokens per partial moment: the order of summation depends on n alone
+_FEW = 20_000  # multiplications in a portion: one thread makes them before others have begun
 
 
 @jit
@@ -50,41 +51,52 @@ def _masked(C, targets, keys, values, weights, each, limits, b, out):
         _apply(C, targets[b, i : i + 1], out[b, i : i + 1])
 
 
-@jit(parallel=True)
-def of_tiles(keys, values, weights, weight, partial):
+@jit
+def _tile_item(index, thread, keys, values, weights, each, partial):
+    b, t = index // partial.shape[1], index % partial.shape[1]
+    first, last, C = t * TILE, min(keys.shape[1], (t + 1) * TILE), partial[b, t]
+    C[:, :] = 0.0
+    _add(C, keys[b, first:last], values[b, first:last], _weights(weights, b, first, last, each))
+
+
+@jit
+def of_tiles(threads, keys, values, weights, weight, partial):
     """Write the moment (dv, k) of tile t of the sources of system b into partial[b, t].
 
     keys (B, n, k), values (B, n, dv); weights (1 or B, n), or (0, 0): each is `weight`; partial (B, tiles, dv, k).
     """
-    systems, n, tiles, each = keys.shape[0], keys.shape[1], partial.shape[1], np.full(1, weight)
-    for index in prange(systems * tiles):
-        item = np.int64(index)
-        b, first = item // tiles, (item % tiles) * TILE
-        last, C = min(n, first + TILE), partial[b, item % tiles]
-        C[:, :] = 0.0
-        _add(C, keys[b, first:last], values[b, first:last], _weights(weights, b, first, last, each))
+    work = min(keys.shape[1], TILE) * keys.shape[2] * values.shape[2]
+    arguments = (keys, values, weights, np.full(1, weight), partial)
+    launch(threads, partial.shape[0] * partial.shape[1], _FEW // work, _tile_item, arguments)
 
 
-@jit(parallel=True)
-def apply(C, targets, out):
+@jit
+def _apply_item(index, thread, C, targets, out):
+    parts = -(-targets.shape[1] // TILE)
+    b, first = index // parts, (index % parts) * TILE
+    last = min(targets.shape[1], first + TILE)
+    _apply(C[b], targets[b, first:last], out[b, first:last])
+
+
+@jit
+def apply(threads, C, targets, out):
     """Write C[b] targets[b, i] into out[b, i], for C (B, dv, k), targets (B, m, k), out (B, m, dv)."""
-    systems, m = targets.shape[0], targets.shape[1]
-    parts = -(-m // TILE)
-    for index in prange(systems * parts):
-        item = np.int64(index)
-        b, first = item // parts, (item % parts) * TILE
-        last = min(m, first + TILE)
-        _apply(C[b], targets[b, first:last], out[b, first:last])
+    items, work = targets.shape[0] * -(-targets.shape[1] // TILE), min(targets.shape[1], TILE) * C.shape[1] * C.shape[2]
+    launch(threads, items, _FEW // work, _apply_item, (C, targets, out))
 
 
-@jit(parallel=True)
-def attend_masked(targets, keys, values, weights, limits, partial, out):
+@jit
+def _masked_item(index, thread, targets, keys, values, weights, each, limits, partial, out):
+    _masked(partial[index, 0], targets, keys, values, weights, each, limits[index % limits.shape[0]], index, out)
+
+
+@jit
+def attend_masked(threads, targets, keys, values, weights, limits, partial, out):
     """Write C targets[b, i] into out[b, i], where C is the moment of the first limits[i] sources of system b.
 
     `limits` (1 or B, m) must not decrease along a row. There is one pass per system; partial (B, 1, dv, k) is
     workspace.
     """
-    each = np.full(1, 1.0 / keys.shape[1])
-    for index in prange(keys.shape[0]):
-        b = np.int64(index)
-        _masked(partial[b, 0], targets, keys, values, weights, each, limits[b % limits.shape[0]], b, out)
+    arguments = (targets, keys, values, weights, np.full(1, 1.0 / keys.shape[1]), limits, partial, out)
+    work = (keys.shape[1] + targets.shape[1]) * keys.shape[2] * values.shape[2]
+    launch(threads, keys.shape[0], _FEW // work, _masked_item, arguments)

@@ -11,16 +11,16 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
 from .._jit import jit
 from ..simd.panels import power_of_two
+from ..simd.pool import launch
 from ..simd.vectors import CHUNK
 from .layout import Layout
 
 LOG2E = 1.4426950408889634
 _LARGEST_EXPONENT = 1000
-_FEW = 100_000  # numbers that one thread packs before others have begun
+_FEW = 20_000  # numbers in a portion: one thread packs them before others have begun
 
 
 class Packed(NamedTuple):
@@ -168,15 +168,23 @@ def _pack_values(weights, values, shiftable, layout, b, first, end, packed):
             at += min(layout.columns, layout.total - low)
 
 
-@jit(borrowed=True)
-def _pack_chunk(keys, bias, weights, values, shiftable, layout, b, chunk, packed):
+@jit
+def _survey_item(index, thread, keys, bias, weights, values, shiftable, layout, packed):
+    b, chunk = index // packed.survey.shape[1], index % packed.survey.shape[1]
+    _survey(keys, bias, weights, values, shiftable, layout, b, chunk, packed.survey[b, chunk])
+
+
+@jit
+def _pack_item(index, thread, keys, bias, weights, values, shiftable, layout, packed):
+    """Pack the sources of one chunk of one system."""
+    b, chunk = index // packed.survey.shape[1], index % packed.survey.shape[1]
     first, end = chunk * CHUNK, min((chunk + 1) * CHUNK, layout.rows)
     _pack_keys(keys, bias, weights, shiftable, layout, b, first, end, packed)
     _pack_values(weights, values, shiftable, layout, b, first, end, packed)
 
 
-@jit(parallel=True)
-def pack_sources(keys, bias, weights, values, shiftable, layout, packed):
+@jit
+def pack_sources(threads, keys, bias, weights, values, shiftable, layout, packed):
     """Pack keys (B, n, k), bias (B, n) or (0, 0), weights (B or 1, n) or (0, 0), values (B, n, dv) into `packed`.
 
     With a shiftable weight the exponent of a source's weight goes into the bias (exactly) and its mantissa into the
@@ -184,20 +192,9 @@ def pack_sources(keys, bias, weights, values, shiftable, layout, packed):
     """
     systems, chunks = packed.survey.shape[:2]
     items = systems * chunks
-    if layout.n * systems * (layout.k + layout.total) < _FEW:
-        for index in range(items):
-            b, chunk = index // chunks, index % chunks
-            _survey(keys, bias, weights, values, shiftable, layout, b, chunk, packed.survey[b, chunk])
-        for b in range(systems):
-            _bound(shiftable, layout, b, packed)
-        for index in range(items):
-            _pack_chunk(keys, bias, weights, values, shiftable, layout, index // chunks, index % chunks, packed)
-        return
-    for index in prange(items):
-        b, chunk = np.int64(index) // chunks, np.int64(index) % chunks
-        _survey(keys, bias, weights, values, shiftable, layout, b, chunk, packed.survey[b, chunk])
+    portion = max(1, _FEW * items // (layout.n * systems * (layout.k + layout.total)))
+    arguments = (keys, bias, weights, values, shiftable, layout, packed)
+    launch(threads, items, portion, _survey_item, arguments)
     for b in range(systems):
         _bound(shiftable, layout, b, packed)
-    for index in prange(items):
-        b, chunk = np.int64(index) // chunks, np.int64(index) % chunks
-        _pack_chunk(keys, bias, weights, values, shiftable, layout, b, chunk, packed)
+    launch(threads, items, portion, _pack_item, arguments)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
 from .._jit import jit
 from ..simd.panels import score_panel
+from ..simd.pool import launch
 from ..simd.vectors import VECTORS, group_size, lanes_of
 from ..weights import Linear
 
 _GROUPS = 16  # groups of tokens per work item
+_FEW = 100_000  # multiplications in a portion: one thread makes them before others have begun
 
 
 class Map(NamedTuple):
@@ -86,34 +86,43 @@ def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
                     row[c] = part[c] + shifts[c]
 
 
-@jit(parallel=True)
+@jit
+def _project_item(index, thread, x, origin, linear, out):
+    """Map one block of the tokens of one system."""
+    size = _GROUPS * linear.group
+    blocks = -(-x.shape[1] // size)
+    b, first = index // blocks, (index % blocks) * size
+    last = min(first + size, x.shape[1])
+    _project_block(
+        x[b, first:last], origin[b % origin.shape[0]], linear.matrix[b % linear.matrix.shape[0]],
+        linear.shift[b % linear.shift.shape[0]], linear.zeros, (linear.group, linear.width, linear.tiles),
+        linear.tokens[thread], linear.result[thread], out[b, first:last],
+    )  # fmt: skip
+
+
+@jit
 def project(x, origin, linear, out):
     """Map tokens: out[b, i] = matrix[b] (x[b, i] - origin[b]) + shift[b].
 
     x (B, n, d), origin (B or 1, d), out (B, n, q).
     """
-    systems, n = x.shape[0], x.shape[1]
     size = _GROUPS * linear.group
-    blocks = -(-n // size)
-    sizes = (linear.group, linear.width, linear.tiles)
-    for index in prange(systems * blocks):
-        item, thread = np.int64(index), numba.get_thread_id()
-        b, first = item // blocks, (item % blocks) * size
-        last = min(first + size, n)
-        _project_block(
-            x[b, first:last], origin[b % origin.shape[0]], linear.matrix[b % linear.matrix.shape[0]],
-            linear.shift[b % linear.shift.shape[0]], linear.zeros, sizes, linear.tokens[thread],
-            linear.result[thread], out[b, first:last],
-        )  # fmt: skip
+    items = x.shape[0] * -(-x.shape[1] // size)
+    numbers = min(size, x.shape[1]) * (x.shape[2] + 4) * (out.shape[2] + 4)
+    launch(linear.tokens.shape[0], items, _FEW // numbers, _project_item, (x, origin, linear, out))
 
 
-@jit(parallel=True)
-def tile_sums(x, tile, out):
+@jit
+def _tile_item(index, thread, x, tile, out):
+    b, t = index // out.shape[1], index % out.shape[1]
+    out[b, t, :] = 0.0
+    for i in range(t * tile, min((t + 1) * tile, x.shape[1])):
+        for r in range(x.shape[2]):
+            out[b, t, r] += x[b, i, r]
+
+
+@jit
+def tile_sums(threads, x, tile, out):
     """Sum every tile t of `tile` tokens into out[b, t], in float64, for x (B, n, d), out (B, tiles, d)."""
-    tiles = out.shape[1]
-    for index in prange(out.shape[0] * tiles):
-        b, t = np.int64(index) // tiles, np.int64(index) % tiles
-        out[b, t, :] = 0.0
-        for i in range(t * tile, min((t + 1) * tile, x.shape[1])):
-            for r in range(x.shape[2]):
-                out[b, t, r] += x[b, i, r]
+    numbers = min(tile, x.shape[1]) * x.shape[2]
+    launch(threads, out.shape[0] * out.shape[1], _FEW // numbers, _tile_item, (x, tile, out))
