@@ -73,7 +73,7 @@ def emit_exp2(builder, lanes: Lanes, t, sign: float = 1.0):
     wraps silently, so the caller bounds or clamps t. With AVX-512 sign t is n + i / size + r, and 2^(i / size) is
     looked up.
     """
-    if HAS_TABLES:
+    if HAS_TABLES and lanes.count * lanes.bits == 512:
         return _emit_exp2_by_table(builder, lanes, t, sign)
     mantissa = _MANTISSA[lanes.bits]
     whole, r = _emit_split(builder, lanes, t, sign, mantissa)
