@@ -1,9 +1,10 @@
 """A pool of threads for kernels: `launch` runs the items of a loop on it, without Numba's threading layer.
 
-Workers wait in the operating system, never busily, so that they cost nothing where others need the cores. The thread
-that launches works, too, and waits at the end only for workers that have begun: one that comes late, because somebody
-else has its core, finds the job closed. Items are taken in portions by whoever is free. So results must not depend on
-the thread that computes an item; it is told its number to have memory of its own.
+A thread that waits gives way to all others that have work, and after a millisecond or so it sleeps: waiting costs
+nothing where somebody else needs the core. The thread that launches works, too, and waits at the end only for workers
+that have begun: one that comes late, because somebody else has its core, finds the job closed. Items are taken in
+portions by whoever is free. So results must not depend on the thread that computes an item; it is told its number to
+have memory of its own.
 
 A job is published in an array that compiled code knows by the name of a symbol. A worker is a Python thread that never
 comes back from `_serve`, which holds no GIL. While a job is at work, other launches are done by their own thread alone.
@@ -14,6 +15,8 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -29,6 +32,7 @@ from .vectors import I64
 _JOB, _FUNCTION, _ARGUMENTS, _OPEN, _JOINED, _WANTED, _LEFT, _BUSY, _STOP, _THREADS = range(10)
 _MUTEX, _WORK, _DONE = 16, 32, 48  # a mutex, and conditions: there is work, it is done; 128 bytes each
 _SYMBOL = "fastpde_pool"
+_YIELDS = 2000  # times that a thread gives way before it sleeps, half a microsecond each where there is nobody else
 _BYTES = ir.IntType(8).as_pointer()
 _JOB_TYPE = ir.FunctionType(ir.VoidType(), [_BYTES, I64])
 
@@ -68,6 +72,20 @@ def _add(builder, place: int, step: int):
     return total
 
 
+def _watch(builder, place: int, condition) -> None:
+    """Emit a wait while condition(value of the place), without the mutex, which ends after some time in any case."""
+    left = cgutils.alloca_once_value(builder, I64(0))
+    builder.store(I64(_YIELDS), left)
+
+    def waiting():
+        value = builder.load_atomic(_slot(builder, place), "acquire", 8)
+        return builder.and_(condition(value), builder.icmp_signed(">", builder.load(left), I64(0)))
+
+    with _while(builder, waiting):
+        _call(builder, "sched_yield")
+        builder.store(builder.sub(builder.load(left), I64(1)), left)
+
+
 def _call(builder, name: str, *places: int) -> None:
     """Emit the call of a function of the C library with the addresses of some places."""
     kind = ir.FunctionType(ir.IntType(32), [_BYTES] * len(places))
@@ -75,26 +93,17 @@ def _call(builder, name: str, *places: int) -> None:
     builder.call(function, [builder.bitcast(_slot(builder, place), _BYTES) for place in places])
 
 
-def _while(builder, condition):
-    """Emit `while condition(): body`, as a context for the body."""
-    return _While(builder, condition)
-
-
-class _While:
-    def __init__(self, builder, condition) -> None:
-        self._builder, self._condition = builder, condition
-
-    def __enter__(self) -> None:
-        builder = self._builder
-        self._test, body, self._end = (builder.append_basic_block(f"pool.{name}") for name in ("test", "body", "end"))
-        builder.branch(self._test)
-        builder.position_at_end(self._test)
-        builder.cbranch(self._condition(), body, self._end)
-        builder.position_at_end(body)
-
-    def __exit__(self, *_: object) -> None:
-        self._builder.branch(self._test)
-        self._builder.position_at_end(self._end)
+@contextmanager
+def _while(builder, condition) -> Iterator[None]:
+    """Emit `while condition(): ...`; the body is what the context emits."""
+    test, body, end = (builder.append_basic_block(f"pool.{name}") for name in ("test", "body", "end"))
+    builder.branch(test)
+    builder.position_at_end(test)
+    builder.cbranch(condition(), body, end)
+    builder.position_at_end(body)
+    yield
+    builder.branch(test)
+    builder.position_at_end(end)
 
 
 # -- launching ---------------------------------------------------------------------------------------------------------
@@ -186,6 +195,9 @@ def _emit_end(builder) -> None:
     """Emit the closing of a job, after the workers that have joined it."""
     _call(builder, "pthread_mutex_lock", _MUTEX)
     _set(builder, _OPEN, I64(0))
+    _call(builder, "pthread_mutex_unlock", _MUTEX)
+    _watch(builder, _LEFT, lambda value: builder.icmp_signed(">", value, I64(0)))
+    _call(builder, "pthread_mutex_lock", _MUTEX)
     with _while(builder, lambda: builder.icmp_signed(">", _get(builder, _LEFT), I64(0))):
         _call(builder, "pthread_cond_wait", _DONE, _MUTEX)
     _call(builder, "pthread_mutex_unlock", _MUTEX)
@@ -208,6 +220,10 @@ def _work(typingctx):
 
         _call(builder, "pthread_mutex_lock", _MUTEX)
         with _while(builder, lambda: builder.icmp_signed("==", _get(builder, _STOP), I64(0))):
+            newest = _get(builder, _JOB)
+            _call(builder, "pthread_mutex_unlock", _MUTEX)
+            _watch(builder, _JOB, lambda value: builder.icmp_signed("==", value, newest))
+            _call(builder, "pthread_mutex_lock", _MUTEX)
             with _while(builder, nothing):
                 _call(builder, "pthread_cond_wait", _WORK, _MUTEX)
             with builder.if_then(builder.icmp_signed("==", _get(builder, _STOP), I64(0))):
