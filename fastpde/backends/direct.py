@@ -54,7 +54,7 @@ class Direct(Backend):
         logs = _NONE if log_total is None else log_total
         with LOCK:
             shiftable = is_exponential(pair.weight)
-            pack.pack_sources(threads, pair.keys, bias, weights, pair.values, shiftable, layout, packed)
+            pack.pack_sources(pair.keys, bias, weights, pair.values, shiftable, layout, packed)
         weight = kernel_of(pair.weight)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
@@ -88,22 +88,21 @@ class Direct(Backend):
 
     def _attend_linear(self, pair: PairSum, share: Share, out: Array) -> None:
         systems, (k, c) = len(pair.keys), (pair.keys.shape[2], pair.values.shape[2])
-        threads = numba.get_num_threads()
         if pair.limits is not None:
             weights = _NONE if pair.masses is None else pair.masses
             moment, limits = self.take("moments", (systems, 1, c, k), np.float64), np.atleast_2d(pair.limits)
             with LOCK:
-                moments.attend_masked(threads, pair.targets, pair.keys, pair.values, weights, limits, moment, out)
+                moments.attend_masked(pair.targets, pair.keys, pair.values, weights, limits, moment, out)
             return
         keys = self._tiles("keys", pair.keys, share)
         values = keys if pair.values is pair.keys else self._tiles("values", pair.values, share)
         weights = _NONE if pair.masses is None else self._tiles("weights", pair.masses, share)
         each = self.take("moments", (systems, -(-keys.shape[1] // moments.TILE), c, k), np.float64)
         with LOCK:
-            moments.of_tiles(threads, keys, values, weights, 1.0 / share.n, each)
+            moments.of_tiles(keys, values, weights, 1.0 / share.n, each)
         C = _added(each.reshape(*each.shape[:2], c * k), share).reshape(systems, c, k)
         with LOCK:
-            moments.apply(threads, C, pair.targets, out)
+            moments.apply(C, pair.targets, out)
 
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
@@ -126,7 +125,7 @@ class Direct(Backend):
         x = self._tiles("tokens", x, share)
         sums = np.empty((len(x), -(-x.shape[1] // moments.TILE), x.shape[2]))
         with LOCK:
-            project.tile_sums(numba.get_num_threads(), x, moments.TILE, sums)
+            project.tile_sums(x, moments.TILE, sums)
         return _added(sums, share) / share.n
 
     def _tiles(self, name: str, rows: Array, share: Share) -> Array:

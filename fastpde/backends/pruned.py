@@ -93,7 +93,7 @@ class Pruned:
         threads, m = numba.get_num_threads(), self.targets.points.shape[1]
         layout = layout_for(len(keys), r, values.shape[1], np.dtype(np.float64))
         packed = pack.allocate(1, layout, np.float64, self._take)
-        pack.pack_sources(threads, keys[None], bias, np.empty((0, 0)), values[None], True, layout, packed)
+        pack.pack_sources(keys[None], bias, np.empty((0, 0)), values[None], True, layout, packed)
         scratch = attend.allocate(threads, layout, np.float64, self._take)
         means, logs = np.empty((m, values.shape[1])), np.empty((1, m))
         points = np.ascontiguousarray(self.targets.points.T)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
-from numba import prange
 
 from .._jit import jit
+from ..simd.pool import available, launch
 from .cells import slab_of
 from .chebyshev import WIDTH
 from .grid import STRIP, contract_strip
@@ -29,34 +28,39 @@ def _cell_of(points, i, low, width, slabs, slots, counts):
     return cell
 
 
-@jit(parallel=True)
+@jit
+def _sort_item(w, thread, points, low, width, slabs, slots, counts, bounds, ids, ends, order, local):
+    r = points.shape[0]
+    ends[w, :] = 0
+    for i in range(bounds[w], bounds[w + 1]):
+        cell = _cell_of(points, i, low, width, slabs, slots, counts)
+        ids[i] = cell
+        ends[w, cell] += 1
+    total = bounds[w]
+    for cell in range(ends.shape[1]):
+        found = ends[w, cell]
+        ends[w, cell] = total
+        total += found
+    for i in range(bounds[w], bounds[w + 1]):
+        at = ends[w, ids[i]]
+        ends[w, ids[i]] += 1
+        order[at] = i
+        for k in range(r):
+            inverse = 1.0 / width[k]
+            slab = np.int32(slab_of(points[k, i], low[k], inverse, slabs[k] - 1))
+            u = 2.0 * ((points[k, i] - low[k]) * inverse - slab) - 1.0
+            local[k, at] = min(max(u, -1.0), 1.0)
+
+
+@jit
 def sort(points, low, width, slabs, slots, counts, bounds, ids, ends, order, local):
     """Sort the points bounds[w] .. bounds[w + 1] - 1 of every window w into cells, stably.
 
     Write into order[at] the index of the point that is sorted to `at`, into local[:, at] its coordinates in its cell,
     in [-1, 1], and into ends[w, cell] the place behind the last point of the cell. ids (n,) is workspace.
     """
-    r = points.shape[0]
-    for w in prange(ends.shape[0]):
-        ends[w, :] = 0
-        for i in range(bounds[w], bounds[w + 1]):
-            cell = _cell_of(points, i, low, width, slabs, slots, counts)
-            ids[i] = cell
-            ends[w, cell] += 1
-        total = bounds[w]
-        for cell in range(ends.shape[1]):
-            found = ends[w, cell]
-            ends[w, cell] = total
-            total += found
-        for i in range(bounds[w], bounds[w + 1]):
-            at = ends[w, ids[i]]
-            ends[w, ids[i]] += 1
-            order[at] = i
-            for k in range(r):
-                inverse = 1.0 / width[k]
-                slab = np.int32(slab_of(points[k, i], low[k], inverse, slabs[k] - 1))
-                u = 2.0 * ((points[k, i] - low[k]) * inverse - slab) - 1.0
-                local[k, at] = min(max(u, -1.0), 1.0)
+    arguments = (points, low, width, slabs, slots, counts, bounds, ids, ends, order, local)
+    launch(available(), ends.shape[0], 1, _sort_item, arguments)
 
 
 @jit
@@ -78,22 +82,26 @@ def pieces(ends, bounds, first, last, most, items):
     return found
 
 
-@jit(parallel=True)
+@jit
+def _accumulate_item(block, thread, tensors, carry):
+    windows, size = tensors.shape
+    first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, size)
+    total = carry[first:last]
+    for w in range(windows):
+        row = tensors[w, first:last]
+        for i in range(row.shape[0]):
+            own = row[i]
+            row[i] = total[i]
+            total[i] += own
+
+
+@jit
 def accumulate(tensors, carry):
     """Replace each tensor by `carry` plus the sum of the tensors before it; then add the sum of all to `carry`.
 
     tensors (windows, size), carry (size,).
     """
-    windows, size = tensors.shape
-    for block in prange((size + _COLUMNS - 1) // _COLUMNS):
-        first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, size)
-        total = carry[first:last]
-        for w in range(windows):
-            row = tensors[w, first:last]
-            for i in range(row.shape[0]):
-                own = row[i]
-                row[i] = total[i]
-                total[i] += own
+    launch(available(), -(-tensors.shape[1] // _COLUMNS), 1, _accumulate_item, (tensors, carry))
 
 
 @jit(borrowed=True)
@@ -127,50 +135,60 @@ def _contract_axes(tensor, sizes_y, sizes_z, matrices, between, pack, zeros, out
         out[i] = source[i]
 
 
-@jit(parallel=True)
+@jit
+def _contract_item(w, thread, tensors, sizes_y, sizes_z, matrices, wanted, betweens, packs, zeros, mapped):
+    if wanted[w]:
+        if sizes_y.shape[0] == 1:
+            _contract_line(tensors[w], matrices[0], sizes_y[0], mapped[w])
+        else:
+            _contract_axes(tensors[w], sizes_y, sizes_z, matrices, betweens[thread], packs[thread], zeros, mapped[w])
+
+
+@jit
 def contract(tensors, sizes_y, sizes_z, matrices, wanted, betweens, packs, zeros, mapped):
     """Write the tensors of the windows that are wanted, with the matrices applied to their axes (M2L), into mapped[w].
 
     betweens (threads, 2, largest intermediate tensor) and packs (threads, longest axis * STRIP) are workspace.
     """
-    for w in prange(tensors.shape[0]):
-        if wanted[w]:
-            thread = numba.get_thread_id()
-            if sizes_y.shape[0] == 1:
-                _contract_line(tensors[w], matrices[0], sizes_y[0], mapped[w])
-            else:
-                _contract_axes(
-                    tensors[w], sizes_y, sizes_z, matrices, betweens[thread], packs[thread], zeros, mapped[w]
-                )
+    arguments = (tensors, sizes_y, sizes_z, matrices, wanted, betweens, packs, zeros, mapped)
+    launch(packs.shape[0], tensors.shape[0], 1, _contract_item, arguments)
 
 
-@jit(parallel=True)
+@jit
+def _side_by_side_item(p, thread, rows, firsts, lasts, out):
+    for i in range(out.shape[1]):
+        at = min(firsts[p] + i, lasts[p] - 1)
+        for k in range(out.shape[2]):
+            out[p, i, k] = rows[k, at]
+
+
+@jit
 def side_by_side(rows, firsts, lasts, out):
     """Write rows[k, firsts[p] + i] into out[p, i, k]; from lasts[p] on, the column lasts[p] - 1 is repeated."""
-    for p in prange(out.shape[0]):
-        for i in range(out.shape[1]):
-            at = min(firsts[p] + i, lasts[p] - 1)
-            for k in range(out.shape[2]):
-                out[p, i, k] = rows[k, at]
+    launch(available(), out.shape[0], 1, _side_by_side_item, (rows, firsts, lasts, out))
 
 
-@jit(parallel=True)
+@jit
+def _join_item(p, thread, some_means, some_logs, firsts, lasts, means, logs):
+    for i in range(lasts[p] - firsts[p]):
+        to = firsts[p] + i
+        own, other = logs[to], some_logs[p, i]
+        top = max(own, other)
+        if top == -math.inf:
+            continue
+        left = math.exp(own - top) if own > -math.inf else 0.0
+        right = math.exp(other - top) if other > -math.inf else 0.0
+        total = left + right
+        for k in range(means.shape[1]):
+            kept = left * means[to, k] if left > 0.0 else 0.0
+            means[to, k] = (kept + right * some_means[p, i, k]) / total
+        logs[to] = top + math.log(total)
+
+
+@jit
 def join(some_means, some_logs, firsts, lasts, means, logs):
     """Add the sums some_means[p, i], some_logs[p, i] to those of the targets firsts[p] + i < lasts[p].
 
     A sum is a weighted mean and the log of its total weight, -inf for no sources: means (m, q), logs (m,).
     """
-    for p in prange(some_logs.shape[0]):
-        for i in range(lasts[p] - firsts[p]):
-            to = firsts[p] + i
-            own, other = logs[to], some_logs[p, i]
-            top = max(own, other)
-            if top == -math.inf:
-                continue
-            left = math.exp(own - top) if own > -math.inf else 0.0
-            right = math.exp(other - top) if other > -math.inf else 0.0
-            total = left + right
-            for k in range(means.shape[1]):
-                kept = left * means[to, k] if left > 0.0 else 0.0
-                means[to, k] = (kept + right * some_means[p, i, k]) / total
-            logs[to] = top + math.log(total)
+    launch(available(), some_logs.shape[0], 1, _join_item, (some_means, some_logs, firsts, lasts, means, logs))

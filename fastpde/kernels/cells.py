@@ -8,26 +8,37 @@ coordinates local to their cell, in [-1, 1].
 from __future__ import annotations
 
 import numpy as np
-from numba import prange
 
 from .._jit import jit
+from ..simd.pool import available, launch
 
 CHUNKS = 64  # chunks of points: a fixed number, so that the order of points does not depend on threads
 PIECE = 4096  # points of a cell that one thread treats at a time
+_FEW = 20_000  # points that one thread treats before others have begun
 
 
-@jit(parallel=True)
-def find_slabs(points, low, width, slabs, used):
-    """Write 1 into used[chunk, k, s] if slab s of axis k has a point of that chunk, and 0 otherwise."""
+@jit(inline=True)
+def portion_of(points):
+    """Return the chunks that a thread takes at a time."""
+    return CHUNKS if points < _FEW else 4
+
+
+@jit
+def _find_slabs_item(c, thread, points, low, width, slabs, used):
     r, n = points.shape
     size = -(-n // CHUNKS)
-    for c in prange(CHUNKS):
-        for k in range(r):
-            for s in range(used.shape[2]):
-                used[c, k, s] = 0
-            row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
-            for i in range(row.shape[0]):
-                used[c, k, slab_of(row[i], bottom, inverse, last)] = 1
+    for k in range(r):
+        for s in range(used.shape[2]):
+            used[c, k, s] = 0
+        row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
+        for i in range(row.shape[0]):
+            used[c, k, slab_of(row[i], bottom, inverse, last)] = 1
+
+
+@jit
+def find_slabs(points, low, width, slabs, used):
+    """Write 1 into used[chunk, k, s] if slab s of axis k has a point of that chunk, and 0 otherwise."""
+    launch(available(), CHUNKS, portion_of(points.shape[1]), _find_slabs_item, (points, low, width, slabs, used))
 
 
 @jit(inline=True)
@@ -40,22 +51,27 @@ def slab_of(value, low, inverse, last):
     return np.uint32(min(max(np.int32((value - low) * inverse), np.int32(0)), np.int32(last)))
 
 
-@jit(parallel=True)
-def count(points, low, width, slabs, slots, counts, ids, histogram):
-    """Write the cell of point i into ids[i], and the points per chunk and cell into histogram[chunk, cell]."""
+@jit
+def _count_item(c, thread, points, low, width, slabs, slots, counts, ids, histogram):
     r, n = points.shape
     size = -(-n // CHUNKS)
-    for c in prange(CHUNKS):
-        own, found = ids[c * size : (c + 1) * size], histogram[c]
-        for cell in range(found.shape[0]):
-            found[cell] = 0
-        for k in range(r):
-            row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
-            slot, along = slots[k], np.uint32(counts[k] if k > 0 else 0)
-            for i in range(row.shape[0]):
-                own[i] = own[i] * along + slot[slab_of(row[i], bottom, inverse, last)]
-        for i in range(own.shape[0]):
-            found[own[i]] += 1
+    own, found = ids[c * size : (c + 1) * size], histogram[c]
+    for cell in range(found.shape[0]):
+        found[cell] = 0
+    for k in range(r):
+        row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
+        slot, along = slots[k], np.uint32(counts[k] if k > 0 else 0)
+        for i in range(row.shape[0]):
+            own[i] = own[i] * along + slot[slab_of(row[i], bottom, inverse, last)]
+    for i in range(own.shape[0]):
+        found[own[i]] += 1
+
+
+@jit
+def count(points, low, width, slabs, slots, counts, ids, histogram):
+    """Write the cell of point i into ids[i], and the points per chunk and cell into histogram[chunk, cell]."""
+    arguments = (points, low, width, slabs, slots, counts, ids, histogram)
+    launch(available(), CHUNKS, portion_of(points.shape[1]), _count_item, arguments)
 
 
 @jit
@@ -74,43 +90,60 @@ def offsets(histogram, starts):
     starts[histogram.shape[1]] = total
 
 
-@jit(parallel=True)
+@jit
+def _scatter_item(c, thread, points, low, width, slabs, ids, histogram, place, order, local):
+    r, n = points.shape
+    size = -(-n // CHUNKS)
+    own, to, starts = ids[c * size : (c + 1) * size], place[c * size : (c + 1) * size], histogram[c]
+    for i in range(own.shape[0]):
+        at = starts[own[i]]
+        starts[own[i]] = at + 1
+        to[i] = at
+        order[at] = c * size + i
+    for k in range(r):
+        row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
+        out = local[k]
+        for i in range(row.shape[0]):
+            slab = np.int32(slab_of(row[i], bottom, inverse, last))
+            u = 2.0 * ((row[i] - bottom) * inverse - slab) - 1.0
+            out[to[i]] = min(max(u, -1.0), 1.0)
+
+
+@jit
 def scatter(points, low, width, slabs, ids, histogram, place, order, local):
     """Write into order[at] the point that is sorted to `at`, and into local[:, at] its coordinates in its cell.
 
     Local coordinates are in [-1, 1]; ids are those of `count`, histogram that of `offsets`; place (n,) is workspace.
     """
-    r, n = points.shape
-    size = -(-n // CHUNKS)
-    for c in prange(CHUNKS):
-        own, to, starts = ids[c * size : (c + 1) * size], place[c * size : (c + 1) * size], histogram[c]
-        for i in range(own.shape[0]):
-            at = starts[own[i]]
-            starts[own[i]] = at + 1
-            to[i] = at
-            order[at] = c * size + i
-        for k in range(r):
-            row, bottom, inverse, last = points[k, c * size : (c + 1) * size], low[k], 1.0 / width[k], slabs[k] - 1
-            out = local[k]
-            for i in range(row.shape[0]):
-                slab = np.int32(slab_of(row[i], bottom, inverse, last))
-                u = 2.0 * ((row[i] - bottom) * inverse - slab) - 1.0
-                out[to[i]] = min(max(u, -1.0), 1.0)
+    arguments = (points, low, width, slabs, ids, histogram, place, order, local)
+    launch(available(), CHUNKS, portion_of(points.shape[1]), _scatter_item, arguments)
 
 
-@jit(parallel=True)
-def arrange(values, factor, order, out):
-    """Write factor * values[order[at]] into out[at]."""
-    for at in prange(order.shape[0]):
+@jit
+def _arrange_item(chunk, thread, values, factor, order, out):
+    size = -(-order.shape[0] // CHUNKS)
+    for at in range(chunk * size, min((chunk + 1) * size, order.shape[0])):
         out[at] = factor * values[order[at]]
 
 
-@jit(parallel=True)
-def pick(points, index, out):
-    """Write points[:, index[i]] into out[:, i]."""
-    for i in prange(index.shape[0]):
+@jit
+def arrange(values, factor, order, out):
+    """Write factor * values[order[at]] into out[at]."""
+    launch(available(), CHUNKS, portion_of(order.shape[0]), _arrange_item, (values, factor, order, out))
+
+
+@jit
+def _pick_item(chunk, thread, points, index, out):
+    size = -(-index.shape[0] // CHUNKS)
+    for i in range(chunk * size, min((chunk + 1) * size, index.shape[0])):
         for k in range(points.shape[0]):
             out[k, i] = points[k, index[i]]
+
+
+@jit
+def pick(points, index, out):
+    """Write points[:, index[i]] into out[:, i]."""
+    launch(available(), CHUNKS, portion_of(index.shape[0]), _pick_item, (points, index, out))
 
 
 @jit

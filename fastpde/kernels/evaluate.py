@@ -11,12 +11,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
 from .._jit import jit
 from ..simd.dots import sum_products
+from ..simd.pool import launch
 from ..simd.rows import ROW_GROUP, row_panel
 from ..weights import Linear
 from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, outer_index, prepare
@@ -170,7 +169,12 @@ def _evaluate_item(side, item, points, order, tensor, channel, gradient, reading
             _add_channel(reading, channel, order, start, m, found)
 
 
-@jit(parallel=True)
+@jit
+def _evaluate_each(index, thread, side, items, count, points, order, tensor, channel, gradient, reading, memory):
+    _evaluate_item(side, items[index], points, order, tensor, channel, gradient, reading, memory, thread)
+
+
+@jit
 def evaluate(side, items, count, points, order, tensor, channel, gradient, reading, memory):
     """Evaluate the polynomials with the coefficients `tensor` at all points, and write the results of `reading`.
 
@@ -178,6 +182,5 @@ def evaluate(side, items, count, points, order, tensor, channel, gradient, readi
     Afterwards one call for each channel = 0, 1, ..., with the tensor of that channel, adds its sums. items (count, 4)
     are pieces of cells.
     """
-    for index in prange(count):
-        thread = numba.get_thread_id()
-        _evaluate_item(side, items[index], points, order, tensor, channel, gradient, reading, memory, thread)
+    arguments = (side, items, count, points, order, tensor, channel, gradient, reading, memory)
+    launch(memory.local.shape[0], count, 1, _evaluate_each, arguments)

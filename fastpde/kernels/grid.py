@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
 from .._jit import jit
 from ..simd.dots import DOT_COLUMNS, DOT_ROWS, dot_panel, exponentials
+from ..simd.pool import launch
 from ..simd.rows import ROW_GROUP, row_panel
 from ..weights import Linear
 from .chebyshev import BLOCK, WIDTH, corner_of, level_of, outer_index, prepare
@@ -146,15 +145,20 @@ def _spread_item(side, item, points, order, tilt, memory, thread, partial, tenso
             row[i] = total[i]
 
 
-@jit(parallel=True)
+@jit
+def _spread_each(index, thread, side, items, count, points, order, tilt, memory, partial, tensor):
+    _spread_item(side, items[index], points, order, tilt, memory, thread, partial, tensor)
+
+
+@jit
 def spread(side, items, count, points, order, tilt, memory, partial, tensor):
     """Add the moments of all points with the weights of `tilt` to `tensor` (P2M). items (count, 4) are pieces of cells.
 
     A cell of one piece is added to the tensor at once; pieces of larger ones are kept in `partial`, one row each, for
     `gather`. items[i, 3] is the row, or -1.
     """
-    for index in prange(count):
-        _spread_item(side, items[index], points, order, tilt, memory, numba.get_thread_id(), partial, tensor)
+    arguments = (side, items, count, points, order, tilt, memory, partial, tensor)
+    launch(memory.local.shape[0], count, 1, _spread_each, arguments)
 
 
 @jit
@@ -182,13 +186,18 @@ def contract_strip(tensor, first, rest, start, matrix, lanes, pack, zeros, out):
             )  # fmt: skip
 
 
-@jit(parallel=True)
+@jit
+def _contract_item(index, thread, tensor, first, rest, matrix, lanes, packs, zeros, out):
+    pack = packs[thread]
+    contract_strip(tensor, first, rest, index * STRIP, matrix, lanes, pack, zeros, out)
+
+
+@jit
 def contract(tensor, first, rest, matrix, lanes, packs, zeros, out):
     """Contract the first axis of a tensor: out[q, i] = sum_{j < first} tensor[j, q] matrix[j, i].
 
     q < rest and i < lanes, both whole vectors. tensor (first, rest); matrix [tile][j][lane]; packs (threads, >= first *
     STRIP) is workspace.
     """
-    for index in prange((rest + STRIP - 1) // STRIP):
-        pack = packs[numba.get_thread_id()]
-        contract_strip(tensor, first, rest, index * STRIP, matrix, lanes, pack, zeros, out)
+    arguments = (tensor, first, rest, matrix, lanes, packs, zeros, out)
+    launch(packs.shape[0], -(-rest // STRIP), 1, _contract_item, arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._jit import jit
-from ..simd.pool import launch
+from ..simd.pool import available, launch
 
 TILE = 1024  # tokens per partial moment: the order of summation depends on n alone
 _FEW = 20_000  # multiplications in a portion: one thread makes them before others have begun
@@ -60,14 +60,14 @@ def _tile_item(index, thread, keys, values, weights, each, partial):
 
 
 @jit
-def of_tiles(threads, keys, values, weights, weight, partial):
+def of_tiles(keys, values, weights, weight, partial):
     """Write the moment (dv, k) of tile t of the sources of system b into partial[b, t].
 
     keys (B, n, k), values (B, n, dv); weights (1 or B, n), or (0, 0): each is `weight`; partial (B, tiles, dv, k).
     """
     work = min(keys.shape[1], TILE) * keys.shape[2] * values.shape[2]
     arguments = (keys, values, weights, np.full(1, weight), partial)
-    launch(threads, partial.shape[0] * partial.shape[1], _FEW // work, _tile_item, arguments)
+    launch(available(), partial.shape[0] * partial.shape[1], _FEW // work, _tile_item, arguments)
 
 
 @jit
@@ -79,10 +79,10 @@ def _apply_item(index, thread, C, targets, out):
 
 
 @jit
-def apply(threads, C, targets, out):
+def apply(C, targets, out):
     """Write C[b] targets[b, i] into out[b, i], for C (B, dv, k), targets (B, m, k), out (B, m, dv)."""
     items, work = targets.shape[0] * -(-targets.shape[1] // TILE), min(targets.shape[1], TILE) * C.shape[1] * C.shape[2]
-    launch(threads, items, _FEW // work, _apply_item, (C, targets, out))
+    launch(available(), items, _FEW // work, _apply_item, (C, targets, out))
 
 
 @jit
@@ -91,7 +91,7 @@ def _masked_item(index, thread, targets, keys, values, weights, each, limits, pa
 
 
 @jit
-def attend_masked(threads, targets, keys, values, weights, limits, partial, out):
+def attend_masked(targets, keys, values, weights, limits, partial, out):
     """Write C targets[b, i] into out[b, i], where C is the moment of the first limits[i] sources of system b.
 
     `limits` (1 or B, m) must not decrease along a row. There is one pass per system; partial (B, 1, dv, k) is
@@ -99,4 +99,4 @@ def attend_masked(threads, targets, keys, values, weights, limits, partial, out)
     """
     arguments = (targets, keys, values, weights, np.full(1, 1.0 / keys.shape[1]), limits, partial, out)
     work = (keys.shape[1] + targets.shape[1]) * keys.shape[2] * values.shape[2]
-    launch(threads, keys.shape[0], _FEW // work, _masked_item, arguments)
+    launch(available(), keys.shape[0], _FEW // work, _masked_item, arguments)

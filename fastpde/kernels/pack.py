@@ -14,7 +14,7 @@ import numpy as np
 
 from .._jit import jit
 from ..simd.panels import power_of_two
-from ..simd.pool import launch
+from ..simd.pool import available, launch
 from ..simd.vectors import CHUNK
 from .layout import Layout
 
@@ -184,7 +184,7 @@ def _pack_item(index, thread, keys, bias, weights, values, shiftable, layout, pa
 
 
 @jit
-def pack_sources(threads, keys, bias, weights, values, shiftable, layout, packed):
+def pack_sources(keys, bias, weights, values, shiftable, layout, packed):
     """Pack keys (B, n, k), bias (B, n) or (0, 0), weights (B or 1, n) or (0, 0), values (B, n, dv) into `packed`.
 
     With a shiftable weight the exponent of a source's weight goes into the bias (exactly) and its mantissa into the
@@ -194,7 +194,7 @@ def pack_sources(threads, keys, bias, weights, values, shiftable, layout, packed
     items = systems * chunks
     portion = max(1, _FEW * items // (layout.n * systems * (layout.k + layout.total)))
     arguments = (keys, bias, weights, values, shiftable, layout, packed)
-    launch(threads, items, portion, _survey_item, arguments)
+    launch(available(), items, portion, _survey_item, arguments)
     for b in range(systems):
         _bound(shiftable, layout, b, packed)
-    launch(threads, items, portion, _pack_item, arguments)
+    launch(available(), items, portion, _pack_item, arguments)

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._jit import jit
 from ..simd.panels import score_panel
-from ..simd.pool import launch
+from ..simd.pool import available, launch
 from ..simd.vectors import VECTORS, group_size, lanes_of
 from ..weights import Linear
 
@@ -122,7 +122,7 @@ def _tile_item(index, thread, x, tile, out):
 
 
 @jit
-def tile_sums(threads, x, tile, out):
+def tile_sums(x, tile, out):
     """Sum every tile t of `tile` tokens into out[b, t], in float64, for x (B, n, d), out (B, tiles, d)."""
     numbers = min(tile, x.shape[1]) * x.shape[2]
-    launch(threads, out.shape[0] * out.shape[1], _FEW // numbers, _tile_item, (x, tile, out))
+    launch(available(), out.shape[0] * out.shape[1], _FEW // numbers, _tile_item, (x, tile, out))

@@ -15,12 +15,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
-from numba import prange
 
 from .._jit import jit
 from ..simd.panels import apply_shifted, raise_tops, score_panel
+from ..simd.pool import launch
 from ..simd.vectors import CHUNK
 from ..weights import Exp, Linear
 from .attend import add_values, grow_shift, load_tile, write_tile
@@ -155,15 +154,19 @@ def _near_node(sources, targets, node, share, small, desk, thread, low, high):
     return count
 
 
-@jit(parallel=True)
+@jit
+def _near_item(i, thread, sources, targets, nodes, share, small, desk, counts, low, high):
+    counts[i] = _near_node(sources, targets, nodes[i], share, small, desk, thread, low[i], high[i])
+
+
+@jit
 def near(sources, targets, nodes, share, small, desk, counts, low, high):
     """Write how many sources matter to nodes[i] of the targets into counts[i], and the corners of their box.
 
     The box goes into low[i], high[i]; counts (k,), low and high (k, r) for k nodes.
     """
-    for i in prange(nodes.shape[0]):
-        thread = numba.get_thread_id()
-        counts[i] = _near_node(sources, targets, nodes[i], share, small, desk, thread, low[i], high[i])
+    arguments = (sources, targets, nodes, share, small, desk, counts, low, high)
+    launch(desk.box.shape[0], nodes.shape[0], 1, _near_item, arguments)
 
 
 @jit
@@ -237,14 +240,19 @@ def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, sc
         )  # fmt: skip
 
 
-@jit(parallel=True)
+@jit
+def _attend_item(index, thread, sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
+    _attend_leaf(
+        sources, targets, leaves[index], share, layout, packed, points, desk, scratch, thread, out,
+        log_total,
+    )  # fmt: skip
+
+
+@jit
 def attend(sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
     """Write weighted means into out (m, c) and logs of total weights into log_total (1, m), for some leaves of targets.
 
     points (m, r) are the sorted targets as rows; `out` and `log_total` have their order.
     """
-    for index in prange(leaves.shape[0]):
-        _attend_leaf(
-            sources, targets, leaves[index], share, layout, packed, points, desk, scratch, numba.get_thread_id(), out,
-            log_total,
-        )  # fmt: skip
+    arguments = (sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total)
+    launch(scratch.targets.shape[0], leaves.shape[0], 1, _attend_item, arguments)

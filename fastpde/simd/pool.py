@@ -110,6 +110,16 @@ def _while(builder, condition) -> Iterator[None]:
 
 
 @intrinsic
+def available(typingctx):
+    """Return the number of threads that were asked for, see `start`."""
+
+    def codegen(context, builder, sig, args):
+        return _get(builder, _THREADS)
+
+    return signature(types.int64), codegen
+
+
+@intrinsic
 def launch(typingctx, threads, items, portion, body, arguments):
     """Call body(index, thread, *arguments) for index = 0, 1, ..., items - 1, on up to `threads` threads.
 

@@ -168,7 +168,7 @@ def test_biases_are_centred_where_that_keeps_tiles_narrow():
     packed = pack.allocate(1, layout, y.dtype, fp.Direct().take)
     for spread, largest in ((100.0, 50.0), (1000.0, 1000.0)):
         bias = np.linspace(-spread, 0.0, 12, dtype=np.float32)[None] / np.float32(pack.LOG2E)
-        pack.pack_sources(1, y, bias, np.empty((0, 0)), y, True, layout, packed)
+        pack.pack_sources(y, bias, np.empty((0, 0)), y, True, layout, packed)
         assert abs(packed.bounds[0, 1] - largest) <= 1.0
         np.testing.assert_allclose(packed.bias[:12] + packed.exponents[0, 1], bias[0] * pack.LOG2E, atol=1e-3)
 
