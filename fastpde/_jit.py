@@ -90,7 +90,7 @@ def _attach_cache(dispatcher) -> None:
     dispatcher._cache = PackageCache(dispatcher.py_func, str(cache_folder()), _DIGEST)
 
 
-def jit(function=None, *, parallel: bool = False, inline: bool = False, borrowed: bool = False):
+def jit(function=None, *, inline: bool = False, borrowed: bool = False):
     """Compile a function by `numba.njit` with the options of every kernel: no GIL, no fast-math, a disk cache.
 
     Fast-math would break the manipulation of bits by which exp2 is computed.
@@ -105,7 +105,7 @@ def jit(function=None, *, parallel: bool = False, inline: bool = False, borrowed
         counting = {"_nrt": False} if borrowed else {}
         # Nobody calls kernels from C: without an entry for that, a tenth less is compiled.
         policy: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-        dispatcher = numba.njit(parallel=parallel, **policy, **counting)(f)
+        dispatcher = numba.njit(**policy, **counting)(f)
         _attach_cache(dispatcher)
         return dispatcher
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 
 import fastpde as fp
+from fastpde.simd import pool
 
 EULER, RK4 = {"method": "euler", "step": 0.1}, {"method": "rk4", "step": 0.1}
 SYSTEMS = 3
@@ -18,10 +18,10 @@ def one_thread():
 
     What several threads do is tested by bits, in processes of their own.
     """
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
+    before = pool.threads()
+    pool.set_threads(1)
     yield
-    numba.set_num_threads(before)
+    pool.set_threads(before)
 
 
 def matrices(d, systems=SYSTEMS, rng=7):

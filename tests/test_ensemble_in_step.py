@@ -225,12 +225,13 @@ def test_cuts_change_no_bit_of_a_field_that_remembers(monkeypatch):
 
 
 BITS = """
-import json, numba, fastpde as fp
+import json, fastpde as fp
+from fastpde.simd import pool
 from tests.problems import digest
 from tests.test_ensemble_in_step import FIELDS, tokens
 found = []
 for threads in (1, 2):
-    numba.set_num_threads(threads)
+    pool.set_threads(threads)
     names = ("Sinkhorn", "Linear", "a Sinkhorn head")
     found.append([digest(fp.solve(FIELDS[name][0], tokens(11, 2), (0.0, 0.1), max_steps=4).x_final) for name in names])
 print(json.dumps(found))

@@ -9,6 +9,8 @@ import stat
 import numpy as np
 import pytest
 
+from fastpde.simd import pool
+
 from . import problems
 from .problems import ROOT, finish, launch, run
 
@@ -198,7 +200,6 @@ DIGESTS = "import json\nfrom tests.problems import digests\nprint(json.dumps(dig
 
 def test_bits_do_not_depend_on_threads():
     """1 to 4 threads of Numba and of the BLAS libraries, each in a process of its own, and changed within this one."""
-    import numba
 
     settings = [(1, 1), (2, 4), (3, 1), (4, 2)]
     started = [
@@ -206,13 +207,13 @@ def test_bits_do_not_depend_on_threads():
         for a, b in settings
     ]
     found = [finish(process)[0] for process in started]
-    threads = numba.get_num_threads()
+    threads = pool.threads()
     try:
         for count in {1, threads}:
-            numba.set_num_threads(count)
+            pool.set_threads(count)
             found.append(problems.digests())
     finally:
-        numba.set_num_threads(threads)
+        pool.set_threads(threads)
     differing = {name for name in found[0] if len({one[name] for one in found}) > 1}
     assert differing == set()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 
-import numba
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -15,6 +14,7 @@ from fastpde.integrate.controller import FixedStep, Span
 from fastpde.integrate.methods import METHODS, TABLEAUX
 from fastpde.integrate.stepper import State, Stepper
 from fastpde.meanfield import bind
+from fastpde.simd import pool
 
 from .problems import DTYPES, EPS, VARIANTS, case_like
 from .problems_ode import fitted_slope
@@ -28,10 +28,10 @@ each_method = pytest.mark.parametrize("method", METHODS)
 @pytest.fixture(autouse=True)
 def one_thread():
     """Clouds this small are one thread's work; waiting for others costs far more where the cores are shared."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
+    before = pool.threads()
+    pool.set_threads(1)
     yield
-    numba.set_num_threads(before)
+    pool.set_threads(before)
 
 
 def cloud(n, d, *, seed=0, dtype="float64"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 
-import numba
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -16,6 +15,7 @@ from fastpde.integrate.methods import NOISY
 from fastpde.integrate.options import Options
 from fastpde.meanfield import bind
 from fastpde.noise import Brownian
+from fastpde.simd import pool
 
 from . import problems
 from .problems import DTYPES, digest
@@ -28,10 +28,10 @@ each_noisy = pytest.mark.parametrize("method", NOISY)
 @pytest.fixture(autouse=True)
 def one_thread():
     """Clouds this small are one thread's work; waiting for others costs far more where the cores are shared."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
+    before = pool.threads()
+    pool.set_threads(1)
     yield
-    numba.set_num_threads(before)
+    pool.set_threads(before)
 
 
 def draw(shape, *, step=0, h=1.0, dtype=np.float64, noise=1.0, seed=0, **options):

@@ -35,6 +35,20 @@ def run(threads, items, portion, out, who, busy, factor):
     pool.launch(threads, items, portion, _item, (out, who, busy, factor))
 
 
+@pytest.fixture(autouse=True)
+def as_before():
+    """The number of threads stays what it was."""
+    before = pool.threads()
+    yield
+    pool.set_threads(before)
+
+
+def started(count):
+    """A pool of so many threads, more than there may be of cores."""
+    pool.set_threads(count)
+    pool.start()
+
+
 def launched(threads, items, portion):
     """How often each item was done, and by whom; no two threads may have had one number."""
     out, who, busy = np.zeros(items), np.full(items, -1), np.zeros((threads, 2), np.int64)
@@ -45,7 +59,7 @@ def launched(threads, items, portion):
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_every_item_is_done_once(threads):
-    pool.start(threads)
+    started(threads)
     for items in (0, 1, 2, 7, 100, 5000):
         for portion in (0, 1, 3, 64, 10_000):
             out, who = launched(threads, items, portion)
@@ -54,7 +68,7 @@ def test_every_item_is_done_once(threads):
 
 def test_workers_join():
     """In long jobs they do, sooner or later, also where others need the cores."""
-    pool.start(2)
+    started(2)
     deadline = time.monotonic() + 30.0
     while time.monotonic() < deadline and not launched(2, 50_000, 16)[1].any():
         pass
@@ -63,7 +77,7 @@ def test_workers_join():
 
 def test_several_callers():
     """One has the pool, the others work alone: all items are done, with memory of each caller's own."""
-    pool.start(3)
+    started(3)
     found = []
 
     def call():
@@ -83,10 +97,10 @@ def test_several_callers():
 def test_after_a_fork():
     """The child has no workers of its parent, and gets its own."""
     code = (
-        "import os; from tests.test_pool import pool, launched\n"
-        "pool.start(2); launched(2, 5000, 8); child = os.fork()\n"
+        "import os; from tests.test_pool import launched, started\n"
+        "started(2); launched(2, 5000, 8); child = os.fork()\n"
         "good = (launched(2, 5000, 8)[0] == 1.0).all()\n"
-        "pool.start(2); good = good and (launched(2, 5000, 8)[0] == 1.0).all()\n"
+        "started(2); good = good and (launched(2, 5000, 8)[0] == 1.0).all()\n"
         "os._exit(0 if good else 1) if not child else None\n"
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (0 if good else 2))\n"
     )

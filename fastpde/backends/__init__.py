@@ -54,19 +54,19 @@ def set_threads(count: int) -> None:
     """Bound the number of threads of the kernels. Raises InputError above the machine's number of usable cores."""
     if isinstance(count, bool) or not isinstance(count, int):
         raise InputTypeError("threads", repr(count), "a whole number >= 1")
-    import numba
+    from ..simd import pool
 
-    usable = cast(Any, numba.config).NUMBA_NUM_THREADS
+    usable = pool.most()
     if not 1 <= count <= usable:
         raise InputError("threads", str(count), f"1 to {usable}, the threads this process may use")
-    numba.set_num_threads(count)
+    pool.set_threads(count)
 
 
 def threads() -> int:
     """Return the number of threads that the kernels use."""
-    import numba
+    from ..simd import pool
 
-    return int(numba.get_num_threads())
+    return pool.threads()
 
 
 def warmup(report: Callable[[str], None]) -> None:
@@ -110,13 +110,13 @@ def describe() -> dict[str, str]:
     import numba
 
     from .._jit import cache_folder
+    from ..simd import pool
     from ..simd.vectors import BITS
 
     folder, settings = cache_folder(), cast(Any, numba.config)
     kernels = len(list(folder.glob("*.nbc"))) if folder else 0
     return {
-        "threads": f"{numba.get_num_threads()} of {settings.NUMBA_NUM_THREADS}",
-        "threading layer": str(settings.THREADING_LAYER),
+        "threads": f"{pool.threads()} of {pool.most()}",
         "vectors": f"{BITS} bits: {BITS // 32} float32 or {BITS // 64} float64 lanes",
         "cpu": settings.CPU_NAME or _cpu_name(),
         "compiled kernels": "not cached: no writable folder" if folder is None else f"{kernels} in {folder}",

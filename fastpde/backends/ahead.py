@@ -12,11 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from .._jit import cache_folder
 from ..kernels import chebyshev, evaluate
+from ..simd import pool
 from ..weights import Exp
 from . import auto
 from .direct import Direct
@@ -25,7 +25,7 @@ from .direct import Direct
 def start() -> None:
     """Start that process if there is a core for it, nothing has been compiled yet, and compiled kernels can be kept."""
     folder = cache_folder()
-    if numba.get_num_threads() < 2 or folder is None or any(folder.glob("*.nbc")):
+    if pool.threads() < 2 or folder is None or any(folder.glob("*.nbc")):
         return
     # The process imports this package, whatever lies in the working directory.
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -17,7 +17,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError
 from ..share import Share
-from .entry import entered
+from ..simd import pool
 from .pair_sum import PairSum
 
 
@@ -46,16 +46,15 @@ class Backend(ABC):
     def evaluation(self) -> Iterator[int]:
         """Return a context in which workspace and counters belong to the calling thread.
 
-        Its value is the number of contexts that are open. Raises InputError while another thread is in one, and in a
-        process that cannot enter the kernels.
+        Its value is the number of contexts that are open. Raises InputError while another thread is in one.
         """
         if not self._thread.acquire(blocking=False):
             remedy = 'A name, as backend="auto", makes one for each call.'
             raise InputError("backend", f"{self!r}, at work in another thread", "an object for each thread", remedy)
         try:
             self._depth += 1
-            with entered():
-                yield self._depth
+            pool.start()
+            yield self._depth
         finally:
             self._depth -= 1
             self._thread.release()

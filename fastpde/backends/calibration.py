@@ -16,11 +16,11 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from .._jit import cache_folder
 from ..errors import InputError, InputTypeError
+from ..simd import pool
 from ..weights import Exp
 from . import planning
 from .costs import TYPICAL, Costs
@@ -96,13 +96,13 @@ def _keep(file: Path, measured: Costs) -> Costs:
 
 def measure() -> Costs:
     """Measure the costs now, as the typical ratio of measured and predicted times."""
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
+    threads = pool.threads()
+    pool.set_threads(1)
     try:
         sums = {"direct": [_direct(*each) for each in _DIRECT], "fast": [_fast(*each) for each in _FAST]}
         factors = _factors(sums)
     finally:
-        numba.set_num_threads(threads)
+        pool.set_threads(threads)
     return Costs(**factors, threads=float(_processors())).rounded()
 
 

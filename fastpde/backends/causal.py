@@ -12,11 +12,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-import numba
 import numpy as np
 
 from .._types import Array
 from ..kernels import causal, cells, chebyshev, evaluate, grid, reduce
+from ..simd import pool
 from . import planning
 from .cores import packed_cores
 from .gridsum import Box, Sorted, reading_of, tilted
@@ -217,7 +217,7 @@ def _in_windows(job: Sum, limits: Array, box: Box, found: Windows, means: Array,
 
 def _far(job: Sum, box: Box, plan: planning.Grid, of: _Side, to: _Side) -> None:
     """Write the sums over the sources before each target's window, by the grid."""
-    windows, threads, size_y, size_z = len(of.bounds) - 1, numba.get_num_threads(), of.sizes, to.sizes
+    windows, threads, size_y, size_z = len(of.bounds) - 1, pool.threads(), of.sizes, to.sizes
     cores = packed_cores(box.z_half, box.y_half, plan, to.points.kept, of.points.kept, size_y, to.padded, job.take)
     matrices = np.zeros((len(cores), max(map(len, cores))))
     for row, core in zip(matrices, cores, strict=True):

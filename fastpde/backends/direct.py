@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
-import numba
 import numpy as np
 
 from .._types import Array
 from ..kernels import attend, moments, pack, project
 from ..kernels.layout import Layout, layout_for
 from ..share import Share
+from ..simd import pool
 from ..simd.called import kernel_of
 from ..weights import WEIGHTS, Linear, Weight, is_exponential
 from .backend import Backend
-from .entry import LOCK
 from .pair_sum import FLOATS, PairSum
 from .slices import Slices, check
 
@@ -45,26 +44,24 @@ class Direct(Backend):
         # Every target of a masked sum sees the first source. No bit may depend on how many more all of them see.
         layout = layout_for(n, k, pair.values.shape[2], dtype)._replace(seen=n if pair.limits is None else 1)
         packed = pack.allocate(systems, layout, dtype, self.take)
-        threads = numba.get_num_threads()
+        threads = pool.threads()
         scratch = attend.allocate(threads, layout, dtype, self.take)
         none = _NONE.astype(dtype)
         bias = none if pair.bias is None else pair.bias
         weights = _NONE if pair.masses is None else pair.masses
         factor = (-1.0 if pair.normalised else 1.0) / (n if pair.masses is None else 1)
         logs = _NONE if log_total is None else log_total
-        with LOCK:
-            shiftable = is_exponential(pair.weight)
-            pack.pack_sources(pair.keys, bias, weights, pair.values, shiftable, layout, packed)
+        shiftable = is_exponential(pair.weight)
+        pack.pack_sources(pair.keys, bias, weights, pair.values, shiftable, layout, packed)
         weight = kernel_of(pair.weight)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
             size, portion = attend.division(targets, pair.limits is not None, layout)
             # Threads fetch portions of the work in turn: a thread that was held up does not hold up the sum.
-            with LOCK:
-                attend.attend(
-                    weight, factor, layout, size, portion, packed, targets, limits[:, part], scratch, out[:, part],
-                    logs[:, part],
-                )  # fmt: skip
+            attend.attend(
+                weight, factor, layout, size, portion, packed, targets, limits[:, part], scratch, out[:, part],
+                logs[:, part],
+            )  # fmt: skip
 
     def _parts(self, pair: PairSum, layout: Layout) -> Iterator[slice]:
         """Return slices of the targets; for several systems, one slice of all.
@@ -75,7 +72,7 @@ class Direct(Backend):
         if systems > 1:
             check()
             return iter([slice(0, m)])
-        threads = numba.get_num_threads()
+        threads = pool.threads()
         groups = threads if pair.limits is None else 2 * threads  # every thread has the same number of them
         return self._slices.of(m, attend.TILES * layout.width * groups, n * (4.0 + k + c) / threads)
 
@@ -91,18 +88,15 @@ class Direct(Backend):
         if pair.limits is not None:
             weights = _NONE if pair.masses is None else pair.masses
             moment, limits = self.take("moments", (systems, 1, c, k), np.float64), np.atleast_2d(pair.limits)
-            with LOCK:
-                moments.attend_masked(pair.targets, pair.keys, pair.values, weights, limits, moment, out)
+            moments.attend_masked(pair.targets, pair.keys, pair.values, weights, limits, moment, out)
             return
         keys = self._tiles("keys", pair.keys, share)
         values = keys if pair.values is pair.keys else self._tiles("values", pair.values, share)
         weights = _NONE if pair.masses is None else self._tiles("weights", pair.masses, share)
         each = self.take("moments", (systems, -(-keys.shape[1] // moments.TILE), c, k), np.float64)
-        with LOCK:
-            moments.of_tiles(keys, values, weights, 1.0 / share.n, each)
+        moments.of_tiles(keys, values, weights, 1.0 / share.n, each)
         C = _added(each.reshape(*each.shape[:2], c * k), share).reshape(systems, c, k)
-        with LOCK:
-            moments.apply(C, pair.targets, out)
+        moments.apply(C, pair.targets, out)
 
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
@@ -116,16 +110,14 @@ class Direct(Backend):
                 out += shift[:, None, :].astype(out.dtype)
             return
         stack = matrix.reshape(-1, *matrix.shape[-2:])
-        linear = project.prepare(stack, shift, x.dtype, numba.get_num_threads(), self.take)
-        with LOCK:
-            project.project(x, np.zeros((1, d)) if origin is None else origin, linear, out)
+        linear = project.prepare(stack, shift, x.dtype, pool.threads(), self.take)
+        project.project(x, np.zeros((1, d)) if origin is None else origin, linear, out)
 
     def centre(self, x: Array, share: Share | None = None) -> Array:
         share = Share(x.shape[1]) if share is None else share
         x = self._tiles("tokens", x, share)
         sums = np.empty((len(x), -(-x.shape[1] // moments.TILE), x.shape[2]))
-        with LOCK:
-            project.tile_sums(x, moments.TILE, sums)
+        project.tile_sums(x, moments.TILE, sums)
         return _added(sums, share) / share.n
 
     def _tiles(self, name: str, rows: Array, share: Share) -> Array:

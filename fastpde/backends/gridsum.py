@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
 
 from .._types import Array
 from ..kernels import cells, chebyshev, evaluate, grid, reduce
 from ..share import Share
+from ..simd import pool
 from . import planning
 from .cores import packed_cores
 from .slices import check
@@ -147,7 +147,7 @@ def on_grid(job: Sum, targets: Array | None, sources: Array | None, box: Box, pl
         check()
         moments = _moments(job, side_y, of, tilt if c < 0 else tilt._replace(channel=channels[c]))
         mapped = _contract(job, moments, side_y, side_z, matrices)
-        memory = chebyshev.allocate(numba.get_num_threads(), side_z, job.take)
+        memory = chebyshev.allocate(pool.threads(), side_z, job.take)
         slopes = c < 0 and job.gradient
         evaluate.evaluate(side_z, to.items, len(to.items), to.local, to.order, mapped, c, slopes, reading, memory)
     job.report["grids"] += 1
@@ -191,7 +191,7 @@ def reading_of(job: Sum, to: Sorted, targets: Array, box: Box, top: float, chann
 
 
 def _moments(job: Sum, side: chebyshev.Sides, of: Sorted, tilt: grid.Tilt) -> Array:
-    threads = numba.get_num_threads()
+    threads = pool.threads()
     tensor = job.take("tensor", (int(np.prod(side.sizes)),), np.float64)
     tensor[:] = 0.0
     partial = job.take("partial", (max(of.split, 1), side.rows * side.columns), np.float64)
@@ -206,7 +206,7 @@ def _moments(job: Sum, side: chebyshev.Sides, of: Sorted, tilt: grid.Tilt) -> Ar
 def _contract(
     job: Sum, tensor: Array, side_y: chebyshev.Sides, side_z: chebyshev.Sides, matrices: list[Array]
 ) -> Array:
-    sizes, threads = [int(size) for size in side_y.sizes], numba.get_num_threads()
+    sizes, threads = [int(size) for size in side_y.sizes], pool.threads()
     for k, matrix in enumerate(matrices):
         first, rest, lanes = sizes[0], int(np.prod(sizes[1:])), int(side_z.sizes[k])
         out = job.take(f"contracted{k % 2}", (max(rest, grid.ROW_GROUP) * lanes,), np.float64)

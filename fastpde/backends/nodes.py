@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 
 from .._types import Array
 from ..kernels import chebyshev, evaluate, grid
+from ..simd import pool
 from .gridsum import Sorted
 
 _NONE = np.empty(0)
@@ -63,7 +63,7 @@ class Cells:
         tensor = take("tensor", (int(np.prod(side.sizes)),), np.float64)
         tensor[:] = 0.0
         partial = take("partial", (max(at.split, 1), side.rows * side.columns), np.float64)
-        memory = chebyshev.allocate(numba.get_num_threads(), side, take)
+        memory = chebyshev.allocate(pool.threads(), side, take)
         tilt = grid.Tilt(np.zeros((r, most)), np.zeros(r), 0.0, _NONE, np.ascontiguousarray(weights))
         grid.spread(side, self.items, len(self.items), at.local, at.order, tilt, memory, partial, tensor)
         grid.gather(side, self.items, len(self.items), partial, memory.corner[0], tensor)
@@ -79,7 +79,7 @@ class Cells:
         blocks[self.full] = self._mapped(sums[:nodes].reshape(-1, *side.orders), back=True)
         whole = blocks.reshape(*side.counts, *side.orders).transpose(self._interleaved())
         self._inside(tensor)[...] = whole.reshape(tuple(side.counts * side.orders))
-        memory = chebyshev.allocate(numba.get_num_threads(), side, take)
+        memory = chebyshev.allocate(pool.threads(), side, take)
         found = np.zeros((at.local.shape[1], 1))
         grid_sums = _plain(at, found, take)
         evaluate.evaluate(

@@ -6,13 +6,13 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 
 from .._types import Array
 from ..kernels import attend, boxes, pack, pruned, reduce
 from ..kernels.boxes import Tree
 from ..kernels.layout import layout_for
+from ..simd import pool
 
 _WORTH_A_THREAD = 30_000  # points: to start one takes a millisecond
 _COARSE = 512  # parts of the sources that are distinguished when sources are only counted
@@ -39,13 +39,13 @@ class Pruned:
             lambda: _grown(z, len(z), halves[0], pruned.TARGETS, take, "z"),
         )
         # A tree grows on one thread.
-        if numba.get_num_threads() > 1 and y.shape[1] + z.shape[1] > _WORTH_A_THREAD:
-            with ThreadPoolExecutor(2) as pool:
-                self.sources, self.targets = pool.map(lambda tree: tree(), grow)
+        if pool.threads() > 1 and y.shape[1] + z.shape[1] > _WORTH_A_THREAD:
+            with ThreadPoolExecutor(2) as both:
+                self.sources, self.targets = both.map(lambda tree: tree(), grow)
         else:
             self.sources, self.targets = (tree() for tree in grow)
         self.leaves = np.flatnonzero(self.targets.right < 0)
-        threads, leaves = numba.get_num_threads(), int((self.sources.right < 0).sum())
+        threads, leaves = pool.threads(), int((self.sources.right < 0).sum())
         self._desk = pruned.Desk(
             take("tree_box", (threads, 3, len(y)), np.float64),
             take("tree_kept", (threads, leaves), np.int64),
@@ -90,17 +90,14 @@ class Pruned:
         keys = np.ascontiguousarray(tree.points[:r].T)
         bias = np.ascontiguousarray(tree.points[r:])
         values = np.concatenate([keys if gradient else keys[:, :0], channels[:, tree.order].T], axis=1)
-        threads, m = numba.get_num_threads(), self.targets.points.shape[1]
+        threads, m = pool.threads(), self.targets.points.shape[1]
         layout = layout_for(len(keys), r, values.shape[1], np.dtype(np.float64))
         packed = pack.allocate(1, layout, np.float64, self._take)
         pack.pack_sources(keys[None], bias, np.empty((0, 0)), values[None], True, layout, packed)
         scratch = attend.allocate(threads, layout, np.float64, self._take)
         means, logs = np.empty((m, values.shape[1])), np.empty((1, m))
         points = np.ascontiguousarray(self.targets.points.T)
-        with numba.parallel_chunksize(len(leaves) // (8 * threads)):
-            pruned.attend(
-                tree, self.targets, leaves, self._share, layout, packed, points, self._desk, scratch, means, logs
-            )
+        pruned.attend(tree, self.targets, leaves, self._share, layout, packed, points, self._desk, scratch, means, logs)
         ends = self.targets.ends[leaves]
         places = np.concatenate([np.arange(first, last) for first, last in ends])
         reduce.write(np.ascontiguousarray(means[places].T), logs[0, places], self.targets.order[places], result)

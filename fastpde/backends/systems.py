@@ -8,7 +8,6 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import numba
 import numpy as np
 
 from .._types import Array
@@ -31,6 +30,7 @@ from ..kernels.motion import (
     T,
 )
 from ..kernels.pack import LOG2E
+from ..simd import pool
 from ..simd.called import kernel_of
 from ..weights import is_exponential
 from .direct import Direct
@@ -132,7 +132,7 @@ class Threaded(Batch):
 
     def __init__(self, tokens: Array, shape: Any) -> None:
         super().__init__(tokens, shape)
-        self._threads = numba.get_num_threads()
+        self._threads = pool.threads()
 
     @abstractmethod
     def _memory(self) -> Any:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from .._jit import jit
@@ -31,7 +30,7 @@ from ..simd.panels import (
     shiftable,
     value_panel,
 )
-from ..simd.pool import launch
+from ..simd.pool import launch, threads
 from ..simd.vectors import CHUNK, TILES
 from ..weights import Linear
 from .layout import Layout
@@ -76,13 +75,13 @@ def division(targets: np.ndarray, masked: bool, layout: Layout) -> tuple[int, in
     time, but not too little work.
     """
     systems, m = targets.shape[:2]
-    each, threads = 2 if masked else 1, numba.get_num_threads()
-    tiles, together = systems * -(-m // layout.width), each * threads
+    each, workers = 2 if masked else 1, threads()
+    tiles, together = systems * -(-m // layout.width), each * workers
     rounds = max(1, -(-tiles // (TILES * together)))
     size = max(1, -(-tiles // (rounds * together))) * layout.width
     items = -(-systems * -(-m // size) // each)
     work = size * each * layout.rows * (4 + layout.k + layout.total)  # of an item
-    return size, max(1, items // (8 * threads), _LEAST // work)
+    return size, max(1, items // (8 * workers), _LEAST // work)
 
 
 @jit(inline=True)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import llvmlite.binding as llvm
+import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -42,6 +43,7 @@ _state = np.zeros(64, np.int64)
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_state))  # workers look at it until the process has ended
 llvm.add_symbol(_SYMBOL, _state.ctypes.data)
 _started: int = 0  # workers of this process
+_threads: int = 0  # threads that kernels use; 0: as many as they may
 
 
 # -- the array, in compiled code ---------------------------------------------------------------------------------------
@@ -120,10 +122,10 @@ def available(typingctx):
 
 
 @intrinsic
-def launch(typingctx, threads, items, portion, body, arguments):
-    """Call body(index, thread, *arguments) for index = 0, 1, ..., items - 1, on up to `threads` threads.
+def launch(typingctx, workers, items, portion, body, arguments):
+    """Call body(index, thread, *arguments) for index = 0, 1, ..., items - 1, on up to `workers` threads.
 
-    `portion` items are taken at a time. `thread` is below `threads`. `arguments` is a tuple.
+    `portion` items are taken at a time. `thread` is below `workers`. `arguments` is a tuple.
     """
     kinds = (types.int64, types.int64, *arguments.types)
     body.get_call_type(typingctx, kinds, {})  # compiles it
@@ -151,7 +153,7 @@ def launch(typingctx, threads, items, portion, body, arguments):
             builder.call(job, [address, I64(0)])
         return context.get_dummy_value()
 
-    return signature(types.void, threads, items, portion, body, arguments), codegen
+    return signature(types.void, workers, items, portion, body, arguments), codegen
 
 
 def _emit_job(context, builder, dispatcher, kinds, values):
@@ -222,7 +224,7 @@ def _work(typingctx):
         seen = cgutils.alloca_once_value(builder, I64(0))
 
         def nothing():
-            """Whether there is no job for this worker."""
+            """Emit whether there is no job for this worker."""
             new = builder.icmp_signed("!=", _get(builder, _JOB), builder.load(seen))
             room = builder.icmp_signed("<", _get(builder, _JOINED), _get(builder, _WANTED))
             there = builder.and_(builder.icmp_signed("==", _get(builder, _OPEN), I64(1)), builder.and_(new, room))
@@ -261,11 +263,27 @@ def _serve():
 # -- workers -----------------------------------------------------------------------------------------------------------
 
 
-def start(threads: int) -> None:
-    """Start workers, so that `launch` finds `threads` threads with the one that calls it. They stay for all jobs."""
+def most() -> int:
+    """Return how many threads this process may use: NUMBA_NUM_THREADS, by default its cores."""
+    return int(numba.config.NUMBA_NUM_THREADS)
+
+
+def threads() -> int:
+    """Return how many threads kernels use."""
+    return _threads or most()
+
+
+def set_threads(count: int) -> None:
+    """Bound the number of threads that kernels use, 1 to `most()`."""
+    global _threads
+    _threads = _state[_THREADS] = count
+
+
+def start() -> None:
+    """Start workers, so that `launch` finds `threads()` threads with the one that calls it. They stay for all jobs."""
     global _started
-    _state[_THREADS] = threads
-    if _started >= threads - 1 or not _POSIX:
+    _state[_THREADS] = threads()
+    if _started >= threads() - 1 or not _POSIX:
         return
     if not _started:
         library = ctypes.CDLL(None)
@@ -273,7 +291,7 @@ def start(threads: int) -> None:
         library.pthread_mutex_init(ctypes.c_void_p(address + 8 * _MUTEX), None)
         for place in (_WORK, _DONE):
             library.pthread_cond_init(ctypes.c_void_p(address + 8 * place), None)
-    while _started < threads - 1:
+    while _started < threads() - 1:
         _started += 1
         threading.Thread(target=_serve, name=f"fastpde-{_started}", daemon=True).start()
 

@@ -21,7 +21,7 @@ def started(monkeypatch, tmp_path):
     """What is started in an empty cache, with a core to spare."""
     calls = []
     monkeypatch.setattr(ahead, "cache_folder", lambda: tmp_path)
-    monkeypatch.setattr(ahead.numba, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(ahead.pool, "threads", lambda: 2)
     process = SimpleNamespace(DEVNULL=None, Popen=lambda command, **more: calls.append((command, more["env"])))
     monkeypatch.setattr(ahead, "subprocess", process)
     return calls
@@ -42,7 +42,7 @@ def test_nothing_is_started_in_vain(started, monkeypatch, tmp_path, why):
     if why == "compiled":
         (tmp_path / "a.nbc").touch()
     elif why == "one thread":
-        monkeypatch.setattr(ahead.numba, "get_num_threads", lambda: 1)
+        monkeypatch.setattr(ahead.pool, "threads", lambda: 1)
     else:
         monkeypatch.setattr(ahead, "cache_folder", lambda: None)
     ahead.start()

@@ -12,6 +12,7 @@ from fastpde import backends
 from fastpde.backends.pair_sum import PairSum
 from fastpde.kernels import pack
 from fastpde.kernels.layout import layout_for
+from fastpde.simd import pool
 from fastpde.weights import Exp, Linear, Sigmoid
 
 from ..naive import relative_error, sigmoid, wide
@@ -134,14 +135,13 @@ def velocity_of(case):
 
 
 def test_set_threads():
-    import numba
 
-    before = numba.get_num_threads()
+    before = pool.threads()
     try:
         backends.set_threads(1)
-        assert numba.get_num_threads() == 1
+        assert pool.threads() == 1
     finally:
-        numba.set_num_threads(before)
+        pool.set_threads(before)
     for wrong, kind in (
         (0, fp.InputError),
         (10_000, fp.InputError),

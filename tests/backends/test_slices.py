@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-import numba
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from fastpde.backends import slices
 from fastpde.backends.direct import Direct
 from fastpde.kernels.attend import TILES
 from fastpde.kernels.layout import layout_for
+from fastpde.simd import pool
 
 EYE = np.eye(2)
 
@@ -48,15 +48,15 @@ def test_slices_change_no_bit(attention, dtype, monkeypatch):
     monkeypatch.setattr(slices, "_RATE", 1.0)
     monkeypatch.setattr(slices, "time", SimpleNamespace(monotonic=lambda: 0.0))
     targets = TILES * layout_for(3500, 2, 2, np.dtype(dtype)).width * (1 + attention.masked)
-    most = numba.get_num_threads()
+    most = pool.threads()
     for threads in {1, min(2, most)}:
-        numba.set_num_threads(threads)
+        pool.set_threads(threads)
         groups, checks = -(-3500 // (targets * threads)), []
         try:
             with backends.checking(lambda seen=checks: seen.append(1)):
                 assert attention.velocity(x, backend=Direct()).tobytes() == whole.tobytes()
         finally:
-            numba.set_num_threads(most)
+            pool.set_threads(most)
         assert groups > 1 and len(checks) >= groups
 
 

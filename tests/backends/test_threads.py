@@ -129,32 +129,24 @@ def test_copies_of_an_object_have_memory_of_their_own(way):
 FORKED = """
 import json, os, sys
 import numpy as np
-import numba
 import fastpde as fp
 
 I2 = np.eye(2)
 x, attention = np.random.default_rng(0).normal(size=(40, 2)), fp.Softmax(I2, I2, I2)
 
 
-def child(known):
-    try:
-        got = attention.velocity(x)
-        return 0 if known is None or np.array_equal(got, known) else 1
-    except fp.InputError as error:
-        return 3 if error.name == "backend" and "spawn" in str(error) else 2
-
-
 def forked(known):
     pid = os.fork()
     if pid == 0:
-        os._exit(child(known))
+        got = attention.velocity(x)
+        os._exit(0 if known is None or np.array_equal(got, known) else 1)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 fp.Direct()
 early, want = forked(None), attention.velocity(x)
 late, after = forked(want), attention.velocity(x)
-print(json.dumps([numba.threading_layer(), early, late, bool(np.array_equal(after, want))]))
+print(json.dumps([early, late, bool(np.array_equal(after, want))]))
 """
 
 
@@ -168,12 +160,9 @@ def script(code, **environment):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("layer", ["default", "workqueue"])
-def test_forked_processes_sum_or_say_why_not(layer):
-    """0: the same velocities. 3: refused, as Numba would end the child (-15) where GNU's OpenMP has made threads."""
-    chosen, early, late, good = script(FORKED, NUMBA_THREADING_LAYER=layer)
-    assert early == 0 and good
-    assert late == 0 or (late == 3 and chosen == "omp")
+def test_forked_processes_sum():
+    """Before the first sum and after it: the child has threads of its own, and the same velocities."""
+    assert script(FORKED) == [0, 0, True]
 
 
 TOGETHER = """
@@ -197,6 +186,6 @@ print(json.dumps(found))
 """
 
 
-def test_threads_with_objects_of_their_own_on_the_simplest_layer():
-    """Numba ends the process where two threads enter its kernels at once on "workqueue", the layer without OpenMP."""
-    assert script(TOGETHER, NUMBA_THREADING_LAYER="workqueue") == [True] * 60
+def test_threads_with_objects_of_their_own():
+    """One of them has the pool of threads at a time, the others sum alone: the bits are the same."""
+    assert script(TOGETHER) == [True] * 60

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 
 import fastpde as fp
 from fastpde.gaussian.batch import Flow
+from fastpde.simd import pool
 
 from ..problems import digest, run
 from .cases import attentions, law, matrices
@@ -20,10 +20,10 @@ CLOSE = 1e-9
 @pytest.fixture(autouse=True)
 def one_thread():
     """What several threads do is tested by bits, in processes of their own."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
+    before = pool.threads()
+    pool.set_threads(1)
     yield
-    numba.set_num_threads(before)
+    pool.set_threads(before)
 
 
 def laws(d, count=4, ranks=None):
@@ -155,11 +155,12 @@ def test_bits_of_a_law_are_its_own():
 
 
 _THREADS = """
-import json, numba, numpy as np, fastpde as fp
+import json, numpy as np, fastpde as fp
+from fastpde.simd import pool
 from tests.problems import digest
 from tests.gaussian.cases import attentions
 from tests.gaussian.test_batch import laws
-numba.set_num_threads({threads})
+pool.set_threads({threads})
 sol = fp.solve(attentions(2)["MultiHead"], fp.Gaussian(*laws(2, 37)), (0.0, 0.3), t_eval=[0.1, 0.3])
 print(json.dumps(digest(np.concatenate([sol.cov.ravel(), sol.mean.ravel()]))))
 """

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numba
 import pytest
 from threadpoolctl import threadpool_info
 
 from fastpde import cli, config
 from fastpde.run import machine, resource_limits, runner
 from fastpde.run.resource_limits import Place
+from fastpde.simd import pool
 
 GIB = 2**30
 
@@ -80,10 +80,10 @@ def test_a_run_takes_the_threads_it_may_and_one_of_blas(small, monkeypatch):
     seen = []
 
     def run(*_, **__):
-        seen.append(numba.get_num_threads())
+        seen.append(pool.threads())
         return runner.Outcome(2, "", None)
 
-    before = numba.get_num_threads()
+    before = pool.threads()
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
     monkeypatch.chdir(small.parent)
     with monkeypatch.context() as context:
@@ -102,7 +102,7 @@ def test_a_run_takes_the_threads_it_may_and_one_of_blas(small, monkeypatch):
     runner.run(config.load(small), small.parent / "out", quiet=True)
     assert [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"] == infos
     assert 1 in blas[0]
-    numba.set_num_threads(before)
+    pool.set_threads(before)
 
 
 def test_a_run_of_too_much_memory_is_refused(small, monkeypatch, capsys):
