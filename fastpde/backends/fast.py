@@ -30,7 +30,6 @@ _CHECK_EVERY = 16  # one in so many sums of a head and system of a run is checke
 _WARY = 4.0  # checks in a row that must be passed after one that failed
 _RANDOM, _EXTREME = 32, 8  # targets checked: at random; in corners of their box, and as many farthest from its centre
 _LARGEST = 20  # parts with grids of their own: three more targets are checked in each
-_MARGIN = 10.0  # estimate of the error, over the largest one among the targets checked; 4 is the largest ratio seen
 _NONE = np.empty(0)
 
 
@@ -72,8 +71,8 @@ class Fast(Backend):
     def stats(self) -> dict[str, float]:
         """Return numbers that describe all sums in O(n) so far.
 
-        They are the largest error bound, the largest error estimated from samples, how many targets were summed
-        directly, how many sums were checked, and how many of these failed and were made again directly.
+        They are the largest error bound, the largest error of a checked target, how many targets were summed directly,
+        how many sums were checked, and how many of these failed and were made again directly.
         """
         return self._stats | self._checks
 
@@ -307,8 +306,8 @@ class Fast(Backend):
 
     def _within(self, error: float, pair: PairSum, rounding: float) -> bool:
         """Record a sampled error; return whether it is within the tolerance, apart from `rounding`."""
-        self.report["error_sampled"] = _MARGIN * error
-        self._stats["fast_error_sampled"] = max(self._stats["fast_error_sampled"], _MARGIN * error)
+        self.report["error_sampled"] = error
+        self._stats["fast_error_sampled"] = max(self._stats["fast_error_sampled"], error)
         return error <= min(self.tol, pair.tol) + rounding
 
     def _in_parts(self, z: Array) -> list[Array]:

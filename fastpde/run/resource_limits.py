@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_UNLIMITED = 2**60  # bytes: control groups without a limit say a number near 2^63
 _MIB = 2**20
 
 
@@ -59,7 +60,7 @@ def said(found: dict[str, int], show: Callable[[int], str] = str) -> str:
 
 
 def _least(name: str, values: list[int | None]) -> dict[str, int]:
-    known = [value for value in values if value]  # 0 is no limit
+    known = [value for value in values if value and value < _UNLIMITED]  # 0 is no limit
     return {name: min(known)} if known else {}
 
 

@@ -112,7 +112,7 @@ def test_many_tokens_per_cell(d, size):
                 backend = fp.Fast(tol)
                 assert error(fp.Sigmoid(*scores, V), x, backend, slice(None, None, 199), w) < tol
                 assert backend.report["grids"] == 1 and backend.report["error_bound"] < tol
-                assert backend.report["pairs"] < 0.3 * n**2 and backend.report["error_sampled"] < 10 * tol
+                assert backend.report["pairs"] < 0.3 * n**2 and backend.report["error_sampled"] < tol
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -180,7 +180,7 @@ def test_the_check_finds_wrong_sums(monkeypatch):
     x, backend = np.random.default_rng(0).normal(size=(5000, 1)), fp.Fast(1e-6)
     attention = fp.Sigmoid(*[np.eye(1)] * 3)
     np.testing.assert_array_equal(attention.velocity(x, backend=backend), attention.velocity(x, backend="direct"))
-    assert backend.stats()["fast_error_sampled"] > 1e-5 and backend.stats()["fast_direct_targets"] == 5000
+    assert backend.stats()["fast_error_sampled"] > 1e-6 and backend.stats()["fast_direct_targets"] == 5000
 
 
 def test_threads_change_no_bit():
