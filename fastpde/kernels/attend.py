@@ -156,7 +156,7 @@ def write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, ou
             out[lane, c] = value * power if _FLUSH <= exponent <= -_FLUSH else math.ldexp(value, exponent)
 
 
-@jit
+@jit(borrowed=True)
 def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_total):
     """Sum over all sources of system b for up to TILES tiles of its targets z (m, k), into out (m, dv)."""
     zt, P, tops, shifts, ends, sums, tiles = memory
@@ -213,7 +213,7 @@ def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_to
         )  # fmt: skip
 
 
-@jit
+@jit(borrowed=True)
 def _sum_item(index, thread, weight, factor, layout, size, packed, targets, limits, scratch, out, log_total):
     """Make a work item of `attend`: one group of targets, or in masked sums two."""
     systems, m = targets.shape[0], targets.shape[1]

@@ -28,7 +28,7 @@ def _cell_of(points, i, low, width, slabs, slots, counts):
     return cell
 
 
-@jit
+@jit(borrowed=True)
 def _sort_item(w, thread, points, low, width, slabs, slots, counts, bounds, ids, ends, order, local):
     r = points.shape[0]
     ends[w, :] = 0
@@ -82,7 +82,7 @@ def pieces(ends, bounds, first, last, most, items):
     return found
 
 
-@jit
+@jit(borrowed=True)
 def _accumulate_item(block, thread, tensors, carry):
     windows, size = tensors.shape
     first, last = block * _COLUMNS, min((block + 1) * _COLUMNS, size)
@@ -135,7 +135,7 @@ def _contract_axes(tensor, sizes_y, sizes_z, matrices, between, pack, zeros, out
         out[i] = source[i]
 
 
-@jit
+@jit(borrowed=True)
 def _contract_item(w, thread, tensors, sizes_y, sizes_z, matrices, wanted, betweens, packs, zeros, mapped):
     if wanted[w]:
         if sizes_y.shape[0] == 1:
@@ -154,7 +154,7 @@ def contract(tensors, sizes_y, sizes_z, matrices, wanted, betweens, packs, zeros
     launch(packs.shape[0], tensors.shape[0], 1, _contract_item, arguments)
 
 
-@jit
+@jit(borrowed=True)
 def _side_by_side_item(p, thread, rows, firsts, lasts, out):
     for i in range(out.shape[1]):
         at = min(firsts[p] + i, lasts[p] - 1)
@@ -168,7 +168,7 @@ def side_by_side(rows, firsts, lasts, out):
     launch(available(), out.shape[0], 1, _side_by_side_item, (rows, firsts, lasts, out))
 
 
-@jit
+@jit(borrowed=True)
 def _join_item(p, thread, some_means, some_logs, firsts, lasts, means, logs):
     for i in range(lasts[p] - firsts[p]):
         to = firsts[p] + i

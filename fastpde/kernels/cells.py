@@ -23,7 +23,7 @@ def portion_of(points):
     return CHUNKS if points < _FEW else 4
 
 
-@jit
+@jit(borrowed=True)
 def _find_slabs_item(c, thread, points, low, width, slabs, used):
     r, n = points.shape
     size = -(-n // CHUNKS)
@@ -51,7 +51,7 @@ def slab_of(value, low, inverse, last):
     return np.uint32(min(max(np.int32((value - low) * inverse), np.int32(0)), np.int32(last)))
 
 
-@jit
+@jit(borrowed=True)
 def _count_item(c, thread, points, low, width, slabs, slots, counts, ids, histogram):
     r, n = points.shape
     size = -(-n // CHUNKS)
@@ -90,7 +90,7 @@ def offsets(histogram, starts):
     starts[histogram.shape[1]] = total
 
 
-@jit
+@jit(borrowed=True)
 def _scatter_item(c, thread, points, low, width, slabs, ids, histogram, place, order, local):
     r, n = points.shape
     size = -(-n // CHUNKS)
@@ -119,7 +119,7 @@ def scatter(points, low, width, slabs, ids, histogram, place, order, local):
     launch(available(), CHUNKS, portion_of(points.shape[1]), _scatter_item, arguments)
 
 
-@jit
+@jit(borrowed=True)
 def _arrange_item(chunk, thread, values, factor, order, out):
     size = -(-order.shape[0] // CHUNKS)
     for at in range(chunk * size, min((chunk + 1) * size, order.shape[0])):
@@ -132,7 +132,7 @@ def arrange(values, factor, order, out):
     launch(available(), CHUNKS, portion_of(order.shape[0]), _arrange_item, (values, factor, order, out))
 
 
-@jit
+@jit(borrowed=True)
 def _pick_item(chunk, thread, points, index, out):
     size = -(-index.shape[0] // CHUNKS)
     for i in range(chunk * size, min((chunk + 1) * size, index.shape[0])):

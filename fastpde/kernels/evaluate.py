@@ -169,7 +169,7 @@ def _evaluate_item(side, item, points, order, tensor, channel, gradient, reading
             _add_channel(reading, channel, order, start, m, found)
 
 
-@jit
+@jit(borrowed=True)
 def _evaluate_each(index, thread, side, items, count, points, order, tensor, channel, gradient, reading, memory):
     _evaluate_item(side, items[index], points, order, tensor, channel, gradient, reading, memory, thread)
 

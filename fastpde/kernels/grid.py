@@ -145,7 +145,7 @@ def _spread_item(side, item, points, order, tilt, memory, thread, partial, tenso
             row[i] = total[i]
 
 
-@jit
+@jit(borrowed=True)
 def _spread_each(index, thread, side, items, count, points, order, tilt, memory, partial, tensor):
     _spread_item(side, items[index], points, order, tilt, memory, thread, partial, tensor)
 
@@ -186,7 +186,7 @@ def contract_strip(tensor, first, rest, start, matrix, lanes, pack, zeros, out):
             )  # fmt: skip
 
 
-@jit
+@jit(borrowed=True)
 def _contract_item(index, thread, tensor, first, rest, matrix, lanes, packs, zeros, out):
     pack = packs[thread]
     contract_strip(tensor, first, rest, index * STRIP, matrix, lanes, pack, zeros, out)

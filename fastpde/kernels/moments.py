@@ -11,7 +11,7 @@ TILE = 1024  # tokens per partial moment: the order of summation depends on n al
 _FEW = 20_000  # multiplications in a portion: one thread makes them before others have begun
 
 
-@jit
+@jit(borrowed=True)
 def _add(C, keys, values, weights):
     """Add sum_j w_j v_j y_j^T to C (dv, k), for keys (n, k), values (n, dv) and weights (n,), or (1,): one for all."""
     n, k, dv = keys.shape[0], keys.shape[1], values.shape[1]
@@ -23,7 +23,7 @@ def _add(C, keys, values, weights):
                 C[c, r] += value * float(keys[j, r])
 
 
-@jit
+@jit(borrowed=True)
 def _apply(C, targets, out):
     """Write C targets[i] into out[i] for targets (m, k), C (dv, k), out (m, dv)."""
     for i in range(targets.shape[0]):
@@ -40,7 +40,7 @@ def _weights(weights, b, first, last, each):
     return weights[b % weights.shape[0], first:last] if weights.shape[0] else each
 
 
-@jit
+@jit(borrowed=True)
 def _masked(C, targets, keys, values, weights, each, limits, b, out):
     C[:, :] = 0.0
     seen = 0
@@ -51,7 +51,7 @@ def _masked(C, targets, keys, values, weights, each, limits, b, out):
         _apply(C, targets[b, i : i + 1], out[b, i : i + 1])
 
 
-@jit
+@jit(borrowed=True)
 def _tile_item(index, thread, keys, values, weights, each, partial):
     b, t = index // partial.shape[1], index % partial.shape[1]
     first, last, C = t * TILE, min(keys.shape[1], (t + 1) * TILE), partial[b, t]
@@ -70,7 +70,7 @@ def of_tiles(keys, values, weights, weight, partial):
     launch(available(), partial.shape[0] * partial.shape[1], _FEW // work, _tile_item, arguments)
 
 
-@jit
+@jit(borrowed=True)
 def _apply_item(index, thread, C, targets, out):
     parts = -(-targets.shape[1] // TILE)
     b, first = index // parts, (index % parts) * TILE
@@ -85,7 +85,7 @@ def apply(C, targets, out):
     launch(available(), items, _FEW // work, _apply_item, (C, targets, out))
 
 
-@jit
+@jit(borrowed=True)
 def _masked_item(index, thread, targets, keys, values, weights, each, limits, partial, out):
     _masked(partial[index, 0], targets, keys, values, weights, each, limits[index % limits.shape[0]], index, out)
 

@@ -168,13 +168,13 @@ def _pack_values(weights, values, shiftable, layout, b, first, end, packed):
             at += min(layout.columns, layout.total - low)
 
 
-@jit
+@jit(borrowed=True)
 def _survey_item(index, thread, keys, bias, weights, values, shiftable, layout, packed):
     b, chunk = index // packed.survey.shape[1], index % packed.survey.shape[1]
     _survey(keys, bias, weights, values, shiftable, layout, b, chunk, packed.survey[b, chunk])
 
 
-@jit
+@jit(borrowed=True)
 def _pack_item(index, thread, keys, bias, weights, values, shiftable, layout, packed):
     """Pack the sources of one chunk of one system."""
     b, chunk = index // packed.survey.shape[1], index % packed.survey.shape[1]

@@ -58,7 +58,7 @@ def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, t
     )
 
 
-@jit
+@jit(borrowed=True)
 def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
     """Map the tokens x (m, d), m <= _GROUPS groups, into out (m, q).
 
@@ -86,7 +86,7 @@ def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
                     row[c] = part[c] + shifts[c]
 
 
-@jit
+@jit(borrowed=True)
 def _project_item(index, thread, x, origin, linear, out):
     """Map one block of the tokens of one system."""
     size = _GROUPS * linear.group
@@ -112,7 +112,7 @@ def project(x, origin, linear, out):
     launch(linear.tokens.shape[0], items, _FEW // numbers, _project_item, (x, origin, linear, out))
 
 
-@jit
+@jit(borrowed=True)
 def _tile_item(index, thread, x, tile, out):
     b, t = index // out.shape[1], index % out.shape[1]
     out[b, t, :] = 0.0

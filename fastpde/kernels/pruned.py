@@ -154,7 +154,7 @@ def _near_node(sources, targets, node, share, small, desk, thread, low, high):
     return count
 
 
-@jit
+@jit(borrowed=True)
 def _near_item(i, thread, sources, targets, nodes, share, small, desk, counts, low, high):
     counts[i] = _near_node(sources, targets, nodes[i], share, small, desk, thread, low[i], high[i])
 
@@ -240,7 +240,7 @@ def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, sc
         )  # fmt: skip
 
 
-@jit
+@jit(borrowed=True)
 def _attend_item(index, thread, sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
     _attend_leaf(
         sources, targets, leaves[index], share, layout, packed, points, desk, scratch, thread, out,

@@ -32,7 +32,7 @@ class Result(NamedTuple):
     log_total: np.ndarray  # (m,) or (0,)
 
 
-@jit
+@jit(borrowed=True)
 def _extremes_item(c, thread, x, ends):
     n, k = x.shape
     size = -(-n // CHUNKS)
@@ -78,7 +78,7 @@ def sums(x, origin, matrix, partial):
     launch(available(), CHUNKS, portion_of(x.shape[0]), _sums_item, (x, origin, matrix, partial))
 
 
-@jit
+@jit(borrowed=True)
 def _coordinates_item(c, thread, x, origin, matrix, out, ends):
     n, k = x.shape
     size = -(-n // CHUNKS)
@@ -102,7 +102,7 @@ def coordinates(x, origin, matrix, out, ends):
     launch(available(), CHUNKS, portion_of(x.shape[0]), _coordinates_item, (x, origin, matrix, out, ends))
 
 
-@jit
+@jit(borrowed=True)
 def _apart_item(c, thread, x, y, ends):
     n = x.shape[1]
     size = -(-n // CHUNKS)
@@ -120,7 +120,7 @@ def apart(x, y, ends):
     launch(available(), CHUNKS, portion_of(x.shape[1]), _apart_item, (x, y, ends))
 
 
-@jit
+@jit(borrowed=True)
 def _remainders_item(c, thread, values, origin, B, y, E, out, largest):
     n, width = values.shape
     size = -(-n // CHUNKS)
@@ -155,7 +155,7 @@ def _tilted(points, bias, direction, i):
     return value
 
 
-@jit
+@jit(borrowed=True)
 def _tops_item(c, thread, points, bias, direction, largest):
     n = points.shape[1]
     size = -(-n // CHUNKS)
@@ -171,7 +171,7 @@ def tops(points, bias, direction, largest):
     launch(available(), CHUNKS, portion_of(points.shape[1]), _tops_item, (points, bias, direction, largest))
 
 
-@jit
+@jit(borrowed=True)
 def _write_item(c, thread, means, logs, targets, result):
     m = logs.shape[0]
     size = -(-m // CHUNKS)
@@ -193,7 +193,7 @@ def write(means, logs, targets, result):
     launch(available(), CHUNKS, portion_of(logs.shape[0]), _write_item, (means, logs, targets, result))
 
 
-@jit
+@jit(borrowed=True)
 def _lift_item(c, thread, out, logs):
     m = logs.shape[0]
     size = -(-m // CHUNKS)

@@ -1,6 +1,6 @@
 """A pool of threads for kernels: `launch` runs the items of a loop on it, without Numba's threading layer.
 
-A thread that waits gives way to all others that have work, and after a millisecond or so it sleeps: waiting costs
+A thread that waits gives way to all others that have work, and after some 20 milliseconds it sleeps: waiting costs
 nothing where somebody else needs the core. The thread that launches works, too, and waits at the end only for workers
 that have begun: one that comes late, because somebody else has its core, finds the job closed. Items are taken in
 portions by whoever is free. So results must not depend on the thread that computes an item; it is told its number to
@@ -33,7 +33,7 @@ from .vectors import I64
 _JOB, _FUNCTION, _ARGUMENTS, _OPEN, _JOINED, _WANTED, _LEFT, _BUSY, _STOP, _THREADS = range(10)
 _MUTEX, _WORK, _DONE = 16, 32, 48  # a mutex, and conditions: there is work, it is done; 128 bytes each
 _SYMBOL = "fastpde_pool"
-_YIELDS = 2000  # times that a thread gives way before it sleeps, half a microsecond each where there is nobody else
+_YIELDS = 40_000  # times that a thread gives way before it sleeps, half a microsecond each where there is nobody else
 _BYTES = ir.IntType(8).as_pointer()
 _JOB_TYPE = ir.FunctionType(ir.VoidType(), [_BYTES, I64])
 
