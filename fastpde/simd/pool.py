@@ -42,6 +42,7 @@ _POSIX = os.name == "posix"  # elsewhere there are no workers: the thread that l
 _state = np.zeros(64, np.int64)
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_state))  # workers look at it until the process has ended
 llvm.add_symbol(_SYMBOL, _state.ctypes.data)
+_starting = threading.Lock()
 _started: int = 0  # workers of this process
 _threads: int = 0  # threads that kernels use; 0: as many as they may
 
@@ -281,10 +282,14 @@ def set_threads(count: int) -> None:
 
 def start() -> None:
     """Start workers, so that `launch` finds `threads()` threads with the one that calls it. They stay for all jobs."""
-    global _started
     _state[_THREADS] = threads()
-    if _started >= threads() - 1 or not _POSIX:
-        return
+    if _started < threads() - 1 and _POSIX:
+        with _starting:
+            _start()
+
+
+def _start() -> None:
+    global _started
     if not _started:
         library = ctypes.CDLL(None)
         address = _state.ctypes.data
@@ -298,9 +303,9 @@ def start() -> None:
 
 def _in_child() -> None:
     """Forget the workers of the parent, which a fork does not copy."""
-    global _started
+    global _started, _starting
     _state[:] = 0
-    _started = 0
+    _started, _starting = 0, threading.Lock()
 
 
 if _POSIX:
