@@ -148,8 +148,9 @@ def _add_channel(reading, channel, order, start, m, found):
 
 
 @jit(borrowed=True)
-def _evaluate_item(side, item, points, order, tensor, channel, gradient, reading, memory, thread):
-    """Evaluate one piece of a cell, item (4,). Inside of the parallel loop it would take long to compile."""
+def _evaluate_item(index, thread, side, items, points, order, tensor, channel, gradient, reading, memory):
+    """Evaluate one piece of a cell."""
+    item = items[index]
     corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
     local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
     corner_of(side, item[0], corner)
@@ -169,11 +170,6 @@ def _evaluate_item(side, item, points, order, tensor, channel, gradient, reading
             _add_channel(reading, channel, order, start, m, found)
 
 
-@jit(borrowed=True)
-def _evaluate_each(index, thread, side, items, count, points, order, tensor, channel, gradient, reading, memory):
-    _evaluate_item(side, items[index], points, order, tensor, channel, gradient, reading, memory, thread)
-
-
 @jit
 def evaluate(side, items, count, points, order, tensor, channel, gradient, reading, memory):
     """Evaluate the polynomials with the coefficients `tensor` at all points, and write the results of `reading`.
@@ -182,5 +178,5 @@ def evaluate(side, items, count, points, order, tensor, channel, gradient, readi
     Afterwards one call for each channel = 0, 1, ..., with the tensor of that channel, adds its sums. items (count, 4)
     are pieces of cells.
     """
-    arguments = (side, items, count, points, order, tensor, channel, gradient, reading, memory)
-    launch(memory.local.shape[0], count, 1, _evaluate_each, arguments)
+    arguments = (side, items, points, order, tensor, channel, gradient, reading, memory)
+    launch(memory.local.shape[0], count, 1, _evaluate_item, arguments)

@@ -128,8 +128,9 @@ def _add_to_tensor(side, total, corner, tensor):
 
 
 @jit(borrowed=True)
-def _spread_item(side, item, points, order, tilt, memory, thread, partial, tensor):
-    """Sum the moments of one piece of a cell, item (4,). Inside of the parallel loop it would take long to compile."""
+def _spread_item(index, thread, side, items, points, order, tilt, memory, partial, tensor):
+    """Sum the moments of one piece of a cell."""
+    item = items[index]
     total, corner = memory.total[thread], memory.corner[thread]
     corner_of(side, item[0], corner)
     level = level_of(side, corner, tilt.levels) - tilt.top
@@ -145,11 +146,6 @@ def _spread_item(side, item, points, order, tilt, memory, thread, partial, tenso
             row[i] = total[i]
 
 
-@jit(borrowed=True)
-def _spread_each(index, thread, side, items, count, points, order, tilt, memory, partial, tensor):
-    _spread_item(side, items[index], points, order, tilt, memory, thread, partial, tensor)
-
-
 @jit
 def spread(side, items, count, points, order, tilt, memory, partial, tensor):
     """Add the moments of all points with the weights of `tilt` to `tensor` (P2M). items (count, 4) are pieces of cells.
@@ -157,8 +153,8 @@ def spread(side, items, count, points, order, tilt, memory, partial, tensor):
     A cell of one piece is added to the tensor at once; pieces of larger ones are kept in `partial`, one row each, for
     `gather`. items[i, 3] is the row, or -1.
     """
-    arguments = (side, items, count, points, order, tilt, memory, partial, tensor)
-    launch(memory.local.shape[0], count, 1, _spread_each, arguments)
+    arguments = (side, items, points, order, tilt, memory, partial, tensor)
+    launch(memory.local.shape[0], count, 1, _spread_item, arguments)
 
 
 @jit

@@ -201,8 +201,9 @@ def _add_run(layout, packed, start, rows, count, zt, ends, P, tops, shifts, sums
 
 
 @jit(borrowed=True)
-def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, scratch, thread, out, log_total):
-    """Sum for the targets of one leaf of `attend`. Inside of the parallel loop it would take long to compile."""
+def _attend_leaf(index, thread, sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
+    """Sum for the targets of one leaf of `attend`."""
+    leaf = leaves[index]
     zt, P, tops, shifts = (
         scratch.targets[thread], scratch.weights[thread], scratch.tops[thread], scratch.shifts[thread],
     )  # fmt: skip
@@ -240,14 +241,6 @@ def _attend_leaf(sources, targets, leaf, share, layout, packed, points, desk, sc
         )  # fmt: skip
 
 
-@jit(borrowed=True)
-def _attend_item(index, thread, sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
-    _attend_leaf(
-        sources, targets, leaves[index], share, layout, packed, points, desk, scratch, thread, out,
-        log_total,
-    )  # fmt: skip
-
-
 @jit
 def attend(sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
     """Write weighted means into out (m, c) and logs of total weights into log_total (1, m), for some leaves of targets.
@@ -255,4 +248,4 @@ def attend(sources, targets, leaves, share, layout, packed, points, desk, scratc
     points (m, r) are the sorted targets as rows; `out` and `log_total` have their order.
     """
     arguments = (sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total)
-    launch(scratch.targets.shape[0], leaves.shape[0], 1, _attend_item, arguments)
+    launch(scratch.targets.shape[0], leaves.shape[0], 1, _attend_leaf, arguments)

@@ -175,7 +175,7 @@ def tops(points, bias, direction, largest):
 def _write_item(c, thread, means, logs, targets, result):
     m = logs.shape[0]
     size = -(-m // CHUNKS)
-    out, log_total = result.out, result.log_total  # arrays that a parallel loop writes must have a name outside of it
+    out, log_total = result.out, result.log_total
     for i in range(c * size, min((c + 1) * size, m)):
         to = targets[i] if targets.shape[0] else i
         for a in range(out.shape[1]):
