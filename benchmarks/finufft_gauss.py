@@ -20,7 +20,7 @@ from functools import partial
 import numpy as np
 
 import fastpde as fp
-from fastpde.backends import set_threads
+from fastpde.sums import set_threads
 
 from . import common
 

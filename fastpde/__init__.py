@@ -33,10 +33,10 @@ from .weights import Weight
 
 if TYPE_CHECKING:
     from . import studies
-    from .backends.auto import Auto
-    from .backends.direct import Direct
-    from .backends.fast import Fast
-    from .backends.mpi import Mpi
+    from .sums.auto import Auto
+    from .sums.direct import Direct
+    from .sums.distributed import Mpi
+    from .sums.fast import Fast
 
 __version__ = "0.1.0"
 
@@ -98,14 +98,14 @@ __all__ = [
 ]
 
 # Imported on first use. Backends bring Numba, half a second; `studies` build on the names above.
-_LATE = {name: f"fastpde.backends.{name.lower()}" for name in ("Auto", "Direct", "Fast", "Mpi")}
+_LATE = {"Auto": "auto", "Direct": "direct", "Fast": "fast", "Mpi": "distributed"}  # modules of `sums`
 
 
 def __getattr__(name: str) -> Any:
     if name == "studies":
         return import_module("fastpde.studies")
     if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
+        return getattr(import_module(f"fastpde.sums.{_LATE[name]}"), name)
     raise AttributeError(f"module 'fastpde' has no attribute {name!r}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from .errors import InputError, InputTypeError
-from .share import Array, Share
+from .parallel.partition import Array, Partition, Undivided
 
 
 def as_numbers(name: str, value: object) -> Array:
@@ -47,9 +47,11 @@ def as_tokens(name: str, value: object) -> Array:
 
 
 def as_weights(
-    value: object, shape: tuple[int, ...], name: str = "weights", share: Share | None = None
+    value: object, shape: tuple[int, ...], name: str = "weights", partition: Partition | None = None
 ) -> Array | None:
-    """Return weights (n,) or (B, n) as (1, n) or (B, n) float64, None for None; share: which of all tokens they are of.
+    """Return weights (n,) or (B, n) as (1, n) or (B, n) float64, None for None.
+
+    partition: which of all tokens they are of.
 
     Raises InputError, InputTypeError naming `name` unless they are positive and sum to 1.
     """
@@ -61,8 +63,8 @@ def as_weights(
         raise InputError(name, f"shape {array.shape}", f"shape ({n},) or ({systems}, {n}), one weight per token")
     if array.min() <= 0.0:
         raise InputError(name, f"a weight of {array.min()}", "weights > 0", "Leave out tokens of weight zero.")
-    share = Share(n) if share is None else share
-    sums = share.sum(array.reshape(-1, n).astype(np.float64))
+    partition = Undivided(n) if partition is None else partition
+    sums = partition.sum(array.reshape(-1, n).astype(np.float64))
     worst = sums[np.argmax(np.abs(sums - 1.0))]
     if abs(worst - 1.0) > 1e-6:
         raise InputError(name, f"a sum of {worst:.9g}", "weights that sum to 1", "Divide them by their sum.")

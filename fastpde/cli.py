@@ -225,7 +225,7 @@ def _sweep(options: argparse.Namespace) -> int:
     try:
         if task is not None:
             folder = sweep_folder.load(options.plan, options.allow_code)
-            cells = sweep_slurm.share_of(folder, task, tasks or 1, options.plan_digest)
+            cells = sweep_slurm.partition_of(folder, task, tasks or 1, options.plan_digest)
             return _swept(sweep.run(folder, cells, asked, **show))
         if there:
             folder, held = sweep_folder.again(options.plan, options.allow_code)

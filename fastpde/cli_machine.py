@@ -28,16 +28,16 @@ def whole(name: str, text: str | None, least: int = 1) -> int | None:
 
 def set_threads(threads: int) -> None:
     """Set the number of threads that sums use."""
-    from fastpde import backends
+    from fastpde import sums
 
-    backends.set_threads(threads)
+    sums.set_threads(threads)
 
 
 def warmup() -> int:
     """Compile every kernel and return the exit code 0."""
     from tqdm import tqdm
 
-    from fastpde import backends
+    from fastpde import sums
 
     with tqdm(desc="compiling", unit=" kernels", file=sys.stderr) as bar:
 
@@ -45,7 +45,7 @@ def warmup() -> int:
             bar.set_postfix_str(name, refresh=False)
             bar.update()
 
-        backends.warmup(report)
+        sums.warmup(report)
         _warmup_systems(report)
     return 0
 
@@ -73,11 +73,11 @@ def _warmup_systems(report: Callable[[str], None]) -> None:
 
 def doctor() -> int:
     """Print what this machine will do and why, and return the exit code 0."""
-    from fastpde import backends
+    from fastpde import sums
     from fastpde.run import ranks
 
-    facts = {**machine.facts(), **machine.versions(), **backends.describe(), **machine.libraries(), **ranks.facts()}
-    facts |= {**machine.reasons(), **backends.choices()}
+    facts = {**machine.facts(), **machine.versions(), **sums.describe(), **machine.libraries(), **ranks.facts()}
+    facts |= {**machine.reasons(), **sums.choices()}
     width = max(map(len, facts))
     sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in facts.items())
     return 0

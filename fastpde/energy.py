@@ -37,7 +37,7 @@ def interaction_energy(
 
     Source: Theory 7; Castin et al. 2025.
     """
-    from .backends import resolve
+    from .sums import resolve
 
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
@@ -59,7 +59,7 @@ def interaction_energy(
 
 def _log_mean(logs: Array, cloud: Cloud) -> Array:
     """Return log int e^logs dmu, (B,), for logs (B, n), without overflow."""
-    top = cloud.share.largest(logs.max(axis=1, keepdims=True))
+    top = cloud.partition.largest(logs.max(axis=1, keepdims=True))
     with np.errstate(invalid="ignore"):
         masses = np.exp(logs - np.where(np.isfinite(top), top, 0.0))
     mean = cloud.mean(masses)
@@ -87,7 +87,7 @@ def sinkhorn_energy(
 
     Source: Theory 7; Castin et al. 2025.
     """
-    from .backends import resolve
+    from .sums import resolve
 
     if not isinstance(attention, Sinkhorn):
         need = "an fp.Sinkhorn(Q, K, V)"

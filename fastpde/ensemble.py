@@ -24,9 +24,9 @@ from .integrate.stepper import MAX_FAILURES, MAX_RETRIES, SMALLEST_SHARE
 from .manifold import Euclidean, Manifold, Sphere
 
 if TYPE_CHECKING:
-    from .backends.instep import Outside
-    from .backends.reduced_form import ReducedForm
-    from .backends.systems import Batch, Control, Method, Runs, Watched
+    from .batches.in_step import Outside
+    from .batches.reduced_form import ReducedForm
+    from .batches.small_systems import Batch, Control, Method, Runs, Watched
 
 # From here on a sum over all cores is as fast as systems that have a core each (measured between 512 and 1024).
 _MOST_TOKENS, _LARGEST_DIMENSION = 512, 128
@@ -108,7 +108,7 @@ class Ensemble:
     def compiled(self) -> bool:
         """Return whether the compiled loop for small systems can move these."""
         _, n, d = self.cloud.x.shape
-        simple = self.cloud.share.whole and all(
+        simple = self.cloud.partition.whole and all(
             type(event) in (SteadyState, BlowUp, Collapsed) for event in self.problem.events
         )
         simple = simple and type(self.manifold) in (Euclidean, Sphere) and self.problem.noise is None
@@ -177,7 +177,7 @@ class Ensemble:
 
     def _fused(self, form: ReducedForm, report: Report) -> tuple:
         """Run all systems in the fused kernel."""
-        from .backends.systems import Fused
+        from .batches.small_systems import Fused
 
         seen, x0, weights = self.cloud.visibility, self.cloud.x, self.cloud.weights
         order = slice(None) if seen is None or seen.order is None else seen.order
@@ -191,7 +191,7 @@ class Ensemble:
 
     def _in_step(self, report: Report) -> tuple:
         """Run all systems in the compiled loop, with the velocities of the ordinary field."""
-        from .backends.instep import InStep
+        from .batches.in_step import InStep
 
         field = cast("Outside", self.problem.field)
         return self._run(InStep(field, self.cloud.x, sphere=isinstance(self.manifold, Sphere)), report)
@@ -251,7 +251,7 @@ class Ensemble:
             batch.set_step(runs, first + i, span.direction * max(min(guess, abs(span.end - span.start)), least))
 
     def _ends(self, codes: Array) -> tuple[Status, ...]:
-        from .backends.systems import EVENT
+        from .batches.small_systems import EVENT
 
         return tuple(STATUS[code] if code < EVENT else self.problem.events[code - EVENT].status for code in codes)
 
@@ -273,7 +273,7 @@ def _root_mean_square(x: Array) -> Array:
 
 
 def _method(problem: Problem) -> Method:
-    from .backends.systems import Method
+    from .batches.small_systems import Method
 
     tableau = problem.tableau
     error = () if tableau.b_error is None else tableau.b_error
@@ -283,7 +283,7 @@ def _method(problem: Problem) -> Method:
 
 def _control(problem: Problem) -> Control:
     """Return the span and the constants of the controller, as the kernel reads them."""
-    from .backends.systems import Control
+    from .batches.small_systems import Control
 
     span, rule = problem.span, problem.controller
     fixed = rule if isinstance(rule, FixedStep) else None
@@ -307,7 +307,7 @@ def _control(problem: Problem) -> Control:
 
 def _watched(problem: Problem) -> Watched:
     """Return the built-in events, as the kernel reads them."""
-    from .backends.systems import BLOW_UP, COLLAPSED, STEADY_STATE, Watched
+    from .batches.small_systems import BLOW_UP, COLLAPSED, STEADY_STATE, Watched
 
     kinds = {SteadyState: STEADY_STATE, BlowUp: BLOW_UP, Collapsed: COLLAPSED}
     levels = [getattr(event, "radius" if isinstance(event, BlowUp) else "tol") for event in problem.events]

@@ -11,7 +11,7 @@ import numpy as np
 from ._types import Array
 from .errors import InputError, InputTypeError
 from .integrate.space import VectorSpace
-from .share import Share
+from .parallel.partition import Partition
 
 # Elements per block: what one operation touches stays in the second-level cache, and nothing large is allocated.
 _BLOCK = 16384
@@ -39,10 +39,10 @@ class Manifold(ABC):
         """Replace every vector of v, in place, by its part tangent to M at the token of x, which is on M."""
 
     @abstractmethod
-    def space(self, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> VectorSpace:
+    def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
         """Return the vector space of states (see `fastpde.integrate.space`) whose `combine` makes tokens on M.
 
-        share: which of all tokens a state has; None: all.
+        partition: which of all tokens a state has; None: all.
         """
 
     def start(self, x0: Array) -> Array:
@@ -68,8 +68,8 @@ class Euclidean(Manifold):
     def project(self, x: Array, v: Array) -> None:
         pass
 
-    def space(self, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> VectorSpace:
-        return VectorSpace(shape, dtype, share)
+    def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
+        return VectorSpace(shape, dtype, partition)
 
     def start(self, x0: Array) -> Array:
         return x0
@@ -107,15 +107,17 @@ class Sphere(Manifold):
         for (_, rows), (_, vectors) in zip(_blocks(x), _blocks(v), strict=True):
             vectors -= _dots(rows, vectors)[:, None] * rows
 
-    def space(self, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> VectorSpace:
-        return _Retracting(self, shape, dtype, share)
+    def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
+        return _Retracting(self, shape, dtype, partition)
 
 
 class _Retracting(VectorSpace):
     """The vector space with a retraction after each combination."""
 
-    def __init__(self, manifold: Manifold, shape: tuple[int, ...], dtype: Any, share: Share | None = None) -> None:
-        super().__init__(shape, dtype, share)
+    def __init__(
+        self, manifold: Manifold, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None
+    ) -> None:
+        super().__init__(shape, dtype, partition)
         self._manifold = manifold
 
     def combine(self, y: Array, h: float, coefs: Sequence[float], stages: Array, out: Array) -> None:

@@ -20,7 +20,7 @@ from .manifold import Euclidean, Manifold, as_manifold
 from .noise import Brownian
 
 if TYPE_CHECKING:
-    from .backends.backend import Backend
+    from .sums.backend import Backend
 
 
 _BACKEND = "backend"  # the name of what a backend keeps from one evaluation to the next
@@ -107,7 +107,7 @@ def bind(
 
     Raises InputError, InputTypeError for arguments that do not fit.
     """
-    from .backends import resolve
+    from .sums import resolve
 
     if not isinstance(attention, Attention):
         came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
@@ -182,9 +182,9 @@ def solve(
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))
-    start, share = place.start(tokens), field.cloud.share
-    source = Brownian(noise, seed, first_system=first_system, first_token=share.first, project=place.project)
-    space, noisy = place.space(start.shape, start.dtype, share), source if source.noise else None
+    start, partition = place.start(tokens), field.cloud.partition
+    source = Brownian(noise, seed, first_system=first_system, first_token=partition.first, project=place.project)
+    space, noisy = place.space(start.shape, start.dtype, partition), source if source.noise else None
     asked |= {"events": events, "observers": _told(observers, place, source.noise), "noise": noisy}
     if tokens.ndim == 3:
         whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
@@ -217,9 +217,9 @@ def prepare(
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, backend=backend, manifold=place)
     field.check(_ends(t_span))
-    start, share = place.start(tokens), field.cloud.share
-    source = Brownian(noise, seed, first_token=share.first, project=place.project)
-    space = place.space(start.shape, start.dtype, share)
+    start, partition = place.start(tokens), field.cloud.partition
+    source = Brownian(noise, seed, first_token=partition.first, project=place.project)
+    space = place.space(start.shape, start.dtype, partition)
     noisy = source if source.noise else None
     problem = Problem.checked(field, start, t_span, Options(**asked, noise=noisy, space=space))
     # The field needs the shape of the tokens alone: the caller's array may go.

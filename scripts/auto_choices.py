@@ -15,7 +15,7 @@ import numpy as np
 from fast_errors import clouds
 
 import fastpde as fp
-from fastpde import backends
+from fastpde import sums
 
 KINDS = ("gaussian", "ball", "heavy tails t3", "two tight clusters", "points on a line", "logits of 100")
 AT_MOST = 1.3
@@ -44,7 +44,7 @@ def main() -> None:
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--repeats", type=int, default=5)
     given = options.parse_args()
-    backends.set_threads(given.threads)
+    sums.set_threads(given.threads)
     print(f"{'n':>7} {'d':>1}  {'cloud':<20}{'tol':>7}{'direct':>10}{'fast':>10}{'auto':>10}{'ratio':>7}{'error':>9}")
     ratios = []
     for d in given.dims:

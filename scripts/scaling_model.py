@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
-from fastpde import backends, initial
+from fastpde import initial, sums
 from fastpde.plot import canvas
 
 TOL = 1e-8
@@ -115,7 +115,7 @@ def rank_job(jobs: list[tuple[str, int]]) -> None:
     """Run jobs on this process of `mpiexec`; process 0 prints the seconds of each job, and what messages cost."""
     from mpi4py import MPI
 
-    backends.set_threads(1)
+    sums.set_threads(1)
     comm = Counting(MPI.COMM_WORLD)
     first = MPI.COMM_WORLD.Get_rank() == 0
     attention, found = fp.Softmax(*[np.eye(2)] * 3), []

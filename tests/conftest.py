@@ -18,7 +18,7 @@ settings.register_profile("soak", deadline=None, max_examples=2000)
 @pytest.fixture(scope="session", autouse=True)
 def typical_costs():
     """Ways to sum are chosen by the costs of a typical machine, whatever machine this is and however busy."""
-    from fastpde.backends import calibration
+    from fastpde.sums import calibration
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(calibration, "path", lambda: None)

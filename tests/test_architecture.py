@@ -17,43 +17,44 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # Outside libraries that only some modules may import, at any depth of the code.
 ONLY = {
-    "numba": r"(_cache|_jit|simd/.*|kernels/.*|backends/.*)\.py",
-    "llvmlite": r"(_jit|simd/.*|backends/.*)\.py",
+    "numba": r"(_cache|_jit|simd/.*|kernels/.*|sums/.*|batches/.*)\.py",
+    "llvmlite": r"(_jit|simd/.*|sums/.*|batches/.*)\.py",
     "h5py": r"run/trajectory.*\.py",
     "argparse": r"cli.*\.py",
     "matplotlib": r"plot/.*\.py",
     "tqdm": r"(ensemble|integrate/reporting|run/progress|cli_machine)\.py",
-    "mpi4py": r"(backends/mpi|run/ranks)\.py",
+    "mpi4py": r"(sums/distributed|run/ranks)\.py",
     "ot": r"transport/wasserstein\.py",
     "scipy": r"(observe|report|stability|dissipation|clusters"
     r"|(integrate|transport|gaussian|run|studies|plot|config)/.*)\.py",
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
-BASE = {"errors", "_times", "_types", "share"}
+BASE = {"errors", "_times", "_types", "parallel"}
 MAY = {
     "errors": set(),
-    "share": set(),
+    "parallel": {"errors"},
     "_times": {"errors"},
-    "_types": {"errors", "share"},
+    "_types": {"errors", "parallel"},
     "weights": {"_types", "errors"},
     "simd": {"_jit", "errors", "weights"},
     "_cache": set(),
     "_jit": {"_cache", "simd"},
     "kernels": {"_jit", "simd", "weights"},
-    "backends": {"kernels", "simd", "weights", "_jit"} | BASE,
-    "transport": {"backends", "weights"} | BASE,
+    "sums": {"kernels", "simd", "weights", "_jit"} | BASE,
+    "batches": {"sums", "kernels", "simd", "weights"} | BASE,
+    "transport": {"sums", "weights"} | BASE,
     "stability": {"attention"} | BASE,
-    "dissipation": {"attention", "backends", "manifold"} | BASE,
+    "dissipation": {"attention", "sums", "manifold"} | BASE,
     "clusters": BASE,
-    "attention": {"backends", "weights", "transport"} | BASE,
-    "integrate": {"errors", "_times", "share"},
+    "attention": {"batches", "sums", "weights", "transport"} | BASE,
+    "integrate": {"errors", "_times", "parallel"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
-    "gaussian": {"attention", "backends", "ensemble", "integrate", "manifold"} | BASE,
-    "ensemble": {"attention", "backends", "integrate", "manifold"} | BASE,
-    "meanfield": {"attention", "backends", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
-    "energy": {"attention", "backends"} | BASE,
+    "gaussian": {"attention", "batches", "sums", "ensemble", "integrate", "manifold"} | BASE,
+    "ensemble": {"attention", "batches", "sums", "integrate", "manifold"} | BASE,
+    "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
+    "energy": {"attention", "sums"} | BASE,
     "studies": {"attention", "ensemble", "integrate", "plot"},  # and the public names, by `import fastpde as fp`
     "initial": BASE,
     "observe": BASE,
@@ -136,7 +137,7 @@ def test_every_part_has_its_place():
     assert {part_of(path) for path in FILES} <= set(MAY) | ABOVE
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] in ("kernels", "backends")], ids=str)
+@pytest.mark.parametrize("path", [p for p in FILES if p.parts[0] in ("kernels", "sums")], ids=str)
 def test_sums_name_no_variant(path):
     """Code below the seam knows weights, not variants; prose may mention them in comments and docstrings."""
     tree = ast.parse((PACKAGE / path).read_text())
@@ -152,19 +153,18 @@ def test_sums_name_no_variant(path):
 
 # File stems that are used twice, and the issue that renames one of them.
 TWICE = {
-    19: {"causal", "pruned", "ranks", "rows", "systems"},  # of kernels/ and backends/
+    20: {"systems"},  # of kernels/ and run/
     23: {"stability"},  # the study, when bounds move to theory/
 }
 # Concrete classes that others of the package inherit from, and the issue that changes it.
 INHERITED = {
-    19: {("Auto", "Fast"), ("_Look", "Fast"), ("Unchecked", "Fast"), ("Probe", "Fast"), ("Block", "Share")}
-    | {("BlockTally", "Tally"), ("Checked", "Mpi")},
+    19: {("Auto", "Fast"), ("_Look", "Fast"), ("Unchecked", "Fast"), ("Probe", "Fast")} | {("Checked", "Mpi")},
     20: {("Ranks", "Team"), ("Head", "Single"), ("_Retracting", "VectorSpace"), ("Follower", "Silent")}
     | {("Follower", "Recorder"), ("SystemsFollower", "Silent"), ("SystemsFollower", "SystemsRecorder")},
 }
 # What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.
 LATE = {"numba", "llvmlite", "h5py", "matplotlib", "mpi4py", "ot", "scipy", "tqdm", "threadpoolctl", "ast"}
-HEAVY = {"backends", "plot", "kernels", "simd", "_cache", "_jit"}
+HEAVY = {"batches", "sums", "plot", "kernels", "simd", "_cache", "_jit"}
 LATE_IN = {"__init__", "cli", "cli_machine", "config", "run", "plot"}  # 20 changes config, run, and what plot reads
 MANY = {"integrate", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20
 

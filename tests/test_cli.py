@@ -14,7 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import fastpde
-from fastpde import backends, cli, config
+from fastpde import cli, config, sums
 from fastpde.run import signals
 from fastpde.run.recorder import Recorder
 
@@ -150,7 +150,7 @@ def test_doctor_says_what_this_machine_will_do(folder, capsys):
 
 def test_warmup_reports_every_kernel(folder, capsys, monkeypatch):
     # Compiling all of them takes longer than a test may; the backends' own tests do it.
-    monkeypatch.setattr(backends, "warmup", lambda report: [report(name) for name in ("one", "two")])
+    monkeypatch.setattr(sums, "warmup", lambda report: [report(name) for name in ("one", "two")])
     code, _, errors = call(capsys, "warmup")
     # The two, the kernels of small systems for two laws and in step in two precisions, and that of Gaussian laws.
     assert code == 0 and "9 kernels" in errors

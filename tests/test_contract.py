@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastpde as fp
-from fastpde import backends
+from fastpde import sums
 
 from . import naive, problems
 from .problems import CONTRACT, DTYPES, VARIANTS, Case, random_case
@@ -57,7 +57,7 @@ def test_the_error_measures_can_fail():
         assert not huge.scaled_error(np.full((2, 1), wrong)) <= BOUND
 
 
-@pytest.mark.parametrize("backend", [*backends.NAMES, None])
+@pytest.mark.parametrize("backend", [*sums.NAMES, None])
 @each_dtype
 @each_variant
 def test_backends(kind, dtype, backend):

@@ -99,7 +99,7 @@ def test_energies_and_masses_in_linear_time(kind, masked):
 
 
 def test_wrong_totals_are_found_and_made_directly(monkeypatch):
-    from fastpde.backends.tree import Sum
+    from fastpde.sums.box_tree import Sum
 
     def wrong(self, *ends):
         self.result.out[:], self.result.log_total[:] = 1.0, 1.0

@@ -232,7 +232,7 @@ def test_missing_fma_changes_roundings_only():
     """A processor without fused operations, and vectors of 128 bits: equal to rounding.
 
     1e-14: a dot product, an exponent and a sum round differently, at most a few dozen units in the last place; a
-    hundred times that where logits of hundreds are themselves rounded. For widths see backends/test_widths.py.
+    hundred times that where logits of hundreds are themselves rounded. For widths see sums/test_widths.py.
     """
     process = launch(PAIR.format("float64"), NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
     here, (there, _) = problems.softmax_pair("float64"), finish(process)

@@ -14,6 +14,8 @@ import pytest
 from fastpde._jit import jit
 from fastpde.simd import pool
 
+from .problems import ROOT
+
 
 @jit
 def _item(index, thread, out, who, busy, factor):
@@ -104,5 +106,5 @@ def test_after_a_fork():
         "os._exit(0 if good else 1) if not child else None\n"
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or (0 if good else 2))\n"
     )
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=os.getcwd(), timeout=300)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, timeout=300)
     assert done.returncode == 0

@@ -13,7 +13,7 @@ from .score import Score
 from .small_matrices import transposed
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
 
 
 class Balance(NamedTuple):

@@ -19,9 +19,9 @@ from .rates import Rate
 from .small_matrices import transposed
 
 if TYPE_CHECKING:
-    from ..backends.affine import AffineHeads
-    from ..backends.backend import Backend
-    from ..backends.reduced_form import ReducedForm
+    from ..batches.affine import AffineHeads
+    from ..batches.reduced_form import ReducedForm
+    from ..sums.backend import Backend
 
 
 KEPT = "_kept"  # the attribute in which an attention keeps what follows from its parameters
@@ -225,7 +225,7 @@ class Attention(ABC):
         Raises:
             InputError, InputTypeError: naming the argument.
         """
-        from ..backends import resolve
+        from ..sums import resolve
 
         tokens, summing = as_tokens("x", x), resolve(backend)
         cloud = make_cloud(self, tokens, summing, weights, positions, as_points(at, tokens), at_positions)

@@ -9,11 +9,11 @@ import numpy as np
 
 from .._types import Array, as_positions, as_tokens, as_weights
 from ..errors import InputError
-from ..share import Share
+from ..parallel.partition import Partition, Undivided
 from .memory import Memory
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
     from .base import Attention
 
 
@@ -31,17 +31,17 @@ class Visibility:
     target_places: Array | None = None  # the same of points that are not the tokens
 
     @staticmethod
-    def of(positions: Array, at_positions: Array | None = None, share: Share | None = None) -> Visibility:
+    def of(positions: Array, at_positions: Array | None = None, partition: Partition | None = None) -> Visibility:
         """Find what targets see: every source at a position <= theirs. Raises InputError if one sees nothing."""
-        share = Share(len(positions)) if share is None else share
-        positions = share.gathered(positions[None])[0]
+        partition = Undivided(len(positions)) if partition is None else partition
+        positions = partition.gathered(positions[None])[0]
 
         def order(values: Array) -> Array | None:
             return None if np.all(values[:-1] <= values[1:]) else np.argsort(values, kind="stable")
 
         sources = order(positions)
         ordered = positions if sources is None else positions[sources]
-        here = ordered[share.first : share.first + share.here]
+        here = ordered[partition.first : partition.first + partition.here]
         if at_positions is None:
             return Visibility(sources, None, np.searchsorted(ordered, here, side="right").astype(np.int64), here)
         at, targets = at_positions, order(at_positions)
@@ -71,11 +71,11 @@ class Cloud:
     at_positions: Array | None = None  # (m,) of other targets
     limits: Array | None = None  # (m,) set by masked attention for what it contains
     memory: Memory | None = None  # of the run this evaluation belongs to; None: a single evaluation
-    part: Share | None = None  # which of all tokens x are; None: all
+    part: Partition | None = None  # which of all tokens x are; None: all
 
     @property
-    def share(self) -> Share:
-        return Share(self.x.shape[1]) if self.part is None else self.part
+    def partition(self) -> Partition:
+        return Undivided(self.x.shape[1]) if self.part is None else self.part
 
     @property
     def targets(self) -> Array:
@@ -98,8 +98,8 @@ class Cloud:
     def mean(self, values: Array) -> Array:
         """Return int values dmu, (B,), of values at the tokens that are here (B, n)."""
         if self.weights is None:
-            return self.share.sum(values) / self.share.n
-        return self.share.sum(self.weights * values)
+            return self.partition.sum(values) / self.partition.n
+        return self.partition.sum(self.weights * values)
 
     def with_(self, **changes: Any) -> Cloud:
         return replace(self, **changes)
@@ -114,15 +114,19 @@ class Cloud:
     def ordered(self, backend: Backend) -> Cloud:
         """Return the cloud with sources and targets in the order of their positions, in the backend's memory."""
 
-        def gather(name: str, array: Array, order: Array | None, share: Share) -> Array:
-            return array if order is None else share.ordered(array, order, backend.take(name, array.shape, array.dtype))
+        def gather(name: str, array: Array, order: Array | None, partition: Partition) -> Array:
+            return (
+                array
+                if order is None
+                else partition.ordered(array, order, backend.workspace(name, array.shape, array.dtype))
+            )
 
-        seen, share = self._seen, self.share
+        seen, partition = self._seen, self.partition
         at = self.at
         return self.with_(
-            x=gather("masked_tokens", self.x, seen.order, share),
-            at=None if at is None else gather("masked_points", at, seen.target_order, self._share_of_targets),
-            weights=None if self.weights is None else gather("masked_weights", self.weights, seen.order, share),
+            x=gather("masked_tokens", self.x, seen.order, partition),
+            at=None if at is None else gather("masked_points", at, seen.target_order, self._partition_of_targets),
+            weights=None if self.weights is None else gather("masked_weights", self.weights, seen.order, partition),
             positions=seen.places,
             at_positions=seen.target_places,
             limits=seen.limits,
@@ -131,7 +135,7 @@ class Cloud:
     def placed(self, rows: Array, out: Array) -> Array:
         """Write rows of targets, given in the order of their positions, into `out` in the order of the targets."""
         order = self._order_of_targets
-        return rows if order is None else self._share_of_targets.placed(rows, order, out)
+        return rows if order is None else self._partition_of_targets.placed(rows, order, out)
 
     @property
     def _seen(self) -> Visibility:
@@ -144,9 +148,9 @@ class Cloud:
         return self._seen.order if self.at is None else self._seen.target_order
 
     @property
-    def _share_of_targets(self) -> Share:
+    def _partition_of_targets(self) -> Partition:
         """Which of all targets are here: as of the tokens, but other points belong to the process that asks."""
-        return self.share if self.at is None else Share(self.targets.shape[1])
+        return self.partition if self.at is None else Undivided(self.targets.shape[1])
 
 
 def as_points(at: Any, tokens: Array) -> Array | None:
@@ -173,13 +177,13 @@ def make_cloud(
 ) -> Cloud:
     """Check a measure, for one evaluation or one run of an attention, and return it."""
     n = tokens.shape[-2]
-    share = backend.share(n)
+    partition = backend.partition(n)
     positional = attention.positional
     cloud = Cloud(
         x=tokens.reshape(-1, *tokens.shape[-2:]),
         at=None if at is None else at.reshape(-1, *at.shape[-2:]),
-        weights=as_weights(weights, tokens.shape, share=share),
-        part=share,
+        weights=as_weights(weights, tokens.shape, partition=partition),
+        part=partition,
     )
     if not positional:
         for name, value in (("positions", positions), ("at_positions", at_positions)):
@@ -187,12 +191,14 @@ def make_cloud(
                 raise InputError(name, "a value", "none: this attention does not see them", "Wrap it in fp.Masked.")
         return cloud
     places = (
-        share.first + np.arange(n, dtype=np.float64) if positions is None else as_positions("positions", positions, n)
+        partition.first + np.arange(n, dtype=np.float64)
+        if positions is None
+        else as_positions("positions", positions, n)
     )
     if at is None and at_positions is not None:
         raise InputError("at_positions", "a value", "none without `at`")
     if at is not None and at_positions is None:
         raise InputError("at_positions", "none", "positions (m,) of the points `at`, as the attention sees them")
     at_places = None if at is None else as_positions("at_positions", at_positions, at.shape[-2])
-    seen = Visibility.of(places, at_places, share) if attention.masked else None
+    seen = Visibility.of(places, at_places, partition) if attention.masked else None
     return cloud.with_(visibility=seen, positions=places, at_positions=at_places)

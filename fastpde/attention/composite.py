@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .._types import Array
-from ..backends.affine import AffineHeads
-from ..backends.reduced_form import ReducedForm
+from ..batches.affine import AffineHeads
+from ..batches.reduced_form import ReducedForm
 from ..errors import NoGaussianClosure
 from .balance import Balance
 from .base import Attention
@@ -21,7 +21,7 @@ from .rates import Rate, exponents_below
 from .small_matrices import product, side_by_side, times, transposed
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
     from .single_head import SingleHead
 
 

@@ -14,7 +14,7 @@ from .composite import Composite, Term, terms_of
 from .parameters import Parameter
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
 
 
 class Masked(Composite):
@@ -49,7 +49,7 @@ class Masked(Composite):
         if cloud.is_ordered:
             self.attention.evaluate(ordered, t, backend, out)
             return
-        result = backend.take("masked_result", out.shape, out.dtype)
+        result = backend.workspace("masked_result", out.shape, out.dtype)
         self.attention.evaluate(ordered, t, backend, result)
         cloud.placed(result, out)
 

@@ -14,7 +14,7 @@ from .composite import Composite, Term, terms_of
 from .parameters import Parameter, Value, matrix, parameter
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
 
 
 class MultiHead(Composite):
@@ -97,13 +97,13 @@ class MultiHead(Composite):
         out[...] = 0.0
         # The level names the scratch: a head may be a MultiHead itself.
         with backend.evaluation() as level:
-            term = backend.take(f"head_term{level}", out.shape, out.dtype)
+            term = backend.workspace(f"head_term{level}", out.shape, out.dtype)
             for h, head in enumerate(self.heads):
                 own = cloud if cloud.memory is None else cloud.with_(memory=cloud.memory.head(h))
                 if outputs is None:
                     head.evaluate(own, t, backend, term)
                 else:
-                    field = backend.take(f"head_field{level}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
+                    field = backend.workspace(f"head_field{level}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
                     head.evaluate(own, t, backend, field)
                     backend.project(field, outputs[h], term)
                 out += term

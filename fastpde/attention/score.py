@@ -30,14 +30,14 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
-from ..backends.pair_sum import PairSum
 from ..errors import InputError
+from ..sums.pair_sum import PairSum
 from .cloud import Cloud
 from .parameters import column
 from .small_matrices import apply, gram, over_largest, product, transposed
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
 
 _NO_EXPONENT = 10**6  # beyond any
 _SAFE = 0.75  # of the exponents of a precision: sums over coordinates, and small entries, have the rest
@@ -142,7 +142,7 @@ class Score:
         if late and self._values_are_keys(operands, cloud):
             values = operands.keys
         else:
-            values = backend.take("values", (*cloud.x.shape[:2], d if late else rows), cloud.x.dtype)
+            values = backend.workspace("values", (*cloud.x.shape[:2], d if late else rows), cloud.x.dtype)
             backend.project(cloud.x, None if late else V, values, origin=centre)
         shift = None if centre is None else apply(backend, V, centre)
         if not late:
@@ -150,7 +150,7 @@ class Score:
             if shift is not None:
                 out += shift[:, None, :].astype(out.dtype)
             return
-        mean = backend.take("means", (*out.shape[:2], d), out.dtype)
+        mean = backend.workspace("means", (*out.shape[:2], d), out.dtype)
         backend.attend(self.pair(cloud, operands, values, self.normalised), mean)
         backend.project(mean, V, out, shift=shift)
 
@@ -189,8 +189,8 @@ class Score:
         own = self.keys_are_tokens(cloud.x.dtype)
         target_map = column(self.scale) * (gram(backend, self.K, self.Q) if own else self.Q)
         r, dtype = target_map.shape[-2], cloud.x.dtype
-        targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
-        keys = backend.take("keys", (*cloud.x.shape[:2], r), dtype)
+        targets = backend.workspace("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
+        keys = backend.workspace("keys", (*cloud.x.shape[:2], r), dtype)
         backend.project(cloud.targets, target_map, targets)
         moved = centre if self.shifts and self.turn is None else None
         backend.project(cloud.x, None if own else self.K, keys, origin=moved)
@@ -200,7 +200,7 @@ class Score:
                 vectors[...] = np.einsum("nij,bnj->bni", turns, vectors)
         if not (self.bias.any() or self.bias_at):
             return Operands(targets, keys)
-        bias = backend.take("bias", cloud.x.shape[:2], dtype)
+        bias = backend.workspace("bias", cloud.x.shape[:2], dtype)
         bias[...] = np.broadcast_to(self.bias.reshape(-1, 1), bias.shape)
         return Operands(targets, keys, self._placed(bias, cloud))
 
@@ -221,15 +221,15 @@ class Score:
         if own:
             offset, target_map = apply(backend, transposed(K), offset), gram(backend, K, target_map)
         r, dtype = target_map.shape[-2], cloud.x.dtype
-        targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
-        keys = backend.take("keys", (*cloud.x.shape[:2], r), dtype)
+        targets = backend.workspace("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
+        keys = backend.workspace("keys", (*cloud.x.shape[:2], r), dtype)
         backend.project(cloud.targets, target_map, targets, origin=origin, shift=offset)
         backend.project(cloud.x, None if own else K, keys, origin=centre)
         moved = keys
         if own:
-            moved = backend.take("moved", (*cloud.x.shape[:2], K.shape[-2]), dtype)
+            moved = backend.workspace("moved", (*cloud.x.shape[:2], K.shape[-2]), dtype)
             backend.project(cloud.x, K, moved, origin=centre)
-        bias = backend.take("bias", cloud.x.shape[:2], dtype)
+        bias = backend.workspace("bias", cloud.x.shape[:2], dtype)
         np.einsum("bnk,bnk->bn", moved, moved, out=bias)
         bias *= -scale.reshape(-1, 1).astype(dtype)
         if self.bias.any():

@@ -10,9 +10,9 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
-from ..backends import affine
-from ..backends.affine import AffineHeads
-from ..backends.reduced_form import ReducedForm
+from ..batches import affine
+from ..batches.affine import AffineHeads
+from ..batches.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
 from . import balance, gaussian_field, rates
 from .base import KEPT, Attention
@@ -23,7 +23,7 @@ from .score import Score
 from .small_matrices import one_head, product, transposed
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
 
 
 class SingleHead(Attention):

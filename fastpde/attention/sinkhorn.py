@@ -10,11 +10,11 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
-from ..backends import affine
-from ..backends.affine import AffineHeads
-from ..backends.pair_sum import PairSum
+from ..batches import affine
+from ..batches.affine import AffineHeads
 from ..errors import ConvergenceError, InputError, InputTypeError
-from ..share import Share
+from ..parallel.partition import Partition
+from ..sums.pair_sum import PairSum
 from ..transport.scaling import Scalings, Softmin, iterate, scale
 from .balance import Balance
 from .cloud import Cloud
@@ -28,7 +28,7 @@ from .small_matrices import apply, gram, one_head, over_largest, times, transpos
 from .warm_start import WarmStart
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
 
 _EPS = 2.0**-52
 # Of tol: velocities are up to six times as far from their limit, relative to the largest, as the marginals are.
@@ -98,7 +98,7 @@ class Sinkhorn(SingleHead):
         if out.dtype == np.float64:
             self._evaluate(cloud, t, backend, out)
             return
-        wide = backend.take("wide_result", out.shape, np.float64)
+        wide = backend.workspace("wide_result", out.shape, np.float64)
         self._evaluate(_widened(cloud, backend), t, backend, wide)
         out[...] = wide
 
@@ -167,7 +167,7 @@ class Sinkhorn(SingleHead):
             raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
         softmin = _Kernel(self, cloud, t, backend)
         found, _ = self._scaled(softmin, cloud, t)
-        total = cloud.share.sum(softmin.weights * (found.f + found.g))
+        total = cloud.partition.sum(softmin.weights * (found.f + found.g))
         return self.eps(t) * total - self._moved(softmin, t), softmin
 
     def keys_are_tokens(self, t: float) -> bool:
@@ -187,8 +187,8 @@ class Sinkhorn(SingleHead):
         own = self.keys_are_tokens(t)
         target_map = factor * (gram(backend, K * unit[:, None], Q) if own else Q)
         r = target_map.shape[-2]
-        targets = backend.take("scaled_targets", (*cloud.targets.shape[:2], r), np.float64)
-        keys = backend.take("keys", (*cloud.x.shape[:2], r), np.float64)
+        targets = backend.workspace("scaled_targets", (*cloud.targets.shape[:2], r), np.float64)
+        keys = backend.workspace("keys", (*cloud.x.shape[:2], r), np.float64)
         backend.project(cloud.targets, target_map, targets, origin=centre if self.n_half is None else None)
         backend.project(cloud.x, None if own else K, keys, origin=centre)
         if own:
@@ -217,7 +217,7 @@ class Sinkhorn(SingleHead):
         found, failed = self._scaled(softmin, cloud, t)
         means = softmin.means
         if cloud.at is not None:
-            means = backend.take("means", (*cloud.at.shape[:2], cloud.at.shape[2]), np.float64)
+            means = backend.workspace("means", (*cloud.at.shape[:2], cloud.at.shape[2]), np.float64)
             scores = self.scaled_scores(cloud, t, backend, softmin.centre, softmin.unit)
             scores = Operands(scores.targets, scores.keys, found.g)
             backend.attend(self.pair(cloud, scores, softmin.tokens, True), means)
@@ -243,7 +243,7 @@ class Sinkhorn(SingleHead):
             if not good.all():
                 raise self._failure(found, ~good, t)
             return found, ~good
-        warm_start = WarmStart(memory, softmin.tokens, cloud.share, softmin.unit)
+        warm_start = WarmStart(memory, softmin.tokens, cloud.partition, softmin.unit)
         window = warm_start.window()
         found = scale(softmin, warm_start.start(), tol, self.max_iter, window)
         good = found.error <= self.tol
@@ -269,7 +269,7 @@ class Sinkhorn(SingleHead):
     def _moved(self, softmin: _Kernel, t: float) -> Array:
         """Return int s(x, y) - s(x - c, y - c) dmu(x) dmu(y), (B,), c the centre."""
         backend, c, w = softmin.backend, softmin.centre, softmin.weights
-        offset = softmin.unit * softmin.share.gathered(w[:, :, None] * softmin.tokens).sum(axis=1)
+        offset = softmin.unit * softmin.partition.gathered(w[:, :, None] * softmin.tokens).sum(axis=1)
         score = self._score(t)
         qc, kc, qu, ku = (apply(backend, M, v) for v in (c, offset) for M in (score.Q, score.K))
         return score.scale * (qc * (kc + ku) + qu * kc).sum(axis=1)
@@ -289,22 +289,22 @@ class _Kernel(Softmin):
         self.centre = backend.centre(cloud.x)
         self.unit = _unit(cloud, self.centre)
         self.symmetric = attention.n_half is None and attention.symmetric(t, backend, self.unit)
-        self.weights = np.full((1, shape[1]), 1.0 / cloud.share.n) if cloud.weights is None else cloud.weights
+        self.weights = np.full((1, shape[1]), 1.0 / cloud.partition.n) if cloud.weights is None else cloud.weights
         # One evaluation makes a sum many times: what is counted of it must outlive each.
         memory = Memory() if cloud.memory is None else cloud.memory
         self._cloud, self._averages = cloud.with_(at=None, memory=memory), cloud.at is None
         self._scores = attention.scaled_scores(self._cloud, t, backend, self.centre, self.unit)
         self.tokens = self._scores.keys
         if not attention.keys_are_tokens(t):
-            self.tokens = backend.take("values", shape, np.float64)
+            self.tokens = backend.workspace("values", shape, np.float64)
             backend.project(cloud.x, None, self.tokens, origin=self.centre)
             self.tokens /= self.unit[:, None]
-        self.means = backend.take("means", shape, np.float64)
+        self.means = backend.workspace("means", shape, np.float64)
         self._nothing = np.empty((*shape[:2], 0))
 
     @property
-    def share(self) -> Share:
-        return self._cloud.share
+    def partition(self) -> Partition:
+        return self._cloud.partition
 
     def rows(self, g: Array, out: Array, last: bool) -> None:
         averages = last and self._averages
@@ -321,14 +321,14 @@ class _Kernel(Softmin):
 
 def _widened(cloud: Cloud, backend: Backend) -> Cloud:
     """Return the cloud in float64."""
-    x = backend.take("wide_tokens", cloud.x.shape, np.float64)
+    x = backend.workspace("wide_tokens", cloud.x.shape, np.float64)
     x[...] = cloud.x
     return cloud.with_(x=x, at=None if cloud.at is None else cloud.at.astype(np.float64))
 
 
 def _unit(cloud: Cloud, centre: Array) -> Array:
     """Return the power of two above the largest distance of tokens from the centre along each axis, (B, d)."""
-    size = cloud.share.largest(np.maximum(cloud.x.max(axis=1) - centre, centre - cloud.x.min(axis=1)))
+    size = cloud.partition.largest(np.maximum(cloud.x.max(axis=1) - centre, centre - cloud.x.min(axis=1)))
     _, exponent = np.frexp(np.where(np.isfinite(size), size, 1.0))
     # Its inverse is a number, too. Along an axis without extent keys are zero in any unit, and so should the map be.
     return np.ldexp(1.0, np.clip(np.where(size == 0.0, -1000, exponent), -1000, 1000))

@@ -9,7 +9,7 @@ import numpy as np
 from .._types import Array
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
 
 
 def transposed(a: Array) -> Array:

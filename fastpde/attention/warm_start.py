@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._types import Array
-from ..share import Share
+from ..parallel.partition import Partition, Undivided
 from ..transport.anderson import Window, coefficients
 from .memory import Memory
 
@@ -29,16 +29,16 @@ class WarmStart:
     window.
     """
 
-    def __init__(self, memory: Memory, x: Array, share: Share | None = None, unit: Array | None = None) -> None:
+    def __init__(self, memory: Memory, x: Array, partition: Partition | None = None, unit: Array | None = None) -> None:
         """Take up what a run remembers.
 
-        x: tokens (B, n, d) about the centre of their sums, in units (B, d), None: 1; share: which of all tokens they
-        are, None: all.
+        x: tokens (B, n, d) about the centre of their sums, in units (B, d), None: 1; partition: which of all tokens
+        they are, None: all.
         """
         systems, n, d = x.shape
-        share = Share(n) if share is None else share
+        partition = Undivided(n) if partition is None else partition
         self._memory = memory
-        sample = share.every(x, -(-share.n * d // _NUMBERS))
+        sample = partition.every(x, -(-partition.n * d // _NUMBERS))
         self._sample = (sample if unit is None else sample * unit[:, None]).reshape(systems, -1)
         self._samples = self._array("samples", (systems, _DEPTH, self._sample.shape[1]))
         self._potentials = self._array("potentials", (systems, _DEPTH, n))

@@ -12,12 +12,12 @@ import numpy as np
 
 from fastpde import initial
 from fastpde.attention.variants import is_outside, load, named, refuse
-from fastpde.backends.costs import Costs
 from fastpde.config import memory_estimate, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
 from fastpde.config.schema import Config, Single
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
 from fastpde.errors import InputError
+from fastpde.sums.costs import Costs
 
 Array = np.ndarray[Any, Any]
 _MAX_FRAMES = 1_000_000

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from fastpde.attention.variants import named
-from fastpde.backends.costs import may_choose
 from fastpde.config.schema import Config
 from fastpde.errors import InputError
 from fastpde.run import machine
+from fastpde.sums.costs import may_choose
 
 BASE = 250 * 2**20  # bytes of the interpreter, the libraries and the compiled code
 SHARE = 0.8  # of the machine's memory that a run may need

@@ -12,10 +12,10 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 from fastpde.attention.variants import VARIANTS, is_outside
-from fastpde.backends.costs import Costs
 from fastpde.config import checks
 from fastpde.config.matrices import Identity, Matrix, matrix, scale
 from fastpde.errors import InputError
+from fastpde.sums.costs import Costs
 
 FIXED = ("euler", "heun", "rk4")
 NOISY = ("euler", "heun")

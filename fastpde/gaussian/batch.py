@@ -30,7 +30,7 @@ class Flow:
     """
 
     def __init__(self, attention: Attention, mean: Array, factor: Array, t_span: Any, **options: Any) -> None:
-        from ..backends.gaussians import Gaussians
+        from ..batches.gaussian_laws import Gaussians
 
         heads = attention.affine_heads()
         if heads is None:
@@ -66,14 +66,14 @@ class Flow:
     @property
     def running(self) -> Array:
         """A mask (B,) of the laws that have not ended."""
-        from ..backends.gaussians import RUNNING
+        from ..batches.gaussian_laws import RUNNING
 
         return self._batch.status(self._runs) == RUNNING
 
     @property
     def status(self) -> tuple[Status, ...]:
         """The status of each law; INTERRUPTED if it still runs or was stopped."""
-        from ..backends.gaussians import STOPPED
+        from ..batches.gaussian_laws import STOPPED
 
         return tuple(STATUS[0 if code == STOPPED else code] for code in self._batch.status(self._runs))
 

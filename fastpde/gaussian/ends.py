@@ -16,7 +16,7 @@ import numpy as np
 from .._types import Array
 from ..attention.gaussian_field import regression
 from ..attention.small_matrices import transposed
-from ..backends.affine import LINEAR, PLAN, STEPS, AffineHeads
+from ..batches.affine import LINEAR, PLAN, STEPS, AffineHeads
 from .units import size
 
 

@@ -18,7 +18,7 @@ from .._types import Array
 from ..attention.base import Attention
 from ..attention.cloud import Cloud
 from ..attention.small_matrices import transposed
-from ..backends.affine import AffineHeads
+from ..batches.affine import AffineHeads
 from ..ensemble import Ensemble
 from ..integrate import Problem
 from ..integrate.options import Options
@@ -99,7 +99,7 @@ class Ways:
         max_steps: int,
         scales: tuple[Array, Array] | None = None,
     ) -> None:
-        from ..backends.gaussians import Tails
+        from ..batches.gaussian_laws import Tails
 
         heads = attention.affine_heads()
         if heads is None:
@@ -122,7 +122,7 @@ class Ways:
 
     def extend(self) -> Array:
         """Follow every law further; return a mask of `on` of the laws that cannot go on."""
-        from ..backends.gaussians import COMPLETED, MAX_STEPS
+        from ..batches.gaussian_laws import COMPLETED, MAX_STEPS
 
         end = np.ceil(max(_FIRST, _LONGER * self._tau) / _GRID) * _GRID
         times = np.arange(self._tau + _GRID, end + _GRID / 2, _GRID)

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastpde.integrate.tableau import Tableau
-from fastpde.share import Share
+from fastpde.parallel.partition import Partition, Undivided
 
 
-def share_of(space: Any, y: np.ndarray) -> Share:
+def partition_of(space: Any, y: np.ndarray) -> Partition:
     """Return which of all tokens the states of a space hold; a space without a partition holds all of them."""
-    found: Share = getattr(space, "share", None) or Share(y.shape[-2] if y.ndim > 1 else 1)
+    found: Partition = getattr(space, "partition", None) or Undivided(y.shape[-2] if y.ndim > 1 else 1)
     return found
 
 
@@ -49,9 +49,9 @@ class Piece:
     stages: np.ndarray
 
     @property
-    def share(self) -> Share:
+    def partition(self) -> Partition:
         """The partition: which of all tokens the states hold."""
-        return share_of(self.space, self.y0)
+        return partition_of(self.space, self.y0)
 
     def evaluate(self, t: float, out: np.ndarray) -> None:
         """Write y(t) into `out`; at t0 exactly y0, because all its weights are zero there."""

@@ -11,7 +11,7 @@ from fastpde.errors import InputError, InputTypeError
 from fastpde.integrate.dense import Piece
 from fastpde.integrate.options import flag, function, positive, real
 from fastpde.integrate.status import Status
-from fastpde.share import Share
+from fastpde.parallel.partition import Partition, Undivided
 
 _EPS = 2.0**-52
 
@@ -41,11 +41,11 @@ class Event:
         """Return the number whose sign changes at the event; y and velocity are read-only, valid during the call."""
         raise NotImplementedError
 
-    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, partition: Partition) -> float:
         """Return `value` for all tokens, of which y and velocity hold those of this process."""
-        if share.whole:
+        if partition.whole:
             return self.value(t, y, velocity)
-        return self.value(t, _all(y, share), None if velocity is None else _all(velocity, share))
+        return self.value(t, _all(y, partition), None if velocity is None else _all(velocity, partition))
 
     def satisfied_at_start(self, value: float) -> bool:
         """Return whether the value at t0 counts as the event."""
@@ -75,10 +75,10 @@ class SteadyState(Event):
         """Return the largest of max_i |v_i| / max(1, max_i |x_i|) over the systems, minus tol."""
         return self.value_of_all(t, y, velocity, _everything(y))
 
-    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, partition: Partition) -> float:
         """Return `value` for all tokens, from the largest norms that each process finds."""
         assert velocity is not None, "uses_velocity is set"
-        rate = float((_largest_norms(velocity, share) / np.maximum(1.0, _largest_norms(y, share))).max())
+        rate = float((_largest_norms(velocity, partition) / np.maximum(1.0, _largest_norms(y, partition))).max())
         # A velocity that is not finite is not slow; the next step will report it.
         return rate - self.tol if math.isfinite(rate) else math.inf
 
@@ -101,9 +101,9 @@ class BlowUp(Event):
         """Return max_i |x_i| / radius - 1."""
         return self.value_of_all(t, y, velocity, _everything(y))
 
-    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, partition: Partition) -> float:
         """Return `value` for all tokens, from the largest norm that each process finds."""
-        return float(_largest_norms(y, share).max()) / self.radius - 1.0
+        return float(_largest_norms(y, partition).max()) / self.radius - 1.0
 
 
 class Collapsed(Event):
@@ -126,15 +126,15 @@ class Collapsed(Event):
             return -1.0
         return self.value_of_all(t, y, velocity, _everything(y))
 
-    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
+    def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, partition: Partition) -> float:
         """Return `value` for all tokens, from sums and largest norms that each process finds."""
-        if share.whole and (y.ndim < 2 or share.n != y.shape[-2]):  # the default of VectorSpace counts numbers
+        if partition.whole and (y.ndim < 2 or partition.n != y.shape[-2]):  # the default of VectorSpace counts numbers
             return self.value(t, y, velocity)
         systems = y.reshape(-1, *y.shape[-2:])
         # A float32 mean summed along the tokens would lose digits as n grows.
         columns = np.ascontiguousarray(np.moveaxis(systems, 2, 0), dtype=np.float64)
-        mean = np.stack(share.sums(columns), axis=1) / share.n
-        return float(_largest_norms(systems - mean[:, None], share).max()) / self.tol - 1.0
+        mean = np.stack(partition.sums(columns), axis=1) / partition.n
+        return float(_largest_norms(systems - mean[:, None], partition).max()) / self.tol - 1.0
 
 
 class FunctionEvent(Event):
@@ -176,9 +176,11 @@ def read_only(array: np.ndarray) -> np.ndarray:
     return view
 
 
-def measure(name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarray | None, share: Share) -> float:
-    """Return the event's value as a float that is not nan, or raise; `share` says which of all tokens y holds."""
-    came = event.value_of_all(t, read_only(y), None if velocity is None else read_only(velocity), share)
+def measure(
+    name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarray | None, partition: Partition
+) -> float:
+    """Return the event's value as a float that is not nan, or raise; `partition` says which of all tokens y holds."""
+    came = event.value_of_all(t, read_only(y), None if velocity is None else read_only(velocity), partition)
     try:
         value = float(came)
     except (TypeError, ValueError):
@@ -212,7 +214,7 @@ def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float
         if t in known:
             return known[t]
         piece.evaluate(t, buffer)
-        return measure(name, event, t, buffer, None, piece.share)
+        return measure(name, event, t, buffer, None, piece.partition)
 
     root, _ = brentq(
         at,
@@ -227,24 +229,24 @@ def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float
     return float(root)
 
 
-def _everything(y: np.ndarray) -> Share:
+def _everything(y: np.ndarray) -> Partition:
     """Return the partition of a process that holds all tokens."""
-    return Share(y.shape[-2] if y.ndim > 1 else 1)
+    return Undivided(y.shape[-2] if y.ndim > 1 else 1)
 
 
-def _all(x: np.ndarray, share: Share) -> np.ndarray:
+def _all(x: np.ndarray, partition: Partition) -> np.ndarray:
     """Return all tokens of a state (n, d) or (B, n, d), of which x holds those of this process."""
-    found = share.gathered(x.reshape(-1, *x.shape[-2:]))
+    found = partition.gathered(x.reshape(-1, *x.shape[-2:]))
     return found.reshape(*x.shape[:-2], *found.shape[-2:])
 
 
-def _largest_norms(x: np.ndarray, share: Share) -> np.ndarray:
+def _largest_norms(x: np.ndarray, partition: Partition) -> np.ndarray:
     """Return max_i |x_i| of each system (B,), or (1,) when there is only one.
 
     Entries are divided by the largest one, so that their squares neither overflow nor vanish.
     """
     systems = x.reshape(x.shape[0] if x.ndim == 3 else 1, -1, x.shape[-1] if x.ndim else 1)
-    largest = share.largest(np.maximum(systems.max(axis=(1, 2)), -systems.min(axis=(1, 2))).astype(np.float64))
+    largest = partition.largest(np.maximum(systems.max(axis=(1, 2)), -systems.min(axis=(1, 2))).astype(np.float64))
     unit = np.where(largest > 0.0, largest, 1.0)
     scaled = systems / unit[:, None, None]
-    return largest * np.sqrt(share.largest(np.einsum("bij,bij->bi", scaled, scaled).max(axis=1)))
+    return largest * np.sqrt(partition.largest(np.einsum("bij,bij->bi", scaled, scaled).max(axis=1)))

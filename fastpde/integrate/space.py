@@ -12,7 +12,7 @@ floats.
     max_norm(y) -> float
         Return max |y|; inf or nan if anything is not finite.
 
-A state may be the part that one process holds of a larger one (`fastpde.share`): its norms are then those of the whole.
+A state may be the part that one process holds of a larger one (`parallel.partition`): its norms are those of the whole.
 
 Every state that the stepper makes (stage arguments, results, continuous extension) is the result of `combine`: a space
 whose `combine` also retracts to a manifold keeps all of them on the manifold.
@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fastpde.share import Share
+from fastpde.parallel.partition import Partition, Undivided
 
 # Elements per block: the handful of blocks that one operation touches stay in the second-level cache.
 _BLOCK = 16384
@@ -38,16 +38,16 @@ class VectorSpace:
         shape: the shape of a state: (n, d), (B, n, d) or any other. For three axes the first one counts independent
             systems.
         dtype: float64 or float32. The norms accumulate in float64.
-        share: which of all tokens a state (n, d) or (B, n, d) holds; None: all.
+        partition: which of all tokens a state (n, d) or (B, n, d) holds; None: all.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype | type, share: Share | None = None) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype | type, partition: Partition | None = None) -> None:
         size = math.prod(shape)
         self._systems = shape[0] if len(shape) == 3 else 1
         self._here = size // self._systems if self._systems else 0
-        self.share = Share(self._here) if share is None else share
-        self._width = self._here // self.share.here if self._here else 1
-        self._length = self.share.n * self._width
+        self.partition = Undivided(self._here) if partition is None else partition
+        self._width = self._here // self.partition.here if self._here else 1
+        self._length = self.partition.n * self._width
         block = max(1, min(size, _BLOCK))
         self._term = np.empty(block, dtype)
         self._scale = np.empty(block, dtype)
@@ -81,7 +81,7 @@ class VectorSpace:
         flat = stages.reshape(len(stages), -1)
         old, new = y0.reshape(-1), y1.reshape(-1)
         weights = [(s, h * coef) for s, coef in enumerate(coefs) if coef]
-        tally = self.share.tally(self._systems, self._width, _BLOCK)
+        tally = self.partition.tally(self._systems, self._width, _BLOCK)
         for first, rows, part in self._parts(tally.first):
             size = part.stop - part.start
             error, scale, squares = self._term[:size], self._scale[:size], self._squares[:size]
@@ -109,7 +109,7 @@ class VectorSpace:
                 worst = largest
                 break
             worst = max(worst, largest)
-        return float(self.share.largest(np.array([worst]))[0])
+        return float(self.partition.largest(np.array([worst]))[0])
 
     def _increment(self, flat: np.ndarray, weights: list, part: slice, out: np.ndarray) -> None:
         """Write the sum of weight * flat[s, part] over (s, weight) in `weights` into `out`."""
@@ -140,7 +140,7 @@ class VectorSpace:
         holds.
         """
         length = self._here
-        if self._length > _BLOCK or not self.share.whole:
+        if self._length > _BLOCK or not self.partition.whole:
             for system in range(self._systems):
                 start, offset = 0, system * length
                 while start < length:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpde.integrate.controller import Span
-from fastpde.integrate.dense import share_of
+from fastpde.integrate.dense import partition_of
 from fastpde.integrate.events import Event, crosses, locate, measure
 from fastpde.integrate.stepper import Stepper
 
@@ -69,10 +69,10 @@ class Tracker:
 
     def _measure(self) -> list[float]:
         stepper, values = self._stepper, []
-        share = share_of(stepper.space, stepper.state.y)
+        partition = partition_of(stepper.space, stepper.state.y)
         for i, event in enumerate(self._events):
             velocity = stepper.refresh() if event.uses_velocity else None
-            values.append(measure(f"events[{i}]", event, stepper.state.t, stepper.state.y, velocity, share))
+            values.append(measure(f"events[{i}]", event, stepper.state.t, stepper.state.y, velocity, partition))
         return values
 
     def _root(self, index: int, before: tuple[float, float], after: tuple[float, float]) -> float:

@@ -41,7 +41,7 @@ _LEAST = 10**6  # work in a portion, some 20 microseconds: one thread does it be
 _ALL_GONE = 20000.0  # any sum times 2^20000 is inf, times 2^-20000 is 0
 
 
-class Scratch(NamedTuple):
+class Workspace(NamedTuple):
     """Per-thread workspace of a direct sum, with one row per thread."""
 
     targets: np.ndarray  # (threads, TILES * k * width) working precision
@@ -53,17 +53,17 @@ class Scratch(NamedTuple):
     tiles: np.ndarray  # (threads, 3, TILES) int64: smallest limit, largest limit, whether wide
 
 
-def allocate(threads: int, layout: Layout, dtype, take) -> Scratch:
-    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
+def allocate(threads: int, layout: Layout, dtype, workspace) -> Workspace:
+    """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
     tile = TILES * layout.width
-    return Scratch(
-        take("targets", (threads, tile * layout.k), dtype),
-        take("weights", (threads, CHUNK * layout.width), dtype),
-        take("tops", (threads, tile), dtype),
-        take("shifts", (threads, tile), dtype),
-        take("limits", (threads, tile), np.int64 if np.dtype(dtype).itemsize == 8 else np.int32),
-        take("sums", (threads, tile * layout.total), np.float64),
-        take("tiles", (threads, 3, TILES), np.int64),
+    return Workspace(
+        workspace("targets", (threads, tile * layout.k), dtype),
+        workspace("weights", (threads, CHUNK * layout.width), dtype),
+        workspace("tops", (threads, tile), dtype),
+        workspace("shifts", (threads, tile), dtype),
+        workspace("limits", (threads, tile), np.int64 if np.dtype(dtype).itemsize == 8 else np.int32),
+        workspace("sums", (threads, tile * layout.total), np.float64),
+        workspace("tiles", (threads, 3, TILES), np.int64),
     )
 
 

@@ -1,8 +1,8 @@
 """Masked sums over a grid: moments of windows of sources, in their order, and running sums of them.
 
 Every window has a tensor of its own. The tensors lie one behind another, as if the first axis had as many more slabs,
-so that `grid.spread` and `evaluate.evaluate` treat many windows in one call: the number of a cell tells its window. A
-tensor is as in `grid`, but for its first axis, which is not padded. Points are sorted within windows.
+so that `cell_moments.add_moments` and `expansion.expand` treat many windows in one call: the number of a cell tells its
+window. A tensor is as in `cell_moments`, but for its first axis, which is not padded. Points are sorted within windows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .._jit import jit
 from ..simd.pool import available, launch
 from .cells import slab_of
 from .chebyshev import WIDTH
-from .grid import STRIP, contract_strip
+from .contraction import STRIP, contract_strip
 
 _COLUMNS = 512  # entries of the windows' tensors that one thread sums at a time
 

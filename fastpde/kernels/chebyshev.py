@@ -45,7 +45,7 @@ def sides(orders, counts) -> Sides:
     return Sides(np.asarray(orders), np.asarray(counts), sizes, int(np.sum(orders)), lead, padded(lead), rows, columns)
 
 
-class Bench(NamedTuple):
+class Workspace(NamedTuple):
     """Per-thread workspace of sums on a grid, with one row per thread."""
 
     local: np.ndarray  # (threads, r * BLOCK) coordinates of a block of points
@@ -62,8 +62,8 @@ class Bench(NamedTuple):
     zeros: np.ndarray  # (WIDTH,)
 
 
-def allocate(threads: int, side: Sides, take) -> Bench:
-    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
+def allocate(threads: int, side: Sides, workspace) -> Workspace:
+    """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
     r, degrees = len(side.orders), side.degrees
     sizes = {
         "local": r * BLOCK,
@@ -77,8 +77,8 @@ def allocate(threads: int, side: Sides, take) -> Bench:
         "partial": 3 * side.lead // int(side.orders[-2]) * BLOCK if r > 2 else 0,
         "found": (1 + r) * BLOCK,
     }
-    named = {name: take(f"grid_{name}", (threads, size), np.float64) for name, size in sizes.items()}
-    return Bench(**named, corner=np.zeros((threads, r), np.int64), zeros=np.zeros(WIDTH))
+    named = {name: workspace(f"grid_{name}", (threads, size), np.float64) for name, size in sizes.items()}
+    return Workspace(**named, corner=np.zeros((threads, r), np.int64), zeros=np.zeros(WIDTH))
 
 
 @jit(inline=True)

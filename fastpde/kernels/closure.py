@@ -31,7 +31,7 @@ class Closure(NamedTuple):
     V: np.ndarray  # (1 or B, heads, d, d)
 
 
-class Work(NamedTuple):
+class Workspace(NamedTuple):
     """Workspace of one thread, or of all threads with one more leading axis."""
 
     Y: np.ndarray  # (d, 1 + r) the state
@@ -72,10 +72,12 @@ def shape_for(d: int, r: int, heads: int) -> Shape:
     )  # fmt: skip
 
 
-def allocate(threads: int, shape: Shape, take) -> Work:
-    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
+def allocate(threads: int, shape: Shape, workspace) -> Workspace:
+    """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
     sizes = shapes(shape.d, shape.n - 1)
-    return Work(**{name: take(f"closure_{name}", (threads, *size), np.float64) for name, size in sizes.items()})
+    return Workspace(
+        **{name: workspace(f"closure_{name}", (threads, *size), np.float64) for name, size in sizes.items()}
+    )
 
 
 @jit(borrowed=True)

@@ -29,19 +29,19 @@ def _is(value, kind) -> bool:
 
 @overload(memory_of, inline="always")
 def _memory_of(scratch, thread):
-    if _is(scratch, systems.Scratch):
+    if _is(scratch, systems.Workspace):
         return lambda scratch, thread: (
             scratch.keys[thread], scratch.values[thread], scratch.targets[thread], scratch.means[thread],
             scratch.weights[thread], scratch.bias[thread], scratch.squares[thread], scratch.shift[thread],
             scratch.tops[thread], scratch.sums[thread], scratch.centre[thread], scratch.wide_shift[thread],
         )  # fmt: skip
-    if _is(scratch, tail.Work):
-        all_of = tail.Work
+    if _is(scratch, tail.Workspace):
+        all_of = tail.Workspace
         return lambda scratch, thread: all_of(
             memory_of(scratch.law, thread), scratch.X[thread], scratch.Y[thread], scratch.F[thread],
             scratch.W[thread], scratch.G[thread], scratch.seen[thread],
         )  # fmt: skip
-    work = closure.Work
+    work = closure.Workspace
     return lambda scratch, thread: work(
         scratch.Y[thread], scratch.F[thread], scratch.L[thread], scratch.X[thread], scratch.Z[thread],
         scratch.T[thread], scratch.W[thread], scratch.C[thread], scratch.U[thread], scratch.R[thread],

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._jit import jit
-from ..simd.rows import largest
+from ..simd.row_panels import largest
 from .field import memory_of, velocity
 from .motion import (
     ACCEPTED,

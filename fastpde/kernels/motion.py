@@ -58,7 +58,7 @@ class Control(NamedTuple):
     max_steps: int
 
 
-class Steps(NamedTuple):
+class Workspace(NamedTuple):
     """Workspace of the steps, with one row per thread.
 
     `stages` and `states` have one row per system instead if the systems wait for their velocities.
@@ -73,20 +73,20 @@ class Steps(NamedTuple):
     found: np.ndarray  # (threads, E) times of the events of one step
 
 
-def allocate(threads: int, shape, method: Method, events: int, dtype, take, systems: int = 0) -> Steps:
+def allocate(threads: int, shape, method: Method, events: int, dtype, workspace, systems: int = 0) -> Workspace:
     """Allocate the workspace of `threads` threads, or of `systems` that wait for their velocities.
 
-    `take(name, shape, dtype)` returns each array.
+    `workspace(name, shape, dtype)` returns each array.
     """
     stages, lanes, runs = len(method.a), shape.lanes, systems or threads
-    return Steps(
-        take("stages", (runs, stages, shape.rows * lanes), dtype),
-        take("states", (runs, 3, shape.d * lanes), dtype),
-        take("step_squares", (threads, lanes), dtype),
-        take("step_wide", (threads, lanes), np.float64),
-        take("coefficients", (threads, stages), dtype),
-        take("dense_weights", (threads, stages), np.float64),
-        take("found", (threads, events), np.float64),
+    return Workspace(
+        workspace("stages", (runs, stages, shape.rows * lanes), dtype),
+        workspace("states", (runs, 3, shape.d * lanes), dtype),
+        workspace("step_squares", (threads, lanes), dtype),
+        workspace("step_wide", (threads, lanes), np.float64),
+        workspace("coefficients", (threads, stages), dtype),
+        workspace("dense_weights", (threads, stages), np.float64),
+        workspace("found", (threads, events), np.float64),
     )
 
 

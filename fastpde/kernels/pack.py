@@ -34,16 +34,16 @@ class Packed(NamedTuple):
     survey: np.ndarray  # (B, chunks, 8) what each chunk contributes to bounds and exponents
 
 
-def allocate(systems: int, layout: Layout, dtype, take) -> Packed:
-    """Allocate the arrays of the packed sources; `take(name, shape, dtype)` returns each array."""
+def allocate(systems: int, layout: Layout, dtype, workspace) -> Packed:
+    """Allocate the arrays of the packed sources; `workspace(name, shape, dtype)` returns each array."""
     rows = systems * layout.rows
     return Packed(
-        take("packed_keys", (rows * layout.k,), dtype),
-        take("packed_bias", (rows,), dtype),
-        take("packed_values", (rows * layout.total,), dtype),
-        take("packed_bounds", (systems, 2), np.float64),
-        take("packed_exponents", (systems, 2), np.float64),
-        take("packed_survey", (systems, -(-layout.rows // CHUNK), 8), np.float64),
+        workspace("packed_keys", (rows * layout.k,), dtype),
+        workspace("packed_bias", (rows,), dtype),
+        workspace("packed_values", (rows * layout.total,), dtype),
+        workspace("packed_bounds", (systems, 2), np.float64),
+        workspace("packed_exponents", (systems, 2), np.float64),
+        workspace("packed_survey", (systems, -(-layout.rows // CHUNK), 8), np.float64),
     )
 
 

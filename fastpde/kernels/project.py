@@ -32,10 +32,10 @@ class Map(NamedTuple):
     tiles: int
 
 
-def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, take) -> Map:
+def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, workspace) -> Map:
     """Make a map of matrices (B or 1, q, d) and shifts (B or 1, q), or None for no shift.
 
-    `take(name, shape, dtype)` returns the arrays of workspace.
+    `workspace(name, shape, dtype)` returns the arrays of workspace.
     """
     bits = 8 * np.dtype(dtype).itemsize
     group, width = group_size(bits), VECTORS * lanes_of(bits).count
@@ -50,8 +50,8 @@ def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, t
         np.ascontiguousarray(padded.reshape(systems, tiles, width, d).swapaxes(2, 3)).reshape(systems, -1),
         shifts,
         np.zeros(group, dtype),
-        take("map_tokens", (threads, _GROUPS * group * d), dtype),
-        take("map_result", (threads, group * width), dtype),
+        workspace("map_tokens", (threads, _GROUPS * group * d), dtype),
+        workspace("map_result", (threads, group * width), dtype),
         group,
         width,
         tiles,

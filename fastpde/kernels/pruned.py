@@ -125,7 +125,7 @@ def _box(tree, node, centre, half):
         half[k] = 0.5 * (tree.high[node, k] - tree.low[node, k])
 
 
-class Desk(NamedTuple):
+class Workspace(NamedTuple):
     """Per-thread workspace, with one row per thread."""
 
     box: np.ndarray  # (threads, 3, r)

@@ -20,7 +20,7 @@ import numpy as np
 
 from .._jit import jit
 from ..simd.panels import apply_shifted, apply_weight, fused, mask_rows, power_of_two, raise_tops, shiftable
-from ..simd.rows import ROW_GROUP, largest, row_panel, value_rows
+from ..simd.row_panels import ROW_GROUP, largest, row_panel, value_rows
 from ..simd.vectors import CHUNK, VECTORS, lanes_of, most_columns
 from ..weights import Linear
 from .layout import reach_of
@@ -61,7 +61,7 @@ class Forms(NamedTuple):
     limits: np.ndarray  # (lanes,) leading sources each token sees; int32 beside float32, int64 beside float64
 
 
-class Scratch(NamedTuple):
+class Workspace(NamedTuple):
     """Per-thread workspace, with one row per thread."""
 
     keys: np.ndarray  # (threads, (d + 1) * lanes) tokens minus their mean, and a row of ones
@@ -100,8 +100,8 @@ def shape_for(n: int, d: int, heads: int, dtype, *, normalised: bool, tilted: bo
     )
 
 
-def allocate(threads: int, shape: Shape, dtype, take) -> Scratch:
-    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
+def allocate(threads: int, shape: Shape, dtype, workspace) -> Workspace:
+    """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
     lanes, rows, d, width = shape.lanes, shape.rows, shape.d, shape.width
     sizes = {
         "keys": (d + 1) * lanes,
@@ -115,9 +115,9 @@ def allocate(threads: int, shape: Shape, dtype, take) -> Scratch:
         "tops": width,
     }
     wide = {"sums": (d + 1) * width, "centre": d, "wide_shift": rows}
-    return Scratch(
-        **{name: take(name, (threads, size), dtype) for name, size in sizes.items()},
-        **{name: take(name, (threads, size), np.float64) for name, size in wide.items()},
+    return Workspace(
+        **{name: workspace(name, (threads, size), dtype) for name, size in sizes.items()},
+        **{name: workspace(name, (threads, size), np.float64) for name, size in wide.items()},
     )
 
 

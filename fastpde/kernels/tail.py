@@ -35,10 +35,10 @@ class Tail(NamedTuple):
     units: np.ndarray  # (B,)
 
 
-class Work(NamedTuple):
+class Workspace(NamedTuple):
     """Workspace of one thread, or of all threads with one more leading axis."""
 
-    law: closure.Work
+    law: closure.Workspace
     X: np.ndarray  # (d, 1 + r) the shape, |X| = 1
     Y: np.ndarray  # (d, 1 + r) the mean and a factor with orthogonal columns, |Y| = 1, then in full size
     F: np.ndarray  # (d, 1 + r) the velocity
@@ -52,13 +52,15 @@ def shape_for(d: int, r: int, heads: int) -> Shape:
     return closure.shape_for(d, r, heads)._replace(d=d + 1, entries=d * (1 + d) + 2, rows=d + 1)
 
 
-def allocate(threads: int, shape: Shape, take) -> Work:
-    """Allocate the workspace of `threads` threads; `take(name, shape, dtype)` returns each array."""
+def allocate(threads: int, shape: Shape, workspace) -> Workspace:
+    """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
     d, r = shape.d - 1, shape.n - 1
-    law = closure.allocate(threads, shape._replace(d=d), take)
+    law = closure.allocate(threads, shape._replace(d=d), workspace)
     m = 1 + r
     sizes = {"X": (d, m), "Y": (d, m), "F": (d, m), "W": (r, r), "G": (r, r), "seen": (SPECTRUM + r,)}
-    return Work(law, **{name: take(f"tail_{name}", (threads, *size), np.float64) for name, size in sizes.items()})
+    return Workspace(
+        law, **{name: workspace(f"tail_{name}", (threads, *size), np.float64) for name, size in sizes.items()}
+    )
 
 
 @jit(borrowed=True)

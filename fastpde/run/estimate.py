@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from fastpde.attention.variants import named
-from fastpde.backends.costs import TYPICAL, Costs
 from fastpde.config import Problem, memory_estimate
 from fastpde.config.schema import FIXED
 from fastpde.run import energies, machine, runner
+from fastpde.sums.costs import TYPICAL, Costs
 
 SAMPLE = 2000  # tokens of the sample
 _FIRST = 1_000_000  # tokens with which the cost of the first sum is estimated
@@ -91,9 +91,9 @@ def estimate(problem: Problem) -> Estimate:
 
     Raises InputError for files with unusable numbers; a problem that was resolved fits into memory.
     """
-    from fastpde import backends
+    from fastpde import sums
 
-    threads = backends.threads()
+    threads = sums.threads()
     needs = memory_estimate.at_work(problem.config, problem.systems, problem.n, problem.d)
     rest: Any = {"memory": needs, "limit": machine.memory(), "threads": threads}
     if problem.systems > 1 and problem.n <= _SMALL_SYSTEMS:
@@ -177,11 +177,11 @@ def _some(problem: Problem, n: int) -> Problem:
 
 
 def _probe(problem: Problem, n: int) -> Any:
-    from fastpde import backends
-    from fastpde.backends.probe import Probe
+    from fastpde import sums
+    from fastpde.sums.probe import Probe
 
     asked = problem.config.backend
-    return Probe(asked.tol, replace(asked.costs or TYPICAL, threads=float(backends.threads())), problem.n / n)
+    return Probe(asked.tol, replace(asked.costs or TYPICAL, threads=float(sums.threads())), problem.n / n)
 
 
 def _time_systems(problem: Problem) -> tuple[float, int]:

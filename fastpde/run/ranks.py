@@ -149,13 +149,13 @@ class Ranks(Team):
         return slice(int(starts[self.rank]), int(starts[self.rank + 1]))
 
     def _starts(self, n: int) -> Array:
-        from fastpde.backends.ranks import starts_of
+        from fastpde.parallel.communicator import starts_of
 
         starts: Array = starts_of(n, self.size)
         return starts
 
     def backend(self, inner: Any, check: Callable[[], object]) -> Any:
-        from fastpde.backends.mpi import Mpi
+        from fastpde.sums.distributed import Mpi
 
         class Checked(Mpi):
             """An `Mpi` backend that calls `check` before each sum. Its state is that of its inner backend alone."""

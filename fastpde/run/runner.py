@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from fastpde import backends
+from fastpde import sums
 from fastpde.attention.variants import named
 from fastpde.config import Problem
 from fastpde.config.shapes import each_head
@@ -130,7 +130,7 @@ def _ended_badly(target: Path) -> Outcome | None:
 def _run(problem: Problem, target: Path, quiet: bool, crew: Crew) -> Outcome:
     team, one = crew.team, problem.systems == 1
     if problem.is_large and team.leads:
-        backends.compile_ahead()
+        sums.compile_ahead()
     problem = _calibrated(problem, target, team)
     rows = team.rows(problem.n) if one else None
     # A list, so that the initial tokens, which may be many, can be freed when the run has begun.
@@ -143,7 +143,7 @@ def _run(problem: Problem, target: Path, quiet: bool, crew: Crew) -> Outcome:
     start, _, end = recorder.span()
     quiet, name = quiet or not team.leads, progress.TIME if one else progress.SYSTEMS
     shown = progress.choose(start, end, sys.stderr, quiet=quiet, name=name)
-    with backends.checking(crew.in_sums(one)):
+    with sums.checking(crew.in_sums(one)):
         try:
             if isinstance(recorder, Recorder):
                 return _solve_one(recorder, attention, tokens, shown, crew, found)

@@ -67,7 +67,7 @@ def write(folder: Folder, tasks: int | None, share: Share, seconds: float | None
     return [f"{cells}; nothing was submitted. In the folder {folder.path}:", f"sbatch {SCRIPT}"]
 
 
-def share_of(folder: Folder, task: int, tasks: int, digest: str | None) -> range:
+def partition_of(folder: Folder, task: int, tasks: int, digest: str | None) -> range:
     """Return the cells of one task; neighbouring cells, which are alike, go to different tasks. Raises InputError."""
     if digest != folder.digest:
         need = "the plan that the script was written for"

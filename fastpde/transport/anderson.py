@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._types import Array
-from ..share import Share
+from ..parallel.partition import Partition, Undivided
 
 # Differences that are combined: six need a third more steps where the plain rate is 0.99, twelve gain little.
 _SIZE = 10
@@ -53,16 +53,16 @@ class Anderson:
     """Anderson acceleration of B systems x (B, n), each on its own, in L2(weights).
 
     The numbers of a system do not depend on the others. `window` holds differences of an earlier, similar problem,
-    whose slow directions are likely to be the same; it is changed in place. `share` says which of all n numbers this
-    process has.
+    whose slow directions are likely to be the same; it is changed in place. `partition` says which of all n numbers
+    this process has.
     """
 
     def __init__(
-        self, weights: Array, shape: tuple[int, int], window: Window | None = None, share: Share | None = None
+        self, weights: Array, shape: tuple[int, int], window: Window | None = None, partition: Partition | None = None
     ) -> None:
         self.window = Window.empty(shape) if window is None else window
         self._weights = weights
-        self._share = Share(shape[1]) if share is None else share
+        self._partition = Undivided(shape[1]) if partition is None else partition
         self._last: tuple[Array, Array] | None = None
         self._merit = np.full(shape[0], -np.inf)
         self._best = np.zeros(shape), np.zeros(shape)  # x and r of the best merit
@@ -101,13 +101,13 @@ class Anderson:
         np.add(dx, dr, out=dx)
         window.du[systems, slots] = dx[systems]
         dr *= self._weights
-        for i, products in enumerate(self._share.sums(dr * window.dr[:, i] for i in range(_SIZE))):
+        for i, products in enumerate(self._partition.sums(dr * window.dr[:, i] for i in range(_SIZE))):
             window.gram[systems, slots, i] = window.gram[systems, i, slots] = products[systems]
 
     def _correction(self, r: Array) -> Array:
         """Return sum_i c_i (dx_i + dr_i), (B, n)."""
         weighted, total = self._weights * r, np.zeros_like(r)
-        right = np.stack(self._share.sums(weighted * self.window.dr[:, i] for i in range(_SIZE)), axis=1)
+        right = np.stack(self._partition.sums(weighted * self.window.dr[:, i] for i in range(_SIZE)), axis=1)
         for i, c in enumerate(coefficients(self.window.gram, right, _RIDGE).T):
             total += c[:, None] * self.window.du[:, i]
         return total

@@ -20,7 +20,7 @@ from .anderson import Anderson
 from .measures import Weighted, common_unit
 
 if TYPE_CHECKING:
-    from ..backends.backend import Backend
+    from ..sums.backend import Backend
 
 _EPS = 1e-3  # of the squared unit: the default
 _TOL = 1e-4  # marginal error; the dual value's error is of its order squared, and the bounds count it
@@ -65,7 +65,7 @@ class Pair:
         return squares[0] - eps * log_total
 
     def _sum(self, at: Weighted, of: Weighted, bias: Array, eps: float, values: Array, out: Array) -> Array:
-        from ..backends.pair_sum import PairSum
+        from ..sums.pair_sum import PairSum
 
         log_total = np.empty((1, len(at.x)))
         weights = None if of.w is None else of.w[None]
@@ -83,7 +83,7 @@ class Pair:
 
 def divergence(x: Weighted, y: Weighted, p: float, eps: Any, backend: Any) -> tuple[float, float]:
     """Return the square root of the Sinkhorn divergence, and a proved bound of its difference from W_2."""
-    from ..backends import resolve_alone
+    from ..sums import resolve_alone
 
     if p != 2.0:
         raise InputError("p", f"{p:g}", 'p = 2 for method="sinkhorn"', 'Take method="exact" or "sliced".')

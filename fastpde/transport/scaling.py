@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import Array
-from ..share import Share
+from ..parallel.partition import Partition, Undivided
 from .anderson import Anderson, Window
 
 # Damping of a symmetric kernel's step: for a positive kernel its linearisation has the spectrum 1 - 0.8 [1, 2].
@@ -34,9 +34,9 @@ class Softmin(ABC):
     symmetric: bool  # whether s(x, y) = s(y, x): `columns` is then `rows`
 
     @property
-    def share(self) -> Share:
+    def partition(self) -> Partition:
         """The partition: which of all points this process has; arrays (B, n) hold these."""
-        return Share(self.weights.shape[1])
+        return Undivided(self.weights.shape[1])
 
     @abstractmethod
     def rows(self, g: Array, out: Array, last: bool) -> None:
@@ -73,9 +73,9 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
     not depend on the others. The scaling ends when this holds for all systems, or after `max_half` half-iterations.
     `window` is that of the scaling of a similar kernel (a warm start); it is changed in place.
     """
-    weights, share, cost = softmin.weights, softmin.share, 1 if softmin.symmetric else 2
+    weights, partition, cost = softmin.weights, softmin.partition, 1 if softmin.symmetric else 2
     g, f, c = start.copy(), np.empty_like(start), np.empty_like(start)
-    anderson = Anderson(weights, start.shape, window, share)
+    anderson = Anderson(weights, start.shape, window, partition)
     error, foreseen, half, last = np.full(len(g), np.inf), np.inf, 0, False
     rounding = np.zeros(len(g), bool)
     while half + cost < max_half:
@@ -86,10 +86,10 @@ def scale(softmin: Softmin, start: Array, tol: float, max_half: int, window: Win
         half += cost
         residual = (f if softmin.symmetric else c) - g
         if softmin.symmetric:
-            residual -= share.sum(weights * residual)[:, None]
-        before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights, share)
-        merit = share.sum(weights * (f + g))
-        rounding = (error > tol) & (error > 0.5 * before) & (error <= _rounding(f, g, weights, share))
+            residual -= partition.sum(weights * residual)[:, None]
+        before, error = error, (2.0 if softmin.symmetric else 1.0) * _marginal_error(residual, weights, partition)
+        merit = partition.sum(weights * (f + g))
+        rounding = (error > tol) & (error > 0.5 * before) & (error <= _rounding(f, g, weights, partition))
         rounding &= ~anderson.fallen(merit)
         moving = (error > tol) & ~rounding
         if not moving.any() or half + cost >= max_half:
@@ -114,21 +114,21 @@ def iterate(softmin: Softmin, start: Array, n_half: int) -> Scalings:
     return Scalings(f, g, np.full(len(g), np.nan), n_half, np.zeros(len(g), bool))
 
 
-def _marginal_error(residual: Array, weights: Array, share: Share) -> Array:
+def _marginal_error(residual: Array, weights: Array, partition: Partition) -> Array:
     """Return sum_j w_j |e^{-r_j} - 1|, (B,); inf on overflow."""
     with np.errstate(over="ignore"):
-        return share.sum(weights * np.abs(np.expm1(-residual)))
+        return partition.sum(weights * np.abs(np.expm1(-residual)))
 
 
-def _rounding(f: Array, g: Array, weights: Array, share: Share) -> Array:
+def _rounding(f: Array, g: Array, weights: Array, partition: Partition) -> Array:
     """Return the error in the columns that rounding makes of potentials of this size, (B,).
 
     The means of |f| and |g| count, as they do in the error, once the mean of g has moved to f. They are bounded by the
     scores and the entropy of mu wherever the dual value is no lower than that of g = 0: a step that is off cannot make
     them larger without lowering it.
     """
-    mean = share.sum(weights * g)[:, None]
-    size: Array = share.sum(weights * (np.abs(f + mean) + np.abs(g - mean)))
+    mean = partition.sum(weights * g)[:, None]
+    size: Array = partition.sum(weights * (np.abs(f + mean) + np.abs(g - mean)))
     return 2.0**-49 * (1.0 + size)
 
 

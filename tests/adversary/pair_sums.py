@@ -20,8 +20,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 
 import fastpde as fp
-from fastpde.backends import pruned
-from fastpde.backends.pair_sum import PairSum
+from fastpde.sums import tree_pair
+from fastpde.sums.pair_sum import PairSum
 from fastpde.weights import Exp, Sigmoid
 
 from . import oracle
@@ -101,13 +101,13 @@ def summed(case: Case):
     pair, used = case.pair, []
     (m, n), c = (pair.targets.shape[1], pair.keys.shape[1]), pair.values.shape[2]
     out, logs = np.full((1, m, c), np.nan, pair.keys.dtype), np.full((1, m), np.nan) if case.logs else None
-    backend, leaves = Watched(case.tol, case.checked), pruned.Pruned.attend
+    backend, leaves = Watched(case.tol, case.checked), tree_pair.Pruned.attend
 
     def noted(*arguments):
         used.append("tree")
         return leaves(*arguments)
 
-    pruned.Pruned.attend = noted
+    tree_pair.Pruned.attend = noted
     try:
         with prices(case.regime, m * n):
             if case.before is not None:
@@ -120,7 +120,7 @@ def summed(case: Case):
                 out, logs = np.concatenate([out, out]), None if logs is None else np.concatenate([logs, logs])
                 backend.attend(_batch(case.beside, pair), out, logs)
     finally:
-        pruned.Pruned.attend = leaves
+        tree_pair.Pruned.attend = leaves
     report = backend.report
     how = "tree" if used else "grids" if report.get("grids", 0) > 1 else "grid" if report.get("grids", 0) else "flat"
     if isinstance(pair.weight, Sigmoid):

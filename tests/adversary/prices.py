@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from fastpde.backends import bounded, causal, planning, tree
+from fastpde.sums import box_tree, masked_windows, planning, sigmoid_nodes
 
 _DEAR = 0.1  # seconds that a direct sum is said to take: no sum on a grid that takes longer is tried
 _LONGEST = 0.3  # seconds of a grid of a tree: longer ones take gigabytes, and are not dear enough for these prices
@@ -19,24 +19,24 @@ def grid(pairs):
     """Direct sums are dear: one grid wherever there is one, windows of masks as short as they can be."""
     rate = pairs / _DEAR
     return {
-        (tree, "_RATE"): rate, (tree, "_WORTH_A_TREE"): float("inf"), (causal, "_RATE"): 0.5 * rate,
-        (causal, "_SMALL"): 0.0, (causal, "_LEAF"): 64, (bounded, "_RATE"): rate, (bounded, "_OVERHEAD"): 0.0,
+        (box_tree, "_RATE"): rate, (box_tree, "_WORTH_A_TREE"): float("inf"), (masked_windows, "_RATE"): 0.5 * rate,
+        (masked_windows, "_SMALL"): 0.0, (masked_windows, "_LEAF"): 64, (sigmoid_nodes, "_RATE"): rate, (sigmoid_nodes, "_OVERHEAD"): 0.0,
     }  # fmt: skip
 
 
 def trees(pairs, gathering=1e-3, leaf=1e6):
     """The tree whatever it costs, with small boxes; gathering: seconds per source of a grid; leaf: pairs per second of
     its direct sums."""
-    whole, prices = tree.Sum._tree, planning.prices
+    whole, prices = box_tree.Sum._tree, planning.prices
 
     def affordable(*arguments):
         found = prices(*arguments)
         return np.where(found > _LONGEST, np.inf, found)
 
     return grid(pairs) | {
-        (tree, "_WORTH_A_TREE"): -1.0, (tree, "_GOOD"): 0.0, (tree, "_SPLIT_FROM"): 0.1, (tree, "_FEW"): 32,
-        (tree, "_GRID"): 0.0, (tree, "_GATHERING"): gathering, (tree, "_PRUNED_RATE"): leaf,
-        (planning, "prices"): affordable, (tree.Sum, "_tree"): lambda job, box, least: whole(job, box, float("inf")),
+        (box_tree, "_WORTH_A_TREE"): -1.0, (box_tree, "_GOOD"): 0.0, (box_tree, "_SPLIT_FROM"): 0.1, (box_tree, "_FEW"): 32,
+        (box_tree, "_GRID"): 0.0, (box_tree, "_GATHERING"): gathering, (box_tree, "_PRUNED_RATE"): leaf,
+        (planning, "prices"): affordable, (box_tree.Sum, "_tree"): lambda job, box, least: whole(job, box, float("inf")),
     }  # fmt: skip
 
 
@@ -52,12 +52,12 @@ def leaves_of_trees(pairs):
 
 def halves(pairs):
     """Masks are halved down to small leaves; what is left of them is summed on grids."""
-    return grid(pairs) | {(causal, "_plan"): lambda job, box: None}
+    return grid(pairs) | {(masked_windows, "_plan"): lambda job, box: None}
 
 
 def halves_of_trees(pairs):
     """Masks are halved, what is left of them is summed by trees."""
-    return trees(pairs) | {(causal, "_plan"): lambda job, box: None}
+    return trees(pairs) | {(masked_windows, "_plan"): lambda job, box: None}
 
 
 def natural(pairs):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.backends.pair_sum import PairSum
+from fastpde.sums.pair_sum import PairSum
 from fastpde.weights import Exp
 
 from . import pair_sums

@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 
 import fastpde as fp
-from fastpde.backends import costs, fast
+from fastpde.sums import costs, fast
 
 from .. import naive
 from . import oracle

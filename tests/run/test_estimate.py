@@ -108,8 +108,8 @@ def test_command_prints_a_table(tmp_path, capsys):
 
 
 def test_a_run_records_the_costs_and_they_make_no_other_configuration(tmp_path, monkeypatch):
-    from fastpde.backends import calibration
-    from fastpde.backends.costs import Costs
+    from fastpde.sums import calibration
+    from fastpde.sums.costs import Costs
 
     plain = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", "").replace("t_end = 1.0", "t_end = 0.1")
     monkeypatch.setattr(calibration, "costs", lambda: Costs(1.5, 0.5))

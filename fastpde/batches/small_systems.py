@@ -1,0 +1,240 @@
+"""Many small systems in one call: the arrays of `kernels.flow`, filled from tokens, a field and options."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..kernels import flow, motion, systems
+from ..kernels.flow import BLOW_UP, COLLAPSED, STEADY_STATE, Runs, Watched
+from ..kernels.motion import (
+    ACCEPTED,
+    ERROR,
+    EVALUATIONS,
+    EVENT,
+    FRESH,
+    NOT_FINITE,
+    PHASE,
+    REJECTED,
+    RUNNING,
+    STATUS,
+    Control,
+    H,
+    Method,
+    T,
+)
+from ..kernels.pack import LOG2E
+from ..simd import pool
+from ..simd.called import kernel_of
+from ..sums.direct import Direct
+from ..weights import is_exponential
+from .reduced_form import ReducedForm
+
+__all__ = ["BLOW_UP", "COLLAPSED", "EVENT", "STEADY_STATE", "Batch", "Control", "Fused", "Method", "Runs", "Watched"]
+
+_PORTIONS = 8  # of a call, for each thread: a thread that was held up does not hold up the call
+
+
+class Batch(ABC):
+    """B systems that are integrated together, each with a time of its own; a `Runs` is their whole state.
+
+    Args:
+        x0: tokens (B, n, d).
+        shape: sizes that the systems have in common.
+    """
+
+    def __init__(self, x0: Array, shape: systems.Shape) -> None:
+        self._tokens, self._shape, self._workspace = x0, shape, Direct().workspace
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of tokens in one velocity of one system, over all heads."""
+        return self._shape.heads * self._shape.n**2
+
+    def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
+        """Return runs at their beginning, with room for the tokens at `times` (m,); first_step 0: to be chosen."""
+        (count, n, d), lanes = self._tokens.shape, self._shape.lanes
+        size, dtype, events = d * lanes, self._tokens.dtype, len(watched.kinds)
+        self._options = method, control, watched, times
+        numbers, counts = np.zeros((count, 7)), np.zeros((count, 8), np.int64)
+        numbers[:, [T, H, ERROR]] = control.start, first_step, 1.0
+        counts[:, PHASE] = flow.START
+        return Runs(
+            y=self.rows(self._tokens),
+            f=np.zeros((count, size), dtype),
+            numbers=numbers,
+            counts=counts,
+            values=np.zeros((count, events)),
+            hits=np.full((count, events), np.nan),
+            finals=np.full(count, control.start),
+            x_final=self._tokens.copy(),
+            x=np.full((len(times), count, n, d), np.nan, dtype),
+        )
+
+    @abstractmethod
+    def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
+        """Advance systems first .. last - 1 by up to `attempts` attempted steps; return how many are still running.
+
+        With attempts = 0 a run is begun: the start is recorded, its events are evaluated, and `f` becomes its velocity.
+        """
+
+    def probe(self, runs: Runs, x: Array, first: int, last: int) -> Array:
+        """Return the velocities (last - first, n, d) of the running systems at other states x; nan for the others."""
+        part = slice(first, last)
+        other = runs._replace(y=runs.y.copy(), f=np.full_like(runs.f, np.nan), counts=runs.counts.copy())
+        other.y[part] = self.rows(x)
+        other.counts[part, FRESH] = 0
+        self.advance(other, first, last, 0)
+        runs.counts[part, EVALUATIONS] = other.counts[part, EVALUATIONS]
+        return self.tokens(other.f[part])
+
+    def set_step(self, runs: Runs, b: int, h: float) -> None:
+        """Propose h as the first step of system b."""
+        runs.numbers[b, H] = h
+
+    def give_up(self, runs: Runs, b: int) -> None:
+        """End system b where it is, if it is running, because its velocity is not finite."""
+        if runs.counts[b, STATUS] == RUNNING:
+            runs.counts[b, STATUS] = NOT_FINITE
+
+    def status(self, runs: Runs) -> Array:
+        """Return the status codes (B,)."""
+        return runs.counts[:, STATUS]
+
+    def counters(self, runs: Runs) -> Array:
+        """Return the accepted steps, rejected steps and evaluations of each system, (B, 3)."""
+        return runs.counts[:, [ACCEPTED, REJECTED, EVALUATIONS]]
+
+    def rows(self, x: Array) -> Array:
+        """Return tokens (B, n, d) as rows of lanes (B, d * lanes); the last token is repeated in unused lanes."""
+        places = np.minimum(np.arange(self._shape.lanes), self._shape.n - 1)
+        return np.ascontiguousarray(x[:, places].swapaxes(1, 2)).reshape(len(x), -1)
+
+    def tokens(self, rows: Array) -> Array:
+        """Return rows of lanes (B, d * lanes) as tokens (B, n, d), a view."""
+        return rows.reshape(len(rows), self._shape.d, self._shape.lanes)[:, :, : self._shape.n].swapaxes(1, 2)
+
+
+class Threaded(Batch):
+    """Systems whose velocities are computed inside the compiled loop: each thread advances some systems.
+
+    A subclass sets `_weight` and `_forms`, and defines `_memory`, for its kind of field, see `kernels.field`.
+    """
+
+    _weight: Any
+    _forms: Any
+
+    def __init__(self, tokens: Array, shape: Any) -> None:
+        super().__init__(tokens, shape)
+        self._threads = pool.threads()
+
+    @abstractmethod
+    def _memory(self) -> Any:
+        """Return the workspace of the field, for all threads."""
+
+    def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
+        dtype, events = self._tokens.dtype, len(watched.kinds)
+        self._steps = motion.allocate(self._threads, self._shape, method, events, dtype, self._workspace)
+        self._scratch = self._memory()
+        return super().plan(method, control, watched, times, first_step)
+
+    def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
+        portion = max(1, -(-(last - first) // (_PORTIONS * self._threads)))
+        parts: SimpleQueue[tuple[int, int]] = SimpleQueue()
+        for start in range(first, last, portion):
+            parts.put((start, min(start + portion, last)))
+
+        def work(thread: int) -> None:
+            with suppress(Empty):
+                while True:
+                    flow.advance(
+                        self._weight, self._shape, self._forms, *self._options, parts.get_nowait(), attempts, runs,
+                        self._scratch, self._steps, thread,
+                    )  # fmt: skip
+
+        # The kernel is serial and holds no lock of the interpreter. A parallel one would be compiled three times over.
+        with ThreadPoolExecutor(self._threads) as pool:
+            for done in [pool.submit(work, thread) for thread in range(self._threads)]:
+                done.result()
+        return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
+
+
+class Fused(Threaded):
+    """Tokens under an attention with a reduced form.
+
+    Args:
+        form: the field.
+        x0: tokens (B, n, d), in the order of their positions if there are limits.
+        weights: (1, n) or (B, n) float64; None: 1/n.
+        limits: (n,) how many leading tokens each token sees; None: all.
+        sphere: whether tokens live on the unit sphere, as x0 does.
+    """
+
+    def __init__(
+        self, form: ReducedForm, x0: Array, weights: Array | None, limits: Array | None, *, sphere: bool
+    ) -> None:
+        _, n, d = x0.shape
+        shape = systems.shape_for(
+            n, d, form.A.shape[1], x0.dtype,
+            normalised=form.normalised, tilted=form.D is not None, weighted=weights is not None, sphere=sphere,
+        )  # fmt: skip
+        super().__init__(x0, shape)
+        self._weight = kernel_of(form.weight)
+        self._forms = _forms(shape, form, x0.dtype, weights, limits)
+
+    def _memory(self) -> systems.Workspace:
+        return systems.allocate(self._threads, self._shape, self._tokens.dtype, self._workspace)
+
+
+def _forms(shape: systems.Shape, form: ReducedForm, dtype: np.dtype, weights: Array | None, limits: Array | None):
+    """Return the parameters in the layout that the kernels read."""
+    heads = form.A.shape[1]
+    D = np.zeros((1, heads, 0, 0)) if form.D is None else LOG2E * form.D
+    each = [LOG2E * form.A, LOG2E * form.E, D, form.V, LOG2E * form.bias]
+    count = max(map(len, each))
+    A, E, D, V, bias = (np.broadcast_to(value, (count, *value.shape[1:])) for value in each)
+    norms = np.stack([_norm_bound(A), np.zeros((count, heads)) if form.D is None else _norm_bound(D)], axis=-1)
+    spread = (1, shape.lanes) if weights is None else (len(weights), shape.lanes)
+    mantissas, exponents = np.ones(spread, dtype), np.zeros(spread, dtype)
+    if weights is not None:
+        parts = np.frexp(weights) if is_exponential(form.weight) else (weights, np.zeros_like(weights))
+        for target, part in zip((mantissas, exponents), parts, strict=True):
+            target[:, : shape.n] = part
+    seen = np.full(shape.lanes, shape.n, np.int64 if dtype.itemsize == 8 else np.int32)
+    if limits is not None:
+        seen[:] = limits[np.minimum(np.arange(shape.lanes), shape.n - 1)]
+    return systems.Forms(
+        A=_transposed(A, shape.rows, dtype),
+        E=_transposed(E, shape.rows, dtype),
+        D=_transposed(D, shape.rows, dtype),
+        V=_transposed(V, shape.rows, dtype),
+        bias=bias.astype(dtype),
+        norms=norms.reshape(count, -1),
+        mantissas=mantissas,
+        exponents=exponents,
+        limits=seen,
+    )
+
+
+def _transposed(matrices: Array, rows: int, dtype: np.dtype) -> Array:
+    """Return matrices (P, H, d, d) as (P, H * d * rows): transposed, with the rows of the matrix padded to `rows`."""
+    count, heads, d, columns = matrices.shape
+    padded = np.zeros((count, heads, columns, rows), dtype)
+    padded[..., :d] = matrices.swapaxes(-1, -2)
+    return padded.reshape(count, -1)
+
+
+def _norm_bound(matrices: Array) -> Array:
+    """Return an upper bound of the Euclidean operator norm: min(|M|_F, sqrt(|M|_1 |M|_inf)).
+
+    Up to the margin for rounding it is exact for multiples of the identity.
+    """
+    sizes = np.abs(matrices)
+    sums = sizes.sum(axis=-1).max(axis=-1) * sizes.sum(axis=-2).max(axis=-1)
+    return np.minimum(np.sqrt(np.square(sizes).sum(axis=(-1, -2))), np.sqrt(sums)) * (1 + 1e-6)

@@ -1,0 +1,182 @@
+"""Polynomials of a grid's cells at points (L2P), with their gradients, and the weighted means and totals made of them.
+
+    f = sum_a F[cell, a] T_a1(u_1) ... T_ar(u_r) at the cell's points
+
+is a product of small dense matrices over the last axis, and sums along the points over the others. The results made of
+f are written at once, at the places that the points had before they were sorted.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from .._jit import jit
+from ..simd.dots import sum_products
+from ..simd.pool import launch
+from ..simd.row_panels import ROW_GROUP, row_panel
+from ..weights import Linear
+from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, outer_index, prepare
+
+
+class Expansion(NamedTuple):
+    """Coefficients and outputs of a target's results, from its sum f, grad f, and the sums h_e of the channels.
+
+    The gradient is in local coordinates.
+
+        out = base + slopes grad f / f + sum_e columns[:, e] h_e / f,
+        log_total = offset + log f + top + (sum of levels of the cell) + <tilt, u>, natural logs.
+    """
+
+    base: np.ndarray  # (c,)
+    slopes: np.ndarray  # (c, r)
+    columns: np.ndarray  # (c, e)
+    levels: np.ndarray  # (r, most slabs) of the slabs that are kept; a cell has the sum over the axes
+    tilt: np.ndarray  # (r,)
+    top: float
+    offset: np.ndarray  # (m,) or (0,)
+    targets: np.ndarray  # (q,) the places of the results of the q points; (0,): their own order
+    inverse: np.ndarray  # (q,) or (0,): 1 / f of the sorted points, for the channels
+    out: np.ndarray  # (m, c)
+    log_total: np.ndarray  # (m,) or (0,)
+
+
+@jit(inline=True)
+def _local_tensor(side, corner, tensor, right):
+    """Copy the cell's coefficients into right[b * lanes + a], where b is of the last axis and a of all others."""
+    r, lanes = side.orders.shape[0], side.lanes
+    if r == 1:
+        for b in range(side.orders[0]):
+            for a in range(lanes):
+                right[b * lanes + a] = 0.0
+            right[b * lanes] = tensor[corner[0] + b]
+        return
+    second, last = side.orders[r - 2], side.orders[r - 1]
+    for a in range(side.lead // second):
+        start = outer_index(side, corner, a) * side.sizes[r - 2] + corner[r - 2]
+        for a2 in range(second):
+            row = tensor[(start + a2) * side.sizes[r - 1] + corner[r - 1] :]
+            for b in range(last):
+                right[b * lanes + a * second + a2] = row[b]
+
+
+@jit(inline=True)
+def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, zeros, found):
+    """Write the cell's polynomial at m points into found[j].
+
+    With `gradient`, write its slope along axis k into found[(1 + k) * BLOCK + j].
+    """
+    r, lanes, degrees = side.orders.shape[0], side.lanes, side.degrees * BLOCK
+    last_order = side.orders[r - 1]
+    last_at = (side.degrees - last_order) * BLOCK
+    for part in range(2 if gradient else 1):
+        # Sums over the last axis, of polynomials and of their slopes: one row per product of the others.
+        source, result = last_at + part * degrees, part * lanes * BLOCK
+        for a in range(0, side.lead if r > 1 else 1, ROW_GROUP):
+            for lane in range(0, m, WIDTH):
+                row_panel(
+                    Linear(), product, result + a * BLOCK + lane, BLOCK, basis, source + lane, BLOCK,
+                    coefficients, a, lanes, zeros, 0, last_order,
+                )  # fmt: skip
+    stride, tracks, rows, other = lanes * BLOCK, 2 if gradient else 1, product, partial
+    if r == 1:
+        for track in range(tracks):
+            for j in range(m):
+                found[track * BLOCK + j] = product[track * stride + j]
+        return
+    # Then over the others, the last first. Tracks: the sums, and their slopes along the axes that are done.
+    count, at = side.lead, last_at
+    for k in range(r - 2, -1, -1):
+        order = side.orders[k]
+        count, at = count // order, at - order * BLOCK
+        step = count * BLOCK
+        for a in range(count):
+            for lane in range(0, m, WIDTH):
+                for track in range(tracks + 1 if gradient else 1):
+                    bent = track == tracks
+                    begin = (0 if bent else track * stride) + a * order * BLOCK + lane
+                    factor = lane + at + (degrees if bent else 0)
+                    if k > 0:
+                        to = track * step + a * BLOCK + lane
+                        sum_products(rows, begin, BLOCK, basis, factor, BLOCK, order, other, to)
+                    else:
+                        to = (1 + r - track) * BLOCK + lane if track > 0 else lane
+                        sum_products(rows, begin, BLOCK, basis, factor, BLOCK, order, found, to)
+        tracks, stride = tracks + (1 if gradient else 0), step
+        rows, other = other, rows
+
+
+@jit(inline=True)
+def _write(expansion, level, order, start, m, gradient, local, found):
+    """Write the results of the sums `found` at the sorted points start .. start + m - 1."""
+    r, places, width = expansion.tilt.shape[0], expansion.targets.shape[0], expansion.out.shape[1]
+    for j in range(m):
+        at = order[start + j]
+        to = expansion.targets[at] if places else at
+        inverse = 1.0 / found[j]
+        if expansion.log_total.shape[0]:
+            log = level + math.log(found[j])
+            for k in range(r):
+                log += expansion.tilt[k] * local[k * BLOCK + j]
+            if expansion.offset.shape[0]:
+                log += expansion.offset[to]
+            expansion.log_total[to] = log
+        if gradient:  # ratios first: f may be as small as the slopes, whose product with the gradient would vanish
+            for k in range(r):
+                found[(1 + k) * BLOCK + j] *= inverse
+        for a in range(width):
+            value = expansion.base[a]
+            if gradient:
+                for k in range(r):
+                    value += expansion.slopes[a, k] * found[(1 + k) * BLOCK + j]
+            expansion.out[to, a] = value
+        if expansion.inverse.shape[0]:
+            expansion.inverse[start + j] = inverse
+
+
+@jit(inline=True)
+def _add_channel(expansion, channel, order, start, m, found):
+    """Add the sums of a channel to the results at the sorted points start .. start + m - 1."""
+    for j in range(m):
+        at = order[start + j]
+        to = expansion.targets[at] if expansion.targets.shape[0] else at
+        value = found[j] * expansion.inverse[start + j]
+        for a in range(expansion.out.shape[1]):
+            expansion.out[to, a] += expansion.columns[a, channel] * value
+
+
+@jit(borrowed=True)
+def _expand_item(index, thread, side, items, points, order, tensor, channel, gradient, expansion, memory):
+    """Evaluate one piece of a cell."""
+    item = items[index]
+    corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
+    local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
+    corner_of(side, item[0], corner)
+    level = expansion.top + level_of(side, corner, expansion.levels)
+    _local_tensor(side, corner, tensor, coefficients)
+    for start in range(item[1], item[2], BLOCK):
+        m = min(BLOCK, item[2] - start)
+        whole = prepare(side, points, start, m, local, basis)
+        if gradient:
+            derive(side, whole, local, basis)
+        _sum_polynomials(
+            side, whole, gradient, basis, coefficients, product, memory.partial[thread], memory.zeros, found
+        )
+        if channel < 0:
+            _write(expansion, level, order, start, m, gradient, local, found)
+        else:
+            _add_channel(expansion, channel, order, start, m, found)
+
+
+@jit
+def expand(side, items, count, points, order, tensor, channel, gradient, expansion, memory):
+    """Evaluate the polynomials with the coefficients `tensor` at all points, and write the results of `reading`.
+
+    With channel < 0, the sum itself is evaluated, with its gradient if `gradient`, and the results are written.
+    Afterwards one call for each channel = 0, 1, ..., with the tensor of that channel, adds its sums. items (count, 4)
+    are pieces of cells.
+    """
+    arguments = (side, items, points, order, tensor, channel, gradient, expansion, memory)
+    launch(memory.local.shape[0], count, 1, _expand_item, arguments)

@@ -1,0 +1,146 @@
+"""The exact sum over all pairs: O(m n) time, O(m + n) memory, by kernels with explicit SIMD vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..kernels import attend, moments, pack, project
+from ..kernels.layout import Layout, layout_for
+from ..parallel.partition import Partition, Undivided
+from ..simd import pool
+from ..simd.called import kernel_of
+from ..weights import WEIGHTS, Linear, Weight, is_exponential
+from .backend import Backend
+from .pair_sum import FLOATS, PairSum
+from .slices import Slices, check
+
+_NONE = np.empty((0, 0))
+_ALL = np.empty((1, 0), np.int64)
+
+
+class Direct(Backend):
+    """Direct sums, exact to rounding. A row's bits depend on the data alone, not on the number of threads."""
+
+    def __repr__(self) -> str:
+        return "Direct()"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._slices = Slices()
+
+    def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
+        if isinstance(pair.weight, Linear):
+            check()
+            self._attend_linear(pair, Undivided(pair.keys.shape[1]), out)
+            return
+        systems, n, k = pair.keys.shape
+        dtype = pair.keys.dtype
+        limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
+        # Every target of a masked sum sees the first source. No bit may depend on how many more all of them see.
+        layout = layout_for(n, k, pair.values.shape[2], dtype)._replace(seen=n if pair.limits is None else 1)
+        packed = pack.allocate(systems, layout, dtype, self.workspace)
+        threads = pool.threads()
+        scratch = attend.allocate(threads, layout, dtype, self.workspace)
+        none = _NONE.astype(dtype)
+        bias = none if pair.bias is None else pair.bias
+        weights = _NONE if pair.masses is None else pair.masses
+        factor = (-1.0 if pair.normalised else 1.0) / (n if pair.masses is None else 1)
+        logs = _NONE if log_total is None else log_total
+        shiftable = is_exponential(pair.weight)
+        pack.pack_sources(pair.keys, bias, weights, pair.values, shiftable, layout, packed)
+        weight = kernel_of(pair.weight)
+        for part in self._parts(pair, layout):
+            targets = pair.targets[:, part]
+            size, portion = attend.division(targets, pair.limits is not None, layout)
+            # Threads fetch portions of the work in turn: a thread that was held up does not hold up the sum.
+            attend.attend(
+                weight, factor, layout, size, portion, packed, targets, limits[:, part], scratch, out[:, part],
+                logs[:, part],
+            )  # fmt: skip
+
+    def _parts(self, pair: PairSum, layout: Layout) -> Iterator[slice]:
+        """Return slices of the targets; for several systems, one slice of all.
+
+        Slices of several systems would not be contiguous, and arrays of that kind need kernels of their own.
+        """
+        (systems, m, k), (n, c) = pair.targets.shape, pair.values.shape[1:]
+        if systems > 1:
+            check()
+            return iter([slice(0, m)])
+        threads = pool.threads()
+        groups = threads if pair.limits is None else 2 * threads  # every thread has the same number of them
+        return self._slices.of(m, attend.TILES * layout.width * groups, n * (4.0 + k + c) / threads)
+
+    def attend_together(self, pair: PairSum, partition: Partition, out: Array, log_total: Array | None) -> bool:
+        if not isinstance(pair.weight, Linear) or pair.limits is not None:
+            return False
+        check()
+        self._attend_linear(pair, partition, out)
+        return True
+
+    def _attend_linear(self, pair: PairSum, partition: Partition, out: Array) -> None:
+        systems, (k, c) = len(pair.keys), (pair.keys.shape[2], pair.values.shape[2])
+        if pair.limits is not None:
+            weights = _NONE if pair.masses is None else pair.masses
+            moment, limits = self.workspace("moments", (systems, 1, c, k), np.float64), np.atleast_2d(pair.limits)
+            moments.attend_masked(pair.targets, pair.keys, pair.values, weights, limits, moment, out)
+            return
+        keys = self._tiles("keys", pair.keys, partition)
+        values = keys if pair.values is pair.keys else self._tiles("values", pair.values, partition)
+        weights = _NONE if pair.masses is None else self._tiles("weights", pair.masses, partition)
+        each = self.workspace("moments", (systems, -(-keys.shape[1] // moments.TILE), c, k), np.float64)
+        moments.of_tiles(keys, values, weights, 1.0 / partition.n, each)
+        C = _added(each.reshape(*each.shape[:2], c * k), partition).reshape(systems, c, k)
+        moments.apply(C, pair.targets, out)
+
+    def project(
+        self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
+    ) -> None:
+        d = x.shape[2]
+        if matrix is None or matrix.shape[-2:] == (1, 1):  # on a line a map is a number
+            np.subtract(x, 0.0 if origin is None else origin[:, None, :].astype(x.dtype), out=out, dtype=x.dtype)
+            if matrix is not None:
+                out *= matrix.reshape(-1, 1, 1).astype(out.dtype)
+            if shift is not None:
+                out += shift[:, None, :].astype(out.dtype)
+            return
+        stack = matrix.reshape(-1, *matrix.shape[-2:])
+        linear = project.prepare(stack, shift, x.dtype, pool.threads(), self.workspace)
+        project.project(x, np.zeros((1, d)) if origin is None else origin, linear, out)
+
+    def centre(self, x: Array, partition: Partition | None = None) -> Array:
+        partition = Undivided(x.shape[1]) if partition is None else partition
+        x = self._tiles("tokens", x, partition)
+        sums = np.empty((len(x), -(-x.shape[1] // moments.TILE), x.shape[2]))
+        project.tile_sums(x, moments.TILE, sums)
+        return _added(sums, partition) / partition.n
+
+    def _tiles(self, name: str, rows: Array, partition: Partition) -> Array:
+        return partition.tiles(rows, moments.TILE, partial(self.workspace, f"tiled_{name}"))
+
+    @staticmethod
+    def warmup(
+        report: Callable[[str], None], dtypes: Sequence[Any] = FLOATS, weights: Sequence[Any] = (*WEIGHTS, Weight(abs))
+    ) -> None:
+        """Compile every kernel by one tiny evaluation each; `report` is called with a text for each step."""
+        for dtype in dtypes:
+            x = np.ones((1, 2, 1), dtype)
+            backend, out, limits = Direct(), np.empty_like(x), np.array([1, 2])
+            report(f"{np.dtype(dtype).name} maps")
+            backend.project(x, np.eye(1), out, origin=backend.centre(x))
+            for weight in weights:
+                report(f"{np.dtype(dtype).name} {type(weight).__name__}")
+                for seen in (None, limits):
+                    backend.attend(PairSum(weight, False, x, x, x, limits=seen), out)
+
+
+def _added(sums: Array, partition: Partition) -> Array:
+    """Return the totals (B, q) over the tiles of all processes, from the sums (B, tiles, q) that begin here."""
+    systems, tiles, q = sums.shape
+    rows = np.ascontiguousarray(sums.swapaxes(1, 2)).reshape(systems * q, tiles)
+    return partition.sum_of_tiles(rows, moments.TILE).reshape(systems, q)

@@ -1,0 +1,339 @@
+"""Masked sums of exponential weights: the sources before a target's window on a grid, those in it directly.
+
+Windows of B sources need n / B translations of moments and n B / 2 pairs: B = sqrt(2 t rate) balances them, with t the
+seconds of a window. Coarse cells with high orders make the grid small, and a translation cheap.
+
+Where scores are too large for one grid, the sources are halved: the targets that see more than the first half get all
+of it by a sum without a mask, with its tree, and each half is halved again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .._types import Array
+from ..kernels import causal, cell_moments, cells, chebyshev, contraction, expansion, reduce
+from ..simd import pool
+from . import planning
+from .box_tree import Sum
+from .chebyshev_grid import Box, Sorted, expansion_of, source_weights
+from .slices import check
+from .translation import packed_cores
+
+_RATE = 0.7e9  # pairs per second of small masked sums on one thread
+_FLOPS = 25e9  # operations per second of a translation
+_NUMBER = 1.2e-9  # seconds per number of a window's tensors, for the passes over them
+_CELL = 0.3e-6  # seconds per cell of a window
+_MEMORY = 1.5e8  # bytes of the tensors that are held at a time
+_MOST_SPREAD = 600.0  # of logs of terms: beyond it early sources might underflow beside later ones
+_LEAF = 16384  # sources that are not halved any more: the tree of a sum costs as much as that many directly
+_SMALL = 4.0  # seconds of a direct sum below which nothing is halved
+_NONE = np.empty(0)
+_ALL = np.empty(0, np.int64)
+
+
+def attend(job: Sum, limits: Array, y_ends: Array, z_ends: Array) -> bool:
+    """Write the masked sums of a reduced pair sum, limits (m,).
+
+    Return False, with nothing written, where a direct sum is expected to be faster, or must be used.
+    """
+    (r, n), m = job.y.shape, job.z.shape[1]
+    if limits[0] >= n:
+        job.run(y_ends, z_ends)
+        return True
+    job.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
+    columns = (r if job.gradient else 0) + len(job.channels)
+    means, logs = (
+        job.workspace("causal_means", (m, columns), np.float64),
+        job.workspace("causal_logs", (m,), np.float64),
+    )
+    if r == 0:
+        if len(job.bias) and np.ptp(job.bias) > _MOST_SPREAD:
+            return False
+        _alike(job, limits, means, logs)
+    else:
+        box, direct = job.box(y_ends, z_ends), n * m / (2 * _RATE)
+        plan = _plan(job, box)
+        if direct < (_SMALL if plan is None else plan.seconds):
+            return False
+        if plan is not None:
+            _in_windows(job, limits, box, plan, means, logs)
+        else:
+            means[:], logs[:] = 0.0, -math.inf
+            _halve(job, limits, (0, n), (0, m), means, logs)
+    reduce.write(np.ascontiguousarray(means.T), logs, _ALL, job.result)
+    return True
+
+
+def expected_seconds(job: Sum, box: Box) -> float:
+    """Predict the seconds of one grid and its windows on one thread; return inf if one grid cannot be used."""
+    plan = _plan(job, box)
+    return math.inf if plan is None else plan.seconds
+
+
+def _alike(job: Sum, limits: Array, means: Array, logs: Array) -> None:
+    """Write the means (m, e) of channels and the logs (m,) of totals by running sums, where no axis carries scores."""
+    n = job.y.shape[1]
+    bias = job.bias if len(job.bias) else np.zeros(n)
+    top = bias.max()
+    weights = np.exp(bias - top)
+    totals, last = _running(weights[None])[0], limits - 1
+    means[:] = (_running(job.channels * weights)[:, last] / totals[last]).T
+    logs[:] = top + np.log(totals[last])
+
+
+def _running(rows: Array) -> Array:
+    """Return running sums of rows (q, n), made in blocks: rounding grows with the root of n, not with n."""
+    q, n = rows.shape
+    width = math.isqrt(n) + 1
+    whole = np.zeros((q, -(-n // width) * width))
+    whole[:, :n] = rows
+    sums = np.cumsum(whole.reshape(q, whole.shape[1] // width, width), axis=2)
+    sums[:, 1:] += np.cumsum(sums[:, :-1, -1:], axis=1)
+    found: Array = sums.reshape(whole.shape)[:, :n]
+    return found
+
+
+# -- windows ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A grid for all sources, the length of a window, and the predicted seconds of both on one thread."""
+
+    grid: planning.Grid
+    length: int
+    seconds: float
+
+
+def _plan(job: Sum, box: Box) -> Windows | None:
+    """Return the cheapest grid and windows; None if one grid cannot be used."""
+    n, m = job.y.shape[1], job.z.shape[1]
+    spread = np.abs(box.z_centre) @ box.y_half * 2 + (np.ptp(job.bias) if len(job.bias) else 0.0)
+    if not spread + 2.0 * box.loads.sum() <= _MOST_SPREAD:
+        return None
+    thetas = [planning.THETAS[i : i + 1] for i in range(len(planning.THETAS))]
+    plans = [planning.plan(box.loads, n, m, job.tol, 1, theta) for theta in thetas]
+    found = [_with_windows(plan, n, m, 1 + len(job.channels)) for plan in plans if plan is not None]
+    return min(found, key=lambda windows: windows.seconds, default=None)
+
+
+def _with_windows(plan: planning.Grid, n: int, m: int, channels: int) -> Windows:
+    sizes = [float(chebyshev.padded(int(size))) for size in plan.slabs * plan.order_y]
+    flops, numbers = 0.0, float(np.prod(sizes))
+    for k in range(len(sizes)):
+        lanes = float(chebyshev.padded(int(plan.slabs[k] * plan.order_z[k])))
+        flops += 2.0 * float(np.prod(sizes)) * lanes
+        sizes = [*sizes[1:], lanes]
+    numbers += float(np.prod(sizes))
+    each = channels * (flops / _FLOPS + numbers * _NUMBER + float(np.prod(plan.slabs)) * _CELL) + 2e-6
+    length = min(max(128, round(math.sqrt(2.0 * each * _RATE * n / m) / 64) * 64), n)
+    P_y, P_z = float(np.prod(plan.order_y)), float(np.prod(plan.order_z))
+    points = n * (50e-9 + 0.25e-9 * P_y * channels) + m * (80e-9 + 0.35e-9 * P_z * channels)
+    return Windows(plan, length, points + each * n / length + m * (length / 2 / _RATE))
+
+
+@dataclass(frozen=True)
+class _Side:
+    """Points sorted into cells within their windows, and the polynomials of one side of the grid.
+
+    Attributes:
+        points: all of them, sorted; their items are not used.
+        orders: (r,) the orders of the polynomials.
+        bounds: (windows + 1,) the first point of each window.
+        ends: (windows, cells) the place behind the last point of each cell, see `kernels.causal.sort`.
+    """
+
+    points: Sorted
+    orders: Array
+    bounds: Array
+    ends: Array
+
+    @property
+    def sizes(self) -> Array:
+        """The lengths (r,) of a window's tensor: the first is not padded."""
+        lengths = [int(size) for size in self.orders * self.points.counts]
+        return np.array([lengths[0], *map(chebyshev.padded, lengths[1:])])
+
+    @property
+    def padded(self) -> Array:
+        return np.array([chebyshev.padded(int(size)) for size in self.sizes])
+
+    def behind(self, windows: int) -> chebyshev.Sides:
+        """Return the sizes of the tensors of `windows` windows, stored one behind the other."""
+        counts = self.points.counts
+        return chebyshev.sides(self.orders, np.concatenate([counts[:1] * windows, counts[1:]]))
+
+    def levels(self, levels: Array, windows: int) -> Array:
+        """Return the levels of the cells of `windows` windows, stored one behind the other.
+
+        levels: (r, most slabs) those of one window.
+        """
+        count = int(self.points.counts[0])
+        out = np.zeros((len(levels), max(levels.shape[1], count * windows)))
+        out[:, : levels.shape[1]] = levels
+        out[0, : count * windows] = np.tile(levels[0, :count], windows)
+        return out
+
+    def items(self, first: int, last: int, most: int) -> Array:
+        """Return the pieces, of at most `most` points each, of the cells of windows first .. last - 1."""
+        points = int(self.bounds[last] - self.bounds[first])
+        items = np.empty((min((last - first) * self.ends.shape[1], points) + points // most + 1, 4), np.int64)
+        return items[: causal.pieces(self.ends, self.bounds, first, last, most, items)]
+
+
+def _sorted(job: Sum, name: str, points: Array, centre: Array, half: Array, slabs: Array, bounds: Array) -> _Side:
+    """Sort points (r, n) of a box within their windows; slabs without points are left out."""
+    r, n = points.shape
+    low, width = centre - half, 2.0 * half / slabs
+    used = np.zeros((cells.CHUNKS, r, int(slabs.max())), np.uint8)
+    cells.find_slabs(points, low, width, slabs, used)
+    found: Array = used.max(axis=0) > 0
+    slots, counts = np.maximum(np.cumsum(found, axis=1) - 1, 0), found.sum(axis=1)
+    ends, ids = np.empty((len(bounds) - 1, int(np.prod(counts))), np.int64), job.workspace("ids", (n,), np.int32)
+    order, local = job.workspace(f"order_{name}", (n,), np.int32), job.workspace(f"local_{name}", (r, n), np.float64)
+    causal.sort(points, low, width, slabs, slots, counts, bounds, ids, ends, order, local)
+    kept, centres = [np.flatnonzero(row) for row in found], np.zeros((r, int(counts.max())))
+    for k, own in enumerate(kept):
+        centres[k, : len(own)] = 0.5 * width[k] * (2.0 * own + 1.0 - slabs[k])
+    return _Side(Sorted(0.5 * width, kept, centres, local, order, np.empty((0, 4), np.int64), 0), slabs, bounds, ends)
+
+
+def _in_windows(job: Sum, limits: Array, box: Box, found: Windows, means: Array, logs: Array) -> None:
+    """Write means (m, q) and logs of total weights (m,) by the grid and the windows `found`."""
+    n, plan, q = job.y.shape[1], found.grid, means.shape[1]
+    starts = np.minimum(np.arange(-(-n // found.length) + 1) * found.length, n)
+    firsts = np.searchsorted(limits, starts, side="right")  # a target's window has the last source it sees
+    of = _sorted(job, "y", job.y, box.y_centre, box.y_half, plan.slabs, starts)
+    to = of
+    if not (np.array_equal(starts, firsts) and box.like(job.y, job.z, job.tol)):
+        to = _sorted(job, "z", job.z, box.z_centre, box.z_half, plan.slabs, firsts)
+    plain = reduce.Result(np.eye(q), np.zeros(q), 0.0, _NONE, means, logs)
+    _far(replace(job, result=plain), box, plan, replace(of, orders=plan.order_y), replace(to, orders=plan.order_z))
+    means[: firsts[1]], logs[: firsts[1]] = 0.0, -math.inf  # the first window's targets see nothing before it
+    _near(job, limits, starts, firsts, means, logs)
+    job.report |= {"grids": 1.0, "error_bound": plan.error}
+
+
+def _far(job: Sum, box: Box, plan: planning.Grid, of: _Side, to: _Side) -> None:
+    """Write the sums over the sources before each target's window, by the grid."""
+    windows, threads, size_y, size_z = len(of.bounds) - 1, pool.threads(), of.sizes, to.sizes
+    cores = packed_cores(box.z_half, box.y_half, plan, to.points.kept, of.points.kept, size_y, to.padded, job.workspace)
+    matrices = np.zeros((len(cores), max(map(len, cores))))
+    for row, core in zip(matrices, cores, strict=True):
+        row[: len(core)] = core
+    tilt = source_weights(job, of.points, job.y, job.bias, box)
+    reading = expansion_of(job, to.points, _ALL, box, tilt.top * math.log(2.0), len(job.channels))
+    carry = job.workspace("carry", (1 + len(job.channels), int(np.prod(size_y))), np.float64)
+    carry[:] = 0.0
+    way = max(int(np.prod([*size_y[k + 1 :], *to.padded[: k + 1]])) for k in range(len(cores)))
+    memory = (
+        job.workspace("between", (threads, 2, way), np.float64),
+        job.workspace("packs", (threads, int(max(size_y.max(), to.padded.max())) * contraction.STRIP), np.float64),
+        np.zeros(chebyshev.WIDTH),
+    )
+    part = int(max(1, min(windows, _MEMORY // (8 * (np.prod(size_y) + np.prod(size_z))))))
+    for first in range(0, windows, part):
+        last = min(first + part, windows)
+        count = last - first
+        sources, targets = of.items(first, last, job.y.shape[1]), to.items(first, last, cells.PIECE)
+        wanted = np.diff(to.bounds[first : last + 1]) > 0
+        tensors = job.workspace("tensors", (count, int(np.prod(size_y))), np.float64)
+        mapped = job.workspace("mapped", (count, int(np.prod(size_z))), np.float64)
+        weighed = tilt._replace(levels=of.levels(tilt.levels, count))
+        read = reading._replace(levels=to.levels(reading.levels, count))
+        for c in range(-1, len(job.channels)):
+            check()
+            weighed = weighed if c < 0 else weighed._replace(channel=job.channels[c])
+            tensors[:] = 0.0
+            side = of.behind(count)
+            bench = chebyshev.allocate(threads, side, job.workspace)
+            cell_moments.add_moments(
+                side, sources, len(sources), of.points.local, of.points.order, weighed, bench, np.empty((1, 1)),
+                tensors.reshape(-1),
+            )  # fmt: skip
+            causal.accumulate(tensors, carry[1 + c])
+            causal.contract(tensors, size_y, to.padded, matrices, wanted, *memory, mapped)
+            side = to.behind(count)
+            bench = chebyshev.allocate(threads, side, job.workspace)
+            expansion.expand(
+                side, targets, len(targets), to.points.local, to.points.order, mapped.reshape(-1), c,
+                c < 0 and job.gradient, read, bench,
+            )  # fmt: skip
+
+
+def _near(job: Sum, limits: Array, starts: Array, firsts: Array, means: Array, logs: Array) -> None:
+    """Add the sums over each target's own window: many small masked sums, in one batch."""
+    length = int(starts[1])
+    parts = [(w, at) for w in range(len(firsts) - 1) for at in range(firsts[w], firsts[w + 1], length)]
+    own, begin = np.array(parts, np.int64).reshape(-1, 2).T
+    values = np.concatenate([job.y if job.gradient else job.y[:0], job.channels])
+    end, many = np.minimum(begin + length, firsts[own + 1]), max(1, int(2e6) // length)
+    for at in range(0, len(parts), many):
+        some = slice(at, at + many)
+        source, target = (starts[own[some]], starts[own[some] + 1]), (begin[some], end[some])
+        count = len(own[some])
+
+        def lay(name: str, rows: Array, of: tuple[Array, Array], count: int = count) -> Array:
+            out = job.workspace(f"near_{name}", (count, length, len(rows)), rows.dtype)
+            causal.side_by_side(rows, *of, out)
+            return out
+
+        seen = lay("seen", limits[None], target)[:, :, 0] - source[0][:, None]
+        y = lay("y", job.y, source)
+        v = y if values.shape == job.y.shape and not len(job.channels) else lay("values", values, source)
+        bias = lay("bias", job.bias[None], source)[:, :, 0] if len(job.bias) else None
+        causal.join(*job.exact(lay("z", job.z, target), y, v, bias, seen), *target, means, logs)
+
+
+# -- halves ----------------------------------------------------------------------------------------------------------
+
+
+def _halve(
+    job: Sum, limits: Array, sources: tuple[int, int], targets: tuple[int, int], means: Array, logs: Array
+) -> None:
+    """Add, to the sums of targets begin .. end - 1, the sources that they see among first .. last - 1.
+
+    The ranges are sources = (first, last), targets = (begin, end); the limits of the targets are in (first, last].
+    """
+    (first, last), (begin, end) = sources, targets
+    if begin == end:
+        return
+    if limits[begin] >= last:
+        _add(job, sources, targets, None, means, logs)
+    elif last - first <= _LEAF:
+        _add(job, sources, targets, limits[begin:end] - first, means, logs)
+    else:
+        middle = (first + last) // 2
+        split = begin + int(np.searchsorted(limits[begin:end], middle, side="right"))
+        _halve(job, limits, (first, middle), (begin, split), means, logs)
+        if split < end:
+            _add(job, (first, middle), (split, end), None, means, logs)
+            _halve(job, limits, (middle, last), (split, end), means, logs)
+
+
+def _add(
+    job: Sum, sources: tuple[int, int], targets: tuple[int, int], seen: Array | None, means: Array, logs: Array
+) -> None:
+    """Add a range of sources, or the first `seen` of them for each target, to the sums of a range of targets."""
+    of, to, q = slice(*sources), slice(*targets), means.shape[1]
+    y, z, channels = (
+        np.ascontiguousarray(rows[:, part]) for rows, part in ((job.y, of), (job.z, to), (job.channels, of))
+    )
+    bias = job.bias[of] if len(job.bias) else job.bias
+    if seen is None:
+        found, totals = np.empty((z.shape[1], q)), np.empty(z.shape[1])
+        result = reduce.Result(np.eye(q), np.zeros(q), 0.0, _NONE, found, totals)
+        part = Sum(y, z, bias, channels, job.gradient, job.tol, job.workspace, job.exact, result, job.span)
+        part.run(*(np.stack([rows.min(axis=1), rows.max(axis=1)]) for rows in (y, z)))
+        job.report["grids"] += part.report["grids"]
+        job.report["error_bound"] = max(job.report["error_bound"], part.report["error_bound"])
+        found, totals = found[None], totals[None]
+    else:
+        values = np.concatenate([y if job.gradient else y[:0], channels]).T
+        found, totals = job.exact(z.T[None], y.T[None], values[None], bias[None] if len(bias) else None, seen[None])
+    begin, end = (np.array([at]) for at in targets)
+    causal.join(found, totals, begin, end, means, logs)

@@ -1,0 +1,57 @@
+"""The sample by which a sum in O(n) is checked: which targets, and how large an error of values is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._types import Array
+from ..parallel.partition import Partition
+from .reduction import outermost
+
+_PART = 2**18  # targets that are searched at a time
+
+
+def probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
+    """Return the indices of the targets to check, for z (r, m).
+
+    They are some at random, those in corners of their box, and those farthest from its centre.
+    """
+    m = z.shape[1]
+    some = np.random.default_rng([m, seed]).integers(0, m, random)
+    if len(z) == 0 or m <= 3 * extreme:
+        return np.unique(some)
+    low, high = z.min(axis=1), z.max(axis=1)
+    middle, half = (0.5 * (low + high))[:, None], np.maximum((high - low) / 2, 1e-300)[:, None]
+    # The farthest of each part, then of all: temporary arrays for all targets at once would need a lot of memory.
+    found: list[list[Array]] = [[], []]
+    for start in range(0, m, _PART):
+        away = np.abs(z[:, start : start + _PART] - middle)
+        for sizes, ends in zip(((away / half).sum(axis=0), np.square(away).sum(axis=0)), found, strict=True):
+            ends.append(np.stack([sizes, np.arange(start, start + len(sizes))])[:, _largest(sizes, extreme)])
+    both = [np.concatenate(ends, axis=1) for ends in found]
+    return np.unique(np.concatenate([some, *(ends[1, _largest(ends[0], extreme)].astype(np.int64) for ends in both)]))
+
+
+def _largest(sizes: Array, count: int) -> Array:
+    """Return the places of the `count` largest numbers."""
+    return np.argpartition(sizes, -count)[-count:] if count < len(sizes) else np.arange(len(sizes))
+
+
+def error_of_values(
+    values: Array, exact: Array, found: Array, logs: Array | None, partition: Partition
+) -> tuple[float, float]:
+    """Return the largest error of sums of values (n, c), and the largest |value|, both in units of their spread.
+
+    logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers must be so in
+    both `exact` and `found`.
+    """
+    mean = partition.added(values.mean(axis=0) * (len(values) / partition.n))
+    low, high = outermost(np.stack([values.min(axis=0), values.max(axis=0)]), partition)
+    spread = max(float(np.maximum(high - mean, mean - low).max()), 1e-300)
+    size = float(np.maximum(np.abs(low), np.abs(high)).max()) / spread
+    with np.errstate(all="ignore"):
+        error = np.where(exact == found, 0.0, np.abs(exact - found) / spread)  # two infinities are equal
+        if logs is not None:
+            error *= np.exp(-0.5 * logs)[:, None] / max(1.0, size)
+            error *= np.exp(-0.5 * logs)[:, None]
+    return float(np.max(error, initial=0.0)), size

@@ -1,0 +1,288 @@
+"""Sums of bounded weights sigma(<z, y> + b), not separable, in O(n): polynomials on cells, sums between their nodes.
+
+sigma has poles at +-i pi, +-3 i pi, ...: as a function of one coordinate of y, in a cell of half width h, it is
+
+    sigma(s + a t),    |t| <= 1,    a = h max |z|,
+
+and interpolation at p Chebyshev points has an error like rho^-p, rho = |t_0 + sqrt(t_0^2 - 1)|, t_0 = (i pi - s) / a.
+So sources are replaced by the nodes of their cells, with the weights that keep the sums of polynomials; these are
+summed directly for the nodes of the targets' cells, and polynomials through the results are evaluated at the targets.
+In cells with fewer points than nodes the points stay as they are. The sum over nodes is the only one whose cost does
+not grow with n: it grows with the logits, like L^(2 r) on r axes.
+
+Errors are absolute: their unit is the largest |value| times the mean weight of a pair. Source: Theory 1.1 for the sum;
+Trefethen, Approximation Theory and Approximation Practice (2013), ch. 8, for the error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from .._types import Array
+from ..parallel.partition import Undivided
+from ..weights import Sigmoid
+from . import reduction
+from .backend import Backend
+from .cell_nodes import Cells
+from .pair_sum import PairSum
+from .workspace import Workspace
+
+_MOST_AXES = 3
+_RATE = 0.7e9  # pairs per second of a direct sum on one thread
+_OVERHEAD = 5e-3  # seconds of a sum on cells, whatever its size, times the cube of the axes
+_REACHES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # a of a cell: larger ones need fewer nodes in all, more per point
+_SHARE = 0.9  # of the tolerance, for interpolation; the rest is for rounding
+_TENSOR = 15e-9  # seconds per entry of a tensor
+_LEAST = 1e-6  # a of a cell that is a point
+_THIN = 0.02  # of the tolerance: axes whose loads add up to less are left out
+_MOST_NODES = 3e7  # of a tensor
+_ROUNDING = (1e-15, 3e-18)  # of an axis, relative to the largest weight: constant, and times its order squared
+_SAMPLE = 65536  # points of a sample by which the points of cells are counted
+_FINE = (1024, 96, 20)  # boxes per axis in which they are counted, for one to three axes
+_SPREAD, _EVALUATE = (30e-9, 0.2e-9), (40e-9, 0.1e-9)  # seconds per point, and per node of its cell
+_EPS = 2.0**-52
+_LEAST_WEIGHT = 1e-250  # least mean weight: errors are in units of it
+_PAIRS = 128  # sources, and targets, from which the mean weight is estimated
+_POLES = np.array([1, 3, 5, 7, 9])  # pairs; those beyond never matter
+_MEASURED = 0.7  # of the bound of one axis: what measured errors reach; over several axes, none reached half of the sum
+
+
+@dataclass(frozen=True)
+class Done:
+    """The record of a sum that has been made, for its check and report.
+
+    Attributes:
+        z: (r, m) coordinates of targets.
+        unit: the unit of errors: the largest |value| times the mean weight.
+        rounding: rounding errors of the sums in the precision of the tokens, in that unit.
+        error: upper bound of the error, in that unit.
+        pairs: number of pairs of nodes that were summed.
+    """
+
+    z: Array
+    unit: float
+    rounding: float
+    error: float
+    pairs: float
+
+
+def attend(pair: PairSum, out: Array, tol: float, workspace: Workspace, direct: Backend) -> Done | None:
+    """Write the sums of one system into `out` (m, c).
+
+    Return None, with nothing written, where a direct sum is as fast, or is the only way: masked, normalised, or with a
+    bias that is not the same for all sources.
+    """
+    n, m = pair.keys.shape[1], pair.targets.shape[1]
+    direct_seconds = n * m / _RATE
+    bias = _one_bias(pair)
+    if direct_seconds < _OVERHEAD or bias is None or pair.normalised or pair.limits is not None or not pair.values.size:
+        return None
+    mean = _mean_weight(pair, bias)
+    unit = float(np.abs(pair.values).max()) * mean
+    inside = math.isfinite(unit) and unit > 0.0 and mean > _LEAST_WEIGHT
+    sides = _reduce(pair, _THIN * tol * mean, workspace) if inside else None
+    if sides is None or direct_seconds < _OVERHEAD * len(sides[0]) ** 3:
+        return None
+    y, z, y_ends, z_ends = sides
+    loads = float((_reach(y_ends) * _reach(z_ends)).sum())
+    # Scores of nodes are rounded like the largest ones there are, and weights like the largest.
+    blur = 4.0 * (1.0 + loads + abs(bias)) * _sigma(bias + loads)
+    given = (1.0 - _THIN) * tol * mean - blur * _EPS
+    nodes = plan(y, z, y_ends, z_ends, bias, given, pair.values.shape[2]) if given > 0.0 else None
+    if nodes is None or nodes.seconds > direct_seconds:
+        return None
+    of = Cells.of(y, y_ends, nodes.y.slabs, nodes.y.orders, workspace, "y")
+    to = Cells.of(z, z_ends, nodes.z.slabs, nodes.z.orders, workspace, "z")
+    if len(of.points) * len(to.points) / _RATE + _OVERHEAD > direct_seconds:
+        return None
+    _sum(pair, bias, of, to, out, workspace, direct)
+    rounding = float(np.finfo(out.dtype).eps) * blur / mean
+    error, pairs = (nodes.error + blur * _EPS) / mean + _THIN * tol, float(len(of.points) * len(to.points))
+    return Done(z, unit, rounding, error, pairs)
+
+
+def _sigma(u: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-max(u, -700.0))))
+
+
+def _one_bias(pair: PairSum) -> float | None:
+    """Return the bias of all sources; None if they differ."""
+    if pair.bias is None:
+        return 0.0
+    first = pair.bias[0, 0]
+    return float(first) if (pair.bias[0] == first).all() else None
+
+
+def _sum(pair: PairSum, bias: float, of: Cells, to: Cells, out: Array, workspace: Workspace, direct: Backend) -> None:
+    """Sum in three stages: from sources to nodes, from nodes to nodes directly, from nodes to targets."""
+    width, count = pair.values.shape[2], len(of.points)
+    weights = np.full(1, 1.0 / pair.keys.shape[1]) if pair.masses is None else pair.masses[0]
+    sources = workspace("nodes_y", (1, count, width), np.float64)
+    for c in range(width):
+        sources[0, :, c] = of.gathered(weights * pair.values[0, :, c], workspace)
+    sources *= count  # without weights a direct sum is a mean
+    sums = workspace("nodes_z", (1, len(to.points), width), np.float64)
+    shift = None if bias == 0.0 else np.full((1, count), bias)
+    direct.attend(PairSum(Sigmoid(), False, to.points[None], of.points[None], sources, shift), sums)
+    for c in range(width):
+        out[:, c] = to.spread_out(sums[0, :, c], workspace)
+
+
+def _mean_weight(pair: PairSum, bias: float) -> float:
+    """Estimate the mean of sigma over pairs from a sample; sources are sampled by their masses."""
+    rng, n = np.random.default_rng(0), pair.keys.shape[1]
+    i, j = rng.integers(0, pair.targets.shape[1], _PAIRS), rng.integers(0, n, _PAIRS)
+    if pair.masses is not None:
+        total = np.cumsum(pair.masses[0])
+        j = np.minimum(np.searchsorted(total, total[-1] * (np.arange(_PAIRS) + 0.5) / _PAIRS), n - 1)
+    z, y = pair.targets[0, i].astype(np.float64), pair.keys[0, j].astype(np.float64)
+    scores = np.minimum(-np.einsum("ik,jk->ij", z, y) - bias, 700.0)  # without BLAS: bits must not depend on threads
+    return float((1.0 / (1.0 + np.exp(scores))).mean())
+
+
+def _reduce(pair: PairSum, thin: float, workspace: Workspace) -> tuple[Array, Array, Array, Array] | None:
+    """Return y (r, n), z (r, m), y_ends (2, r), z_ends (2, r), with <z, y> the scores; see `reduction`.
+
+    The origin is kept: sigma(s + c) is no multiple of sigma(s). Return None if more than three axes carry scores.
+    """
+    partition = Undivided(pair.keys.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        of = reduction.frame(pair.keys[0], workspace, partition, centred=False)
+        both = None if of is None else reduction.maps(of, pair.targets[0], workspace, partition, centred=False)
+    if both is None:
+        return None
+    to_y, to_z, _ = both
+    q, zero = len(to_y), np.zeros(pair.keys.shape[2])
+    y = workspace("coords_y", (q, pair.keys.shape[1]), np.float64)
+    z = workspace("coords_z", (q, pair.targets.shape[1]), np.float64)
+    y_ends = reduction.coordinates(pair.keys[0], zero, to_y, y)
+    z_ends = reduction.coordinates(pair.targets[0], zero, to_z, z)
+    loads = _reach(y_ends) * _reach(z_ends)
+    ranked = np.argsort(loads, kind="stable")
+    unseen = np.cumsum(loads[ranked]) <= thin
+    kept = np.sort(ranked[~unseen]) if not unseen.all() else np.arange(min(q, 1))
+    if not 0 < len(kept) <= _MOST_AXES:
+        return None
+    return y[kept], z[kept], y_ends[:, kept], z_ends[:, kept]
+
+
+def _reach(ends: Array) -> Array:
+    """Return the largest |coordinate| of each axis, (r,), of a box with corners (2, r)."""
+    return np.abs(ends).max(axis=0)
+
+
+# -- planning -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Side:
+    """The cells of one side: slabs and orders (r,), nodes in all, seconds for the points, bound of the error."""
+
+    slabs: Array
+    orders: Array
+    nodes: float
+    seconds: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of both sides, seconds on one thread, and a bound of the absolute error, for values up to 1."""
+
+    y: Side
+    z: Side
+    seconds: float
+    error: float
+
+
+def plan(y: Array, z: Array, y_ends: Array, z_ends: Array, bias: float, tol: float, columns: int) -> Plan | None:
+    """Return the cheapest cells for sources y (r, n), targets z (r, m) with error below tol; None if there are none."""
+    box = float((_reach(y_ends) * _reach(z_ends)).sum())
+    ends, share = (bias - box, bias + box), _SHARE * tol / (2 * len(y))
+    of, to = Histogram.of(y, y_ends), Histogram.of(z, z_ends)
+    per_y = [of.side(_reach(z_ends), a, share, ends, columns, _SPREAD) for a in _REACHES]
+    per_z = [to.side(_reach(y_ends), a, share, ends, columns, _EVALUATE) for a in _REACHES]
+    both = [
+        Plan(p, q, _OVERHEAD + p.nodes * q.nodes / _RATE + p.seconds + q.seconds, p.error + q.error)
+        for p, q in product(per_y, per_z)
+        if p is not None and q is not None and p.error + q.error < tol
+    ]
+    return min(both, key=lambda found: found.seconds, default=None)
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A histogram of the points of a box: centres (r, q) of small boxes, and how many points each has (q,), about."""
+
+    ends: Array
+    centres: Array
+    counts: Array
+
+    @staticmethod
+    def of(x: Array, ends: Array) -> Histogram:
+        r, n = x.shape
+        some = x[:, :: max(1, n // _SAMPLE)]
+        parts = _FINE[r - 1]
+        width = np.maximum(np.ptp(ends, axis=0), 1e-300) / parts
+        place = np.minimum(((some - ends[0][:, None]) / width[:, None]).astype(np.int64), parts - 1)
+        found = np.bincount(np.ravel_multi_index(tuple(place), (parts,) * r))
+        cells = np.flatnonzero(found)
+        centres = ends[0][:, None] + width[:, None] * (np.array(np.unravel_index(cells, (parts,) * r)) + 0.5)
+        return Histogram(ends, centres, found[cells] * (n / some.shape[1]))
+
+    def side(
+        self,
+        other: Array,
+        reach: float,
+        share: float,
+        scores: tuple[float, float],
+        columns: int,
+        cost: tuple[float, float],
+    ) -> Side | None:
+        """Return cells with `a` up to `reach` and an error of at most `share` on each axis; None if they are too many.
+
+        other: (r,) the largest |coordinates| of the other side; scores: their bounds (low, high); columns: the number
+        of value columns; cost: seconds per point, and per point and node of its cell.
+        """
+        extent = np.maximum(np.ptp(self.ends, axis=0), 1e-300)
+        loads = np.maximum(0.5 * other * extent, _LEAST)
+        slabs = np.maximum(1, np.ceil(loads / reach)).astype(np.int64)
+        found = [order_for(float(a), share, *scores) for a in loads / slabs]
+        orders = np.array([order for order, _ in found])
+        rounding = _sigma(scores[1]) * (_ROUNDING[0] + _ROUNDING[1] * orders**2.0)
+        tensor = float(np.prod((slabs * orders).astype(float)))
+        if tensor > _MOST_NODES:
+            return None
+        slab = ((self.centres - self.ends[0][:, None]) / (extent / slabs)[:, None]).astype(np.int64)
+        slab = np.clip(slab, 0, slabs[:, None] - 1)  # middles of boxes as narrow as rounding may lie on a face
+        counts = np.bincount(np.ravel_multi_index(tuple(slab), tuple(slabs)), self.counts)
+        size = float(np.prod(orders))
+        seconds = columns * (_TENSOR * tensor + float(self.counts.sum()) * (cost[0] + cost[1] * size))
+        nodes, error = float(np.minimum(counts, size).sum()), float(rounding.sum()) + sum(error for _, error in found)
+        return Side(slabs, orders, nodes, seconds, error)
+
+
+def order_for(a: float, tol: float, low: float, high: float) -> tuple[int, float]:
+    """Return (p, error): p Chebyshev points interpolate sigma(s + a t) in t on [-1, 1] with an error below tol.
+
+    This holds for every s with scores in [low, high]; `error` is the bound with p points. The Chebyshev coefficients of
+    a pair of poles decay like 4 / |a sqrt(t_0^2 - 1)| rho^-k, and the error of interpolation is at most twice the sum
+    of those that are left out (Trefethen, theorem 8.2).
+    """
+    s = np.clip(np.linspace(-1.25, 1.25, 11) * a, low + a, max(low, high - a))
+    pole = (1j * math.pi * _POLES[:, None] - s) / a
+    root = np.sqrt(pole * pole - 1.0)
+    log_rho = np.log(np.maximum(np.abs(pole + root), np.abs(pole - root)))
+    front = _MEASURED * 8.0 / (a * np.abs(root)) / -np.expm1(-log_rho)
+
+    def bound(order: int) -> float:
+        return float((front * np.exp(-order * log_rho)).sum(axis=0).max())
+
+    order = max(2, int(np.ceil((np.log(front / tol) / log_rho).max())))
+    while bound(order) > tol:
+        order += 1
+    return order, bound(order)

@@ -1,0 +1,38 @@
+"""Memory that is reused between evaluations, so that nothing large is allocated in a time step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+
+_LINE = 64  # bytes of a cache line: a vector that straddles two lines costs up to 7 %
+
+
+class Workspace:
+    """Named arrays, each as large as it ever had to be.
+
+    Calling it returns an uninitialised array, which is valid until one of the same name and dtype is requested again.
+    """
+
+    def __init__(self, prefix: str = "", held: dict[str, Array] | None = None) -> None:
+        self._prefix = prefix
+        self._held: dict[str, Array] = {} if held is None else held
+
+    def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        size, key = math.prod(shape), f"{self._prefix}{name}.{np.dtype(dtype).char}"
+        held = self._held.get(key)
+        if held is None or held.size < size:
+            self._held.pop(key, None)  # before the larger one is made, so that both never exist
+            bytes_ = size * np.dtype(dtype).itemsize
+            raw = np.empty(bytes_ + _LINE, np.uint8)
+            start = -raw.ctypes.data % _LINE
+            held = self._held[key] = raw[start : start + bytes_].view(dtype)
+        return held[:size].reshape(shape)
+
+    def part(self, name: str) -> Workspace:
+        """Return a part of the workspace, whose arrays have names of their own."""
+        return Workspace(f"{self._prefix}{name}.", self._held)
