@@ -139,9 +139,8 @@ class Score:
         rows, d = V.shape[-2:]
         # V is applied to the mean token where that is no longer; a sum may overflow, and 0 inf would be nan.
         late = self.normalised and rows >= d
-        if late and self._values_are_keys(operands, cloud):
-            values = operands.keys
-        else:
+        values: Array | None = None
+        if not (late and self._values_are_keys(operands, cloud)):
             values = backend.workspace("values", (*cloud.x.shape[:2], d if late else rows), cloud.x.dtype)
             backend.project(cloud.x, None if late else V, values, origin=centre)
         shift = None if centre is None else apply(backend, V, centre)
@@ -175,7 +174,9 @@ class Score:
         backend.attend(self.pair(cloud, operands, ones, False), out)
         return out[..., 0].astype(np.float64)
 
-    def pair(self, cloud: Cloud, operands: Operands, values: Array, normalised: bool, kind: str = "field") -> PairSum:
+    def pair(
+        self, cloud: Cloud, operands: Operands, values: Array | None, normalised: bool, kind: str = "field"
+    ) -> PairSum:
         """Return the sum of values over a cloud, see `pair_sum`."""
         return pair_sum(self.weight, normalised, cloud, operands, values, kind)
 
@@ -304,9 +305,9 @@ def _of_positions(name: str, found: Any, shape: tuple[int, ...]) -> Array:
 
 
 def pair_sum(
-    weight: Any, normalised: bool, cloud: Cloud, operands: Operands, values: Array, kind: str = "field"
+    weight: Any, normalised: bool, cloud: Cloud, operands: Operands, values: Array | None, kind: str = "field"
 ) -> PairSum:
-    """Return the sum that a backend is asked for; kind: which one of those of an evaluation."""
+    """Return the sum that a backend is asked for; values: None: the keys; kind: which one of those of an evaluation."""
     history = None if cloud.memory is None else cloud.memory.history(kind, len(cloud.x))
     return PairSum(
         weight, normalised, operands.targets, operands.keys, values, operands.bias, cloud.weights, cloud.limits,

@@ -195,7 +195,9 @@ class Sinkhorn(SingleHead):
             keys /= unit[:, None]
         return Operands(targets, keys)
 
-    def pair(self, cloud: Cloud, scores: Operands, values: Array, normalised: bool, kind: str = "field") -> PairSum:
+    def pair(
+        self, cloud: Cloud, scores: Operands, values: Array | None, normalised: bool, kind: str = "field"
+    ) -> PairSum:
         """Return a sum whose relative error is a tenth of what the marginals are to reach."""
         plain = pair_sum(self.weight, normalised, cloud, scores, values, kind)
         return plain if self.n_half is not None else replace(plain, tol=0.1 * _AIM * self.tol)
@@ -220,7 +222,7 @@ class Sinkhorn(SingleHead):
             means = backend.workspace("means", (*cloud.at.shape[:2], cloud.at.shape[2]), np.float64)
             scores = self.scaled_scores(cloud, t, backend, softmin.centre, softmin.unit)
             scores = Operands(scores.targets, scores.keys, found.g)
-            backend.attend(self.pair(cloud, scores, softmin.tokens, True), means)
+            backend.attend(self.pair(cloud, scores, softmin.values, True), means)
         backend.project(means, V * softmin.unit[:, None], out, shift=apply(backend, V, softmin.centre))
         out[failed] = np.nan
 
@@ -294,11 +296,12 @@ class _Kernel(Softmin):
         memory = Memory() if cloud.memory is None else cloud.memory
         self._cloud, self._averages = cloud.with_(at=None, memory=memory), cloud.at is None
         self._scores = attention.scaled_scores(self._cloud, t, backend, self.centre, self.unit)
-        self.tokens = self._scores.keys
+        self.tokens, self.values = self._scores.keys, None  # the values of sums: the keys, or
         if not attention.keys_are_tokens(t):
             self.tokens = backend.workspace("values", shape, np.float64)
             backend.project(cloud.x, None, self.tokens, origin=self.centre)
             self.tokens /= self.unit[:, None]
+            self.values = self.tokens
         self.means = backend.workspace("means", shape, np.float64)
         self._nothing = np.empty((*shape[:2], 0))
 
@@ -314,7 +317,7 @@ class _Kernel(Softmin):
         self._sum(Operands(self._scores.keys, self._scores.targets, f), out, False, "columns")
 
     def _sum(self, scores: Operands, out: Array, averages: bool, kind: str) -> None:
-        values, result = (self.tokens, self.means) if averages else (self._nothing, self._nothing)
+        values, result = (self.values, self.means) if averages else (self._nothing, self._nothing)
         self.backend.attend(self.attention.pair(self._cloud, scores, values, averages, kind), result, out)
         np.negative(out, out=out)
 

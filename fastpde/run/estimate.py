@@ -178,7 +178,7 @@ def _some(problem: Problem, n: int) -> Problem:
 
 def _probe(problem: Problem, n: int) -> Any:
     from fastpde import sums
-    from fastpde.sums.probe import Probe
+    from fastpde.sums.prediction import Probe
 
     asked = problem.config.backend
     return Probe(asked.tol, replace(asked.costs or TYPICAL, threads=float(sums.threads())), problem.n / n)

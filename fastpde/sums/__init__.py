@@ -74,11 +74,11 @@ def warmup(report: Callable[[str], None]) -> None:
 
     `report` is called with a text for each step.
     """
-    from . import auto, calibration
+    from . import calibration, ways
     from .direct import Direct
 
     Direct.warmup(report)
-    auto.warmup(report)
+    ways.warmup(report)
     report("costs of this machine")
     calibration.costs()
 
@@ -96,13 +96,13 @@ def choices() -> dict[str, str]:
     May measure the machine.
     """
     from . import calibration
-    from .auto import typical_choices
+    from .prediction import typical_choices
 
     costs, file = calibration.costs(), calibration.path()
     relative = f"direct {costs.direct:g}, fast {costs.fast:g}, relative to a typical server's core"
     found = {"costs": f"{relative}; {costs.threads:g} threads"}
     found["costs in"] = "memory only: no writable folder" if file is None else str(file)
-    return found | {f"auto, {name}": text for name, text in typical_choices(costs).items()}
+    return found | {f"auto, {name}": text for name, text in typical_choices(costs, 1e-8).items()}
 
 
 def describe() -> dict[str, str]:

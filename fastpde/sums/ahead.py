@@ -18,7 +18,8 @@ from .._jit import cache_folder
 from ..kernels import chebyshev, expansion
 from ..simd import pool
 from ..weights import Exp
-from . import auto
+from . import ways
+from .box_tree import BoxTree
 from .direct import Direct
 
 
@@ -36,19 +37,19 @@ def start() -> None:
 
 def compile_ahead() -> None:
     """Compile the last kernel of grids, trees, and direct sums of exponential weights, in double precision."""
-    evaluate_nothing()
+    expand_nothing()
 
     def report(_: str) -> None:
         pass
 
-    auto.warmup(report, [np.float64], ["trees"])
+    ways.warmup(report, [np.float64], [BoxTree()])
     Direct.warmup(report, [np.float64], [Exp()])
 
 
-def evaluate_nothing() -> None:
+def expand_nothing() -> None:
     """Call the last kernel of a grid without any point, so that it is compiled for the types that sums have."""
     some, plane = np.zeros(2), np.zeros((2, 2))
-    reading = expansion.Expansion(
+    expanded = expansion.Expansion(
         base=some,
         slopes=plane,
         columns=plane,
@@ -62,9 +63,9 @@ def evaluate_nothing() -> None:
         log_total=some,
     )
     side = chebyshev.sides(np.array([2, 2]), np.array([1, 1]))
-    bench = chebyshev.allocate(1, side, lambda _, shape, dtype: np.zeros(shape, dtype))
+    workspace = chebyshev.allocate(1, side, lambda _, shape, dtype: np.zeros(shape, dtype))
     pieces, order = np.empty((0, 4), np.int64), np.empty(0, np.int32)
-    expansion.expand(side, pieces, 0, plane, order, some, -1, True, reading, bench)
+    expansion.expand(side, pieces, 0, plane, order, some, -1, True, expanded, workspace)
 
 
 if __name__ == "__main__":

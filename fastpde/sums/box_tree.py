@@ -1,4 +1,4 @@
-"""Sums of e^{<z, y> + b} over sources, in relative error, for scores of any size: grids, direct sums, and a tree.
+"""Sums of e^{<z, y> + b} by a tree of boxes, in relative error, for scores of any size.
 
 Where one grid for all would be slow, or is out of range, targets and sources are sorted into trees of boxes. A box of
 targets is summed on one grid of the sources that matter to it, or directly, leaf by leaf, or in two halves, whichever
@@ -8,26 +8,25 @@ is predicted to be fastest: cost estimates are compared from the smallest boxes 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .._types import Array
-from ..kernels import pruned, reduce
-from ..parallel.partition import Partition
+from ..kernels import pruned
 from . import planning
-from .chebyshev_grid import Box, on_grid, some
-from .tree_pair import Pruned
-from .workspace import Workspace
+from .box import Box
+from .chebyshev_grid import on_grid
+from .costs import Estimate, pair_seconds
+from .pair_sum import PairSum
+from .reduced_sum import ReducedSum
+from .summation import Summation, Task, examples
+from .tree_pair import TreePair
 
 _DROP = 0.02  # of tol: the relative weight of all dropped sources together
-_RATE = 0.7e9  # pairs per second of a direct sum on one thread
-_PRUNED_RATE = 0.45e9  # the same, over those sources only that matter
-_SPLIT_FROM = 30.0  # below these logits a grid is never beaten by a split
-_WORTH_A_TREE = 25e-3  # seconds of the best other way: planning a tree takes some 5 ms
-_GOOD = 3e-7  # seconds per target: a grid that needs no more is not compared with a tree
+_FURTHER = 1.75  # time of a pair of a leaf, where only those sources are summed that matter, over that of a direct sum
 _GROWING = 4e-7  # seconds per point for a tree
 _GATHERING = 1.2e-7  # seconds per source of a grid
 _SAMPLE, _EACH, _JUDGED = 4096, 512, 16  # of a sample: points, at least; points in a box; boxes, at least
@@ -35,176 +34,80 @@ _LONG, _FINER = 0.1, 64  # seconds of one box from which it is divided into that
 _PARTS = 128  # boxes of targets for which ways are chosen
 _FEW = 512  # targets that are not divided any more
 _GRID = 2e-3  # seconds of a grid beside the planned ones
-_CHEAP = 0.05  # of the time of one grid, or direct sum: trees that take less are grown without a sample
-_CLEARLY = 0.7  # of the time of one grid, or direct sum: a sample must predict less for the tree
+_CHEAP = 0.05  # of the time of the best other way: trees that take less are grown without a sample
+_CLEARLY = 0.7  # of the time of the best other way: a sample must predict less for the tree
 _PROBES = 2  # leaves of a box, from which the time of direct sums is predicted
-_ALL = np.empty(0, np.int64)
+_FIXED = 7e-3  # seconds of a sum by a tree, whatever its size
+_LARGE = 40.0  # half side of a square whose points are summed by a tree
 
 
-class Exact(Protocol):
-    """A function that sums exponential weights over all pairs, and divides by the total weights.
+@dataclass(frozen=True)
+class Ways:
+    """Trees of all sources and targets, and how each part of the targets is summed: see `Judge.ways`."""
 
-    Targets are (B, q, r), sources (B, p, r) with values (B, p, c) and bias (B, p) or None; a target sees the first
-    `limits` (B, q) sources, None: all. It returns means (B, q, c) and logs of total weights (B, q), for masses of 1.
-    """
-
-    def __call__(
-        self, z: Array, y: Array, values: Array, bias: Array | None = None, limits: Array | None = None
-    ) -> tuple[Array, Array]: ...
+    trees: TreePair
+    parts: list[tuple[int, tuple[Array, Array], planning.Grid | None]]
 
 
-@dataclass
-class Sum:
-    """A pair sum in reduced coordinates, and the ways to make it.
+class BoxTree(Summation):
+    """A tree of boxes, each with a grid of its own or summed directly: any scores of up to four coordinates."""
 
-    Attributes:
-        y, z: (r, n), (r, m) coordinates of sources and targets.
-        bias: (n,) or (0,) log-weights.
-        channels: (e, n) values beside the coordinates.
-        gradient: whether the means of the coordinates are wanted.
-        tol: relative error of sums, and of means relative to the spread of the sources.
-        workspace: memory that is reused.
-        exact: sums over all pairs.
-        result: where the results are written.
-        report: what was done: grids, targets summed directly, bound of the error.
-        parts: the targets of each grid, where there are several.
-        within: seconds on one thread; the sum is made by a tree that is predicted to need less, or not at all; inf: by
-            the fastest way.
-        span: (r,) half widths of the box of all sources.
-        partition: which of all sources y are, if other processes have more: only `one_grid` can be called then.
-    """
+    name = "tree"
+    quick = False
 
-    y: Array
-    z: Array
-    bias: Array
-    channels: Array
-    gradient: bool
-    tol: float
-    workspace: Workspace
-    exact: Exact
-    result: reduce.Result
-    span: Array
-    report: dict[str, float] = field(default_factory=dict)
-    parts: list[Array] = field(default_factory=list)
-    within: float = math.inf
-    partition: Partition | None = None
+    def estimate(self, task: Task) -> Estimate | None:
+        of, least = task.reduced, task.costs.within(task.limit, _FIXED)
+        if of is None or of.axes == 0 or task.pair.limits is not None or task.partition is not None:
+            return None
+        box, n, m = of.box, *(int(points.shape[1]) for points in (of.y, of.z))
+        if not planning.worth_a_tree(box.loads, least, task.targets):
+            return None
+        if task.scale != 1.0:
+            return Estimate(task.scale * _sampled_seconds(of, box, least / task.scale), _FIXED)
+        if _GROWING * (n + m) > _CHEAP * least and _sampled_seconds(of, box, least) > _CLEARLY * least:
+            return None
+        trees = _forest(of, box, slice(None), slice(None), "tree")
+        judge = Judge(trees, 0, of.box_of, of.tol, of.columns, (1, 1), max(_FEW, m // _PARTS))
+        return Estimate(judge.seconds, _FIXED, error=_DROP * of.tol, plan=Ways(trees, judge.ways))
 
-    def box(self, y_ends: Array, z_ends: Array) -> Box:
-        """Return the boxes with these corners (..., 2, r)."""
-        return Box.around(y_ends, z_ends, self.span, planning.thinnest(self.tol))
-
-    def run(self, y_ends: Array, z_ends: Array) -> bool:
-        """Write the result; y_ends, z_ends (2, r) are the corners of the boxes.
-
-        Return False, with nothing written, if it is not predicted to be made `within` its time.
-        """
-        self.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
-        if len(self.y) == 0:
-            self._uniform()
-            return True
-        box = self.box(y_ends, z_ends)
-        if self.within < math.inf:
-            return self._tree(box, self.within)
-        self._whole(box)
-        return True
-
-    def one_grid(self, y_ends: Array, z_ends: Array, n: int, m: int) -> bool:
-        """Write the result on one grid with the sources and targets of other processes, n and m in all.
-
-        Return False, with nothing written, if that is not the way to sum them.
-        """
-        self.report |= {"grids": 0.0, "direct_targets": 0.0, "error_bound": 0.0}
-        if len(self.y) == 0:
-            return False
-        box = self.box(y_ends, z_ends)
-        plan = planning.plan(box.loads, n, m, self.tol, 1 + len(self.channels))
-        if plan is None or n * m / _RATE <= plan.seconds or _tree_may_pay(box, plan.seconds, m):
-            return False
-        on_grid(self, None, None, box, planning.steady(box.loads, plan, self.tol, 1 + len(self.channels)))
-        return True
-
-    def _whole(self, box: Box) -> None:
-        """Sum by one grid, directly, or by the tree, whichever is predicted to be fastest."""
-        n, m = self.y.shape[1], self.z.shape[1]
-        plan = planning.plan(box.loads, n, m, self.tol, 1 + len(self.channels))
-        grid_seconds, direct_seconds = math.inf if plan is None else plan.seconds, n * m / _RATE
-        least = min(grid_seconds, direct_seconds)
-        if _tree_may_pay(box, least, m) and self._tree(box, least):
-            return
-        if plan is None or direct_seconds <= grid_seconds:
-            self._directly()
-        else:
-            on_grid(self, None, None, box, plan)
-
-    def _uniform(self) -> None:
-        """Write the same result for every target: no axis carries scores."""
-        n, m = self.channels.shape[1], self.z.shape[1]
-        bias = self.bias if len(self.bias) else np.zeros(n)
-        top = bias.max()
-        weights = np.exp(bias - top)
-        means = (self.channels * weights).sum(axis=1) / weights.sum()
-        logs = np.full(m, top + math.log(weights.sum()))
-        reduce.write(np.repeat(means[:, None], m, axis=1), logs, _ALL, self.result)
-
-    def _directly(self) -> None:
-        values = np.concatenate([self.y if self.gradient else self.y[:0], self.channels]).T
-        bias = self.bias[None] if len(self.bias) else None
-        means, logs = self.exact(self.z.T[None], self.y.T[None], values[None], bias)
-        reduce.write(np.ascontiguousarray(means[0].T), logs[0], _ALL, self.result)
-        self.report["direct_targets"] += self.z.shape[1]
-
-    def sources(self, sources: Array | None) -> tuple[Array, Array, Array]:
-        """Return the coordinates, bias and channels of the sources with the indices `sources`; None: of all."""
-        bias = self.bias if sources is None or not len(self.bias) else self.bias[sources]
-        return some(self.y, sources), bias, some(self.channels, sources)
-
-    # -- the tree ----------------------------------------------------------------------------------------------------
-
-    def _tree(self, box: Box, least: float) -> bool:
-        """Sum by the tree if it is predicted to take less than `least` seconds; return whether it was."""
-        n, m = self.y.shape[1], self.z.shape[1]
-        if _GROWING * (n + m) > _CHEAP * least and self.tree_seconds(box, least) > _CLEARLY * least:
-            return False
-        trees = self._forest(box, slice(None), slice(None), "tree")
-        judge = Judge(trees, 0, self.box, self.tol, 1 + len(self.channels), (1, 1), max(_FEW, m // _PARTS))
-        if judge.seconds > least:
-            return False
-        leaves = [trees.below(node) for node, _, plan in judge.ways if plan is None]
+    def attend(self, task: Task, plan: Ways) -> None:
+        of, trees, error = task.reduced, plan.trees, 0.0
+        assert of is not None, "estimated"
+        leaves = [trees.below(node) for node, _, grid in plan.parts if grid is None]
         if leaves:
-            count = trees.attend(np.concatenate(leaves), self.channels, self.gradient, self.result)
-            self.report["direct_targets"] += count
-        for node, corners, plan in judge.ways:
-            if plan is not None:
+            count = trees.attend(np.concatenate(leaves), of.channels, of.gradient, of.result)
+            task.report["direct_targets"] += count
+        for node, corners, grid in plan.parts:
+            if grid is not None:
                 targets = trees.targets.order[slice(*trees.targets.ends[node])]
-                on_grid(self, targets, trees.sources.order[trees.indices(node)], self.box(*corners), plan)
-                self.parts.append(targets)
-        self.report["error_bound"] += _DROP * self.tol
-        return True
+                on_grid(of, targets, trees.sources.order[trees.indices(node)], of.box_of(*corners), grid)
+                task.parts.append(targets)
+                task.report["grids"] += 1
+                error = max(error, grid.error)
+        task.report["error_bound"] = of.finish(error + _DROP * of.tol)
 
-    def tree_seconds(self, box: Box, least: float) -> float:
-        """Predict the seconds of a sum by the tree from a sample of sources and targets.
-
-        The sample is as large as a small fraction of `least` seconds allows. Too sparse a sample overestimates the
-        time, by up to ten times.
-        """
-        n, m = self.y.shape[1], self.z.shape[1]
-        size = max(_SAMPLE, int(min(n + m, _CHEAP * least / _GROWING)) // 2)
-        steps = -(-n // size), -(-m // size)
-        sample = self._forest(box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
-        few = max(_FEW // steps[1], size // min(_PARTS, max(_JUDGED, size // _EACH)))
-        return Judge(sample, 0, self.box, self.tol, 1 + len(self.channels), steps, few).seconds + _GROWING * (n + m)
-
-    def _forest(self, box: Box, sources: slice, targets: slice, name: str) -> Pruned:
-        bias = self.bias[sources] if len(self.bias) else self.bias
-        return Pruned(
-            self.y[:, sources], self.z[:, targets], bias, (box.y_half, box.z_half), _DROP * self.tol,
-            self.workspace.part(name),
-        )  # fmt: skip
+    def examples(self, dtype: Any) -> Iterator[PairSum]:
+        yield from examples(dtype, _LARGE)
 
 
-def _tree_may_pay(box: Box, least: float, targets: int) -> bool:
-    """Return whether a tree is worth planning where the best other way takes `least` seconds."""
-    return least > max(_WORTH_A_TREE, _GOOD * targets) and _SPLIT_FROM < box.loads.sum() < math.inf
+def _sampled_seconds(of: ReducedSum, box: Box, least: float) -> float:
+    """Predict the seconds of a sum by the tree, on one thread, from a sample of sources and targets.
+
+    The sample is as large as a small fraction of `least` seconds allows. Too sparse a sample overestimates the time, by
+    up to ten times.
+    """
+    n, m = of.y.shape[1], of.z.shape[1]
+    size = max(_SAMPLE, int(min(n + m, _CHEAP * least / _GROWING)) // 2)
+    steps = -(-n // size), -(-m // size)
+    sample = _forest(of, box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
+    few = max(_FEW // steps[1], size // min(_PARTS, max(_JUDGED, size // _EACH)))
+    return Judge(sample, 0, of.box_of, of.tol, of.columns, steps, few).seconds + _GROWING * (n + m)
+
+
+def _forest(of: ReducedSum, box: Box, sources: slice, targets: slice, name: str) -> TreePair:
+    bias = of.bias[sources] if len(of.bias) else of.bias
+    halves = box.y_half, box.z_half
+    return TreePair(of.y[:, sources], of.z[:, targets], bias, halves, _DROP * of.tol, of.workspace.part(name))
 
 
 class Judge:
@@ -213,7 +116,7 @@ class Judge:
     Args:
         trees: trees of one in steps[0] sources and one in steps[1] targets.
         root: the node.
-        box: makes the boxes around sources and targets, as `Sum.box`.
+        box: makes the boxes around sources and targets, as `ReducedSum.box_of`.
         tol, channels: those of the sum.
         few: nodes of at most so many targets (of the tree) are not divided, unless their sums take long.
 
@@ -224,7 +127,7 @@ class Judge:
 
     def __init__(
         self,
-        trees: Pruned,
+        trees: TreePair,
         root: int,
         box: Callable[[Array, Array], Box],
         tol: float,
@@ -245,7 +148,7 @@ class Judge:
         grids += _GRID + _GATHERING * n[: len(nodes)]
         direct, at = np.full(len(nodes), math.inf), len(nodes)
         for own, probed in zip(np.flatnonzero(last), probes, strict=True):
-            direct[own] = n[at : at + len(probed)].mean() * m[own] / _PRUNED_RATE
+            direct[own] = n[at : at + len(probed)].mean() * m[own] * _FURTHER * pair_seconds(2 * tree.low.shape[1])
             at += len(probed)
         least = np.minimum(grids, direct)
         self.seconds, chosen = self._best(nodes, least, tree.right, last)

@@ -22,15 +22,13 @@ from .._jit import cache_folder
 from ..errors import InputError, InputTypeError
 from ..simd import pool
 from ..weights import Exp
-from . import planning
-from .box_tree import Sum
-from .costs import TYPICAL, Costs
+from . import ways
+from .chebyshev_grid import ChebyshevGrid
+from .costs import TYPICAL, Costs, Estimate, pair_seconds
 from .direct import Direct
-from .fast import Fast
 from .pair_sum import PairSum
-from .reduction import Reduced
 
-Call = Callable[[], None]
+Call = Callable[[], object]
 
 _ALONE = Costs(threads=1.0)
 _ROUNDS = 12
@@ -134,40 +132,24 @@ def _factors(sums: dict[str, list[tuple[Call, float]]]) -> dict[str, float]:
 def _direct(n: int, k: int, scale: float) -> tuple[Call, float]:
     """Return a call that makes a direct sum over n points with keys and values in R^k, and its predicted seconds."""
     pair, out, backend = _pair(n, k, scale), np.empty((1, n, k)), Direct()
-    return lambda: backend.attend(pair, out), _ALONE.pairs(n * n, 2 * k, out.dtype)
+    expected = Estimate(n * n * pair_seconds(2 * k), direct=True)
+    return lambda: backend.attend(pair, out), _ALONE.seconds(expected)
 
 
 def _fast(n: int, k: int, scale: float) -> tuple[Call, float]:
     """Return a call that makes such a sum on a grid, in O(n), and its predicted seconds."""
-    pair, out, backend = _pair(n, k, scale), np.empty((1, n, k)), Unchecked()
-    backend.attend(pair, out)
-    return lambda: backend.attend(pair, out), _ALONE.grid(backend.plan.seconds, backend.plan.serial)
+    pair, out, direct, way = _pair(n, k, scale), np.empty((n, k)), Direct(), ChebyshevGrid()
 
+    def call() -> Estimate:
+        return ways.only(way, pair, out, np.empty(0), direct)
 
-class Unchecked(Fast):
-    """A backend in O(n) without checks, which would be most of the time of a small sum, once in a while.
-
-    It plans every sum before it is made, as `Auto` does for its choice, and keeps the plan.
-    """
-
-    plan: planning.Grid
-
-    def _pays(self, job: Sum, pair: PairSum, reduced: Reduced) -> bool:
-        loads = job.box(reduced.y_ends, reduced.z_ends).loads
-        found = planning.plan(loads, job.y.shape[1], job.z.shape[1], job.tol)
-        if found is None:
-            raise AssertionError(loads)
-        self.plan = found
-        return True
-
-    def _due(self, _: PairSum) -> bool:
-        return False
+    return call, _ALONE.seconds(call())
 
 
 def _pair(n: int, k: int, scale: float) -> PairSum:
     """Return a softmax sum over Gaussian points, always the same ones."""
     x = scale * np.random.default_rng(k).standard_normal((1, n, k))
-    return PairSum(Exp(), True, x, x, x)
+    return PairSum(Exp(), True, x, x)
 
 
 def _digest(text: str) -> str:

@@ -16,9 +16,16 @@ from ..simd import pool
 from ..simd.called import kernel_of
 from ..weights import WEIGHTS, Linear, Weight, is_exponential
 from .backend import Backend
+from .costs import Estimate, pair_seconds
 from .pair_sum import FLOATS, PairSum
 from .slices import Slices, check
+from .summation import Task
 
+_LINEAR = 2e-9  # seconds per token, key column and value column of a sum with linear weights
+_OTHER = 1.4  # time of a sum with another weight than the exponential: a division per pair
+_REACH = {8: 680.0, 4: 80.0}  # |score|, by bytes of a number, from which a sum is wide
+_TILE = 16  # targets that are wide together
+_JUDGED = 1024  # targets by whose scores it is predicted how many are wide
 _NONE = np.empty((0, 0))
 _ALL = np.empty((1, 0), np.int64)
 
@@ -42,7 +49,7 @@ class Direct(Backend):
         dtype = pair.keys.dtype
         limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
         # Every target of a masked sum sees the first source. No bit may depend on how many more all of them see.
-        layout = layout_for(n, k, pair.values.shape[2], dtype)._replace(seen=n if pair.limits is None else 1)
+        layout = layout_for(n, k, pair.carried.shape[2], dtype)._replace(seen=n if pair.limits is None else 1)
         packed = pack.allocate(systems, layout, dtype, self.workspace)
         threads = pool.threads()
         scratch = attend.allocate(threads, layout, dtype, self.workspace)
@@ -52,7 +59,7 @@ class Direct(Backend):
         factor = (-1.0 if pair.normalised else 1.0) / (n if pair.masses is None else 1)
         logs = _NONE if log_total is None else log_total
         shiftable = is_exponential(pair.weight)
-        pack.pack_sources(pair.keys, bias, weights, pair.values, shiftable, layout, packed)
+        pack.pack_sources(pair.keys, bias, weights, pair.carried, shiftable, layout, packed)
         weight = kernel_of(pair.weight)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
@@ -68,13 +75,23 @@ class Direct(Backend):
 
         Slices of several systems would not be contiguous, and arrays of that kind need kernels of their own.
         """
-        (systems, m, k), (n, c) = pair.targets.shape, pair.values.shape[1:]
+        (systems, m, k), (n, c) = pair.targets.shape, pair.carried.shape[1:]
         if systems > 1:
             check()
             return iter([slice(0, m)])
         threads = pool.threads()
         groups = threads if pair.limits is None else 2 * threads  # every thread has the same number of them
         return self._slices.of(m, attend.TILES * layout.width * groups, n * (4.0 + k + c) / threads)
+
+    def estimate(self, task: Task) -> Estimate:
+        """Predict what the sum would take. How large scores are is known if the task has been reduced."""
+        pair, columns = task.pair, task.pair.columns
+        if isinstance(pair.weight, Linear):
+            size = pair.keys.shape[2] * pair.carried.shape[2]
+            return Estimate(_LINEAR * (task.sources + task.targets) * size, direct=True)
+        dtype, other = pair.keys.dtype, 1.0 if is_exponential(pair.weight) else _OTHER
+        pairs = task.scale**2 * pair.pairs if task.partition is None else task.sources * task.targets
+        return Estimate(other * pairs * pair_seconds(columns, dtype, _wide(task)), direct=True)
 
     def attend_together(self, pair: PairSum, partition: Partition, out: Array, log_total: Array | None) -> bool:
         if not isinstance(pair.weight, Linear) or pair.limits is not None:
@@ -84,14 +101,14 @@ class Direct(Backend):
         return True
 
     def _attend_linear(self, pair: PairSum, partition: Partition, out: Array) -> None:
-        systems, (k, c) = len(pair.keys), (pair.keys.shape[2], pair.values.shape[2])
+        systems, (k, c) = len(pair.keys), (pair.keys.shape[2], pair.carried.shape[2])
         if pair.limits is not None:
             weights = _NONE if pair.masses is None else pair.masses
             moment, limits = self.workspace("moments", (systems, 1, c, k), np.float64), np.atleast_2d(pair.limits)
-            moments.attend_masked(pair.targets, pair.keys, pair.values, weights, limits, moment, out)
+            moments.attend_masked(pair.targets, pair.keys, pair.carried, weights, limits, moment, out)
             return
         keys = self._tiles("keys", pair.keys, partition)
-        values = keys if pair.values is pair.keys else self._tiles("values", pair.values, partition)
+        values = keys if pair.values is None else self._tiles("values", pair.values, partition)
         weights = _NONE if pair.masses is None else self._tiles("weights", pair.masses, partition)
         each = self.workspace("moments", (systems, -(-keys.shape[1] // moments.TILE), c, k), np.float64)
         moments.of_tiles(keys, values, weights, 1.0 / partition.n, each)
@@ -137,6 +154,18 @@ class Direct(Backend):
                 report(f"{np.dtype(dtype).name} {type(weight).__name__}")
                 for seen in (None, limits):
                     backend.attend(PairSum(weight, False, x, x, x, limits=seen), out)
+
+
+def _wide(task: Task) -> float:
+    """Return the fraction of pairs that need a shift of their scores, about: targets are summed in tiles."""
+    of = vars(task).get("reduced")  # not computed for this
+    if of is None:
+        return 0.0
+    # Reduced coordinates are not those of the direct sum, whose keys may be longer.
+    some = of.z[:, :: -(-of.z.shape[1] // _JUDGED)]
+    scores = np.sqrt(np.square(some).sum(axis=0)) * float(np.linalg.norm(np.ptp(of.y_ends, axis=0) / 2))
+    far = float((scores > _REACH[task.pair.keys.dtype.itemsize]).mean())
+    return float(1.0 - (1.0 - far) ** _TILE)
 
 
 def _added(sums: Array, partition: Partition) -> Array:

@@ -151,7 +151,7 @@ class Mpi(Backend):
             return partition.gathered_into(rows, out)
 
         keys: Any = all_of("keys", pair.keys)
-        values: Any = keys if pair.values is pair.keys else all_of("values", pair.values)
+        values = all_of("values", pair.values)
         return replace(
             pair, keys=keys, values=values, bias=all_of("bias", pair.bias), masses=all_of("weights", pair.masses)
         )

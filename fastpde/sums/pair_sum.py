@@ -1,9 +1,9 @@
-"""The description of a pair sum: the one contract between attention and the backends."""
+"""The description of a pair sum: the one contract between attention and the ways to sum."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ class PairSum:
     normalised: bool
     targets: Array  # (B, m, k)
     keys: Array  # (B, n, k)
-    values: Array  # (B, n, c); c = 0 asks for the sum of the weights alone
+    values: Array | None = None  # (B, n, c); c = 0 asks for the sum of the weights alone; None: the keys
     bias: Array | None = None  # (B, n)
     masses: Array | None = None  # (1, n) or (B, n) float64, sum 1; None: 1/n
     # (m,) or (B, m) int64, not decreasing: target i sees the first limits[i] >= 1 sources; None: all.
@@ -33,3 +33,46 @@ class PairSum:
     # (B, 2) float64, updated by the backend, for a sum that a run repeats: how often the sum of each system has been
     # made, and how many checks in a row it must yet pass before checks are rare. None: a single sum, always checked.
     history: Array | None = None
+
+    @property
+    def carried(self) -> Array:
+        """The values (B, n, c), which may be the keys."""
+        return self.keys if self.values is None else self.values
+
+    @property
+    def columns(self) -> int:
+        """The number of columns of the keys and of the values, together."""
+        return self.keys.shape[2] + self.carried.shape[2]
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of a target and a source that it sees, in one system."""
+        m, n = self.targets.shape[1], self.keys.shape[1]
+        return m * n if self.limits is None else int(np.atleast_2d(self.limits)[0].sum())
+
+    @property
+    def made(self) -> int:
+        """How often the sum of the first system has been made."""
+        return 0 if self.history is None else int(self.history[0, 0])
+
+    def system(self, b: int) -> PairSum:
+        """Return the pair sum of system b alone; without limits, if every target sees all sources."""
+        masses, limits = self.masses, self.limits
+        if limits is not None:
+            limits = limits[b % len(limits)] if limits.ndim == 2 else limits
+            limits = None if limits[0] >= self.keys.shape[1] else limits
+        return replace(
+            self,
+            targets=self.targets[b : b + 1],
+            keys=self.keys[b : b + 1],
+            values=None if self.values is None else self.values[b : b + 1],
+            bias=None if self.bias is None else self.bias[b : b + 1],
+            masses=None if masses is None else masses[b % len(masses)][None],
+            limits=limits,
+            history=None if self.history is None else self.history[b : b + 1],
+        )
+
+    def at(self, rows: Array) -> PairSum:
+        """Return the sum of one system for the targets `rows` alone."""
+        limits = None if self.limits is None else self.limits[rows]
+        return replace(self, targets=np.ascontiguousarray(self.targets[:, rows]), limits=limits)

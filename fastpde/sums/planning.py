@@ -16,6 +16,9 @@ _STEP = 4.0  # factor by which the number of cells of a steady grid grows
 _TYPICAL = 1_000_000  # sources, and targets, for which a steady grid is the cheapest
 _BESSELS = plans.MOST_ORDER + 1
 _THIN, _THIN_ROUNDING = (0.02, 0.25), 1e-13
+_SPLIT_FROM = 30.0  # below these logits a grid is never beaten by a split
+_WORTH_A_TREE = 15e-3  # seconds of the best other way, on one thread: planning a tree takes some 5 ms
+_GOOD = 3e-7  # seconds per target: a grid that needs no more is not compared with a tree
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,8 @@ def prices(L: Array, sources: Array, targets: Array, tol: float, channels: int =
     counts = np.asarray(sources, float), np.asarray(targets, float)
     plans.prices(np.ascontiguousarray(L), THETAS, *counts, tol, float(channels), sizes[0], sizes[1], bessel, out)
     return out
+
+
+def worth_a_tree(L: Array, seconds: float, targets: float) -> bool:
+    """Return whether a tree is worth planning for loads L (r,), if the best other way takes `seconds` on one thread."""
+    return seconds > max(_WORTH_A_TREE, _GOOD * targets) and _SPLIT_FROM < float(L.sum()) < math.inf

@@ -218,13 +218,13 @@ def _roots(values: Array) -> Array:
 def reduce_pair(
     targets: Array,
     keys: Array,
-    values: Array,
+    values: Array | None,
     most: int,
     thin: float,
     workspace: Workspace,
     partition: Partition | None = None,
 ) -> Reduced | None:
-    """Return the reduced sum for targets (m, k), keys (n, k), values (n, c).
+    """Return the reduced sum for targets (m, k), keys (n, k), values (n, c), None: the keys.
 
     Return None if more than `most` axes carry scores, or numbers are out of range. thin: axes whose loads add up to no
     more are left out. partition: which of all sources these are; maps and ends are then those of all
@@ -237,7 +237,13 @@ def reduce_pair(
 
 
 def _reduced(
-    targets: Array, keys: Array, values: Array, most: int, thin: float, workspace: Workspace, partition: Partition
+    targets: Array,
+    keys: Array,
+    values: Array | None,
+    most: int,
+    thin: float,
+    workspace: Workspace,
+    partition: Partition,
 ) -> Reduced | None:
     of = frame(keys, workspace, partition)
     both = None if of is None else maps(of, targets, workspace, partition)
@@ -272,16 +278,17 @@ def _reduced(
     _even(y, z, y_ends, z_ends, to_z, kept)
     reach = np.abs(y_ends).max(axis=0)
     found: Values | None = None
-    if values is keys and rounded <= max(_BLURRED * _EPS, thin) * of.spread:
+    if values is None and rounded <= max(_BLURRED * _EPS, thin) * of.spread:
         found = _of_keys(of, to_z, y, kept, rest, reach)
     else:
-        found = _of_others(values, y if len(kept) == q else y[kept], reach[kept], workspace, partition)
+        values_or_keys, axes = keys if values is None else values, y if len(kept) == q else y[kept]
+        found = _of_others(values_or_keys, axes, reach[kept], workspace, partition)
     if found is None:
         return None
     if len(kept) < q:
         y, z, y_ends, z_ends = y[kept], z[kept], y_ends[:, kept], z_ends[:, kept]
     dropped = float(loads[rest].sum()) + blur
-    if values is keys and rounded > _BLURRED * _EPS * of.spread:
+    if values is None and rounded > _BLURRED * _EPS * of.spread:
         dropped += min(thin, rounded / of.spread)
     return Reduced(
         y, z, y_ends, z_ends, of.centre, found.channels, found.B, found.constant, scores, dropped, found.amplification

@@ -17,8 +17,10 @@ Trefethen, Approximation Theory and Approximation Practice (2013), ch. 8, for th
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -26,13 +28,14 @@ from .._types import Array
 from ..parallel.partition import Undivided
 from ..weights import Sigmoid
 from . import reduction
-from .backend import Backend
 from .cell_nodes import Cells
+from .costs import Estimate, pair_seconds
 from .pair_sum import PairSum
+from .summation import Summation, Task, examples
 from .workspace import Workspace
 
 _MOST_AXES = 3
-_RATE = 0.7e9  # pairs per second of a direct sum on one thread
+_DIVIDED = 1.2  # time of a pair with a sigmoid weight, over that of an exponential one: a division
 _OVERHEAD = 5e-3  # seconds of a sum on cells, whatever its size, times the cube of the axes
 _REACHES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # a of a cell: larger ones need fewer nodes in all, more per point
 _SHARE = 0.9  # of the tolerance, for interpolation; the rest is for rounding
@@ -51,58 +54,71 @@ _POLES = np.array([1, 3, 5, 7, 9])  # pairs; those beyond never matter
 _MEASURED = 0.7  # of the bound of one axis: what measured errors reach; over several axes, none reached half of the sum
 
 
+class SigmoidNodes(Summation):
+    """Sigmoid weights of small scores on up to three axes, by polynomials on cells and sums between their nodes."""
+
+    name = "nodes"
+    weights = (Sigmoid,)
+
+    def estimate(self, task: Task) -> Estimate | None:
+        pair, bias = task.pair, _one_bias(task.pair)
+        if bias is None or pair.normalised or pair.limits is not None or not pair.carried.size:
+            return None
+        if task.partition is not None or len(task.log_total):
+            return None
+        tol, mean = task.tol, _mean_weight(pair, bias)
+        unit = float(np.abs(pair.carried).max()) * mean
+        inside = math.isfinite(unit) and unit > 0.0 and mean > _LEAST_WEIGHT
+        sides = _reduce(pair, _THIN * tol * mean, task.workspace) if inside else None
+        if sides is None or task.costs.within(task.limit, 0.0) < _OVERHEAD * len(sides[0]) ** 3:
+            return None
+        y, z, y_ends, z_ends = sides
+        loads = float((_reach(y_ends) * _reach(z_ends)).sum())
+        # Scores of nodes are rounded like the largest ones there are, and weights like the largest.
+        blur = 4.0 * (1.0 + loads + abs(bias)) * _sigma(bias + loads)
+        given = (1.0 - _THIN) * tol * mean - blur * _EPS
+        nodes = plan(y, z, y_ends, z_ends, bias, given, pair.carried.shape[2], task.scale) if given > 0.0 else None
+        if nodes is None:
+            return None
+        rounding = float(np.finfo(task.out.dtype).eps) * blur / mean
+        error = (nodes.error + blur * _EPS) / mean + _THIN * tol
+        found = Both(nodes, bias, y, z, y_ends, z_ends)
+        return Estimate(nodes.seconds, error=error, unit=unit, rounding=rounding, plan=found)
+
+    def attend(self, task: Task, plan: Both) -> None:
+        """Sum in three stages: from sources to nodes, from nodes to nodes directly, from nodes to targets."""
+        pair, workspace, cells = task.pair, task.workspace, plan.cells
+        of = Cells.of(plan.y, plan.y_ends, cells.y.slabs, cells.y.orders, workspace, "y")
+        to = Cells.of(plan.z, plan.z_ends, cells.z.slabs, cells.z.orders, workspace, "z")
+        width, count = pair.carried.shape[2], len(of.points)
+        masses = np.full(1, 1.0 / pair.keys.shape[1]) if pair.masses is None else pair.masses[0]
+        sources = workspace("nodes_y", (1, count, width), np.float64)
+        for c in range(width):
+            sources[0, :, c] = of.gathered(masses * pair.carried[0, :, c], workspace)
+        sources *= count  # without masses a direct sum is a mean
+        sums = workspace("nodes_z", (1, len(to.points), width), np.float64)
+        shift = None if plan.bias == 0.0 else np.full((1, count), plan.bias)
+        nodes = PairSum(Sigmoid(), False, to.points[None], of.points[None], sources, shift)
+        task.direct(nodes, sums, np.empty((0, 0)))
+        for c in range(width):
+            task.out[:, c] = to.spread_out(sums[0, :, c], workspace)
+        task.report |= {"grids": 1.0, "pairs": float(count * len(to.points))}
+
+    def examples(self, dtype: Any) -> Iterator[PairSum]:
+        for pair in examples(dtype):
+            yield replace(pair, weight=Sigmoid(), normalised=False)
+
+
 @dataclass(frozen=True)
-class Done:
-    """The record of a sum that has been made, for its check and report.
+class Both:
+    """The cells of sources and targets, and the coordinates of these with the ends of their boxes."""
 
-    Attributes:
-        z: (r, m) coordinates of targets.
-        unit: the unit of errors: the largest |value| times the mean weight.
-        rounding: rounding errors of the sums in the precision of the tokens, in that unit.
-        error: upper bound of the error, in that unit.
-        pairs: number of pairs of nodes that were summed.
-    """
-
+    cells: Plan
+    bias: float
+    y: Array
     z: Array
-    unit: float
-    rounding: float
-    error: float
-    pairs: float
-
-
-def attend(pair: PairSum, out: Array, tol: float, workspace: Workspace, direct: Backend) -> Done | None:
-    """Write the sums of one system into `out` (m, c).
-
-    Return None, with nothing written, where a direct sum is as fast, or is the only way: masked, normalised, or with a
-    bias that is not the same for all sources.
-    """
-    n, m = pair.keys.shape[1], pair.targets.shape[1]
-    direct_seconds = n * m / _RATE
-    bias = _one_bias(pair)
-    if direct_seconds < _OVERHEAD or bias is None or pair.normalised or pair.limits is not None or not pair.values.size:
-        return None
-    mean = _mean_weight(pair, bias)
-    unit = float(np.abs(pair.values).max()) * mean
-    inside = math.isfinite(unit) and unit > 0.0 and mean > _LEAST_WEIGHT
-    sides = _reduce(pair, _THIN * tol * mean, workspace) if inside else None
-    if sides is None or direct_seconds < _OVERHEAD * len(sides[0]) ** 3:
-        return None
-    y, z, y_ends, z_ends = sides
-    loads = float((_reach(y_ends) * _reach(z_ends)).sum())
-    # Scores of nodes are rounded like the largest ones there are, and weights like the largest.
-    blur = 4.0 * (1.0 + loads + abs(bias)) * _sigma(bias + loads)
-    given = (1.0 - _THIN) * tol * mean - blur * _EPS
-    nodes = plan(y, z, y_ends, z_ends, bias, given, pair.values.shape[2]) if given > 0.0 else None
-    if nodes is None or nodes.seconds > direct_seconds:
-        return None
-    of = Cells.of(y, y_ends, nodes.y.slabs, nodes.y.orders, workspace, "y")
-    to = Cells.of(z, z_ends, nodes.z.slabs, nodes.z.orders, workspace, "z")
-    if len(of.points) * len(to.points) / _RATE + _OVERHEAD > direct_seconds:
-        return None
-    _sum(pair, bias, of, to, out, workspace, direct)
-    rounding = float(np.finfo(out.dtype).eps) * blur / mean
-    error, pairs = (nodes.error + blur * _EPS) / mean + _THIN * tol, float(len(of.points) * len(to.points))
-    return Done(z, unit, rounding, error, pairs)
+    y_ends: Array
+    z_ends: Array
 
 
 def _sigma(u: float) -> float:
@@ -115,21 +131,6 @@ def _one_bias(pair: PairSum) -> float | None:
         return 0.0
     first = pair.bias[0, 0]
     return float(first) if (pair.bias[0] == first).all() else None
-
-
-def _sum(pair: PairSum, bias: float, of: Cells, to: Cells, out: Array, workspace: Workspace, direct: Backend) -> None:
-    """Sum in three stages: from sources to nodes, from nodes to nodes directly, from nodes to targets."""
-    width, count = pair.values.shape[2], len(of.points)
-    weights = np.full(1, 1.0 / pair.keys.shape[1]) if pair.masses is None else pair.masses[0]
-    sources = workspace("nodes_y", (1, count, width), np.float64)
-    for c in range(width):
-        sources[0, :, c] = of.gathered(weights * pair.values[0, :, c], workspace)
-    sources *= count  # without weights a direct sum is a mean
-    sums = workspace("nodes_z", (1, len(to.points), width), np.float64)
-    shift = None if bias == 0.0 else np.full((1, count), bias)
-    direct.attend(PairSum(Sigmoid(), False, to.points[None], of.points[None], sources, shift), sums)
-    for c in range(width):
-        out[:, c] = to.spread_out(sums[0, :, c], workspace)
 
 
 def _mean_weight(pair: PairSum, bias: float) -> float:
@@ -199,15 +200,21 @@ class Plan:
     error: float
 
 
-def plan(y: Array, z: Array, y_ends: Array, z_ends: Array, bias: float, tol: float, columns: int) -> Plan | None:
-    """Return the cheapest cells for sources y (r, n), targets z (r, m) with error below tol; None if there are none."""
+def plan(
+    y: Array, z: Array, y_ends: Array, z_ends: Array, bias: float, tol: float, columns: int, scale: float = 1.0
+) -> Plan | None:
+    """Return the cheapest cells for sources y (r, n), targets z (r, m) with error below tol; None if there are none.
+
+    Costs are those of `scale` times as many points in the same boxes.
+    """
     box = float((_reach(y_ends) * _reach(z_ends)).sum())
     ends, share = (bias - box, bias + box), _SHARE * tol / (2 * len(y))
-    of, to = Histogram.of(y, y_ends), Histogram.of(z, z_ends)
+    of, to = Histogram.of(y, y_ends, scale), Histogram.of(z, z_ends, scale)
+    rate = _DIVIDED * pair_seconds(len(y) + columns)
     per_y = [of.side(_reach(z_ends), a, share, ends, columns, _SPREAD) for a in _REACHES]
     per_z = [to.side(_reach(y_ends), a, share, ends, columns, _EVALUATE) for a in _REACHES]
     both = [
-        Plan(p, q, _OVERHEAD + p.nodes * q.nodes / _RATE + p.seconds + q.seconds, p.error + q.error)
+        Plan(p, q, _OVERHEAD + p.nodes * q.nodes * rate + p.seconds + q.seconds, p.error + q.error)
         for p, q in product(per_y, per_z)
         if p is not None and q is not None and p.error + q.error < tol
     ]
@@ -223,7 +230,7 @@ class Histogram:
     counts: Array
 
     @staticmethod
-    def of(x: Array, ends: Array) -> Histogram:
+    def of(x: Array, ends: Array, scale: float) -> Histogram:
         r, n = x.shape
         some = x[:, :: max(1, n // _SAMPLE)]
         parts = _FINE[r - 1]
@@ -232,7 +239,7 @@ class Histogram:
         found = np.bincount(np.ravel_multi_index(tuple(place), (parts,) * r))
         cells = np.flatnonzero(found)
         centres = ends[0][:, None] + width[:, None] * (np.array(np.unravel_index(cells, (parts,) * r)) + 0.5)
-        return Histogram(ends, centres, found[cells] * (n / some.shape[1]))
+        return Histogram(ends, centres, found[cells] * (scale * n / some.shape[1]))
 
     def side(
         self,

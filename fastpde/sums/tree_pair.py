@@ -18,7 +18,7 @@ _WORTH_A_THREAD = 30_000  # points: to start one takes a millisecond
 _COARSE = 512  # parts of the sources that are distinguished when sources are only counted
 
 
-class Pruned:
+class TreePair:
     """Sources and targets of a sum, sorted into trees.
 
     Attributes:
@@ -48,7 +48,7 @@ class Pruned:
             self.sources, self.targets = (tree() for tree in grow)
         self.leaves = np.flatnonzero(self.targets.right < 0)
         threads, leaves = pool.threads(), int((self.sources.right < 0).sum())
-        self._desk = pruned.Workspace(
+        self._search = pruned.Workspace(
             workspace("tree_box", (threads, 3, len(y)), np.float64),
             workspace("tree_kept", (threads, leaves), np.int64),
             workspace("tree_excess", (threads, leaves), np.float64),
@@ -61,13 +61,13 @@ class Pruned:
         """
         counts, ends = np.empty(len(nodes), np.int64), np.empty((2, len(nodes), self.targets.low.shape[1]))
         small = len(self.sources.order) // _COARSE
-        pruned.near(self.sources, self.targets, nodes, self._share, small, self._desk, counts, ends[0], ends[1])
+        pruned.near(self.sources, self.targets, nodes, self._share, small, self._search, counts, ends[0], ends[1])
         return counts, ends.swapaxes(0, 1)
 
     def indices(self, node: int) -> Array:
         """Return the places, among the sorted sources, of those that matter to a node of the targets."""
         out = np.empty(len(self.sources.order), np.int64)
-        return out[: pruned.indices(self.sources, self.targets, node, self._share, self._desk, out)]
+        return out[: pruned.indices(self.sources, self.targets, node, self._share, self._search, out)]
 
     def nodes(self, root: int, few: int) -> Array:
         """Return a node of the targets and those in it, in preorder, without those inside nodes of at most `few`."""
@@ -99,7 +99,9 @@ class Pruned:
         scratch = attend.allocate(threads, layout, np.float64, self._workspace)
         means, logs = np.empty((m, values.shape[1])), np.empty((1, m))
         points = np.ascontiguousarray(self.targets.points.T)
-        pruned.attend(tree, self.targets, leaves, self._share, layout, packed, points, self._desk, scratch, means, logs)
+        pruned.attend(
+            tree, self.targets, leaves, self._share, layout, packed, points, self._search, scratch, means, logs
+        )
         ends = self.targets.ends[leaves]
         places = np.concatenate([np.arange(first, last) for first, last in ends])
         reduce.write(np.ascontiguousarray(means[places].T), logs[0, places], self.targets.order[places], result)

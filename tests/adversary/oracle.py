@@ -48,7 +48,7 @@ def added(n: int) -> float:
 
 def exact(pair) -> Exact:
     """The truth for a pair sum of one system."""
-    z, y, v = (wide(x[0]) for x in (pair.targets, pair.keys, pair.values))
+    z, y, v = (wide(x[0]) for x in (pair.targets, pair.keys, pair.carried))
     n, m = len(y), len(z)
     w = np.full(n, 1 / WIDE(n)) if pair.masses is None else wide(pair.masses[0])
     bias = np.zeros(n, WIDE) if pair.bias is None else wide(pair.bias[0])

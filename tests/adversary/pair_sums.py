@@ -47,7 +47,7 @@ class Case:
 
     def __str__(self) -> str:
         pair, check = self.pair, "checked" if self.checked else "unchecked"
-        shape = f"m={pair.targets.shape[1]} n={pair.keys.shape[1]} d={pair.keys.shape[2]} c={pair.values.shape[2]}"
+        shape = f"m={pair.targets.shape[1]} n={pair.keys.shape[1]} d={pair.keys.shape[2]} c={pair.carried.shape[2]}"
         return f"seed {self.seed}: {self.words}; {shape} {pair.keys.dtype} tol={self.tol:.1e} {self.regime} {check}"
 
 
@@ -83,35 +83,31 @@ class Watched(fp.Fast):
 
     def __init__(self, tol, checked):
         super().__init__(tol)
-        self.checked, self.direct = checked, False
+        self.direct = False
+        if not checked:
+            self._checked._passes = lambda task, estimate: True
 
-    def _all_directly(self, pair, out, log_total):
+    def _directly(self, pair, out, log_total):
         self.direct = True
-        super()._all_directly(pair, out, log_total)
-
-    def _check(self, *arguments):
-        return super()._check(*arguments) if self.checked else True
-
-    def _check_bounded(self, *arguments):
-        return super()._check_bounded(*arguments) if self.checked else True
+        super()._directly(pair, out, log_total)
 
 
 def summed(case: Case):
     """(out (m, c), logs (m,) or None, how, bound)."""
     pair, used = case.pair, []
-    (m, n), c = (pair.targets.shape[1], pair.keys.shape[1]), pair.values.shape[2]
+    (m, n), c = (pair.targets.shape[1], pair.keys.shape[1]), pair.carried.shape[2]
     out, logs = np.full((1, m, c), np.nan, pair.keys.dtype), np.full((1, m), np.nan) if case.logs else None
-    backend, leaves = Watched(case.tol, case.checked), tree_pair.Pruned.attend
+    backend, leaves = Watched(case.tol, case.checked), tree_pair.TreePair.attend
 
     def noted(*arguments):
         used.append("tree")
         return leaves(*arguments)
 
-    tree_pair.Pruned.attend = noted
+    tree_pair.TreePair.attend = noted
     try:
         with prices(case.regime, m * n):
             if case.before is not None:
-                backend.attend(case.before, np.empty((1, case.before.targets.shape[1], case.before.values.shape[2])))
+                backend.attend(case.before, np.empty((1, case.before.targets.shape[1], case.before.carried.shape[2])))
                 used.clear()
                 backend.direct, backend.report = False, {}
             if case.beside is None:
@@ -120,7 +116,7 @@ def summed(case: Case):
                 out, logs = np.concatenate([out, out]), None if logs is None else np.concatenate([logs, logs])
                 backend.attend(_batch(case.beside, pair), out, logs)
     finally:
-        tree_pair.Pruned.attend = leaves
+        tree_pair.TreePair.attend = leaves
     report = backend.report
     how = "tree" if used else "grids" if report.get("grids", 0) > 1 else "grid" if report.get("grids", 0) else "flat"
     if isinstance(pair.weight, Sigmoid):
@@ -158,7 +154,7 @@ def direct_ratio(case: Case) -> float:
 def directly(case: Case):
     """(out (m, c), logs (m,) or None) of a direct sum."""
     pair = case.pair
-    out = np.empty((1, pair.targets.shape[1], pair.values.shape[2]), pair.keys.dtype)
+    out = np.empty((1, pair.targets.shape[1], pair.carried.shape[2]), pair.keys.dtype)
     logs = np.empty(out.shape[:2]) if case.logs else None
     fp.Direct().attend(pair, out, logs)
     return out[0], None if logs is None else logs[0]
@@ -191,7 +187,7 @@ def case(seed: int) -> Case:
     keys = np.ascontiguousarray(keys, dtype)[None]
     pair = PairSum(
         law, normalised, np.ascontiguousarray(targets, dtype)[None], keys,
-        keys if values is None else np.ascontiguousarray(values, dtype)[None],
+        None if values is None else np.ascontiguousarray(values, dtype)[None],
         None if bias is None else bias.astype(dtype)[None], None if weights is None else weights[None], limits,
     )  # fmt: skip
     words.insert(0, type(law).__name__ + (" normalised" if normalised else "") + (" logs" if logs else ""))
@@ -398,11 +394,10 @@ def _twisted(rng, kind, pair, tol, words):
         most = 300 if dtype == np.float64 else 20
         units = 2.0 ** rng.integers(-most, most, y.shape[1])
         largest = max((np.abs(y).max(axis=0) * units).max(), (np.abs(z).max(axis=0) / units).max())
-        if largest > (1e150 if dtype == np.float64 else 1e30) or float(np.abs(pair.values).max(initial=0.0)) > 1e150:
+        if largest > (1e150 if dtype == np.float64 else 1e30) or float(np.abs(pair.carried).max(initial=0.0)) > 1e150:
             return pair
         keys = (y * units).astype(dtype)[None]
-        values = keys if pair.values is pair.keys else pair.values
-        return replace(pair, targets=(z / units).astype(dtype)[None], keys=keys, values=values)
+        return replace(pair, targets=(z / units).astype(dtype)[None], keys=keys)
     if kind not in ("l2", "sinkhorn") or isinstance(pair.weight, Sigmoid):
         return pair
     scores = z[rng.integers(0, len(z), 40)] @ y.T
@@ -418,14 +413,14 @@ def _twisted(rng, kind, pair, tol, words):
 def _another(rng, pair):
     """Another system of the same shape."""
     keys, targets = (rng.standard_normal(points.shape).astype(points.dtype) for points in (pair.keys, pair.targets))
-    values = keys if pair.values is pair.keys else rng.standard_normal(pair.values.shape).astype(keys.dtype)
+    values = None if pair.values is None else rng.standard_normal(pair.values.shape).astype(keys.dtype)
     return replace(pair, keys=keys, targets=targets, values=values)
 
 
 def _batch(first, second):
     """Two systems as one pair sum."""
     keys, targets = (np.concatenate([getattr(pair, name) for pair in (first, second)]) for name in ("keys", "targets"))
-    values = keys if second.values is second.keys else np.concatenate([first.values, second.values])
+    values = None if second.values is None else np.concatenate([first.values, second.values])
     bias = None if second.bias is None else np.concatenate([first.bias, second.bias])
     return replace(second, keys=keys, targets=targets, values=values, bias=bias)
 
@@ -435,7 +430,7 @@ def _other(rng, pair):
     n, m, k, c = (int(rng.integers(1, most)) for most in (600, 600, 5, 4))
     keys, targets = rng.standard_normal((1, n, k)), rng.standard_normal((1, m, k))
     limits = None if pair.limits is None else np.sort(rng.integers(1, n + 1, m))
-    values = keys if rng.random() < 0.5 else rng.standard_normal((1, n, c))
+    values = None if rng.random() < 0.5 else rng.standard_normal((1, n, c))
     return PairSum(pair.weight, pair.normalised, targets, keys, values, limits=limits)
 
 

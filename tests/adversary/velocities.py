@@ -19,7 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 
 import fastpde as fp
-from fastpde.sums import costs, fast
+from fastpde.sums import costs
+from fastpde.sums.choosing import Choosing
 
 from .. import naive
 from . import oracle
@@ -165,18 +166,18 @@ def backend(name, tol):
 @contextmanager
 def _looking(how):
     """`Auto` looks at small sums too; sums in O(n) are counted."""
-    look, keep = costs._LOOK, fast.Fast._sum
+    look, keep = costs._LOOK, Choosing._made
 
     def noted(*arguments):
         done = keep(*arguments)
         how["O(n)" if done else "direct"] += 1
         return done
 
-    costs._LOOK, fast.Fast._sum = 0.0, noted
+    costs._LOOK, Choosing._made = 0.0, noted
     try:
         yield
     finally:
-        costs._LOOK, fast.Fast._sum = look, keep
+        costs._LOOK, Choosing._made = look, keep
 
 
 def ratio(case: Case, name: str, want: list[oracle.Exact], how: Counter) -> tuple[float, str]:

@@ -55,5 +55,5 @@ def test_the_last_kernel_of_grids_is_compiled_for_the_types_that_sums_have():
     fp.Softmax(*[np.eye(2)] * 3).velocity(x, backend=backend)
     known = list(expansion.expand.signatures)
     assert known and backend.report["grids"] == 1
-    ahead.evaluate_nothing()
+    ahead.expand_nothing()
     assert list(expansion.expand.signatures) == known

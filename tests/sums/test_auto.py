@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.sums import auto, box_tree, calibration, masked_windows
-from fastpde.sums.costs import TYPICAL, Costs, may_choose
-from fastpde.sums.tree_pair import Pruned
+from fastpde.sums import calibration, chebyshev_grid, masked_windows, ways
+from fastpde.sums.cell_nodes import Cells
+from fastpde.sums.costs import TYPICAL, Costs, Estimate, may_choose, pair_seconds
+from fastpde.sums.tree_pair import TreePair
 
 SLOW_PAIRS, SLOW_GRIDS = Costs(direct=3.0, fast=0.1), Costs(direct=0.1, fast=3.0)
 
@@ -40,7 +41,7 @@ def no_measuring(monkeypatch):
 
 
 def test_small_systems_are_direct_to_the_bit_without_a_look(no_measuring, monkeypatch):
-    monkeypatch.setattr("fastpde.sums.fast.reduce_pair", None)
+    monkeypatch.setattr("fastpde.sums.summation.reduced_sum", None)
     x = cloud(1500, 2)
     auto = fp.Auto()
     got = softmax(2).velocity(x, backend=auto)
@@ -102,26 +103,24 @@ def test_solve_counts_the_sums():
 def test_more_threads_favour_direct_sums():
     """They are shared out whole; of a sum in O(n) a part is not, and so is the look that it takes to choose it."""
     one, many, wide = Costs(threads=1.0), Costs(threads=64.0), np.dtype(np.float64)
-    assert many.pairs(1e9, 4, wide) < one.pairs(1e9, 4, wide) / 30
-    for way in ("grid", "tree", "masked"):
-        assert getattr(one, way)(1e-2) / 10 < getattr(many, way)(1e-2) < getattr(one, way)(1e-2)
-    assert many.grid(1e-2, serial=1e-2) == one.grid(1e-2, serial=1e-2)
+    shared, mixed, serial = Estimate(1.0), Estimate(1.0, 0.1), Estimate(0.0, 1.0)
+    assert many.seconds(shared) < one.seconds(shared) / 30
+    assert one.seconds(mixed) / 10 < many.seconds(mixed) < one.seconds(mixed)
+    assert many.seconds(serial) == one.seconds(serial)
     x = cloud(6000, 2)
     assert sums(softmax(2), x, fp.Auto(costs=one)) == (0.0, 1.0)
     assert sums(softmax(2), x, fp.Auto(costs=many)) == (1.0, 0.0)
-    assert one.worth_a_look(2500.0**2, 4, wide) and not many.worth_a_look(2500.0**2, 4, wide)
-    assert not one.worth_a_look(2500.0**2, 4, np.dtype(np.float32))  # direct sums are four times faster
+    assert one.worth_planning(2500.0**2, 4, wide) and not many.worth_planning(2500.0**2, 4, wide)
+    assert not one.worth_planning(2500.0**2, 4, np.dtype(np.float32))  # direct sums are four times faster
 
 
 def test_costs():
-    """Twice as many pairs, or twice the costs, take twice as long; more columns and large scores take longer."""
+    """Twice the costs take twice as long; more columns and large scores take longer."""
     wide, single = np.dtype(np.float64), np.dtype(np.float32)
-    assert TYPICAL.pairs(2e6, 4, wide) == 2 * TYPICAL.pairs(1e6, 4, wide) == Costs(direct=2.0).pairs(1e6, 4, wide)
-    assert TYPICAL.pairs(1e6, 4, single) < TYPICAL.pairs(1e6, 4, wide) < TYPICAL.pairs(1e6, 40, wide)
-    assert TYPICAL.pairs(1e6, 4, wide) < TYPICAL.pairs(1e6, 4, wide, np.full(5, 1e4))
-    for way in (TYPICAL.grid, TYPICAL.tree, TYPICAL.masked):
-        assert 0 < way(0.0) < way(1.0)
-    assert TYPICAL.tree(TYPICAL.trees_within(0.5)) == pytest.approx(0.5)
+    assert Costs(direct=2.0).seconds(Estimate(1.0, direct=True)) == 2 * TYPICAL.seconds(Estimate(1.0))
+    assert Costs(fast=2.0).seconds(Estimate(1.0)) == 2 * TYPICAL.seconds(Estimate(1.0, direct=True))
+    assert pair_seconds(4, single) < pair_seconds(4, wide) < pair_seconds(40, wide) < pair_seconds(40, wide, 1.0)
+    assert TYPICAL.seconds(Estimate(TYPICAL.within(0.5, 0.1), 0.1)) == pytest.approx(0.5)
     assert may_choose(10_000, 2) and not may_choose(1000, 2)
     assert Costs.of({"direct": 0.5, "fast": 2, "threads": 8}) == Costs(0.5, 2.0, 8.0)
     assert Costs.of({"direct": 0.5, "fast": 2}) == Costs(0.5, 2.0)  # of an older run
@@ -138,10 +137,15 @@ def test_costs():
 
 
 @pytest.mark.parametrize(
-    "kind, owner, name",
-    [("grids", box_tree, "on_grid"), ("trees", Pruned, "attend"), ("masks", masked_windows, "attend")],
+    "way, owner, name",
+    [
+        ("grid", chebyshev_grid, "on_grid"),
+        ("tree", TreePair, "attend"),
+        ("windows", masked_windows, "_in_windows"),
+        ("nodes", Cells, "gathered"),
+    ],
 )
-def test_warming_up_reaches_every_kind_of_sum(kind, owner, name, monkeypatch):
+def test_warming_up_reaches_every_kind_of_sum(way, owner, name, monkeypatch):
     """With too few points it would be summed directly, and compiled in the first run that needs it."""
     original, calls = getattr(owner, name), []
 
@@ -150,7 +154,7 @@ def test_warming_up_reaches_every_kind_of_sum(kind, owner, name, monkeypatch):
         return original(*arguments)
 
     monkeypatch.setattr(owner, name, counted)
-    auto.warmup(lambda _: None, [np.float64], [kind])
+    ways.warmup(lambda _: None, [np.float64], [each for each in ways.WAYS if each.name == way])
     assert calls
 
 

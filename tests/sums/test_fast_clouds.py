@@ -8,8 +8,9 @@ import pytest
 import fastpde as fp
 from fastpde.kernels import pruned, reduce
 from fastpde.sums import planning
-from fastpde.sums.box_tree import Box, Judge
-from fastpde.sums.tree_pair import Pruned
+from fastpde.sums.box import Box
+from fastpde.sums.box_tree import Judge
+from fastpde.sums.tree_pair import TreePair
 
 from ..naive import wide
 from .test_fast import error, take
@@ -44,7 +45,7 @@ CLOUDS = [
 
 def trees_of(y, z, bias=NONE, share=1e-10):
     halves = (np.ptp(y, axis=1) / 2, np.ptp(z, axis=1) / 2)
-    return Pruned(y, z, bias, halves, share, take)
+    return TreePair(y, z, bias, halves, share, take)
 
 
 @pytest.mark.parametrize("name", CLOUDS)

@@ -8,7 +8,7 @@ import pytest
 import fastpde as fp
 from fastpde._jit import jit
 from fastpde.simd import dots
-from fastpde.sums.chebyshev_grid import Box
+from fastpde.sums.box import Box
 
 ROWS, COLUMNS, COUNT = dots.DOT_ROWS, dots.DOT_COLUMNS, dots.LANE_COUNT
 
