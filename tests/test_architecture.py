@@ -158,8 +158,13 @@ TWICE = {
 }
 # Concrete classes that others of the package inherit from, and the issue that changes it.
 INHERITED = {
-    19: {("Auto", "Fast"), ("_Look", "Fast"), ("Unchecked", "Fast"), ("Probe", "Fast")} | {("Checked", "Mpi")},
-    20: {("Ranks", "Team"), ("Head", "Single"), ("_Retracting", "VectorSpace"), ("Follower", "Silent")}
+    20: {
+        ("Checked", "Mpi"),
+        ("Ranks", "Team"),
+        ("Head", "Single"),
+        ("_Retracting", "VectorSpace"),
+        ("Follower", "Silent"),
+    }
     | {("Follower", "Recorder"), ("SystemsFollower", "Silent"), ("SystemsFollower", "SystemsRecorder")},
 }
 # What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.

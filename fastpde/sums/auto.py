@@ -44,6 +44,12 @@ class Auto(Choosing):
     def fusable(self) -> bool:
         return True
 
+    def stats(self) -> dict[str, float]:
+        """Return how many sums were direct and how many fast, and of the latter what `Fast` tells."""
+        stats = super().stats()
+        made = stats["fast_sums"] or stats["fast_failed"]
+        return stats if made else {name: stats[name] for name in ("direct_sums", "fast_sums")}
+
     def _tries(self, pair: PairSum) -> bool:
         if not _worth_planning(TYPICAL, pair):
             return False

@@ -199,12 +199,12 @@ class ChebyshevGrid(Summation):
         plan = planning.plan(loads, n, m, of.tol, of.columns)
         if plan is None:
             return None
+        parallel, serial = _PLANNED * (plan.seconds - plan.serial), _FIXED + plan.serial
         if task.partition is not None:
             if planning.worth_a_tree(loads, plan.seconds, m):
                 return None  # on one process a tree may be faster
             plan = planning.steady(loads, plan, of.tol, of.columns)
-        parallel = _PLANNED * (plan.seconds - plan.serial)
-        return Estimate(parallel, _FIXED + plan.serial, error=plan.error, plan=plan)
+        return Estimate(parallel, serial, error=plan.error, plan=plan)
 
     def attend(self, task: Task, plan: planning.Grid | None) -> None:
         of = task.reduced

@@ -69,11 +69,11 @@ class Choosing(Backend):
         """Make the sum of one system in O(n); return whether there was a way, and no check has failed."""
         task = self._task(pair, out, log_total)
         choice = self._choose(task)
-        if choice is None:
-            return False
-        good = self._checked.attend(task, *choice)
+        good = choice is not None and self._checked.attend(task, *choice)
         self.report = task.report
-        self._direct_targets += task.report["direct_targets"] if good else len(out)
+        if not good:
+            self.report["direct_targets"] = float(len(out))
+        self._direct_targets += 0.0 if choice is None else self.report["direct_targets"]
         return good
 
     def _task(self, pair: PairSum, out: Array, log_total: Array, partition: Partition | None = None) -> Task:
@@ -133,15 +133,13 @@ class Choosing(Backend):
     def stats(self) -> dict[str, float]:
         """Return numbers that describe all sums so far.
 
-        They are how many sums were direct and how many were made in O(n); if any were, also the largest error bound,
-        the largest error of a checked target, how many targets were summed directly, how many sums were checked, and
-        how many of these failed and were made again directly.
+        They are how many sums were direct, and how many were made in O(n); of the latter the largest error bound, the
+        largest error of a checked target, how many of their targets were summed directly, how many sums were checked,
+        and how many of these failed and were made again directly.
         """
-        fast = self._sums - self._direct_sums
-        found = {"direct_sums": self._direct_sums, "fast_sums": fast}
-        if not fast and not self._checked.failed:
-            return found
-        return found | {
+        return {
+            "direct_sums": self._direct_sums,
+            "fast_sums": self._sums - self._direct_sums,
             "fast_error_bound": self._checked.bound,
             "fast_error_sampled": self._checked.sampled,
             "fast_direct_targets": self._direct_targets,

@@ -70,7 +70,7 @@ class Off:
 
 
 def few(seed=0):
-    return np.random.default_rng(seed).standard_normal((400, 1))
+    return np.random.default_rng(seed).standard_normal((900, 1))
 
 
 def test_every_head_is_checked():
@@ -102,7 +102,7 @@ def test_after_a_failure_every_sum_is_checked_until_four_have_passed():
             backend.attend(pair, out)
         return backend.stats()["fast_checked"] - before
 
-    pair, out = PairSum(Exp(), True, x[None], x[None], history=np.zeros((1, 2))), np.empty((1, 400, 1))
+    pair, out = PairSum(Exp(), True, x[None], x[None], history=np.zeros((1, 2))), np.empty((1, 900, 1))
     assert steps(6, wrong=True) == 6
     assert steps(10, wrong=False) == 4  # then those before the 17th sum are trusted
     assert steps(2, wrong=False) == 1
@@ -110,7 +110,7 @@ def test_after_a_failure_every_sum_is_checked_until_four_have_passed():
 
 def test_what_is_counted_belongs_to_heads_and_systems_and_goes_with_a_checkpoint():
     """Two heads, 20 evaluations: the first and the 17th sum of each is checked. Cut in two, and the same bits."""
-    x, heads = few(), [fp.Softmax([[q]], [[1.0]], [[1.0]]) for q in (1.0, 2.0)]
+    x, heads = few(), [fp.Softmax([[q]], [[1.0]], [[-1.0]]) for q in (1.0, 2.0)]
     sol = fp.solve(fp.MultiHead(heads), x, (0, 1), method="rk4", step=0.2, backend="fast")
     assert sol.stats["evaluations"] == 20 and sol.stats["fast_checked"] == 4 and sol.stats["fast_failed"] == 0
     wrong = fp.solve(fp.MultiHead(heads), x, (0, 1), method="rk4", step=0.2, backend=Wrong())

@@ -16,14 +16,14 @@ BOUND = 1e-8  # of the largest velocity: tol is relative to the spread of the to
 def parts(monkeypatch):
     """Names of the ways that sums are made, as they are used."""
     used = []
-    for name in ("_in_windows", "_halve", "_alike"):
-        whole = getattr(masked_windows, name)
+    for owner, name in ((masked_windows, "_in_windows"), (masked_windows._Halves, "add"), (masked_windows, "_alike")):
+        whole = getattr(owner, name)
 
         def noted(*args, name=name, whole=whole):
             used.append(name)
             return whole(*args)
 
-        monkeypatch.setattr(masked_windows, name, noted)
+        monkeypatch.setattr(owner, name, noted)
     return used
 
 
@@ -74,7 +74,7 @@ def test_parts_of_the_windows_and_of_their_neighbourhoods(memory, monkeypatch):
 def test_halves_where_logits_are_too_large(d, monkeypatch):
     """Two tight clusters with logits of 400 d, and a cloud that moves from one side to the other: log-weights of its
     late tokens are 300 above those of early ones."""
-    monkeypatch.setattr(masked_windows, "_SMALL", 0.0)
+    monkeypatch.setattr(masked_windows, "_LONG", 0.0)
     monkeypatch.setattr(masked_windows, "_LEAF", 600)
     used = parts(monkeypatch)
     rng = np.random.default_rng(d)
@@ -84,7 +84,7 @@ def test_halves_where_logits_are_too_large(d, monkeypatch):
     for x in (clusters, moving):
         for positions in (None, np.sort(rng.integers(0, 40, n))):
             assert difference(fp.Masked(fp.Softmax(eye, eye, eye)), x, positions=positions) < BOUND
-    assert "_in_windows" not in used and used.count("_halve") > 20
+    assert "_in_windows" not in used and used.count("add") > 20
 
 
 def test_no_logits(monkeypatch):
