@@ -108,13 +108,13 @@ def sum_products(typingctx, left, l_at, l_step, right, r_at, r_step, rows, out, 
 @intrinsic
 def exponentials(typingctx, values, count):
     """Replace values[j] by 2^{values[j]} for j < count, rounded up to whole vectors."""
-    size = LANES.count
+    lanes = lanes_of(values.dtype.bitwidth)
 
     def codegen(context, builder, signature, args):
         values, count = pointers(context, builder, signature, args)
-        with cgutils.for_range_slice(builder, I64(0), count, I64(size)) as (j, _):
-            t = emit_clamp(builder, LANES, load(builder, LANES.type, values, j), CLAMP[64])
-            store(builder, emit_exp2(builder, LANES, t), values, j)
+        with cgutils.for_range_slice(builder, I64(0), count, I64(lanes.count)) as (j, _):
+            t = emit_clamp(builder, lanes, load(builder, lanes.type, values, j), CLAMP[lanes.bits])
+            store(builder, emit_exp2(builder, lanes, t), values, j)
         return void(context, builder, signature)
 
     return types.void(values, types.int64), codegen

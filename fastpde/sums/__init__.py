@@ -91,18 +91,19 @@ def compile_ahead() -> None:
 
 
 def choices() -> dict[str, str]:
-    """Return, as a table for people, the costs by which "auto" chooses and what it would choose here.
+    """Return, as a table for people, the ways to sum, how fast they are here, and what "auto" would choose.
 
-    May measure the machine.
+    Measures the machine, in a few seconds.
     """
-    from . import calibration
+    from . import calibration, limits, ways
     from .prediction import typical_choices
 
     costs, file = calibration.costs(), calibration.path()
     relative = f"direct {costs.direct:g}, fast {costs.fast:g}, relative to a typical server's core"
     found = {"costs": f"{relative}; {costs.threads:g} threads"}
     found["costs in"] = "memory only: no writable folder" if file is None else str(file)
-    return found | {f"auto, {name}": text for name, text in typical_choices(costs, 1e-8).items()}
+    found |= {f"way to sum, {way.name}": (type(way).__doc__ or "").partition("\n")[0] for way in ways.WAYS}
+    return found | limits.shares() | {f"auto, {name}": text for name, text in typical_choices(costs, 1e-8).items()}
 
 
 def describe() -> dict[str, str]:
