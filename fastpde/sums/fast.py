@@ -19,7 +19,7 @@ from .box_tree import Sum
 from .direct import Direct
 from .pair_sum import PairSum
 from .reduction import Reduced, reduce_pair
-from .sampling import error_of_values, probes
+from .sampling import error_of_values, few_directly, probes
 from .slices import check
 
 _MOST_AXES = 4
@@ -275,10 +275,9 @@ class Fast(Backend):
         values = pair.values[0]
         limits = None if pair.limits is None else pair.limits[rows]
         part = replace(pair, targets=np.ascontiguousarray(pair.targets[:, rows]), limits=limits)
-        exact, logs = np.empty((1, len(rows), values.shape[1]), out.dtype), np.empty((1, len(rows)))
-        Direct().attend(part, exact, logs)
+        exact, logs = few_directly(part)
         found = log_total[rows] if len(log_total) else _NONE
-        error, rounding = self._errors(pair, reduced, exact[0], logs[0], out[rows], found, Undivided(len(values)))
+        error, rounding = self._errors(pair, reduced, exact, logs, out[rows], found, Undivided(len(values)))
         return self._within(error, pair, rounding)
 
     def _errors(
