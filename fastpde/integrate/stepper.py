@@ -178,7 +178,7 @@ class Stepper:
         apart = tableau.dense_needs_last and bool(self._breaks.inner)
         self._held: Any = holder(tableau, space, state.y, noisy=noise is not None, whole=apart, dense=dense)
         self._trial: Any = np.empty_like(state.y, order="C")
-        self._turned = np.full_like(self._trial, np.nan) if apart else self._held.last
+        self._turned: Any = np.full_like(self._trial, np.nan) if apart else self._held.last
         self.state = replace(state, y=np.array(state.y, order="C"), memory=self._remembered(state))
         self._held.begin(self.state, state, self._trial)
         self._from = (state.t, 0.0)  # start and size of the last accepted step
@@ -268,7 +268,7 @@ class Stepper:
     def release(self) -> None:
         """Free what only a further step needs, of a stepper that is not `dense`; `state` stays."""
         if not self.dense:
-            self._held = self._trial = None
+            self._held = self._trial = self._turned = None
             self.state.f = NONE
 
     def before(self) -> State:
