@@ -93,7 +93,7 @@ def _of_sum(config: Config, head: Any, n: int, d: int) -> float:
     distances, fast = issubclass(kind, L2), may_be_fast(config, n, d)
     arrays = 1 + (distances or not _plain(head))  # keys; targets, unless they are the tokens
     arrays += distances or not kind.normalised  # what the bias is made of; values, unless they are the keys
-    found = d * itemsize * arrays + (itemsize if distances else 0)
+    found: float = d * itemsize * arrays + (itemsize if distances else 0)
     if isinstance(kind.weight, Linear):
         return found
     if not fast:
@@ -114,7 +114,7 @@ def _of_grid(d: int, *, alike: bool) -> float:
 
 
 def _of_energy(config: Config, n: int, d: int) -> float:
-    """Return the bytes per token of the sum that an energy needs: values with a one, totals, gradients; its own grid."""
+    """Return the bytes per token of the sum of an energy: values with a one, totals and gradients; a grid of its own."""
     itemsize = np.dtype(config.backend.dtype).itemsize
     values = 8 * (d + 1) * 4
     return 2 * d * itemsize + values + (2 * _KEYS + _of_grid(d, alike=False) if may_be_fast(config, n, d) else 0)

@@ -51,7 +51,7 @@ class AllStages:
         self.tableau, self.space, self._noisy = tableau, space, noisy
         count = tableau.stages if dense or tableau.adaptive else tableau.stages - 1
         # N / h is kept as one more stage, whose coefficient in each row is the row's node.
-        self._a, self._b = [row[:count] for row in tableau.a], tableau.b[:count]
+        self._a, self._b = [tuple(row[:count]) for row in tableau.a], tuple(tableau.b[:count])
         if noisy:
             self._a = [(*row, node) for row, node in zip(self._a, tableau.c, strict=True)]
             self._b = (*self._b, 1.0)

@@ -100,7 +100,7 @@ class State:
         y = arrays["y"]
         kept = {name.removeprefix(_MEMORY): array for name, array in arrays.items() if name.startswith(_MEMORY)}
         state = replace(cls.initial(0.0, y), **{name: numbers[name] for name in _NUMBERS})
-        parts = {name: arrays[name] for name in ("f", "stages", *_SUM) if name in arrays}
+        parts: dict[str, Any] = {name: arrays[name] for name in ("f", "stages", *_SUM) if name in arrays}
         return replace(state, **parts, summed=numbers.get("summed", 0), memory=kept)
 
     @property
@@ -119,7 +119,9 @@ class State:
 
     def copy(self) -> State:
         """Return a record that shares no array with this one."""
-        arrays = {name: np.array(getattr(self, name), order="C") for name in ("y", "f", "stages", *_SUM)}
+        arrays: dict[str, Any] = {
+            name: np.array(getattr(self, name), order="C") for name in ("y", "f", "stages", *_SUM)
+        }
         return replace(self, **arrays, memory=_copied(self.memory))
 
 

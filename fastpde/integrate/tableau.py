@@ -95,8 +95,10 @@ class Tableau:
 
     @cached_property
     def by_sum(self) -> tuple[tuple[float, ...], ...] | None:
-        """P (3, degree) of the continuous extension by k_first, sum_s b_s k_s and k_last, if these are all that is
-        needed of the stages and fewer than they are: the argument of a stage is made of the one before alone. Else None.
+        """P (3, degree) of the continuous extension by k_first, sum_s b_s k_s and k_last, or None.
+
+        It is there if these are all that is needed of the stages, and fewer than they are: the argument of every stage
+        is made of the stage before alone.
         """
         inner = self.stages - 1
         chained = all(not any(row[: max(s - 1, 0)]) for s, row in enumerate(self.a[:inner]))

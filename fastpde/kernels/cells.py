@@ -114,8 +114,8 @@ def _scatter_item(c, thread, points, low, width, slabs, ids, histogram, order, l
 def scatter(points, low, width, slabs, ids, histogram, order, local):
     """Write into order[at] the point that is sorted to `at`, and into local[:, at] its coordinates in its cell.
 
-    Local coordinates are in [-1, 1]; histogram is that of `offsets`; ids are those of `count`, and become the places that
-    points are sorted to.
+    Local coordinates are in [-1, 1]; histogram is that of `offsets`; ids are those of `count`, and become the places
+    that points are sorted to.
     """
     arguments = (points, low, width, slabs, ids, histogram, order, local)
     launch(available(), CHUNKS, portion_of(points.shape[1]), _scatter_item, arguments)

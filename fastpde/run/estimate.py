@@ -73,7 +73,9 @@ class Estimate:
 
     def _each(self) -> str:
         (states, sums), method = self.token
-        return f"  a token   {states + sums:.0f} bytes: {states:.0f} of states and stages ({method}), {sums:.0f} of sums"
+        return (
+            f"  a token   {states + sums:.0f} bytes: {states:.0f} of states and stages ({method}), {sums:.0f} of sums"
+        )
 
     def _ways(self) -> list[str]:
         if self.timed:

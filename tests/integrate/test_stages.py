@@ -21,7 +21,7 @@ class Stop(Exception):
 
 
 class Turning:
-    """y' = -y sin(t + y), which stops at the evaluation with the number `stop`; block by block, without large arrays."""
+    """y' = -y sin(t + y), block by block, without large arrays; it raises at the evaluation with the number `stop`."""
 
     def __init__(self, stop: int = -1) -> None:
         self.calls, self.stop = 0, stop
@@ -105,9 +105,7 @@ def test_output_and_memory_change_no_bit(method, dtype):
 def test_frames_between_steps_are_those_of_all_stages():
     """The extension by the sum of the stages is the same polynomial, summed in another order."""
     times = [0.03, 0.18, 0.5, 0.999]
-    one, other = (
-        ended(Integrator(problem(t_eval=times, space=space))).solution().x for space in (None, Plain(SMALL))
-    )
+    one, other = (ended(Integrator(problem(t_eval=times, space=space))).solution().x for space in (None, Plain(SMALL)))
     np.testing.assert_allclose(one, other, rtol=0, atol=1e-15)
     assert one[2].tobytes() == other[2].tobytes()
 
