@@ -98,7 +98,8 @@ def _of_sum(config: Config, head: Any, n: int, d: int) -> float:
         return found
     if not fast:
         return found + _packed(d) * itemsize
-    found += _of_grid(d, alike=distances or _alike(head))
+    # Keys that are rounded to float32 are not targets moved by a constant.
+    found += _of_grid(d, alike=itemsize == _KEYS and (distances or _alike(head)))
     if distances:
         return found + 2 * _KEYS  # the bias as it came, and sorted
     if kind.normalised:
@@ -114,7 +115,7 @@ def _of_grid(d: int, *, alike: bool) -> float:
 
 
 def _of_energy(config: Config, n: int, d: int) -> float:
-    """Return the bytes per token of the sum of an energy: values with a one, totals and gradients; a grid of its own."""
+    """Return the bytes per token of the sum of an energy: values with a one, totals, gradients; a grid of its own."""
     itemsize = np.dtype(config.backend.dtype).itemsize
     values = 8 * (d + 1) * 4
     return 2 * d * itemsize + values + (2 * _KEYS + _of_grid(d, alike=False) if may_be_fast(config, n, d) else 0)

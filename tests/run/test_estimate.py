@@ -104,6 +104,7 @@ def test_memory_grows_with_the_tokens(tmp_path):
         ("dopri5", {}, 11),
         ("rk4", {'kind = "softmax"': 'kind = "l2"'}, 7),
         ("rk4", {"[backend]": '[backend]\ndtype = "float32"'}, 7),
+        ("rk4", {"K = { scale = -1.0 }": "", "[backend]": '[backend]\ndtype = "float32"'}, 7),
         ("rk4", {"K = { scale = -1.0 }": "", "d = 2": "d = 1"}, 7),
     ],
 )
