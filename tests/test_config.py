@@ -144,7 +144,7 @@ def test_defaults_are_filled_in(tmp_path):
 
 
 def test_the_memory_of_sinkhorn_heads_counts(tmp_path, monkeypatch):
-    """200,000 tokens where there are 660 MiB: 250 MiB of libraries, 98 of tokens and sums, 61 of a scaling, 82 for what
+    """200,000 tokens where there are 660 MiB: 250 MiB of libraries, 73 of tokens and sums, 61 of a scaling, 82 for what
     is remembered of a head."""
     monkeypatch.setattr("fastpde.run.machine.memory", lambda: 660 * 2**20)
     for count, fits in ((1, True), (2, False)):

@@ -34,7 +34,7 @@ from ..errors import InputError
 from ..sums.pair_sum import PairSum
 from .cloud import Cloud
 from .parameters import column
-from .small_matrices import apply, gram, over_largest, product, transposed
+from .small_matrices import apply, gram, is_identity, over_largest, product, transposed
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
@@ -149,7 +149,8 @@ class Score:
             if shift is not None:
                 out += shift[:, None, :].astype(out.dtype)
             return
-        mean = backend.workspace("means", (*out.shape[:2], d), out.dtype)
+        # A map of vectors of one length may overwrite them.
+        mean = out if rows == d else backend.workspace("means", (*out.shape[:2], d), out.dtype)
         backend.attend(self.pair(cloud, operands, values, self.normalised), mean)
         backend.project(mean, V, out, shift=shift)
 
@@ -190,9 +191,10 @@ class Score:
         own = self.keys_are_tokens(cloud.x.dtype)
         target_map = column(self.scale) * (gram(backend, self.K, self.Q) if own else self.Q)
         r, dtype = target_map.shape[-2], cloud.x.dtype
-        targets = backend.workspace("scaled_targets", (*cloud.targets.shape[:2], r), dtype)
-        keys = backend.workspace("keys", (*cloud.x.shape[:2], r), dtype)
-        backend.project(cloud.targets, target_map, targets)
+        targets, keys = cloud.targets, backend.workspace("keys", (*cloud.x.shape[:2], r), dtype)
+        if self.turn is not None or not is_identity(target_map):
+            targets = backend.workspace("scaled_targets", (*targets.shape[:2], r), dtype)
+            backend.project(cloud.targets, target_map, targets)
         moved = centre if self.shifts and self.turn is None else None
         backend.project(cloud.x, None if own else self.K, keys, origin=moved)
         if self.turn is not None:

@@ -22,6 +22,12 @@ def times(matrix: Array, vector: Array) -> Array:
     return (matrix @ vector[..., None])[..., 0]
 
 
+def is_identity(matrix: Array) -> bool:
+    """Return whether matrices (..., p, q) map every vector to itself."""
+    rows, columns = matrix.shape[-2:]
+    return rows == columns and bool((matrix == np.eye(rows)).all())
+
+
 def product(left: Array, right: Array) -> Array:
     """Return left (..., p, q) times right (..., q, r)."""
     return np.einsum("...ij,...jk->...ik", left, right)

@@ -32,21 +32,36 @@ class Chord:
 
 
 @dataclass(frozen=True)
+class Summed:
+    """The extension of a method by k_first, the sum h sum_s b_s k_s and k_last, see `Tableau.by_sum`."""
+
+    tableau: Tableau
+    h: float
+
+    def weights_at(self, theta: float) -> tuple[float, ...]:
+        """Return the weights of k_first, of the sum and of k_last, the first and the last multiplied by h."""
+        first, total, last = self.tableau.weights_by_sum(theta)
+        return self.h * first, total, self.h * last
+
+
+@dataclass(frozen=True)
 class Piece:
     """The continuous extension y(t) over a step, from the stages of the step of size h that leaves y0 at t0.
 
         y(t0 + theta h) = y0 + h sum_s b_s(theta) k_s,    theta = (t - t0) / h.
 
-    It refers to the stepper's buffers and is valid until the next step is attempted.
+    It refers to the stepper's buffers and is valid until the next step is attempted. unit: the factor h, or 1.0 if the
+    weights of the extension have it.
     Source: Hairer, Norsett, Wanner (1993) II.6.
     """
 
-    extension: Tableau | Chord
+    extension: Tableau | Chord | Summed
     space: Any
     t0: float
     h: float
     y0: np.ndarray
     stages: np.ndarray
+    unit: float | None = None
 
     @property
     def partition(self) -> Partition:
@@ -56,4 +71,4 @@ class Piece:
     def evaluate(self, t: float, out: np.ndarray) -> None:
         """Write y(t) into `out`; at t0 exactly y0, because all its weights are zero there."""
         weights = self.extension.weights_at((t - self.t0) / self.h)
-        self.space.combine(self.y0, self.h, weights, self.stages, out)
+        self.space.combine(self.y0, self.h if self.unit is None else self.unit, weights, self.stages, out)

@@ -44,9 +44,11 @@ class Integrator:
         self.status: Status | None = None
         start = State.initial(problem.span.start, problem.y0, problem.first_step) if state is None else state
         p = problem
+        shown = p.t_eval is not None or bool(p.observers or p.events)
         self._stepper = Stepper(
-            p.field, p.tableau, p.controller, p.space, p.span, start, p.noise, breaks=p.breaks, undo=undo
-        )
+            p.field, p.tableau, p.controller, p.space, p.span, start, p.noise,
+            breaks=p.breaks, undo=undo, dense=undo or shown,
+        )  # fmt: skip
         timed = any(observer.time is not None for observer in p.observers)
         self._buffer: Any = np.empty_like(p.y0) if timed or p.events else None
         self._tracker = Tracker(p.events, self._stepper, self._buffer)
@@ -76,7 +78,7 @@ class Integrator:
         """Return what `snapshot` does without a copy: the arrays belong to the run, and change with the next step."""
         if self._owing:
             return self._stepper.before()
-        failed = len(self.state.stages) and getattr(self.problem.field, "failure", lambda: None)() is not None
+        failed = self.state.under_way and getattr(self.problem.field, "failure", lambda: None)() is not None
         return None if failed else self.state
 
     def step(self) -> Status | None:
@@ -94,7 +96,7 @@ class Integrator:
         if state.step == before:
             return self.status
         # What output needs of the field may be evaluated only now, and that may end in an exception.
-        self._owing = not state.fresh
+        self._owing = self._stepper.dense and not state.fresh
         status = self._after_step()
         self._owing = False
         return status
@@ -127,6 +129,8 @@ class Integrator:
     def solution(self) -> Solution:
         """Return the `Solution`; a run that has not ended counts as interrupted here."""
         status, t_final, message, cause = self.ending()
+        if self.status is Status.COMPLETED:
+            self._stepper.release()
         x_final = self._final[1] if self._final else self.state.y.copy()
         if self.problem.t_eval is not None:
             t, x = self._recorder.t, self._recorder.x
@@ -169,8 +173,10 @@ class Integrator:
 
     def _finish(self, status: Status, t: float) -> Status:
         """Fix the final state, at time t within the last step, and show it to the observers."""
-        x = np.empty_like(self.state.y) if self._buffer is None else self._buffer  # no more points are to come
-        self._stepper.evaluate(t, x)
+        x = self.state.y  # no more steps are to come
+        if t != self.state.t:
+            x = np.empty_like(x) if self._buffer is None else self._buffer  # nor points
+            self._stepper.evaluate(t, x)
         self._final, self.status = (t, x), status
         if status is not Status.INTERRUPTED:
             for watch in self._watches:

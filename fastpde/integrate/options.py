@@ -120,7 +120,7 @@ def time_span(name: str, value: object) -> tuple[float, float]:
 
 
 def state(name: str, value: object) -> np.ndarray:
-    """Return a C-contiguous copy of a finite float64 or float32 array that is not empty, or raise."""
+    """Return a finite float64 or float32 array that is not empty as a C-contiguous one, or raise; it may be `value`."""
     if isinstance(value, np.ma.MaskedArray):
         raise InputTypeError(name, "a masked array", "a plain array", "Select the unmasked entries first.")
     try:
@@ -135,7 +135,7 @@ def state(name: str, value: object) -> np.ndarray:
     if not np.isfinite(array).all():
         index = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
         raise InputError(name, f"{array[index]} at index {index}", "finite entries")
-    return np.array(array, order="C", subok=False)
+    return np.asarray(array, order="C")
 
 
 def output_times(name: str, value: object, span: tuple[float, float]) -> np.ndarray | None:

@@ -12,6 +12,11 @@ floats.
     max_norm(y) -> float
         Return max |y|; inf or nan if anything is not finite.
 
+A space may have one more, by which a method like rk4 needs fewer arrays, with the same bits:
+
+    gather(total, weight, stage, first)
+        Add weight * stage to `total`, or, if `first`, write it there; `combine` sums its increments so.
+
 A state may be the part that one process holds of a larger one (`parallel.partition`): its norms are those of the whole.
 
 Every state that the stepper makes (stage arguments, results, continuous extension) is the result of `combine`: a space
@@ -62,6 +67,13 @@ class VectorSpace:
             # The increments are summed before y is added: one rounding at the size of y instead of S.
             self._increment(flat, weights, slice(start, stop), target[start:stop])
             target[start:stop] += source[start:stop]
+
+    def gather(self, total: np.ndarray, weight: float, stage: np.ndarray, first: bool) -> None:
+        """Add weight * stage to `total`, or write it there if it is the first of a sum."""
+        flat, target = stage.reshape(1, -1), total.reshape(-1)
+        for start in range(0, target.size, _BLOCK):
+            part = slice(start, min(start + _BLOCK, target.size))
+            self._add_terms(flat, [(0, weight)], part, target[part], first)
 
     def error_norm(
         self,
@@ -116,12 +128,16 @@ class VectorSpace:
         if not weights:
             out.fill(0.0)
             return
-        (s, weight), *rest = weights
-        np.multiply(flat[s, part], weight, out=out)
+        self._add_terms(flat, weights, part, out, True)
+
+    def _add_terms(self, flat: np.ndarray, weights: list, part: slice, out: np.ndarray, first: bool) -> None:
+        """Add every weight * flat[s, part] to `out` in turn; with `first` the first of them is written instead."""
         term = self._term[: out.size]
-        for s, weight in rest:
-            np.multiply(flat[s, part], weight, out=term)
-            out += term
+        for s, weight in weights:
+            np.multiply(flat[s, part], weight, out=out if first else term)
+            if not first:
+                out += term
+            first = False
 
     def _scaled_squares(self, flat, weights, part, term, scale, out) -> None:
         """Write (sum of weight * flat[s, part] / scale)^2 into `out`, with the sum in float64."""

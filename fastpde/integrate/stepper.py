@@ -18,7 +18,8 @@ from fastpde.integrate.controller import (
     second_guess,
     smallest_step,
 )
-from fastpde.integrate.dense import Chord, Piece
+from fastpde.integrate.dense import Piece
+from fastpde.integrate.stages import NONE, holder
 from fastpde.integrate.status import Status
 from fastpde.integrate.tableau import Tableau
 
@@ -36,6 +37,7 @@ MAX_RETRIES = 50
 MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
 # Names in `State.parts`.
 _NUMBERS = ("t", "step", "fresh", "h", "error", "retries", "rejected", "evaluations")
+_SUM = ("argument", "total")
 _MEMORY = "memory."
 
 
@@ -54,6 +56,9 @@ class State:
         rejected, evaluations: counters of rejected steps and of calls of the field.
         memory: named arrays that the field keeps between evaluations (its `memory`, if it has one).
         stages: (k, *y.shape) the stages after the first of the step under way that are known; usually k = 0.
+        summed: of a step under way whose stages are not kept: how many of them, the first included, are in `total`.
+        argument: the argument of the next stage, if summed > 0 and there is one.
+        total: h sum_s b_s k_s of these stages.
     """
 
     t: float
@@ -67,7 +72,10 @@ class State:
     rejected: int
     evaluations: int
     memory: dict[str, np.ndarray] = dataclass_field(default_factory=dict)
-    stages: np.ndarray = dataclass_field(default_factory=lambda: np.empty(0))
+    stages: np.ndarray = dataclass_field(default_factory=lambda: NONE)
+    summed: int = 0
+    argument: np.ndarray = dataclass_field(default_factory=lambda: NONE)
+    total: np.ndarray = dataclass_field(default_factory=lambda: NONE)
 
     @classmethod
     def initial(cls, t: float, y: np.ndarray, h: float = 0.0) -> State:
@@ -79,8 +87,11 @@ class State:
         """Return the record as numbers and arrays by name, for a file; the arrays are the record's own."""
         numbers = {name: getattr(self, name) for name in _NUMBERS}
         arrays = {"y": self.y, **({"f": self.f} if self.fresh else {})}
-        if len(self.stages):
-            arrays["stages"] = self.stages
+        under_way = {"stages": self.stages} if len(self.stages) else {}
+        if self.summed:
+            numbers["summed"] = self.summed
+            under_way |= {name: getattr(self, name) for name in _SUM if len(getattr(self, name))}
+        arrays |= under_way
         return numbers, arrays | {_MEMORY + name: array for name, array in self.memory.items()}
 
     @classmethod
@@ -89,26 +100,37 @@ class State:
         y = arrays["y"]
         kept = {name.removeprefix(_MEMORY): array for name, array in arrays.items() if name.startswith(_MEMORY)}
         state = replace(cls.initial(0.0, y), **{name: numbers[name] for name in _NUMBERS})
-        f, stages = arrays.get("f", state.f), arrays.get("stages", state.stages)
-        return replace(state, f=f, stages=stages, memory=kept)
+        parts: dict[str, Any] = {name: arrays[name] for name in ("f", "stages", *_SUM) if name in arrays}
+        return replace(state, **parts, summed=numbers.get("summed", 0), memory=kept)
 
     @property
     def accepted(self) -> int:
         """The number of accepted steps."""
         return self.step
 
+    @property
+    def under_way(self) -> bool:
+        """Whether stages of a step are known that has not been made."""
+        return bool(len(self.stages) or self.summed)
+
+    def forget_sum(self) -> None:
+        """Forget the sum of stages."""
+        self.summed, self.argument, self.total = 0, NONE, NONE
+
     def copy(self) -> State:
         """Return a record that shares no array with this one."""
-        y, f, stages = (np.array(array, order="C") for array in (self.y, self.f, self.stages))
-        return replace(self, y=y, f=f, memory=_copied(self.memory), stages=stages)
+        arrays: dict[str, Any] = {
+            name: np.array(getattr(self, name), order="C") for name in ("y", "f", "stages", *_SUM)
+        }
+        return replace(self, **arrays, memory=_copied(self.memory))
 
 
 class Stepper:
     """The steps of one integration, made on its own copy of a `State`; a step allocates nothing of the size of a state.
 
-    It holds S + 2 arrays of the size of a state: S stages, the state and the one being tried; with noise one more. With
-    break points there is another one if the continuous extension uses the last stage: f on either side of a break
-    point.
+    It holds two arrays of the size of a state, the state and the one being tried, and those of its stages, see
+    `fastpde.integrate.stages`. With break points there is another one if the continuous extension uses the last stage:
+    f on either side of a break point.
 
     An exception from the field may end an evaluation anywhere: `state`, the stages known so far included, is then as it
     was before it (the field's memory too, with `undo`).
@@ -128,6 +150,7 @@ class Stepper:
         noise: writes the random velocity of a step, see `Noise`; None: there is none.
         breaks: the times at which the field jumps; None: there are none.
         undo: whether to keep a copy of the field's memory during an evaluation, for one that ends in an exception.
+        dense: whether the state within a step, or `before`, may be asked for; without, a step needs less memory.
     """
 
     def __init__(
@@ -142,6 +165,7 @@ class Stepper:
         *,
         breaks: Breaks | None = None,
         undo: bool = False,
+        dense: bool = True,
     ) -> None:
         self.field, self.tableau, self.controller, self.space, self.span = (
             field,
@@ -150,33 +174,22 @@ class Stepper:
             space,
             span,
         )
+        self.dense = dense
         self._noise, self._undo, self._breaks = noise, undo, breaks or Breaks((), span)
-        # N / h is kept as one more stage, whose coefficient in each row is the row's node.
-        self._a, self._b = [tuple(row) for row in tableau.a], tuple(tableau.b)
-        if noise is not None:
-            self._a = [(*row, node) for row, node in zip(self._a, tableau.c, strict=True)]
-            self._b = (*self._b, 1.0)
-        # nan: entries the field forgets to write must not pass for velocities.
-        self._stages = np.full((len(self._b), *state.y.shape), np.nan, state.y.dtype)
-        self._k = [self._stages[s, ...] for s in range(tableau.stages)]
-        self._trial = np.empty_like(state.y, order="C")
         # The array of f at a break point, as the next step sees it.
-        apart = tableau.dense_needs_last and self._breaks.inner
-        self._turned = np.full_like(self._trial, np.nan) if apart else self._k[-1]
-        np.copyto(self._k[0], state.f)
-        known = self._stages[1 : 1 + len(state.stages)]
-        if len(known):
-            known[...] = state.stages
-        memory = self._remembered(state)
-        self.state = replace(state, y=np.array(state.y, order="C"), f=self._k[0], memory=memory, stages=known)
+        apart = tableau.dense_needs_last and bool(self._breaks.inner)
+        self._held: Any = holder(tableau, space, state.y, noisy=noise is not None, whole=apart, dense=dense)
+        self._trial: Any = np.empty_like(state.y, order="C")
+        self._turned: Any = np.full_like(self._trial, np.nan) if apart else self._held.last
+        self.state = replace(state, y=np.array(state.y, order="C"), memory=self._remembered(state))
+        self._held.begin(self.state, state, self._trial)
         self._from = (state.t, 0.0)  # start and size of the last accepted step
         self._chosen = (state.h, state.error, state.retries)  # h, error and retries of the state before that step
         self.cause: FieldError | None = None  # the error behind NOT_CONVERGED
 
     def _remembered(self, state: State) -> dict[str, np.ndarray]:
         """Fill the field's own memory with that of the state and return it: they are one object from now on."""
-        kept = state.copy().memory
-        memory = getattr(self.field, "memory", {})
+        kept, memory = _copied(state.memory), getattr(self.field, "memory", {})
         memory.clear()
         memory.update(kept)
         return memory
@@ -194,6 +207,12 @@ class Stepper:
                 self._evaluate(self._breaks.begins(state.t), state.y, state.f)
             state.fresh = True
         return state.f
+
+    def _hand_over(self, f: np.ndarray) -> None:
+        """Make f the first stage of the next step."""
+        if f is not self._held.first:
+            np.copyto(self._held.first, f)
+            self.state.f = self._held.first
 
     def prepare(self) -> Status | None:
         """Choose the first step of an adaptive method; return a status if the field is not finite at the start."""
@@ -216,10 +235,8 @@ class Stepper:
         state = self.state
         # A blow-up is reported by status; NumPy's warnings about it would be noise.
         with np.errstate(all="ignore"):
-            first = self.refresh()
-            if first is not self._k[0]:
-                np.copyto(self._k[0], first)
-                state.f = self._k[0]
+            if state.fresh or not state.summed:  # a sum may have the first stage in it, and f be gone
+                self._hand_over(self.refresh())
             t, h = self.controller.target(state.t, state.step, state.h, self._breaks.piece(state.t))
             if self.controller.adaptive and t != self.span.end and self._too_small():
                 return Status.STEP_TOO_SMALL
@@ -230,15 +247,13 @@ class Stepper:
         return self._reject(h, error)
 
     def piece(self) -> Piece:
-        """Return the continuous extension over the last accepted step.
+        """Return the continuous extension over the last accepted step, of a stepper that is `dense`.
 
         It may evaluate the FSAL stage. This costs no extra evaluation: the next step begins with it.
         """
-        if self._noise is not None:
-            return Piece(Chord(self._b), self.space, *self._from, self._trial, self._stages)
-        if self.tableau.dense_needs_last and self.state.f is self._k[-1]:
+        if self._noise is None and self.tableau.dense_needs_last and self.state.f is self._held.last:
             self.refresh()
-        return Piece(self.tableau, self.space, *self._from, self._trial, self._stages)
+        return self._held.piece(*self._from, self._trial)
 
     def evaluate(self, t: float, out: np.ndarray) -> None:
         """Write y(t), for t within the last accepted step, into `out`; at its end exactly the state."""
@@ -252,6 +267,12 @@ class Stepper:
         bad = np.flatnonzero(~np.isfinite(self._trial))
         return tuple(map(int, np.unravel_index(bad[0], self._trial.shape))) if bad.size else None
 
+    def release(self) -> None:
+        """Free what only a further step needs, of a stepper that is not `dense`; `state` stays."""
+        if not self.dense:
+            self._held = self._trial = self._turned = None
+            self.state.f = NONE
+
     def before(self) -> State:
         """Return a record from which the last step is made again, without an evaluation.
 
@@ -259,9 +280,8 @@ class Stepper:
         whichever asks for it.
         """
         (h, error, retries), state = self._chosen, self.state
-        stages = self._stages[1 : self.tableau.stages - (not self._closes(state.t))]
-        kept = replace(state, t=self._from[0], y=self._trial, step=state.step - 1, f=self._k[0], fresh=True)
-        return replace(kept, h=h, error=error, retries=retries, stages=stages)
+        kept = replace(state, t=self._from[0], y=self._trial, step=state.step - 1, fresh=True)
+        return replace(kept, h=h, error=error, retries=retries, **self._held.known(self._closes(state.t)))
 
     def _closes(self, t: float) -> bool:
         """Return whether a step to t evaluates its last stage.
@@ -288,25 +308,25 @@ class Stepper:
 
         Without an error estimate that is 0 if y1 is finite, else nan.
         """
-        state, tableau, space, end = self.state, self.tableau, self.space, self._breaks.ends(t)
+        state, tableau, space, end, held = self.state, self.tableau, self.space, self._breaks.ends(t), self._held
         if self._noise is not None:
-            self._noise(state.step, h, state.y, self._stages[-1, ...])
-        for s in range(1 + len(state.stages), tableau.stages - 1):
-            space.combine(state.y, h, self._a[s], self._stages, self._trial)
+            self._noise(state.step, h, state.y, held.noise)
+        for s in held.missing(state):
+            held.argument(state, s, h, self._trial)
             c = tableau.c[s]
             # c = 1 means the end of the step, not state.t + h, which may differ from it by rounding.
-            self._evaluate(end if c == 1.0 else state.t + c * h, self._trial, self._k[s])
-            state.stages = self._stages[1 : s + 1]
-        space.combine(state.y, h, self._b, self._stages, self._trial)
+            self._evaluate(end if c == 1.0 else state.t + c * h, self._trial, held.slot(s))
+            held.note(state, s)
+        held.result(state, h, self._trial)
         if not self.controller.adaptive and not math.isfinite(space.max_norm(self._trial)):
             return math.nan
         if self._closes(t) and len(state.stages) < tableau.stages - 1:
-            self._evaluate(end, self._trial, self._k[-1])
-            state.stages = self._stages[1 : tableau.stages]
+            self._evaluate(end, self._trial, held.last)
+            held.note(state, tableau.stages - 1)
         if not self.controller.adaptive:
             return 0.0
         rtol, atol = self.controller.rtol, self.controller.atol
-        return space.error_norm(self._stages, tableau.b_error, h, state.y, self._trial, rtol, atol)
+        return space.error_norm(held.rows, tableau.b_error, h, state.y, self._trial, rtol, atol)
 
     def _accept(self, t: float, h: float, error: float) -> None:
         state, adaptive, turns = self.state, self.controller.adaptive, self._breaks.turns(t)
@@ -317,11 +337,13 @@ class Stepper:
             state.h = max(proposed, state.h, key=abs) if turns else proposed
             state.error = self.controller.remember(error)
         state.y, self._trial = self._trial, state.y
-        state.f, state.fresh = (self._turned, False) if turns else (self._k[-1], adaptive)
-        state.t, state.step, state.retries, state.stages = t, state.step + 1, 0, self._stages[:0]
+        state.f, state.fresh = (self._turned, False) if turns else (self._held.last, adaptive)
+        state.t, state.step, state.retries, state.stages = t, state.step + 1, 0, NONE
+        state.forget_sum()
 
     def _reject(self, h: float, error: float) -> Status | None:
-        self.state.stages = self._stages[:0]
+        self.state.stages = NONE
+        self.state.forget_sum()
         state, end = self.state, Status.STEP_TOO_SMALL if math.isfinite(error) else self._not_finite()
         if not self.controller.adaptive:
             return end
@@ -347,13 +369,12 @@ class Stepper:
 
         It costs one evaluation besides f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4.
         """
-        state, stages, k = self.state, self._stages, self._k
+        state, stages, last, count = self.state, self._held.rows, self._held.last, self.tableau.stages
         norm = (state.y, state.y, self.controller.rtol, self.controller.atol)
-        np.copyto(self._k[0], self.refresh())
-        state.f = k[0]
-        # k[-1] is free until the step: it holds y for its own norm, then the second slope.
-        np.copyto(k[-1], state.y)
-        pick = [(0.0,) * i + (1.0,) + (0.0,) * (len(k) - 1 - i) for i in (0, len(k) - 1)]
+        self._hand_over(self.refresh())
+        # The last stage is free until the step: it holds y for its own norm, then the second slope.
+        np.copyto(last, state.y)
+        pick = [(0.0,) * i + (1.0,) + (0.0,) * (count - 1 - i) for i in (0, count - 1)]
         size = self.space.error_norm(stages, pick[1], 1.0, *norm)
         slope = self.space.error_norm(stages, pick[0], 1.0, *norm)
         if not math.isfinite(slope):
@@ -361,7 +382,7 @@ class Stepper:
         h0 = min(first_guess(size, slope), abs(self._breaks.piece(state.t).end - state.t))
         signed = self.span.direction * h0
         self.space.combine(state.y, signed, pick[0], stages, self._trial)
-        self._evaluate(self._breaks.ends(state.t + signed), self._trial, k[-1])
+        self._evaluate(self._breaks.ends(state.t + signed), self._trial, last)
         difference = (-1.0, *pick[1][1:])
         bend = self.space.error_norm(stages, difference, 1.0 / h0, *norm)
         return second_guess(h0, slope, bend, self.controller.order)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -27,6 +27,8 @@ _TOLERANCE = 1e-13
 # Where the continuous extension is checked. Its conditions are polynomials in theta of degree at most 4, so agreement
 # at these six points besides theta = 0 (where they hold trivially) is agreement everywhere.
 _THETAS = (0.125, 0.25, 0.5, 0.625, 0.875, 1.0)
+
+_ROWS = 3  # what `Tableau.by_sum` needs of the stages
 
 Tree = tuple  # a rooted tree is the sorted tuple of the subtrees that hang from its root; the leaf is ()
 
@@ -90,6 +92,28 @@ class Tableau:
     def weights_at(self, theta: float) -> tuple[float, ...]:
         """Return b_s(theta) (S,), by Horner's rule."""
         return tuple(_horner(row, theta) for row in self.dense)
+
+    @cached_property
+    def by_sum(self) -> tuple[tuple[float, ...], ...] | None:
+        """P (3, degree) of the continuous extension by k_first, sum_s b_s k_s and k_last, or None.
+
+        It is there if these are all that is needed of the stages, and fewer than they are: the argument of every stage
+        is made of the stage before alone.
+        """
+        inner = self.stages - 1
+        chained = all(not any(row[: max(s - 1, 0)]) for s, row in enumerate(self.a[:inner]))
+        if self.adaptive or inner <= _ROWS or not chained or not all(self.b[:inner]):
+            return None
+        dense, b = np.array(self.dense), np.array(self.b)
+        total = dense[1] / b[1]
+        rest = dense - np.outer(b, total)
+        if np.abs(rest[1:inner]).max() > _slack(dense):
+            return None
+        return tuple(map(tuple, np.stack([rest[0], total, rest[-1]]).tolist()))
+
+    def weights_by_sum(self, theta: float) -> tuple[float, ...]:
+        """Return the weights of k_first, of the sum and of k_last of `by_sum`."""
+        return tuple(_horner(row, theta) for row in self.by_sum or ())
 
 
 def hermite(b: Sequence[Any], bump: Sequence[Any] | None = None) -> list[list[Any]]:

@@ -91,13 +91,14 @@ def offsets(histogram, starts):
 
 
 @jit(borrowed=True)
-def _scatter_item(c, thread, points, low, width, slabs, ids, histogram, place, order, local):
+def _scatter_item(c, thread, points, low, width, slabs, ids, histogram, order, local):
     r, n = points.shape
     size = -(-n // CHUNKS)
-    own, to, starts = ids[c * size : (c + 1) * size], place[c * size : (c + 1) * size], histogram[c]
-    for i in range(own.shape[0]):
-        at = starts[own[i]]
-        starts[own[i]] = at + 1
+    to, starts = ids[c * size : (c + 1) * size], histogram[c]
+    for i in range(to.shape[0]):
+        cell = to[i]
+        at = starts[cell]
+        starts[cell] = at + 1
         to[i] = at
         order[at] = c * size + i
     for k in range(r):
@@ -110,12 +111,13 @@ def _scatter_item(c, thread, points, low, width, slabs, ids, histogram, place, o
 
 
 @jit
-def scatter(points, low, width, slabs, ids, histogram, place, order, local):
+def scatter(points, low, width, slabs, ids, histogram, order, local):
     """Write into order[at] the point that is sorted to `at`, and into local[:, at] its coordinates in its cell.
 
-    Local coordinates are in [-1, 1]; ids are those of `count`, histogram that of `offsets`; place (n,) is workspace.
+    Local coordinates are in [-1, 1]; histogram is that of `offsets`; ids are those of `count`, and become the places
+    that points are sorted to.
     """
-    arguments = (points, low, width, slabs, ids, histogram, place, order, local)
+    arguments = (points, low, width, slabs, ids, histogram, order, local)
     launch(available(), CHUNKS, portion_of(points.shape[1]), _scatter_item, arguments)
 
 

@@ -43,6 +43,7 @@ class Estimate:
         share: the fraction of the time that the sample has run, below 1 where it was too slow to come to the end.
         memory, limit, disk: the bytes of memory that are needed and available, and those of the run directory.
         threads: the number of threads.
+        token: what of the memory a token costs, and the method by which it moves.
         timed: the number of systems that were run instead of a sample of tokens, 0 if none were.
     """
 
@@ -55,6 +56,7 @@ class Estimate:
     limit: int
     disk: float
     threads: int
+    token: tuple[memory_estimate.PerToken, str]
     timed: int = 0  # systems that were run instead
 
     def lines(self) -> list[str]:
@@ -64,9 +66,16 @@ class Estimate:
             f"time        {_duration(self.configured)} on {many}, compiled code in the cache",
             *self._ways(),
             f"memory      {_size(self.memory)} of {_size(self.limit)}; a run may need {memory_estimate.SHARE:.0%}",
+            self._each(),
             f"disk        {_size(self.disk)}",
             f"based on    {self._basis()}",
         ]
+
+    def _each(self) -> str:
+        (states, sums), method = self.token
+        return (
+            f"  a token   {states + sums:.0f} bytes: {states:.0f} of states and stages ({method}), {sums:.0f} of sums"
+        )
 
     def _ways(self) -> list[str]:
         if self.timed:
@@ -95,7 +104,8 @@ def estimate(problem: Problem) -> Estimate:
 
     threads = sums.threads()
     needs = memory_estimate.at_work(problem.config, problem.systems, problem.n, problem.d)
-    rest: Any = {"memory": needs, "limit": machine.memory(), "threads": threads}
+    token = memory_estimate.of_token(problem.config, problem.n, problem.d), problem.config.time.method
+    rest: Any = {"memory": needs, "limit": machine.memory(), "threads": threads, "token": token}
     if problem.systems > 1 and problem.n <= _SMALL_SYSTEMS:
         seconds, timed = _time_systems(problem)
         return Estimate(seconds, seconds, seconds, 0.0, 1.0, disk=disk(problem, seconds), timed=timed, **rest)

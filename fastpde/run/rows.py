@@ -14,7 +14,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 PIECE = 2**25  # bytes that travel at a time
 # The axis of the tokens in the arrays of an integration's state; other arrays are the same on all ranks.
-_AXES = {"y": 0, "f": 0, "stages": 1}
+_AXES = {"y": 0, "f": 0, "stages": 1, "argument": 0, "total": 0}
 _MEMORY, _REMEMBERED = "memory.", {"potentials": 2, "window.dr": 2, "window.du": 2}
 
 

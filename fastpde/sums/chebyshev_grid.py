@@ -80,12 +80,12 @@ class Sorted:
         found: Array = (any_here if partition is None else partition.largest(any_here)) > 0
         slots, counts = np.maximum(np.cumsum(found, axis=1) - 1, 0).astype(np.uint32), found.sum(axis=1)
         total = int(np.prod(counts))
-        ids, place = workspace("ids", (n,), np.uint32), workspace("place", (n,), np.uint32)
+        ids = workspace("ids", (n,), np.uint32)
         order, local = workspace(f"order_{name}", (n,), np.int32), workspace(f"local_{name}", (r, n), np.float64)
         histogram, starts = workspace("histogram", (cells.CHUNKS, total), np.int64), np.empty(total + 1, np.int64)
         cells.count(points, low, width, slabs, slots, counts, ids, histogram)
         cells.offsets(histogram, starts)
-        cells.scatter(points, low, width, slabs, ids, histogram, place, order, local)
+        cells.scatter(points, low, width, slabs, ids, histogram, order, local)
         items = np.empty((total + n // cells.PIECE + 1, 4), np.int64)
         items = items[: cells.pieces(starts, items)]
         shared = np.bincount(items[:, 0], minlength=total)[items[:, 0]] > 1

@@ -12,7 +12,7 @@ from ..parallel.partition import Partition, Undivided
 from .costs import Estimate
 from .direct import Direct
 from .pair_sum import PairSum
-from .sampling import error_of_values, probes
+from .sampling import error_of_values, few_directly, probes
 from .summation import Summation, Task
 
 _EVERY = 16  # one in so many sums of a head and system of a run is checked
@@ -95,13 +95,11 @@ def _exact(task: Task, rows: Array) -> tuple[Array, Array]:
     Where other processes have more tokens, every process sums its own sources for the targets of all.
     """
     pair, partition = task.pair, task.partition
-    direct = Direct()  # memory of its own, as large as the sources: not to be kept
     if partition is None:
-        exact, logs = np.empty((1, len(rows), task.out.shape[1]), task.out.dtype), np.empty((1, len(rows)))
-        direct.attend(pair.at(rows), exact, logs)
-        return exact[0], logs[0]
+        return few_directly(pair.at(rows))
     targets, mine = partition.joined(np.ascontiguousarray(pair.targets[:, rows]))
     exact, logs = np.empty((1, targets.shape[1], task.out.shape[1]), task.out.dtype), np.empty((1, targets.shape[1]))
+    direct = Direct()  # memory of its own, as large as the sources: not to be kept
     direct.attend(replace(pair, targets=targets, normalised=True), exact, logs)
     if pair.masses is None:
         logs += math.log(partition.here / partition.n)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
 from .._types import Array
+from ..kernels import reduce
 from ..parallel.partition import Partition
+from .direct import Direct
+from .pair_sum import PairSum
 from .reduction import outermost
 
 _PART = 2**18  # targets that are searched at a time
+_SOURCES = 2**20  # sources that are summed at a time
 
 
 def probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
@@ -35,6 +42,48 @@ def probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
 def _largest(sizes: Array, count: int) -> Array:
     """Return the places of the `count` largest numbers."""
     return np.argpartition(sizes, -count)[-count:] if count < len(sizes) else np.arange(len(sizes))
+
+
+def few_directly(pair: PairSum) -> tuple[Array, Array]:
+    """Return the direct sums (m, c) of a few targets of one system, and the logs (m,) of their total weights.
+
+    Weights are exponential. Sources are summed part by part: the memory of a direct sum is larger than they are.
+    """
+    n, m, c = pair.keys.shape[1], pair.targets.shape[1], pair.carried.shape[2]
+    direct = Direct()  # memory of its own, not to be kept
+    starts = range(0, n, _SOURCES) if pair.limits is None else [0]
+    if len(starts) == 1:
+        out, logs = np.empty((1, m, c), pair.keys.dtype), np.empty((1, m))
+        direct.attend(pair, out, logs)
+        return out[0], logs[0]
+    means, logs = np.empty((len(starts), m, c)), np.empty((len(starts), m))
+    for i, start in enumerate(starts):
+        part = _sources(pair, slice(start, start + _SOURCES))
+        out = np.empty((1, m, c), pair.keys.dtype)
+        direct.attend(part, out, logs[i : i + 1])
+        means[i] = out[0]
+        if pair.masses is None:
+            logs[i] += math.log(part.keys.shape[1] / n)
+    top = logs.max(axis=0)
+    each = np.exp(logs - top)
+    total = each.sum(axis=0)
+    means, logs = (means * each[:, :, None]).sum(axis=0) / total[:, None], top + np.log(total)
+    if not pair.normalised:
+        reduce.lift(means, logs)
+    with np.errstate(over="ignore"):
+        return means.astype(pair.keys.dtype), logs
+
+
+def _sources(pair: PairSum, part: slice) -> PairSum:
+    """Return the averages over a part of the sources of one system."""
+
+    def cut(array: Array | None) -> Array | None:
+        return None if array is None else array[:, part]
+
+    return replace(
+        pair, normalised=True, keys=pair.keys[:, part], values=cut(pair.values), bias=cut(pair.bias),
+        masses=cut(pair.masses), history=None,
+    )  # fmt: skip
 
 
 def error_of_values(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+
+import numpy as np
 import pytest
 
 from fastpde import cli, config
@@ -92,6 +96,46 @@ def test_memory_grows_with_the_tokens(tmp_path):
     assert ten == 10 * one
 
 
+@pytest.mark.parametrize(
+    ("method", "edits", "arrays"),
+    [
+        ("rk4", {}, 7),
+        ("euler", {}, 6),
+        ("dopri5", {}, 11),
+        ("rk4", {'kind = "softmax"': 'kind = "l2"'}, 7),
+        ("rk4", {"[backend]": '[backend]\ndtype = "float32"'}, 7),
+        ("rk4", {"K = { scale = -1.0 }": "", "[backend]": '[backend]\ndtype = "float32"'}, 7),
+        ("rk4", {"K = { scale = -1.0 }": "", "d = 2": "d = 1"}, 7),
+    ],
+)
+def test_what_a_token_costs_is_what_a_run_allocates(tmp_path, method, edits, arrays):
+    """The growth of the largest memory that is traced: tensors and tables do not grow."""
+    text, peaks, few, many = TEXT, [], 100_000, 400_000
+    for old, new in ({"t_end = 1.0": "t_end = 0.2", '"rk4"': f'"{method}"'} | edits).items():
+        assert old in text
+        text = text.replace(old, new)
+    for n in (20_000, few, many):
+        one = problem(tmp_path, text.replace("n = 3000", f"n = {n}").replace("every = 0.25", "every = 0.15"))
+        gc.collect()
+        tracemalloc.start()
+        try:
+            run(one, tmp_path / str(n), quiet=True)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    each, itemsize = memory_estimate.of_token(one.config, many, one.d), np.dtype(one.config.backend.dtype).itemsize
+    assert each.states == arrays * one.d * itemsize
+    expected = sum(each) + memory_estimate._packed(one.d) * itemsize
+    assert (peaks[2] - peaks[1]) / (many - few) == pytest.approx(expected, rel=0.1)
+
+
+def test_a_hundred_million_tokens_fit_into_24_gb(tmp_path):
+    """Of two coordinates, in float64, by rk4, with frames; with 80 % of 24 GB."""
+    one = problem(tmp_path, TEXT.replace("K = { scale = -1.0 }", ""))
+    needs = memory_estimate.at_work(one.config, 1, 10**8, 2)
+    assert 18e9 < needs < 0.8 * 24e9
+
+
 def test_systems_are_timed(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_TIMED", 0.1)
     text = TEXT.replace("n = 3000", "n = 20\nsystems = 50").replace("costs = { direct = 1.0, fast = 1.0 }", "")
@@ -103,7 +147,7 @@ def test_command_prints_a_table(tmp_path, capsys):
     problem(tmp_path)
     assert cli.main(["estimate", str(tmp_path / "a.toml"), "--threads", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["time", "direct", "fast", "memory", "disk", "based"]
+    assert [line.split()[0] for line in lines] == ["time", "direct", "fast", "memory", "a", "disk", "based"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.toml"]  # nothing was made
 
 
