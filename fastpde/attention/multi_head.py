@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._types import Array
 from ..errors import InputError, InputTypeError
+from . import small_clouds
 from .base import Attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
@@ -93,6 +94,8 @@ class MultiHead(Composite):
         return d, rows
 
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        if small_clouds.evaluate(self, cloud, t, backend, out):
+            return
         outputs = self.outputs(t)
         out[...] = 0.0
         # The level names the scratch: a head may be a MultiHead itself.
