@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class SingleHead(Attention):
     weight: Any = weights.Exp()
     normalised: bool = True
     positional: bool = False  # type: ignore[assignment]
+    changes: ClassVar[int] = 0  # how often an attribute of some head has been set
 
     def __init__(
         self, Q: Value, K: Value, V: Value, scale: Value = 1.0, *, weight: weights.Weight | None = None
@@ -88,6 +89,7 @@ class SingleHead(Attention):
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         vars(self).pop(KEPT, None)
+        SingleHead.changes += 1
 
     def parameters(self) -> Iterator[Parameter]:
         yield from (self.Q, self.K, self.V, self.scale)
