@@ -45,7 +45,7 @@ def forms_of(
         split = is_exponential(parameters.form.weight)
         parts = np.frexp(weights) if split else (weights, np.zeros_like(weights))
         for target, part in zip((mantissas, exponents), parts, strict=True):
-            target[:, : shape.n] = part
+            target[:, : shape.n], target[:, shape.n :] = part, part[:, -1:]
     seen = np.full(shape.lanes, shape.n, np.int64 if dtype.itemsize == 8 else np.int32)
     if limits is not None:
         seen[:] = limits[np.minimum(np.arange(shape.lanes), shape.n - 1)]

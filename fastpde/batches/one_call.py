@@ -39,7 +39,7 @@ class OneCall:
     def __call__(
         self, x: Array, weights: Array | None, limits: Array | None, out: Array, workspace: Workspace
     ) -> None:
-        """Write the velocities of tokens x (B, n, d) into `out`.
+        """Write the velocities of tokens x (B, n, d) into `out`, both contiguous.
 
         weights: (1 or B, n) float64, None: 1/n; limits: (n,) how many leading tokens each token sees, None: all.
         """
@@ -47,12 +47,14 @@ class OneCall:
         division = _division(len(x), _work(shape), shape.lanes // shape.width)
         scratch = systems.allocate(division.threads, shape, x.dtype, workspace)
         rows = workspace("rows", (division.threads, 2, shape.rows * shape.lanes), x.dtype)
+        flat = x.reshape(-1), out.reshape(-1)
         for first in range(0, division.items, division.block):
             check()
             last = min(first + division.block, division.items)
             velocities(
-                self._weight, shape, forms, first, last, division.parts, division.portion, x, scratch, rows, out
-            )
+                self._weight, shape, forms, first, last, division.portion, division.parts, flat[0], scratch, rows,
+                flat[1],
+            )  # fmt: skip
 
     def _prepared(
         self, x: Array, weights: Array | None, limits: Array | None

@@ -57,7 +57,7 @@ class Forms(NamedTuple):
     bias: np.ndarray  # (1 or B, heads)
     norms: np.ndarray  # (1 or B, 2 * heads) float64: bounds of |A| and |D|
     mantissas: np.ndarray  # (1 or B, lanes): weights divided by the powers of two
-    exponents: np.ndarray  # (1 or B, lanes): powers of two taken out of the weights
+    exponents: np.ndarray  # (1 or B, lanes): powers of two taken out of the weights; in unused lanes those of the last
     limits: np.ndarray  # (lanes,) leading sources each token sees; int32 beside float32, int64 beside float64
 
 
@@ -202,13 +202,13 @@ def _fill_values(shape, V, keys, mantissas, shift, values):
 
 
 @jit(inline=True)
-def _fill_bias(shape, D, keys, exponents, constant, zeros, moved, bias):
+def _fill_bias(shape, D, keys, exponents, constant, zeros, moved, bias, sizes):
     """Write exponent + constant - <x - c, D (x - c)> into `bias`; return the largest |exponent + constant|."""
-    lanes, top = shape.lanes, 0.0
+    lanes = shape.lanes
     for i in range(lanes):
         bias[i] = exponents[i] + constant
-    for i in range(shape.n):
-        top = max(top, abs(float(bias[i])))
+        sizes[i] = abs(bias[i])
+    top = float(largest(sizes))
     if shape.tilted:
         _map(shape, D, keys, shape.d, zeros, 0, lanes, moved)
         for r in range(shape.d):
@@ -295,7 +295,7 @@ def _to_tangent(shape, x, out, squares):
             row[i] -= squares[i] * place[i]
 
 
-@jit(borrowed=True)
+@jit(inline=True)
 def part_velocity(weight, shape, forms, b, x, memory, begin, end, out):
     """Write the velocities of the tokens in lanes begin .. end - 1, whole tiles, of system b at x into `out`.
 
@@ -316,12 +316,16 @@ def part_velocity(weight, shape, forms, b, x, memory, begin, end, out):
         shift[:] = 0.0
         if not shape.plain:
             _fill_values(shape, forms.V[p, at : at + size], keys, mantissas, shift, values)
-        top = _fill_bias(shape, forms.D[p, at : at + size], keys, exponents, forms.bias[p, h], shift, targets, bias)
+        top = _fill_bias(
+            shape, forms.D[p, at : at + size], keys, exponents, forms.bias[p, h], shift, targets, bias, squares
+        )
         wide_shift[:] = 0.0
         _add_image(shape, forms.E[p, at : at + size], centre, wide_shift)
-        for q in range(shape.rows):
-            shift[q] = wide_shift[q]
-        _map(shape, forms.A[p, at : at + size], keys, d, shift, begin, end, targets)
+        if shape.tilted:
+            for q in range(shape.rows):
+                shift[q] = wide_shift[q]
+        # Without a D, A (x - c) + E c is A x: zero at x = 0, however large c is.
+        _map(shape, forms.A[p, at : at + size], keys if shape.tilted else x, d, shift, begin, end, targets)
         reach = (forms.norms[p, 2 * h] + forms.norms[p, 2 * h + 1]) * radius + _norm(wide_shift)
         wide = not (1.000001 * reach * radius + top <= shape.reach)
         for first in range(begin, end, shape.width):
