@@ -15,6 +15,7 @@ import numpy as np
 from ._types import Array
 from .attention.base import Attention
 from .attention.cloud import Cloud
+from .batches.reduced_form import LARGEST_DIMENSION, MOST_TOKENS
 from .errors import InputError
 from .integrate import BlowUp, Collapsed, Integrator, Problem, Solution, Status, SteadyState
 from .integrate.controller import SPACINGS, FixedStep, PIController, first_guess, second_guess, smallest_step
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from .batches.reduced_form import ReducedForm
     from .batches.small_systems import Batch, Control, Method, Runs, Watched
 
-# From here on a sum over all cores is as fast as systems that have a core each (measured between 512 and 1024).
-_MOST_TOKENS, _LARGEST_DIMENSION = 512, 128
+_MOST_TOKENS, _LARGEST_DIMENSION = MOST_TOKENS, LARGEST_DIMENSION
 _SECONDS = 0.2  # a compiled call should take this long, so that Ctrl-C and progress bars are prompt
 _PAIRS = 2e7  # pairs of tokens in one step of a block of systems
 
@@ -135,7 +135,7 @@ class Ensemble:
     def _solve(self, alone: Alone, report: Report, fuse: bool) -> tuple[str, tuple]:
         """Run every system by the fastest path that is open; return the name of the path and the results."""
         compiled = self.compiled()
-        form = self.attention.reduced_form() if compiled and fuse else None
+        form = self.attention.reduced_form(self.problem.span.start) if compiled and fuse else None
         if form is not None:
             return "fused", self._fused(form, report)
         if not (self.problem.tableau.adaptive or self.problem.events):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from copy import copy
+from operator import is_
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,11 +21,13 @@ from .small_matrices import transposed
 
 if TYPE_CHECKING:
     from ..batches.affine import AffineHeads
+    from ..batches.one_call import OneCall
     from ..batches.reduced_form import ReducedForm
     from ..sums.backend import Backend
 
 
-KEPT = "_kept"  # the attribute in which an attention keeps what follows from its parameters
+KEPT = "_kept"  # how the attributes begin in which an attention keeps what follows from its parameters
+_CALL = f"{KEPT}_call"
 
 
 class Attention(ABC):
@@ -39,6 +42,10 @@ class Attention(ABC):
     @abstractmethod
     def parameters(self) -> Iterator[Parameter]:
         """Yield all parameters."""
+
+    def parameters_of_systems(self, t: float) -> Iterator[Parameter]:
+        """Yield all parameters that may have a value for each system at time t."""
+        yield from self.parameters()
 
     @abstractmethod
     def dimensions(self, t: float) -> tuple[int, int]:
@@ -61,12 +68,36 @@ class Attention(ABC):
             with np.errstate(invalid="ignore", divide="ignore"):
                 yield np.log(totals)
 
-    def reduced_form(self) -> ReducedForm | None:
-        """Return the field as one reduced form, for the sums over many small systems, or None if it has none.
+    def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
+        """Return the field at time t as one reduced form, for the sums over small systems, or None if it has none.
 
         Masking is left out of it: who wants the field of a masked attention brings the limits.
         """
         return None
+
+    def made_of(self, t: float) -> Iterator[object]:
+        """Yield the objects of which the field at time t is made: the same ones, if it is the same field."""
+        for p in self.parameters():
+            yield p(t)
+
+    def one_call(self, t: float) -> OneCall | None:
+        """Return the compiled call that has the field at time t of small systems, or None if it has no reduced form.
+
+        It is made once for each time, and once for all where nothing depends on time.
+        """
+        made_of = tuple(self.made_of(t))
+        before, call = vars(self).get(_CALL, ((), None))
+        if len(before) == len(made_of) and all(map(is_, before, made_of)):
+            return cast("OneCall | None", call)
+        from ..batches.one_call import OneCall
+
+        form = self.reduced_form(t)
+        call = None if form is None else OneCall(form, masked=self.masked)
+        vars(self)[_CALL] = made_of, call
+        return call
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith(KEPT)}
 
     def affine_heads(self) -> AffineHeads | None:
         """Return the field of a Gaussian law as matrices, for many laws at once; None if it varies or is not affine."""
@@ -249,7 +280,7 @@ class Attention(ABC):
     def check(self, x: Array, t: float, name: str = "x") -> int:
         """Return the field's length. Raises InputError unless the parameters at time t fit tokens (B, n, d)."""
         length = self.check_dimension(x.shape[2], t, name)
-        for p in self.parameters():
+        for p in self.parameters_of_systems(t):
             systems = p.systems(t)
             if systems not in (1, x.shape[0]):
                 raise InputError(p.name, f"values for {systems} systems", f"one for all, or {x.shape[0]} as in {name}")
@@ -264,6 +295,6 @@ def _of_system(value: Any, b: int | Array) -> Any:
         return tuple(_of_system(item, b) for item in value)
     if isinstance(value, Attention):
         one = copy(value)
-        vars(one).update({name: _of_system(item, b) for name, item in vars(value).items() if name != KEPT})
+        vars(one).update({name: _of_system(item, b) for name, item in one.__getstate__().items()})
         return one
     return value

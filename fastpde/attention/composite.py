@@ -104,9 +104,14 @@ class Composite(Attention):
         for term in self.terms():
             yield from _seen_by(term, cloud, backend, lambda head, seen: head.log_totals(seen, t, backend))
 
-    def reduced_form(self) -> ReducedForm | None:
+    def made_of(self, t: float) -> Iterator[object]:
+        yield from super().made_of(t)
+        for term in self.terms():
+            yield from (term.head.weight, term.head.normalised, term.head.positional)
+
+    def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         """Return the heads' forms side by side, where they have one weight and one mask, or none; W V for V."""
-        found = self._forms(lambda head: head.reduced_form()) if self._one_mask else []
+        found = self._forms(lambda head: head.reduced_form(t), t) if self._one_mask else []
         forms = [form for form, _ in found]
         kinds = {(type(form.weight), form.weight, form.normalised, form.D is None) for form in forms}
         if len(kinds) != 1:
@@ -116,11 +121,9 @@ class Composite(Attention):
         A, E, bias = (side_by_side([getattr(form, name) for form in forms]) for name in ("A", "E", "bias"))
         return ReducedForm(forms[0].weight, forms[0].normalised, A, E, V, bias, D)
 
-    def _forms(self, form_of: Callable[[SingleHead], Any]) -> list[tuple[Any, Term]]:
-        """Return the form of every head with its term; none where a head has no form or a parameter varies."""
-        if not all(p.constant for p in self.parameters()):
-            return []
-        found = [(form_of(term.head), term) for term in self.terms(0.0)]
+    def _forms(self, form_of: Callable[[SingleHead], Any], t: float) -> list[tuple[Any, Term]]:
+        """Return the form of every head at time t with its term; none where a head has no form."""
+        found = [(form_of(term.head), term) for term in self.terms(t)]
         return [] if any(form is None for form, _ in found) else found
 
     @property
@@ -157,7 +160,8 @@ class Composite(Attention):
 
     def affine_heads(self) -> AffineHeads | None:
         """Return the heads' forms side by side; W V for V."""
-        found = self._forms(lambda head: head.affine_heads())
+        constant = all(p.constant for p in self.parameters())
+        found = self._forms(lambda head: head.affine_heads(), 0.0) if constant else []
         if not found or any(term.masked and not term.head.averages for _, term in found):
             return None
         forms = cast("list[AffineHeads]", [form for form, _ in found])

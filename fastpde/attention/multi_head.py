@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from operator import is_
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from .._types import Array
+from ..batches.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
-from .base import Attention
+from . import side_by_side, small_clouds
+from .base import KEPT, Attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
 from .parameters import Parameter, Value, matrix, parameter
+from .single_head import SingleHead
+from .small_matrices import product
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
+
+_ONE = f"{KEPT}_one"
 
 
 class MultiHead(Composite):
@@ -72,7 +82,79 @@ class MultiHead(Composite):
             raise InputError("W", f"shape {stack.shape}", f"{len(self.heads)} matrices, one per head")
         return [stack[..., h, :, :] for h in range(len(self.heads))]
 
+    @property
+    def masked(self) -> bool:
+        return any(head.masked for head in self.heads)
+
+    # -- heads of one kind, prepared together -------------------------------------------------------------------------
+
+    def _heads_as_one(self, t: float) -> tuple[SingleHead, Parameter | None] | None:
+        """Return the heads as one, and W of all of them; None where they are too different at time t."""
+        changes, made_of, one = vars(self).get(_ONE, (-1, (), None))
+        if changes != SingleHead.changes:
+            now = (self.heads, self._stack, self._each, *(p for head in self.heads for p in head.parameters()))
+            now += tuple(own for head in self.heads for own in _kind(head))
+            if not (len(now) == len(made_of) and all(map(is_, now, made_of))):
+                made_of, one = now, self._stacked()
+            vars(self)[_ONE] = SingleHead.changes, made_of, one
+        try:
+            for p in () if one is None else (*one[0].parameters(), *filter(None, one[1:])):
+                p(t)
+        except InputError:  # each head knows better what is wrong
+            return None
+        return one
+
+    def _stacked(self) -> tuple[SingleHead, Parameter | None] | None:
+        try:
+            W = self._stack if self._each is None else side_by_side.parameter_of(self._each)
+        except side_by_side.Unlike:
+            return None
+        one = side_by_side.head_of(self.heads)
+        return None if one is None else (one, W)
+
+    def made_of(self, t: float) -> Iterator[object]:
+        found = self._heads_as_one(t)
+        if found is None:
+            yield from super().made_of(t)
+            return
+        one, W = found
+        yield from one.made_of(t)
+        yield None if W is None else W(t)
+
+    def parameters_of_systems(self, t: float) -> Iterator[Parameter]:
+        if self._heads_as_one(t) is None:
+            yield from self.parameters()
+        elif self._stack is not None:
+            yield self._stack
+
+    def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
+        found = self._heads_as_one(t)
+        if found is None:
+            return super().reduced_form(t)
+        one, W = found
+        form = one.reduced_form(t)
+        if form is None:
+            return None
+        heads = len(self.heads)
+
+        def each(value: Array) -> Array:
+            return np.broadcast_to(value, (heads, *value.shape[1:])).swapaxes(0, 1)
+
+        A, E, V, bias = (each(value) for value in (form.A, form.E, form.V, form.bias))
+        V = V if W is None else product(W(t), V)
+        return ReducedForm(form.weight, form.normalised, A, E, V, bias, None if form.D is None else each(form.D))
+
     def dimensions(self, t: float) -> tuple[int, int]:
+        found = self._heads_as_one(t)
+        if found is not None:
+            with suppress(InputError):  # each head knows better what is wrong
+                d, length = found[0].dimensions(t)
+                shape = (len(self.heads), length, length) if found[1] is None else found[1](t).shape[-3:]
+                if shape[::2] == (len(self.heads), length):
+                    return d, shape[1]
+        return self._dimensions_of_each(t)
+
+    def _dimensions_of_each(self, t: float) -> tuple[int, int]:
         sizes = []
         for h, head in enumerate(self.heads):
             try:
@@ -93,6 +175,8 @@ class MultiHead(Composite):
         return d, rows
 
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+        if small_clouds.evaluate(self, cloud, t, backend, out):
+            return
         outputs = self.outputs(t)
         out[...] = 0.0
         # The level names the scratch: a head may be a MultiHead itself.
@@ -114,3 +198,8 @@ class MultiHead(Composite):
             own = () if outputs is None else (outputs[h],)
             for term in terms_of(head, t):
                 yield replace(term, W=(*own, *term.W))
+
+
+def _kind(head: Attention) -> tuple[object, ...]:
+    """Return what heads may differ in beside their parameters."""
+    return (head.weight, head.normalised, head.positional) if isinstance(head, SingleHead) else ()

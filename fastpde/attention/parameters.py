@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
@@ -61,12 +62,16 @@ class Layers:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A named value, constant or a function of time, checked against the numbers of axes it may have."""
+    """A named value, constant or a function of time, checked against the numbers of axes it may have.
+
+    A function is called once for each time: its last value is kept, and whoever asks again gets the same array.
+    """
 
     name: str
     source: Callable[[float], object] | Array
     axes: tuple[int, ...]
     breaks: tuple[float, ...] = ()  # times at which it jumps
+    _last: list[tuple[Any, Array]] = dataclass_field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def constant(self) -> bool:
@@ -80,9 +85,16 @@ class Parameter:
 
     def __call__(self, t: float) -> Array:
         """Return the value at time t in float64. Raises InputError if a function of time returns an unfit one."""
-        if callable(self.source):
-            return _checked(f"{self.name}({t})", self.source(t), self.axes)
-        return self.source
+        if not callable(self.source):
+            return self.source
+        key = type(t), t  # a time beside a break point is another one
+        for known, value in self._last:
+            if known == key:
+                return value
+        found = _checked(f"{self.name}({t})", self.source(t), self.axes)
+        found.flags.writeable = False
+        self._last[:] = [(key, found)]
+        return found
 
     def system(self, b: int | Array) -> Parameter:
         """Return the parameter of system b, at every time without the batch axis, or of systems b (k,)."""

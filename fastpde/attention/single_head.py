@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ..batches import affine
 from ..batches.affine import AffineHeads
 from ..batches.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
-from . import balance, gaussian_field, rates
+from . import balance, gaussian_field, rates, small_clouds
 from .base import KEPT, Attention
 from .cloud import Cloud
 from .gaussian_field import Affine
@@ -37,6 +37,7 @@ class SingleHead(Attention):
     weight: Any = weights.Exp()
     normalised: bool = True
     positional: bool = False  # type: ignore[assignment]
+    changes: ClassVar[int] = 0  # how often an attribute of some head has been set
 
     def __init__(
         self, Q: Value, K: Value, V: Value, scale: Value = 1.0, *, weight: weights.Weight | None = None
@@ -88,9 +89,7 @@ class SingleHead(Attention):
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
         vars(self).pop(KEPT, None)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != KEPT}
+        SingleHead.changes += 1
 
     def parameters(self) -> Iterator[Parameter]:
         yield from (self.Q, self.K, self.V, self.scale)
@@ -115,7 +114,8 @@ class SingleHead(Attention):
     # -- sums ---------------------------------------------------------------------------------------------------------
 
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
-        self._score(t).evaluate(cloud, backend, out)
+        if not small_clouds.evaluate(self, cloud, t, backend, out):
+            self._score(t).evaluate(cloud, backend, out)
 
     def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if not weights.is_positive(self.weight):
@@ -131,11 +131,16 @@ class SingleHead(Attention):
         else:
             yield from super().log_totals(cloud, t, backend)
 
-    def reduced_form(self) -> ReducedForm | None:
+    def made_of(self, t: float) -> Iterator[object]:
+        yield from super().made_of(t)
+        yield from (self.weight, self.normalised, self.positional)
+
+    def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         moments = isinstance(self.weight, weights.Linear)  # cheaper than pairs
-        if not self.constant or self.positional or moments:
+        own = type(self).evaluate is not SingleHead.evaluate  # of a subclass, which nothing here knows
+        if own or self.positional or moments:
             return None
-        score = self._score(0.0)
+        score = self._score(t)
         exact = score.shifts or not (score.distance or score.normalised)
         if not (exact and score.has_matrix):
             return None

@@ -137,7 +137,7 @@ class Sinkhorn(SingleHead):
         score = self._score(t)
         yield Rate.of(norm(score.V / eps, W), p, xi=2.0 * norm(score.matrix / eps))
 
-    def reduced_form(self) -> None:
+    def reduced_form(self, t: float = 0.0) -> None:
         """Return None: an evaluation is many sums."""
 
     def affine_heads(self) -> AffineHeads | None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -29,11 +26,10 @@ from ..kernels.motion import (
     Method,
     T,
 )
-from ..kernels.pack import LOG2E
 from ..simd import pool
 from ..simd.called import kernel_of
 from ..sums.direct import Direct
-from ..weights import is_exponential
+from .forms import Parameters, forms_of
 from .reduced_form import ReducedForm
 
 __all__ = ["BLOW_UP", "COLLAPSED", "EVENT", "STEADY_STATE", "Batch", "Control", "Fused", "Method", "Runs", "Watched"]
@@ -145,23 +141,12 @@ class Threaded(Batch):
         return super().plan(method, control, watched, times, first_step)
 
     def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
-        portion = max(1, -(-(last - first) // (_PORTIONS * self._threads)))
-        parts: SimpleQueue[tuple[int, int]] = SimpleQueue()
-        for start in range(first, last, portion):
-            parts.put((start, min(start + portion, last)))
-
-        def work(thread: int) -> None:
-            with suppress(Empty):
-                while True:
-                    flow.advance(
-                        self._weight, self._shape, self._forms, *self._options, parts.get_nowait(), attempts, runs,
-                        self._scratch, self._steps, thread,
-                    )  # fmt: skip
-
-        # The kernel is serial and holds no lock of the interpreter. A parallel one would be compiled three times over.
-        with ThreadPoolExecutor(self._threads) as pool:
-            for done in [pool.submit(work, thread) for thread in range(self._threads)]:
-                done.result()
+        pool.start()
+        size = max(1, -(-(last - first) // (_PORTIONS * self._threads)))
+        flow.advance(
+            self._weight, self._shape, self._forms, *self._options, (first, last), size, attempts, runs, self._scratch,
+            self._steps,
+        )  # fmt: skip
         return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
 
 
@@ -186,55 +171,8 @@ class Fused(Threaded):
         )  # fmt: skip
         super().__init__(x0, shape)
         self._weight = kernel_of(form.weight)
-        self._forms = _forms(shape, form, x0.dtype, weights, limits)
+        self._forms = forms_of(shape, Parameters(form, x0.dtype), weights, limits)
 
     def _memory(self) -> systems.Workspace:
         return systems.allocate(self._threads, self._shape, self._tokens.dtype, self._workspace)
 
-
-def _forms(shape: systems.Shape, form: ReducedForm, dtype: np.dtype, weights: Array | None, limits: Array | None):
-    """Return the parameters in the layout that the kernels read."""
-    heads = form.A.shape[1]
-    D = np.zeros((1, heads, 0, 0)) if form.D is None else LOG2E * form.D
-    each = [LOG2E * form.A, LOG2E * form.E, D, form.V, LOG2E * form.bias]
-    count = max(map(len, each))
-    A, E, D, V, bias = (np.broadcast_to(value, (count, *value.shape[1:])) for value in each)
-    norms = np.stack([_norm_bound(A), np.zeros((count, heads)) if form.D is None else _norm_bound(D)], axis=-1)
-    spread = (1, shape.lanes) if weights is None else (len(weights), shape.lanes)
-    mantissas, exponents = np.ones(spread, dtype), np.zeros(spread, dtype)
-    if weights is not None:
-        parts = np.frexp(weights) if is_exponential(form.weight) else (weights, np.zeros_like(weights))
-        for target, part in zip((mantissas, exponents), parts, strict=True):
-            target[:, : shape.n] = part
-    seen = np.full(shape.lanes, shape.n, np.int64 if dtype.itemsize == 8 else np.int32)
-    if limits is not None:
-        seen[:] = limits[np.minimum(np.arange(shape.lanes), shape.n - 1)]
-    return systems.Forms(
-        A=_transposed(A, shape.rows, dtype),
-        E=_transposed(E, shape.rows, dtype),
-        D=_transposed(D, shape.rows, dtype),
-        V=_transposed(V, shape.rows, dtype),
-        bias=bias.astype(dtype),
-        norms=norms.reshape(count, -1),
-        mantissas=mantissas,
-        exponents=exponents,
-        limits=seen,
-    )
-
-
-def _transposed(matrices: Array, rows: int, dtype: np.dtype) -> Array:
-    """Return matrices (P, H, d, d) as (P, H * d * rows): transposed, with the rows of the matrix padded to `rows`."""
-    count, heads, d, columns = matrices.shape
-    padded = np.zeros((count, heads, columns, rows), dtype)
-    padded[..., :d] = matrices.swapaxes(-1, -2)
-    return padded.reshape(count, -1)
-
-
-def _norm_bound(matrices: Array) -> Array:
-    """Return an upper bound of the Euclidean operator norm: min(|M|_F, sqrt(|M|_1 |M|_inf)).
-
-    Up to the margin for rounding it is exact for multiples of the identity.
-    """
-    sizes = np.abs(matrices)
-    sums = sizes.sum(axis=-1).max(axis=-1) * sizes.sum(axis=-2).max(axis=-1)
-    return np.minimum(np.sqrt(np.square(sizes).sum(axis=(-1, -2))), np.sqrt(sums)) * (1 + 1e-6)

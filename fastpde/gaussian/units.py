@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from .._types import Array
-from ..attention.base import KEPT, Attention
+from ..attention.base import Attention
 from ..attention.parameters import Parameter
 
 
@@ -49,7 +49,7 @@ def _in_units(value: Any, name: str, units: dict[str, Array]) -> Any:
     if isinstance(value, Attention):
         one = copy(value)
         vars(one).update(
-            {own: _in_units(item, own.lstrip("_"), units) for own, item in vars(value).items() if own != KEPT}
+            {own: _in_units(item, own.lstrip("_"), units) for own, item in one.__getstate__().items()}
         )
         return one
     return value

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._jit import jit
+from ..simd.pool import launch
 from ..simd.row_panels import largest
 from .field import memory_of, velocity
 from .motion import (
@@ -289,19 +290,18 @@ def _drive(shape, method, control, watched, times, b, last_attempt, runs, local)
 
 
 @jit(borrowed=True)
-def advance(weight, shape, forms, method, control, watched, times, part, attempts, runs, scratch, steps, thread):
-    """Move the running systems among part[0] .. part[1] - 1 on by up to `attempts` attempted steps each.
-
-    With attempts = 0 a run is begun: its start is recorded, its events are evaluated, and `f` becomes its velocity.
-    """
+def _advance_some(
+    index, thread, weight, shape, forms, method, control, watched, times, part, size, attempts, runs, scratch, steps
+):
+    """Advance the systems of a work item, `size` of those of `part`."""
     local = (
         steps.stages[thread], steps.states[thread], steps.squares[thread], steps.wide[thread],
         steps.coefficients[thread], steps.weights[thread], steps.found[thread],
     )  # fmt: skip
     memory = memory_of(scratch, thread)
     stages, states = local[0], local[1]
-    last, size = stages.shape[0] - 1, states.shape[1]
-    for b in range(part[0], part[1]):
+    last, entries = stages.shape[0] - 1, states.shape[1]
+    for b in range(part[0] + index * size, min(part[0] + (index + 1) * size, part[1])):
         counts = runs.counts[b]
         if counts[STATUS] != RUNNING:
             continue
@@ -315,7 +315,19 @@ def advance(weight, shape, forms, method, control, watched, times, part, attempt
             velocity(weight, shape, forms, b, states[min(s, 1)], memory, stages[s if s > 0 else last])
             counts[EVALUATIONS] += 1
         copy(states[0], runs.y[b])
-        copy(stages[last, :size], runs.f[b])
+        copy(stages[last, :entries], runs.f[b])
+
+
+@jit
+def advance(weight, shape, forms, method, control, watched, times, part, size, attempts, runs, scratch, steps):
+    """Move the running systems among part[0] .. part[1] - 1 on by up to `attempts` attempted steps each.
+
+    With attempts = 0 a run is begun: its start is recorded, its events are evaluated, and `f` becomes its velocity. A
+    thread takes `size` systems at a time.
+    """
+    items = -(-(part[1] - part[0]) // size)
+    arguments = (weight, shape, forms, method, control, watched, times, part, size, attempts, runs, scratch, steps)
+    launch(steps.stages.shape[0], items, 1, _advance_some, arguments)
 
 
 @jit(borrowed=True)

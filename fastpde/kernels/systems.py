@@ -57,7 +57,7 @@ class Forms(NamedTuple):
     bias: np.ndarray  # (1 or B, heads)
     norms: np.ndarray  # (1 or B, 2 * heads) float64: bounds of |A| and |D|
     mantissas: np.ndarray  # (1 or B, lanes): weights divided by the powers of two
-    exponents: np.ndarray  # (1 or B, lanes): powers of two taken out of the weights
+    exponents: np.ndarray  # (1 or B, lanes): powers of two taken out of the weights; in unused lanes those of the last
     limits: np.ndarray  # (lanes,) leading sources each token sees; int32 beside float32, int64 beside float64
 
 
@@ -78,6 +78,11 @@ class Workspace(NamedTuple):
     wide_shift: np.ndarray  # (threads, rows) float64
 
 
+def padded_rows(d: int) -> int:
+    """Return the number of coordinates that a map writes: whole groups."""
+    return -(-d // ROW_GROUP) * ROW_GROUP
+
+
 def shape_for(n: int, d: int, heads: int, dtype, *, normalised: bool, tilted: bool, weighted: bool, sphere: bool):
     """Return the sizes of systems of n tokens in R^d."""
     bits = 8 * np.dtype(dtype).itemsize
@@ -89,7 +94,7 @@ def shape_for(n: int, d: int, heads: int, dtype, *, normalised: bool, tilted: bo
         heads=heads,
         width=width,
         lanes=-(-n // width) * width,
-        rows=-(-d // ROW_GROUP) * ROW_GROUP,
+        rows=padded_rows(d),
         columns=-(-columns // -(-columns // most_columns())),
         normalised=int(normalised),
         tilted=int(tilted),
@@ -163,9 +168,9 @@ def _add_image(shape, matrix, centre, total):
 
 
 @jit(borrowed=True)
-def _map(shape, matrix, x, k, shift, out):
-    """Write shift[q] + sum_r matrix[r, q] x[r] into out[q], for x of k rows of lanes."""
-    for first in range(0, shape.lanes, shape.width):
+def _map(shape, matrix, x, k, shift, begin, end, out):
+    """Write shift[q] + sum_r matrix[r, q] x[r] into out[q], for lanes begin .. end - 1 of k rows of x."""
+    for first in range(begin, end, shape.width):
         for q in range(0, shape.rows, ROW_GROUP):
             row_panel(
                 Linear(), out, q * shape.lanes + first, shape.lanes, x, first, shape.lanes,
@@ -186,7 +191,7 @@ def _fill_values(shape, V, keys, mantissas, shift, values):
     """Write w x into `values` for a normalised sum, otherwise w V x, and a last row of w; w are the mantissas."""
     lanes, d = shape.lanes, shape.d
     if not shape.normalised:
-        _map(shape, V, keys, d, shift, values)
+        _map(shape, V, keys, d, shift, 0, lanes, values)
     for r in range(d):
         row = values[r * lanes : (r + 1) * lanes]
         source = keys[r * lanes : (r + 1) * lanes] if shape.normalised else row
@@ -197,15 +202,15 @@ def _fill_values(shape, V, keys, mantissas, shift, values):
 
 
 @jit(inline=True)
-def _fill_bias(shape, D, keys, exponents, constant, zeros, moved, bias):
+def _fill_bias(shape, D, keys, exponents, constant, zeros, moved, bias, sizes):
     """Write exponent + constant - <x - c, D (x - c)> into `bias`; return the largest |exponent + constant|."""
-    lanes, top = shape.lanes, 0.0
+    lanes = shape.lanes
     for i in range(lanes):
         bias[i] = exponents[i] + constant
-    for i in range(shape.n):
-        top = max(top, abs(float(bias[i])))
+        sizes[i] = abs(bias[i])
+    top = float(largest(sizes))
     if shape.tilted:
-        _map(shape, D, keys, shape.d, zeros, moved)
+        _map(shape, D, keys, shape.d, zeros, 0, lanes, moved)
         for r in range(shape.d):
             key, image = keys[r * lanes : (r + 1) * lanes], moved[r * lanes : (r + 1) * lanes]
             for i in range(lanes):
@@ -291,8 +296,12 @@ def _to_tangent(shape, x, out, squares):
 
 
 @jit(inline=True)
-def velocity(weight, shape, forms, b, x, memory, out):
-    """Write the velocities of system b at x into `out`; both (>= d * lanes,), out with room for rows * lanes."""
+def part_velocity(weight, shape, forms, b, x, memory, begin, end, out):
+    """Write the velocities of the tokens in lanes begin .. end - 1, whole tiles, of system b at x into `out`.
+
+    x has d * lanes entries at least, out rows * lanes. No bit of a lane depends on which others are asked for. The
+    velocities are those in R^d: on the sphere their parts tangent to it are left to be taken.
+    """
     keys, other, targets, means, P, bias, squares, shift, tops, sums, centre, wide_shift = memory
     d, lanes, size = shape.d, shape.lanes, shape.d * shape.rows
     p, w = b % forms.A.shape[0], b % forms.mantissas.shape[0]
@@ -300,21 +309,26 @@ def velocity(weight, shape, forms, b, x, memory, out):
     radius = _centre(shape, x, keys, centre, squares)
     values = keys if shape.plain else other
     if not shape.normalised:
-        out[: d * lanes] = 0.0
+        for r in range(d):
+            out[r * lanes + begin : r * lanes + end] = 0.0
     for h in range(shape.heads):
         at = h * size
         shift[:] = 0.0
         if not shape.plain:
             _fill_values(shape, forms.V[p, at : at + size], keys, mantissas, shift, values)
-        top = _fill_bias(shape, forms.D[p, at : at + size], keys, exponents, forms.bias[p, h], shift, targets, bias)
+        top = _fill_bias(
+            shape, forms.D[p, at : at + size], keys, exponents, forms.bias[p, h], shift, targets, bias, squares
+        )
         wide_shift[:] = 0.0
         _add_image(shape, forms.E[p, at : at + size], centre, wide_shift)
-        for q in range(shape.rows):
-            shift[q] = wide_shift[q]
-        _map(shape, forms.A[p, at : at + size], keys, d, shift, targets)
+        if shape.tilted:
+            for q in range(shape.rows):
+                shift[q] = wide_shift[q]
+        # Without a D, A (x - c) + E c is A x: zero at x = 0, however large c is.
+        _map(shape, forms.A[p, at : at + size], keys if shape.tilted else x, d, shift, begin, end, targets)
         reach = (forms.norms[p, 2 * h] + forms.norms[p, 2 * h + 1]) * radius + _norm(wide_shift)
         wide = not (1.000001 * reach * radius + top <= shape.reach)
-        for first in range(0, lanes, shape.width):
+        for first in range(begin, end, shape.width):
             _tile(weight, shape, first, wide, forms.limits, keys, values, targets, bias, P, tops, sums)
             if shape.normalised:
                 _write_means(shape, sums, first, means[h * d * lanes :])
@@ -326,6 +340,12 @@ def velocity(weight, shape, forms, b, x, memory, out):
             _add_image(shape, forms.V[p, h * size : (h + 1) * size], centre, wide_shift)
         for q in range(shape.rows):
             shift[q] = wide_shift[q]
-        _map(shape, forms.V[p], means, shape.heads * d, shift, out)
+        _map(shape, forms.V[p], means, shape.heads * d, shift, begin, end, out)
+
+
+@jit(inline=True)
+def velocity(weight, shape, forms, b, x, memory, out):
+    """Write the velocities of system b at x into `out`; both (>= d * lanes,), out with room for rows * lanes."""
+    part_velocity(weight, shape, forms, b, x, memory, 0, shape.lanes, out)
     if shape.sphere:
-        _to_tangent(shape, x, out, squares)
+        _to_tangent(shape, x, out, memory[6])

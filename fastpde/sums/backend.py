@@ -98,6 +98,14 @@ class Backend(ABC):
         """Whether small systems may be summed by the compiled loop that moves them, instead of by this backend."""
         return False
 
+    @property
+    def sums_in_one_call(self) -> bool:
+        """Whether small systems may be summed by one compiled call for all heads, exactly, instead of by `attend`."""
+        return self.fusable
+
+    def count(self, sums: int) -> None:  # noqa: B027  (most have nothing to do)
+        """Count sums that were made by such a call."""
+
     def stats(self) -> dict[str, float]:
         """Return the counters and error estimates of all evaluations so far, for `sol.stats`."""
         return {}

@@ -40,6 +40,10 @@ class Direct(Backend):
         super().__init__()
         self._slices = Slices()
 
+    @property
+    def sums_in_one_call(self) -> bool:
+        return type(self) is Direct  # others may have an `attend` of their own
+
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
         if isinstance(pair.weight, Linear):
             check()

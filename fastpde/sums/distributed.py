@@ -87,6 +87,13 @@ class Mpi(Backend):
         starts = starts_of(n, self.size)
         return slice(int(starts[self.rank]), int(starts[self.rank + 1]))
 
+    @property
+    def sums_in_one_call(self) -> bool:
+        return self._inner.sums_in_one_call
+
+    def count(self, sums: int) -> None:
+        self._inner.count(sums)
+
     def partition(self, here: int) -> Partition:
         return self._communicator.partition(here)
 

@@ -22,6 +22,10 @@ X = np.random.default_rng(0).normal(size=(40, 2))
 PLAIN = fp.Softmax(I2, I2, I2)
 
 
+class Plain(fp.Direct):
+    """Sums head by head: the class might have an `attend` of its own."""
+
+
 class Waiting(fp.Direct):
     """Waits in the middle of an evaluation until it is told to go on."""
 
@@ -61,7 +65,7 @@ def test_an_object_at_work_is_refused_to_other_threads(name):
         backend.go_on.set()
         thread.join()
     for got in (found[0], CALLS[name](backend)):
-        np.testing.assert_array_equal(got, CALLS[name]("direct"))
+        np.testing.assert_array_equal(got, CALLS[name](Plain()))
 
 
 class Nested(fp.Softmax):

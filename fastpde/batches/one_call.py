@@ -1,0 +1,107 @@
+"""The velocities of small systems in one compiled call, of all systems and all heads."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+from weakref import ref
+
+import numpy as np
+
+from .._types import Array
+from ..kernels import systems
+from ..kernels.velocities import velocities
+from ..simd import pool
+from ..simd.called import kernel_of
+from ..sums.slices import check
+from ..sums.workspace import Workspace
+from .forms import Parameters, forms_of
+from .reduced_form import ReducedForm
+
+_LEAST = 1e5  # work in an item or a portion of them, some 20 microseconds; see `_work`
+_LONG = 1e9  # work in a call: the next one may be interrupted before it begins
+_ITEMS = 4  # for each thread, at least: one that was held up does not hold up the call
+
+
+class OneCall:
+    """The field of an attention with a reduced form, at the tokens of small systems.
+
+    Args:
+        form: the field.
+        masked: whether it is that of a masked attention, whose tokens are in the order of their positions.
+    """
+
+    def __init__(self, form: ReducedForm, *, masked: bool) -> None:
+        self.masked, self.heads = masked, form.A.shape[1]
+        self._form, self._weight = form, kernel_of(form.weight)
+        self._parameters: dict[np.dtype[Any], Parameters] = {}
+        self._last: tuple[Any, ...] = (None,)
+
+    def __call__(
+        self, x: Array, weights: Array | None, limits: Array | None, out: Array, workspace: Workspace
+    ) -> None:
+        """Write the velocities of tokens x (B, n, d) into `out`, both contiguous.
+
+        weights: (1 or B, n) float64, None: 1/n; limits: (n,) how many leading tokens each token sees, None: all.
+        """
+        shape, forms = self._prepared(x, weights, limits)
+        division = _division(len(x), _work(shape), shape.lanes // shape.width)
+        scratch = systems.allocate(division.threads, shape, x.dtype, workspace)
+        rows = workspace("rows", (division.threads, 2, shape.rows * shape.lanes), x.dtype)
+        flat = x.reshape(-1), out.reshape(-1)
+        for first in range(0, division.items, division.block):
+            check()
+            last = min(first + division.block, division.items)
+            velocities(
+                self._weight, shape, forms, first, last, division.portion, division.parts, flat[0], scratch, rows,
+                flat[1],
+            )  # fmt: skip
+
+    def _prepared(
+        self, x: Array, weights: Array | None, limits: Array | None
+    ) -> tuple[systems.Shape, systems.Forms]:
+        """Return the sizes of the systems, and their parameters; those of the last call, if they are the same."""
+        key, (_, n, d) = (x.shape[1:], x.dtype), x.shape
+        same, *seen, found = self._last if len(self._last) > 1 else (None, None, None, None)
+        if same == key and all(_is(old, new) for old, new in zip(seen, (weights, limits), strict=True)):
+            return found  # type: ignore[no-any-return]
+        if x.dtype not in self._parameters:
+            self._parameters[x.dtype] = Parameters(self._form, x.dtype)
+        form = self._form
+        shape = systems.shape_for(
+            n, d, self.heads, x.dtype,
+            normalised=form.normalised, tilted=form.D is not None, weighted=weights is not None, sphere=False,
+        )  # fmt: skip
+        found = shape, forms_of(shape, self._parameters[x.dtype], weights, limits)
+        if weights is None or len(weights) == 1:
+            self._last = key, *(None if array is None else ref(array) for array in (weights, limits)), found
+        return found
+
+
+def _is(held: Any, array: Array | None) -> bool:
+    """Return whether an array, or None, is the one to which a weak reference is held."""
+    return array is None if held is None else array is not None and held() is array
+
+
+def _work(shape: systems.Shape) -> float:
+    """Return the work of a system, in units of some 0.2 nanoseconds of a thread."""
+    return float(shape.heads * shape.lanes * shape.n * (4 + 2 * shape.d))
+
+
+class _Division(NamedTuple):
+    """How a call is divided among threads."""
+
+    threads: int
+    parts: int  # of a system
+    items: int  # parts of all systems
+    block: int  # items between checks whether to stop
+    portion: int  # items that a thread takes at a time
+
+
+def _division(count: int, work: float, tiles: int) -> _Division:
+    """Divide the work of `count` systems of so many tiles: items are worth a thread, and there are some for each."""
+    threads = max(1, min(pool.threads(), int(count * work / _LEAST)))
+    wanted = max(-(-_ITEMS * threads // count) if threads > 1 else 1, int(work / _LONG))
+    parts = max(1, min(tiles, wanted, int(work / _LEAST)))
+    items, each = count * parts, work / parts
+    portion = max(1, items // (2 * _ITEMS * threads), int(_LEAST / each))
+    return _Division(threads, parts, items, max(1, int(_LONG / each)), portion)
