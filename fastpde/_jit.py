@@ -24,7 +24,7 @@ from .simd.vectors import BITS
 __all__ = ["cache_folder", "intrinsic", "jit"]
 
 _PACKAGE = Path(__file__).parent
-_SOURCES = ("_jit.py", "weights.py", "simd/*.py", "kernels/*.py")
+_SOURCES = ("_jit.py", "_library.py", "weights.py", "simd/*.py", "kernels/*.py")
 
 
 def _source_digest() -> str:
@@ -90,22 +90,33 @@ def _attach_cache(dispatcher) -> None:
     dispatcher._cache = PackageCache(dispatcher.py_func, str(cache_folder()), _DIGEST)
 
 
+def _compiler(*, part: bool) -> dict[str, Any]:
+    """Return the option of `numba.njit` that names a compiler of `_library`; none if Numba lacks what it rests on."""
+    try:
+        from ._library import KernelCompiler, PartCompiler
+    except (ImportError, AttributeError):
+        return {}
+    return {"pipeline_class": PartCompiler if part else KernelCompiler}
+
+
 def jit(function=None, *, inline: bool = False, borrowed: bool = False):
     """Compile a function by `numba.njit` with the options of every kernel: no GIL, no fast-math, a disk cache.
 
     Fast-math would break the manipulation of bits by which exp2 is computed.
-    inline=True marks a helper that is compiled into its callers only: a separate compilation would cost as much again.
-    borrowed=True is for functions that allocate nothing: arrays are passed without the atomic counting of
-    references that Numba wraps around every call and slice (a third of the time of a small system's step).
+    inline=True marks a helper that is copied into its callers.
+    borrowed=True is for functions that only compiled code calls, and that allocate nothing: arrays are passed without
+    the atomic counting of references that Numba wraps around every call and slice (a third of the time of a small
+    system's step). They are compiled as parts of their callers only, see `_library`.
     """
 
     def wrap(f):
         if inline:
             return numba.njit(inline="always", error_model="numpy")(f)
-        counting = {"_nrt": False} if borrowed else {}
+        policy: dict[str, Any] = {"nogil": True, "error_model": "numpy"} | _compiler(part=borrowed)
+        if borrowed:
+            return numba.njit(**policy, _nrt=False)(f)
         # Nobody calls kernels from C: without an entry for that, a tenth less is compiled.
-        policy: dict[str, Any] = {"nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-        dispatcher = numba.njit(**policy, **counting)(f)
+        dispatcher = numba.njit(**policy, no_cfunc_wrapper=True)(f)
         _attach_cache(dispatcher)
         return dispatcher
 

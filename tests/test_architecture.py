@@ -17,7 +17,7 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # Outside libraries that only some modules may import, at any depth of the code.
 ONLY = {
-    "numba": r"(_cache|_jit|simd/.*|kernels/.*|sums/.*|batches/.*)\.py",
+    "numba": r"(_cache|_jit|_library|simd/.*|kernels/.*|sums/.*|batches/.*)\.py",
     "llvmlite": r"(_jit|simd/.*|sums/.*|batches/.*)\.py",
     "h5py": r"run/trajectory.*\.py",
     "argparse": r"cli.*\.py",
@@ -39,7 +39,8 @@ MAY = {
     "weights": {"_types", "errors"},
     "simd": {"_jit", "errors", "weights"},
     "_cache": set(),
-    "_jit": {"_cache", "simd"},
+    "_library": set(),
+    "_jit": {"_cache", "_library", "simd"},
     "kernels": {"_jit", "simd", "weights"},
     "sums": {"kernels", "simd", "weights", "_jit"} | BASE,
     "batches": {"sums", "kernels", "simd", "weights"} | BASE,
@@ -169,7 +170,7 @@ INHERITED = {
 }
 # What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.
 LATE = {"numba", "llvmlite", "h5py", "matplotlib", "mpi4py", "ot", "scipy", "tqdm", "threadpoolctl", "ast"}
-HEAVY = {"batches", "sums", "plot", "kernels", "simd", "_cache", "_jit"}
+HEAVY = {"batches", "sums", "plot", "kernels", "simd", "_cache", "_jit", "_library"}
 LATE_IN = {"__init__", "cli", "cli_machine", "config", "run", "plot"}  # 20 changes config, run, and what plot reads
 MANY = {"integrate", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20
 
