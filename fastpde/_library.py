@@ -54,6 +54,9 @@ class PartCompiler(Compiler):
         super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
 
     def compile_extra(self, func):
-        found = super().compile_extra(func)._replace(entry_point=len)  # which Python never calls
+        # Numba finds the code of a function by its entry point, which must be a built-in method, and calls that for
+        # Python: a method of its own for each function, which raises KeyError with this text.
+        why = f"{{{func.__name__} is compiled as a part of kernels and cannot be called from Python}}"
+        found = super().compile_extra(func)._replace(entry_point=why.format)
         self.state.targetctx.insert_user_function(found.entry_point, found.fndesc, [found.library])
         return found

@@ -6,9 +6,11 @@ import os
 import shutil
 import stat
 
+import numba
 import numpy as np
 import pytest
 
+from fastpde._jit import jit
 from fastpde.simd import pool
 
 from . import problems
@@ -240,3 +242,31 @@ def test_missing_fma_changes_roundings_only():
     for key, value in here.items():
         error = np.abs(np.array(there[key]) - value).max() / np.abs(value).max()
         assert error < 1e-14 * (100 if key.endswith("12") else 1), key
+
+
+@jit(borrowed=True)
+def _one_more(x):
+    return x + 1.0
+
+
+@jit(borrowed=True)
+def _ten_times(x):
+    return 10.0 * x
+
+
+@numba.njit
+def _both(x):
+    return _one_more(x), _ten_times(x)
+
+
+def test_parts_of_one_signature_are_told_apart():
+    assert _both(2.0) == (3.0, 20.0)
+    assert _both(np.float32(2.0)) == (3.0, 20.0)
+
+
+def test_python_cannot_call_a_part():
+    for number in (2.0, 1j):
+        with pytest.raises(
+            KeyError, match="_one_more is compiled as a part of kernels and cannot be called from Python"
+        ):
+            _one_more(number)

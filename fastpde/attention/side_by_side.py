@@ -72,9 +72,10 @@ def head_of(heads: Sequence[Attention]) -> SingleHead | None:
     one, each = copy(first), [head.__getstate__() for head in heads]
     for name, value in each[0].items():
         values = [own.get(name) for own in each]
-        if isinstance(value, Parameter):
+        parameters = [own for own in values if isinstance(own, Parameter)]
+        if len(parameters) == len(values):
             try:
-                vars(one)[name] = parameter_of(values)
+                vars(one)[name] = parameter_of(parameters)
             except Unlike:
                 return None
         elif any(other is not value for other in values):

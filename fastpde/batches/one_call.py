@@ -36,9 +36,7 @@ class OneCall:
         self._parameters: dict[np.dtype[Any], Parameters] = {}
         self._last: tuple[Any, ...] = (None,)
 
-    def __call__(
-        self, x: Array, weights: Array | None, limits: Array | None, out: Array, workspace: Workspace
-    ) -> None:
+    def __call__(self, x: Array, weights: Array | None, limits: Array | None, out: Array, workspace: Workspace) -> None:
         """Write the velocities of tokens x (B, n, d) into `out`, both contiguous.
 
         weights: (1 or B, n) float64, None: 1/n; limits: (n,) how many leading tokens each token sees, None: all.
@@ -56,9 +54,7 @@ class OneCall:
                 flat[1],
             )  # fmt: skip
 
-    def _prepared(
-        self, x: Array, weights: Array | None, limits: Array | None
-    ) -> tuple[systems.Shape, systems.Forms]:
+    def _prepared(self, x: Array, weights: Array | None, limits: Array | None) -> tuple[systems.Shape, systems.Forms]:
         """Return the sizes of the systems, and their parameters; those of the last call, if they are the same."""
         key, (_, n, d) = (x.shape[1:], x.dtype), x.shape
         same, *seen, found = self._last if len(self._last) > 1 else (None, None, None, None)

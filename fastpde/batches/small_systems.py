@@ -175,4 +175,3 @@ class Fused(Threaded):
 
     def _memory(self) -> systems.Workspace:
         return systems.allocate(self._threads, self._shape, self._tokens.dtype, self._workspace)
-

@@ -48,8 +48,6 @@ def _in_units(value: Any, name: str, units: dict[str, Array]) -> Any:
         return tuple(_in_units(item, name, units) for item in value)
     if isinstance(value, Attention):
         one = copy(value)
-        vars(one).update(
-            {own: _in_units(item, own.lstrip("_"), units) for own, item in one.__getstate__().items()}
-        )
+        vars(one).update({own: _in_units(item, own.lstrip("_"), units) for own, item in one.__getstate__().items()})
         return one
     return value

@@ -209,7 +209,7 @@ def velocity(closure, b, y, work, out):
                 out[i, j] += work.X[i, j]
 
 
-@jit(borrowed=True)
+@jit
 def flat_velocity(closure, b, x, work, out):
     """Write y' of system b at y = x into `out`; x and out are flat."""
     at, d, columns = 0, work.Y.shape[0], work.Y.shape[1]

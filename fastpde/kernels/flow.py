@@ -330,7 +330,7 @@ def advance(weight, shape, forms, method, control, watched, times, part, size, a
     launch(steps.stages.shape[0], items, 1, _advance_some, arguments)
 
 
-@jit(borrowed=True)
+@jit
 def ask(shape, method, control, watched, times, first, requests, runs, steps):
     """Hand the requested velocities to the systems from number `first` on, and move each to its next request.
 

@@ -172,7 +172,7 @@ def rates(tail, b, x, work):
     work.seen[GROWTH] = growth
 
 
-@jit(borrowed=True)
+@jit
 def flat_velocity(tail, b, x, work, out):
     """Write the derivative of the state x in the clock tau into `out`; both are flat."""
     rates(tail, b, x, work)
@@ -188,7 +188,7 @@ def flat_velocity(tail, b, x, work, out):
     out[d * columns + 1] = slow / rate
 
 
-@jit(borrowed=True)
+@jit
 def look(tail, which, rows, work, out):
     """Write the numbers (3 + r,) of `Work.seen` for law which[i] at the flat state rows[k, i] into out[k, i]."""
     for i in range(which.shape[0]):

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 
 from fastpde.attention import gaussian_field as formulas
 from fastpde.kernels import closure as kernel
-from fastpde.kernels.small import eigen, orthogonal
+from fastpde.kernels import small
+
+
+@numba.njit
+def eigen(matrix, vectors):
+    """Replace `matrix` and `vectors` by what the part of the kernels finds."""
+    small.eigen(matrix, vectors)
+
+
+@numba.njit
+def orthogonal(matrix, turn):
+    """Replace `matrix` and `turn` by what the part of the kernels finds."""
+    small.orthogonal(matrix, turn)
+
+
+@numba.njit
+def _velocity(form, y, work, out):
+    kernel.velocity(form, 0, y, work, out)
 
 
 def velocity(kind, count, A, D, V, y):
     heads = [matrix[None, None] for matrix in (A, D, V)]
     form = kernel.Closure(np.array([kind]), np.array([count]), *heads)
     sizes = kernel.shapes(len(A), y.shape[1] - 1)
-    work = kernel.Work(**{name: np.full(shape, np.nan) for name, shape in sizes.items()})
+    work = kernel.Workspace(**{name: np.full(shape, np.nan) for name, shape in sizes.items()})
     out = np.full_like(y, np.nan)
-    kernel.velocity(form, 0, y, work, out)
+    _velocity(form, y, work, out)
     return out
 
 
