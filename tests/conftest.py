@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -24,6 +25,13 @@ def typical_costs():
         patch.setattr(calibration, "path", lambda: None)
         calibration.costs.cache_clear()
         yield
+
+
+@pytest.fixture(autouse=True)
+def same_draws(request: pytest.FixtureRequest) -> None:
+    """What a test draws from the generator of its module does not depend on the tests that ran before it."""
+    if (generator := getattr(request.module, "RNG", None)) is not None:
+        generator.bit_generator.state = np.random.default_rng(20260101).bit_generator.state
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

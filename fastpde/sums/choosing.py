@@ -99,6 +99,10 @@ class Choosing(Backend):
         self._direct.attend(pair, out, log_total)
         self._direct_sums += len(pair.keys)
 
+    def count(self, sums: int) -> None:
+        self._sums += sums
+        self._direct_sums += sums
+
     def attend_together(self, pair: PairSum, partition: Partition, out: Array, log_total: Array | None) -> bool:
         """Sum systems whose other sources and targets are in other processes, without bringing them together.
 
