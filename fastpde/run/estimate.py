@@ -1,7 +1,7 @@
 """The cost estimate of a run: time, memory and disk, before anything runs.
 
 The number of steps is not guessed: a sample of the tokens is run over the whole time with the run's own method and
-tolerances, while a probe adds up the cost estimates of its sums with all tokens (`backends.costs`). Tokens far out, of
+tolerances, while a probe adds up the cost estimates of its sums with all tokens (`sums.costs`). Tokens far out, of
 which a sample has few, make grids larger. So the cost of the first sum is estimated with many tokens, and that of later
 sums in proportion.
 """
@@ -39,6 +39,7 @@ class Estimate:
 
     Attributes:
         direct, fast, configured: the seconds with direct sums, with sums in O(n), and as configured.
+        refused: the fraction of the sums that no way in O(n) helps, which `Fast` makes directly.
         evaluations: the number of velocities.
         share: the fraction of the time that the sample has run, below 1 where it was too slow to come to the end.
         memory, limit, disk: the bytes of memory that are needed and available, and those of the run directory.
@@ -57,6 +58,7 @@ class Estimate:
     disk: float
     threads: int
     token: tuple[memory_estimate.PerToken, str]
+    refused: float = 0.0
     timed: int = 0  # systems that were run instead
 
     def lines(self) -> list[str]:
@@ -81,8 +83,11 @@ class Estimate:
         if self.timed:
             return []
         each = max(self.evaluations, 1.0)
-        ways = (("direct", self.direct), ("fast", self.fast))
-        return [f"  {name:<10}{_duration(total)}, {_duration(total / each)} a velocity" for name, total in ways]
+        refused = f"; {self.refused:.0%} of its sums are direct: no way in O(n) helps" if self.refused else ""
+        ways = (("direct", self.direct, ""), ("fast", self.fast, refused))
+        return [
+            f"  {name:<10}{_duration(total)}, {_duration(total / each)} a velocity{note}" for name, total, note in ways
+        ]
 
     def _basis(self) -> str:
         if self.timed:
@@ -119,17 +124,21 @@ def estimate(problem: Problem) -> Estimate:
         for each in (sample.direct / share, first * sample.fast / share)
     )
     configured = {"direct": direct, "fast": fast, "auto": min(direct, fast)}[problem.config.backend.kind]
-    return Estimate(direct, fast, configured, sample.evaluations, share, disk=disk(problem, configured), **rest)
+    written = disk(problem, configured)
+    return Estimate(
+        direct, fast, configured, sample.evaluations, share, disk=written, refused=sample.refused, **rest
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """The cost of the sums with all tokens, in seconds over the part of the time that the sample has run; and the
-    number of velocities in the whole time.
+    """The cost of the sums with all tokens, in seconds over the part of the time that the sample has run, the fraction
+    of them that no way in O(n) helps, and the number of velocities in the whole time.
     """
 
     direct: float
     fast: float
+    refused: float
     evaluations: float
 
 
@@ -148,7 +157,7 @@ def _sums(problem: Problem) -> tuple[float, _Sample, float]:
 
     _solve(some, probe, step)
     share = min(1.0, max((reached - time_.t_start) / (time_.t_end - time_.t_start), 1e-6))
-    found = _Sample(probe.direct, probe.fast, evaluations / share)
+    found = _Sample(probe.direct, probe.fast, probe.direct_sums / max(probe.sums, 1), evaluations / share)
     return _dearer(problem, some), found, share
 
 

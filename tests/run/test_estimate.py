@@ -52,6 +52,15 @@ def test_velocities_are_counted_and_priced(tmp_path):
     assert found.configured == found.direct
 
 
+def test_sums_that_no_way_helps_are_said_to_be_direct(tmp_path):
+    found = estimate.estimate(problem(tmp_path))
+    assert found.refused == 0.0 and not any("are direct" in line for line in found.lines())
+    wide = TEXT.replace("n = 3000\nd = 2", "n = 3000\nd = 10").replace("t_end = 1.0", "t_end = 0.2")
+    found = estimate.estimate(problem(tmp_path, wide))
+    assert found.refused == 1.0 and found.fast == pytest.approx(found.direct, rel=0.2)
+    assert found.lines()[2].endswith("; 100% of its sums are direct: no way in O(n) helps")
+
+
 def test_a_sample_that_is_slow_is_cut_off(tmp_path, monkeypatch):
     monkeypatch.setattr(estimate, "_PATIENCE", 0.0)
     found = estimate.estimate(problem(tmp_path))
