@@ -266,9 +266,12 @@ def _estimate(options: argparse.Namespace) -> int:
         else config.load(options.config, options.data, code=options.allow_code)
     )
     set_threads(threads)
+    from fastpde import compiling
     from fastpde.run import estimate
 
-    sys.stdout.writelines(f"{line}\n" for line in estimate.estimate(problem).lines())
+    with compiling.shown(sys.stderr):
+        lines = estimate.estimate(problem).lines()
+    sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 
 

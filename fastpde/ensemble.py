@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from . import compiling
 from ._types import Array
 from .attention.base import Attention
 from .attention.cloud import Cloud
@@ -338,5 +339,5 @@ def reporting(progress: Any, systems: int) -> Iterator[Report]:
         return
     from tqdm import tqdm
 
-    with tqdm(total=systems, unit=" systems", file=sys.stderr) as bar:
+    with compiling.shown(sys.stderr), tqdm(total=systems, unit=" systems", file=sys.stderr) as bar:
         yield lambda done: bar.update(done - bar.n)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from fastpde import compiling
 from fastpde.errors import InputTypeError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.options import show
@@ -31,7 +32,10 @@ def reporting(progress: bool | Report, span: Span) -> Iterator[Report | None]:
     from tqdm import tqdm  # here: only a run that shows a bar needs it
 
     total = abs(span.end - span.start)
-    with tqdm(total=total, unit=" t", bar_format=_FORMAT, file=sys.stderr) as bar:
+    with (
+        compiling.shown(sys.stderr),
+        tqdm(total=total, unit=" t", bar_format=_FORMAT, file=sys.stderr) as bar,
+    ):
 
         def report(t: float, stats: dict[str, float]) -> None:
             bar.set_postfix_str(f"{stats['steps']} steps", refresh=False)

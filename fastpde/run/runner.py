@@ -12,7 +12,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from fastpde import sums
+from fastpde import compiling, sums
 from fastpde.attention.variants import named
 from fastpde.config import Problem
 from fastpde.config.shapes import each_head
@@ -72,7 +72,8 @@ def run(
     late = Late(_LATE, lambda: _late(team)) if team.size > 1 else nullcontext()
     stops = StopSignals(say or (_say if team.leads else _nothing), "the sum at work", deadline, team.largest)
     # BLAS is asked for moments and small matrices only; its threads would wait busily for more on the kernels' cores.
-    with threadpool_limits(1, "blas"), stops as signals, late as bell:
+    shows = compiling.shown(sys.stderr, quiet=quiet or not team.leads)
+    with threadpool_limits(1, "blas"), stops as signals, late as bell, shows:
         try:
             return replace(_run(problem, target, quiet, Crew(team, signals, bell)), late=signals.number)
         except OutputError as error:  # what is there cannot be gone on with, and was left as it is

@@ -10,7 +10,7 @@ import os
 import sys
 from pathlib import Path
 
-from fastpde import sums
+from fastpde import compiling, sums
 from fastpde.config import Plan, same_study
 from fastpde.config.studies import dumps
 from fastpde.errors import InputError
@@ -48,7 +48,8 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
     shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
     try:
         saying = StopSignals(lambda text: os.write(2, text.encode()), "the sum at work")
-        with saying as signals, sums.checking(signals.check):
+        shows = compiling.shown(sys.stderr, quiet=quiet)
+        with saying as signals, sums.checking(signals.check), shows:
 
             def report(done: float, _: dict[str, float]) -> None:
                 shown.update(done, 0)
