@@ -2,7 +2,7 @@
 
     python scripts/auto_choices.py [--n 1000 2000 ...] [--dims 1 2 3] [--tols 1e-6 1e-10] [--threads 2] [--repeats 5]
 
-Every setting is timed with the three backends in turn, each warm; a row shows medians, and Auto's time in units of the
+Every setting is timed with the three backends in random order, each warm; a row shows medians, and Auto's time in units of the
 better one. Every sum is checked: the largest difference from the direct one, in units of tol times the largest token.
 """
 
@@ -25,11 +25,11 @@ def timed(attention: fp.Attention, x: np.ndarray, tol: float, repeats: int) -> t
     """Time Direct, Fast and Auto in turn; return their median seconds and the largest error of the last two."""
     several = [fp.Direct(), fp.Fast(tol), fp.Auto(tol)]
     found = [attention.velocity(x, backend=backend) for backend in several]
-    seconds = np.empty((repeats, len(several)))
+    seconds, rng = np.empty((repeats, len(several))), np.random.default_rng(0)
     for repeat in range(repeats):
-        for i, backend in enumerate(several):
+        for i in rng.permutation(len(several)):  # what ran before matters: threads are awake, or caches are warm
             began = time.perf_counter()
-            attention.velocity(x, backend=backend)
+            attention.velocity(x, backend=several[i])
             seconds[repeat, i] = time.perf_counter() - began
     error = max(float(np.abs(other - found[0]).max()) for other in found[1:])
     return np.median(seconds, axis=0).tolist(), error / (tol * float(np.abs(x - x.mean(axis=0)).max()))

@@ -35,9 +35,9 @@ _PARTS = 128  # boxes of targets for which ways are chosen
 _FEW = 512  # targets that are not divided any more
 _GRID = 2e-3  # seconds of a grid beside the planned ones
 _CHEAP = 0.05  # of the time of the best other way: trees that take less are grown without a sample
-_CLEARLY = 0.7  # of the time of the best other way: a sample must predict less for the tree
+_CLEARLY = 0.85  # of the time of the best other way: a sample must predict less for the tree
 _PROBES = 2  # leaves of a box, from which the time of direct sums is predicted
-_FIXED = 7e-3  # seconds of a sum by a tree, whatever its size
+_FIXED = 3e-3  # seconds of a sum by a tree, whatever its size
 _LARGE = 40.0  # half side of a square whose points are summed by a tree
 
 
@@ -63,12 +63,15 @@ class BoxTree(Summation):
         if not planning.worth_a_tree(box.loads, least, task.targets):
             return None
         if task.scale != 1.0:
-            return Estimate(task.scale * _sampled_seconds(of, box, least / task.scale), _FIXED)
-        if _GROWING * (n + m) > _CHEAP * least and _sampled_seconds(of, box, least) > _CLEARLY * least:
+            sampled = _sampled(of, box, least / task.scale)
+            return Estimate(task.scale * sampled.parallel, _FIXED, task.scale * sampled.pairs)
+        dear = _GROWING * (n + m) > _CHEAP * least
+        if dear and task.costs.seconds(_sampled(of, box, least)) > _CLEARLY * task.limit:
             return None
         trees = _forest(of, box, slice(None), slice(None), "tree")
         judge = Judge(trees, 0, of.box_of, of.tol, of.columns, (1, 1), max(_FEW, m // _PARTS))
-        return Estimate(judge.seconds, _FIXED, error=_DROP * of.tol, plan=Ways(trees, judge.ways))
+        shared = judge.seconds - judge.pairs
+        return Estimate(shared, _FIXED, judge.pairs, error=_DROP * of.tol, plan=Ways(trees, judge.ways))
 
     def attend(self, task: Task, plan: Ways) -> None:
         of, trees, error = task.reduced, plan.trees, 0.0
@@ -90,8 +93,8 @@ class BoxTree(Summation):
         yield from examples(dtype, _LARGE)
 
 
-def _sampled_seconds(of: ReducedSum, box: Box, least: float) -> float:
-    """Predict the seconds of a sum by the tree, on one thread, from a sample of sources and targets.
+def _sampled(of: ReducedSum, box: Box, least: float) -> Estimate:
+    """Predict what a sum by the tree would take, from a sample of sources and targets.
 
     The sample is as large as a small fraction of `least` seconds allows. Too sparse a sample overestimates the time, by
     up to ten times.
@@ -101,7 +104,8 @@ def _sampled_seconds(of: ReducedSum, box: Box, least: float) -> float:
     steps = -(-n // size), -(-m // size)
     sample = _forest(of, box, slice(None, None, steps[0]), slice(None, None, steps[1]), "sample")
     few = max(_FEW // steps[1], size // min(_PARTS, max(_JUDGED, size // _EACH)))
-    return Judge(sample, 0, of.box_of, of.tol, of.columns, steps, few).seconds + _GROWING * (n + m)
+    judge = Judge(sample, 0, of.box_of, of.tol, of.columns, steps, few)
+    return Estimate(judge.seconds - judge.pairs + _GROWING * (n + m), _FIXED, judge.pairs)
 
 
 def _forest(of: ReducedSum, box: Box, sources: slice, targets: slice, name: str) -> TreePair:
@@ -121,7 +125,8 @@ class Judge:
         few: nodes of at most so many targets (of the tree) are not divided, unless their sums take long.
 
     Attributes:
-        seconds: the predicted seconds in all.
+        seconds: the predicted seconds in all, on one thread of a typical machine.
+        pairs: those of direct sums among them.
         ways: for each part (node, corners of its sources and targets, a grid, or None for direct sums).
     """
 
@@ -152,15 +157,18 @@ class Judge:
             at += len(probed)
         least = np.minimum(grids, direct)
         self.seconds, chosen = self._best(nodes, least, tree.right, last)
+        self.pairs = 0.0
         self.ways: list[tuple[int, tuple[Array, Array], planning.Grid | None]] = []
         for i in chosen:
             if i > 0 and least[i] > _LONG and sizes[i] > pruned.TARGETS * _FINER and max(steps) == 1:
                 finer = Judge(trees, int(nodes[i]), box, tol, channels, steps, int(sizes[i]) // _FINER)
                 if finer.seconds < least[i]:
                     self.seconds += finer.seconds - float(least[i])
+                    self.pairs += finer.pairs
                     self.ways += finer.ways
                     continue
             grid = grids[i] < direct[i]
+            self.pairs += 0.0 if grid else float(direct[i])
             plan = planning.plan(loads[i], int(n[i]), int(m[i]), tol, channels) if grid else None
             self.ways.append((int(nodes[i]), (ends[i], corners[i]), plan))
 

@@ -132,7 +132,7 @@ def _factors(sums: dict[str, list[tuple[Call, float]]]) -> dict[str, float]:
 def _direct(n: int, k: int, scale: float) -> tuple[Call, float]:
     """Return a call that makes a direct sum over n points with keys and values in R^k, and its predicted seconds."""
     pair, out, backend = _pair(n, k, scale), np.empty((1, n, k)), Direct()
-    expected = Estimate(n * n * pair_seconds(2 * k), direct=True)
+    expected = Estimate(pairs=n * n * pair_seconds(2 * k))
     return lambda: backend.attend(pair, out), _ALONE.seconds(expected)
 
 

@@ -39,18 +39,18 @@ class Estimate:
     """What a sum takes on a typical machine, and what the way that predicts it needs to make it.
 
     Attributes:
-        parallel: seconds on one thread of what threads share.
-        serial: seconds of the rest.
-        direct: whether it is a direct sum: their speed is measured apart.
+        parallel: seconds on one thread of what threads share, beside `pairs`.
+        serial: seconds of what they do not share.
+        pairs: seconds on one thread of sums over pairs, which threads share: their speed is measured apart.
         error: upper bound of the error, relative as the `tol` of the backend.
         unit: the unit of errors where they are absolute; None: relative ones, see `Fast`.
         rounding: bound of the rounding errors of such sums, in this unit.
         plan: for `Summation.attend`.
     """
 
-    parallel: float
+    parallel: float = 0.0
     serial: float = 0.0
-    direct: bool = False
+    pairs: float = 0.0
     error: float = 0.0
     unit: float | None = None
     rounding: float = 0.0
@@ -107,11 +107,11 @@ class Costs:
 
     def seconds(self, estimate: Estimate) -> float:
         """Predict the seconds of a sum on this machine."""
-        factor = self.direct if estimate.direct else self.fast
-        return factor * (estimate.serial + estimate.parallel / self.speed)
+        shared = self.direct * estimate.pairs + self.fast * estimate.parallel
+        return shared / self.speed + self.fast * estimate.serial
 
     def within(self, seconds: float, serial: float) -> float:
-        """Invert `seconds` for a sum in O(n): return the `parallel` of one that takes so long, `serial` included."""
+        """Invert `seconds` for a sum without pairs: return the `parallel` of one that takes so long."""
         return (seconds / self.fast - serial) * self.speed
 
     def worth_planning(self, pairs: float, columns: int, dtype: np.dtype) -> bool:

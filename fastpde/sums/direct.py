@@ -92,10 +92,10 @@ class Direct(Backend):
         pair, columns = task.pair, task.pair.columns
         if isinstance(pair.weight, Linear):
             size = pair.keys.shape[2] * pair.carried.shape[2]
-            return Estimate(_LINEAR * (task.sources + task.targets) * size, direct=True)
+            return Estimate(pairs=_LINEAR * (task.sources + task.targets) * size)
         dtype, other = pair.keys.dtype, 1.0 if is_exponential(pair.weight) else _OTHER
         pairs = task.scale**2 * pair.pairs if task.partition is None else task.sources * task.targets
-        return Estimate(other * pairs * pair_seconds(columns, dtype, _wide(task)), direct=True)
+        return Estimate(pairs=other * pairs * pair_seconds(columns, dtype, _wide(task)))
 
     def attend_together(self, pair: PairSum, partition: Partition, out: Array, log_total: Array | None) -> bool:
         if not isinstance(pair.weight, Linear) or pair.limits is not None:

@@ -59,7 +59,9 @@ class MaskedWindows(Summation):
             return None if wide else Estimate(_RUNNING * task.sources * of.columns)
         found = _plan(of, of.box)
         if found is not None:
-            return Estimate(task.scale * _PLANNED * found.seconds, _FIXED, error=found.grid.error, plan=found)
+            factor = task.scale * _PLANNED
+            shared = factor * (found.seconds - found.pairs)
+            return Estimate(shared, _FIXED, factor * found.pairs, error=found.grid.error, plan=found)
         direct = task.scale**2 * task.pair.pairs * pair_seconds(task.pair.columns)
         return Estimate(_HALVES * direct, error=of.tol) if direct > _LONG else None
 
@@ -115,11 +117,14 @@ def _running(rows: Array) -> Array:
 
 @dataclass(frozen=True)
 class Windows:
-    """A grid for all sources, the length of a window, and the predicted seconds of both on one thread."""
+    """A grid for all sources, the length of a window, the predicted seconds of both on one thread, and those of pairs
+    among them.
+    """
 
     grid: planning.Grid
     length: int
     seconds: float
+    pairs: float
 
 
 def _plan(reduced: ReducedSum, box: Box) -> Windows | None:
@@ -146,7 +151,8 @@ def _with_windows(plan: planning.Grid, n: int, m: int, channels: int) -> Windows
     length = min(max(128, round(math.sqrt(2.0 * each / pair_seconds(2 * len(sizes)) * n / m) / 64) * 64), n)
     P_y, P_z = float(np.prod(plan.order_y)), float(np.prod(plan.order_z))
     points = n * (50e-9 + 0.25e-9 * P_y * channels) + m * (80e-9 + 0.35e-9 * P_z * channels)
-    return Windows(plan, length, points + each * n / length + m * length / 2 * pair_seconds(2 * len(sizes)))
+    pairs = m * length / 2 * pair_seconds(2 * len(sizes))
+    return Windows(plan, length, points + each * n / length + pairs, pairs)
 
 
 @dataclass(frozen=True)

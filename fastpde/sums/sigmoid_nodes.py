@@ -83,7 +83,8 @@ class SigmoidNodes(Summation):
         rounding = float(np.finfo(task.out.dtype).eps) * blur / mean
         error = (nodes.error + blur * _EPS) / mean + _THIN * tol
         found = Both(nodes, bias, y, z, y_ends, z_ends)
-        return Estimate(nodes.seconds, error=error, unit=unit, rounding=rounding, plan=found)
+        shared = nodes.seconds - nodes.pairs
+        return Estimate(shared, pairs=nodes.pairs, error=error, unit=unit, rounding=rounding, plan=found)
 
     def attend(self, task: Task, plan: Both) -> None:
         """Sum in three stages: from sources to nodes, from nodes to nodes directly, from nodes to targets."""
@@ -192,11 +193,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells of both sides, seconds on one thread, and a bound of the absolute error, for values up to 1."""
+    """The cells of both sides, seconds on one thread, those of pairs of nodes among them, and a bound of the absolute
+    error, for values up to 1.
+    """
 
     y: Side
     z: Side
     seconds: float
+    pairs: float
     error: float
 
 
@@ -213,10 +217,13 @@ def plan(
     rate = _DIVIDED * pair_seconds(len(y) + columns)
     per_y = [of.side(_reach(z_ends), a, share, ends, columns, _SPREAD) for a in _REACHES]
     per_z = [to.side(_reach(y_ends), a, share, ends, columns, _EVALUATE) for a in _REACHES]
+
+    def of_both(p: Side, q: Side) -> Plan:
+        pairs = p.nodes * q.nodes * rate
+        return Plan(p, q, _OVERHEAD + pairs + p.seconds + q.seconds, pairs, p.error + q.error)
+
     both = [
-        Plan(p, q, _OVERHEAD + p.nodes * q.nodes * rate + p.seconds + q.seconds, p.error + q.error)
-        for p, q in product(per_y, per_z)
-        if p is not None and q is not None and p.error + q.error < tol
+        of_both(p, q) for p, q in product(per_y, per_z) if p is not None and q is not None and p.error + q.error < tol
     ]
     return min(both, key=lambda found: found.seconds, default=None)
 

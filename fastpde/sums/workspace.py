@@ -28,7 +28,7 @@ class Workspace:
         if held is None or held.size < size:
             self._held.pop(key, None)  # before the larger one is made, so that both never exist
             bytes_ = size * np.dtype(dtype).itemsize
-            raw = np.empty(bytes_ + _LINE, np.uint8)
+            raw = np.zeros(bytes_ + _LINE, np.uint8)
             start = -raw.ctypes.data % _LINE
             held = self._held[key] = raw[start : start + bytes_].view(dtype)
         return held[:size].reshape(shape)

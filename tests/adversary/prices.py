@@ -23,7 +23,7 @@ def dear(pairs):
     """Direct sums, and those that the ways make of parts of their pairs, are dear."""
     price = _DEAR / pairs
     return {
-        (Direct, "estimate"): lambda self, task: Estimate(_DEAR, direct=True), (sigmoid_nodes, "_OVERHEAD"): 0.0,
+        (Direct, "estimate"): lambda self, task: Estimate(pairs=_DEAR), (sigmoid_nodes, "_OVERHEAD"): 0.0,
         (masked_windows, "pair_seconds"): lambda *_: 2.0 * price, (sigmoid_nodes, "pair_seconds"): lambda *_: price,
         (masked_windows, "_LONG"): 0.0, (masked_windows, "_HALVES"): 0.0, (masked_windows, "_LEAF"): 64,
     }  # fmt: skip
@@ -45,7 +45,7 @@ def trees(pairs, gathering=1e-3, leaf=1e-6):
 
     def free(self, task):
         found = whole(self, task)
-        return None if found is None else replace(found, parallel=0.0, serial=0.0)
+        return None if found is None else replace(found, parallel=0.0, serial=0.0, pairs=0.0)
 
     return dear(pairs) | {
         (ways, "WAYS"): [way for way in ways.WAYS if way.name != "grid"], (BoxTree, "estimate"): free,

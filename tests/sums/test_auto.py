@@ -117,8 +117,8 @@ def test_more_threads_favour_direct_sums():
 def test_costs():
     """Twice the costs take twice as long; more columns and large scores take longer."""
     wide, single = np.dtype(np.float64), np.dtype(np.float32)
-    assert Costs(direct=2.0).seconds(Estimate(1.0, direct=True)) == 2 * TYPICAL.seconds(Estimate(1.0))
-    assert Costs(fast=2.0).seconds(Estimate(1.0)) == 2 * TYPICAL.seconds(Estimate(1.0, direct=True))
+    assert Costs(direct=2.0).seconds(Estimate(pairs=1.0)) == 2 * TYPICAL.seconds(Estimate(1.0))
+    assert Costs(fast=2.0).seconds(Estimate(1.0)) == 2 * TYPICAL.seconds(Estimate(pairs=1.0))
     assert pair_seconds(4, single) < pair_seconds(4, wide) < pair_seconds(40, wide) < pair_seconds(40, wide, 1.0)
     assert TYPICAL.seconds(Estimate(TYPICAL.within(0.5, 0.1), 0.1)) == pytest.approx(0.5)
     assert may_choose(10_000, 2) and not may_choose(1000, 2)
