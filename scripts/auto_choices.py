@@ -2,8 +2,9 @@
 
     python scripts/auto_choices.py [--n 1000 2000 ...] [--dims 1 2 3] [--tols 1e-6 1e-10] [--threads 2] [--repeats 5]
 
-Every setting is timed with the three backends in random order, each warm; a row shows medians, and Auto's time in units of the
-better one. Every sum is checked: the largest difference from the direct one, in units of tol times the largest token.
+Every setting is timed with the three backends in random order, each warm; a row shows medians, and Auto's time in
+units of the better one. Every sum is checked: the largest difference from the direct one, in units of
+tol times the largest token.
 """
 
 from __future__ import annotations

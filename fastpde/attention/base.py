@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from copy import copy
 from operator import is_
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Attention(ABC):
     """
 
     unmaskable: str = ""
+    changes: ClassVar[int] = 0  # how often an attribute of any attention has been set
 
     @abstractmethod
     def parameters(self) -> Iterator[Parameter]:
@@ -79,6 +80,7 @@ class Attention(ABC):
         """Yield the objects of which the field at time t is made: the same ones, if it is the same field."""
         for p in self.parameters():
             yield p(t)
+        yield from self.__getstate__().values()
 
     def one_call(self, t: float) -> OneCall | None:
         """Return the compiled call that has the field at time t of small systems, or None if it has no reduced form.
@@ -95,6 +97,20 @@ class Attention(ABC):
         call = None if form is None else OneCall(form, masked=self.masked)
         vars(self)[_CALL] = made_of, call
         return call
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        self._forget()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what followed from the attributes as they were."""
+        for kept in [own for own in vars(self) if own.startswith(KEPT)]:
+            vars(self).pop(kept, None)
+        Attention.changes += 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith(KEPT)}

@@ -107,7 +107,7 @@ class Composite(Attention):
     def made_of(self, t: float) -> Iterator[object]:
         yield from super().made_of(t)
         for term in self.terms():
-            yield from (term.head.weight, term.head.normalised, term.head.positional)
+            yield from term.head.__getstate__().values()
 
     def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         """Return the heads' forms side by side, where they have one weight and one mask, or none; W V for V."""

@@ -90,13 +90,14 @@ class MultiHead(Composite):
 
     def _heads_as_one(self, t: float) -> tuple[SingleHead, Parameter | None] | None:
         """Return the heads as one, and W of all of them; None where they are too different at time t."""
-        changes, made_of, one = vars(self).get(_ONE, (-1, (), None))
-        if changes != SingleHead.changes:
-            now = (self.heads, self._stack, self._each, *(p for head in self.heads for p in head.parameters()))
-            now += tuple(own for head in self.heads for own in _kind(head))
+        before, made_of, one = vars(self).get(_ONE, (-1, (), None))
+        changes = Attention.changes  # read first: what another thread changes from here on is looked at next time
+        if before != changes:
+            now = (self._stack, self._each, *self.heads, *(p for head in self.heads for p in head.parameters()))
+            now += tuple(own for head in self.heads for own in head.__getstate__().values())
             if not (len(now) == len(made_of) and all(map(is_, now, made_of))):
                 made_of, one = now, self._stacked()
-            vars(self)[_ONE] = SingleHead.changes, made_of, one
+            vars(self)[_ONE] = changes, made_of, one
         try:
             for p in () if one is None else (*one[0].parameters(), *filter(None, one[1:])):
                 p(t)
@@ -198,8 +199,3 @@ class MultiHead(Composite):
             own = () if outputs is None else (outputs[h],)
             for term in terms_of(head, t):
                 yield replace(term, W=(*own, *term.W))
-
-
-def _kind(head: Attention) -> tuple[object, ...]:
-    """Return what heads may differ in beside their parameters."""
-    return (head.weight, head.normalised, head.positional) if isinstance(head, SingleHead) else ()

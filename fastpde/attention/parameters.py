@@ -34,6 +34,7 @@ class Layers:
 
     def __init__(self, stack: object, t_end: float) -> None:
         self.stack = as_numbers("Layers.stack", stack).copy()
+        self.stack.flags.writeable = False
         if self.stack.ndim == 0 or len(self.stack) == 0:
             raise InputError("Layers.stack", f"shape {self.stack.shape}", "shape (L, ...) with L >= 1 layers")
         if isinstance(t_end, bool) or not isinstance(t_end, int | float | np.floating | np.integer):

@@ -30,6 +30,7 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
+from ..batches.reduced_form import SAFE
 from ..errors import InputError
 from ..sums.pair_sum import PairSum
 from .cloud import Cloud
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from ..sums.backend import Backend
 
 _NO_EXPONENT = 10**6  # beyond any
-_SAFE = 0.75  # of the exponents of a precision: sums over coordinates, and small entries, have the rest
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Score:
             exponents, some = np.frexp(columns)[1], (columns > 0.0).any(axis=-1)
             least = least + np.where(some, np.where(columns > 0.0, exponents, _NO_EXPONENT).min(axis=-1), 0)
             most = most + np.where(some, np.where(columns > 0.0, exponents, -_NO_EXPONENT).max(axis=-1), 0)
-        reach = _SAFE * np.finfo(dtype).maxexp
+        reach = SAFE * np.finfo(dtype).maxexp
         return bool((least >= -reach).all() and (most <= reach).all())
 
     def values(self, x: Array, y: Array) -> Array:

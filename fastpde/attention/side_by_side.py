@@ -31,7 +31,8 @@ class _Values:
     def __call__(self, t: float) -> Array:
         """Return the values at time t (count, ...). Raises InputError, one of them `Unlike`."""
         try:
-            found = np.asarray([source(t) if callable(source) else source for source in self._sources])
+            # Copies: functions of time may write into one array.
+            found = np.asarray([np.array(source(t)) if callable(source) else source for source in self._sources])
         except ValueError:
             found = np.empty(0, object)
         if found.dtype.kind == "f" and found.ndim == 1 + self._axes:
@@ -65,11 +66,16 @@ def parameter_of(parameters: Sequence[Parameter]) -> Parameter:
 
 
 def head_of(heads: Sequence[Attention]) -> SingleHead | None:
-    """Return heads as one, or None if they differ by more than the values of their parameters."""
+    """Return heads as one, or None if they differ by more than the values of their parameters.
+
+    They are of one of the classes of this package: the score of another may not be made for stacked parameters.
+    """
     first = heads[0]
     if not isinstance(first, SingleHead) or any(type(head) is not type(first) for head in heads):
         return None
     one, each = copy(first), [head.__getstate__() for head in heads]
+    if not type(first).__module__.startswith(f"{__package__}.") or any(own.keys() != each[0].keys() for own in each):
+        return None
     for name, value in each[0].items():
         values = [own.get(name) for own in each]
         parameters = [own for own in values if isinstance(own, Parameter)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -37,7 +37,6 @@ class SingleHead(Attention):
     weight: Any = weights.Exp()
     normalised: bool = True
     positional: bool = False  # type: ignore[assignment]
-    changes: ClassVar[int] = 0  # how often an attribute of some head has been set
 
     def __init__(
         self, Q: Value, K: Value, V: Value, scale: Value = 1.0, *, weight: weights.Weight | None = None
@@ -86,11 +85,6 @@ class SingleHead(Attention):
                 raise InputError("attention", came, "one of both", f"Set `{name} = {found!r}` in the class.")
         return score
 
-    def __setattr__(self, name: str, value: object) -> None:
-        super().__setattr__(name, value)
-        vars(self).pop(KEPT, None)
-        SingleHead.changes += 1
-
     def parameters(self) -> Iterator[Parameter]:
         yield from (self.Q, self.K, self.V, self.scale)
 
@@ -130,10 +124,6 @@ class SingleHead(Attention):
             yield self._score(t).log_totals(cloud, backend)
         else:
             yield from super().log_totals(cloud, t, backend)
-
-    def made_of(self, t: float) -> Iterator[object]:
-        yield from super().made_of(t)
-        yield from (self.weight, self.normalised, self.positional)
 
     def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         moments = isinstance(self.weight, weights.Linear)  # cheaper than pairs

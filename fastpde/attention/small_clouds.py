@@ -25,7 +25,7 @@ def evaluate(attention: Attention, cloud: Cloud, t: float, backend: Backend, out
     if cloud.at is not None or not (backend.sums_in_one_call and is_small(n, d)) or out.shape[2] != d:
         return False
     call = attention.one_call(t)
-    if call is None:
+    if call is None or not call.fits(cloud.x.dtype):
         return False
     with backend.evaluation():
         if call.masked and cloud.limits is None:

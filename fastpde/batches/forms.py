@@ -44,21 +44,12 @@ def forms_of(
     if weights is not None:
         split = is_exponential(parameters.form.weight)
         parts = np.frexp(weights) if split else (weights, np.zeros_like(weights))
-        if split and limits is not None and parameters.form.normalised:
-            # Only ratios matter, and small biases leave scores their digits: some tokens see light ones alone.
-            mantissa, exponent = parts
-            parts = mantissa, exponent - _middle(np.where(mantissa > 0, exponent, 0))
         for target, part in zip((mantissas, exponents), parts, strict=True):
             target[:, : shape.n], target[:, shape.n :] = part, part[:, -1:]
     seen = np.full(shape.lanes, shape.n, np.int64 if dtype.itemsize == 8 else np.int32)
     if limits is not None:
         seen[:] = limits[np.minimum(np.arange(shape.lanes), shape.n - 1)]
     return systems.Forms(mantissas=mantissas, exponents=exponents, limits=seen, **parameters.arrays)
-
-
-def _middle(exponents: Array) -> Array:
-    """Return the middle (B, 1) between the largest and the smallest of integers (B, n)."""
-    return (exponents.max(axis=1, keepdims=True) + exponents.min(axis=1, keepdims=True)) // 2
 
 
 def _transposed(matrices: Array, rows: int, dtype: np.dtype[Any]) -> Array:

@@ -33,11 +33,17 @@ class OneCall:
     def __init__(self, form: ReducedForm, *, masked: bool) -> None:
         self.masked, self.heads = masked, form.A.shape[1]
         self._form, self._weight = form, kernel_of(form.weight)
-        self._parameters: dict[np.dtype[Any], Parameters] = {}
+        self._parameters: dict[np.dtype[Any], Parameters | None] = {}
         self._last: tuple[Any, ...] = (None,)
 
+    def fits(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether the field can be computed in a precision, see `ReducedForm.fits`."""
+        if dtype not in self._parameters:
+            self._parameters[dtype] = Parameters(self._form, dtype) if self._form.fits(dtype) else None
+        return self._parameters[dtype] is not None
+
     def __call__(self, x: Array, weights: Array | None, limits: Array | None, out: Array, workspace: Workspace) -> None:
-        """Write the velocities of tokens x (B, n, d) into `out`, both contiguous.
+        """Write the velocities of tokens x (B, n, d), whose precision `fits`, into `out`, both contiguous.
 
         weights: (1 or B, n) float64, None: 1/n; limits: (n,) how many leading tokens each token sees, None: all.
         """
@@ -60,14 +66,13 @@ class OneCall:
         same, *seen, found = self._last if len(self._last) > 1 else (None, None, None, None)
         if same == key and all(_is(old, new) for old, new in zip(seen, (weights, limits), strict=True)):
             return found  # type: ignore[no-any-return]
-        if x.dtype not in self._parameters:
-            self._parameters[x.dtype] = Parameters(self._form, x.dtype)
-        form = self._form
+        form, parameters = self._form, self._parameters[x.dtype]
+        assert parameters is not None, "does not fit"
         shape = systems.shape_for(
             n, d, self.heads, x.dtype,
             normalised=form.normalised, tilted=form.D is not None, weighted=weights is not None, sphere=False,
         )  # fmt: skip
-        found = shape, forms_of(shape, self._parameters[x.dtype], weights, limits)
+        found = shape, forms_of(shape, parameters, weights, limits)
         if weights is None or len(weights) == 1:
             self._last = key, *(None if array is None else ref(array) for array in (weights, limits)), found
         return found

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .._types import Array
 
 # From here on a sum over all cores is as fast as systems that have a core each (measured between 512 and 1024).
 MOST_TOKENS, LARGEST_DIMENSION = 512, 128
+SAFE = 0.75  # of the exponents of a precision: sums over coordinates, and small entries, have the rest
 
 
 def is_small(n: int, d: int) -> bool:
@@ -40,3 +43,15 @@ class ReducedForm:
     V: Array
     bias: Array
     D: Array | None = None  # None: zero
+
+    def fits(self, dtype: np.dtype[Any]) -> bool:
+        """Return whether all of its matrices are zero or far within the range of a precision.
+
+        Tokens in tiny or huge units may have fields that are, and matrices that are not.
+        """
+        reach = SAFE * np.finfo(dtype).maxexp
+        scale = [np.abs(M).max(axis=(-1, -2)) for M in (self.A, self.V, *(() if self.D is None else (self.D,)))]
+        added = [np.abs(self.E).max(), np.abs(self.bias).max()]  # to what has this scale
+        exponents = np.frexp(np.concatenate([np.ravel(sizes) for sizes in scale]))[1]
+        finite = all(np.isfinite(sizes).all() for sizes in (*scale, *added))
+        return bool(finite and (np.abs(exponents) <= reach).all() and (np.frexp(added)[1] <= reach).all())

@@ -42,7 +42,7 @@ class Auto(Choosing):
 
     @property
     def fusable(self) -> bool:
-        return True
+        return type(self) is Auto  # others may have an `attend` of their own
 
     def stats(self) -> dict[str, float]:
         """Return how many sums were direct and how many fast, and of the latter what `Fast` tells."""

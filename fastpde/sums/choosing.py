@@ -111,7 +111,8 @@ class Choosing(Backend):
         """
         if isinstance(pair.weight, Linear):
             done = self._direct.attend_together(pair, partition, out, log_total)
-            self._sums += len(pair.keys) if done else 0.0
+            if done:
+                self.count(len(pair.keys))
             return done
         if pair.limits is not None or not ways.serving(pair):
             return False

@@ -359,6 +359,7 @@ class _Halves:
             own = None if of.gradient and not len(of.channels) else values
             part = PairSum(Exp(), True, z, y, own, bias, tol=of.tol)
             self.task.fastest(part, found[None], totals[None])
+            self.task.parts.append(np.arange(*targets))
             found, totals = found[None], totals[None] + math.log(y.shape[1])
         else:
             found, totals = self.task.exact(z, y, values, bias, seen[None])

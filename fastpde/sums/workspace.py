@@ -15,7 +15,8 @@ _LINE = 64  # bytes of a cache line: a vector that straddles two lines costs up 
 class Workspace:
     """Named arrays, each as large as it ever had to be.
 
-    Calling it returns an uninitialised array, which is valid until one of the same name and dtype is requested again.
+    Calling it returns an array with the numbers it was left with, at first zeros. It is valid until one of the same name
+    and dtype is requested again.
     """
 
     def __init__(self, prefix: str = "", held: dict[str, Array] | None = None) -> None:
@@ -28,6 +29,8 @@ class Workspace:
         if held is None or held.size < size:
             self._held.pop(key, None)  # before the larger one is made, so that both never exist
             bytes_ = size * np.dtype(dtype).itemsize
+            # Zeros: kernels compute with lanes that nobody reads, and take many times as long for denormal numbers, as
+            # which small integers appear that were there before (grids: twice the time in one process of two).
             raw = np.zeros(bytes_ + _LINE, np.uint8)
             start = -raw.ctypes.data % _LINE
             held = self._held[key] = raw[start : start + bytes_].view(dtype)

@@ -1,0 +1,161 @@
+"""Fields of small clouds, made in one call for all heads: what heads may differ in, what is kept, units, subclasses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fastpde as fp
+
+RNG = np.random.default_rng(0)
+Q, K, Q2, K2 = RNG.standard_normal((4, 2, 2))
+X = RNG.standard_normal((50, 2))
+EYE = np.eye(2)
+
+
+class Divided(fp.SingleHead):
+    """A score of one's own, with a number of its own and one of its matrix: it is not made for stacked parameters."""
+
+    def __init__(self, Q, K, V, size):
+        self.size = size
+        super().__init__(Q, K, V)
+
+    def score(self, t):
+        score = super().score(t)
+        return replace(score, scale=score.scale / (self.size * np.linalg.norm(score.Q)))
+
+
+def added(*heads, x=X, t=0.0):
+    return sum(head.velocity(x, t=t) for head in heads)
+
+
+def close(got, want, eps=2.0**-50):
+    np.testing.assert_allclose(got, want, rtol=0, atol=eps * np.abs(want).max())
+
+
+def cauchy(s):
+    return 1.0 / (1.0 + s * s)
+
+
+def not_normalised():
+    head = fp.Softmax(Q2, K2, EYE)
+    head.normalised = False
+    return head
+
+
+UNLIKE = {
+    "weight": lambda: fp.Softmax(Q2, K2, EYE, weight=fp.Weight(cauchy)),
+    "normalised": not_normalised,
+    "class": lambda: fp.L2(Q2, K2, EYE),
+    "rank": lambda: fp.Softmax(Q2[:1], K2[:1], EYE),
+    "time": lambda: fp.Softmax(lambda t: Q2 * (1 + t), K2, EYE),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_heads_that_differ(name):
+    one, other = fp.Softmax(Q, K, EYE), UNLIKE[name]()
+    for heads in ([one, other], [other, one], [one, other, one]):
+        close(fp.MultiHead(heads).velocity(X, t=0.5), added(*heads, t=0.5))
+
+
+def test_heads_of_a_class_of_ones_own():
+    heads = Divided(Q, K, EYE, 2.0), Divided(Q2, K2, EYE, 3.0)
+    close(fp.MultiHead(heads).velocity(X), added(*heads))
+
+
+WRAPPED = {
+    "head": lambda head: head,
+    "masked": fp.Masked,
+    "heads": lambda head: fp.MultiHead([head, fp.Softmax(Q2, K2, EYE)]),
+    "masked heads": lambda head: fp.Masked(fp.MultiHead([head])),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_attributes_may_change(name):
+    wrap, head = WRAPPED[name], Divided(Q, K, EYE, 2.0)
+    whole = wrap(head)
+    before = whole.velocity(X)
+    head.size = 5.0
+    np.testing.assert_array_equal(whole.velocity(X), wrap(Divided(Q, K, EYE, 5.0)).velocity(X))
+    head.size = 2.0
+    np.testing.assert_array_equal(whole.velocity(X), before)
+    plain = fp.Softmax(Q, K, EYE)
+    whole = wrap(plain)
+    whole.velocity(X)
+    plain.weight = fp.Weight(cauchy)
+    close(whole.velocity(X), wrap(fp.Softmax(Q, K, EYE, weight=fp.Weight(cauchy))).velocity(X))
+    del plain.weight
+    np.testing.assert_array_equal(whole.velocity(X), wrap(fp.Softmax(Q, K, EYE)).velocity(X))
+
+
+def test_heads_may_be_replaced():
+    a, b, c = fp.Softmax(Q, K, EYE), fp.Softmax(K, Q, EYE), fp.Softmax(Q2, K2, EYE)
+    whole = fp.MultiHead([a, b])
+    close(whole.velocity(X), added(a, b))
+    whole.heads = (a, c)
+    close(whole.velocity(X), added(a, c))
+
+
+def test_functions_of_time_may_share_an_array():
+    held = np.empty((2, 2))
+
+    def rising(t):
+        held[...] = Q * (1 + t)
+        return held
+
+    def falling(t):
+        held[...] = K * (2 - t)
+        return held
+
+    heads = fp.MultiHead([fp.Softmax(rising, K, EYE), fp.Softmax(falling, K, EYE)])
+    close(heads.velocity(X, t=0.5), added(fp.Softmax(1.5 * Q, K, EYE), fp.Softmax(1.5 * K, K, EYE)))
+
+
+def test_layers_are_fixed():
+    layers = fp.Layers(np.stack([Q, K]), 1.0)
+    with pytest.raises(ValueError, match="read-only"):
+        layers.stack[1] = EYE
+
+
+@pytest.mark.parametrize(("light", "unit"), [(1e-68, 1e5), (1e-60, 1e-20)])
+def test_light_tokens_that_some_see_alone(light, unit):
+    x = np.float32([[1, 2], [3, 4]]) * np.float32(unit)
+    found = fp.Masked(fp.Softmax(0 * EYE, EYE, EYE)).velocity(x, weights=np.array([light, 1 - light]))
+    np.testing.assert_allclose(found, x, rtol=1e-6)
+
+
+UNITS = {  # attention, unit of the tokens: matrices beyond single precision, fields within
+    "D is infinite": (fp.L2(EYE, 1e20 * EYE, EYE), 1e-20),
+    "D vanishes": (fp.L2(0 * EYE, 5e-28 * EYE, EYE), 5e27),
+    "W V is infinite": (fp.MultiHead([fp.Softmax(EYE, EYE, 1e25 * EYE)], W=1e25 * EYE[None]), 1e-30),
+    "W V vanishes": (fp.MultiHead([fp.Softmax(0 * EYE, EYE, 1e-25 * EYE)], W=1e-25 * EYE[None]), 1e30),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units(name):
+    attention, unit = UNITS[name]
+    x = (X * unit).astype(np.float32)
+    found = attention.velocity(x)
+    assert np.isfinite(found).all() and np.abs(found).max() > 0
+    close(found, attention.velocity(x.astype(float)), eps=3e-5)
+    many = fp.solve(attention, np.stack([x, x]), (0.0, 1e-3), method="euler", step=1e-3)
+    assert np.isfinite(many.x_final).all()
+
+
+@pytest.mark.parametrize("kind", [fp.Direct, fp.Auto])
+def test_a_backend_of_ones_own_makes_all_sums(kind):
+    class Counting(kind):
+        asked = 0
+
+        def attend(self, *arguments, **named):
+            self.asked += 1
+            super().attend(*arguments, **named)
+
+    backend = Counting()
+    close(fp.Softmax(Q, K, EYE).velocity(X, backend=backend), fp.Softmax(Q, K, EYE).velocity(X))
+    assert backend.asked == 1
