@@ -17,12 +17,12 @@ FILES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 
 # Outside libraries that only some modules may import, at any depth of the code.
 ONLY = {
-    "numba": r"(_cache|_jit|_library|simd/.*|kernels/.*|sums/.*|batches/.*)\.py",
+    "numba": r"(_cache|_jit|_library|compiling|simd/.*|kernels/.*|sums/.*|batches/.*)\.py",
     "llvmlite": r"(_jit|simd/.*|sums/.*|batches/.*)\.py",
     "h5py": r"run/trajectory.*\.py",
     "argparse": r"cli.*\.py",
     "matplotlib": r"plot/.*\.py",
-    "tqdm": r"(ensemble|integrate/reporting|run/progress|cli_machine)\.py",
+    "tqdm": r"(compiling|ensemble|integrate/reporting|run/progress|cli_machine)\.py",
     "mpi4py": r"(sums/distributed|run/ranks)\.py",
     "ot": r"transport/wasserstein\.py",
     "scipy": r"(observe|report|stability|dissipation|clusters"
@@ -33,6 +33,7 @@ ONLY = {
 BASE = {"errors", "_times", "_types", "parallel"}
 MAY = {
     "errors": set(),
+    "compiling": set(),
     "parallel": {"errors"},
     "_times": {"errors"},
     "_types": {"errors", "parallel"},
@@ -49,11 +50,11 @@ MAY = {
     "dissipation": {"attention", "sums", "manifold"} | BASE,
     "clusters": BASE,
     "attention": {"batches", "sums", "weights", "transport"} | BASE,
-    "integrate": {"errors", "_times", "parallel"},
+    "integrate": {"compiling", "errors", "_times", "parallel"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
     "gaussian": {"attention", "batches", "sums", "ensemble", "integrate", "manifold"} | BASE,
-    "ensemble": {"attention", "batches", "sums", "integrate", "manifold"} | BASE,
+    "ensemble": {"attention", "compiling", "batches", "sums", "integrate", "manifold"} | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "energy": {"attention", "sums"} | BASE,
     "studies": {"attention", "ensemble", "integrate", "plot"},  # and the public names, by `import fastpde as fp`

@@ -25,11 +25,12 @@ class Fast(Choosing):
     weight of a pair, which is estimated from a sample; bound, check and `tol` refer to this unit, too. Their scores may
     depend on three coordinates at most, and O(n) pays for small scores only. Their masked sums are direct.
 
-    Every sum has an a-priori bound of its error. It is also checked against direct sums for 48 targets. A single sum is
-    always checked; a sum that a run repeats is checked the first time and every 16th time, for each head and system,
-    and after a failure every time until four checks in a row have passed. If a check fails, all targets are summed
-    again directly. `report` describes the last sum in O(n), `stats` all sums: how many there were, and how many of them
-    were direct. Sums are in float64; nothing depends on the number of threads.
+    Every sum has an a-priori bound of its error. It is also checked against direct sums for 48 targets, and some in
+    each of the largest parts that were summed apart. A single sum is always checked; a sum that a run repeats is
+    checked the first time and every 16th time, for each head and system, and after a failure every time until four
+    checks in a row have passed. If a check fails, all targets are summed again directly. `report` describes the last
+    sum in O(n), `stats` all sums: how many there were, and how many of them were direct. Sums are in float64; nothing
+    depends on the number of threads.
     """
 
     def __init__(self, tol: float = 1e-8) -> None:

@@ -41,7 +41,7 @@ class Task:
         limit: seconds of the best way so far, by `costs`: one that takes longer need not be planned.
         partition: which of all tokens these are, if other processes have more.
         scale: ways are compared for so many times as many sources and targets; only 1 can be made.
-        report: what has been done, see `Auto.report`.
+        report: what has been done, see `Choosing.report`.
         parts: the targets, as index arrays, of parts that were summed apart and should be checked apart.
     """
 

@@ -15,8 +15,8 @@ _LINE = 64  # bytes of a cache line: a vector that straddles two lines costs up 
 class Workspace:
     """Named arrays, each as large as it ever had to be.
 
-    Calling it returns an array with the numbers it was left with, at first zeros. It is valid until one of the same name
-    and dtype is requested again.
+    Calling it returns an array with the numbers it was left with, at first zeros. It is valid until one of the same
+    name and dtype is requested again.
     """
 
     def __init__(self, prefix: str = "", held: dict[str, Array] | None = None) -> None:
