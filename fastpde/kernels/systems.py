@@ -25,6 +25,7 @@ from ..simd.vectors import CHUNK, VECTORS, lanes_of, most_columns
 from ..weights import Linear
 from .layout import reach_of
 
+_LINES = 256  # bytes: threads that write closer to each other wait for each other's cache lines
 _FARTHEST = 20000.0  # any finite sum times 2^20000 is inf, times 2^-20000 is 0
 
 
@@ -71,11 +72,11 @@ class Workspace(NamedTuple):
     weights: np.ndarray  # (threads, (lanes + 2) * width)
     bias: np.ndarray  # (threads, lanes)
     squares: np.ndarray  # (threads, lanes)
-    shift: np.ndarray  # (threads, rows)
+    shift: np.ndarray  # (threads, >= rows)
     tops: np.ndarray  # (threads, width)
     sums: np.ndarray  # (threads, (d + 1) * width) float64
-    centre: np.ndarray  # (threads, d) float64
-    wide_shift: np.ndarray  # (threads, rows) float64
+    centre: np.ndarray  # (threads, >= d) float64
+    wide_shift: np.ndarray  # (threads, >= rows) float64
 
 
 def padded_rows(d: int) -> int:
@@ -105,6 +106,12 @@ def shape_for(n: int, d: int, heads: int, dtype, *, normalised: bool, tilted: bo
     )
 
 
+def _apart(size: int, dtype) -> int:
+    """Return a size from `size` on with which rows of different threads lie in different cache lines."""
+    line = _LINES // np.dtype(dtype).itemsize
+    return -(-size // line) * line
+
+
 def allocate(threads: int, shape: Shape, dtype, workspace) -> Workspace:
     """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
     lanes, rows, d, width = shape.lanes, shape.rows, shape.d, shape.width
@@ -116,10 +123,10 @@ def allocate(threads: int, shape: Shape, dtype, workspace) -> Workspace:
         "weights": (lanes + 2) * width,
         "bias": lanes,
         "squares": lanes,
-        "shift": rows,
+        "shift": _apart(rows, dtype),
         "tops": width,
     }
-    wide = {"sums": (d + 1) * width, "centre": d, "wide_shift": rows}
+    wide = {"sums": (d + 1) * width, "centre": _apart(d, np.float64), "wide_shift": _apart(rows, np.float64)}
     return Workspace(
         **{name: workspace(name, (threads, size), dtype) for name, size in sizes.items()},
         **{name: workspace(name, (threads, size), np.float64) for name, size in wide.items()},
