@@ -137,7 +137,7 @@ class Ensemble:
         """Run every system by the fastest path that is open; return the name of the path and the results."""
         compiled = self.compiled()
         form = self.attention.reduced_form(self.problem.span.start) if compiled and fuse else None
-        if form is not None and form.fits(self.cloud.x.dtype):
+        if form is not None and form.fits(self.cloud.x.dtype).all():
             return "fused", self._fused(form, report)
         if not (self.problem.tableau.adaptive or self.problem.events):
             found = self._together(report)

@@ -15,19 +15,19 @@ from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .balance import Balance
 from .cloud import Cloud, as_points, make_cloud
 from .gaussian_field import Affine
-from .parameters import Parameter
+from .parameters import Layers, Parameter
 from .rates import Rate
 from .small_matrices import transposed
 
 if TYPE_CHECKING:
     from ..batches.affine import AffineHeads
-    from ..batches.one_call import OneCall
+    from ..batches.one_call import LayerCalls, OneCall
     from ..batches.reduced_form import ReducedForm
     from ..sums.backend import Backend
 
 
 KEPT = "_kept"  # how the attributes begin in which an attention keeps what follows from its parameters
-_CALL = f"{KEPT}_call"
+_CALL, _LAYERS = f"{KEPT}_call", f"{KEPT}_layers"
 
 
 class Attention(ABC):
@@ -82,11 +82,30 @@ class Attention(ABC):
             yield p(t)
         yield from self.__getstate__().values()
 
+    def layers(self) -> list[Layers]:
+        """Return the parameters that depend on time, if the fields of all layers can be prepared by `layers_form`."""
+        return []
+
+    def layers_form(self, first: int, last: int) -> ReducedForm | None:
+        """Return the fields of layers first .. last - 1 as a reduced form that has them as systems, or None."""
+        return None
+
     def one_call(self, t: float) -> OneCall | None:
         """Return the compiled call that has the field at time t of small systems, or None if it has no reduced form.
 
-        It is made once for each time, and once for all where nothing depends on time.
+        It is made once for each time, and once for all where nothing depends on time. Layers are prepared many at a
+        time.
         """
+        changes, calls = vars(self).get(_LAYERS, (-1, None))
+        if changes != Attention.changes:
+            from ..batches.one_call import LayerCalls
+
+            changes, found = Attention.changes, self.layers()
+            same = len({(len(own), own.t_end) for own in found}) == 1
+            calls = LayerCalls(found, self.layers_form, masked=self.masked) if same else None
+            vars(self)[_LAYERS] = changes, calls
+        if calls is not None:
+            return cast("LayerCalls", calls).at(t)
         made_of = tuple(self.made_of(t))
         before, call = vars(self).get(_CALL, ((), None))
         if len(before) == len(made_of) and all(map(is_, before, made_of)):

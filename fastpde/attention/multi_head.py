@@ -6,18 +6,16 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from operator import is_
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from .._types import Array
 from ..batches.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
-from . import side_by_side, small_clouds
+from . import layered, side_by_side, small_clouds
 from .base import KEPT, Attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
-from .parameters import Parameter, Value, matrix, parameter
+from .parameters import Layers, Parameter, Value, matrix, parameter
 from .single_head import SingleHead
 from .small_matrices import product
 
@@ -90,19 +88,21 @@ class MultiHead(Composite):
 
     def _heads_as_one(self, t: float) -> tuple[SingleHead, Parameter | None] | None:
         """Return the heads as one, and W of all of them; None where they are too different at time t."""
-        before, made_of, one = vars(self).get(_ONE, (-1, (), None))
+        before, made_of, one, checked = vars(self).get(_ONE, (-1, (), None, None))
         changes = Attention.changes  # read first: what another thread changes from here on is looked at next time
+        if before == changes and checked == (type(t), t):
+            return cast("tuple[SingleHead, Parameter | None] | None", one)
         if before != changes:
             now = (self._stack, self._each, *self.heads, *(p for head in self.heads for p in head.parameters()))
             now += tuple(own for head in self.heads for own in head.__getstate__().values())
             if not (len(now) == len(made_of) and all(map(is_, now, made_of))):
                 made_of, one = now, self._stacked()
-            vars(self)[_ONE] = changes, made_of, one
         try:
             for p in () if one is None else (*one[0].parameters(), *filter(None, one[1:])):
                 p(t)
         except InputError:  # each head knows better what is wrong
             return None
+        vars(self)[_ONE] = changes, made_of, one, (type(t), t)
         return one
 
     def _stacked(self) -> tuple[SingleHead, Parameter | None] | None:
@@ -133,17 +133,26 @@ class MultiHead(Composite):
         if found is None:
             return super().reduced_form(t)
         one, W = found
-        form = one.reduced_form(t)
-        if form is None:
-            return None
-        heads = len(self.heads)
+        form = layered.with_heads(one.reduced_form(t), 1, len(self.heads))
+        return form if form is None or W is None else replace(form, V=product(W(t), form.V))
 
-        def each(value: Array) -> Array:
-            return np.broadcast_to(value, (heads, *value.shape[1:])).swapaxes(0, 1)
+    def layers(self) -> list[Layers]:
+        found = self._heads_as_one(0.0)
+        if found is None:
+            return []
+        one, W = found
+        mixes = [] if W is None else [replace(W, axes=(2,))]  # matrices (d, dv), one for each head
+        return layered.layers_of([*one.parameters(), *mixes], axes=1)
 
-        A, E, V, bias = (each(value) for value in (form.A, form.E, form.V, form.bias))
-        V = V if W is None else product(W(t), V)
-        return ReducedForm(form.weight, form.normalised, A, E, V, bias, None if form.D is None else each(form.D))
+    def layers_form(self, first: int, last: int) -> ReducedForm | None:
+        found = self._heads_as_one(0.0)
+        assert found is not None, "there are layers"
+        one, W = found
+        form = layered.form_of(one, len(self.heads), first, last)
+        if form is None or W is None:
+            return form
+        mixed = W.source.stack[first:last] if isinstance(W.source, Layers) else W(0.0)
+        return replace(form, V=product(mixed, form.V))
 
     def dimensions(self, t: float) -> tuple[int, int]:
         found = self._heads_as_one(t)

@@ -53,12 +53,16 @@ class Layers:
 
     def __call__(self, t: float) -> Array:
         """Return the value of the layer that acts at time t; at t_end, the last layer's."""
+        return self.stack[self.place(t)]
+
+    def place(self, t: float) -> int:
+        """Return the number of the layer that acts at time t. Raises InputError for a time outside [0, t_end]."""
         place = t / self.t_end * len(self)
         if not -1e-9 <= place <= len(self) * (1 + 1e-9):
             raise InputError("t", repr(t), f"a time in [0, {self.t_end}]", "Give Layers a later t_end.")
         # A multiple of the step that rounding left a hair below a boundary belongs to the layer that starts there.
         slack = 0.0 if isinstance(t, Beside) else 1e-9
-        return self.stack[min(int(max(place, 0.0) + slack), len(self) - 1)]
+        return min(int(max(place, 0.0) + slack), len(self) - 1)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError
 from .base import Attention
+from .layered import is_ours
 from .parameters import Layers, Parameter
 from .single_head import SingleHead
 
@@ -74,7 +75,7 @@ def head_of(heads: Sequence[Attention]) -> SingleHead | None:
     if not isinstance(first, SingleHead) or any(type(head) is not type(first) for head in heads):
         return None
     one, each = copy(first), [head.__getstate__() for head in heads]
-    if not type(first).__module__.startswith(f"{__package__}.") or any(own.keys() != each[0].keys() for own in each):
+    if not is_ours(first) or any(own.keys() != each[0].keys() for own in each):
         return None
     for name, value in each[0].items():
         values = [own.get(name) for own in each]

@@ -14,11 +14,11 @@ from ..batches import affine
 from ..batches.affine import AffineHeads
 from ..batches.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
-from . import balance, gaussian_field, rates, small_clouds
+from . import balance, gaussian_field, layered, rates, small_clouds
 from .base import KEPT, Attention
 from .cloud import Cloud
 from .gaussian_field import Affine
-from .parameters import Parameter, Value, column, matrix, scalar
+from .parameters import Layers, Parameter, Value, column, matrix, scalar
 from .score import Score
 from .small_matrices import one_head, product, transposed
 
@@ -124,6 +124,12 @@ class SingleHead(Attention):
             yield self._score(t).log_totals(cloud, backend)
         else:
             yield from super().log_totals(cloud, t, backend)
+
+    def layers(self) -> list[Layers]:
+        return layered.layers_of(self.parameters()) if layered.is_ours(self) else []
+
+    def layers_form(self, first: int, last: int) -> ReducedForm | None:
+        return layered.form_of(self, None, first, last)
 
     def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         moments = isinstance(self.weight, weights.Linear)  # cheaper than pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,12 @@ class Parameters:
         self.form = form
         self.arrays = {name: _transposed(M, rows, dtype) for name, M in zip("AEDV", (A, E, D, V), strict=True)}
         self.arrays |= {"bias": bias.astype(dtype), "norms": norms.reshape(count, -1)}
+
+    def of(self, place: int) -> Parameters:
+        """Return the matrices of one of the systems that the form has, for all."""
+        one = copy(self)
+        one.arrays = {name: rows[place : place + 1] if len(rows) > 1 else rows for name, rows in self.arrays.items()}
+        return one
 
 
 def forms_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -19,6 +21,7 @@ from .reduced_form import ReducedForm
 
 _LEAST = 1e5  # work in an item or a portion of them, some 20 microseconds; see `_work`
 _LONG = 1e9  # work in a call: the next one may be interrupted before it begins
+_TOGETHER = 2e6  # bytes of the parameters of layers that are prepared together
 _ITEMS = 4  # for each thread, at least: one that was held up does not hold up the call
 
 
@@ -33,14 +36,23 @@ class OneCall:
     def __init__(self, form: ReducedForm, *, masked: bool) -> None:
         self.masked, self.heads = masked, form.A.shape[1]
         self._form, self._weight = form, kernel_of(form.weight)
-        self._parameters: dict[np.dtype[Any], Parameters | None] = {}
+        self._parameters: dict[np.dtype[Any], tuple[Array, Parameters | None]] = {}
+        self._place: int | None = None  # of the one system of the form that is meant; None: each has its own
         self._last: tuple[Any, ...] = (None,)
+
+    def layer(self, place: int) -> OneCall:
+        """Return the call of one system of the form, for all systems of tokens."""
+        one = copy(self)
+        one._place, one._last = place, (None,)
+        return one
 
     def fits(self, dtype: np.dtype[Any]) -> bool:
         """Return whether the field can be computed in a precision, see `ReducedForm.fits`."""
         if dtype not in self._parameters:
-            self._parameters[dtype] = Parameters(self._form, dtype) if self._form.fits(dtype) else None
-        return self._parameters[dtype] is not None
+            fits = self._form.fits(dtype)
+            self._parameters[dtype] = fits, Parameters(self._form, dtype) if fits.any() else None
+        fits, _ = self._parameters[dtype]
+        return bool(fits.all() if self._place is None else fits[self._place % len(fits)])
 
     def __call__(self, x: Array, weights: Array | None, limits: Array | None, out: Array, workspace: Workspace) -> None:
         """Write the velocities of tokens x (B, n, d), whose precision `fits`, into `out`, both contiguous.
@@ -66,8 +78,9 @@ class OneCall:
         same, *seen, found = self._last if len(self._last) > 1 else (None, None, None, None)
         if same == key and all(_is(old, new) for old, new in zip(seen, (weights, limits), strict=True)):
             return found  # type: ignore[no-any-return]
-        form, parameters = self._form, self._parameters[x.dtype]
+        form, (_, parameters) = self._form, self._parameters[x.dtype]
         assert parameters is not None, "does not fit"
+        parameters = parameters if self._place is None else parameters.of(self._place)
         shape = systems.shape_for(
             n, d, self.heads, x.dtype,
             normalised=form.normalised, tilted=form.D is not None, weighted=weights is not None, sphere=False,
@@ -76,6 +89,38 @@ class OneCall:
         if weights is None or len(weights) == 1:
             self._last = key, *(None if array is None else ref(array) for array in (weights, limits)), found
         return found
+
+
+class LayerCalls:
+    """The calls of all layers of an attention, which are prepared some at a time.
+
+    Args:
+        layers: the parameters that depend on time, of one length and duration.
+        form: returns the fields of layers first .. last - 1 as a reduced form, or None.
+        masked: see `OneCall`.
+    """
+
+    def __init__(self, layers: Sequence[Any], form: Callable[[int, int], ReducedForm | None], *, masked: bool) -> None:
+        self._layers, self._form, self._masked = layers[0], form, masked
+        self._together = max(1, int(_TOGETHER / sum(own.stack[0].nbytes for own in layers)))
+        self._part = -1
+        self._calls: OneCall | None = None
+        self._now: tuple[int, OneCall | None] = (-1, None)
+
+    def at(self, t: float) -> OneCall | None:
+        """Return the call of the layer that acts at time t; None if it has no reduced form."""
+        place = self._layers.place(t)
+        part = place // self._together  # the same ones together wherever a run begins
+        if part != self._part:
+            first = part * self._together
+            form = self._form(first, min(first + self._together, len(self._layers)))
+            self._calls = None if form is None else OneCall(form, masked=self._masked)
+            self._part, self._now = part, (-1, None)
+        if self._calls is None:
+            return None
+        if self._now[0] != place:
+            self._now = place, self._calls.layer(place - part * self._together)
+        return self._now[1]
 
 
 def _is(held: Any, array: Array | None) -> bool:

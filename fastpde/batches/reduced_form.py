@@ -44,14 +44,18 @@ class ReducedForm:
     bias: Array
     D: Array | None = None  # None: zero
 
-    def fits(self, dtype: np.dtype[Any]) -> bool:
-        """Return whether all of its matrices are zero or far within the range of a precision.
+    def fits(self, dtype: np.dtype[Any]) -> Array:
+        """Return for each system, (B,) or (1,), whether its matrices are zero or far within the range of a precision.
 
         Tokens in tiny or huge units may have fields that are, and matrices that are not.
         """
         reach = SAFE * np.finfo(dtype).maxexp
-        scale = [np.abs(M).max(axis=(-1, -2)) for M in (self.A, self.V, *(() if self.D is None else (self.D,)))]
-        added = [np.abs(self.E).max(), np.abs(self.bias).max()]  # to what has this scale
-        exponents = np.frexp(np.concatenate([np.ravel(sizes) for sizes in scale]))[1]
-        finite = all(np.isfinite(sizes).all() for sizes in (*scale, *added))
-        return bool(finite and (np.abs(exponents) <= reach).all() and (np.frexp(added)[1] <= reach).all())
+        fits = np.ones(1, bool)
+        for M in (self.A, self.V, self.D, self.E, self.bias):
+            if M is not None:
+                sizes = np.abs(M).max(axis=(-1, -2)) if M.ndim > 2 else np.abs(M)
+                exponents = np.frexp(sizes)[1]
+                small = M is self.E or M is self.bias  # added to what is not, they may be
+                inside = np.isfinite(sizes) & (exponents <= reach) & (small | (exponents >= -reach))
+                fits = fits & inside.all(axis=1)
+        return fits

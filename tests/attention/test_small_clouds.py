@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import fastpde as fp
+from fastpde.attention.parameters import Parameter
+from fastpde.batches import one_call
 
 RNG = np.random.default_rng(0)
 Q, K, Q2, K2 = RNG.standard_normal((4, 2, 2))
@@ -113,6 +116,59 @@ def test_functions_of_time_may_share_an_array():
 
     heads = fp.MultiHead([fp.Softmax(rising, K, EYE), fp.Softmax(falling, K, EYE)])
     close(heads.velocity(X, t=0.5), added(fp.Softmax(1.5 * Q, K, EYE), fp.Softmax(1.5 * K, K, EYE)))
+
+
+def layered(*shape, count=70):
+    return fp.Layers(np.random.default_rng([count, *shape]).standard_normal((count, *shape)) / 2, 7.0)
+
+
+LAYERED = {
+    "head": fp.Softmax(layered(2, 2), K, layered(2, 2)),
+    "distance": fp.L2(layered(2, 2), layered(2, 2), EYE, scale=layered()),
+    "bias": fp.Sigmoid(layered(1, 2), layered(1, 2), EYE, bias=layered()),
+    "heads": fp.MultiHead([fp.Softmax(layered(2, 2), K, EYE), fp.Softmax(layered(2, 2), Q, K2)]),
+    "W": fp.MultiHead([fp.Softmax(layered(1, 2), K[:1], EYE)] * 2, W=np.stack([Q2, K2])),
+    "layers of W": fp.MultiHead([fp.Softmax(Q, K, EYE), fp.Softmax(Q2, K, EYE)], W=layered(2, 2, 2)),
+    "layers of each W": fp.MultiHead([fp.L2(Q, K, EYE)] * 2, W=[layered(2, 2), layered(2, 2)]),
+    "as many systems as heads": fp.MultiHead([fp.Softmax(layered(3, 2, 2), K, EYE)] * 3),
+    "systems": fp.Softmax(layered(3, 2, 2), K, EYE),
+    "other times": fp.Softmax(layered(2, 2), layered(2, 2, count=35), EYE),
+    "masked": fp.Masked(fp.Softmax(layered(2, 2), K, EYE)),
+}
+
+
+@pytest.mark.parametrize("together", [1.0, 100.0, 1e6])
+@pytest.mark.parametrize("name", LAYERED)
+def test_layers_are_those_of_their_time(name, together, monkeypatch):
+    """Against the same functions of time, which are no layers; forwards, backwards, anywhere, and in a run."""
+    monkeypatch.setattr(one_call, "_TOGETHER", together)
+    attention, plain = copy.deepcopy(LAYERED[name]), copy.deepcopy(LAYERED[name])
+    unlayer(plain)
+    x = np.stack([X[:20], X[20:40], X[30:50]]).astype(float)
+    for t in (0.0, 0.05, 0.1, 3.3, 6.99, 7.0, 0.2, 5.0, 4.9):
+        close(attention.velocity(x, t=t), plain.velocity(x, t=t))
+    with pytest.raises(fp.InputError):
+        attention.velocity(x, t=7.1)
+    ends = (
+        [
+            fp.solve(field, x[0] if "systems" not in name else x, (0.0, 3.0), method="rk4", step=0.1).x_final
+            for field in (attention, plain)
+        ]
+        if hasattr(fp.EnsembleSolution, "x_final")
+        else []
+    )
+    if ends:
+        close(*ends, eps=1e-12)
+
+
+def unlayer(attention):
+    """Make functions of the layers of an attention."""
+    for name, value in vars(attention).items():
+        if isinstance(value, Parameter) and isinstance(value.source, fp.Layers):
+            vars(attention)[name] = replace(value, source=lambda t, layers=value.source: layers(t))
+        for inner in value if isinstance(value, tuple) else [value]:
+            if isinstance(inner, fp.Attention):
+                unlayer(inner)
 
 
 def test_layers_are_fixed():
