@@ -22,7 +22,7 @@ from .small_matrices import product
 if TYPE_CHECKING:
     from ..sums.backend import Backend
 
-_ONE = f"{KEPT}_one"
+_ONE, _CHECKED = f"{KEPT}_one", f"{KEPT}_checked"
 
 
 class MultiHead(Composite):
@@ -88,22 +88,28 @@ class MultiHead(Composite):
 
     def _heads_as_one(self, t: float) -> tuple[SingleHead, Parameter | None] | None:
         """Return the heads as one, and W of all of them; None where they are too different at time t."""
-        before, made_of, one, checked = vars(self).get(_ONE, (-1, (), None, None))
+        one, key = self._as_one(), (type(t), t)
+        if one is None or vars(self).get(_CHECKED) == (id(one), key):
+            return one
+        try:
+            for p in (*one[0].parameters(), *filter(None, one[1:])):
+                p(t)
+        except InputError:  # each head knows better what is wrong
+            return None
+        vars(self)[_CHECKED] = id(one), key
+        return one
+
+    def _as_one(self) -> tuple[SingleHead, Parameter | None] | None:
+        """Return the heads as one, and W of all of them; None if they differ by more than values."""
+        before, made_of, one = vars(self).get(_ONE, (-1, (), None))
         changes = Attention.changes  # read first: what another thread changes from here on is looked at next time
-        if before == changes and checked == (type(t), t):
-            return cast("tuple[SingleHead, Parameter | None] | None", one)
         if before != changes:
             now = (self._stack, self._each, *self.heads, *(p for head in self.heads for p in head.parameters()))
             now += tuple(own for head in self.heads for own in head.__getstate__().values())
             if not (len(now) == len(made_of) and all(map(is_, now, made_of))):
                 made_of, one = now, self._stacked()
-        try:
-            for p in () if one is None else (*one[0].parameters(), *filter(None, one[1:])):
-                p(t)
-        except InputError:  # each head knows better what is wrong
-            return None
-        vars(self)[_ONE] = changes, made_of, one, (type(t), t)
-        return one
+            vars(self)[_ONE] = changes, made_of, one
+        return cast("tuple[SingleHead, Parameter | None] | None", one)
 
     def _stacked(self) -> tuple[SingleHead, Parameter | None] | None:
         try:
@@ -137,7 +143,7 @@ class MultiHead(Composite):
         return form if form is None or W is None else replace(form, V=product(W(t), form.V))
 
     def layers(self) -> list[Layers]:
-        found = self._heads_as_one(0.0)
+        found = self._as_one()
         if found is None:
             return []
         one, W = found
@@ -145,7 +151,7 @@ class MultiHead(Composite):
         return layered.layers_of([*one.parameters(), *mixes], axes=1)
 
     def layers_form(self, first: int, last: int) -> ReducedForm | None:
-        found = self._heads_as_one(0.0)
+        found = self._as_one()
         assert found is not None, "there are layers"
         one, W = found
         form = layered.form_of(one, len(self.heads), first, last)
