@@ -27,7 +27,7 @@ def probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
     some = np.random.default_rng([m, seed]).integers(0, m, random)
     if len(z) == 0 or m <= 3 * extreme:
         return np.unique(some)
-    low, high = z.min(axis=1), z.max(axis=1)
+    low, high = z.min(axis=1).astype(np.float64), z.max(axis=1).astype(np.float64)
     middle, half = (0.5 * (low + high))[:, None], np.maximum((high - low) / 2, 1e-300)[:, None]
     # The farthest of each part, then of all: temporary arrays for all targets at once would need a lot of memory.
     found: list[list[Array]] = [[], []]

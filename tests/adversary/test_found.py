@@ -9,6 +9,7 @@ import pytest
 
 import fastpde as fp
 from fastpde.sums.pair_sum import PairSum
+from fastpde.sums.sampling import probes
 from fastpde.weights import Exp
 
 from . import pair_sums
@@ -228,3 +229,10 @@ def test_rounding_has_moved_all_keys_from_their_centre_alike():
     """A direction without width had a box of infinite targets: a warning, and a direct sum."""
     verdict = pair_sums.verdict(pair_sums.case(19137))
     assert verdict.good and verdict.how == "masked tree"
+
+
+def test_targets_to_check_in_single_precision():
+    """A warning of a division of zero by zero: the least width of a box was zero in single precision."""
+    z = np.stack([np.ones(100), np.linspace(-1e30, 1e30, 100)]).astype(np.float32)
+    rows = probes(z, 4, 2)
+    assert {0, 99} <= set(rows.tolist())
