@@ -46,6 +46,10 @@ class Layers:
     def __len__(self) -> int:
         return len(self.stack)
 
+    def has(self, axes: tuple[int, ...]) -> bool:
+        """Return whether all layers are vectors, matrices, ... of float64 with one of these numbers of axes."""
+        return self.stack.dtype == np.float64 and self.stack.ndim > 1 and self.stack.ndim - 1 in axes
+
     @property
     def breaks(self) -> Array:
         """The times between layers, (L - 1,)."""
@@ -96,8 +100,11 @@ class Parameter:
         for known, value in self._last:
             if known == key:
                 return value
-        found = _checked(f"{self.name}({t})", self.source(t), self.axes)
-        found.flags.writeable = False
+        if type(self.source) is Layers and self.source.has(self.axes):
+            found = self.source(t)
+        else:
+            found = _checked(f"{self.name}({t})", self.source(t), self.axes)
+            found.flags.writeable = False
         self._last[:] = [(key, found)]
         return found
 

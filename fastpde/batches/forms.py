@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,8 @@ class Parameters:
 
     def of(self, place: int) -> Parameters:
         """Return the matrices of one of the systems that the form has, for all."""
-        one = copy(self)
+        one = Parameters.__new__(Parameters)
+        one.form = self.form
         one.arrays = {name: rows[place : place + 1] if len(rows) > 1 else rows for name, rows in self.arrays.items()}
         return one
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -42,8 +41,8 @@ class OneCall:
 
     def layer(self, place: int) -> OneCall:
         """Return the call of one system of the form, for all systems of tokens."""
-        one = copy(self)
-        one._place, one._last = place, (None,)
+        one = OneCall.__new__(OneCall)  # copy.copy takes 20 microseconds, as long as the sums of some systems
+        vars(one).update(vars(self), _place=place, _last=(None,))
         return one
 
     def fits(self, dtype: np.dtype[Any]) -> bool:

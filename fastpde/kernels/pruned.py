@@ -134,14 +134,14 @@ class Workspace(NamedTuple):
 
 
 @jit(borrowed=True)
-def _near_node(sources, targets, node, share, small, desk, thread, low, high):
+def _near_node(sources, targets, node, share, small, search, thread, low, high):
     """Return how many sources matter to a node of the targets; write the corners of their box into low and high (r,).
 
     Nodes of at most `small` sources count as leaves.
     """
-    centre, half, kept = desk.box[thread, 0], desk.box[thread, 1], desk.kept[thread]
+    centre, half, kept = search.box[thread, 0], search.box[thread, 1], search.kept[thread]
     _box(targets, node, centre, half)
-    found = surviving(sources, centre, half, share, small, desk.box[thread, 2], kept, desk.excess[thread])
+    found = surviving(sources, centre, half, share, small, search.box[thread, 2], kept, search.excess[thread])
     count = 0
     for k in range(centre.shape[0]):
         low[k], high[k] = math.inf, -math.inf
@@ -155,26 +155,26 @@ def _near_node(sources, targets, node, share, small, desk, thread, low, high):
 
 
 @jit(borrowed=True)
-def _near_item(i, thread, sources, targets, nodes, share, small, desk, counts, low, high):
-    counts[i] = _near_node(sources, targets, nodes[i], share, small, desk, thread, low[i], high[i])
+def _near_item(i, thread, sources, targets, nodes, share, small, search, counts, low, high):
+    counts[i] = _near_node(sources, targets, nodes[i], share, small, search, thread, low[i], high[i])
 
 
 @jit
-def near(sources, targets, nodes, share, small, desk, counts, low, high):
+def near(sources, targets, nodes, share, small, search, counts, low, high):
     """Write how many sources matter to nodes[i] of the targets into counts[i], and the corners of their box.
 
     The box goes into low[i], high[i]; counts (k,), low and high (k, r) for k nodes.
     """
-    arguments = (sources, targets, nodes, share, small, desk, counts, low, high)
-    launch(desk.box.shape[0], nodes.shape[0], 1, _near_item, arguments)
+    arguments = (sources, targets, nodes, share, small, search, counts, low, high)
+    launch(search.box.shape[0], nodes.shape[0], 1, _near_item, arguments)
 
 
 @jit
-def indices(sources, targets, node, share, desk, out):
+def indices(sources, targets, node, share, search, out):
     """Write the indices of the sorted sources that matter to a node of the targets into `out`; return their number."""
-    centre, half, kept, count = desk.box[0, 0], desk.box[0, 1], desk.kept[0], 0
+    centre, half, kept, count = search.box[0, 0], search.box[0, 1], search.kept[0], 0
     _box(targets, node, centre, half)
-    for i in range(surviving(sources, centre, half, share, 0.0, desk.box[0, 2], kept, desk.excess[0])):
+    for i in range(surviving(sources, centre, half, share, 0.0, search.box[0, 2], kept, search.excess[0])):
         for j in range(sources.ends[kept[i], 0], sources.ends[kept[i], 1]):
             out[count] = j
             count += 1
@@ -201,17 +201,19 @@ def _add_run(layout, packed, start, rows, count, zt, ends, P, tops, shifts, sums
 
 
 @jit(borrowed=True)
-def _attend_leaf(index, thread, sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
+def _attend_leaf(
+    index, thread, sources, targets, leaves, share, layout, packed, points, search, scratch, out, log_total
+):
     """Sum for the targets of one leaf of `attend`."""
     leaf = leaves[index]
     zt, P, tops, shifts = (
         scratch.targets[thread], scratch.weights[thread], scratch.tops[thread], scratch.shifts[thread],
     )  # fmt: skip
-    ends, sums, kept = scratch.limits[thread], scratch.sums[thread], desk.kept[thread]
-    centre, half, width = desk.box[thread, 0], desk.box[thread, 1], layout.width
+    ends, sums, kept = scratch.limits[thread], scratch.sums[thread], search.kept[thread]
+    centre, half, width = search.box[thread, 0], search.box[thread, 1], layout.width
     first, last = targets.ends[leaf, 0], targets.ends[leaf, 1]
     _box(targets, leaf, centre, half)
-    found = surviving(sources, centre, half, share, 0.0, desk.box[thread, 2], kept, desk.excess[thread])
+    found = surviving(sources, centre, half, share, 0.0, search.box[thread, 2], kept, search.excess[thread])
     count = -(-(last - first) // width)
     for tile in range(count):
         load_tile(layout, points[first:last], ends[:0], tile * width, tile, zt, ends)
@@ -242,10 +244,10 @@ def _attend_leaf(index, thread, sources, targets, leaves, share, layout, packed,
 
 
 @jit
-def attend(sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total):
+def attend(sources, targets, leaves, share, layout, packed, points, search, scratch, out, log_total):
     """Write weighted means into out (m, c) and logs of total weights into log_total (1, m), for some leaves of targets.
 
     points (m, r) are the sorted targets as rows; `out` and `log_total` have their order.
     """
-    arguments = (sources, targets, leaves, share, layout, packed, points, desk, scratch, out, log_total)
+    arguments = (sources, targets, leaves, share, layout, packed, points, search, scratch, out, log_total)
     launch(scratch.targets.shape[0], leaves.shape[0], 1, _attend_leaf, arguments)

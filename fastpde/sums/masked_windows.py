@@ -276,18 +276,18 @@ def _far(reduced: ReducedSum, box: Box, plan: planning.Grid, of: _Side, to: _Sid
             weighed = weighed if c < 0 else weighed._replace(channel=reduced.channels[c])
             tensors[:] = 0.0
             side = of.behind(count)
-            bench = chebyshev.allocate(threads, side, reduced.workspace)
+            workspace = chebyshev.allocate(threads, side, reduced.workspace)
             cell_moments.add_moments(
-                side, sources, len(sources), of.points.local, of.points.order, weighed, bench, np.empty((1, 1)),
+                side, sources, len(sources), of.points.local, of.points.order, weighed, workspace, np.empty((1, 1)),
                 tensors.reshape(-1),
             )  # fmt: skip
             causal.accumulate(tensors, carry[1 + c])
             causal.contract(tensors, size_y, to.padded, matrices, wanted, *memory, mapped)
             side = to.behind(count)
-            bench = chebyshev.allocate(threads, side, reduced.workspace)
+            workspace = chebyshev.allocate(threads, side, reduced.workspace)
             expansion.expand(
                 side, targets, len(targets), to.points.local, to.points.order, mapped.reshape(-1), c,
-                c < 0 and reduced.gradient, read, bench,
+                c < 0 and reduced.gradient, read, workspace,
             )  # fmt: skip
 
 
