@@ -34,7 +34,7 @@ def added(*heads, x=X, t=0.0):
     return sum(head.velocity(x, t=t) for head in heads)
 
 
-def close(got, want, eps=2.0**-50):
+def assert_close(got, want, eps=2.0**-50):
     np.testing.assert_allclose(got, want, rtol=0, atol=eps * np.abs(want).max())
 
 
@@ -61,12 +61,12 @@ UNLIKE = {
 def test_heads_that_differ(name):
     one, other = fp.Softmax(Q, K, EYE), UNLIKE[name]()
     for heads in ([one, other], [other, one], [one, other, one]):
-        close(fp.MultiHead(heads).velocity(X, t=0.5), added(*heads, t=0.5))
+        assert_close(fp.MultiHead(heads).velocity(X, t=0.5), added(*heads, t=0.5))
 
 
 def test_heads_of_a_class_of_ones_own():
     heads = Divided(Q, K, EYE, 2.0), Divided(Q2, K2, EYE, 3.0)
-    close(fp.MultiHead(heads).velocity(X), added(*heads))
+    assert_close(fp.MultiHead(heads).velocity(X), added(*heads))
 
 
 WRAPPED = {
@@ -90,7 +90,7 @@ def test_attributes_may_change(name):
     whole = wrap(plain)
     whole.velocity(X)
     plain.weight = fp.Weight(cauchy)
-    close(whole.velocity(X), wrap(fp.Softmax(Q, K, EYE, weight=fp.Weight(cauchy))).velocity(X))
+    assert_close(whole.velocity(X), wrap(fp.Softmax(Q, K, EYE, weight=fp.Weight(cauchy))).velocity(X))
     del plain.weight
     np.testing.assert_array_equal(whole.velocity(X), wrap(fp.Softmax(Q, K, EYE)).velocity(X))
 
@@ -98,9 +98,9 @@ def test_attributes_may_change(name):
 def test_heads_may_be_replaced():
     a, b, c = fp.Softmax(Q, K, EYE), fp.Softmax(K, Q, EYE), fp.Softmax(Q2, K2, EYE)
     whole = fp.MultiHead([a, b])
-    close(whole.velocity(X), added(a, b))
+    assert_close(whole.velocity(X), added(a, b))
     whole.heads = (a, c)
-    close(whole.velocity(X), added(a, c))
+    assert_close(whole.velocity(X), added(a, c))
 
 
 def test_functions_of_time_may_share_an_array():
@@ -115,7 +115,7 @@ def test_functions_of_time_may_share_an_array():
         return held
 
     heads = fp.MultiHead([fp.Softmax(rising, K, EYE), fp.Softmax(falling, K, EYE)])
-    close(heads.velocity(X, t=0.5), added(fp.Softmax(1.5 * Q, K, EYE), fp.Softmax(1.5 * K, K, EYE)))
+    assert_close(heads.velocity(X, t=0.5), added(fp.Softmax(1.5 * Q, K, EYE), fp.Softmax(1.5 * K, K, EYE)))
 
 
 def layered(*shape, count=70):
@@ -146,11 +146,11 @@ def test_layers_are_those_of_their_time(name, together, monkeypatch):
     unlayer(plain)
     x = np.stack([X[:20], X[20:40], X[30:50]]).astype(float)
     for t in (0.0, 0.05, 0.1, 3.3, 6.99, 7.0, 0.2, 5.0, 4.9):
-        close(attention.velocity(x, t=t), plain.velocity(x, t=t))
+        assert_close(attention.velocity(x, t=t), plain.velocity(x, t=t))
     with pytest.raises(fp.InputError):
         attention.velocity(x, t=7.1)
     one, other = (fp.solve(field, x, (0.0, 3.0), method="rk4", step=0.1).x_final for field in (attention, plain))
-    close(one, other, eps=1e-12)
+    assert_close(one, other, eps=1e-12)
 
 
 def unlayer(attention):
@@ -190,7 +190,7 @@ def test_units(name):
     x = (X * unit).astype(np.float32)
     found = attention.velocity(x)
     assert np.isfinite(found).all() and np.abs(found).max() > 0
-    close(found, attention.velocity(x.astype(float)), eps=3e-5)
+    assert_close(found, attention.velocity(x.astype(float)), eps=3e-5)
     many = fp.solve(attention, np.stack([x, x]), (0.0, 1e-3), method="euler", step=1e-3)
     assert np.isfinite(many.x_final).all()
 
@@ -205,5 +205,5 @@ def test_a_backend_of_ones_own_makes_all_sums(kind):
             super().attend(*arguments, **named)
 
     backend = Counting()
-    close(fp.Softmax(Q, K, EYE).velocity(X, backend=backend), fp.Softmax(Q, K, EYE).velocity(X))
+    assert_close(fp.Softmax(Q, K, EYE).velocity(X, backend=backend), fp.Softmax(Q, K, EYE).velocity(X))
     assert backend.asked == 1
