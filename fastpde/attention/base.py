@@ -96,11 +96,11 @@ class Attention(ABC):
         It is made once for each time, and once for all where nothing depends on time. Layers are prepared many at a
         time.
         """
-        changes, calls = vars(self).get(_LAYERS, (-1, None))
-        if changes != Attention.changes:
+        (before, calls), changes = vars(self).get(_LAYERS, (-1, None)), Attention.changes
+        if before != changes:
             from ..batches.one_call import LayerCalls
 
-            changes, found = Attention.changes, self.layers()
+            found = self.layers()
             same = len({(len(own), own.t_end) for own in found}) == 1
             calls = LayerCalls(found, self.layers_form, masked=self.masked) if same else None
             vars(self)[_LAYERS] = changes, calls

@@ -27,10 +27,11 @@ def layers_of(parameters: Iterable[Parameter], axes: int = 0) -> list[Layers]:
     """
     found = []
     for p in parameters:
-        value = p.source.stack[0] if isinstance(p.source, Layers) else p.source
+        layers = p.source if type(p.source) is Layers else None  # a subclass may have other values
+        value = p.source if layers is None else layers.stack[0]
         if callable(value) or np.ndim(value) != min(p.axes) + axes:
             return []
-        found += [p.source] if isinstance(p.source, Layers) else []
+        found += [] if layers is None else [layers]
     return found
 
 

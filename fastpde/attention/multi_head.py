@@ -89,14 +89,15 @@ class MultiHead(Composite):
     def _heads_as_one(self, t: float) -> tuple[SingleHead, Parameter | None] | None:
         """Return the heads as one, and W of all of them; None where they are too different at time t."""
         one, key = self._as_one(), (type(t), t)
-        if one is None or vars(self).get(_CHECKED) == (id(one), key):
+        checked, at = vars(self).get(_CHECKED, (None, None))
+        if one is None or (checked is one and at == key):
             return one
         try:
             for p in (*one[0].parameters(), *filter(None, one[1:])):
                 p(t)
         except InputError:  # each head knows better what is wrong
             return None
-        vars(self)[_CHECKED] = id(one), key
+        vars(self)[_CHECKED] = one, key
         return one
 
     def _as_one(self) -> tuple[SingleHead, Parameter | None] | None:

@@ -102,24 +102,26 @@ class LayerCalls:
     def __init__(self, layers: Sequence[Any], form: Callable[[int, int], ReducedForm | None], *, masked: bool) -> None:
         self._layers, self._form, self._masked = layers[0], form, masked
         self._together = max(1, int(_TOGETHER / sum(own.stack[0].nbytes for own in layers)))
-        self._part = -1
-        self._calls: OneCall | None = None
+        # Pairs, read and replaced whole: threads may share an attention, each at a time of its own.
+        self._held: tuple[int, OneCall | None] = (-1, None)
         self._now: tuple[int, OneCall | None] = (-1, None)
 
     def at(self, t: float) -> OneCall | None:
         """Return the call of the layer that acts at time t; None if it has no reduced form."""
         place = self._layers.place(t)
+        known, call = self._now
+        if known == place:
+            return call
         part = place // self._together  # the same ones together wherever a run begins
-        if part != self._part:
-            first = part * self._together
+        first = part * self._together
+        held, calls = self._held
+        if held != part:
             form = self._form(first, min(first + self._together, len(self._layers)))
-            self._calls = None if form is None else OneCall(form, masked=self._masked)
-            self._part, self._now = part, (-1, None)
-        if self._calls is None:
-            return None
-        if self._now[0] != place:
-            self._now = place, self._calls.layer(place - part * self._together)
-        return self._now[1]
+            calls = None if form is None else OneCall(form, masked=self._masked)
+            self._held = part, calls
+        call = None if calls is None else calls.layer(place - first)
+        self._now = place, call
+        return call
 
 
 def _is(held: Any, array: Array | None) -> bool:

@@ -51,11 +51,10 @@ class ReducedForm:
         """
         reach = SAFE * np.finfo(dtype).maxexp
         fits = np.ones(1, bool)
-        for M in (self.A, self.V, self.D, self.E, self.bias):
+        for M in (self.A, self.V, self.D):
             if M is not None:
-                sizes = np.abs(M).max(axis=(-1, -2)) if M.ndim > 2 else np.abs(M)
-                exponents = np.frexp(sizes)[1]
-                small = M is self.E or M is self.bias  # added to what is not, they may be
-                inside = np.isfinite(sizes) & (exponents <= reach) & (small | (exponents >= -reach))
-                fits = fits & inside.all(axis=1)
+                sizes = np.abs(M).max(axis=(-1, -2))
+                fits = fits & (np.isfinite(sizes) & (np.abs(np.frexp(sizes)[1]) <= reach)).all(axis=1)
+        for sizes in (np.abs(self.E).max(axis=(-1, -2)), np.abs(self.bias)):  # added to what is not small
+            fits = fits & (np.isfinite(sizes) & (np.frexp(sizes)[1] <= reach)).all(axis=1)
         return fits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +152,20 @@ def test_layers_are_those_of_their_time(name, together, monkeypatch):
         attention.velocity(x, t=7.1)
     one, other = (fp.solve(field, x, (0.0, 3.0), method="rk4", step=0.1).x_final for field in (attention, plain))
     assert_close(one, other, eps=1e-12)
+
+
+@pytest.mark.parametrize("name", ["head", "layers of W"])
+def test_threads_may_be_at_other_layers(name, monkeypatch):
+    monkeypatch.setattr(one_call, "_TOGETHER", 100.0)
+    attention, times = copy.deepcopy(LAYERED[name]), np.linspace(0.0, 7.0, 50)
+    want = [attention.velocity(X, t=t) for t in times]
+
+    def velocities(seed):
+        order = np.random.default_rng(seed).permutation(len(times))
+        return all((attention.velocity(X, t=times[i], backend=fp.Direct()) == want[i]).all() for i in order)
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(velocities, range(12)))
 
 
 def unlayer(attention):
