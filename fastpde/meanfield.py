@@ -36,7 +36,7 @@ class Field:
         self.attention, self.backend, self.manifold = attention, backend, manifold
         self._memory = Memory()
         self.cloud = cloud.with_(memory=self._memory)
-        self._varies = not all(p.constant for p in attention.parameters())
+        self._varies = not all(p.keeps_shape for p in attention.parameters())
 
     @property
     def memory(self) -> dict[str, Array]:

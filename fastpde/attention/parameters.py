@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -86,6 +86,11 @@ class Parameter:
     def constant(self) -> bool:
         return not callable(self.source)
 
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether the value has the same shape at every time, and one that it may have."""
+        return self.constant or (type(self.source) is Layers and self.source.has(self.axes))
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         """Return the value, for `numpy.asarray(attention.Q)`. Raises InputError for a function of time."""
         if callable(self.source):
@@ -100,8 +105,8 @@ class Parameter:
         for known, value in self._last:
             if known == key:
                 return value
-        if type(self.source) is Layers and self.source.has(self.axes):
-            found = self.source(t)
+        if self.keeps_shape:
+            found = cast(Layers, self.source)(t)
         else:
             found = _checked(f"{self.name}({t})", self.source(t), self.axes)
             found.flags.writeable = False

@@ -12,6 +12,8 @@ from ..kernels.pack import LOG2E
 from ..weights import is_exponential
 from .reduced_form import ReducedForm
 
+_MATRICES = systems.Forms._fields.index("mantissas")  # the number of fields that belong to the attention
+
 
 class Parameters:
     """The matrices of a reduced form, in the precision of the tokens.
@@ -33,13 +35,6 @@ class Parameters:
         self.arrays = {name: _transposed(M, rows, dtype) for name, M in zip("AEDV", (A, E, D, V), strict=True)}
         self.arrays |= {"bias": bias.astype(dtype), "norms": norms.reshape(count, -1)}
 
-    def of(self, place: int) -> Parameters:
-        """Return the matrices of one of the systems that the form has, for all."""
-        one = Parameters.__new__(Parameters)
-        one.form = self.form
-        one.arrays = {name: rows[place : place + 1] if len(rows) > 1 else rows for name, rows in self.arrays.items()}
-        return one
-
 
 def forms_of(
     shape: systems.Shape, parameters: Parameters, weights: Array | None, limits: Array | None
@@ -57,6 +52,12 @@ def forms_of(
     if limits is not None:
         seen[:] = limits[np.minimum(np.arange(shape.lanes), shape.n - 1)]
     return systems.Forms(mantissas=mantissas, exponents=exponents, limits=seen, **parameters.arrays)
+
+
+def of_one(forms: systems.Forms, place: int) -> systems.Forms:
+    """Return the parameters of one of the systems, for all of them; weights and limits stay."""
+    A, E, D, V, bias, norms = (rows[place : place + 1] if len(rows) > 1 else rows for rows in forms[:_MATRICES])
+    return systems.Forms(A, E, D, V, bias, norms, *forms[_MATRICES:])
 
 
 def _transposed(matrices: Array, rows: int, dtype: np.dtype[Any]) -> Array:

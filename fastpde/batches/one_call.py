@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from weakref import ref
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..simd import pool
 from ..simd.called import kernel_of
 from ..sums.slices import check
 from ..sums.workspace import Workspace
-from .forms import Parameters, forms_of
+from .forms import Parameters, forms_of, of_one
 from .reduced_form import ReducedForm
 
 _LEAST = 1e5  # work in an item or a portion of them, some 20 microseconds; see `_work`
@@ -37,12 +37,12 @@ class OneCall:
         self._form, self._weight = form, kernel_of(form.weight)
         self._parameters: dict[np.dtype[Any], tuple[Array, Parameters | None]] = {}
         self._place: int | None = None  # of the one system of the form that is meant; None: each has its own
-        self._last: tuple[Any, ...] = (None,)
+        self._last: list[tuple[Any, ...]] = []  # at most one; the calls of all layers have it in common
 
     def layer(self, place: int) -> OneCall:
         """Return the call of one system of the form, for all systems of tokens."""
         one = OneCall.__new__(OneCall)  # copy.copy takes 20 microseconds, as long as the sums of some systems
-        vars(one).update(vars(self), _place=place, _last=(None,))
+        vars(one).update(vars(self), _place=place)
         return one
 
     def fits(self, dtype: np.dtype[Any]) -> bool:
@@ -60,8 +60,12 @@ class OneCall:
         """
         shape, forms = self._prepared(x, weights, limits)
         division = _division(len(x), _work(shape), shape.lanes // shape.width)
-        scratch = systems.allocate(division.threads, shape, x.dtype, workspace)
-        rows = workspace("rows", (division.threads, 2, shape.rows * shape.lanes), x.dtype)
+
+        def make(own: Workspace) -> tuple[systems.Workspace, Array]:
+            rows = own("rows", (division.threads, 2, shape.rows * shape.lanes), x.dtype)
+            return systems.allocate(division.threads, shape, x.dtype, own), rows
+
+        scratch, rows = workspace.kept("small", (division.threads, shape, x.dtype), make)
         flat = x.reshape(-1), out.reshape(-1)
         for first in range(0, division.items, division.block):
             check()
@@ -72,21 +76,25 @@ class OneCall:
             )  # fmt: skip
 
     def _prepared(self, x: Array, weights: Array | None, limits: Array | None) -> tuple[systems.Shape, systems.Forms]:
-        """Return the sizes of the systems, and their parameters; those of the last call, if they are the same."""
+        """Return the sizes of the systems, and their parameters."""
+        shape, forms = self._all(x, weights, limits)
+        return shape, forms if self._place is None else of_one(forms, self._place)
+
+    def _all(self, x: Array, weights: Array | None, limits: Array | None) -> tuple[systems.Shape, systems.Forms]:
+        """Return the sizes of the systems and all parameters of the form: those of the last call, if it fits."""
         key, (_, n, d) = (x.shape[1:], x.dtype), x.shape
-        same, *seen, found = self._last if len(self._last) > 1 else (None, None, None, None)
-        if same == key and all(_is(old, new) for old, new in zip(seen, (weights, limits), strict=True)):
-            return found  # type: ignore[no-any-return]
+        for same, *seen, found in tuple(self._last):
+            if same == key and all(_is(old, new) for old, new in zip(seen, (weights, limits), strict=True)):
+                return cast("tuple[systems.Shape, systems.Forms]", found)
         form, (_, parameters) = self._form, self._parameters[x.dtype]
         assert parameters is not None, "does not fit"
-        parameters = parameters if self._place is None else parameters.of(self._place)
         shape = systems.shape_for(
             n, d, self.heads, x.dtype,
             normalised=form.normalised, tilted=form.D is not None, weighted=weights is not None, sphere=False,
         )  # fmt: skip
         found = shape, forms_of(shape, parameters, weights, limits)
         if weights is None or len(weights) == 1:
-            self._last = key, *(None if array is None else ref(array) for array in (weights, limits)), found
+            self._last[:] = [(key, *(None if array is None else ref(array) for array in (weights, limits)), found)]
         return found
 
 

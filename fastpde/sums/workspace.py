@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ class Workspace:
     name and dtype is requested again.
     """
 
-    def __init__(self, prefix: str = "", held: dict[str, Array] | None = None) -> None:
-        self._prefix = prefix
-        self._held: dict[str, Array] = {} if held is None else held
+    def __init__(self) -> None:
+        self._prefix = ""
+        self._held: dict[str, Array] = {}
+        self._kept: dict[str, tuple[object, Any]] = {}
 
     def __call__(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         size, key = math.prod(shape), f"{self._prefix}{name}.{np.dtype(dtype).char}"
@@ -36,6 +38,17 @@ class Workspace:
             held = self._held[key] = raw[start : start + bytes_].view(dtype)
         return held[:size].reshape(shape)
 
+    def kept(self, name: str, key: object, make: Callable[[Workspace], Any]) -> Any:
+        """Return make(self), or what it was when it was last asked for by this name, if the key is the same."""
+        name = f"{self._prefix}{name}"
+        before, found = self._kept.get(name, (None, None))
+        if before != key:
+            found = make(self)
+            self._kept[name] = key, found
+        return found
+
     def part(self, name: str) -> Workspace:
         """Return a part of the workspace, whose arrays have names of their own."""
-        return Workspace(f"{self._prefix}{name}.", self._held)
+        one = Workspace.__new__(Workspace)
+        vars(one).update(vars(self), _prefix=f"{self._prefix}{name}.")
+        return one

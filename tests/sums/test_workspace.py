@@ -28,3 +28,21 @@ def test_memory_is_kept_by_name_and_dtype():
         workspace.part("a")("a", (6,), np.float64),
     ):
         assert not other.any() and not np.shares_memory(other, first)
+
+
+def test_what_is_kept_is_made_again_for_another_key():
+    workspace = Workspace()
+    made = []
+
+    def make(own):
+        made.append(own("rows", (3,), np.float64))
+        return made[-1]
+
+    part = workspace.part("small")
+    first = part.kept("scratch", (1, "a"), make)
+    assert part.kept("scratch", (1, "a"), make) is first
+    assert workspace.part("small").kept("scratch", (1, "a"), make) is first  # parts of one name are one
+    assert len(made) == 1
+    part.kept("scratch", (2, "a"), make)
+    workspace.kept("scratch", (2, "a"), make)  # not that of the part
+    assert len(made) == 3
