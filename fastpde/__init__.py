@@ -25,6 +25,7 @@ from .gaussian import Gaussian, GaussianLimit, GaussianSolution, Outcome, bures_
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
 from .meanfield import solve
+from .observable import Observable
 from .stability import measured_stability_bound, stability_bound, support_bound
 from .transport.bures import bures_wasserstein
 from .transport.conditional import conditional_wasserstein
@@ -66,6 +67,7 @@ __all__ = [
     "Mpi",
     "MultiHead",
     "NoGaussianClosure",
+    "Observable",
     "Observer",
     "Outcome",
     "Plateau",

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ._types import Array, as_tokens
+from .attention import warm_start
 from .attention.base import Attention
 from .attention.cloud import Cloud, make_cloud
 from .attention.memory import Memory
 from .ensemble import Ensemble, EnsembleSolution
 from .errors import FieldError, InputError, InputTypeError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
-from .integrate import Observer, Problem, Solution, integrate
+from .integrate import Observer, Problem, Solution, State, integrate
 from .integrate.options import Options
 from .manifold import Euclidean, Manifold, as_manifold
 from .noise import Brownian
@@ -92,6 +93,12 @@ class Field:
             length = self.attention.check(self.cloud.x, t, "x0")
             if length != d:
                 raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
+
+
+def token_axis(name: str) -> int | None:
+    """Return the axis of the tokens (n, d) in the array `name` of the `State.parts` of a run; None if it has none."""
+    kept = State.remembered(name)
+    return State.axis(name) if kept is None else warm_start.token_axis(kept)
 
 
 def bind(

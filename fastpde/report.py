@@ -18,14 +18,14 @@ from fastpde import config, plot, studies
 from fastpde.errors import InputError
 from fastpde.plot import canvas
 from fastpde.run import directory
-from fastpde.run.observables import read_observables
+from fastpde.run.observables import token_moments
+from fastpde.run.tables import read_observables
 
 Array = np.ndarray[Any, Any]
 NAME = "report.html"
 _MOST_ROWS, _MOST_COLUMNS = 30, 14  # of a table on the page
 _SLACK = 1e-6  # the relative error that the steps of a run may have
 _BALANCE = 1e-3  # the relative error that a cubic spline through the frames may have
-_MAY_BE_UNKNOWN = ("t", "energy", "dissipation")
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -105,7 +105,7 @@ def _run(path: Path, code: bool) -> str:
         _heading("What theory says"),
         _checks(checks(text, table, status, code) if single else []),
         *_clusters(table),
-        _heading("Moments of all tokens" + ("" if single else ", means over the systems")),
+        _heading("Observables of all tokens" + ("" if single else ", means over the systems")),
         _rows(table),
         _heading("Status"),
         _table(("", ""), facts + nested),
@@ -121,7 +121,7 @@ def _run(path: Path, code: bool) -> str:
 
 def checks(text: str, table: dict[str, Array], status: dict[str, Any], code: bool = False) -> list[Check]:
     """Return what theory says of the observables of a run with this config.toml and status.json, one system."""
-    numbers = np.array([column for name, column in table.items() if name not in _MAY_BE_UNKNOWN])
+    numbers = np.array([table[name] for name in token_moments.columns(token_moments.LARGEST) if name in table])
     rows = numbers.shape[1]
     broken = int((~np.isfinite(numbers)).any(axis=0).sum())
     found = [Check("All moments are finite", _verdict(broken == 0), f"{rows - broken} of {rows} rows")]
@@ -198,7 +198,8 @@ def _energy(attention: fp.Attention, status: dict[str, Any]) -> Check:
 def _balance(table: dict[str, Array]) -> Check:
     """Compare the energies of all frames with the integral of dE/dt from the first frame on, by a cubic spline."""
     claim = "The energy changes by the integral of the dissipation (Theory 7)"
-    t, energy, rate = table["t"], table["energy"], table.get("dissipation", np.full(len(table["t"]), np.nan))
+    t = table["t"]
+    energy, rate = (table.get(name, np.full(len(t), np.nan)) for name in ("energy", "dissipation"))
     if len(t) < 4 or not np.isfinite([energy, rate]).all() or np.ptp(energy) == 0.0:
         return Check(claim, "unknown", "it needs four frames with both")
     from scipy.interpolate import CubicSpline

@@ -33,6 +33,8 @@ ONLY = {
 BASE = {"errors", "_times", "_types", "parallel"}
 MAY = {
     "errors": set(),
+    "own_code": {"errors"},
+    "observable": {"errors", "parallel"},
     "compiling": set(),
     "parallel": {"errors"},
     "_times": {"errors"},
@@ -49,7 +51,7 @@ MAY = {
     "stability": {"attention"} | BASE,
     "dissipation": {"attention", "sums", "manifold"} | BASE,
     "clusters": BASE,
-    "attention": {"batches", "sums", "weights", "transport"} | BASE,
+    "attention": {"batches", "own_code", "sums", "weights", "transport"} | BASE,
     "integrate": {"compiling", "errors", "_times", "parallel"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
@@ -57,7 +59,14 @@ MAY = {
     "ensemble": {"attention", "compiling", "batches", "sums", "integrate", "manifold"} | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "energy": {"attention", "sums"} | BASE,
-    "studies": {"attention", "ensemble", "integrate", "plot"},  # and the public names, by `import fastpde as fp`
+    # Beside the public names, by `import fastpde as fp`.
+    "studies": {
+        "attention",
+        "ensemble",
+        "integrate",
+        "own_code",
+        "plot",
+    },
     "initial": BASE,
     "observe": BASE,
 }
@@ -155,19 +164,14 @@ def test_sums_name_no_variant(path):
 
 # File stems that are used twice, and the issue that renames one of them.
 TWICE = {
-    20: {"systems"},  # of kernels/ and run/
     23: {"stability"},  # the study, when bounds move to theory/
 }
 # Concrete classes that others of the package inherit from, and the issue that changes it.
 INHERITED = {
     20: {
-        ("Checked", "Mpi"),
-        ("Ranks", "Team"),
         ("Head", "Single"),
         ("_Retracting", "VectorSpace"),
-        ("Follower", "Silent"),
-    }
-    | {("Follower", "Recorder"), ("SystemsFollower", "Silent"), ("SystemsFollower", "SystemsRecorder")},
+    },
 }
 # What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.
 LATE = {"numba", "llvmlite", "h5py", "matplotlib", "mpi4py", "ot", "scipy", "tqdm", "threadpoolctl", "ast"}

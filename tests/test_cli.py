@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 import fastpde
 from fastpde import cli, config, sums
 from fastpde.run import signals
-from fastpde.run.recorder import Recorder
+from fastpde.run.writer import Writer
 
 from .problems import compiling_nothing
 
@@ -242,7 +242,7 @@ def test_a_signal_before_a_run(folder, capsys, monkeypatch, what):
 def test_a_signal_after_the_last_step(folder, capsys, monkeypatch):
     """What has ended is finished; the pictures are left to the next call."""
     with monkeypatch.context() as patched:
-        interrupt(patched, Recorder, "finish", signal.SIGTERM)
+        interrupt(patched, Writer, "finish", signal.SIGTERM)
         code, out, errors = call(capsys, "run", "a.toml", "--quiet")
     assert (code, out) == (75, "") and "reached" in errors and "before all pictures were drawn" in errors
     assert not list(folder.rglob("*.png"))

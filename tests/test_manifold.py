@@ -12,7 +12,8 @@ import fastpde as fp
 from fastpde import initial
 from fastpde.integrate.controller import FixedStep, Span
 from fastpde.integrate.methods import METHODS, TABLEAUX
-from fastpde.integrate.stepper import State, Stepper
+from fastpde.integrate.state import State
+from fastpde.integrate.stepper import Stepper
 from fastpde.meanfield import bind
 from fastpde.simd import pool
 

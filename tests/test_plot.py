@@ -13,9 +13,10 @@ from PIL import Image
 import fastpde
 from fastpde import plot
 from fastpde.errors import InputError
+from fastpde.parallel.spread import Tokens
 from fastpde.plot import movie, view
-from fastpde.run import observables
-from fastpde.run.observables import TableWriter, columns, row
+from fastpde.run.observables.token_moments import columns, of_many, of_one
+from fastpde.run.tables import TableWriter
 from fastpde.run.trajectory import TrajectoryWriter
 from fastpde.run.trajectory_ensemble import Block, EnsembleWriter
 
@@ -28,12 +29,12 @@ def run_directory(path: Path, *, n=60, d=2, count=9, dtype=np.float64, growth=1.
     x = np.random.default_rng(0).normal(size=(n, d)).astype(dtype)
     goal = np.sign(x[:, :1]) * np.ones(d)
     trajectory = TrajectoryWriter(path / "trajectory.h5", np.arange(n), x, frames=count, version="1")
-    observables = TableWriter(path / "observables.csv", columns(d))
+    observables = TableWriter(path / "observables.csv", ["t", *columns(d)])
     for i in range(count):
         t = 4 * i / max(1, count - 1)
         y = (np.exp(growth * t) * (x + (goal - x) * (t / 4 if cluster else 0))).astype(dtype)
         trajectory.append(t, y)
-        observables.append(row(t, y, None))
+        observables.append([t, *of_one(t, Tokens.alone(y))])
     trajectory.close()
     observables.close()
     return path
@@ -113,13 +114,13 @@ def ensemble_directory(path: Path, *, systems=30, done=None, n=20, d=2, count=9,
     x[times[:, None] > ends] = np.nan
     last = np.stack([x[np.isfinite(x[:, b, 0, 0]), b][-1] for b in range(done)])
     words = ["collapsed" if b % 2 == 1 and events else "completed" for b in range(done)]
-    columns = observables.columns(d)
-    table = np.full((count, done, len(columns)), np.nan)
+    names = ["t", *columns(d)]
+    table = np.full((count, done, len(names)), np.nan)
     for j, t in enumerate(times):
         running = np.isfinite(x[j, :, 0, 0])
-        table[j, running] = observables.rows(t, x[j, running], None)
+        table[j, running, 0], table[j, running, 1:] = t, of_many(t, x[j, running])
     hits = {name: np.where(ends < 4.0, ends, np.nan) for name in events}
-    options = {"systems": systems, "like": last, "events": dict.fromkeys(events, 1.0), "columns": columns}
+    options = {"systems": systems, "like": last, "events": dict.fromkeys(events, 1.0), "columns": names}
     writer = EnsembleWriter(path / "ensemble.h5", np.arange(n), times, version="1", **options)
     counts = np.arange(done)
     writer.append(Block(x, last, ends, words, counts, counts, hits, table))

@@ -12,7 +12,7 @@ import pytest
 
 import fastpde as fp
 from fastpde import report
-from fastpde.run.observables import read_observables
+from fastpde.run.tables import read_observables
 
 from .test_cli import call
 
@@ -79,7 +79,7 @@ def test_a_run_has_a_page_of_its_own(softmax, capsys):
     assert (code, errors) == (0, "") and out.strip() == str(softmax / "report.html")
     page = Page((softmax / "report.html").read_text())
     assert page.open == [] and all(link.startswith("data:image/") for link in page.links)
-    assert page.pictures == ["tokens.png", "spectrum.png", "tokens.gif"]
+    assert page.pictures == ["tokens.png", "spectrum.png", "tokens.gif", "observables.png"]
     table = read_observables(softmax / "observables.csv")
     for value in (table["energy"][-1], table["radius"][0], table["trace"][2]):
         assert f"{value:.6g}" in page.cells

@@ -6,18 +6,16 @@ and class, "my_module:MyAttention", and `load` imports it where running code is 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import inspect
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .. import weights
+from .. import own_code, weights
 from ..errors import InputError
+from ..own_code import is_own
 from .exponential import Exponential
 from .l2 import L2
 from .linear import Linear
@@ -25,11 +23,6 @@ from .sigmoid import Sigmoid
 from .single_head import SingleHead
 from .sinkhorn import Sinkhorn
 from .softmax import Softmax
-
-
-class CodeRefused(InputError):
-    """The error of a user's own variant where no code may run."""
-
 
 _SHARED = ("self", "Q", "K", "V", "scale", "weight")  # parameters that every variant has
 
@@ -53,11 +46,8 @@ class Variant:
     @staticmethod
     def of(name: str, kind: type[SingleHead], source: Path | None) -> Variant:
         """Return a user's own variant with the digest of its file, if that can be read."""
-        try:
-            text = b"" if source is None else source.read_bytes()
-        except OSError:
-            return Variant(name, kind)
-        return Variant(name, kind, source, hashlib.blake2b(text, digest_size=16).hexdigest() if text else "")
+        digest = own_code.digest_of(source)
+        return Variant(name, kind, source if digest else None, digest)
 
     @property
     def own_keys(self) -> dict[str, Any]:
@@ -115,11 +105,6 @@ VARIANTS = {name: Variant(name, kind) for name, kind in _KINDS.items()}
 _loaded: dict[str, Variant] = {}  # of users
 
 
-def is_outside(name: str) -> bool:
-    """Return whether a name is that of a user's own variant, "module:Class"."""
-    return re.fullmatch(r"[A-Za-z_]\w*:[A-Za-z_]\w*", name, re.ASCII) is not None
-
-
 def named(name: str, where: str = "attention.kind") -> Variant:
     """Return the variant of a name, built-in or loaded. Raises InputError for a user's own that is not loaded."""
     found = VARIANTS.get(name) or _loaded.get(name)
@@ -145,7 +130,7 @@ def chosen(argument: str, value: Any, suits: Callable[[Variant], bool] = lambda 
         own = Variant.of(name, value, None if file is None else Path(file))
         found = next((built_in for built_in in VARIANTS.values() if built_in.kind is value), own)
         _loaded[found.name] = found
-    elif isinstance(value, str) and (value in VARIANTS or is_outside(value)):
+    elif isinstance(value, str) and (value in VARIANTS or is_own(value)):
         found = named(value, argument)
     if found is None or not suits(found):
         need = f"{' or '.join(map(repr, suiting(suits)))}, or a variant of your own like them"
@@ -157,8 +142,7 @@ def chosen(argument: str, value: Any, suits: Callable[[Variant], bool] = lambda 
 
 def refuse(name: str, where: str = "attention.kind") -> NoReturn:
     """Raise the InputError of a user's own variant where no code may run."""
-    remedy = "Only with --allow-code is the code of that module run."
-    raise CodeRefused(where, f'"{name}", code of your own', f"one of {', '.join(VARIANTS)}", remedy)
+    raise own_code.refused(name, where, f"one of {', '.join(VARIANTS)}")
 
 
 def load(name: str, folder: Path, where: str = "attention.kind") -> Variant:
@@ -166,27 +150,11 @@ def load(name: str, folder: Path, where: str = "attention.kind") -> Variant:
 
     Raises InputError unless there is such a module, and in it such a subclass of `SingleHead`.
     """
-    module_name, class_name = name.split(":")
-    path = folder / f"{module_name}.py"
-    try:
-        if path.is_file():
-            own = f"fastpde_own_{module_name}"  # beside all other modules, whatever it is called
-            spec = importlib.util.spec_from_file_location(own, path)
-            assert spec is not None and spec.loader is not None, "a .py file has a loader"
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[own] = module  # for pickle
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        sys.modules.pop(f"fastpde_own_{module_name}", None)
-        need = f"a module {module_name} in {folder} or on Python's path"
-        raise InputError(where, f'"{name}": {type(error).__name__}: {error}', need) from error
-    kind = getattr(module, class_name, None)
+    kind, source = own_code.imported(name, folder, where)
     if not (isinstance(kind, type) and issubclass(kind, SingleHead)):
-        raise InputError(where, f'"{name}"', f"a subclass of fp.SingleHead called {class_name} in the module")
-    file = getattr(module, "__file__", None)
-    found = Variant.of(name, kind, None if file is None else Path(file))
+        need = f"a subclass of fp.SingleHead called {name.split(':')[1]} in the module"
+        raise InputError(where, f'"{name}"', need)
+    found = Variant.of(name, kind, source)
     if name in _loaded and _loaded[name].source != found.source:
         need = f"that of {_loaded[name].source}, which this process has loaded, or another name"
         raise InputError(where, f'"{name}" of {found.source}', need)

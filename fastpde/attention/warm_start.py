@@ -15,6 +15,13 @@ _DEPTH = 7
 _NUMBERS = 4096
 # Relative to the squared sizes of the moves: below it their directions are rounding.
 _RIDGE = 1e-13
+# The axis of the tokens in what is remembered.
+_AXES = {"potentials": 2, "window.dr": 2, "window.du": 2}
+
+
+def token_axis(name: str) -> int | None:
+    """Return the axis of the tokens in an array of a `Memory`, by its name with the numbers of its heads; or None."""
+    return _AXES.get(".".join(word for word in name.split(".") if not word.isdigit()))
 
 
 class WarmStart:

@@ -6,17 +6,20 @@ import inspect
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastpde import initial
-from fastpde.attention.variants import is_outside, load, named, refuse
+from fastpde.attention.variants import load, named, refuse
 from fastpde.config import memory_estimate, schema
 from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
 from fastpde.config.schema import Config, Single
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
 from fastpde.errors import InputError
+from fastpde.observable import Observable
+from fastpde.own_code import imported, is_own, refused
 from fastpde.sums.costs import Costs
 
 Array = np.ndarray[Any, Any]
@@ -34,6 +37,7 @@ class Problem:
     d: int
     shapes: tuple[HeadShape, ...]
     systems: int = 1
+    own_observables: tuple[tuple[Observable, Path | None], ...] = ()  # of the user's own, and their files
 
     def tokens(self, rows: slice | None = None) -> Array:
         """Return the tokens (n, d), those in `rows` alone, or (systems, n, d) if there are several.
@@ -77,8 +81,16 @@ class Problem:
 
     @property
     def code(self) -> list[str]:
-        """The kinds "module:Class" of the attentions that are code of the user's own."""
-        return [kind for kind in dict.fromkeys(head.kind for head in self.config.attention.heads) if is_outside(kind)]
+        """The names "module:name" of the attentions and observables that are code of the user's own."""
+        kinds = [head.kind for head in self.config.attention.heads if is_own(head.kind)]
+        return list(dict.fromkeys([*kinds, *(self.config.output.observables or ())]))
+
+    @property
+    def sources(self) -> dict[str, Path]:
+        """The files of that code by the names of their modules, where there is one."""
+        found = {head.kind: named(head.kind).source for head in self.config.attention.heads if is_own(head.kind)}
+        found |= zip(self.config.output.observables or (), (source for _, source in self.own_observables), strict=True)
+        return {f"{name.split(':')[0]}.py": source for name, source in found.items() if source is not None}
 
     @property
     def is_large(self) -> bool:
@@ -110,12 +122,26 @@ class Problem:
 
 def load_own(files: Files, names: Iterable[str], where: str = "attention.kind") -> None:
     """Import the variants of the user's own that are among some names. Raises InputError, of the key `where`."""
-    for name in filter(is_outside, names):
+    for name in filter(is_own, names):
         files.locate(where, f"{name.split(':')[0]}.py")  # no link out of the folder
         if files.code:
             load(name, files.folder, where)
         else:
             refuse(name, where)
+
+
+def _own_observables(names: tuple[str, ...], files: Files) -> tuple[tuple[Observable, Path | None], ...]:
+    """Import the observables of the user's own, and return them with their files. Raises InputError."""
+    where, found = "output.observables", []
+    for name in names:
+        files.locate(where, f"{name.split(':')[0]}.py")  # no link out of the folder
+        if not files.code:
+            raise refused(name, where, "no observable of your own")
+        made, source = imported(name, files.folder, where)
+        if not isinstance(made, Observable):
+            raise InputError(where, f'"{name}"', f"an fp.Observable called {name.split(':')[1]} in the module")
+        found.append((made, source))
+    return tuple(found)
 
 
 def _check_own(head: Single) -> None:
@@ -133,7 +159,7 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
     """
     load_own(files, (head.kind for head in config.attention.heads))
     for head in config.attention.heads:
-        if is_outside(head.kind):
+        if is_own(head.kind):
             _check_own(head)
     tokens = config.tokens
     if isinstance(tokens, schema.FileTokens):
@@ -151,7 +177,7 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
     if config.output.energy is None:
         energy = n <= _energy_limit(config, d) and systems == 1 and not _sinkhorn(config)
         config = replace(config, output=replace(config.output, energy=energy))
-    return Problem(config, files, n, d, shapes, systems)
+    return Problem(config, files, n, d, shapes, systems, _own_observables(config.output.observables or (), files))
 
 
 def _stored_tokens(tokens: schema.FileTokens, files: Files) -> tuple[int, int, int]:
@@ -293,9 +319,7 @@ def _head(problem: Problem, parameters: _Parameters) -> Any:
     block = parameters.block
     variant = named(block.kind)
     q, k, v = (_layers(problem, parameters.array(letter, getattr(block, letter))) for letter in "QKV")
-    own = {
-        word: getattr(block, word) for word in variant.own_keys if word in vars(block) and not is_outside(block.kind)
-    }
+    own = {word: getattr(block, word) for word in variant.own_keys if word in vars(block) and not is_own(block.kind)}
     try:
         return variant.kind(q, k, v, scale=parameters.scale(), **own, **(block.own or {}))
     except InputError:

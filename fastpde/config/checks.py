@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from fastpde.errors import InputError
+from fastpde.own_code import is_own
 
 Check = Callable[[str, object], Any]
 _LONGEST = 60  # characters of a wrong value that a message shows
@@ -141,3 +142,15 @@ def rows(name: str, value: object) -> tuple[tuple[float, ...], ...]:
         if len(row) != len(matrix[0]):
             refuse(f"{name}[{i}]", f"{len(row)} numbers", f"{len(matrix[0])} numbers, as in row 0")
     return matrix
+
+
+def own_names(name: str, value: object) -> tuple[str, ...] | None:
+    """Check a list of names "module:name" of code of the user's own; return None for an empty one."""
+    if not isinstance(value, list):
+        refuse(name, value, 'a list of names "module:name"')
+    for i, entry in enumerate(value):
+        if not isinstance(entry, str) or not is_own(entry):
+            refuse(f"{name}[{i}]", entry, 'a name "module:name" of your own')
+        if entry in value[:i]:
+            refuse(f"{name}[{i}]", entry, "each name once")
+    return tuple(value) or None

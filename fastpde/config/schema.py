@@ -1,5 +1,4 @@
-"""Every key of a configuration, with its check and its default, in one place: a section is a dataclass, a key is a
-field.
+"""Every key of a configuration, its check and its default: a section is a dataclass, a key is a field.
 
 A field made by `key` without a default is required. A default of None means "said by other keys" and is either filled
 in when the section is read (`settled`) or left out of the text.
@@ -11,10 +10,11 @@ from __future__ import annotations
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeVar
 
-from fastpde.attention.variants import VARIANTS, is_outside
+from fastpde.attention.variants import VARIANTS
 from fastpde.config import checks
 from fastpde.config.matrices import Identity, Matrix, matrix, scale
 from fastpde.errors import InputError
+from fastpde.own_code import is_own
 from fastpde.sums.costs import Costs
 
 FIXED = ("euler", "heun", "rk4")
@@ -145,7 +145,7 @@ def variant(*words: str) -> checks.Check:
     """Return the check of the name of a variant: one of `words`, or one of the user's own."""
 
     def check(name: str, value: object) -> str:
-        if isinstance(value, str) and is_outside(value):
+        if isinstance(value, str) and is_own(value):
             return value
         return str(checks.choice(*words)(name, value))
 
@@ -164,7 +164,7 @@ def _own(name: str, value: object) -> dict[str, Any]:
 
 def _unmaskable(kind: str) -> str:
     """Return why a variant cannot be masked; "" if it can, or is a user's own, which is checked when it is made."""
-    return "" if is_outside(kind) else VARIANTS[kind].kind.unmaskable
+    return "" if is_own(kind) else VARIANTS[kind].kind.unmaskable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,7 @@ class Single:
         variants.
         """
         own: dict[str, Any] = {}
-        if not is_outside(self.kind):  # else its class is not known here, and may be none that is allowed
+        if not is_own(self.kind):  # else its class is not known here, and may be none that is allowed
             arguments = VARIANTS[self.kind].own_keys
             own = {word: value for word, value in arguments.items() if hasattr(self, word)}
             if self.own is not None and not self.own.keys() <= arguments.keys() - own.keys():
@@ -299,6 +299,7 @@ class Output:
     that takes more than half a second waits until it costs a hundredth of the time.
     `energy` "auto", the default, is true for n <= 20,000, or n <= 200,000 where sums may be in O(n): the energy costs
     one sum at every frame. It is false with Sinkhorn heads, whose energy costs a whole scaling, and for ensembles.
+    `observables` are observables of the user's own, "module:name".
     `clusters` is the length of `fastpde.clusters` as a fraction of the cloud's radius; true stands for 0.05.
     """
 
@@ -307,6 +308,7 @@ class Output:
     checkpoint: float = key(_POSITIVE, 60.0)
     energy: bool | None = key(checks.automatic, None)
     clusters: float | None = key(_share, None)
+    observables: tuple[str, ...] | None = key(checks.own_names, None)
 
 
 def _costs(name: str, value: object) -> Costs:
@@ -356,7 +358,7 @@ def by_kind(kinds: dict[str, type]) -> checks.Check:
         if "kind" not in value:
             raise InputError(f"{name}.kind", "nothing", f"one of {', '.join(kinds)}")
         kind = value["kind"]
-        if kinds is ATTENTION and isinstance(kind, str) and is_outside(kind):
+        if kinds is ATTENTION and isinstance(kind, str) and is_own(kind):
             return read(Single, value, name)
         return read(kinds[checks.choice(*kinds)(f"{name}.kind", kind)], value, name)
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-from fastpde.attention.variants import VARIANTS, chosen, is_outside, named, suiting
+from fastpde.attention.variants import VARIANTS, chosen, named, suiting
 from fastpde.config import checks, emit, schema
 from fastpde.config.build import Problem, load_own, resolve
 from fastpde.config.matrices import Entries
 from fastpde.config.schema import key, read, section
 from fastpde.config.shapes import Files
 from fastpde.errors import InputError
+from fastpde.own_code import is_own
 
 _COUNT = checks.integer(1)
 _SEED = checks.integer(0)
@@ -202,7 +203,7 @@ class Plan:
                 asked = [one]
             case MeanField(variants=several) | Stability(variants=several):
                 asked = list(several)
-        return {name: named(name).digest for name in asked if is_outside(name)}
+        return {name: named(name).digest for name in asked if is_own(name)}
 
     @property
     def resumable(self) -> bool:

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.attention.variants import CodeRefused
 from fastpde.config import checks, emit
 from fastpde.config.build import Problem, resolve
 from fastpde.config.schema import Config, key, read
 from fastpde.config.shapes import Files
 from fastpde.errors import InputError, InputTypeError
+from fastpde.own_code import CodeRefused
 
 MOST = 100_000  # cells: a bound on what a typing error can ask for
 BASE = "base.toml"  # the name of the configuration in the directory of a sweep

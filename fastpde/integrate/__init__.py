@@ -7,8 +7,8 @@ from fastpde.integrate.observers import Observer
 from fastpde.integrate.problem import Problem
 from fastpde.integrate.solution import Solution
 from fastpde.integrate.solve import integrate
+from fastpde.integrate.state import State
 from fastpde.integrate.status import Status
-from fastpde.integrate.stepper import State
 
 __all__ = [
     "METHODS",

@@ -11,8 +11,9 @@ from fastpde.errors import FieldError
 from fastpde.integrate.observers import Watch
 from fastpde.integrate.problem import Problem
 from fastpde.integrate.solution import Recorder, Solution
+from fastpde.integrate.state import State
 from fastpde.integrate.status import Status
-from fastpde.integrate.stepper import State, Stepper
+from fastpde.integrate.stepper import Stepper
 from fastpde.integrate.tracker import Tracker
 
 

@@ -21,7 +21,7 @@ from fastpde.integrate.dense import Chord, Piece, Summed
 from fastpde.integrate.tableau import Tableau
 
 if TYPE_CHECKING:
-    from fastpde.integrate.stepper import State
+    from fastpde.integrate.state import State
 
 NONE = np.empty(0)
 

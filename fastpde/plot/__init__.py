@@ -10,8 +10,8 @@ from pathlib import Path
 from fastpde.errors import InputError
 
 TOKENS, SPECTRUM, CLUSTERS, MOVIE = "tokens.png", "spectrum.png", "clusters.png", "tokens.gif"
-MOMENTS, ENDS, SYSTEMS = "ensemble.png", "ends.png", "systems.png"
-PICTURES = (TOKENS, SPECTRUM, CLUSTERS, MOVIE, MOMENTS, ENDS, SYSTEMS)
+MOMENTS, ENDS, SYSTEMS, SERIES = "ensemble.png", "ends.png", "systems.png", "observables.png"
+PICTURES = (TOKENS, SPECTRUM, CLUSTERS, MOVIE, MOMENTS, ENDS, SYSTEMS, SERIES)
 _TRAJECTORY, _ENSEMBLE = "trajectory.h5", "ensemble.h5"
 
 
@@ -24,8 +24,9 @@ def plot_run(directory: Path) -> list[Path]:
     """Draw the pictures of a run into its directory, and return their paths.
 
     One system: tokens.png, spectrum.png, clusters.png where clusters were recorded and, for d >= 2 and two frames or
-    more, tokens.gif. An ensemble: ensemble.png, ends.png if the configuration has events, systems.png. A run that is
-    under way or was killed is drawn up to its last stored frame.
+    more, tokens.gif. An ensemble: ensemble.png, ends.png if the configuration has events, systems.png. Both: where
+    energies or observables of the user's own were recorded, observables.png. A run that is under way or was killed is
+    drawn up to its last stored frame.
 
     Raises InputError if `directory` is no run directory, OSError if a picture cannot be written.
     """
@@ -33,8 +34,8 @@ def plot_run(directory: Path) -> list[Path]:
         return _plot_ensemble(directory)
     if not (directory / _TRAJECTORY).is_file():
         raise InputError("DIR", str(directory), f"a run directory, with {_TRAJECTORY} or {_ENSEMBLE} in it")
-    from fastpde.plot import clouds, cluster_paths, movie, spectrum
-    from fastpde.run.observables import read_observables
+    from fastpde.plot import clouds, cluster_paths, movie, series, spectrum
+    from fastpde.run.tables import read_observables
     from fastpde.run.trajectory import read_times
 
     source = directory / _TRAJECTORY
@@ -50,11 +51,14 @@ def plot_run(directory: Path) -> list[Path]:
         cluster_paths.save(table, paths[-1])
     if count > 1 and movie.save(source, count, directory / MOVIE):
         paths.append(directory / MOVIE)
+    if series.names(table):
+        paths.append(directory / SERIES)
+        series.save(table["t"], table, paths[-1])
     return paths
 
 
 def _plot_ensemble(directory: Path) -> list[Path]:
-    from fastpde.plot import many_systems
+    from fastpde.plot import many_systems, series
     from fastpde.run.trajectory_ensemble import read_ensemble
 
     source = directory / _ENSEMBLE
@@ -66,4 +70,7 @@ def _plot_ensemble(directory: Path) -> list[Path]:
     if data.events:
         many_systems.save_ends(data, paths[1])
     many_systems.save_systems(data, source, paths[-1])
+    if series.names(data.observables):
+        paths.append(directory / SERIES)
+        series.save(data.time, data.observables, paths[-1])
     return paths

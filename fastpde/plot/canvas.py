@@ -59,3 +59,13 @@ def write(path: Path, save: Callable[[Any], None]) -> None:
 def save(drawn: Figure, target: Path) -> None:
     """Write a figure as a PNG. Raises OSError."""
     write(target, lambda stream: drawn.savefig(stream, format="png"))
+
+
+def quartiles(values: Array) -> tuple[Array, Array, Array]:
+    """Return the quartiles (m,) of the finite values of each row of (m, B); nan where there are none."""
+    found = np.full((3, len(values)), np.nan)
+    for i, row in enumerate(values):
+        known = row[np.isfinite(row)]
+        if len(known):
+            found[:, i] = np.quantile(known, (0.25, 0.5, 0.75))
+    return found[0], found[1], found[2]

@@ -5,7 +5,6 @@ ensemble.png has moments against time, ends.png the ends against time, systems.p
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +118,10 @@ def _end(status: str) -> str:
 
 def _band(axes: Any, t: Array, values: Array) -> None:
     """Draw mean, median and quartiles of the finite entries of each row (m, S)."""
-    values = np.where(np.isfinite(values), values, np.nan)
-    with warnings.catch_warnings():  # times at which no system runs have nan, as they should
-        warnings.simplefilter("ignore", RuntimeWarning)
-        low, middle, high = np.nanquantile(values, (0.25, 0.5, 0.75), axis=1)
-        mean = np.nanmean(values, axis=1)
+    known = np.isfinite(values)
+    low, middle, high = canvas.quartiles(values)
+    with np.errstate(invalid="ignore"):  # times at which no system runs have nan, as they should
+        mean = np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1)
     mark = "o" if np.isfinite(mean).sum() < 12 else ""
     axes.fill_between(t, low, high, color=canvas.COLOURS[0], alpha=0.2, linewidth=0, label="quartiles")
     axes.plot(t, middle, color=canvas.COLOURS[0], linewidth=1.0, linestyle="--", label="median")

@@ -25,8 +25,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fastpde.errors import InputError
+from fastpde.parallel.spread import PIECE, Cut, Spread
 from fastpde.run.directory import CHECKPOINTS, writing
-from fastpde.run.rows import PIECE, Cut, Rows
 
 Array = np.ndarray[Any, Any]
 NAMES = CHECKPOINTS
@@ -48,7 +48,7 @@ class Checkpoint:
 
     number: int
     facts: dict[str, Any]
-    arrays: dict[str, Any]  # arrays; on ranks, `Rows` to be written
+    arrays: dict[str, Any]  # arrays; on ranks, `Spread` to be written
 
 
 Part = Callable[[str], Cut | None]  # which part of an array is wanted, by its name; None: all of it
@@ -85,9 +85,9 @@ def write(folder: Path, found: Checkpoint) -> None:
         sync_folder(folder)
 
 
-def _plain(array: Array | Rows) -> Array | Rows:
-    """Return the array as a contiguous little-endian one; `Rows` are already so."""
-    if isinstance(array, Rows):
+def _plain(array: Array | Spread) -> Array | Spread:
+    """Return the array as a contiguous little-endian one; `Spread` are already so."""
+    if isinstance(array, Spread):
         return array
     return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
 
@@ -95,7 +95,7 @@ def _plain(array: Array | Rows) -> Array | Rows:
 def _fill(file: int, pieces: list[Any]) -> None:
     """Write the pieces, and then their digest, to the file."""
     digest = hashlib.blake2b(digest_size=_DIGEST)
-    for piece in chain.from_iterable(piece.pieces() if isinstance(piece, Rows) else [piece] for piece in pieces):
+    for piece in chain.from_iterable(piece.pieces() if isinstance(piece, Spread) else [piece] for piece in pieces):
         data = memoryview(_bytes(_plain(piece)) if isinstance(piece, np.ndarray) else piece)
         digest.update(data)
         _write(file, data)

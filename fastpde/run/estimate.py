@@ -18,7 +18,9 @@ import numpy as np
 from fastpde.attention.variants import named
 from fastpde.config import Problem, memory_estimate
 from fastpde.config.schema import FIXED
-from fastpde.run import energies, machine, runner
+from fastpde.parallel.spread import Tokens
+from fastpde.run import machine, runner
+from fastpde.run.observables import chosen
 from fastpde.sums.costs import TYPICAL, Costs
 
 SAMPLE = 2000  # tokens of the sample
@@ -162,12 +164,17 @@ def _sums(problem: Problem) -> tuple[float, _Sample, float]:
 
 
 def _solve(problem: Problem, backend: Any, step: Any) -> None:
-    """Run a problem of one system with this backend, and with energies as in the run, until `step` raises `_Enough`."""
+    """Run a problem of one system with this backend, with the observables of the run, until `step` raises `_Enough`."""
     import fastpde as fp
 
     attention = problem.attention()
-    energy = energies.of_one(problem, attention, backend)
-    observers = [] if energy is None else [fp.Observer(energy, time=problem.config.output.every)]
+    observables = chosen(problem, attention, backend)
+
+    def observe(t: float, x: Any) -> None:
+        for one in observables:
+            one.of_one(t, Tokens.alone(x))
+
+    observers = [fp.Observer(observe, time=problem.config.output.every)]
     arguments = runner.arguments(problem) | {"backend": backend, "events": ()}
     try:
         fp.solve(attention, problem.tokens(), **arguments, observers=observers, progress=step)

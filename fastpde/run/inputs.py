@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from fastpde.attention import variants
 from fastpde.config import Problem
 from fastpde.config.matrices import Stored
 from fastpde.config.shapes import each_head
@@ -22,11 +21,7 @@ def paths(problem: Problem) -> dict[str, Path]:
             matrix = getattr(block, letter, None)
             if isinstance(matrix, Stored):
                 named[matrix.path] = problem.files.locate(f"{name}.{letter}", matrix.path)
-    for kind in problem.code:
-        source = variants.named(kind).source
-        if source is not None:
-            named[f"{kind.split(':')[0]}.py"] = source
-    return named
+    return named | problem.sources
 
 
 def digests(problem: Problem) -> dict[str, str]:

@@ -12,7 +12,7 @@ from fastpde.config import parse
 from fastpde.errors import InputError
 from fastpde.run import checkpoint, directory, lock
 from fastpde.run.checkpoint import Checkpoint
-from fastpde.run.observables import prefix_digest, read_observables
+from fastpde.run.tables import prefix_digest, read_observables
 
 
 def status(path: Path) -> dict[str, str]:
@@ -102,7 +102,7 @@ def _trajectory(path: Path, found: dict[str, Any], whole: list[Checkpoint], good
         frames = marks["trajectory"]["frames"]
         if len(stored) < frames or trajectory.frames_digest(file, frames) != marks["trajectory"]["digest"]:
             wrong.append(f"{file.name}: the first {frames} frames are not those of checkpoint {one.number}")
-        for name in set(marks) & {"observables", "clusters"}:
+        for name in sorted(name for name, mark in marks.items() if "bytes" in mark):
             if prefix_digest(path / f"{name}.csv", marks[name]["bytes"]) != marks[name]["digest"]:
                 wrong.append(f"{name}.csv is not that of checkpoint {one.number}")
     if not (np.diff(stored) > 0).all():

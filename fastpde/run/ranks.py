@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +21,10 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from fastpde.errors import InputError, InputTypeError
+from fastpde.parallel.communicator import starts_of
+from fastpde.parallel.spread import Blocks, Spread, Tokens
 from fastpde.run import launch
 from fastpde.run.directory import OutputError
-from fastpde.run.rows import Blocks, Rows
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -42,55 +44,100 @@ class Refused(InputError):
 _KINDS: tuple[type[Exception], ...] = (Refused, OutputError)
 
 
-class Team:
-    """The team of a single process."""
+class Team(ABC):
+    """The processes of a run: one, or the ranks of an MPI job.
 
-    rank, size, here = 0, 1, 1  # here: the number of ranks on this machine
+    Attributes:
+        rank, size: the number of this process, and of all.
+        here: the number of processes on this machine.
+    """
+
+    rank: int
+    size: int
+    here: int
 
     @property
     def leads(self) -> bool:
         """Whether this is rank 0, which writes."""
         return self.rank == 0
 
+    @abstractmethod
     def together(self, work: Callable[[], T]) -> T:
         """Return what work() returns on this rank; raise the first InputError or OutputError of any rank on all."""
-        return work()
 
+    @abstractmethod
     def told(self, work: Callable[[], T]) -> T:
         """Run work() on rank 0 alone and return its result, which JSON can hold, on all ranks. Raises as `together`."""
-        return work()
 
+    @abstractmethod
     def largest(self, number: int) -> int:
         """Return the largest of the numbers that the ranks pass."""
-        return number
 
+    @abstractmethod
     def rows(self, n: int) -> slice:
         """Return the slice of n tokens that belongs to this rank. Raises InputError where a rank would have none."""
-        return slice(0, n)
 
+    @abstractmethod
     def backend(self, inner: Any, check: Callable[[], object]) -> Any:
         """Return the backend of all ranks; before each sum all of them call `check`, which may raise on all."""
-        return inner
 
-    def spread(self, here: Array, axis: int = 0, counts: Array | None = None) -> Array | Rows:
+    @abstractmethod
+    def spread(self, here: Array, axis: int = 0, counts: Array | None = None) -> Array | Spread:
         """Return the array of which each rank holds the part `here` along an axis; `counts` (size,) are the parts'
         lengths, gathered from the ranks if they are not given.
         """
-        return here
 
-    def blocks(self, x: Array, length: int) -> Blocks:
-        """Return the tokens of all ranks in blocks of `length`, from the tokens x (m, d) of this rank."""
-        return Blocks.alone(x, length)
+    @abstractmethod
+    def tokens(self, x: Array) -> Tokens:
+        """Return the tokens of all ranks, from the tokens x (m, d) of this rank. Collective."""
 
+    @abstractmethod
     def met(self) -> bool:
         """Return whether all ranks are about to exit."""
-        return True
 
+    @abstractmethod
     def leave(self, code: int) -> None:
         """End MPI together with the other ranks; if they do not come, end the job."""
 
+    @abstractmethod
     def abort(self, code: int) -> None:
         """End all ranks at once; with several ranks the call does not return."""
+
+
+class Alone(Team):
+    """One process."""
+
+    rank, size, here = 0, 1, 1
+
+    def together(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def told(self, work: Callable[[], T]) -> T:
+        return work()
+
+    def largest(self, number: int) -> int:
+        return number
+
+    def rows(self, n: int) -> slice:
+        return slice(0, n)
+
+    def backend(self, inner: Any, check: Callable[[], object]) -> Any:
+        return inner
+
+    def spread(self, here: Array, axis: int = 0, counts: Array | None = None) -> Array | Spread:
+        return here
+
+    def tokens(self, x: Array) -> Tokens:
+        return Tokens.alone(x)
+
+    def met(self) -> bool:
+        return True
+
+    def leave(self, code: int) -> None:
+        pass
+
+    def abort(self, code: int) -> None:
+        pass
 
 
 class Ranks(Team):
@@ -149,35 +196,25 @@ class Ranks(Team):
         return slice(int(starts[self.rank]), int(starts[self.rank + 1]))
 
     def _starts(self, n: int) -> Array:
-        from fastpde.parallel.communicator import starts_of
-
         starts: Array = starts_of(n, self.size)
         return starts
 
     def backend(self, inner: Any, check: Callable[[], object]) -> Any:
         from fastpde.sums.distributed import Mpi
 
-        class Checked(Mpi):
-            """An `Mpi` backend that calls `check` before each sum. Its state is that of its inner backend alone."""
+        return Mpi(inner, self._comm, before=check)
 
-            def attend(self, pair: Any, out: Any, log_total: Any = None) -> None:
-                check()
-                super().attend(pair, out, log_total)
-
-            def state(self) -> Any:
-                return self._inner.state()
-
-            def restore(self, state: Any) -> None:
-                self._inner.restore(state)
-
-        return Checked(inner, self._comm)
-
-    def spread(self, here: Array, axis: int = 0, counts: Array | None = None) -> Rows:
+    def spread(self, here: Array, axis: int = 0, counts: Array | None = None) -> Spread:
         counts = self._gathered(here.shape[axis])[:, 0] if counts is None else counts
-        return Rows(self._comm, here, axis, counts)
+        return Spread(self._comm, here, axis, counts)
 
-    def blocks(self, x: Array, length: int) -> Blocks:
-        return Blocks.of(self._comm, x, self._starts(int(self._gathered(len(x)).sum())), length)
+    def tokens(self, x: Array) -> Tokens:
+        starts = self._starts(int(self._gathered(len(x)).sum()))
+        return Tokens(
+            x,
+            lambda here, length: Blocks.of(self._comm, here, starts, length),
+            lambda here: Spread(self._comm, here, 0, np.diff(starts)).whole(),
+        )
 
     def met(self) -> bool:
         if self._met is None:
@@ -212,7 +249,7 @@ def _code(error: Exception | None) -> int:
     return 0 if error is None else 1 + isinstance(error, OutputError)
 
 
-_team = Team()
+_team: Team = Alone()
 
 
 def team() -> Team:

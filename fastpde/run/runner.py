@@ -17,22 +17,25 @@ from fastpde.attention.variants import named
 from fastpde.config import Problem
 from fastpde.config.shapes import each_head
 from fastpde.errors import InputError
-from fastpde.run import blocks, checkpoint, directory, energies, progress
+from fastpde.meanfield import token_axis
+from fastpde.parallel.spread import Cut
+from fastpde.run import checkpoint, directory, progress, system_blocks
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.directory import OutputError
+from fastpde.run.frames import Frames
 from fastpde.run.lock import RunLock
-from fastpde.run.ranks import Team
-from fastpde.run.record import Record
-from fastpde.run.recorder import Follower, Recorder
-from fastpde.run.rows import Cut, token_axis
+from fastpde.run.observables import chosen
+from fastpde.run.ranks import Alone, Team
 from fastpde.run.signals import Late, Stopped, StopSignals
-from fastpde.run.systems import SystemsFollower, SystemsRecorder
+from fastpde.run.system_blocks import Systems
+from fastpde.run.writer import NullWriter, Writer
 
 _LATE = 7.0  # seconds after a signal in which ranks must have come to a stop together
 DONE, BAD, NOT_FINITE, UNWRITABLE, STOPPED = 0, 2, 3, 5, 75
 # Outcomes that are results, theory's blow-up among them, have no code here; the others end a run before its time.
 # NOT_FINITE stands for a scaling that did not converge, too.
 _CODES = {"NOT_FINITE": NOT_FINITE, "STEP_TOO_SMALL": NOT_FINITE, "NOT_CONVERGED": NOT_FINITE, "MAX_STEPS": BAD}
+AnyWriter = Writer | NullWriter
 _KEYS = {"MAX_STEPS": "time.max_steps: ", "STEP_TOO_SMALL": "time.rtol: "}
 
 
@@ -66,7 +69,7 @@ def run(
     says what a signal will do; `team` are the ranks, if there are several. Raises InputError for a directory that
     cannot be used and for files that hold unusable numbers, before anything is made.
     """
-    team = team or Team()
+    team = team or Alone()
     if (ended := team.told(lambda: _ended(problem, target))) is not None:
         return Outcome(ended[0], ended[1], target)
     late = Late(_LATE, lambda: _late(team)) if team.size > 1 else nullcontext()
@@ -136,26 +139,26 @@ def _run(problem: Problem, target: Path, quiet: bool, crew: Crew) -> Outcome:
     rows = team.rows(problem.n) if one else None
     # A list, so that the initial tokens, which may be many, can be freed when the run has begun.
     tokens, attention = team.together(lambda: ([problem.tokens(rows)], problem.attention()))
-    recorder = _recorder(problem, attention, target, crew)
-    found = _continued(recorder, target, team)
+    writer = _writer(problem, attention, target, team)
+    found = _continued(writer, target, team)
     if found is not None and found.facts["end"] is not None:
-        recorder.finish(directory.FINISHED, found.facts["end"]["message"])
+        writer.finish(directory.FINISHED, found.facts["end"]["message"])
         return Outcome(DONE, found.facts["end"]["message"], target)
-    start, _, end = recorder.span()
+    start, _, end = writer.contents.span()
     quiet, name = quiet or not team.leads, progress.TIME if one else progress.SYSTEMS
     shown = progress.choose(start, end, sys.stderr, quiet=quiet, name=name)
     with sums.checking(crew.in_sums(one)):
         try:
-            if isinstance(recorder, Recorder):
-                return _solve_one(recorder, attention, tokens, shown, crew, found)
-            return _solve_systems(recorder, attention, tokens[0], shown, crew)
+            if isinstance(writer.contents, Frames):
+                return _solve_one(writer, attention, tokens, shown, crew, found)
+            return _solve_systems(writer, attention, tokens[0], shown, crew)
         except Stopped as stop:
             crew.stopped()
-            return _stopped(recorder, stop)
+            return _stopped(writer, stop)
         except OutputError as error:
-            return _unwritable(recorder, error)
+            return _unwritable(writer, error)
         except BaseException as error:
-            recorder.abandon(f"{type(error).__name__}: {error}")
+            writer.abandon(f"{type(error).__name__}: {error}")
             raise
         finally:
             shown.close()
@@ -172,23 +175,23 @@ def _calibrated(problem: Problem, target: Path, team: Team) -> Problem:
     return problem.with_costs(team.told(costs))
 
 
-def _continued(recorder: Recorder | SystemsRecorder, target: Path, team: Team) -> Checkpoint | None:
-    """Let the recorder go on with a directory that is there; return its checkpoint, with the tokens of this rank.
+def _continued(writer: AnyWriter, target: Path, team: Team) -> Checkpoint | None:
+    """Let the writer go on with a directory that is there; return its checkpoint, with the tokens of this rank.
 
     Raises InputError if another process writes there, if no checkpoint is whole, or if files were changed.
     """
-    part = _part(recorder.problem, team)
+    part = _part(writer.problem, team)
     found: list[Checkpoint | None] = []
 
     def lead() -> int | None:
-        found.append(_taken(recorder, target, part))
+        found.append(_taken(writer, target, part))
         return None if found[0] is None else found[0].number
 
     number = team.told(lead)
     if team.leads or number is None:
         return found[0] if found else None
     mine = checkpoint.read(target / checkpoint.NAMES[number % 2], part, checked=True)
-    recorder.go_on(target, None, mine)
+    writer.go_on(target, None, mine)
     return mine
 
 
@@ -205,8 +208,8 @@ def _part(problem: Problem, team: Team) -> checkpoint.Part:
     return part
 
 
-def _taken(recorder: Recorder | SystemsRecorder, target: Path, part: checkpoint.Part) -> Checkpoint | None:
-    """Lock the directory and let the recorder go on from its newest whole checkpoint, which is returned; None if there
+def _taken(writer: AnyWriter, target: Path, part: checkpoint.Part) -> Checkpoint | None:
+    """Lock the directory and let the writer go on from its newest whole checkpoint, which is returned; None if there
     is no directory.
     """
     if not directory.is_there(target):
@@ -219,9 +222,9 @@ def _taken(recorder: Recorder | SystemsRecorder, target: Path, part: checkpoint.
             why = f" ({'; '.join(wrong)})" if wrong else ""
             came = f"{target}, an unfinished run without a checkpoint{why}"
             raise InputError("--out", came, "a new directory, or a run with a checkpoint", directory.REMEDY)
-        recorder.go_on(target, lock, found)
+        writer.go_on(target, lock, found)
         for text in wrong:
-            recorder.log(f"left aside: {text}")
+            writer.log(f"left aside: {text}")
     except BaseException:
         lock.release()
         raise
@@ -237,14 +240,14 @@ def _nothing(*_: Any) -> None:
     """Do nothing."""
 
 
-def _recorder(problem: Problem, attention: Any, target: Path, crew: Crew) -> Recorder | SystemsRecorder:
-    backend, team = problem.backend(), crew.team
-    if problem.systems > 1:
-        systems = SystemsRecorder if team.leads else SystemsFollower
-        return systems(problem, target, energies.of_systems(problem, attention, backend), team)
-    row = energies.of_one(problem, attention, team.backend(backend, _nothing))
-    watch = energies.Watch(energies.trend(problem, attention))
-    return (Recorder if team.leads else Follower)(problem, target, row, watch, team)
+def _writer(problem: Problem, attention: Any, target: Path, team: Team) -> AnyWriter:
+    """Return the writer of this rank, with the contents of a run of one system or of several."""
+    backend = problem.backend()
+    if problem.systems == 1:
+        backend = team.backend(backend, _nothing)
+    contents = (Systems if problem.systems > 1 else Frames)(problem, chosen(problem, attention, backend), team)
+    contents.writer = writer = (Writer if team.leads else NullWriter)(problem, target, contents)
+    return writer
 
 
 def arguments(problem: Problem) -> dict[str, Any]:
@@ -265,15 +268,15 @@ def arguments(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _begin(recorder: Record, what: str) -> dict[str, Any]:
-    problem = recorder.problem
+def _begin(writer: AnyWriter, what: str) -> dict[str, Any]:
+    problem = writer.problem
     times = problem.config.time
-    recorder.log(f"{what} of dimension {problem.d}, t from {times.t_start:g} to {times.t_end:g}")
+    writer.log(f"{what} of dimension {problem.d}, t from {times.t_start:g} to {times.t_end:g}")
     return arguments(problem)
 
 
 def _solve_one(
-    recorder: Recorder,
+    writer: AnyWriter,
     attention: Any,
     tokens: list[Any],
     shown: progress.Progress,
@@ -283,51 +286,51 @@ def _solve_one(
     from fastpde.integrate import Integrator, Observer, State
     from fastpde.meanfield import prepare
 
-    team, signals = crew.team, crew.signals
+    team, signals, frames = crew.team, crew.signals, writer.contents
+    assert isinstance(frames, Frames), "not those of several"
 
     def frame(t: float, x: Any) -> None:
         with signals.held():
-            recorder.frame(t, x)
+            frames.frame(t, x)
 
-    asked = _begin(recorder, f"{recorder.problem.n} tokens")
+    asked = _begin(writer, f"{writer.problem.n} tokens")
     asked["backend"] = team.backend(asked["backend"], signals.check)
-    observer = Observer(frame, time=recorder.problem.config.output.every)
+    observer = Observer(frame, time=writer.problem.config.output.every)
     problem = prepare(attention, tokens.pop(), **asked, observers=(observer,))
     state = None if found is None else State.of(found.facts["state"], found.arrays)
     run = Integrator(problem, state, undo=True)
-    recorder.snapshot = run.held
+    frames.snapshot = run.held
     while run.step() is None:
-        recorder.step(run.state.t, run.stats())
+        frames.step(run.state.t, run.stats())
         shown.update(run.state.t, run.state.step)
         signals.check()  # not after the last step: what has ended is not to go on
-        recorder.beat()
-        if team.largest(recorder.due()):
-            recorder.save_state()
-        signals.saving = recorder.saving
-    recorder.step(run.state.t, run.stats())
+        writer.beat()
+        if team.largest(writer.due()):
+            writer.save()
+        signals.saving = writer.saving
+    frames.step(run.state.t, run.stats())
     end = run.ending()
-    recorder.ended(end.status.value, end.t_final)
+    frames.ended(end.status.value, end.t_final)
     name = end.status.name
-    key = _scaling_key(recorder.problem, end.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
-    return _outcome(recorder, [end.status], key + end.message)
+    key = _scaling_key(writer.problem, end.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
+    return _outcome(writer, [end.status], key + end.message)
 
 
-def _solve_systems(
-    recorder: SystemsRecorder, attention: Any, tokens: Any, shown: progress.Progress, crew: Crew
-) -> Outcome:
-    asked = _begin(recorder, f"{recorder.problem.systems} systems of {recorder.problem.n} tokens")
+def _solve_systems(writer: AnyWriter, attention: Any, tokens: Any, shown: progress.Progress, crew: Crew) -> Outcome:
+    asked, systems = _begin(writer, f"{writer.problem.systems} systems of {writer.problem.n} tokens"), writer.contents
+    assert isinstance(systems, Systems), "not those of one"
 
     def report(done: int) -> None:
-        shown.update(done, recorder.steps)
+        shown.update(done, writer.steps)
 
-    blocks.run(recorder, attention, tokens, asked, report, crew.signals, crew.team)
+    system_blocks.solve(systems, attention, tokens, asked, report, crew.signals, crew.team)
     if not crew.team.leads:
-        return Outcome(DONE, "", recorder.path)
-    ends = recorder.counts.most_common()
+        return Outcome(DONE, "", writer.path)
+    ends = systems.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)
-    keys = _KEYS | {"NOT_CONVERGED": _scaling_key(recorder.problem)}
+    keys = _KEYS | {"NOT_CONVERGED": _scaling_key(writer.problem)}
     remedies = "".join(f" {keys.get(end.name, '')}{end.message}" for end, _ in ends if not end.success)
-    return _outcome(recorder, [end for end, _ in ends], f"{recorder.done} systems: {counts}.{remedies}")
+    return _outcome(writer, [end for end, _ in ends], f"{systems.done} systems: {counts}.{remedies}")
 
 
 def _scaling_key(problem: Problem, cause: Any = None) -> str:
@@ -340,34 +343,34 @@ def _scaling_key(problem: Problem, cause: Any = None) -> str:
     return f"{', '.join(names)}: "
 
 
-def _outcome(recorder: Recorder | SystemsRecorder, ends: list[Any], message: str) -> Outcome:
+def _outcome(writer: AnyWriter, ends: list[Any], message: str) -> Outcome:
     """Finish the record of a run whose systems ended with the statuses `ends`; return its outcome."""
     codes = [_CODES.get(end.name, NOT_FINITE) for end in ends if not end.success]
-    message = " ".join(filter(None, [message, recorder.remarks()]))
+    message = " ".join(filter(None, [message, writer.contents.remarks()]))
     if not codes:
-        recorder.save_state({"message": message})
-        recorder.finish(directory.FINISHED, message)
-        return Outcome(DONE, message, recorder.path)
-    recorder.finish(directory.FAILED, message, max(codes))
-    return Outcome(max(codes), f"{message} {recorder.kept()}", recorder.path)
+        writer.save({"message": message})
+        writer.finish(directory.FINISHED, message)
+        return Outcome(DONE, message, writer.path)
+    writer.finish(directory.FAILED, message, max(codes))
+    return Outcome(max(codes), f"{message} {writer.kept()}", writer.path)
 
 
-def _unwritable(recorder: Recorder | SystemsRecorder, error: OutputError) -> Outcome:
+def _unwritable(writer: AnyWriter, error: OutputError) -> Outcome:
     """Return the outcome of a run whose output could not be written; what has been written is kept."""
-    recorder.abandon(str(error))
-    gone = recorder.path is not None and not directory.is_there(recorder.path)
-    return Outcome(UNWRITABLE, str(error) if gone else f"{error}. {recorder.kept()}", recorder.path, alone=True)
+    writer.abandon(str(error))
+    gone = writer.path is not None and not directory.is_there(writer.path)
+    return Outcome(UNWRITABLE, str(error) if gone else f"{error}. {writer.kept()}", writer.path, alone=True)
 
 
-def _stopped(recorder: Recorder | SystemsRecorder, stop: Stopped) -> Outcome:
+def _stopped(writer: AnyWriter, stop: Stopped) -> Outcome:
     """Write a checkpoint if the state is whole, close everything, and return the outcome: the same command goes on."""
     try:
         if not stop.at_once:
-            recorder.save_state()
-        recorder.finish(directory.STOPPED, str(stop))
+            writer.save()
+        writer.finish(directory.STOPPED, str(stop))
     except Stopped:
-        recorder.abandon(str(stop))
+        writer.abandon(str(stop))
     except OutputError as error:
-        return _unwritable(recorder, error)
-    again = "" if recorder.path is None else " The same command goes on."
-    return Outcome(STOPPED, f"{stop}. {recorder.kept()}{again}", recorder.path, stop.at_once)
+        return _unwritable(writer, error)
+    again = "" if writer.path is None else " The same command goes on."
+    return Outcome(STOPPED, f"{stop}. {writer.kept()}{again}", writer.path, stop.at_once)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from fastpde.attention.variants import CodeRefused
 from fastpde.errors import InputError
+from fastpde.own_code import CodeRefused
 from fastpde.run import directory, inspect, lock
 from fastpde.run.sweep_folder import CELLS, Digests, Folder, load
 from fastpde.run.sweep_table import FAILED, RUNNING, STOPPED, Table

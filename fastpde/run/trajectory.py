@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import h5py
 import numpy as np
 
 from fastpde.errors import InputError
+from fastpde.parallel.spread import Spread
 from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, checked, early, opened, same
 
 Array = np.ndarray[Any, Any]
@@ -118,17 +118,17 @@ class TrajectoryWriter(FileWriter):
 
     def append(self, t: float, x: Array) -> None:
         """Store the tokens `ids` of x (n, d) as the frame of time t. Raises OutputError."""
-        self.store(t, [x if len(x) == len(self._ids) else x[self._ids]])
+        self.store(t, x if len(x) == len(self._ids) else x[self._ids])
 
-    def store(self, t: float, stored: Iterable[Array]) -> None:
-        """Store a frame of the tokens `ids`, given in pieces (k, d) in their order. Raises OutputError."""
+    def store(self, t: float, stored: Array | Spread) -> None:
+        """Store a frame of the tokens `ids`, (m, d), which may be spread over ranks. Raises OutputError."""
         frame, place = self._count, 0
         self._chain.begin(t)
         with self._storing():
             if frame == len(self._time):
                 self._resize(frame + self._block)
                 self._file.flush()
-            for piece in stored:
+            for piece in stored.lines() if isinstance(stored, Spread) else [stored]:
                 self._value[frame, place : place + len(piece)] = piece
                 self._chain.take(piece)
                 place += len(piece)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
-from fastpde.attention.variants import is_outside, named
+from fastpde.attention.variants import named
 from fastpde.ensemble import reporting
 from fastpde.integrate.reporting import check_progress
+from fastpde.own_code import is_own
 
 Array = np.ndarray[Any, Any]
 _BLOCK = 32  # laws between two reports of progress
@@ -31,7 +32,7 @@ def draw(seed: int, dimension: int, count: int, *shapes: tuple[int, int]) -> lis
 
 def code_of(names: Sequence[str]) -> dict[str, Any]:
     """Return the parameter "code" of a study, the digests of the user's own variants, if there are some."""
-    found = {name: named(name).digest for name in names if is_outside(name)}
+    found = {name: named(name).digest for name in names if is_own(name)}
     return {"code": found} if found else {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -46,10 +47,12 @@ class Mpi(Backend):
     sol.stats["bytes_sent"] / sol.stats["evaluations"] are those of one velocity.
     """
 
-    def __init__(self, inner: Any = "auto", comm: Any = None) -> None:
+    def __init__(self, inner: Any = "auto", comm: Any = None, *, before: Callable[[], object] | None = None) -> None:
         """Make a backend of the communicator `comm`, with a backend of each process, `inner`.
 
-        inner: a name or a backend, not an `Mpi`; comm: an mpi4py communicator, default MPI.COMM_WORLD.
+        inner: a name or a backend, not an `Mpi`; comm: an mpi4py communicator, default MPI.COMM_WORLD; before: called
+        before each sum, on all processes, and may raise there. Then the state of a run has nothing of the processes in
+        it: any number of them can go on with it.
 
         Raises InputError, InputTypeError: for another inner, or without mpi4py.
         """
@@ -58,7 +61,7 @@ class Mpi(Backend):
         if isinstance(self._inner, Mpi):
             raise InputError("inner", repr(inner), 'another kind of backend: "auto", "direct" or "fast"')
         self._communicator = Communicator(_world() if comm is None else comm)
-        self._gathered_sums = 0.0
+        self._gathered_sums, self._before = 0.0, before
 
     def __repr__(self) -> str:
         return f"Mpi({self._inner!r})"
@@ -101,15 +104,22 @@ class Mpi(Backend):
         own = {"ranks": self.size, "bytes_sent": self._communicator.sent, "gathered_sums": self._gathered_sums}
         return self._inner.stats() | own
 
-    def state(self) -> Array:
+    def state(self) -> Array | None:
         inner = self._inner.state()
+        if self._before is not None:
+            return inner
         return np.append([self._communicator.sent, self._gathered_sums], [] if inner is None else inner)
 
     def restore(self, state: Array | None) -> None:
+        if self._before is not None:
+            self._inner.restore(state)
+            return
         self._communicator.sent, self._gathered_sums = (0.0, 0.0) if state is None else state[:2].tolist()
         self._inner.restore(None if state is None or len(state) == 2 else state[2:])
 
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
+        if self._before is not None:
+            self._before()
         partition = self.partition(pair.keys.shape[1])
         if partition.whole:
             self._inner.attend(pair, out, log_total)

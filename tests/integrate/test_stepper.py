@@ -8,8 +8,9 @@ import pytest
 from fastpde.integrate.controller import FixedStep, PIController, Span
 from fastpde.integrate.methods import METHODS, TABLEAUX
 from fastpde.integrate.space import VectorSpace
+from fastpde.integrate.state import State
 from fastpde.integrate.status import Status
-from fastpde.integrate.stepper import State, Stepper
+from fastpde.integrate.stepper import Stepper
 from tests.problems_ode import Counted, Decay, Layers, Spiral
 
 

@@ -16,7 +16,7 @@ from results import result
 
 from fastpde import config
 from fastpde.run import inspect, runner
-from fastpde.run.recorder import Recorder
+from fastpde.run.frames import Frames
 
 SIZES = (0, 1, 10, 100, 200, 400, 600, 800, 1000, 1200, *range(2000, 92_000, 9000))
 
@@ -49,7 +49,7 @@ def disk(problem: config.Problem, folder: Path) -> None:
 
 def limit(problem: config.Problem) -> None:
     """Runs whose files may not grow, or not so far."""
-    append, codes = Recorder._append, []
+    append, codes = Frames._add, []
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     for size in SIZES:
 
@@ -58,7 +58,7 @@ def limit(problem: config.Problem) -> None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
             append(self, t, *rest)
 
-        Recorder._append = appended
+        Frames._add = appended
         outcome = runner.run(problem, Path(f"out{size}"), quiet=True)
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         assert "File too large" in outcome.message, outcome

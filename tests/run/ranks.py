@@ -16,9 +16,10 @@ import time
 from pathlib import Path
 
 from fastpde import cli, config
-from fastpde.run import ranks, recorder, runner
+from fastpde.run import ranks, runner
+from fastpde.run.frames import Frames
 
-STEP = recorder.Recorder.step
+STEP = Frames.step
 
 
 def after(count: int, act) -> None:
@@ -26,19 +27,19 @@ def after(count: int, act) -> None:
 
     def step(self, t, stats):
         STEP(self, t, stats)
-        if self.steps >= count:
+        if self.writer.steps >= count:
             act(self)
 
-    recorder.Recorder.step = step
+    Frames.step = step
 
 
 def kill_last(one) -> None:
-    if one.team.rank == one.team.size - 1:
+    if one._team.rank == one._team.size - 1:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fail_last(one) -> None:
-    if one.team.rank == one.team.size - 1:
+    if one._team.rank == one._team.size - 1:
         raise RuntimeError("this rank has failed")
 
 

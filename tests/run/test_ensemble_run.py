@@ -20,8 +20,10 @@ from test_trajectory import Recorder, states
 import fastpde as fp
 from fastpde import config, initial
 from fastpde.errors import InputError
-from fastpde.run import blocks, directory, inspect, observables, runner, systems
-from fastpde.run.observables import read_observables
+from fastpde.parallel.spread import Tokens
+from fastpde.run import directory, inspect, runner, system_blocks
+from fastpde.run.observables import token_moments
+from fastpde.run.tables import read_observables
 from fastpde.run.trajectory_ensemble import Block, EnsembleWriter, read_ends, read_ensemble
 
 SMALL = """
@@ -53,8 +55,8 @@ def small(tmp_path: Path) -> Path:
 @pytest.fixture
 def single_blocks(monkeypatch):
     """Every system is a block of its own."""
-    monkeypatch.setattr(blocks, "_FIRST", 1)
-    monkeypatch.setattr(blocks, "next_size", lambda *_: 1)
+    monkeypatch.setattr(system_blocks, "_FIRST", 1)
+    monkeypatch.setattr(system_blocks, "next_size", lambda *_: 1)
 
 
 def run(path: Path, name: str = "out"):
@@ -101,7 +103,8 @@ def test_a_finished_run_holds_what_solve_gives(small):
     rows = table(out / "systems.csv")
     assert [row["status"] for row in rows] == ends and [int(row["system"]) for row in rows] == list(range(5))
     for b, row in enumerate(rows):
-        want = dict(zip(observables.columns(2), observables.row(sol.t_final[b], sol.x_final[b], None), strict=True))
+        moments = token_moments.of_one(sol.t_final[b], Tokens.alone(sol.x_final[b]))
+        want = dict(zip(token_moments.columns(2), moments, strict=True))
         assert float(row["t_final"]) == sol.t_final[b] and int(row["steps"]) == sol.stats["steps_each"][b]
         for name in ("mean_0", "trace", "effective_rank", "radius"):
             assert float(row[name]) == pytest.approx(want[name], rel=1e-12)  # sums of 8 numbers in another order
@@ -133,8 +136,8 @@ KINDS = {
 def test_systems_do_not_depend_on_their_block(small, monkeypatch, kind):
     changed(small, KINDS[kind], ("systems = 5", "systems = 3"), ("t_end = 2.0", "t_end = 0.5"))
     assert run(small, "a").code == 0
-    monkeypatch.setattr(blocks, "_FIRST", 1)
-    monkeypatch.setattr(blocks, "next_size", lambda *_: 1)
+    monkeypatch.setattr(system_blocks, "_FIRST", 1)
+    monkeypatch.setattr(system_blocks, "next_size", lambda *_: 1)
     assert run(small, "b").code == 0
     a, b = (stored(small.parent / name) for name in "ab")
     assert a["position"].dtype == (np.float32 if kind == "float32" else np.float64)
@@ -227,7 +230,7 @@ def test_wrong_tokens_leave_nothing(small):
 
 @pytest.mark.parametrize("good", [0, 2])
 def test_a_write_that_fails_is_exit_5_and_keeps_earlier_blocks(small, monkeypatch, single_blocks, good):
-    append, calls = systems.SystemsRecorder._append, []
+    append, calls = system_blocks.Systems._append, []
 
     def failing(self, *arguments):
         calls.append(1)
@@ -236,7 +239,7 @@ def test_a_write_that_fails_is_exit_5_and_keeps_earlier_blocks(small, monkeypatc
                 raise OSError(28, "No space left on device")
         append(self, *arguments)
 
-    monkeypatch.setattr(systems.SystemsRecorder, "_append", failing)
+    monkeypatch.setattr(system_blocks.Systems, "_append", failing)
     outcome = run(small)
     assert outcome.code == 5 and "No space left" in outcome.message
     if good == 0:
@@ -303,8 +306,8 @@ def test_an_ensemble_that_is_cut_goes_on(small, monkeypatch, kind):
     if kind != "fused":
         changed(small, CUT[kind])
     changed(small, ("systems = 5", "systems = 4"), ("t_end = 2.0", "t_end = 0.5"))
-    monkeypatch.setattr(blocks, "_FIRST", 1)
-    monkeypatch.setattr(blocks, "next_size", lambda *_: 1)
+    monkeypatch.setattr(system_blocks, "_FIRST", 1)
+    monkeypatch.setattr(system_blocks, "next_size", lambda *_: 1)
     assert run(small, "whole").code == 0
     cuts, code, parts = Cuts(monkeypatch), 75, 0
     while code == 75:
@@ -320,7 +323,7 @@ def test_an_ensemble_that_is_cut_goes_on(small, monkeypatch, kind):
 
 
 def test_a_changed_ensemble_is_refused(small, monkeypatch):
-    monkeypatch.setattr(blocks, "_FIRST", 1)
+    monkeypatch.setattr(system_blocks, "_FIRST", 1)
     with monkeypatch.context() as context:
         Cuts(context).at = 8
         assert run(small).code == 75
@@ -386,7 +389,7 @@ def test_what_is_no_ensemble_is_refused(tmp_path):
 
 
 def test_blocks_follow_the_clock():
-    assert blocks.next_size(100, 1.0, 4, 1000) == 200
-    assert blocks.next_size(100, 1e-6, 4, 10_000) == 800  # a fast block says little
-    assert blocks.next_size(100, 1e-6, 4, 300) == 300
-    assert blocks.next_size(100, 1e4, 4, 1000) == 4
+    assert system_blocks.next_size(100, 1.0, 4, 1000) == 200
+    assert system_blocks.next_size(100, 1e-6, 4, 10_000) == 800  # a fast block says little
+    assert system_blocks.next_size(100, 1e-6, 4, 300) == 300
+    assert system_blocks.next_size(100, 1e4, 4, 1000) == 4

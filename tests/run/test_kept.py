@@ -10,7 +10,7 @@ import pytest
 
 from fastpde import cli, config, studies
 from fastpde.run import checkpoint, inspect, runner, sweep_folder
-from fastpde.run.observables import read_observables
+from fastpde.run.tables import read_observables
 from fastpde.run.trajectory import read_trajectory
 from fastpde.run.trajectory_ensemble import read_ensemble
 

@@ -17,7 +17,7 @@ import fastpde
 from fastpde import config
 from fastpde.errors import InputError
 from fastpde.run import checkpoint, inspect, runner
-from fastpde.run.recorder import Recorder
+from fastpde.run.frames import Frames
 
 ROOM = (
     ("n = 30", "n = 2000"),
@@ -54,7 +54,7 @@ def test_a_disk_of_twenty_sizes(small):
 @pytest.fixture
 def during(monkeypatch):
     """Do something before the third frame of the next run is stored."""
-    append = Recorder._append
+    append = Frames._add
 
     def set_up(action) -> None:
         frames = []
@@ -62,10 +62,10 @@ def during(monkeypatch):
         def appended(self, *arguments):
             frames.append(1)
             if len(frames) == 3:
-                action(self.path)
+                action(self.writer.path)
             append(self, *arguments)
 
-        monkeypatch.setattr(Recorder, "_append", appended)
+        monkeypatch.setattr(Frames, "_add", appended)
 
     yield set_up
 

@@ -21,9 +21,12 @@ import fastpde
 from fastpde import config, observe
 from fastpde.config.memory_estimate import Ranks, of_ranks
 from fastpde.errors import InputError
-from fastpde.run import checkpoint, launch, observables, runner, signals
+from fastpde.meanfield import token_axis
+from fastpde.parallel.spread import Cut, Tokens
+from fastpde.run import checkpoint, launch, runner, signals
 from fastpde.run.checkpoint import Checkpoint, Damaged
-from fastpde.run.rows import Blocks, Cut, token_axis
+from fastpde.run.frames import Frames
+from fastpde.run.observables import token_moments
 from fastpde.run.trajectory import read_trajectory
 
 ROOT = Path(fastpde.__file__).parents[1]
@@ -81,14 +84,14 @@ def made(small: Path, name: str) -> Path:
 
 def stopping_after(monkeypatch, count):
     """Have runs of this process stop after so many steps."""
-    step = runner.Recorder.step
+    step = Frames.step
 
     def stopping(self, t, stats):
         step(self, t, stats)
-        if self.steps == count:
+        if self.writer.steps == count:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(runner.Recorder, "step", stopping)
+    monkeypatch.setattr(Frames, "step", stopping)
 
 
 @pytest.mark.parametrize("count", [3, *(pytest.param(count, marks=pytest.mark.soak) for count in (1, 2, 4))])
@@ -247,17 +250,18 @@ def test_a_part_of_a_checkpoint(tmp_path):
         checkpoint.read(path, lambda name: Cut(0, slice(0, 10)), checked=True)
 
 
-def test_observables_in_blocks():
+def test_observables_in_blocks(monkeypatch):
     """Several blocks against the moments of all tokens at once: another order of the same sums."""
     x = np.random.default_rng(0).standard_normal((1000, 3)) + 1.0
-    row = observables.row(0.0, Blocks.alone(x, 64), None)
-    found = dict(zip(observables.columns(3), row, strict=True))
+    monkeypatch.setattr(token_moments, "BLOCK", 64)
+    row = token_moments.of_one(0.0, Tokens.alone(x))
+    found = dict(zip(token_moments.columns(3), row, strict=True))
     cov = observe.covariance(x)
     assert [found[f"mean_{i}"] for i in range(3)] == pytest.approx(observe.mean(x), rel=1e-13)
     assert found["trace"] == pytest.approx(np.trace(cov), rel=1e-13)
     assert found["radius"] == pytest.approx(observe.radius(x), rel=1e-15)
     x[999, 1] = np.nan
-    assert np.isnan(observables.row(0.0, Blocks.alone(x, 64), None)).sum() >= 4
+    assert np.isnan(token_moments.of_one(0.0, Tokens.alone(x))).sum() >= 4
 
 
 @pytest.mark.parametrize("come", [False, True])

@@ -21,8 +21,8 @@ import fastpde
 from fastpde import config
 from fastpde.errors import InputError
 from fastpde.run import checkpoint, inspect, lock, runner
-from fastpde.run.observables import read_observables
 from fastpde.run.signals import Stopped, StopSignals
+from fastpde.run.tables import read_observables
 from fastpde.run.trajectory import read_trajectory
 
 OFTEN = ("every = 0.25", "every = 0.25\ncheckpoint = 1e-9")  # after every step

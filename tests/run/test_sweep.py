@@ -17,7 +17,7 @@ import fastpde
 from fastpde import cli, config
 from fastpde.run import checkpoint, lock, runner, sweep, sweep_folder, sweep_pool, sweep_table
 from fastpde.run.lock import RunLock
-from fastpde.run.observables import read_observables
+from fastpde.run.tables import read_observables
 from fastpde.run.trajectory import read_trajectory
 
 PLAN = 'config = "small.toml"\n[vary]\ntokens.n = [20, 30]\nseed = [1, 2]\n'

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from fastpde import cli, config
-from fastpde.run import blocks, checkpoint, runner, sweep_folder
+from fastpde.run import checkpoint, runner, sweep_folder, system_blocks
 from fastpde.run.signals import Stopped, StopSignals
 
 ONE = """
@@ -87,7 +87,7 @@ def _in_the_middle(name: str, out: str) -> None:
 
 def _between_blocks(name: str, out: str) -> None:
     """Stop an ensemble after two of its systems."""
-    blocks._FIRST = 2
+    system_blocks._FIRST = 2
     for at in range(1, 100):
         shutil.rmtree(out, ignore_errors=True)
         _run(name, out, at)

@@ -16,8 +16,9 @@ import fastpde as fp
 from fastpde import config
 from fastpde.dissipation import EnergyRow
 from fastpde.errors import InputError
-from fastpde.run import energies, inspect, runner
-from fastpde.run.observables import read_observables
+from fastpde.run import inspect, runner
+from fastpde.run.observables.token_energy import Watch
+from fastpde.run.tables import read_observables
 from fastpde.run.trajectory import read_trajectory
 
 # V = -Q^T K descends; steps of 2 are far too large for it.
@@ -93,18 +94,21 @@ def test_a_watch_goes_on_as_if_it_had_not_stopped():
     rng = np.random.default_rng(0)
     rows = [EnergyRow(float(e), 0.0, 0.1) for e in rng.normal(size=40)]
     rows[7], rows[20] = EnergyRow(math.inf, math.nan, math.nan), EnergyRow(math.nan, math.nan, math.nan)
-    whole = energies.Watch(1)
-    firsts = [whole.see(float(i), row) for i, row in enumerate(rows)]
+    whole, firsts = Watch(1), []
+    for i, row in enumerate(rows):
+        whole.see(float(i), row)
+        firsts.append(bool(whole.news()))
     known = np.array([row.energy for row in rows])
     with np.errstate(invalid="ignore"):
         steps = np.diff(known)
     assert whole.count == (steps[np.isfinite(steps)] < -0.1).sum() and whole.rows == np.isfinite(steps).sum()
     assert sum(firsts) == 1 and whole.first == firsts.index(True)
     for cut in range(40):
-        part = energies.Watch(1)
+        part = Watch(1)
         for i in range(cut):
             part.see(float(i), rows[i])
-        part = energies.Watch(1, json.loads(json.dumps(part.mark(), allow_nan=False)))
+        mark, part = json.loads(json.dumps(part.mark(), allow_nan=False)), Watch(1)
+        part.go_on(mark)
         for i in range(cut, 40):
             part.see(float(i), rows[i])
         assert part.mark() == whole.mark()

@@ -13,8 +13,9 @@ import fastpde as fp
 from fastpde import config, observe, plot
 from fastpde.errors import InputError
 from fastpde.plot.cluster_paths import metastable
-from fastpde.run import groups, inspect, runner
-from fastpde.run.observables import read_observables
+from fastpde.run import inspect, runner
+from fastpde.run.observables import token_clusters
+from fastpde.run.tables import read_observables
 from fastpde.run.trajectory import read_trajectory
 
 
@@ -50,10 +51,11 @@ def test_metastable_times():
 
 
 def test_ends_of_what_can_be_clustered():
-    point = groups.of(np.full((4, 2), 3.0), 0.1)
-    assert groups.counted(point) == [1.0, 1.0] and groups.rows(0.5, point) == [[0.5, "0", "4", 3.0, 3.0]]
-    lost = groups.of(np.full((5, 2), np.nan), 0.1)
-    assert lost is None and np.isnan(groups.counted(lost)).all() and groups.rows(0.5, lost) == []
+    point = token_clusters.of(np.full((4, 2), 3.0), 0.1)
+    assert token_clusters.counted(point) == [1.0, 1.0]
+    assert token_clusters.rows(0.5, point) == [[0.5, "0", "4", 3.0, 3.0]]
+    lost = token_clusters.of(np.full((5, 2), np.nan), 0.1)
+    assert lost is None and np.isnan(token_clusters.counted(lost)).all() and token_clusters.rows(0.5, lost) == []
 
 
 def test_work_is_linear_in_the_tokens():
@@ -65,7 +67,7 @@ def test_work_is_linear_in_the_tokens():
         tracemalloc.start()
         sys.setprofile(lambda frame, event, argument, counted=counted: counted.append(event))
         try:
-            groups.of(x[:n], 0.05)
+            token_clusters.of(x[:n], 0.05)
         finally:
             sys.setprofile(None)
             peaks.append(tracemalloc.get_traced_memory()[1])

@@ -12,11 +12,26 @@ import numpy as np
 
 import fastpde as fp
 from fastpde import observe
+from fastpde.config import Problem
+from fastpde.observable import Line, Observable
 
 Array = np.ndarray[Any, Any]
 LEAST = 0.01  # of all tokens: smaller ones are not counted
 MOST, LARGEST = 16, 16  # clusters of a frame, and components of their positions, that are written
 COUNTED = ("clusters", "clustered")  # how many hold at least LEAST, and the fraction of tokens in them
+
+
+def observable(problem: Problem, attention: Any, backend: Any) -> Observable | None:
+    """Return the clusters; None if they are not recorded."""
+    share = problem.config.output.clusters
+    if share is None:
+        return None
+
+    def compute(t: float, x: Array) -> tuple[list[float], list[Line]]:
+        found = of(x, share)
+        return counted(found), rows(t, found)
+
+    return Observable("clusters", COUNTED, compute, details=columns(problem.d))
 
 
 def columns(d: int) -> list[str]:
@@ -43,7 +58,7 @@ def counted(found: fp.Clusters | None) -> list[float]:
     return [float(count), float(found.sizes[:count].sum() / len(found.labels))]
 
 
-def rows(t: float, found: fp.Clusters | None) -> list[list[float | str]]:
+def rows(t: float, found: fp.Clusters | None) -> list[Line]:
     """Return the rows of clusters.csv of one frame, the largest cluster first."""
     if found is None:
         return []

@@ -1,5 +1,6 @@
-"""Arrays of the tokens of a run on ranks, each of which holds a part: sent to rank 0 in pieces (`Rows`), and cut into
-blocks that do not depend on the number of ranks (`Blocks`).
+"""Arrays of tokens of which each rank holds a part: sent to rank 0 in pieces, and cut into blocks.
+
+Neither what arrives (`Spread`) nor the blocks (`Blocks`) depend on the number of ranks.
 """
 
 from __future__ import annotations
@@ -13,20 +14,6 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 PIECE = 2**25  # bytes that travel at a time
-# The axis of the tokens in the arrays of an integration's state; other arrays are the same on all ranks.
-_AXES = {"y": 0, "f": 0, "stages": 1, "argument": 0, "total": 0}
-_MEMORY, _REMEMBERED = "memory.", {"potentials": 2, "window.dr": 2, "window.du": 2}
-
-
-def token_axis(name: str) -> int | None:
-    """Return the axis of the tokens in an array of a checkpoint, None if it has none.
-
-    The name of a remembered array follows the numbers of its heads, which are ignored.
-    """
-    if not name.startswith(_MEMORY):
-        return _AXES.get(name)
-    words = name.removeprefix(_MEMORY).split(".")
-    return _REMEMBERED.get(".".join(word for word in words if not word.isdigit()))
 
 
 @dataclass(frozen=True)
@@ -37,7 +24,7 @@ class Cut:
     rows: slice
 
 
-class Rows:
+class Spread:
     """An array with the tokens along `axis`; each rank holds the part `here`, and counts (size,) are their lengths."""
 
     def __init__(self, comm: Any, here: Array, axis: int, counts: Array) -> None:
@@ -92,17 +79,23 @@ class Rows:
 class Blocks:
     """The tokens in blocks of a fixed length, counted from the first token; a rank holds those that begin on it.
 
-    A sum over blocks in their order has the same bits for any number of ranks.
+    A sum over blocks in their order has the same bits for any number of ranks. Tokens (B, n, d) of B systems are one
+    block: what is summed then has a leading axis B.
+
+    Attributes:
+        n, d: the number of all tokens, and their dimension.
     """
 
-    def __init__(self, here: list[Array], d: int, comm: Any = None) -> None:
-        self._here, self.d, self._comm = here, d, comm
-        self.n = int(self._every(np.array([float(sum(map(len, here)))])).sum())
+    def __init__(self, here: list[Array], n: int, d: int, comm: Any = None) -> None:
+        self.n, self.d = n, d
+        self._here, self._comm = here, comm
 
     @staticmethod
     def alone(x: Array, length: int) -> Blocks:
-        """Return the blocks of the tokens x (n, d) of a process that holds them all."""
-        return Blocks([x[start : start + length] for start in range(0, len(x), length)], x.shape[1])
+        """Return the blocks of the tokens x (n, d) or (B, n, d) of a process that holds them all."""
+        n, d = x.shape[-2:]
+        here = [x] if x.ndim == 3 else [x[start : start + length] for start in range(0, n, length)]
+        return Blocks(here, n, d)
 
     @staticmethod
     def of(comm: Any, x: Array, starts: Array, length: int) -> Blocks:
@@ -111,44 +104,68 @@ class Blocks:
 
         The tokens of a rank before its first block are sent to the rank on which their block begins. Collective.
         """
-        rank, (first, last) = comm.Get_rank(), starts[comm.Get_rank() : comm.Get_rank() + 2].tolist()
+        rank, n, d = comm.Get_rank(), int(starts[-1]), x.shape[1]
+        first, last = starts[rank : rank + 2].tolist()
         own = -(-first // length) * length  # where the first block of this rank begins, if it has one
         if own > first:
             owner = int(np.searchsorted(starts, own - length, side="right")) - 1
             comm.Send(np.ascontiguousarray(x[: own - first]), owner)
         if own >= last:
-            return Blocks([], x.shape[1], comm)
+            return Blocks([], n, d, comm)
         here = [x[start - first : start - first + length] for start in range(own, last, length)]
-        end, parts = min(-(-last // length) * length, int(starts[-1])), [here[-1]]
+        end, parts = min(-(-last // length) * length, n), [here[-1]]
         for source in range(rank + 1, comm.Get_size()):
             count = min(end, int(starts[source + 1])) - int(starts[source])
             if count <= 0:
                 break
-            parts.append(np.empty((count, x.shape[1]), x.dtype))
+            parts.append(np.empty((count, d), x.dtype))
             comm.Recv(parts[-1], source)
         here[-1] = np.concatenate(parts) if len(parts) > 1 else here[-1]
-        return Blocks(here, x.shape[1], comm)
+        return Blocks(here, n, d, comm)
 
     def sum(self, part: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
-        """Return the sum of part(block), an array of the given shape, over all blocks. Collective."""
-        parts = np.array([part(block) for block in self._here], np.float64).reshape(-1, *shape)
-        return np.asarray(np.sum(self._every(parts), axis=0))
+        """Return the sum over all blocks of part(block), an array of the given shape for each system. Collective."""
+        return np.asarray(np.sum(self._every(part, shape), axis=0))
 
-    def largest(self, part: Callable[[Array], float]) -> float:
-        """Return the largest part(block), at least 0; nan if one is nan. Collective."""
-        return float(self._every(np.array([max_or_nan([part(block) for block in self._here])])).max())
+    def largest(self, part: Callable[[Array], Array]) -> Array:
+        """Return the largest part(block), a number for each system; nan if one is nan. Collective."""
+        return np.asarray(np.max(self._every(part, ()), axis=0))
 
-    def _every(self, parts: Array) -> Array:
-        """Return the parts (k, ...) of all ranks, concatenated in the order of the ranks."""
+    def _every(self, part: Callable[[Array], Array], shape: tuple[int, ...]) -> Array:
+        """Return part(block) of the blocks of all ranks, (blocks, *shape), in their order."""
         if self._comm is None:
-            return parts
+            return np.array([part(block) for block in self._here], np.float64)
+        parts = np.array([part(block) for block in self._here], np.float64).reshape(-1, *shape)
         counts = np.empty(self._comm.Get_size(), np.int64)
         self._comm.Allgather(np.array([parts.size]), counts)
         every = np.empty(int(counts.sum()))
-        self._comm.Allgatherv(np.ascontiguousarray(parts, np.float64), [every, (counts, np.cumsum(counts) - counts)])
-        return every.reshape(-1, *parts.shape[1:])
+        self._comm.Allgatherv(np.ascontiguousarray(parts), [every, (counts, np.cumsum(counts) - counts)])
+        return every.reshape(-1, *shape)
 
 
-def max_or_nan(numbers: list[float]) -> float:
-    """Return the largest of some numbers and 0; nan if one is nan."""
-    return float(np.max([0.0, *numbers]))
+class Tokens:
+    """The tokens of one system at a time of a run: those of this rank, and on request those of all.
+
+    Attributes:
+        here: (m, d), the tokens of this rank.
+    """
+
+    def __init__(self, here: Array, blocks: Callable[[Array, int], Blocks], whole: Callable[[Array], Array | None]):
+        self.here = here
+        self._blocks, self._whole = blocks, whole
+        self._found: tuple[Array | None] | None = None
+
+    @staticmethod
+    def alone(x: Array) -> Tokens:
+        """Return the tokens x (n, d) of a process that holds them all."""
+        return Tokens(x, Blocks.alone, lambda x: x)
+
+    def blocks(self, length: int) -> Blocks:
+        """Return the tokens in blocks of `length`. Collective."""
+        return self._blocks(self.here, length)
+
+    def whole(self) -> Array | None:
+        """Return all tokens (n, d) on rank 0, None on the others. Collective; they travel once."""
+        if self._found is None:
+            self._found = (self._whole(self.here),)
+        return self._found[0]

@@ -1,0 +1,48 @@
+"""observables.png: energies, and the observables of the user's own, against time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpde.plot import canvas
+
+Array = np.ndarray[Any, Any]
+# Columns that other pictures show.
+_SHOWN = re.compile(
+    r"t|step|mean_norm|mean_\d+|trace|eigenvalue_\d+|effective_rank|radius|clusters|clustered|running", re.ASCII
+)
+_MOST = 8  # panels
+
+
+def names(columns: dict[str, Array]) -> list[str]:
+    """Return the names of the columns that are drawn: those of no other picture, with a number somewhere."""
+    return [name for name, values in columns.items() if not _SHOWN.fullmatch(name) and np.isfinite(values).any()]
+
+
+def save(t: Array, columns: dict[str, Array], target: Path) -> None:
+    """Draw columns against the times t (m,): (m,) of one system, (m, B) of many, as their median and quartiles."""
+    shown = names(columns)
+    left, shown = shown[_MOST:], shown[:_MOST]
+    drawn = canvas.figure(7.0, 1.2 + 1.5 * len(shown))
+    panels = drawn.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for i, (axes, name) in enumerate(zip(panels, shown, strict=True)):
+        colour, values = canvas.COLOURS[i % len(canvas.COLOURS)], columns[name]
+        if values.ndim == 2:
+            low, values, high = canvas.quartiles(values)
+            axes.fill_between(t, low, high, color=colour, alpha=0.25, linewidth=0)
+        axes.plot(t, values, color=colour, linewidth=1.6, marker="o" if len(t) < 12 else "", markersize=4)
+        axes.set_ylabel(name.replace("_", " "))
+        canvas.tidy(axes)
+    panels[0].set_title("Observables of all tokens", fontsize=11)
+    panels[-1].set_xlabel("t")
+    many = any(columns[name].ndim == 2 for name in shown)
+    notes = ["median and quartiles of the systems that have not ended"] * many
+    notes += [f"{len(left)} more in the table: {', '.join(left)}"] if left else []
+    if notes:
+        canvas.caption(drawn, "; ".join(notes))
+    drawn.align_ylabels()
+    canvas.save(drawn, target)

@@ -1,0 +1,39 @@
+"""What a run records of its tokens: a registry of observables, one file each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastpde.config import Problem
+from fastpde.errors import InputError
+from fastpde.observable import Observable
+from fastpde.run.observables import token_clusters, token_energy, token_moments
+
+# Each makes its observable for a run of a problem, with its attention and backend, or None if it is not recorded.
+REGISTRY: tuple[Callable[[Problem, Any, Any], Observable | None], ...] = (
+    token_moments.observable,
+    token_energy.observable,
+    token_clusters.observable,
+)
+
+
+def chosen(problem: Problem, attention: Any, backend: Any) -> tuple[Observable, ...]:
+    """Return the observables that a run records, those of the user's own last.
+
+    Raises InputError where two have a column, or a name, in common.
+    """
+    found = [made for make in REGISTRY if (made := make(problem, attention, backend)) is not None]
+    found += [own for own, _ in problem.own_observables]
+    names: dict[str, str] = {"t": "the time", "step": "a table", "system": "a table", "status": "a table"}
+    for observable in found:
+        for name in dict.fromkeys((observable.name, *observable.columns)):
+            if names.setdefault(name, observable.name) != observable.name:
+                came = f"{observable.name} with a name {name!r} like that of {names[name]}"
+                raise InputError("output.observables", came, "names of their own")
+    return tuple(found)
+
+
+def columns(observables: tuple[Observable, ...]) -> list[str]:
+    """Return the names of the columns of a table of observables: the time, and all numbers."""
+    return ["t", *(name for observable in observables for name in observable.columns)]

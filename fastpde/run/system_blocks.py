@@ -1,0 +1,331 @@
+"""The contents of a run of an ensemble, solved in blocks that take a few seconds each, so that it can be watched and
+stopped.
+
+Results do not depend on the blocks: their sizes follow the clock, and the bits stay the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpde import initial
+from fastpde.config import Problem
+from fastpde.observable import Observable
+from fastpde.parallel.spread import Spread
+from fastpde.run import directory, machine, tables
+from fastpde.run.checkpoint import Checkpoint
+from fastpde.run.observables import columns
+from fastpde.run.ranks import Team
+from fastpde.run.signals import Stopped, StopSignals
+from fastpde.run.trajectory_ensemble import Block, EnsembleWriter
+from fastpde.run.writer import Contents, NullWriter, Writer
+
+Array = np.ndarray[Any, Any]
+_SECONDS = 2.0  # that a block should take
+_PAIRS, _FIRST = 2**20, 1024  # pairs of tokens and systems of the first block, whose time includes the compilation
+_GROWTH = 8
+_BYTES = 2**28  # of the frames of a block
+_SMALL = 512  # tokens up to which a system has one core, and a block at least some systems per core
+COLUMNS = ("system", "status", "t_final", "steps")  # of systems.csv, before the observables of the last state
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of B systems that are recorded: the first axis is that of the systems, the second that of frames; of
+    the tokens only the stored ones.
+
+    Attributes:
+        x, x_final: (B, m, k, d) and (B, k, d), the states at the times of the output and the last ones.
+        rows, last: (B, m, c) and (B, c), the observables at these times, nan after an end, and of the last states.
+        status: (B,) the indices of their ends in `fastpde.Status`.
+        t_final, steps, rejected: (B,) the times of the ends, and the numbers of accepted and rejected steps.
+        events: (B, e) the times of events, nan where there was none.
+    """
+
+    x: Array
+    x_final: Array
+    rows: Array
+    last: Array
+    status: Array
+    t_final: Array
+    steps: Array
+    rejected: Array
+    events: Array
+
+    def gathered(self, team: Team) -> Results | None:
+        """Return the systems of all ranks, in their order, on rank 0; None on the others. Collective."""
+        spread = [team.spread(getattr(self, field.name)) for field in fields(self)]
+        whole = [array.whole() if isinstance(array, Spread) else array for array in spread]
+        return Results(*whole) if team.leads else None  # type: ignore[arg-type]
+
+
+class Systems(Contents):
+    """The systems of an ensemble, stored block by block; the directory is made when the first block is done.
+
+    Attributes:
+        writer: of the directory.
+        times: (m,) of the output.
+        counts: how many of the systems that are done have ended in which way.
+    """
+
+    writer: Writer | NullWriter
+
+    def __init__(self, problem: Problem, observables: tuple[Observable, ...], team: Team) -> None:
+        self.problem, self.team, self.times = problem, team, problem.times()
+        self._observables, self._columns = observables, columns(observables)
+        self._ids = initial.subset(problem.n, problem.config.output.max_tokens, seed=problem.config.seed)
+        self.counts: Counter[Any] = Counter()
+        self._sums = np.zeros((len(self.times), len(self._columns)))
+        self._running = np.zeros(len(self.times), dtype=np.int64)
+        self._path = ""
+
+    # -- what a directory holds ---------------------------------------------------------------------------------------
+
+    def open(self, folder: Path, kept: Checkpoint | None) -> None:
+        problem, marks = self.problem, {} if kept is None else kept.facts["marks"]
+        path = folder / directory.ENSEMBLE
+
+        def stored() -> EnsembleWriter:
+            if kept is not None:
+                return EnsembleWriter.going_on(path, systems=problem.systems, kept=marks["ensemble"])
+            return EnsembleWriter(
+                path,
+                self._ids,
+                self.times,
+                systems=problem.systems,
+                like=np.empty((1, 1, problem.d), problem.config.backend.dtype),
+                events=problem.config.events.given,
+                columns=self._columns,
+                version=self.writer.versions["fastpde"],
+            )
+
+        self._file: Any = self.writer.file("ensemble", stored)
+        table, names = folder / directory.SYSTEMS, [*COLUMNS, *self._columns[1:]]
+        self._table: Any = self.writer.file("table", lambda: tables.TableWriter(table, names, marks.get("table")))
+        if kept is not None:  # columns of an earlier version stay, in their order
+            self._columns = ["t", *tables.names_of(table)[len(COLUMNS) :]]
+
+    def restore(self, kept: Checkpoint) -> None:
+        import fastpde as fp
+
+        facts = kept.facts
+        self.counts = Counter({status: facts["counts"].get(status.value, 0) for status in fp.Status})
+        self.counts += Counter()  # drops what never came
+        self._sums, self._running = kept.arrays["sums"], kept.arrays["running"]
+        self.writer.steps, self._path = facts["steps"], facts["path"]
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        counts = {status.value: count for status, count in self.counts.items()}
+        facts = {"counts": counts, "steps": self.writer.steps, "path": self._path}
+        return facts, {"sums": self._sums, "running": self._running}
+
+    @property
+    def done(self) -> int:
+        """The number of systems that are stored and flushed."""
+        return self.counts.total()
+
+    def span(self) -> tuple[float, float, float]:
+        return 0, self.done, self.problem.systems
+
+    def reached(self) -> dict[str, Any]:
+        counts = {status.value: count for status, count in self.counts.most_common()}
+        sizes = {"systems": self.problem.systems, "systems_done": self.done, "counts": counts}
+        return sizes | {
+            "t_end": self.problem.config.time.t_end, "step": self.writer.steps, "frames": len(self.times),
+        }  # fmt: skip
+
+    def kept(self) -> str:
+        return f"{self.done} of {self.problem.systems} systems"
+
+    def where(self) -> str:
+        return f"after {self.done} systems"
+
+    def sums(self) -> dict[str, Any]:
+        return {"path": self._path}
+
+    # -- what a run adds ----------------------------------------------------------------------------------------------
+
+    def results(self, solution: Any) -> Results:
+        """Return the results of a `fastpde.EnsembleSolution` that are recorded."""
+        import fastpde as fp
+
+        ends, ids = list(fp.Status), slice(None) if len(self._ids) == self.problem.n else self._ids
+        rows, last = self._computed(solution)
+        self._path = solution.stats["path"]
+        return Results(
+            x=solution.x[:, :, ids].swapaxes(0, 1),
+            x_final=solution.x_final[:, ids],
+            rows=rows.swapaxes(0, 1),
+            last=last,
+            status=np.array([ends.index(status) for status in solution.status]),
+            t_final=solution.t_final,
+            steps=solution.stats["steps_each"],
+            rejected=solution.stats["rejected_each"],
+            events=np.array(solution.t_events).reshape(-1, len(solution.t_final)).T,
+        )
+
+    def nothing(self) -> Results:
+        """Return the results of no systems."""
+        m, k, c, d = len(self.times), len(self._ids), len(self._columns), self.problem.d
+        kind, e = self.problem.config.backend.dtype, len(self.problem.config.events.given)
+        shapes = [((m, k, d), kind), ((k, d), kind), ((m, c), float), ((c,), float), ((), int), ((), float)]
+        return Results(*(np.empty((0, *s), t) for s, t in [*shapes, ((), int), ((), int), ((e,), float)]))
+
+    def block(self, mine: Results) -> None:
+        """Store the systems that the ranks have solved, in their order. Collective. Raises OutputError."""
+        found = mine.gathered(self.team)
+        if found is not None:
+            self._store(found)
+
+    def _store(self, found: Results) -> None:
+        writer = self.writer
+        if writer.path is None:
+            told = f"directory made; {len(self._ids)} of {self.problem.n} tokens are stored per system"
+            writer.make(told, lambda: self._append(found))
+        else:
+            self._append(found)
+            writer.write_status(directory.RUNNING, "")
+        if writer.due():
+            writer.save()
+
+    def _computed(self, solution: Any) -> tuple[Array, Array]:
+        """Return the observables at all times (m, B, c), nan after an end, and of the last states (B, c)."""
+        running = np.isfinite(solution.x).all(axis=(2, 3))
+        rows = np.full((*running.shape, len(self._columns)), np.nan)
+        for j, t in enumerate(self.times):
+            x = solution.x[j, running[j]]
+            rows[j, running[j]] = self._rows(np.full(len(x), t), x)
+        return rows, self._rows(solution.t_final, solution.x_final)
+
+    def _rows(self, t: Array, x: Array) -> Array:
+        """Return the rows (B, c) of a table of observables, for systems x (B, n, d) at times t (B,)."""
+        found = {"t": t} if len(t) else {}
+        for one in self._observables if len(t) else ():
+            found |= zip(one.columns, one.of_many(t, x).T, strict=True)
+        return np.array([found.get(name, np.full(len(t), np.nan)) for name in self._columns]).T
+
+    def _append(self, found: Results) -> None:
+        import fastpde as fp
+
+        statuses, rows = [list(fp.Status)[end] for end in found.status], found.rows.swapaxes(0, 1)
+        words = [status.value for status in statuses]
+        events = dict(zip(self.problem.config.events.given, found.events.T, strict=True))
+        x = found.x.swapaxes(0, 1)
+        self._file.append(Block(x, found.x_final, found.t_final, words, found.steps, found.rejected, events, rows))
+        ends = zip(words, found.steps.tolist(), found.last.tolist(), strict=True)
+        self._table.append(*([self.done + b, word, t, s, *rest] for b, (word, s, (t, *rest)) in enumerate(ends)))
+        self.counts.update(statuses)
+        self.writer.steps += int(found.steps.sum())
+        self._add(rows)
+
+    def _add(self, rows: Array) -> None:
+        """Add the rows (m, B, c) of B systems to the means of observables.csv, and replace the file in one step."""
+        running = np.isfinite(rows[:, :, 0])
+        with np.errstate(over="ignore", invalid="ignore"):  # of huge tokens
+            # One system after the other: no bit depends on how they are divided into blocks, which the clock decides.
+            these = np.concatenate([self._sums[:, None], np.where(running[:, :, None], rows, 0.0)], axis=1)
+            self._sums = np.add.accumulate(these, axis=1)[:, -1].copy()
+            self._running += running.sum(axis=1)
+            means = self._sums / np.where(self._running, self._running, np.nan)[:, None]
+        means[:, 0] = self.times
+        lines = [[*line, count] for line, count in zip(means.tolist(), self._running.tolist(), strict=True)]
+        self.writer.replace_table(directory.OBSERVABLES, [*self._columns, "running"], lines)
+
+
+def solve(
+    systems: Systems,
+    attention: Any,
+    tokens: Any,
+    arguments: dict[str, Any],
+    report: Callable[[int], None],
+    signals: StopSignals,
+    team: Team,
+) -> None:
+    """Solve the systems that are not done yet from their `tokens` (S, n, d) and record them, block by block.
+
+    The systems of each block are divided among the ranks; its size follows the clock of rank 0. `report` is called with
+    the number of systems that are done. A signal ends a block anywhere; its systems must be solved again.
+    """
+    n, most = systems.problem.n, largest(systems, tokens[0].nbytes)
+    least = min(most, 2 * machine.cores() if n <= _SMALL else 1)
+    check = signals.check if team.size == 1 else signals.check_alone
+    part = _Part(systems, attention, tokens, arguments, report, check)
+    first, size = systems.done, min(most, _FIRST, max(least, _PAIRS // (n * n)))
+    while first < len(tokens):
+        signals.check()
+        systems.writer.beat()
+        last, began = team.largest(min(first + size, len(tokens)) if team.leads else 0), time.monotonic()
+        cuts = [first + (last - first) * k // team.size for k in (team.rank, team.rank + 1)]
+        mine, wanted = systems.nothing(), 0
+        try:
+            mine = part(*cuts)
+        except Stopped as stop:
+            if stop.at_once:
+                raise
+            wanted = 1 + stop.number
+        signals.agree(wanted)
+        with signals.held():
+            systems.block(mine)
+        seconds = time.monotonic() - began
+        systems.writer.log(f"systems {first} to {last - 1} in {seconds:.2f} s")
+        size = next_size(last - first, seconds, least, most)
+        report(last)
+        first = last
+
+
+class _Part:
+    """The solver of a part of the systems."""
+
+    def __init__(
+        self,
+        systems: Systems,
+        attention: Any,
+        tokens: Any,
+        arguments: dict[str, Any],
+        report: Callable[[int], None],
+        check: Callable[[], None],
+    ) -> None:
+        self._contents, self._attention, self._tokens, self._arguments = systems, attention, tokens, arguments
+        self._report, self._check = report, check
+
+    def __call__(self, first: int, last: int) -> Results:
+        """Solve the systems first .. last - 1 and return the results that are recorded."""
+        import fastpde as fp
+
+        if first == last:
+            return self._contents.nothing()
+        solution = fp.solve(
+            self._attention,
+            self._tokens[first:last],
+            **self._arguments,
+            t_eval=self._contents.times,
+            first_system=first,
+            progress=_shifted(self._report, first, self._check),
+        )
+        return self._contents.results(solution)
+
+
+def _shifted(report: Callable[[int], None], first: int, check: Callable[[], None]) -> Callable[[int, Any], None]:
+    def progress(done: int, stats: Any) -> None:
+        report(first + done)
+        check()
+
+    return progress
+
+
+def largest(systems: Systems, size: int) -> int:
+    """Return how many systems of `size` bytes each a block may have, for the memory of their frames."""
+    return max(1, _BYTES // (size * len(systems.times)))
+
+
+def next_size(size: int, seconds: float, least: int, most: int) -> int:
+    """Return the size of the next block, from the seconds that a block of `size` systems took."""
+    wanted = size * min(_SECONDS / max(seconds, 1e-9), float(_GROWTH))
+    return min(most, max(least, int(wanted)))
