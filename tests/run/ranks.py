@@ -47,7 +47,8 @@ def runs(folder: Path, names: list[str]) -> int:
     team, codes = ranks.team(), {}
     for name in names:
         after(3 if name.startswith("stopped") else 10**9, kill_last)
-        outcome = runner.run(config.load(folder / f"{name}.toml"), folder / f"{name}.ranks", quiet=True, team=team)
+        problem = config.load(folder / f"{name}.toml", code=True)
+        outcome = runner.run(problem, folder / f"{name}.ranks", quiet=True, team=team)
         codes[name] = outcome.code
     if team.leads:
         print(json.dumps(codes), flush=True)

@@ -42,16 +42,17 @@ SINKHORN = ('"softmax"', '"sinkhorn"\nK = { scale = -1.0 }\neps = 2.0\ntol = 1e-
 MASKED = ('kind = "softmax"', 'kind = "softmax"\nmasked = true')
 NOISE = ('method = "rk4"\nstep = 0.05', 'method = "heun"\nstep = 0.2\nnoise = 0.3')
 SYSTEMS = ("d = 2", "d = 2\nsystems = 5")
+OWN = ("every = 0.25", 'every = 0.25\nobservables = ["widths:width", "widths:later"]')
 SOME = ("every = 0.25", "every = 0.25\nmax_tokens = 100\nclusters = 0.1")
 HEADS = ('kind = "softmax"\nV = { scale = -1.0 }', 'kind = "multihead"\n' + 2 * '[[attention.heads]]\nkind = "l2"\n')
 CASES = {
-    "softmax": (SIZE, DOPRI, SOME),
+    "softmax": (SIZE, DOPRI, OWN, SOME),
     "sinkhorn": (SIZE, DOPRI, SINKHORN),
     "masked": (SIZE, DOPRI, MASKED),
     "heads": (SIZE, DOPRI, HEADS),
     "noise": (SIZE, NOISE),
-    "systems": (DOPRI, SYSTEMS),
-    "stopped": (SIZE, DOPRI, SINKHORN),
+    "systems": (DOPRI, OWN, SYSTEMS),
+    "stopped": (SIZE, DOPRI, SINKHORN, OWN),
     "stopped rk4": (SIZE, ("t_end = 1.0", "t_end = 0.3")),
     "going on": (SIZE, DOPRI, SINKHORN),
 }
@@ -97,7 +98,9 @@ def stopping_after(monkeypatch, count):
 @pytest.mark.parametrize("count", [3, *(pytest.param(count, marks=pytest.mark.soak) for count in (1, 2, 4))])
 def test_the_files_are_those_of_one_process(small, monkeypatch, count):
     """To the bit where sums are direct, also where one goes on with what the others have begun."""
-    folder, problems = small.parent, {name: config.load(made(small, name)) for name in CASES}
+    folder = small.parent
+    shutil.copy(ROOT / "tests" / "outside" / "widths.py", folder)
+    problems = {name: config.load(made(small, name), code=True) for name in CASES}
     with monkeypatch.context() as patch:
         stopping_after(patch, 3)
         stopped = runner.run(problems["going on"], folder / "going on.ranks", quiet=True)
