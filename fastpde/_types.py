@@ -14,7 +14,8 @@ from .parallel.partition import Array, Partition, Undivided
 def as_numbers(name: str, value: object) -> Array:
     """Return `value` as an array of float64 or float32 in native byte order; lists and integers become float64.
 
-    Raises InputTypeError for text, objects, complex numbers and masked arrays, InputError for NaN, inf, ragged rows.
+    Raises InputTypeError for text, objects, complex numbers, numbers of more digits and masked arrays, InputError for
+    NaN, inf, ragged rows.
     """
     if isinstance(value, np.ma.MaskedArray):
         raise InputTypeError(name, "a masked array", "a plain array", "Leave the masked tokens out.")
@@ -23,7 +24,11 @@ def as_numbers(name: str, value: object) -> Array:
     except ValueError as error:
         raise InputError(name, "a ragged sequence", "an array of numbers", "All rows need the same length.") from error
     except (RuntimeError, TypeError) as error:  # a tensor with a gradient or on a device says itself what to do
-        raise InputTypeError(name, f"a {type(value).__name__}", "an array that NumPy can read", str(error)) from error
+        remedy = str(error) if "BFloat16" not in str(error) else "NumPy has no bfloat16: take tensor.float()."
+        raise InputTypeError(name, f"a {type(value).__name__}", "an array that NumPy can read", remedy) from error
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        remedy = "Nothing here has more digits than float64: take astype(float)."
+        raise InputTypeError(name, f"dtype {array.dtype}", "float64 or float32 numbers", remedy)
     if array.dtype.kind in "iu" or (array.dtype.kind == "f" and array.dtype not in (np.float32, np.float64)):
         array = array.astype(np.float64)
     if array.dtype.kind != "f":

@@ -36,7 +36,8 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     top = _Parser(prog="fastpde", description="Tokens of a Transformer as interacting particles.")
     top.add_argument("--version", action="version", version=f"fastpde {machine.version()}")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    top.set_defaults(call=lambda _: _print(top.format_help().rstrip()))
 
     run = commands.add_parser("run", help="run a configuration, or the built-in example", description=_RUN)
     run.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")

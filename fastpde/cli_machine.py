@@ -6,15 +6,17 @@ import sys
 from collections.abc import Callable
 
 from fastpde.errors import InputError
-from fastpde.run import machine
+from fastpde.run import launch, machine
 
 _MOST = 4096  # a bound on what a typing error can ask for
 
 
 def threads_of(text: str | None, ranks: int = 1) -> int:
     """Return the number of threads to use: that in `text`, or the cores divided by `ranks`; at most all cores."""
-    found = whole("--threads", text)
-    return max(1, machine.cores() // ranks) if found is None else min(found, machine.cores())
+    found, cores = whole("--threads", text), machine.cores()
+    if found is not None and found > cores and not launch.launch().rank:
+        sys.stderr.write(f"fastpde: --threads {found}: {cores} are used, all that this process may use\n")
+    return max(1, cores // ranks) if found is None else min(found, cores)
 
 
 def whole(name: str, text: str | None, least: int = 1) -> int | None:

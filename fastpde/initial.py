@@ -14,7 +14,9 @@ depend on how many there are, and system 0 is the cloud of a run of one system.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -175,12 +177,18 @@ def mixture(
 
 
 def open_array(path: Path, name: str) -> Array:
-    """Map a .npy file of float32 or float64 into memory without reading it.
+    """Map a .npy file of float32 or float64 into memory without reading it; or read a .csv file of numbers (n, d).
 
-    Raises InputError naming `name` for anything else: no file, pickled objects, a cut file, whole numbers.
+    A .csv file has a row for each token, with commas; a first line of names is passed over.
+
+    Raises InputError naming `name` for anything else: no file, pickled objects, a cut file, whole numbers in .npy.
     """
     if not path.is_file():
-        raise InputError(name, f'"{path.name}", which is no file in {path.parent}', "the name of a .npy file")
+        need = "the name of a .npy file, or of a .csv file"
+        raise InputError(name, f'"{path.name}", which is no file in {path.parent}', need)
+    if path.suffix == ".csv":
+        found = path.stat()
+        return _table(path, name, found.st_mtime_ns, found.st_size)
     try:
         array = np.lib.format.open_memmap(path, mode="r")  # unlike np.load it looks for nothing but a .npy file
     except _UNREADABLE as error:
@@ -188,6 +196,30 @@ def open_array(path: Path, name: str) -> Array:
     if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
         raise InputError(name, f'"{path.name}" with {array.dtype}', "an array of float32 or float64")
     return array
+
+
+@lru_cache(maxsize=2)  # asked for its shape first
+def _table(path: Path, name: str, *_: int) -> Array:
+    """Return the numbers (n, d) of a .csv file, read-only."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            names = any(_is_word(entry) for entry in file.readline().split(","))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a file without numbers
+            array = np.loadtxt(path, delimiter=",", skiprows=int(names), ndmin=2, encoding="utf-8", comments=None)
+    except (ValueError, OSError, UserWarning) as error:
+        need = "rows of numbers, with as many in each and commas between them"
+        raise InputError(name, f'"{path.name}": {error}', need) from None
+    array.flags.writeable = False
+    return array
+
+
+def _is_word(entry: str) -> bool:
+    try:
+        float(entry)
+    except ValueError:
+        return True
+    return False
 
 
 def from_file(

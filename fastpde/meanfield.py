@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .sums.backend import Backend
 
 
+_SINGLE = 5e-7  # relative error of velocities in float32
 _BACKEND = "backend"  # the name of what a backend keeps from one evaluation to the next
 
 
@@ -52,6 +53,12 @@ class Field:
     def stats(self) -> dict[str, float]:
         """Return the counters of the evaluations so far."""
         return self._memory.counters() | self.backend.stats()
+
+    def resolution(self) -> float:
+        """Return the relative error that the evaluations so far may have had, 0 for rounding in float64."""
+        fast = self.backend.stats().get("fast_sums", 0) > 0
+        sums = getattr(self.backend, "tol", 0.0) if fast else 0.0
+        return max(sums, _SINGLE if self.cloud.x.dtype == np.float32 else 0.0)
 
     def failure(self) -> FieldError | None:
         """Return why the last evaluation with finite tokens wrote nan, if an iteration did not converge; else None."""

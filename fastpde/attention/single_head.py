@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
@@ -37,6 +38,19 @@ class SingleHead(Attention):
     weight: Any = weights.Exp()
     normalised: bool = True
     positional: bool = False  # type: ignore[assignment]
+
+    def __new__(cls, *arguments: Any, **named: Any) -> Self:
+        """Return a head without parameters. Raises InputTypeError for arguments that the class does not have."""
+        if arguments or named:  # neither where it is copied
+            form = inspect.signature(cls.__init__)
+            try:
+                form.bind(None, *arguments, **named)
+            except TypeError as error:
+                takes = [str(p.replace(annotation=inspect.Parameter.empty)) for p in form.parameters.values()][1:]
+                raise InputTypeError(
+                    cls.__name__, str(error).removeprefix("got "), f"its arguments {', '.join(takes)}"
+                ) from None
+        return super().__new__(cls)
 
     def __init__(
         self, Q: Value, K: Value, V: Value, scale: Value = 1.0, *, weight: weights.Weight | None = None

@@ -9,10 +9,11 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
-from fastpde.config import memory_estimate, schema, sweep_plan
+from fastpde.config import memory_estimate, sweep_plan
 from fastpde.config.build import Problem, resolve
 from fastpde.config.emit import dumps
 from fastpde.config.schema import Config
+from fastpde.config.sections import read
 from fastpde.config.shapes import Files
 from fastpde.config.studies import STUDIES, Plan, plan
 from fastpde.config.sweep_plan import Sweep
@@ -71,7 +72,7 @@ def parse(text: str) -> Config:
 
     Raises InputError naming the key at fault, or the line where the text is no TOML.
     """
-    return schema.read(Config, _table(text), "")
+    return read(Config, _table(text), "")
 
 
 def _table(text: str, name: str = "config") -> dict[str, object]:
@@ -108,7 +109,7 @@ def load_study(name: str, path: Path | None, *, code: bool = False) -> Plan:
 def same_study(text: str, found: Plan) -> bool:
     """Return whether a TOML text and a plan describe the same study."""
     try:
-        return schema.read(type(found.config), _table(text), "") == found.config
+        return read(type(found.config), _table(text), "") == found.config
     except InputError:
         return False
 

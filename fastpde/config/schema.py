@@ -1,18 +1,15 @@
-"""Every key of a configuration, its check and its default: a section is a dataclass, a key is a field.
-
-A field made by `key` without a default is required. A default of None means "said by other keys" and is either filled
-in when the section is read (`settled`) or left out of the text.
-"""
+"""Every key of a configuration, with its check and its default, see `sections`."""
 # ruff: noqa: RUF009  (`key` makes a field; its checks are frozen)
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, NoReturn
 
 from fastpde.attention.variants import VARIANTS
 from fastpde.config import checks
 from fastpde.config.matrices import Identity, Matrix, matrix, scale
+from fastpde.config.sections import key, read, section
 from fastpde.errors import InputError
 from fastpde.own_code import is_own
 from fastpde.sums.costs import Costs
@@ -25,37 +22,6 @@ MAX_COUNT = 100_000  # heads of one block: a bound on what a typing error can as
 ENERGY_LIMIT, FAST_ENERGY_LIMIT = 20_000, 200_000
 _OWNERS = {word: variant.name for variant in VARIANTS.values() for word in variant.own_keys}  # of keys of their own
 CLUSTER_SHARE = 0.05  # the length of `clusters = true`
-
-Section = TypeVar("Section")
-
-
-def key(check: checks.Check, default: Any = MISSING) -> Any:
-    """Return the dataclass field of one key, with its check and its default."""
-    return field(metadata={"check": check}, **({} if default is MISSING else {"default": default}))
-
-
-def read(kind: type[Section], table: object, name: str) -> Section:
-    """Fill the section `kind` from a TOML table and return it.
-
-    Raises InputError for unknown, missing and wrong keys, by their full names.
-    """
-    prefix = f"{name}." if name else ""
-    if not isinstance(table, dict):
-        checks.refuse(name, table, "a table")
-    known = {item.name: item for item in fields(kind) if item.init}  # type: ignore[arg-type]
-    for word, value in table.items():
-        if word not in known:
-            need = f"one of the keys {', '.join(known)}"
-            raise InputError(prefix + word, checks.show(value), need, checks.closest(word, known))
-    values = {}
-    for word, item in known.items():
-        if word in table:
-            values[word] = item.metadata["check"](prefix + word, table[word])
-        elif item.default is MISSING:
-            raise InputError(prefix + word, "nothing", f"a value: {prefix + word} has no default")
-    section = kind(**values)
-    settled = getattr(section, "settled", None)
-    return settled(name) if settled else section
 
 
 def _share(name: str, value: object) -> float | None:
@@ -167,6 +133,11 @@ def _unmaskable(kind: str) -> str:
     return "" if is_own(kind) else VARIANTS[kind].kind.unmaskable
 
 
+def _refuse_heads(name: str, value: object) -> NoReturn:
+    need = f'kind = "multihead" and one [[{name}]] table or more'
+    checks.refuse(name, value, need, "With count = 4 in it a table stands for four heads alike.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Single:
     """One attention head of one variant; k is the number of rows of "normal" Q and K (default d).
@@ -174,6 +145,7 @@ class Single:
     kind "module:Class" is a user's own variant. `own` is a table of the arguments of a variant that have no key here.
     """
 
+    elsewhere: ClassVar[dict[str, Any]] = {"heads": _refuse_heads}
     kind: str = key(variant(*VARIANTS))
     Q: Matrix = key(matrix(), Identity())
     K: Matrix = key(matrix(scaled="Q"), Identity())
@@ -226,7 +198,7 @@ class Head(Single):
 
 def _heads(name: str, value: object) -> tuple[Head, ...]:
     if not isinstance(value, list) or not value:
-        checks.refuse(name, value, "one [[attention.heads]] table or more")
+        _refuse_heads(name, value)
     return tuple(read(Head, table, f"{name}[{i}]") for i, table in enumerate(value))
 
 
@@ -363,11 +335,6 @@ def by_kind(kinds: dict[str, type]) -> checks.Check:
         return read(kinds[checks.choice(*kinds)(f"{name}.kind", kind)], value, name)
 
     return check
-
-
-def section(kind: type) -> checks.Check:
-    """Return the check of a section with fixed keys."""
-    return lambda name, value: read(kind, value, name)
 
 
 def _check_on_sphere(tokens: Any) -> None:

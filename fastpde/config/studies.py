@@ -14,7 +14,7 @@ from fastpde.attention.variants import VARIANTS, chosen, named, suiting
 from fastpde.config import checks, emit, schema
 from fastpde.config.build import Problem, load_own, resolve
 from fastpde.config.matrices import Entries
-from fastpde.config.schema import key, read, section
+from fastpde.config.sections import key, read, section
 from fastpde.config.shapes import Files
 from fastpde.errors import InputError
 from fastpde.own_code import is_own

@@ -24,7 +24,8 @@ import numpy as np
 
 from fastpde.config import checks, emit
 from fastpde.config.build import Problem, resolve
-from fastpde.config.schema import Config, key, read
+from fastpde.config.schema import Config
+from fastpde.config.sections import key, read
 from fastpde.config.shapes import Files
 from fastpde.errors import InputError, InputTypeError
 from fastpde.own_code import CodeRefused

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpde.errors import FieldError
+from fastpde.integrate.controller import PIController
 from fastpde.integrate.observers import Watch
 from fastpde.integrate.problem import Problem
 from fastpde.integrate.solution import Recorder, Solution
@@ -15,6 +16,12 @@ from fastpde.integrate.state import State
 from fastpde.integrate.status import Status
 from fastpde.integrate.stepper import Stepper
 from fastpde.integrate.tracker import Tracker
+
+_OVERFLOWED = (  # of an adaptive method
+    "The state or its velocity stopped being finite; the state returned is the last good one. The solution grows "
+    "beyond the largest number: add the event BlowUp(radius) to stop before it, or end t_span earlier. Otherwise check "
+    "that the field writes all of out."
+)
 
 
 class Ending(NamedTuple):
@@ -125,7 +132,24 @@ class Integrator:
         t_final, status = self._final[0] if self._final else self.state.t, self.status or Status.INTERRUPTED
         cause = self._stepper.cause if status is Status.NOT_CONVERGED else None
         text = status.message if cause is None else f"{cause} The state returned is the last good one."
-        return Ending(status, t_final, f"{text} ({self._where(status, t_final)})", cause)
+        if status is Status.NOT_FINITE and self.problem.tableau.adaptive:
+            text = _OVERFLOWED
+        return Ending(status, t_final, f"{text} ({self._where(status, t_final)}){self._remark()}", cause)
+
+    def _remark(self) -> str:
+        """Return sentences on steps that are larger or smaller than makes sense; "" if there were none."""
+        count, told = self.state.leaps, ""
+        if count:
+            steps = "1 step" if count == 1 else f"{count} steps"
+            told = f" In {steps} the largest entry grew more than tenfold: take smaller steps, or an adaptive method."
+        return told + (f" {idle}" if (idle := self.needless()) else "")
+
+    def needless(self) -> str:
+        """Return a sentence if rtol asks for more than the velocities have; "" if it does not."""
+        rule, known = self.problem.controller, getattr(self.problem.field, "resolution", float)()
+        if not isinstance(rule, PIController) or rule.rtol >= known:
+            return ""
+        return f"rtol = {rule.rtol:g} is below {known:g}, the error that velocities may have: they limit the accuracy."
 
     def solution(self) -> Solution:
         """Return the `Solution`; a run that has not ended counts as interrupted here."""

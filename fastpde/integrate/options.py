@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -82,9 +83,20 @@ def flag(name: str, value: object) -> bool:
 
 
 def function(name: str, value: object, form: str) -> Callable:
-    """Return a callable, or raise; a class is refused, because it is often given by mistake for its instance."""
+    """Return a callable that takes the arguments of `form`, "(t, x) ...", or raise.
+
+    A class is refused, because it is often given by mistake for its instance.
+    """
     if not callable(value) or isinstance(value, type):
         raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", f"a function {form}")
+    try:
+        taken = inspect.signature(value)
+    except (TypeError, ValueError):  # built in: nothing is known
+        return value
+    try:
+        taken.bind(*form[1 : form.index(")")].split(","))
+    except TypeError as error:
+        raise InputTypeError(name, f"a function {taken}: {error}", f"a function {form}") from None
     return value
 
 

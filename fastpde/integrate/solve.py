@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,6 +70,8 @@ def integrate(
     Raises:
         InputError, InputTypeError: an argument cannot be used; raised before any work.
 
+    Warns (RuntimeWarning) of an rtol below field.resolution(), the relative error that velocities have, if known.
+
     Source: Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I (1993), II.
     """
     options = Options(method, step, rtol, atol, max_steps, t_eval, events, observers, space, noise)
@@ -80,4 +83,6 @@ def integrate(
             integrator.step()
             if report is not None and integrator.state.step > before:
                 report(integrator.state.t, integrator.stats())
+    if told := integrator.needless():
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
     return integrator.solution()

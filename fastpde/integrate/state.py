@@ -11,7 +11,7 @@ import numpy as np
 from fastpde.integrate.stages import NONE
 
 # Names in `State.parts`.
-_NUMBERS = ("t", "step", "fresh", "h", "error", "retries", "rejected", "evaluations")
+_NUMBERS = ("t", "step", "fresh", "h", "error", "retries", "rejected", "evaluations", "leaps")
 _SUM = ("argument", "total")
 _MEMORY = "memory."
 _AXES = {"y": 0, "f": 0, "stages": 1, "argument": 0, "total": 0}
@@ -30,6 +30,7 @@ class State:
         error: the scaled error of the last accepted step, for the controller.
         retries: rejections since the last accepted step.
         rejected, evaluations: counters of rejected steps and of calls of the field.
+        leaps: how many steps of a fixed size have made the largest entry more than ten times as large.
         memory: named arrays that the field keeps between evaluations (its `memory`, if it has one).
         stages: (k, *y.shape) the stages after the first of the step under way that are known; usually k = 0.
         summed: of a step under way whose stages are not kept: how many of them, the first included, are in `total`.
@@ -47,6 +48,7 @@ class State:
     retries: int
     rejected: int
     evaluations: int
+    leaps: int = 0
     memory: dict[str, np.ndarray] = dataclass_field(default_factory=dict)
     stages: np.ndarray = dataclass_field(default_factory=lambda: NONE)
     summed: int = 0
@@ -75,7 +77,7 @@ class State:
         """Return the record with these `parts`."""
         y = arrays["y"]
         kept = {name.removeprefix(_MEMORY): array for name, array in arrays.items() if name.startswith(_MEMORY)}
-        state = replace(cls.initial(0.0, y), **{name: numbers[name] for name in _NUMBERS})
+        state = replace(cls.initial(0.0, y), **{name: numbers[name] for name in _NUMBERS if name in numbers})
         parts: dict[str, Any] = {name: arrays[name] for name in ("f", "stages", *_SUM) if name in arrays}
         return replace(state, **parts, summed=numbers.get("summed", 0), memory=kept)
 

@@ -35,6 +35,7 @@ MAX_RETRIES = 50
 # A velocity that cannot be computed has cost much time: smaller steps are tried at most this often in a row, and only
 # down to this fraction of the span.
 MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
+_LEAP = 10.0  # growth of the largest entry in a step of a fixed size that is then too large to follow it
 
 
 class Stepper:
@@ -97,6 +98,8 @@ class Stepper:
         self._held.begin(self.state, state, self._trial)
         self._from = (state.t, 0.0)  # start and size of the last accepted step
         self._chosen = (state.h, state.error, state.retries)  # h, error and retries of the state before that step
+        # The largest entries before and after the last step of a fixed size.
+        self._sizes: tuple[float, float] | None = None
         self.cause: FieldError | None = None  # the error behind NOT_CONVERGED
 
     def _remembered(self, state: State) -> dict[str, np.ndarray]:
@@ -230,8 +233,12 @@ class Stepper:
             self._evaluate(end if c == 1.0 else state.t + c * h, self._trial, held.slot(s))
             held.note(state, s)
         held.result(state, h, self._trial)
-        if not self.controller.adaptive and not math.isfinite(space.max_norm(self._trial)):
-            return math.nan
+        if not self.controller.adaptive:
+            size = space.max_norm(self._trial)
+            if not math.isfinite(size):
+                return math.nan
+            before = space.max_norm(state.y) if self._sizes is None else self._sizes[1]
+            self._sizes = before, size
         if self._closes(t) and len(state.stages) < tableau.stages - 1:
             self._evaluate(end, self._trial, held.last)
             held.note(state, tableau.stages - 1)
@@ -251,6 +258,8 @@ class Stepper:
         state.y, self._trial = self._trial, state.y
         state.f, state.fresh = (self._turned, False) if turns else (self._held.last, adaptive)
         state.t, state.step, state.retries, state.stages = t, state.step + 1, 0, NONE
+        if self._sizes is not None:
+            state.leaps += self._sizes[1] > _LEAP * self._sizes[0] > 0.0
         state.forget_sum()
 
     def _reject(self, h: float, error: float) -> Status | None:

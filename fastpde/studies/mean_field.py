@@ -76,12 +76,19 @@ class MeanField(Study):
 
     def summary(self) -> str:
         """Return the powers of n of the velocity's error at t = 0, and how well its covariance is predicted."""
-        several = len(self.parameters["strengths"]) > 1
+        several, sizes = len(self.parameters["strengths"]) > 1, self.parameters["sizes"]
         told = []
         for variant, s in self.settings():
-            rate = self.rate("velocity", variant, s, 0.0)
-            told.append(f"{variant}{f' (|A| = {s:g})' if several else ''} {rate}")
-        text = f"velocity error ~ n^p, p = {', '.join(told)}"
+            if len(sizes) > 1:
+                found = str(self.rate("velocity", variant, s, 0.0))
+            else:
+                rows = (self["variant"] == variant) & (self["strength"] == s) & (self["t"] == 0.0)
+                found = f"{np.sqrt(np.mean(self['velocity'][rows] ** 2)):.3g}"
+            told.append(f"{variant}{f' (|A| = {s:g})' if several else ''} {found}")
+        what = (
+            "velocity error ~ n^p, p =" if len(sizes) > 1 else f"velocity error at n = {sizes[0]} (one size: no power)"
+        )
+        text = f"{what} {', '.join(told)}"
         known = np.isfinite(self.clt["predicted"]) & (self.clt["strength"] ** 2 < 0.5)
         if known.any():
             worst = 0.0
