@@ -22,7 +22,7 @@ ONLY = {
     "h5py": r"run/trajectory.*\.py",
     "argparse": r"cli.*\.py",
     "matplotlib": r"plot/.*\.py",
-    "tqdm": r"(compiling|ensemble|integrate/reporting|run/progress|cli_machine)\.py",
+    "tqdm": r"(clusters|compiling|ensemble|integrate/reporting|run/progress|cli_machine)\.py",
     "mpi4py": r"(sums/distributed|run/ranks)\.py",
     "ot": r"transport/wasserstein\.py",
     "scipy": r"(observe|report|stability|dissipation|clusters"

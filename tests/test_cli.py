@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 import fastpde
 from fastpde import cli, config, sums
-from fastpde.run import signals
+from fastpde.run import machine, signals
 from fastpde.run.writer import Writer
 
 from .problems import compiling_nothing
@@ -55,7 +55,6 @@ def files(folder):
 
 
 WRONG = {  # arguments: what the message must name
-    "no command": ((), "COMMAND"),
     "unknown command": (("rum",), "rum"),
     "unknown option": (("run", "a.toml", "--thread-count", "2"), "--thread-count"),
     "missing config": (("run", "b.toml"), "b.toml"),
@@ -307,3 +306,21 @@ def test_a_signal_while_an_error_is_said(folder, capsys, monkeypatch):
     )
     code, _, errors = call(capsys, "run", "b.toml")
     assert (code, errors.count("\n")) == (2, 1) and "b.toml" in errors
+
+
+def test_the_command_alone_is_its_help(capsys):
+    code, out, errors = call(capsys)
+    assert code == 0 and out.startswith("usage: fastpde") and "doctor" in out and not errors
+
+
+def test_more_threads_than_there_are(folder, capsys, monkeypatch):
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    code, _, errors = call(capsys, "run", "a.toml", "--threads", "99", "--quiet")
+    assert code == 0 and "--threads 99: 2 are used" in errors
+
+
+def test_heads_of_what_has_none(folder, capsys):
+    for given in ("heads = 4", "heads = [{ kind = 'l2' }]"):
+        (folder / "a.toml").write_text(GOOD.replace('kind = "softmax"', f'kind = "softmax"\n{given}'))
+        code, _, errors = call(capsys, "run", "a.toml")
+        assert code == 2 and 'kind = "multihead" and one [[attention.heads]] table' in errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.sparse.csgraph import connected_components
 
 import fastpde as fp
 
@@ -32,16 +33,30 @@ def test_blobs(d, dtype):
     assert weighted.count() == 5 and weighted.count(0.12) == 3
 
 
+def joined(x, length):
+    """Labels of the components of the graph of all pairs within `length`."""
+    wide = x.astype(float)
+    near = np.sqrt(((wide[:, None] - wide[None]) ** 2).sum(axis=2)) <= length
+    return connected_components(near, directed=False)[1]
+
+
+def same(labels, others):
+    """Whether two labellings are of the same clusters."""
+    return len(set(zip(labels, others, strict=True))) == len(set(labels)) == len(set(others))
+
+
 @pytest.mark.parametrize("d", [1, 2, 3, 5])
-def test_between_two_single_linkages(d):
-    """Tokens within `length` in every coordinate are together; what is together is linked by steps of 2 `length`."""
+def test_single_linkage(d):
     for length in (0.05, 0.15, 0.4):
         x = RNG.normal(size=(150, d))
-        labels = fp.clusters(x, length).labels
-        tree = linkage(x, "single", metric="chebyshev")
-        fine, coarse = fcluster(tree, length, "distance"), fcluster(tree, 2 * length * (1 + 1e-12), "distance")
-        assert len(set(zip(fine, labels, strict=True))) == len(set(fine))
-        assert len(set(zip(labels, coarse, strict=True))) == len(set(labels))
+        assert same(fp.clusters(x, length).labels, fcluster(linkage(x, "single"), length, "distance"))
+
+
+def test_a_turn_changes_nothing():
+    x = np.concatenate([c + 0.3 * RNG.normal(size=(200, 3)) for c in ((0, 0, 0), (3, 3, 0), (-2, 4, 1))])
+    for _ in range(5):
+        turn = np.linalg.qr(RNG.normal(size=(3, 3)))[0]
+        assert same(fp.clusters(x, 0.3).labels, fp.clusters(x @ turn, 0.3).labels)
 
 
 def test_a_chain_and_the_ends():
@@ -52,37 +67,40 @@ def test_a_chain_and_the_ends():
     one = fp.clusters([[2.0, 3.0]], 1.0)
     np.testing.assert_array_equal(one.positions, [[2.0, 3.0]])
     # More cells than 2^62: rows are compared then.
-    far = np.array([[0.0] * 5, [1e6] * 5, [1e6 + 0.5] * 5])
-    np.testing.assert_array_equal(fp.clusters(far, 1e-1).sizes, [1, 1, 1])
+    far = np.array([[0.0] * 5, [1e6] * 5, [1e6 + 0.4] * 5])
+    np.testing.assert_array_equal(fp.clusters(far, 0.8).sizes, [1, 1, 1])
     np.testing.assert_array_equal(fp.clusters(far, 1.0).sizes, [2, 1])
 
 
-def test_exactly_a_length_apart():
-    """Tokens on the faces of cells: those whose difference, as computed, is at most `length` are together."""
-    assert len(fp.clusters([[-0.2], [-0.1], [-0.9]], 0.1)) == 2
-    for length in (0.1, 0.3, 1 / 3, 0.7):
-        for start in (0.0, -0.9, 1.1, -17.3):
-            for count in (9, 300):  # a chain: what is moved at one face moves what is behind the next
-                x = start + length * np.arange(count)[:, None]
-                far = np.diff(x[:, 0]) > length
-                assert len(fp.clusters(x, length)) <= 1 + far.sum()
-                # Two lengths apart they are apart, where the numbers are exact.
-                assert len(fp.clusters(np.arange(count)[:, None] * 0.5, 0.25)) == count
-
-
-@pytest.mark.parametrize("d", [1, 2, 3, 4])
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 6])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_every_pair_of_a_lattice(d, dtype):
-    """Against all pairs, on decimal lattices that are moved along, and tokens a rounding beside."""
+    """Against all pairs, on decimal lattices that are moved, and tokens a rounding beside: many are at `length`."""
     rng = np.random.default_rng(d)
     for _ in range(40):
         length = float(rng.choice([0.1, 0.2, 0.3, 0.7, 1.1]))
         x = (rng.integers(-12, 12, (60, d)) * length / rng.integers(1, 4) + rng.choice([0.0, 0.1, -2.3])).astype(dtype)
         x[::5] = np.nextafter(x[::5], dtype(9))
-        labels = fp.clusters(x, length).labels
-        wide = x.astype(float)
-        near = (np.abs(wide[:, None] - wide[None]).max(axis=2) <= length).nonzero()
-        np.testing.assert_array_equal(labels[near[0]], labels[near[1]])
+        assert same(fp.clusters(x, length).labels, joined(x, length))
+
+
+@pytest.mark.parametrize("gap", [0.999, 1.0, 1.001])
+def test_two_dense_clouds(gap):
+    """Cells of many tokens, whose closest pair is at the length, as computed, or next to it."""
+    x = np.concatenate([RNG.uniform(-0.1, 0.0, (3000, 2)), RNG.uniform(0.0, 0.1, (3000, 2)) + np.array([gap, 0.0])])
+    x[10], x[3010] = (0.0, 0.05), (gap, 0.05)
+    assert len(fp.clusters(x, 1.0)) == (1 if gap <= 1.0 else 2)
+    assert len(fp.clusters(x, np.nextafter(gap, 0.0))) == 2 and len(fp.clusters(x, gap)) == 1
+
+
+def test_progress_is_reported(capsys):
+    seen, x = [], RNG.normal(size=(500, 5))
+    fp.clusters(x, 0.3, progress=lambda done, total: seen.append((done, total)))
+    assert seen[0][0] == 0 and all(done <= total for done, total in seen) and sorted(seen) == seen
+    fp.clusters(x, 0.3, progress=True)
+    assert "cells" in capsys.readouterr().err
+    with pytest.raises(fp.InputTypeError, match="progress"):
+        fp.clusters(x, 0.3, progress=3)
 
 
 def test_what_is_refused():
@@ -97,7 +115,7 @@ def test_clusters_of_a_run():
     x = np.concatenate([c + 0.01 * RNG.normal(size=20) for c in (-2.0, 0.3, 2.0)])[:, None]
     times = np.linspace(0.0, 3.0, 21)
     run = fp.solve(fp.Softmax([[1.0]], [[1.0]], [[1.0]]), x, (0.0, 3.0), t_eval=times)
-    counts = [len(fp.clusters(tokens / np.abs(tokens).max(), 0.05)) for tokens in run.x]
+    counts = [len(fp.clusters(tokens / np.abs(tokens).max(), 0.1)) for tokens in run.x]
     found = fp.plateaus(times, counts, least=0.3)
     assert [plateau.count for plateau in found] == [3, 2]
     assert found[0].start == 0.0 and found[1].end == 3.0

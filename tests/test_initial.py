@@ -157,3 +157,22 @@ def test_files_that_are_no_arrays_are_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(InputError, match=r'^tokens.path: got "x.npy": .*; need a readable, complete .npy file'):
         initial.open_array(path, "tokens.path")
+
+
+def test_tables_of_commas(tmp_path):
+    x = np.random.default_rng(0).normal(size=(7, 3))
+    path = tmp_path / "x.csv"
+    lines = [",".join(map(repr, row)) for row in x.tolist()]
+    for head in ("", "a,b,c\n", "x,1,2\n"):
+        path.write_text(head + "\n".join(lines) + "\n")
+        assert (initial.from_file(path) == x).all() and initial.open_array(path, "path").shape == (7, 3)
+    path.write_text("1.5\n2.5\n")
+    assert initial.from_file(path).tolist() == [[1.5], [2.5]]
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n", "1,2\n3\n", "1,2\n3,x\n", "1;2\n3;4\n", "1,2\n#3,4\n"])
+def test_tables_that_are_refused(tmp_path, text):
+    path = tmp_path / "x.csv"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r'^tokens.path: got "x.csv"'):
+        initial.open_array(path, "tokens.path")

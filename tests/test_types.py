@@ -229,9 +229,9 @@ def test_the_offending_entry_is_shown():
 
 
 def test_what_can_be_used_is():
-    """Lists, integers, half and extended precision become float64; float32 stays."""
+    """Lists, integers and half precision become float64; float32 stays."""
     want = PLAIN.velocity(X)
-    for x in (X.tolist(), X.astype(int), X.astype(np.uint8), X.astype(np.float16), X.astype(np.longdouble)):
+    for x in (X.tolist(), X.astype(int), X.astype(np.uint8), X.astype(np.float16)):
         got = PLAIN.velocity(x)
         assert got.dtype == np.float64
         np.testing.assert_array_equal(got, want)
@@ -257,3 +257,34 @@ def test_weights_that_sum_to_one_in_float32_are_taken():
         w = rng.uniform(size=n).astype(np.float32)
         w /= w.sum(dtype=np.float64).astype(np.float32)
         assert _types.as_weights(w, (n, 2)).shape == (1, n)
+
+
+def test_numbers_of_more_digits_and_of_other_libraries_have_a_clear_answer():
+    class Brain:
+        def __array__(self, dtype=None, copy=None):
+            raise TypeError("Got unsupported ScalarType BFloat16")
+
+    if np.dtype(np.longdouble).itemsize > 8:
+        with pytest.raises(InputTypeError, match=r"astype\(float\)"):
+            _types.as_tokens("x", np.ones((2, 2), np.longdouble))
+    with pytest.raises(InputTypeError, match=r"tensor\.float\(\)"):
+        _types.as_tokens("x", Brain())
+    assert _types.as_tokens("x", np.ones((2, 2), np.float16)).dtype == np.float64
+
+
+@pytest.mark.parametrize("kind", [fp.Softmax, fp.L2, fp.Linear, fp.Sigmoid, fp.Sinkhorn])
+def test_an_argument_that_a_variant_does_not_have(kind):
+    """The message names the class that was called, and what it takes."""
+    with pytest.raises(InputTypeError, match=rf"^{kind.__name__}: .*'beta'.*Q, K, V, .*scale=1.0"):
+        kind(np.eye(2), np.eye(2), np.eye(2), beta=9.0)
+    with pytest.raises(InputTypeError, match=rf"^{kind.__name__}: .*'V'"):
+        kind(np.eye(2), np.eye(2))
+
+
+def test_functions_with_other_arguments_are_refused_before_any_work():
+    attention, x = fp.Softmax(np.eye(2), np.eye(2), np.eye(2)), np.zeros((3, 2))
+    with pytest.raises(InputTypeError, match=r"Observer.callback: got a function \(t\)"):
+        fp.Observer(lambda t: None, steps=1)
+    with pytest.raises(InputTypeError, match=r"events\[0\]: got a function \(t\)"):
+        fp.solve(attention, x, (0.0, 1.0), events=[lambda t: 1.0])
+    assert fp.Observer(print, steps=1) and fp.Observer(lambda t, x, more=0: None, steps=1)

@@ -402,3 +402,51 @@ def test_the_memory_of_a_field_is_part_of_the_state():
         resumed.step()
     np.testing.assert_array_equal(resumed.solution().x_final, whole.solution().x_final)
     assert resumed.stats()["calls"] == whole.stats()["calls"] == whole.stats()["evaluations"]
+
+
+def test_growth_beyond_the_largest_number_advises_no_adaptive_method_to_one():
+    """x' = x reaches the largest number at t = 710 without a blow-up before it."""
+
+    def grows(t, y, out):
+        np.copyto(out, y)
+
+    sol = integrate(grows, np.ones((2, 2)), (0.0, 2000.0))
+    assert sol.status is Status.NOT_FINITE and "BlowUp" in sol.message and "adaptive" not in sol.message
+    assert "adaptive" in integrate(grows, np.ones((2, 2)), (0.0, 2000.0), method="euler", step=1.0).message
+
+
+def test_steps_that_are_too_large_are_said():
+    """Euler's steps of 100 on y' = -y multiply y by -99: the run ends, and says that it is none of the flow."""
+
+    def falls(t, y, out):
+        np.negative(y, out=out)
+
+    options = {"method": "euler", "step": 100.0}
+    sol = integrate(falls, np.ones((2, 2)), (0.0, 500.0), **options)
+    assert sol.success and "In 5 steps the largest entry grew more than tenfold" in sol.message
+    problem = Problem.checked(falls, np.ones((2, 2)), (0.0, 500.0), Options(**options))
+    run = Integrator(problem)
+    for _ in range(2):
+        run.step()
+    rest = Integrator(problem, State.of(*run.state.copy().parts()))
+    while rest.status is None:
+        rest.step()
+    assert rest.ending().message == sol.message
+    assert "tenfold" not in integrate(falls, np.ones((2, 2)), (0.0, 5.0), method="euler", step=0.5).message
+    assert "tenfold" not in integrate(falls, np.zeros((2, 2)), (0.0, 500.0), **options).message
+
+
+class Coarse(Counted):
+    """A field whose values have a relative error of 1e-6."""
+
+    def resolution(self):
+        return 1e-6
+
+
+def test_a_tolerance_below_the_error_of_the_field_is_warned_of_once(recwarn):
+    field = Coarse(SPIRAL.field)
+    assert integrate(field, *RUN[1:], rtol=1e-6).success and not recwarn.list
+    with pytest.warns(RuntimeWarning, match="rtol = 1e-09 is below 1e-06") as found:
+        sol = integrate(field, *RUN[1:], rtol=1e-9)
+    assert len(found) == 1 and "rtol = 1e-09 is below" in sol.message
+    assert integrate(field, *RUN[1:], method="rk4", step=0.1).success

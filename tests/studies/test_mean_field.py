@@ -147,3 +147,12 @@ def test_wrong_arguments_are_named(name, arguments):
     with pytest.raises((fp.InputError, fp.InputTypeError)) as caught:
         fp.studies.mean_field(**arguments)
     assert caught.value.name == name
+
+
+def test_one_size_has_errors_and_no_power(tmp_path):
+    study = fp.studies.mean_field(["l2"], sizes=[8], draws=2, clt_draws=2)
+    rows = study["t"] == 0.0
+    error = np.sqrt((study["velocity"][rows] ** 2).mean())
+    assert study.summary().startswith(f"velocity error at n = 8 (one size: no power) l2 {error:.3g}; ")
+    study.save(tmp_path / "one")
+    assert (tmp_path / "one" / "mean-field.png").stat().st_size > 10_000
