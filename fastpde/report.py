@@ -103,7 +103,7 @@ def _run(path: Path, code: bool) -> str:
     parts = [
         _pictures(pictures),
         _heading("What theory says"),
-        _checks(checks(text, table, status, code) if single else []),
+        _checks(checks(text, table, status, directory.data_of(path, status), code) if single else []),
         *_clusters(table),
         _heading("Observables of all tokens" + ("" if single else ", means over the systems")),
         _rows(table),
@@ -119,8 +119,13 @@ def _run(path: Path, code: bool) -> str:
 # -- theory -----------------------------------------------------------------------------------------------------------
 
 
-def checks(text: str, table: dict[str, Array], status: dict[str, Any], code: bool = False) -> list[Check]:
-    """Return what theory says of the observables of a run with this config.toml and status.json, one system."""
+def checks(
+    text: str, table: dict[str, Array], status: dict[str, Any], folder: Path = Path(), code: bool = False
+) -> list[Check]:
+    """Return what theory says of the observables of a run with this config.toml and status.json, one system.
+
+    folder: of the files that the configuration reads.
+    """
     numbers = np.array([table[name] for name in token_moments.columns(token_moments.LARGEST) if name in table])
     rows = numbers.shape[1]
     broken = int((~np.isfinite(numbers)).any(axis=0).sum())
@@ -130,23 +135,12 @@ def checks(text: str, table: dict[str, Array], status: dict[str, Any], code: boo
         off = float(np.abs(table["radius"] - 1.0).max())
         return [*found, Check("Tokens stay on the sphere", _verdict(off < 1e-5), f"largest | |x| - 1 |: {off:.1e}")]
     try:
-        attention = config.resolve(understood, config.Files(_folder(text), code)).attention()
+        attention = config.resolve(understood, config.Files(folder, code)).attention()
     except (InputError, OSError) as error:
         return [*found, Check("Everything else", "unknown", f"the attention could not be read again: {error}")]
     if understood.time.noise:
         return [*found, Check("Everything else", "unknown", "there is no statement about single runs with noise")]
     return [*found, _support(attention, table), _mean(attention, table), _energy(attention, status), _balance(table)]
-
-
-def _folder(text: str) -> Path:
-    """Return the folder where the files of a configuration were, as its first line says; without it the current one."""
-    import ast
-
-    first = text.split("\n", 1)[0]
-    try:
-        return Path(ast.literal_eval(first.rsplit("(--data): ", 1)[1]))
-    except (IndexError, ValueError, SyntaxError):
-        return Path()
 
 
 def _verdict(good: bool) -> str:

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 
 from fastpde.config import memory_estimate, sweep_plan
-from fastpde.config.build import Problem, resolve
+from fastpde.config.build import Problem, resolve, times_of
 from fastpde.config.emit import dumps
 from fastpde.config.schema import Config
 from fastpde.config.sections import read
@@ -35,6 +35,7 @@ __all__ = [
     "parse",
     "resolve",
     "same_study",
+    "times_of",
 ]
 
 _LARGEST = 2**24  # bytes of a configuration: matrices of more than that belong in a file

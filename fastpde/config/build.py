@@ -52,10 +52,8 @@ class Problem:
         return x
 
     def times(self) -> Array:
-        """Return the times of the output (m,): t_start + k every and the end, as `fastpde.Observer` takes them."""
-        time, every = self.config.time, self.config.output.every or math.inf
-        before = max(1, math.ceil((time.t_end - time.t_start) / every - _SAME_TIME))
-        return np.append(time.t_start + every * np.arange(before), time.t_end)
+        """Return the times of the output (m,)."""
+        return times_of(self.config)
 
     def events(self) -> list[Any]:
         """Return the event objects."""
@@ -118,6 +116,13 @@ class Problem:
     def attention(self) -> Any:
         """Return the attention object; raises InputError if a file holds numbers that are not finite."""
         return _attention(self)
+
+
+def times_of(config: Config) -> Array:
+    """Return the times of the output (m,): t_start + k every and the end, as `fastpde.Observer` takes them."""
+    time, every = config.time, config.output.every or math.inf
+    before = max(1, math.ceil((time.t_end - time.t_start) / every - _SAME_TIME))
+    return np.append(time.t_start + every * np.arange(before), time.t_end)
 
 
 def load_own(files: Files, names: Iterable[str], where: str = "attention.kind") -> None:

@@ -12,8 +12,10 @@ clusters.csv     the largest clusters of every frame, where they are asked for
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -35,6 +37,7 @@ CONFIG, TRAJECTORY, OBSERVABLES, STATUS, LOG = (
 )
 CHECKPOINTS = ("checkpoint.0", "checkpoint.1")
 ENSEMBLE, SYSTEMS = "ensemble.h5", "systems.csv"
+_DATA = "(--data): "
 FINISHED, RUNNING, FAILED, STOPPED = "finished", "running", "failed", "stopped"
 REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
 
@@ -103,9 +106,12 @@ def _physics(config: Config) -> Config:
 
 
 def status_of(path: Path) -> dict[str, Any]:
-    """Return the status of a run directory; {} if a crash of the machine has destroyed it, but not the checkpoints."""
+    """Return the status of a run directory; {} if it was destroyed or altered, but not the checkpoints."""
     try:
-        return read_status(path)
+        found = read_status(path)
+        if not is_sealed(found):
+            raise ValueError(f"{STATUS} was altered")
+        return found
     except (OSError, ValueError):
         if not any((path / name).exists() for name in CHECKPOINTS):
             raise
@@ -121,8 +127,35 @@ def read_status(path: Path) -> dict[str, Any]:
 
 
 def write_status(path: Path, status: dict[str, Any]) -> None:
-    """Replace status.json in one step. Raises OutputError."""
+    """Replace status.json in one step; its entry `digest` is that of all others. Raises OutputError."""
+    status = {**status, "digest": _seal(status)}
     replace("the status", path / STATUS, json.dumps(status, indent=2, allow_nan=False) + "\n")
+
+
+def is_sealed(status: dict[str, Any]) -> bool:
+    """Return whether a status is as it was written; those of earlier versions have no digest and count as such."""
+    return "digest" not in status or status["digest"] == _seal(status)
+
+
+def _seal(status: dict[str, Any]) -> str:
+    plain = {name: value for name, value in status.items() if name != "digest"}
+    return digest_of(json.dumps(plain, sort_keys=True))
+
+
+def digest_of(text: str) -> str:
+    """Return the digest of a text."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def data_of(path: Path, status: dict[str, Any]) -> Path:
+    """Return the folder of the files that a configuration reads."""
+    if "data" in status:
+        return Path(str(status["data"]))
+    try:  # earlier versions had it in the first line of config.toml alone
+        first = (path / CONFIG).read_text(encoding="utf-8").split("\n", 1)[0]
+        return Path(ast.literal_eval(first.rsplit(_DATA, 1)[1]))
+    except (OSError, IndexError, ValueError, SyntaxError):
+        return Path()
 
 
 def replace(what: str, target: Path, text: str) -> None:
@@ -186,8 +219,18 @@ class Stage:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def write_config(path: Path, config: Config, folder: Path) -> None:
-    """Write config.toml, with a note that names the folder of the files it reads."""
-    note = f"# As understood, defaults filled in. Files are relative to (--data): {str(folder.resolve())!a}\n"
+def write_config(path: Path, config: Config, folder: Path) -> str:
+    """Write config.toml, with a note that names the folder of the files it reads; return its digest."""
+    note = f"# As understood, defaults filled in. Files are relative to {_DATA}{str(folder.resolve())!a}\n"
+    text = note + dumps(config)
     with writing("the configuration", path / CONFIG):
-        (path / CONFIG).write_text(note + dumps(config), encoding="utf-8")
+        (path / CONFIG).write_text(text, encoding="utf-8")
+    return digest_of(text)
+
+
+def config_digest(path: Path) -> str:
+    """Return the digest of config.toml; empty if it cannot be read."""
+    try:
+        return digest_of((path / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""

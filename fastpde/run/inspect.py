@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.config import parse
+from fastpde import initial
+from fastpde.config import Config, parse, times_of
 from fastpde.errors import InputError
 from fastpde.run import checkpoint, directory, lock
 from fastpde.run.checkpoint import Checkpoint
+from fastpde.run.system_blocks import means_text
 from fastpde.run.tables import prefix_digest, read_observables
 
 
@@ -54,26 +56,56 @@ def duration(seconds: object) -> str:
 
 
 def verify(path: Path) -> tuple[list[str], list[str]]:
-    """Check a run directory; return what is in order and what is wrong. Raises InputError if it is none."""
-    found = _status(path)
-    good: list[str] = []
-    wrong: list[str] = []
+    """Check a run directory; return what is in order and what is wrong. Raises InputError if it is none.
+
+    Every number of a result is vouched for: by a digest in a checkpoint, which has one of its own, by one in
+    status.json, which has one of its own, or by being made again. Pictures, log.txt, comments and what a run that goes
+    on would write anew are not looked at.
+    """
+    found, results = _status(path), Findings()
+    sealed = directory.is_sealed(found)
+    results.note(sealed, f"{directory.STATUS} is as it was written", f"{directory.STATUS} was altered")
     try:
-        parse((path / directory.CONFIG).read_text(encoding="utf-8"))
-        good.append(f"{directory.CONFIG} can be read")
+        config = parse((path / directory.CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        return good, [f"{directory.CONFIG}: {error}"]
-    whole = _checkpoints(path, good, wrong)
-    for check in (_trajectory, _ensemble):
-        try:
-            check(path, found, whole, good, wrong)
-        except (InputError, OSError, KeyError) as error:
-            wrong.append(str(error))
-    return good, wrong
+        results.wrong.append(f"{directory.CONFIG}: {error}")
+        return results.good, results.wrong
+    same = found.get("config", digest := directory.config_digest(path)) == digest
+    results.note(same, f"{directory.CONFIG} can be read", f"{directory.CONFIG} was edited")
+    whole = _checkpoints(path, results)
+    marks = [(one.facts["marks"], f"checkpoint {one.number}") for one in whole]
+    if isinstance(last := found.get("marks"), dict):
+        marks.append((last, directory.STATUS))
+    kind = _ensemble if "systems_done" in found else _trajectory
+    try:
+        kind(path, found, config, marks, results)
+    except (InputError, OSError, KeyError, ValueError, TypeError) as error:
+        results.wrong.append(str(error))
+    return results.good, results.wrong
 
 
-def _checkpoints(path: Path, good: list[str], wrong: list[str]) -> list[Checkpoint]:
-    """Return the checkpoints that are whole; append what was found to `good` and `wrong`."""
+class Findings:
+    """What is in order in a directory, and what is wrong."""
+
+    def __init__(self) -> None:
+        self.good: list[str] = []
+        self.wrong: list[str] = []
+
+    def note(self, fine: bool, good: str, wrong: str) -> None:
+        """Add one of two sentences."""
+        (self.good if fine else self.wrong).append(good if fine else wrong)
+
+    def expect(self, fine: bool, wrong: str) -> None:
+        """Add a sentence if something is wrong."""
+        if not fine:
+            self.wrong.append(wrong)
+
+
+Marks = list[tuple[dict[str, Any], str]]  # and whose they are
+
+
+def _checkpoints(path: Path, results: Findings) -> list[Checkpoint]:
+    """Return the checkpoints that are whole."""
     whole = []
     for name in checkpoint.NAMES:
         try:
@@ -81,50 +113,59 @@ def _checkpoints(path: Path, good: list[str], wrong: list[str]) -> list[Checkpoi
         except FileNotFoundError:
             continue
         except (checkpoint.Damaged, InputError, OSError) as error:
-            wrong.append(f"{name}: {error}")
+            results.wrong.append(f"{name}: {error}")
         else:
-            good.append(f"{name} is whole: number {whole[-1].number}")
-    if not whole:
-        wrong.append("no checkpoint is whole")
+            results.good.append(f"{name} is whole: number {whole[-1].number}")
+    results.expect(bool(whole), "no checkpoint is whole")
     return whole
 
 
-def _trajectory(path: Path, found: dict[str, Any], whole: list[Checkpoint], good: list[str], wrong: list[str]) -> None:
-    """Check that frames and tables are those of every checkpoint, with the same times; append to `good` and `wrong`."""
+def _trajectory(path: Path, found: dict[str, Any], config: Config, marks: Marks, results: Findings) -> None:
+    """Check that frames and tables are those of every mark, with the same times, of the tokens that were asked for."""
     from fastpde.run import trajectory
 
     file, table = path / directory.TRAJECTORY, path / directory.OBSERVABLES
-    if "systems_done" in found:
-        return
     stored, rows = trajectory.read_times(file), read_observables(table)["t"]
-    for one in whole:
-        marks = one.facts["marks"]
-        frames = marks["trajectory"]["frames"]
-        if len(stored) < frames or trajectory.frames_digest(file, frames) != marks["trajectory"]["digest"]:
-            wrong.append(f"{file.name}: the first {frames} frames are not those of checkpoint {one.number}")
-        for name in sorted(name for name, mark in marks.items() if "bytes" in mark):
-            if prefix_digest(path / f"{name}.csv", marks[name]["bytes"]) != marks[name]["digest"]:
-                wrong.append(f"{name}.csv is not that of checkpoint {one.number}")
-    if not (np.diff(stored) > 0).all():
-        wrong.append(f"{file.name}: the times do not increase")
+    for mark, whose in marks:
+        frames = mark["trajectory"]["frames"]
+        fine = len(stored) >= frames and trajectory.frames_digest(file, frames) == mark["trajectory"]["digest"]
+        results.expect(fine, f"{file.name}: the first {frames} frames are not those of {whose}")
+        _tables(path, mark, whose, results)
+    ids = initial.subset(int(found["n"]), config.output.max_tokens, seed=config.seed)
+    results.expect(np.array_equal(trajectory.read_ids(file), ids), f"{file.name}: the ids of the tokens are others")
+    results.expect(bool((np.diff(stored) > 0).all()), f"{file.name}: the times do not increase")
     both = min(len(stored), len(rows))
-    if (stored[:both] != rows[:both]).any():  # a kill may leave more of one than of the other
-        wrong.append(f"{table.name}: the times are not those of {file.name}")
-    if found.get("state") == directory.FINISHED and not len(stored) == len(rows) == found.get("frames"):
-        wrong.append(f"{file.name} has {len(stored)} frames; the run has finished with {found.get('frames')}")
-    good.append(f"{file.name} can be read: {len(stored)} frames")
+    # A kill may leave more of one than of the other.
+    results.expect(np.array_equal(stored[:both], rows[:both]), f"{table.name}: the times are not those of {file.name}")
+    if found.get("state") == directory.FINISHED:
+        many = f"{file.name} has {len(stored)} frames; the run has finished with {found.get('frames')}"
+        results.expect(len(stored) == len(rows) == found.get("frames"), many)
+    results.good.append(f"{file.name} can be read: {len(stored)} frames")
 
 
-def _ensemble(path: Path, found: dict[str, Any], whole: list[Checkpoint], good: list[str], wrong: list[str]) -> None:
-    """Check that the systems are those of every checkpoint; append to `good` and `wrong`."""
-    from fastpde.run.trajectory_ensemble import EnsembleWriter
+def _tables(path: Path, mark: dict[str, Any], whose: str, results: Findings) -> None:
+    """Check the tables that have a mark."""
+    for name, part in mark.items():
+        if "bytes" in part:
+            table = path / (directory.SYSTEMS if name == "table" else f"{name}.csv")
+            fine = prefix_digest(table, part["bytes"]) == part["digest"]
+            results.expect(fine, f"{table.name} is not that of {whose}")
 
-    if "systems_done" not in found:
-        return
-    file, table = path / directory.ENSEMBLE, path / directory.SYSTEMS
-    for one in whole:
-        marks = one.facts["marks"]
-        EnsembleWriter.check(file, found["systems"], marks["ensemble"])
-        if prefix_digest(table, marks["table"]["bytes"]) != marks["table"]["digest"]:
-            wrong.append(f"{table.name} is not that of checkpoint {one.number}")
-        good.append(f"{file.name} holds the {marks['ensemble']['systems']} systems of checkpoint {one.number}")
+
+def _ensemble(path: Path, found: dict[str, Any], config: Config, marks: Marks, results: Findings) -> None:
+    """Check that the systems are those of every mark, and that the means of observables are theirs."""
+    from fastpde.run import trajectory_ensemble
+
+    file = path / directory.ENSEMBLE
+    for mark, whose in marks:
+        trajectory_ensemble.check(file, found["systems"], mark["ensemble"])
+        _tables(path, mark, whose, results)
+        results.good.append(f"{file.name} holds the {mark['ensemble']['systems']} systems of {whose}")
+    times, ids = trajectory_ensemble.read_axes(file)
+    same = np.array_equal(ids, initial.subset(int(found["n"]), config.output.max_tokens, seed=config.seed))
+    results.expect(same, f"{file.name}: the ids of the tokens are others")
+    results.expect(np.array_equal(times, times_of(config)), f"{file.name}: the times are not those of the output")
+    text = (path / directory.OBSERVABLES).read_text(encoding="utf-8")
+    data = trajectory_ensemble.read_ensemble(file)
+    fine = text == means_text(data, int(text.split("\n", 2)[1].rsplit(",", 1)[1]))
+    results.expect(fine, f"{directory.OBSERVABLES} has not the means of the observables in {file.name}")

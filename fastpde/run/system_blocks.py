@@ -24,7 +24,7 @@ from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.observables import columns
 from fastpde.run.ranks import Team
 from fastpde.run.signals import Stopped, StopSignals
-from fastpde.run.trajectory_ensemble import Block, EnsembleWriter
+from fastpde.run.trajectory_ensemble import Block, EnsembleData, EnsembleWriter
 from fastpde.run.writer import Contents, NullWriter, Writer
 
 Array = np.ndarray[Any, Any]
@@ -94,7 +94,9 @@ class Systems(Contents):
 
         def stored() -> EnsembleWriter:
             if kept is not None:
-                return EnsembleWriter.going_on(path, systems=problem.systems, kept=marks["ensemble"])
+                return EnsembleWriter.going_on(
+                    path, self._ids, self.times, systems=problem.systems, kept=marks["ensemble"]
+                )
             return EnsembleWriter(
                 path,
                 self._ids,
@@ -227,16 +229,37 @@ class Systems(Contents):
 
     def _add(self, rows: Array) -> None:
         """Add the rows (m, B, c) of B systems to the means of observables.csv, and replace the file in one step."""
-        running = np.isfinite(rows[:, :, 0])
-        with np.errstate(over="ignore", invalid="ignore"):  # of huge tokens
-            # One system after the other: no bit depends on how they are divided into blocks, which the clock decides.
-            these = np.concatenate([self._sums[:, None], np.where(running[:, :, None], rows, 0.0)], axis=1)
-            self._sums = np.add.accumulate(these, axis=1)[:, -1].copy()
-            self._running += running.sum(axis=1)
-            means = self._sums / np.where(self._running, self._running, np.nan)[:, None]
-        means[:, 0] = self.times
-        lines = [[*line, count] for line, count in zip(means.tolist(), self._running.tolist(), strict=True)]
-        self.writer.replace_table(directory.OBSERVABLES, [*self._columns, "running"], lines)
+        self._sums, running = _summed(self._sums, rows)
+        self._running += running
+        self.writer.replace_table(directory.OBSERVABLES, *_means(self.times, self._columns, self._sums, self._running))
+
+
+def _summed(sums: Array, rows: Array) -> tuple[Array, Array]:
+    """Return sums (m, c) to which the rows (m, B, c) of systems are added, and how many run at each time (m,).
+
+    One system is added after the other: no bit depends on how they are divided into blocks, which the clock decides.
+    """
+    running = np.isfinite(rows[:, :, 0])
+    with np.errstate(over="ignore", invalid="ignore"):  # of huge tokens
+        these = np.concatenate([sums[:, None], np.where(running[:, :, None], rows, 0.0)], axis=1)
+        return np.add.accumulate(these, axis=1)[:, -1].copy(), running.sum(axis=1)
+
+
+def means_text(data: EnsembleData, count: int) -> str:
+    """Return the text of observables.csv after the first `count` systems of an ensemble."""
+    columns = list(data.observables)
+    rows = np.stack([data.observables[name][:, :count] for name in columns], axis=-1)
+    sums, running = _summed(np.zeros((len(rows), len(columns))), rows)
+    return tables.table_text(*_means(data.time, columns, sums, running))
+
+
+def _means(times: Array, columns: list[str], sums: Array, running: Array) -> tuple[list[str], list[list[float]]]:
+    """Return names and rows of the table of means over the systems that run: their sums (m, c), their numbers (m,)."""
+    with np.errstate(invalid="ignore"):
+        means = sums / np.where(running, running, np.nan)[:, None]
+    means[:, 0] = times
+    lines = [[*line, count] for line, count in zip(means.tolist(), running.tolist(), strict=True)]
+    return [*columns, "running"], lines
 
 
 def solve(

@@ -18,8 +18,12 @@ Array = np.ndarray[Any, Any]
 
 def write_table(path: Path, names: list[str], lines: Sequence[Sequence[float]]) -> None:
     """Replace a file by a table in one step. Raises OutputError."""
-    text = [",".join(names), *(",".join(map(repr, line)) for line in lines)]
-    replace("the observables", path, "\n".join(text) + "\n")
+    replace("the observables", path, table_text(names, lines))
+
+
+def table_text(names: list[str], lines: Sequence[Sequence[float]]) -> str:
+    """Return a table as text."""
+    return "\n".join([",".join(names), *(",".join(map(repr, line)) for line in lines)]) + "\n"
 
 
 class TableWriter:

@@ -73,7 +73,8 @@ class TrajectoryWriter(FileWriter):
             if values.dtype != like.dtype or min(map(len, (values, times, steps))) < count:
                 raise same(path, f"fewer than {count} frames of {like.dtype}")
             chain = Chain.over(times[:count], values)
-        if chain.digest() != kept["digest"]:
+            counted = (steps[:count] == np.arange(count)).all()
+        if chain.digest() != kept["digest"] or not counted:
             raise same(path, f"the first {count} frames were changed")
         writer = cls.__new__(cls)
         writer._begin(ids, like, frames)
@@ -176,9 +177,17 @@ class Chain:
 
 
 def frames_digest(path: Path, count: int) -> str:
-    """Return the digest of the first `count` frames of a file. Raises InputError."""
+    """Return the digest of the first `count` frames of a file; "" if they are not numbered. Raises InputError."""
     with opened(path) as file:
+        if not np.array_equal(file[f"{_POSITION}/step"][:count], np.arange(count)):
+            return ""
         return Chain.over(_times(file, path)[:count], file[f"{_POSITION}/value"]).digest()
+
+
+def read_ids(path: Path) -> Array:
+    """Return the indices (m,) of the stored tokens. Raises InputError."""
+    with opened(path) as file:
+        return np.asarray(checked(file, path, "particles/tokens/id")[:])
 
 
 @dataclass(frozen=True)

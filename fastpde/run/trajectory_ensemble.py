@@ -81,7 +81,7 @@ class EnsembleWriter(FileWriter):
         version: str,
     ) -> None:
         """Make the file for `systems` systems; `like` (any, any, d) has the dtype and the dimension of the tokens."""
-        self._count, self._systems, self._chain = 0, systems, hashlib.blake2b(digest_size=16)
+        self._count, self._systems, self._chain = 0, systems, _Chain()
         self._each: dict[str, int] = {}  # the axis of the systems of each dataset
         shape = (len(times), systems, len(ids), like.shape[2])
         super().__init__(path, int(np.prod(shape)) * like.dtype.itemsize)
@@ -102,12 +102,15 @@ class EnsembleWriter(FileWriter):
             self._file.flush()
 
     @classmethod
-    def going_on(cls, path: Path, *, systems: int, kept: dict[str, Any]) -> EnsembleWriter:
+    def going_on(cls, path: Path, ids: Array, times: Array, *, systems: int, kept: dict[str, Any]) -> EnsembleWriter:
         """Open the file of an earlier part of the run, whose `mark` is `kept`; systems after it are discarded.
 
-        Raises InputError if the systems before the mark were changed, OutputError.
+        Raises InputError if the systems before the mark, tokens or times were changed, OutputError.
         """
-        chain, count = cls.check(path, systems, kept), kept["systems"]
+        stored = read_axes(path)
+        if not (np.array_equal(stored[0], times) and np.array_equal(stored[1], ids)):
+            raise same(path, "the times or the tokens are others")
+        chain, count = check(path, systems, kept), kept["systems"]
         writer = cls.__new__(cls)
         writer._count, writer._systems, writer._chain = count, systems, chain
         FileWriter.__init__(writer, path, None)
@@ -117,23 +120,9 @@ class EnsembleWriter(FileWriter):
             writer._file.flush()
         return writer
 
-    @staticmethod
-    def check(path: Path, systems: int, kept: dict[str, Any]) -> Any:
-        """Return the digest of the first systems; raise InputError if they are not those of the mark `kept`."""
-        count, chain = kept["systems"], hashlib.blake2b(digest_size=16)
-        with opened(path) as file:  # to read: one that is refused is left as it is
-            found = {name: checked(file, path, name) for name in (*_VOUCHED, "position", "observables")}
-            if file.attrs.get("systems") != systems or min(len(found[name]) for name in _VOUCHED) < count:
-                raise same(path, f"fewer than {count} of {systems} systems")
-            for s in range(count):
-                _take_in(chain, *(found[name][s] for name in _VOUCHED))
-        if chain.hexdigest() != kept["digest"]:
-            raise same(path, f"the first {count} systems were changed")
-        return chain
-
     def mark(self) -> dict[str, Any]:
-        """Return the number of stored systems, and their digest."""
-        return {"systems": self._count, "digest": self._chain.hexdigest()}
+        """Return the number of stored systems, and their digests."""
+        return {"systems": self._count, **self._chain.digests()}
 
     def _states(self, name: str, shape: tuple[int, ...], dtype: Any) -> None:
         axis = len(shape) - (2 if name == "observables" else 3)
@@ -149,20 +138,20 @@ class EnsembleWriter(FileWriter):
     def append(self, block: Block) -> None:
         """Store the next block of systems. Raises OutputError."""
         place = slice(self._count, self._count + len(block.t_final))
+        data: dict[str, Array] = {"position": block.x, "position_final": block.x_final}
+        data |= {"observables": block.observables, "t_final": block.t_final}
+        data |= {"steps": block.steps, "rejected": block.rejected}
+        data |= {f"event_time/{name}": times for name, times in block.events.items()}
+        data["status"] = np.array([NAMES.index(name) for name in block.status], np.uint8)
+        data = {name: np.asarray(data[name], self._file[name].dtype) for name in data}
         with self._storing():
-            self._file["position"][:, place], self._file["position_final"][place] = block.x, block.x_final
-            self._file["observables"][:, place] = block.observables
-            for name in ("t_final", "steps", "rejected"):
-                self._file[name][place] = getattr(block, name)
-            for name, times in block.events.items():
-                self._file[f"event_time/{name}"][place] = times
-            self._file.flush()  # the states before the status that vouches for them
-            codes = np.array([NAMES.index(name) for name in block.status], np.uint8)
-            self._file["status"][place] = codes
+            for name, array in data.items():
+                if name == "status":
+                    self._file.flush()  # the states before the status that vouches for them
+                self._file[name][_at(self._each[name], place)] = array
             self._file.flush()
+        self._chain.take(data, self._each)
         self._count = place.stop
-        for one in zip(block.x_final, block.t_final, codes, block.steps, strict=True):
-            _take_in(self._chain, *one)
 
     def _cut(self) -> None:
         if self._count < self._systems:
@@ -170,12 +159,54 @@ class EnsembleWriter(FileWriter):
                 self._file[name].resize(self._count, axis=axis)
 
 
-_VOUCHED = ("position_final", "t_final", "status", "steps")  # the datasets whose digest is kept
+_VOUCHED = ("position_final", "t_final", "status", "steps")  # all that the digest of earlier versions covers
 
 
-def _take_in(chain: Any, *values: Any) -> None:
-    for value in values:
-        chain.update(np.ascontiguousarray(value).tobytes())
+_AT_ONCE = 2**24  # bytes of systems that are read at a time
+
+
+def _at(axis: int, place: slice) -> tuple[slice, ...]:
+    """Return the index of the systems `place` along an axis."""
+    return (*[slice(None)] * axis, place)
+
+
+class _Chain:
+    """The digests of the first systems of a file: of some of their data, as of earlier versions, and of all."""
+
+    def __init__(self) -> None:
+        self._some, self._all = hashlib.blake2b(digest_size=16), hashlib.blake2b(digest_size=16)
+
+    def take(self, data: dict[str, Array], axes: dict[str, int]) -> None:
+        """Add the next systems; `axes` are those of the systems in each array."""
+        rows = {name: np.moveaxis(data[name], axes[name], 0) for name in sorted(data)}
+        for system in range(len(rows["status"])):
+            own = {name: np.ascontiguousarray(array[system]).tobytes() for name, array in rows.items()}
+            for name in own:
+                self._all.update(own[name])
+            for name in _VOUCHED:
+                self._some.update(own[name])
+
+    def digests(self) -> dict[str, str]:
+        """Return both digests."""
+        return {"digest": self._some.hexdigest(), "all": self._all.hexdigest()}
+
+
+def check(path: Path, systems: int, kept: dict[str, Any]) -> _Chain:
+    """Return the digests of the first systems; raise InputError if they are not those of the mark `kept`."""
+    count, chain = kept["systems"], _Chain()
+    with opened(path) as file:  # to read: one that is refused is left as it is
+        axes = dict(_axes(file))
+        found = {name: checked(file, path, name) for name in axes}
+        if file.attrs.get("systems") != systems or min(len(found[name]) for name in _VOUCHED) < count:
+            raise same(path, f"fewer than {count} of {systems} systems")
+        step = max(1, _AT_ONCE // max(1, found["position"][:, :1].nbytes))
+        for start in range(0, count, step):
+            place = slice(start, min(start + step, count))
+            chain.take({name: found[name][_at(axis, place)] for name, axis in axes.items()}, axes)
+    digests = chain.digests()
+    if any(kept[name] != digests[name] for name in digests.keys() & kept.keys()):
+        raise same(path, f"the first {count} systems were changed")
+    return chain
 
 
 def _axes(file: h5py.File) -> Iterator[tuple[str, int]]:
@@ -218,6 +249,12 @@ def read_ensemble(path: Path) -> EnsembleData:
             events,
             {name: table[:, :, i] for i, name in enumerate(columns)},
         )
+
+
+def read_axes(path: Path) -> tuple[Array, Array]:
+    """Return the times (m,) of the output, and the indices (k,) of the stored tokens. Raises InputError."""
+    with opened(path) as file:
+        return checked(file, path, "time")[:], checked(file, path, "token_id")[:]
 
 
 def read_ends(path: Path, systems: list[int], max_tokens: int) -> tuple[Array, Array]:

@@ -132,7 +132,7 @@ class Writer:
         self._began, self._last = time.monotonic(), 0.0
         self._number, self._saved = 0, time.monotonic()
         self._lock: RunLock | None = None
-        self._watch = directory.Watch()
+        self._watch, self._config = directory.Watch(), ""
         # Seconds: of the parts before, of the slowest checkpoint, of the last one.
         self._earlier, self.saving, self._took = 0.0, 0.0, 0.0
         self._outcome: dict[str, Any] = {}
@@ -173,7 +173,7 @@ class Writer:
             if code := self.problem.code:
                 self.log(f"--allow-code: runs code of the user's own, {', '.join(code)}")
             self._folder = stage.path
-            directory.write_config(stage.path, self.problem.config, self.problem.files.folder)
+            self._config = directory.write_config(stage.path, self.problem.config, self.problem.files.folder)
             self.contents.open(stage.path, None)
             fill()
             self.save(folder=stage.path)
@@ -195,6 +195,10 @@ class Writer:
             changed = [name for name, digest in self._files.items() if found.facts["files"].get(name) != digest]
             came = f"{path}, whose run has begun with another {', '.join(changed) or 'set of files'}"
             raise InputError("--out", came, "the files of the configuration as they were", directory.REMEDY)
+        self._config = directory.config_digest(path)
+        if found.facts.get("config", self._config) != self._config:
+            came = f"{path}, whose {directory.CONFIG} was edited"
+            raise InputError("--out", came, "the file as the run has left it", directory.REMEDY)
         self.path, self._folder, self._lock = path, path, lock
         self._number, self._earlier = found.number + 1, found.facts["elapsed"]
         checkpoint.clean(path)
@@ -226,14 +230,18 @@ class Writer:
         self._watch.check(folder)
         for file in self._opened.values():
             file.sync()
-        marks = {name: file.mark() for name, file in self._opened.items()}
+        marks = self._marks()
         facts, arrays = state
-        common = {"files": self._files, "elapsed": self._elapsed(), "versions": self.versions, "end": end}
+        common: dict[str, Any] = {"files": self._files, "config": self._config, "versions": self.versions}
+        common |= {"elapsed": self._elapsed(), "end": end}
         facts = common | facts | {"marks": marks | facts.get("marks", {})}
         checkpoint.write(folder, Checkpoint(self._number, facts, arrays))
         self._number, self._saved = self._number + 1, time.monotonic()
         self._took = self._saved - began
         self.saving = max(self.saving, self._took)
+
+    def _marks(self) -> dict[str, Any]:
+        return {name: file.mark() for name, file in self._opened.items()}
 
     def kept(self) -> str:
         """Return a sentence that says what an unfinished run has left in the directory."""
@@ -275,6 +283,8 @@ class Writer:
             "pid": os.getpid(),
             "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
             "updated": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+            "config": self._config,
+            "data": str(self.problem.files.folder.resolve()),
             "n": self.problem.n,
             "d": self.problem.d,
             "dtype": self.problem.config.backend.dtype,
@@ -296,9 +306,11 @@ class Writer:
         """
         if self.path is None:
             return
+        marks = self._marks()
         for file in self._opened.values():
             file.close(cut=state != directory.STOPPED)
-        self._outcome |= {} if code is None else {"code": code}
+        if state != directory.STOPPED:  # what goes on has the marks of its checkpoint
+            self._outcome |= {"marks": marks} | ({} if code is None else {"code": code})
         self.log(f"{state}: {message}")
         self.write_status(state, message)
         self._release()
