@@ -326,7 +326,7 @@ def _finished(target: Path, message: str, late: int = 0) -> int:
     from fastpde import plot
 
     first = plot.first_picture(target)
-    if not first.exists():
+    if not plot.are_current(target):
         try:
             if late:
                 raise Stopped(late)

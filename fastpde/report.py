@@ -90,7 +90,8 @@ def _run(path: Path, code: bool) -> str:
     except (OSError, ValueError):
         need = f"a run directory, with {directory.CONFIG} and {directory.STATUS} in it, or a study's"
         raise InputError("DIR", str(path), need) from None
-    pictures = [p for p in (path / name for name in plot.PICTURES) if p.is_file()] or plot.plot_run(path)
+    there = [p for p in (path / name for name in plot.PICTURES) if p.is_file()]
+    pictures = there if plot.are_current(path) else plot.plot_run(path)
     table = read_observables(path / directory.OBSERVABLES)
     facts = [(name, str(value)) for name, value in status.items() if not isinstance(value, dict | list)]
     nested = [

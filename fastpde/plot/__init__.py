@@ -20,6 +20,26 @@ def first_picture(directory: Path) -> Path:
     return directory / (MOMENTS if (directory / _ENSEMBLE).is_file() else TOKENS)
 
 
+def are_current(directory: Path) -> bool:
+    """Return whether the pictures of a run were drawn from all that it holds now."""
+    from fastpde.plot import canvas
+
+    found = canvas.made_of(first_picture(directory))
+    return bool(found) and found == _contents(directory)
+
+
+def _contents(directory: Path) -> str:
+    """Return how many frames, or systems, a run holds, in words."""
+    if (directory / _ENSEMBLE).is_file():
+        from fastpde.run.trajectory_ensemble import read_ensemble
+
+        return f"{len(read_ensemble(directory / _ENSEMBLE).status)} systems"
+    from fastpde.run.trajectory import read_times
+
+    times = read_times(directory / _TRAJECTORY)
+    return f"{len(times)} frames, the last one at t = {times[-1]!s}" if len(times) else "no frame"
+
+
 def plot_run(directory: Path) -> list[Path]:
     """Draw the pictures of a run into its directory, and return their paths.
 
@@ -43,7 +63,7 @@ def plot_run(directory: Path) -> list[Path]:
     if count == 0:
         raise InputError("DIR", f"{directory}, with no whole frame", "a run that stored a frame")
     paths = [directory / TOKENS, directory / SPECTRUM]
-    clouds.save(source, count, paths[0])
+    clouds.save(source, count, paths[0], _contents(directory))
     table = read_observables(directory / "observables.csv")
     spectrum.save(table, paths[1])
     if "clusters" in table:
@@ -66,7 +86,7 @@ def _plot_ensemble(directory: Path) -> list[Path]:
     if not data.status:
         raise InputError("DIR", f"{directory}, with no system that is done", "a run that stored a block of systems")
     paths = [directory / name for name in ((MOMENTS, ENDS, SYSTEMS) if data.events else (MOMENTS, SYSTEMS))]
-    many_systems.save_moments(data, paths[0])
+    many_systems.save_moments(data, paths[0], _contents(directory))
     if data.events:
         many_systems.save_ends(data, paths[1])
     many_systems.save_systems(data, source, paths[-1])

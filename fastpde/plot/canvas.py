@@ -56,9 +56,21 @@ def write(path: Path, save: Callable[[Any], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save(drawn: Figure, target: Path) -> None:
-    """Write a figure as a PNG. Raises OSError."""
-    write(target, lambda stream: drawn.savefig(stream, format="png"))
+def save(drawn: Figure, target: Path, made_of: str = "") -> None:
+    """Write a figure as a PNG, with a note of what it was drawn from, see `made_of`. Raises OSError."""
+    note = {"Source": made_of} if made_of else {}
+    write(target, lambda stream: drawn.savefig(stream, format="png", metadata=note))
+
+
+def made_of(path: Path) -> str:
+    """Return the note of what a PNG was drawn from; "" if there is none, or no such file."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return str(getattr(image, "text", {}).get("Source", ""))
+    except (OSError, SyntaxError, ValueError):
+        return ""
 
 
 def quartiles(values: Array) -> tuple[Array, Array, Array]:

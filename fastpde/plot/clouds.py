@@ -19,15 +19,15 @@ _PANELS, _COLUMNS = 6, 3
 _PATHS = 200
 
 
-def save(source: Path, count: int, target: Path) -> None:
-    """Draw the tokens of a trajectory with `count` frames into `target`."""
+def save(source: Path, count: int, target: Path, made_of: str = "") -> None:
+    """Draw the tokens of a trajectory with `count` frames into `target`; made_of: see `canvas.save`."""
     last = read_trajectory(source, frames=[count - 1], max_tokens=MAX_POINTS)
     if last.value.shape[2] == 1:
         drawn = _paths(read_trajectory(source, max_tokens=_PATHS))
     else:
         frames = np.unique(np.linspace(0, count - 1, _PANELS).round().astype(int))
         drawn = _panels(read_trajectory(source, frames=frames, max_tokens=MAX_POINTS))
-    canvas.save(drawn, target)
+    canvas.save(drawn, target, made_of)
 
 
 def scatter(axes: Any, points: Array, colours: Array, names: tuple[str, ...]) -> Any:

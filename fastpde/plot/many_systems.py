@@ -17,8 +17,8 @@ Array = np.ndarray[Any, Any]
 MOST = 6  # largest number of systems whose tokens are drawn
 
 
-def save_moments(data: EnsembleData, target: Path) -> None:
-    """Draw effective rank and spread, tr(S)^(1/2), against time.
+def save_moments(data: EnsembleData, target: Path, made_of: str = "") -> None:
+    """Draw effective rank and spread, tr(S)^(1/2), against time; made_of: see `canvas.save`.
 
     There are the mean and the quartiles over the systems that run.
     """
@@ -38,7 +38,7 @@ def save_moments(data: EnsembleData, target: Path) -> None:
         text += f"; at each time those that have not ended, {running[-1]} of them at t = {data.time[-1]:.4g}"
     canvas.caption(drawn, text)
     drawn.align_ylabels()
-    canvas.save(drawn, target)
+    canvas.save(drawn, target, made_of)
 
 
 def save_ends(data: EnsembleData, target: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from pathlib import Path
 
 from fastpde.errors import InputError
 from fastpde.own_code import CodeRefused
 from fastpde.run import directory, inspect, lock
-from fastpde.run.sweep_folder import CELLS, Digests, Folder, load
-from fastpde.run.sweep_table import FAILED, RUNNING, STOPPED, Table
+from fastpde.run.sweep_folder import CELLS, TABLE, Digests, Folder, load
+from fastpde.run.sweep_table import FAILED, FINISHED, RUNNING, STOPPED, Table
 
+_ENDED = (FINISHED, FAILED)
 _SHOWN = 20  # cells that are named
 
 
@@ -68,4 +71,23 @@ def verify(path: Path, code: bool = False) -> tuple[list[str], list[str]]:
         wrong += [f"cell {i}, {cell.name}: {text}" for text in found]
         if not found:
             good.append(f"cell {i}, {cell.name}")
+    wrong += _rows(folder)
     return [f"{len(good)} of {len(folder.cells)} cells are there and whole"], wrong
+
+
+def _rows(folder: Folder) -> list[str]:
+    """Return what is wrong with the rows of the table; those of cells that have gone on since may be older."""
+    try:
+        text = (folder.path / TABLE).read_text(encoding="utf-8")
+    except FileNotFoundError:  # no cell has ended yet
+        return []
+    except (OSError, ValueError) as error:
+        return [f"{TABLE}: {error}"]
+    wanted = {row["index"]: row for row in csv.DictReader(io.StringIO(Table(folder).text()))}
+    wrong = []
+    for row in csv.DictReader(io.StringIO(text)):
+        own = wanted.get(row.get("index", ""), {})
+        moved = row.get("state") not in _ENDED and own.get("state") in (*_ENDED, RUNNING, STOPPED)
+        if not moved and any(text != own.get(name) for name, text in row.items()):
+            wrong.append(f"{TABLE}: row {row.get('index')} is not what its cell says")
+    return wrong

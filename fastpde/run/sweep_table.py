@@ -48,6 +48,9 @@ def look(path: Path) -> Cell:
     except (OSError, ValueError):
         return Cell(STOPPED if path.exists() else WAITING)
     said, facts = status.get("state"), {name: status[name] for name in _KEPT if name in status}
+    if "config" in status and status["config"] != directory.config_digest(path):
+        facts["message"] = f"{directory.CONFIG} was edited: put it back, or remove {path} to run the cell again."
+        return Cell(FAILED, facts, _last(path / directory.OBSERVABLES))
     if said == directory.FINISHED:
         return Cell(FINISHED, facts, _last(path / directory.OBSERVABLES))
     if said == directory.FAILED and "code" in facts:
@@ -95,9 +98,14 @@ class Table:
         return (ahead + mean * (counts[WAITING] + counts[STOPPED])) / len(running)
 
     def write(self) -> Path:
-        """Write cells.csv and return its path: number, digest, state, values, end and last observables of every cell.
+        """Write cells.csv and return its path. Raises OutputError."""
+        directory.replace("the table", self.folder.path / TABLE, self.text())
+        return self.folder.path / TABLE
 
-        What a cell does not have is left empty. Raises OutputError.
+    def text(self) -> str:
+        """Return the table: number, digest, state, values, end and last observables of every cell.
+
+        What a cell does not have is left empty.
         """
         keys, numbers = self.folder.sweep.keys, tuple(_NUMBERS)
         names = list(dict.fromkeys(name for cell in self.cells.values() for name in cell.last))
@@ -110,8 +118,7 @@ class Table:
             values = [_text(varied[word]) if word in varied else "" for word in keys]
             observed = (cell.last.get(name, "") for name in names)
             writer.writerow([i, self.folder.cells[i], cell.state, *values, *ends, *observed])
-        directory.replace("the table", self.folder.path / TABLE, stream.getvalue())
-        return self.folder.path / TABLE
+        return stream.getvalue()
 
     def summary(self) -> str:
         """Return the number of cells in each state, in words."""

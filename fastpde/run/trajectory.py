@@ -22,6 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from fastpde import initial
 from fastpde.errors import InputError
 from fastpde.parallel.spread import Spread
 from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, checked, early, opened, same
@@ -218,8 +219,8 @@ def _times(file: h5py.File, path: Path) -> Array:
 
 
 def read_trajectory(path: Path, *, frames: Any = None, max_tokens: int | None = None) -> Trajectory:
-    """Return a trajectory, or only some `frames` of it (indices), thinned evenly to at most `max_tokens`
-    tokens.
+    """Return a trajectory, or only some `frames` of it (indices), of at most `max_tokens` tokens, chosen
+    at random.
 
     Raises InputError if the file is no trajectory. A file whose writer is still running or was killed can be
     read.
@@ -229,9 +230,17 @@ def read_trajectory(path: Path, *, frames: Any = None, max_tokens: int | None = 
         chosen = range(len(times)) if frames is None else frames
         tokens = file["particles/tokens"]
         ids = tokens["id"][:]
-        stride = 1 if max_tokens is None else max(1, math.ceil(len(ids) / max_tokens))
+        some = some_of(len(ids), max_tokens)
         value = tokens["position/value"]
-        kept = np.empty((len(chosen), len(ids[::stride]), value.shape[2]), dtype=value.dtype)
+        kept = np.empty((len(chosen), len(some), value.shape[2]), dtype=value.dtype)
         for i, frame in enumerate(chosen):
-            kept[i] = value[frame][::stride]
-        return Trajectory(times[list(chosen)], kept, ids[::stride])
+            kept[i] = value[frame][some]
+        return Trajectory(times[list(chosen)], kept, ids[some])
+
+
+def some_of(count: int, most: int | None) -> Array:
+    """Return the indices of at most so many of `count` tokens: a random subset, always the same one.
+
+    Every k-th token could miss a cluster of tokens that have an order, as those of a file.
+    """
+    return np.arange(count) if most is None else initial.subset(count, most, seed=0)

@@ -27,6 +27,7 @@ import h5py
 import numpy as np
 
 from fastpde.errors import InputError
+from fastpde.run.trajectory import some_of
 from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, checked, early, opened, same
 
 Array = np.ndarray[Any, Any]
@@ -258,12 +259,12 @@ def read_axes(path: Path) -> tuple[Array, Array]:
 
 
 def read_ends(path: Path, systems: list[int], max_tokens: int) -> tuple[Array, Array]:
-    """Return the first and the last state (s, k, d) of some systems that are done, thinned evenly to `max_tokens`."""
+    """Return the first and the last state (s, k, d) of some systems that are done, of at most `max_tokens` tokens."""
     with opened(path) as file:
         _done(file, path)
-        stride = max(1, -(-len(file["token_id"]) // max_tokens))
-        first = [file["position"][0, s][::stride] for s in systems]
-        last = [file["position_final"][s][::stride] for s in systems]
+        some = some_of(len(file["token_id"]), max_tokens)
+        first = [file["position"][0, s][some] for s in systems]
+        last = [file["position_final"][s][some] for s in systems]
         return np.array(first), np.array(last)
 
 

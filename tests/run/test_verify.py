@@ -14,9 +14,10 @@ from edits import changed
 from results import result
 from test_restart import Cuts
 
-from fastpde import config
+import fastpde
+from fastpde import cli, config
 from fastpde.errors import InputError
-from fastpde.run import inspect, runner, system_blocks
+from fastpde.run import inspect, runner, sweep_folder, sweep_inspect, system_blocks
 
 KINDS = {
     "one": [("every = 0.25", "every = 0.25\nmax_tokens = 20\nclusters = 0.3")],
@@ -159,3 +160,28 @@ def read(out: Path) -> list[str]:
     """The lines of the table to which a run appends, without the first."""
     path = out / "systems.csv"
     return (path if path.exists() else out / "observables.csv").read_text().split("\n")[1:-1]
+
+
+def test_cells_of_a_sweep(small, monkeypatch, capsys):
+    """Numbers of cells.csv are those of the cells; a cell whose configuration was edited is not finished."""
+    monkeypatch.chdir(small.parent)
+    monkeypatch.setenv("PYTHONPATH", str(Path(fastpde.__file__).parents[1]))
+    Path("plan.toml").write_text('config = "small.toml"\n[vary]\nseed = [1, 2]\n')
+    assert cli.main(["sweep", "plan.toml", "--local", "1", "--quiet"]) == 0
+    out, rng = Path("plan.sweep"), random.Random(4)
+    assert sweep_inspect.verify(out)[1] == []
+    for _ in range(20):
+        before = (out / "cells.csv").read_text()
+        what = text(out / "cells.csv", rng)
+        assert sweep_inspect.verify(out)[1] != [], what
+        (out / "cells.csv").write_text(before)
+    cell = sweep_folder.load(out).cell(1)
+    before = (cell / "config.toml").read_text()
+    (cell / "config.toml").write_text(before.replace("seed = 2", "seed = 3"))
+    capsys.readouterr()
+    assert cli.main(["status", str(out)]) == 0
+    assert "1 failed" in capsys.readouterr().out
+    assert cli.main(["sweep", "plan.toml", "--quiet"]) == 3
+    assert "config.toml was edited" in capsys.readouterr().err
+    (cell / "config.toml").write_text(before)
+    assert cli.main(["sweep", "plan.toml", "--quiet"]) == 0
