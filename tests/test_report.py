@@ -96,7 +96,7 @@ def test_broken_theory_is_said(softmax):
     status = {"energy": {"expected": "rises", "intervals": 4, "violations": 1, "first_violation_t": 0.4}}
     # finite, support, mean (of Sinkhorn attention only), energy, its balance (frames may be too far apart)
     found = report.checks(text, table, status)
-    assert [check.verdict for check in found] == ["fails", "fails", "unknown", "fails", "unknown"]
+    assert [check.verdict for check in found] == ["fails", "fails", "not applicable", "fails", "unknown"]
     assert "3 of 4 intervals" in found[3].numbers and "t = 0.4" in found[3].numbers
     assert report.checks(text, table, {})[3].verdict == "unknown"
 
@@ -114,6 +114,30 @@ def test_the_mean_under_sinkhorn_attention(tmp_path):
     table["mean_0"] = table["mean_0"] + 0.1
     table["mean_0"][0] -= 0.1
     assert [check.verdict for check in report.checks(text, table, status)][2] == "fails"
+
+
+@pytest.mark.parametrize(
+    ("edits", "verdict"),
+    [
+        ((('"rk4"\nstep = 0.05', '"euler"\nstep = 0.2'),), "holds"),  # far from e^(V t / eps)
+        ((("energy = true", 'energy = true\n[backend]\ndtype = "float32"'),), "holds"),
+        ((('"rk4"\nstep = 0.05', '"dopri5"\nrtol = 1e-2'),), "holds"),
+        ((('kind = "sinkhorn"', 'kind = "sinkhorn"\nn_half = 3'), ("energy = true", "")), "not applicable"),
+    ],
+)
+def test_the_mean_is_judged_by_what_the_run_states(tmp_path, edits, verdict):
+    text = CONFIG.format(kind="sinkhorn")
+    for old, new in edits:
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "a.toml").write_text(text)
+    from fastpde.cli import main
+
+    assert main(["run", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    table = read_observables(tmp_path / "run" / "observables.csv")
+    status = json.loads((tmp_path / "run" / "status.json").read_text())
+    found = report.checks((tmp_path / "run" / "config.toml").read_text(), table, status)[2]
+    assert found.verdict == verdict, found
 
 
 def test_clusters_are_shown(tmp_path):
