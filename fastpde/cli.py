@@ -64,8 +64,9 @@ def parser() -> argparse.ArgumentParser:
     plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
     plot.set_defaults(call=_plot)
 
-    estimate = commands.add_parser("estimate", help="time, memory and disk of a run, before anything runs")
-    estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
+    estimate = commands.add_parser("estimate", help="time, memory and disk of a run or a sweep, before anything runs")
+    about = "a TOML file of a run, or the plan of a sweep; default: an example"
+    estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=about)
     estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     estimate.add_argument("--threads", metavar="N", help=_THREADS)
     estimate.set_defaults(call=_estimate)
@@ -261,17 +262,22 @@ def _estimate(options: argparse.Namespace) -> int:
     from fastpde import config
 
     threads = threads_of(options.threads)
-    problem = (
-        config.example()
-        if options.config is None
-        else config.load(options.config, options.data, code=options.allow_code)
-    )
-    set_threads(threads)
     from fastpde import compiling
-    from fastpde.run import estimate
 
-    with compiling.shown(sys.stderr):
-        lines = estimate.estimate(problem).lines()
+    if options.config is not None and config.is_plan(options.config):
+        from fastpde.run import sweep_estimate
+
+        sweep = config.load_sweep(options.config, options.data, code=options.allow_code)
+        with compiling.shown(sys.stderr):
+            lines = sweep_estimate.estimated(sweep, None if options.threads is None else threads).lines()
+    else:
+        from fastpde.run import estimate
+
+        path = options.config
+        problem = config.example() if path is None else config.load(path, options.data, code=options.allow_code)
+        set_threads(threads)
+        with compiling.shown(sys.stderr):
+            lines = estimate.estimate(problem).lines()
     sys.stdout.writelines(f"{line}\n" for line in lines)
     return 0
 

@@ -29,6 +29,7 @@ __all__ = [
     "Sweep",
     "dumps",
     "example",
+    "is_plan",
     "load",
     "load_study",
     "load_sweep",
@@ -113,6 +114,11 @@ def same_study(text: str, found: Plan) -> bool:
         return read(type(found.config), _table(text), "") == found.config
     except InputError:
         return False
+
+
+def is_plan(path: Path) -> bool:
+    """Return whether a file is the plan of a sweep, and not the configuration of a run."""
+    return isinstance(_table(_text(path)).get("config"), str)
 
 
 def load_sweep(path: Path, data: Path | None = None, *, code: bool = False) -> Sweep:

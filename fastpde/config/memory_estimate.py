@@ -22,6 +22,7 @@ SHARE = 0.8  # of the machine's memory that a run may need
 # Arrays of all tokens alive in a step beside those of its stages: the first state, the present one, the one that is
 # tried, and a frame.
 _STATES = 4
+BLOCK, _COPIES = 2**28, 3  # bytes of the frames of systems that run at a time, and how often they are held
 _SUMMED = 3  # those of the stages of a method that keeps their sum, see `integrate.stages`
 _HEADS = 2  # those in which the fields of several heads are added
 _KEYS, _INDEX = 8, 4  # bytes of a coordinate in a sum in O(n), always of float64, and of the place of a sorted point
@@ -62,7 +63,10 @@ def at_work(config: Config, systems: int, n: int, d: int) -> int:
     needs = n * (each.states + each.sums)
     if systems > 1:
         # An ensemble holds the start of all its systems, and all frames of those that run at a time, one at least.
-        needs += n * d * np.dtype(config.backend.dtype).itemsize * (frames(config) + systems)
+        system = n * d * np.dtype(config.backend.dtype).itemsize
+        needs += system * systems + _COPIES * max(
+            system * frames(config), min(BLOCK, system * frames(config) * systems)
+        )
     if may_be_fast(config, n, d):
         wide = _packed(d) * np.dtype(config.backend.dtype).itemsize
         needs += wide * (n if config.attention.masked else min(n, _PART)) + _up_to(_TREE, n)

@@ -78,6 +78,8 @@ def _spaced(name: str, first: object, last: object, count: object, log: object) 
     points = checks.integer(2, MOST)(f"{name}.count", count)
     low = checks.number(**({"above": 0.0} if checks.boolean(f"{name}.log", log) else {}))(f"{name}.from", first)
     high = checks.number(above=low)(f"{name}.to", last)
+    if not log and not math.isfinite(high - low):
+        checks.refuse(f"{name}.to", last, "a number whose distance from that of from is finite")
     values = np.geomspace(low, high, points) if log else np.linspace(low, high, points)
     return low, *values[1:-1].tolist(), high
 

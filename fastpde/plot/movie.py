@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastpde.plot import canvas, clouds, view
+from fastpde.plot import MAX_FRAMES, canvas, clouds, view
 from fastpde.run.trajectory import read_trajectory
 
-MAX_FRAMES = 60
 _POINTS = 2000
 _MILLISECONDS, _LAST = 100, 1500  # per frame, and the pause on the last one
 

@@ -1,9 +1,9 @@
 """The cost estimate of a run: time, memory and disk, before anything runs.
 
-The number of steps is not guessed: a sample of the tokens is run over the whole time with the run's own method and
-tolerances, while a probe adds up the cost estimates of its sums with all tokens (`sums.costs`). Tokens far out, of
-which a sample has few, make grids larger. So the cost of the first sum is estimated with many tokens, and that of later
-sums in proportion.
+A small run, or an ensemble, is begun as it is, for some seconds (`trial`). Of a large one the number of steps is not
+guessed: a sample of the tokens is run over the whole time with the run's own method and tolerances, while a probe adds
+up the cost estimates of its sums with all tokens (`sums.costs`). Tokens far out, of which a sample has few, make grids
+larger. So the cost of the first sum is estimated with many tokens, and that of later sums in proportion.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from fastpde.attention.variants import named
 from fastpde.config import Problem, memory_estimate
 from fastpde.config.schema import FIXED
 from fastpde.parallel.spread import Tokens
+from fastpde.plot import MAX_FRAMES
 from fastpde.run import machine, runner
 from fastpde.run.observables import chosen
+from fastpde.run.trial import trial
 from fastpde.sums.costs import TYPICAL, Costs
 
 SAMPLE = 2000  # tokens of the sample
 _FIRST = 1_000_000  # tokens with which the cost of the first sum is estimated
-_PATIENCE = 10.0  # seconds that the sample may run
-_SMALL_SYSTEMS, _TIMED = 512, 2.0  # up to so many tokens systems are run instead of a sample, for so many seconds
+_PATIENCE = 10.0  # seconds that the sample, or the trial, may run
+_SOME = 100_000  # tokens for which observables are computed to see how long that takes
 # Seconds on one thread per number of all tokens, measured: a stage of a step with its projections; a stored frame.
 _STAGE, _FRAME = 3e-8, 2.5e-8
-_OVERHEAD = 5.0  # seconds to start, and to draw pictures
+_WRITTEN = 1.5e-3  # seconds to write a frame, however small
+START, _DRAWN, _MOVED = 0.7, 1.6, 0.04  # seconds to start, to draw pictures, and for each frame of the movie
 _FRESH = 1.5e-9  # seconds per byte of memory: the system provides it, and sums are checked, for the first time
-_PICTURES = 1e6  # bytes
+PICTURES = 1e6  # bytes
 _ROW = 25  # bytes of a number in observables.csv
 
 
@@ -47,7 +50,7 @@ class Estimate:
         memory, limit, disk: the bytes of memory that are needed and available, and those of the run directory.
         threads: the number of threads.
         token: what of the memory a token costs, and the method by which it moves.
-        timed: the number of systems that were run instead of a sample of tokens, 0 if none were.
+        timed: what was run instead of a sample of the tokens, in words; empty if nothing was.
     """
 
     direct: float
@@ -61,17 +64,17 @@ class Estimate:
     threads: int
     token: tuple[memory_estimate.PerToken, str]
     refused: float = 0.0
-    timed: int = 0  # systems that were run instead
+    timed: str = ""
 
     def lines(self) -> list[str]:
         """Return the lines of a short table for people."""
         many = f"{self.threads} thread" + ("s" if self.threads > 1 else "")
         return [
-            f"time        {_duration(self.configured)} on {many}, compiled code in the cache",
+            f"time        {duration(self.configured)} on {many}, compiled code in the cache",
             *self._ways(),
-            f"memory      {_size(self.memory)} of {_size(self.limit)}; a run may need {memory_estimate.SHARE:.0%}",
+            f"memory      {size(self.memory)} of {size(self.limit)}; a run may need {memory_estimate.SHARE:.0%}",
             self._each(),
-            f"disk        {_size(self.disk)}",
+            f"disk        {size(self.disk)}",
             f"based on    {self._basis()}",
         ]
 
@@ -88,12 +91,12 @@ class Estimate:
         refused = f"; {self.refused:.0%} of its sums are direct: no way in O(n) helps" if self.refused else ""
         ways = (("direct", self.direct, ""), ("fast", self.fast, refused))
         return [
-            f"  {name:<10}{_duration(total)}, {_duration(total / each)} a velocity{note}" for name, total, note in ways
+            f"  {name:<10}{duration(total)}, {duration(total / each)} a velocity{note}" for name, total, note in ways
         ]
 
     def _basis(self) -> str:
         if self.timed:
-            return f"{self.timed} systems, run"
+            return self.timed
         text = f"{self.evaluations:.0f} velocities, counted in a run of a sample of {SAMPLE} tokens at most"
         return text if self.share >= 1.0 else f"{text}, which came through {self.share:.0%} of the time"
 
@@ -113,23 +116,40 @@ def estimate(problem: Problem) -> Estimate:
     needs = memory_estimate.at_work(problem.config, problem.systems, problem.n, problem.d)
     token = memory_estimate.of_token(problem.config, problem.n, problem.d), problem.config.time.method
     rest: Any = {"memory": needs, "limit": machine.memory(), "threads": threads, "token": token}
-    if problem.systems > 1 and problem.n <= _SMALL_SYSTEMS:
-        seconds, timed = _time_systems(problem)
-        return Estimate(seconds, seconds, seconds, 0.0, 1.0, disk=disk(problem, seconds), timed=timed, **rest)
+    start = overhead(problem) + _FRESH * (needs - memory_estimate.BASE)
+    if (problem.systems > 1 or problem.n <= SAMPLE) and (tried := trial(problem, _PATIENCE)) is not None:
+        seconds, many = start + tried.seconds, f"{tried.systems} systems" if tried.systems else "the run itself"
+        told = f"{many}, run" + ("" if tried.share >= 1.0 else f" through {tried.share:.0%}")
+        room = tried.bytes + PICTURES
+        return Estimate(seconds, seconds, seconds, tried.evaluations, tried.share, disk=room, timed=told, **rest)
     problem = problem.calibrated()
     first, sample, share = _sums(problem)
     steps = problem.systems * sample.evaluations * problem.n * problem.d * _STAGE
-    frames = problem.systems * len(problem.times()) * problem.n * problem.d * _FRAME
-    start = _OVERHEAD + _FRESH * (needs - memory_estimate.BASE)
-    direct, fast = (
-        start + problem.systems * each + steps / Costs(threads=threads).speed + frames
-        for each in (sample.direct / share, first * sample.fast / share)
-    )
+    start += steps / Costs(threads=threads).speed + problem.systems * len(problem.times()) * _frame(problem)
+    direct, fast = (start + problem.systems * each for each in (sample.direct / share, first * sample.fast / share))
     configured = {"direct": direct, "fast": fast, "auto": min(direct, fast)}[problem.config.backend.kind]
     written = disk(problem, configured)
     return Estimate(
         direct, fast, configured, sample.evaluations, share, disk=written, refused=sample.refused, **rest
     )  # fmt: skip
+
+
+def overhead(problem: Problem) -> float:
+    """Return the seconds to start a run, and to draw its pictures."""
+    frames = min(len(problem.times()), MAX_FRAMES) if problem.systems == 1 and problem.d > 1 else 0
+    return START + _DRAWN + _MOVED * frames
+
+
+def _frame(problem: Problem) -> float:
+    """Return the seconds that a frame takes: to be stored, and for observables whose sums are not priced."""
+    some = _some(problem, _SOME)
+    tokens, seconds = Tokens.alone(some.tokens()), 0.0
+    for one in chosen(some, problem.attention(), problem.backend()):
+        if not one.shared or one.name == "moments":
+            began = time.monotonic()
+            one.of_one(problem.config.time.t_start, tokens)
+            seconds += time.monotonic() - began
+    return _WRITTEN + problem.n * problem.d * _FRAME + seconds * problem.n / some.n
 
 
 @dataclass(frozen=True)
@@ -172,7 +192,8 @@ def _solve(problem: Problem, backend: Any, step: Any) -> None:
 
     def observe(t: float, x: Any) -> None:
         for one in observables:
-            one.of_one(t, Tokens.alone(x))
+            if one.shared:  # the others make no sums
+                one.of_one(t, Tokens.alone(x))
 
     observers = [fp.Observer(observe, time=problem.config.output.every)]
     arguments = runner.arguments(problem) | {"backend": backend, "events": ()}
@@ -210,22 +231,6 @@ def _probe(problem: Problem, n: int) -> Any:
     return Probe(asked.tol, replace(asked.costs or TYPICAL, threads=float(sums.threads())), problem.n / n)
 
 
-def _time_systems(problem: Problem) -> tuple[float, int]:
-    """Return the predicted seconds of all systems, and how many were run for it, in about two seconds."""
-    import fastpde as fp
-
-    arguments, count, seconds = runner.arguments(problem), 2, 0.0
-    attention, tokens = problem.attention(), replace(problem, systems=min(problem.systems, 4096)).tokens()
-    fp.solve(attention, tokens[:2], **arguments)  # compiles
-    while True:
-        began = time.monotonic()
-        fp.solve(attention, tokens[:count], **arguments, t_eval=problem.times())
-        seconds = time.monotonic() - began
-        if seconds > _TIMED / 4 or count == len(tokens):
-            return _OVERHEAD + seconds * problem.systems / count, count
-        count = min(4 * count, len(tokens))
-
-
 def disk(problem: Problem, seconds: float) -> float:
     """Return the predicted bytes of the directory of a run of `seconds`: frames, observables, checkpoints, pictures."""
     config, frames = problem.config, len(problem.times())
@@ -238,10 +243,10 @@ def disk(problem: Problem, seconds: float) -> float:
     # Two generations of checkpoints; the very first one has nothing remembered in it yet.
     full = 2 if seconds > config.output.checkpoint else 1
     state = problem.n * (2 * arrays * problem.d * itemsize + full * 8 * memory_estimate.remembered(config))
-    return trajectory + rows + (state if problem.systems == 1 else 0) + _PICTURES
+    return trajectory + rows + (state if problem.systems == 1 else 0) + PICTURES
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time with two digits, in a suitable unit."""
     for unit, size, limit in (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172_800.0)):
         if seconds < limit:
@@ -249,7 +254,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 86400:.3g} days"
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
     """Return a number of bytes with its unit."""
     power = min(3, max(1, int(math.log2(max(count, 1.0)) // 10)))
     return f"{count / 2 ** (10 * power):.3g} {('KiB', 'MiB', 'GiB')[power - 1]}"

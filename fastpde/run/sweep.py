@@ -57,14 +57,21 @@ class Share:
 
 
 def share(folder: Folder, cells: int, processes: int | None, threads: int | None) -> Share:
+    """Divide the cores among the processes of `cells` runs of a sweep, see `divided`."""
+    return divided(int(folder.facts["tokens"]), int(folder.facts["memory"]), cells, processes, threads)
+
+
+def divided(tokens: int, memory: int, cells: int, processes: int | None, threads: int | None) -> Share:
     """Divide the cores among the processes of `cells` runs; numbers that are asked for are kept.
+
+    tokens, memory: of the largest run, in bytes.
 
     Raises InputError if the processes that are asked for would need more than 80 % of the memory.
     """
     cores = machine.cores()
-    if threads is None and folder.facts["tokens"] <= SMALL:
+    if threads is None and tokens <= SMALL:
         threads = 1
-    limit, each = memory_estimate.SHARE * machine.memory(), int(folder.facts["memory"])
+    limit, each = memory_estimate.SHARE * machine.memory(), memory
     fitting = max(1, int(limit // each))
     if processes is None:
         processes = max(1, min(cores // (threads or 1), cells, fitting))

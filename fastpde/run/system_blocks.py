@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastpde import initial
-from fastpde.config import Problem
+from fastpde.config import Problem, memory_estimate
 from fastpde.observable import Observable
 from fastpde.parallel.spread import Spread
 from fastpde.run import directory, machine, tables
@@ -31,7 +31,6 @@ Array = np.ndarray[Any, Any]
 _SECONDS = 2.0  # that a block should take
 _PAIRS, _FIRST = 2**20, 1024  # pairs of tokens and systems of the first block, whose time includes the compilation
 _GROWTH = 8
-_BYTES = 2**28  # of the frames of a block
 _SMALL = 512  # tokens up to which a system has one core, and a block at least some systems per core
 COLUMNS = ("system", "status", "t_final", "steps")  # of systems.csv, before the observables of the last state
 
@@ -345,7 +344,7 @@ def _shifted(report: Callable[[int], None], first: int, check: Callable[[], None
 
 def largest(systems: Systems, size: int) -> int:
     """Return how many systems of `size` bytes each a block may have, for the memory of their frames."""
-    return max(1, _BYTES // (size * len(systems.times)))
+    return max(1, memory_estimate.BLOCK // (size * len(systems.times)))
 
 
 def next_size(size: int, seconds: float, least: int, most: int) -> int:

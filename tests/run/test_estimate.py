@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import tracemalloc
 
 import numpy as np
@@ -12,6 +13,7 @@ from fastpde import cli, config
 from fastpde.config import memory_estimate
 from fastpde.run import estimate, machine
 from fastpde.run.runner import run
+from fastpde.run.trial import trial
 
 TEXT = """
 seed = 0
@@ -44,7 +46,8 @@ def test_velocities_are_counted_and_priced(tmp_path):
     """Ten steps of four stages, and one at the end; 9e6 pairs of 1.26 ns."""
     found = estimate.estimate(problem(tmp_path))
     assert found.share == 1.0 and 40 <= found.evaluations <= 42
-    sums = found.direct - estimate._OVERHEAD
+    one = problem(tmp_path)
+    sums = found.direct - estimate.overhead(one) - 5 * estimate._WRITTEN  # of five frames
     assert sums == pytest.approx(40 * 9e6 * 1.26e-9 / (1 + 0.85 * (found.threads - 1)), rel=0.25)
     assert found.fast < found.direct and found.configured == found.fast
     forced = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", 'kind = "direct"')
@@ -81,7 +84,7 @@ def test_disk_is_what_a_run_writes(tmp_path):
     many = problem(tmp_path, TEXT.replace("every = 0.25", "every = 0.01"))
     run(many, tmp_path / "out", quiet=True)
     written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
-    expected = estimate.disk(many, 1.0) - estimate._PICTURES
+    expected = estimate.disk(many, 1.0) - estimate.PICTURES
     assert written / 1.5 < expected < 1.5 * written
 
 
@@ -145,11 +148,58 @@ def test_a_hundred_million_tokens_fit_into_24_gb(tmp_path):
     assert 18e9 < needs < 0.8 * 24e9
 
 
-def test_systems_are_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(estimate, "_TIMED", 0.1)
-    text = TEXT.replace("n = 3000", "n = 20\nsystems = 50").replace("costs = { direct = 1.0, fast = 1.0 }", "")
-    found = estimate.estimate(problem(tmp_path, text))
-    assert 2 <= found.timed <= 50 and found.configured > estimate._OVERHEAD
+@pytest.mark.parametrize(
+    "edits",
+    [
+        {"n = 3000": "n = 200"},
+        {"n = 3000": "n = 200", "every = 0.25": "every = 0.004"},  # frames take longer than sums
+        {"n = 3000": "n = 200", "t_end = 1.0": "t_end = 1e4", "[output]": "[events]\nsteady_state = 0.5\n[output]"},
+        {"n = 3000": "n = 20\nsystems = 50", "energy = false": "energy = true"},
+    ],
+)
+def test_small_runs_are_begun_as_they_are(tmp_path, edits):
+    """A run of the same length, between half and twice as long: clocks of busy machines say no more."""
+    text = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", "")
+    for old, new in edits.items():
+        assert old in text
+        text = text.replace(old, new)
+    one = problem(tmp_path, text)
+    found = estimate.estimate(one)
+    assert ("50 systems" in found.timed) == ("systems" in text) and found.share == 1.0 and "run" in found.lines()[-1]
+    began = time.monotonic()
+    run(one, tmp_path / "out", quiet=True)
+    took = time.monotonic() - began
+    assert 0.5 * took - 0.1 < found.configured - estimate.overhead(one) < 2.0 * took + 0.1
+    written = sum(path.stat().st_blocks * 512 for path in (tmp_path / "out").iterdir())
+    assert written / 1.5 < found.disk - estimate.PICTURES < 1.5 * written
+
+
+def test_a_trial_that_does_not_come_far_says_nothing(tmp_path):
+    text = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", "").replace("t_end = 1.0", "t_end = 1e4")
+    text = text.replace("every = 0.25", "every = 100.0")
+    assert trial(problem(tmp_path, text.replace("n = 3000", "n = 2000")), 0.5) is None
+
+
+def test_systems_that_run_at_a_time_need_memory(tmp_path):
+    """Three times the frames of a block, and no more than of all systems."""
+    text = TEXT.replace("n = 3000", "n = 20\nsystems = 50")
+    frames = 20 * 2 * 8 * 5
+    one, all_ = (memory_estimate.at_work(problem(tmp_path, text).config, count, 20, 2) for count in (2, 50))
+    assert all_ - one == pytest.approx(48 * (3 * frames + 20 * 2 * 8), rel=0.01)
+    many = memory_estimate.at_work(problem(tmp_path, text).config, 10**7, 20, 2) - memory_estimate.BASE
+    assert many == pytest.approx(3 * memory_estimate.BLOCK + 10**7 * 20 * 2 * 8, rel=0.01)
+
+
+def test_a_plan_is_estimated(tmp_path, capsys):
+    text = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", "").replace("n = 3000", "n = 100")
+    problem(tmp_path, text)
+    (tmp_path / "plan.toml").write_text('config = "a.toml"\n[vary]\nseed = { from = 1, to = 20 }\n')
+    assert cli.main(["estimate", str(tmp_path / "plan.toml")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["cells", "time", "memory", "disk", "based"]
+    assert lines[0].split() == ["cells", "20"] and "a cell" in lines[1] and "6 cells" in lines[-1]
+    (tmp_path / "plan.toml").write_text('config = "a.toml"\n[vary]\ntokens.n = [10, -1]\n')
+    assert cli.main(["estimate", str(tmp_path / "plan.toml")]) == 2 and "tokens.n" in capsys.readouterr().err
 
 
 def test_command_prints_a_table(tmp_path, capsys):

@@ -164,3 +164,9 @@ def test_wrong_plans_are_exit_2_in_one_line_and_leave_nothing(small, capsys, mon
     out, errors = capsys.readouterr()
     assert out == "" and errors.startswith("fastpde: error: ") and errors.count("\n") == 1 and name in errors
     assert sorted(os.listdir()) == before
+
+
+def test_a_range_whose_width_is_no_number_is_refused(small):
+    with pytest.raises(InputError, match=r"attention\.scale\.to"):
+        vary(small, "attention.scale = { from = -1e308, to = 1e308, count = 5 }")
+    assert len(vary(small, "attention.scale = { from = 1e-300, to = 1e300, count = 5, log = true }")) == 5

@@ -1,0 +1,57 @@
+"""A trial run: the beginning of a run itself, into a folder that is removed, to see how long the whole will take."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastpde.config import Problem
+from fastpde.run import directory, runner
+
+_LEAST = 0.01  # of a run: what has come through less says too little
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial has seen.
+
+    Attributes:
+        seconds: predicted for the whole run, without start and pictures.
+        share: the fraction of it that was run.
+        evaluations: the number of velocities in the whole run, 0 for ensembles.
+        systems: how many systems were run, 0 for a run of one.
+        bytes: of the files that the whole run will leave, without pictures.
+    """
+
+    seconds: float
+    share: float
+    evaluations: float
+    systems: int
+    bytes: float
+
+
+def trial(problem: Problem, patience: float) -> Trial | None:
+    """Run a problem for so many seconds at most; return None if it has not come far enough to tell.
+
+    A first, short run has the kernels loaded, so that this is not counted. Raises InputError as a run does.
+    """
+    with tempfile.TemporaryDirectory(prefix="fastpde-") as folder:
+        runner.run(problem, Path(folder) / "first", quiet=True, deadline=time.monotonic() + 0.5)
+        target = Path(folder) / "run"
+        outcome = runner.run(problem, target, quiet=True, deadline=time.monotonic() + patience)
+        if not directory.is_there(target):
+            return None
+        status = directory.read_status(target)
+        written = sum(file.stat().st_blocks * 512 for file in target.iterdir())
+    if "systems_done" in status:
+        share = status["systems_done"] / status["systems"]
+    else:
+        span = problem.config.time
+        share = (status["t"] - span.t_start) / (span.t_end - span.t_start)
+    share = 1.0 if outcome.code != runner.STOPPED else share  # an event, or a failure, may end it before
+    if share < _LEAST:
+        return None
+    evaluations = float(status["backend"].get("evaluations", 0)) / share
+    return Trial(status["elapsed_s"] / share, share, evaluations, status.get("systems_done", 0), written / share)
