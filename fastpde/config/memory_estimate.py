@@ -64,9 +64,8 @@ def at_work(config: Config, systems: int, n: int, d: int) -> int:
     if systems > 1:
         # An ensemble holds the start of all its systems, and all frames of those that run at a time, one at least.
         system = n * d * np.dtype(config.backend.dtype).itemsize
-        needs += system * systems + _COPIES * max(
-            system * frames(config), min(BLOCK, system * frames(config) * systems)
-        )
+        all_frames = system * frames(config)
+        needs += system * systems + _COPIES * max(all_frames, min(BLOCK, all_frames * systems))
     if may_be_fast(config, n, d):
         wide = _packed(d) * np.dtype(config.backend.dtype).itemsize
         needs += wide * (n if config.attention.masked else min(n, _PART)) + _up_to(_TREE, n)
@@ -165,7 +164,7 @@ def remembered(config: Config) -> int:
 
 def frames(config: Config) -> float:
     """Return the approximate number of frames of a run."""
-    return (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
+    return 1.0 + (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
 
 
 def of_ranks(config: Config, systems: int, n: int, d: int, ranks: Ranks) -> int:

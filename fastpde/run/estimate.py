@@ -32,7 +32,7 @@ _SOME = 100_000  # tokens for which observables are computed to see how long tha
 # Seconds on one thread per number of all tokens, measured: a stage of a step with its projections; a stored frame.
 _STAGE, _FRAME = 3e-8, 2.5e-8
 _WRITTEN = 1.5e-3  # seconds to write a frame, however small
-START, _DRAWN, _MOVED = 0.7, 1.6, 0.04  # seconds to start, to draw pictures, and for each frame of the movie
+START, _DRAWN, _MOVED = 1.0, 1.6, 0.04  # seconds to start, to draw pictures, and for each frame of the movie
 _FRESH = 1.5e-9  # seconds per byte of memory: the system provides it, and sums are checked, for the first time
 PICTURES = 1e6  # bytes
 _ROW = 25  # bytes of a number in observables.csv

@@ -38,7 +38,7 @@ def trial(problem: Problem, patience: float) -> Trial | None:
     A first, short run has the kernels loaded, so that this is not counted. Raises InputError as a run does.
     """
     with tempfile.TemporaryDirectory(prefix="fastpde-") as folder:
-        runner.run(problem, Path(folder) / "first", quiet=True, deadline=time.monotonic() + 0.5)
+        runner.run(problem, Path(folder) / "first", quiet=True, deadline=time.monotonic() + 3.0)
         target = Path(folder) / "run"
         outcome = runner.run(problem, target, quiet=True, deadline=time.monotonic() + patience)
         if not directory.is_there(target):
