@@ -24,7 +24,7 @@ from .simd.vectors import BITS
 __all__ = ["cache_folder", "intrinsic", "jit"]
 
 _PACKAGE = Path(__file__).parent
-_SOURCES = ("_jit.py", "_library.py", "weights.py", "simd/*.py", "kernels/*.py")
+_SOURCES = ("_jit.py", "_library.py", "weights.py", "step_rules.py", "simd/*.py", "kernels/*.py")
 
 
 def _source_digest() -> str:

@@ -7,7 +7,7 @@ import time as clock
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -19,11 +19,11 @@ from .attention.cloud import Cloud
 from .batches.reduced_form import LARGEST_DIMENSION, MOST_TOKENS
 from .errors import InputError
 from .integrate import BlowUp, Collapsed, Integrator, Problem, Solution, Status, SteadyState
-from .integrate.controller import SPACINGS, FixedStep, PIController, first_guess, second_guess, smallest_step
+from .integrate.controller import FixedStep, PIController
 from .integrate.options import Options
 from .integrate.reporting import check_progress
-from .integrate.stepper import MAX_FAILURES, MAX_RETRIES, SMALLEST_SHARE
 from .manifold import Euclidean, Manifold, Sphere
+from .step_rules import CODES, EVENT, first_guess, first_step, second_guess
 
 if TYPE_CHECKING:
     from .batches.in_step import Outside
@@ -246,26 +246,16 @@ class Ensemble:
             trial = (y + span.direction * h0[:, None, None] * f).astype(runs.y.dtype)
             self.manifold.retract(trial)
             bends = _root_mean_square((batch.probe(runs, trial, first, last) - f) / unit) / h0
-        least = smallest_step(span.start)
         for i in np.flatnonzero(fine).tolist():
             guess = second_guess(float(h0[i]), float(slopes[i]), float(bends[i]), order)
-            batch.set_step(runs, first + i, span.direction * max(min(guess, abs(span.end - span.start)), least))
+            batch.set_step(runs, first + i, span.direction * first_step(guess, span.end - span.start, span.start))
 
     def _ends(self, codes: Array) -> tuple[Status, ...]:
-        from .batches.small_systems import EVENT
-
         return tuple(STATUS[code] if code < EVENT else self.problem.events[code - EVENT].status for code in codes)
 
 
-# In the order of the codes of `kernels.motion`; a run that has ended never has the code 0.
-STATUS = (
-    Status.INTERRUPTED,
-    Status.COMPLETED,
-    Status.MAX_STEPS,
-    Status.STEP_TOO_SMALL,
-    Status.NOT_FINITE,
-    Status.NOT_CONVERGED,
-)
+# By the codes of `step_rules`; a run that has ended is never still running.
+STATUS = (Status.INTERRUPTED, *(Status[name] for name in CODES[1:EVENT]))
 
 
 def _root_mean_square(x: Array) -> Array:
@@ -297,11 +287,7 @@ def _control(problem: Problem) -> Control:
         step=0.0 if fixed is None else span.direction * fixed.step,
         count=0 if fixed is None else fixed.count,
         last=0.0 if fixed is None else fixed.target(span.start, fixed.count - 1, 0.0, span)[1],
-        **asdict(pi),
-        spacings=SPACINGS,
-        max_retries=MAX_RETRIES,
-        max_failures=MAX_FAILURES,
-        smallest_trial=SMALLEST_SHARE * abs(span.end - span.start),
+        rule=pi.rule,
         max_steps=problem.max_steps,
     )
 

@@ -14,7 +14,7 @@ import fastpde
 from fastpde import plot
 from fastpde.errors import InputError
 from fastpde.parallel.spread import Tokens
-from fastpde.plot import movie, view
+from fastpde.plot import view
 from fastpde.run.observables.token_moments import columns, of_many, of_one
 from fastpde.run.tables import TableWriter
 from fastpde.run.trajectory import TrajectoryWriter
@@ -88,7 +88,7 @@ def test_movie_has_at_most_sixty_frames(tmp_path, count):
     path = run_directory(tmp_path / "a", n=5, count=count)
     plot.plot_run(path)
     with Image.open(path / "tokens.gif") as image:
-        assert image.n_frames == min(count, movie.MAX_FRAMES)
+        assert image.n_frames == min(count, view.MAX_FRAMES)
         assert image.info["loop"] == 0
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from .._types import Array
 from ..kernels import closure, tail
-from ..kernels.motion import COMPLETED, MAX_STEPS, RECORDED, RUNNING, SIZE, STATUS, T
+from ..kernels.motion import RECORDED, SIZE, STATUS, T
+from ..step_rules import COMPLETED, MAX_STEPS, RUNNING
 from .affine import LINEAR, PLAN, STEPS, TILT, AffineHeads
 from .small_systems import Runs, Threaded
 

@@ -14,17 +14,15 @@ from .._types import Array
 from ..kernels import flow, motion, systems
 from ..kernels.motion import (
     ACCEPTED,
-    NOT_CONVERGED,
-    NOT_FINITE,
     REJECTED,
     RETRIES,
-    RUNNING,
     STATUS,
     Control,
     H,
     Method,
     T,
 )
+from ..step_rules import NOT_CONVERGED, NOT_FINITE, RUNNING, is_lost
 from .small_systems import Batch, Runs, Watched
 
 
@@ -112,8 +110,8 @@ class InStep(Batch):
     def _reconsider(self, runs: Runs, b: int) -> None:
         """End system b, whose velocity could not be computed, if trying smaller steps has not helped."""
         control, retries = self._options[1], runs.counts[b, RETRIES]
-        small = retries > 0 and abs(runs.numbers[b, H]) < control.smallest_trial
-        if runs.counts[b, STATUS] == RUNNING and (small or retries >= control.max_failures):
+        lost = retries > 0 and is_lost(runs.numbers[b, H], retries, control.end - control.start)
+        if runs.counts[b, STATUS] == RUNNING and lost:
             runs.counts[b, STATUS] = NOT_FINITE
             runs.finals[b], runs.x_final[b] = runs.numbers[b, T], self.tokens(runs.y[b : b + 1])[0]
 

@@ -14,12 +14,9 @@ from ..kernels.motion import (
     ACCEPTED,
     ERROR,
     EVALUATIONS,
-    EVENT,
     FRESH,
-    NOT_FINITE,
     PHASE,
     REJECTED,
-    RUNNING,
     STATUS,
     Control,
     H,
@@ -28,6 +25,7 @@ from ..kernels.motion import (
 )
 from ..simd import pool
 from ..simd.called import kernel_of
+from ..step_rules import EVENT, NOT_FINITE, RUNNING
 from ..sums.direct import Direct
 from .forms import Parameters, forms_of
 from .reduced_form import ReducedForm

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .._types import Array
-from ..integrate.controller import smallest_step
+from ..step_rules import smallest_step
 
 Slope = Callable[[Array], Array]  # y' of states (..., d, 1 + r) at the time where a run ended
 

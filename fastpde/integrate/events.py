@@ -190,12 +190,6 @@ def measure(
     return value
 
 
-def crosses(direction: int, before: float, after: float) -> bool:
-    """Return whether the value has crossed zero in the sense of `direction`; from zero nothing crosses."""
-    rising, falling = before < 0.0 <= after, before > 0.0 >= after
-    return (rising and direction >= 0) or (falling and direction <= 0)
-
-
 def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float], ...], buffer: np.ndarray) -> float:
     """Return the time at which the event's value crosses zero on the continuous extension, by Brent's method.
 

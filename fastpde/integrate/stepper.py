@@ -11,17 +11,13 @@ import numpy as np
 
 from fastpde.errors import FieldError
 from fastpde.integrate.breaks import Breaks
-from fastpde.integrate.controller import (
-    Span,
-    first_guess,
-    second_guess,
-    smallest_step,
-)
+from fastpde.integrate.controller import Span
 from fastpde.integrate.dense import Piece
 from fastpde.integrate.stages import NONE, holder
 from fastpde.integrate.state import State, copied
 from fastpde.integrate.status import Status
 from fastpde.integrate.tableau import Tableau
+from fastpde.step_rules import first_guess, first_step, is_hopeless, is_lost, second_guess, smallest_step
 
 Field = Callable[[float, np.ndarray, np.ndarray], None]
 
@@ -29,12 +25,6 @@ Field = Callable[[float, np.ndarray, np.ndarray], None]
 # depends on its arguments alone, so that a restart draws the same numbers.
 Noise = Callable[[int, float, np.ndarray, np.ndarray], None]
 
-# Each rejection shrinks the step by at least 0.9 and usually by 0.2; at t = 0, where floating-point time has no
-# smallest step, this bounds the attempts.
-MAX_RETRIES = 50
-# A velocity that cannot be computed has cost much time: smaller steps are tried at most this often in a row, and only
-# down to this fraction of the span.
-MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
 _LEAP = 10.0  # growth of the largest entry in a step of a fixed size that is then too large to follow it
 
 
@@ -138,8 +128,7 @@ class Stepper:
             size = self._first_step()
         if size is None:
             return self._not_finite()
-        size = max(min(size, abs(self.span.end - state.t)), smallest_step(state.t))
-        state.h = self.span.direction * size
+        state.h = self.span.direction * first_step(size, self.span.end - state.t, state.t)
         return None
 
     def attempt(self) -> Status | None:
@@ -271,11 +260,9 @@ class Stepper:
         state.h = h * self.controller.shrink(error)
         state.rejected += 1
         state.retries += 1
-        hopeless = state.retries >= MAX_RETRIES or self._too_small()
-        if end is Status.NOT_CONVERGED:
-            least = SMALLEST_SHARE * abs(self.span.end - self.span.start)
-            hopeless = hopeless or state.retries >= MAX_FAILURES or abs(state.h) < least
-        return end if hopeless else None
+        hopeless = is_hopeless(state.h, smallest_step(state.t), state.retries)
+        lost = end is Status.NOT_CONVERGED and is_lost(state.h, state.retries, self.span.end - self.span.start)
+        return end if hopeless or lost else None
 
     def _not_finite(self) -> Status:
         """Return NOT_FINITE, or NOT_CONVERGED if the field says that it could not compute the velocity."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from fastpde.integrate.controller import Span
 from fastpde.integrate.dense import partition_of
-from fastpde.integrate.events import Event, crosses, locate, measure
+from fastpde.integrate.events import Event, locate, measure
 from fastpde.integrate.stepper import Stepper
+from fastpde.step_rules import crosses
 
 
 class Hit(NamedTuple):

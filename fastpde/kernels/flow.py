@@ -16,23 +16,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import step_rules
 from .._jit import jit
 from ..simd.pool import launch
 from ..simd.row_panels import largest
+from ..step_rules import COMPLETED, EVENT, MAX_STEPS, RUNNING
 from .field import memory_of, velocity
 from .motion import (
     ACCEPTED,
     AIM_SIZE,
-    COMPLETED,
     EVALUATIONS,
-    EVENT,
     FRESH,
     FROM,
-    MAX_STEPS,
     PHASE,
     RECORDED,
     REJECTED,
-    RUNNING,
     SIZE,
     STATUS,
     T,
@@ -139,11 +137,7 @@ def _locate(shape, method, watched, e, ends, h, before, local):
     return 0.5 * (low + high)
 
 
-@jit(inline=True)
-def _crosses(direction, before, after):
-    if direction > 0.0:
-        return before < 0.0 and after >= 0.0
-    return before > 0.0 and after <= 0.0
+_crosses = jit(inline=True)(step_rules.crosses)
 
 
 @jit(inline=True)

@@ -1,6 +1,6 @@
-"""One Runge-Kutta step of one small system, with its step size: the rules of `fastpde.integrate` (stepper, controller).
+"""One Runge-Kutta step of one small system, by the rules that `step_rules` has for every stepper.
 
-The constants of those rules are arguments. Tokens are rows of lanes as in `systems`.
+Tokens are rows of lanes as in `systems`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import step_rules
 from .._jit import jit
+from ..step_rules import NOT_FINITE, RUNNING, STEP_TOO_SMALL
 
-# What a run is doing; EVENT + e: it was ended by event e.
-RUNNING, COMPLETED, MAX_STEPS, STEP_TOO_SMALL, NOT_FINITE, NOT_CONVERGED, EVENT = range(7)
 # What is counted of a run: columns of `Runs.counts`.
 STATUS, PHASE, FRESH, ACCEPTED, REJECTED, RETRIES, EVALUATIONS, RECORDED = range(8)
 # The numbers of a run: time, proposed step, error of the last accepted step, its start and size, end and size of the
@@ -32,7 +32,7 @@ class Method(NamedTuple):
 
 
 class Control(NamedTuple):
-    """The time span and the rule of step sizes, as in `fastpde.integrate.controller`."""
+    """The time span, and the step sizes of a method."""
 
     start: float
     end: float
@@ -40,21 +40,7 @@ class Control(NamedTuple):
     step: float  # fixed steps: signed size
     count: int  # fixed steps: how many
     last: float  # fixed steps: signed size of the last
-    rtol: float
-    atol: float
-    order: int
-    safety: float
-    min_factor: float
-    max_factor: float
-    not_finite_factor: float
-    smallest_error: float
-    integral: float
-    proportional: float
-    stretch: float
-    spacings: float  # the smallest step, in spacings of the floating-point numbers at t
-    max_retries: int
-    max_failures: int  # as max_retries, if a velocity could not be computed
-    smallest_trial: float  # the smallest step that is tried after such a failure
+    rule: step_rules.PIRule  # not read for fixed steps
     max_steps: int
 
 
@@ -90,28 +76,13 @@ def allocate(threads: int, shape, method: Method, events: int, dtype, workspace,
     )
 
 
-def smallest_step(control, t):
-    """Return the smallest step at time t: `spacings` times the spacing of the floating-point numbers there."""
-    return control.spacings * np.spacing(abs(t))
-
-
-def step_factor(control, error, previous, retries):
-    """Return the factor by which the step changes after an accepted one."""
-    limit = 1.0 if retries > 0 else control.max_factor
-    if error == 0.0:
-        return limit
-    proposal = control.safety * error ** (-control.integral / control.order)
-    return min(limit, max(control.min_factor, proposal * previous ** (control.proportional / control.order)))
-
-
-def step_shrink(control, error):
-    """Return the factor by which the step changes after a rejected one."""
-    if not math.isfinite(error):
-        return control.not_finite_factor
-    return min(control.safety, max(control.min_factor, control.safety * error ** (-1.0 / control.order)))
-
-
-_smallest_step, _step_factor, _step_shrink = (jit(inline=True)(f) for f in (smallest_step, step_factor, step_shrink))
+_smallest_step, _factor, _shrink, _remember, _aim, _is_hopeless = (
+    jit(inline=True)(rule)
+    for rule in (
+        step_rules.smallest_step, step_rules.factor, step_rules.shrink, step_rules.remember, step_rules.target,
+        step_rules.is_hopeless,
+    )
+)  # fmt: skip
 
 
 @jit(inline=True)
@@ -128,10 +99,7 @@ def _target(control, adaptive, t, accepted, h):
         if accepted + 1 < control.count:
             return control.start + (accepted + 1) * control.step, control.step
         return control.end, control.last
-    remaining = control.end - t
-    if abs(remaining) <= control.stretch * abs(h):
-        return control.end, remaining
-    return t + h, (t + h) - t
+    return _aim(control.rule, t, h, control.end)
 
 
 @jit(borrowed=True)
@@ -188,7 +156,7 @@ def _error_norm(shape, control, stages, coefs, h, y0, y1):
             for s in range(coefs.shape[0]):
                 if coefs[s] != 0.0:
                     error += (h * coefs[s]) * stages[s, i]
-            error /= control.atol + control.rtol * scale
+            error /= control.rule.atol + control.rule.rtol * scale
             total += error * error
     return math.sqrt(total / shape.entries)
 
@@ -220,7 +188,7 @@ def begin_step(shape, method, control, state, counts, local):
     stages, size = local[0], local[1][0].shape[0]
     copy(stages[stages.shape[0] - 1, :size], stages[0])
     t, h = _target(control, method.adaptive, state[T], counts[ACCEPTED], state[H])
-    if method.adaptive and t != control.end and abs(state[H]) < _smallest_step(control, state[T]):
+    if method.adaptive and t != control.end and abs(state[H]) < _smallest_step(state[T]):
         return STEP_TOO_SMALL
     state[AIM], state[AIM_SIZE] = t, h
     return RUNNING
@@ -240,8 +208,8 @@ def end_step(shape, method, control, state, counts, local):
         error = math.nan
     if error <= 1.0:  # False for nan
         if method.adaptive:
-            state[H] = h * _step_factor(control, error, state[ERROR], counts[RETRIES])
-            state[ERROR] = max(error, control.smallest_error)
+            state[H] = h * _factor(control.rule, error, state[ERROR], counts[RETRIES])
+            state[ERROR] = _remember(control.rule, error)
         state[FROM], state[SIZE], state[T] = state[T], h, t
         for i in range(y.shape[0]):
             y[i], trial[i] = trial[i], y[i]
@@ -253,9 +221,9 @@ def end_step(shape, method, control, state, counts, local):
         return NOT_FINITE
     # The last stage held the velocity of the rejected state; the next attempt begins with that of the old one.
     copy(stages[0][: y.shape[0]], stages[stages.shape[0] - 1])
-    state[H] = h * _step_shrink(control, error)
+    state[H] = h * _shrink(control.rule, error)
     counts[REJECTED] += 1
     counts[RETRIES] += 1
-    if counts[RETRIES] < control.max_retries and abs(state[H]) >= _smallest_step(control, state[T]):
+    if not _is_hopeless(state[H], _smallest_step(state[T]), counts[RETRIES]):
         return RUNNING
     return STEP_TOO_SMALL if math.isfinite(error) else NOT_FINITE

@@ -12,7 +12,6 @@ from fastpde.errors import InputError
 TOKENS, SPECTRUM, CLUSTERS, MOVIE = "tokens.png", "spectrum.png", "clusters.png", "tokens.gif"
 MOMENTS, ENDS, SYSTEMS, SERIES = "ensemble.png", "ends.png", "systems.png", "observables.png"
 PICTURES = (TOKENS, SPECTRUM, CLUSTERS, MOVIE, MOMENTS, ENDS, SYSTEMS, SERIES)
-MAX_FRAMES = 60  # of a movie
 _TRAJECTORY, _ENSEMBLE = "trajectory.h5", "ensemble.h5"
 
 

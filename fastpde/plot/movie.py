@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastpde.plot import MAX_FRAMES, canvas, clouds, view
+from fastpde.plot import canvas, clouds, view
 from fastpde.run.trajectory import read_trajectory
 
 _POINTS = 2000
@@ -21,7 +21,7 @@ def save(source: Path, count: int, target: Path) -> bool:
 
     There is no movie in one dimension, where the picture of the paths shows everything.
     """
-    frames = np.unique(np.linspace(0, count - 1, min(count, MAX_FRAMES)).round().astype(int))
+    frames = np.unique(np.linspace(0, count - 1, min(count, view.MAX_FRAMES)).round().astype(int))
     data = read_trajectory(source, frames=frames, max_tokens=_POINTS)
     if data.value.shape[2] == 1:
         return False

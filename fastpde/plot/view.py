@@ -10,6 +10,7 @@ import numpy as np
 from fastpde import observe
 
 Array = np.ndarray[Any, Any]
+MAX_FRAMES = 60  # of a movie
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fastpde.attention.variants import named
 from fastpde.config import Problem, memory_estimate
 from fastpde.config.schema import FIXED
 from fastpde.parallel.spread import Tokens
-from fastpde.plot import MAX_FRAMES
+from fastpde.plot.view import MAX_FRAMES
 from fastpde.run import machine, runner
 from fastpde.run.observables import chosen
 from fastpde.run.trial import trial

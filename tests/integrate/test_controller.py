@@ -4,14 +4,8 @@ import math
 
 import pytest
 
-from fastpde.integrate.controller import (
-    FixedStep,
-    PIController,
-    Span,
-    first_guess,
-    second_guess,
-    smallest_step,
-)
+from fastpde.integrate.controller import FixedStep, PIController, Span
+from fastpde.step_rules import first_guess, second_guess, smallest_step
 
 CONTROL = PIController(1e-6, 1e-9, order=5)
 
@@ -26,9 +20,9 @@ def test_span():
 def test_factor_is_monotone_and_clipped():
     factors = [CONTROL.factor(10.0**-k, 1.0, 0) for k in range(12)]
     assert factors == sorted(factors)
-    assert factors[0] == CONTROL.safety  # err = prev = 1: both powers are exactly 1
-    assert factors[-1] == CONTROL.max_factor
-    assert CONTROL.factor(0.0, 1.0, 0) == CONTROL.max_factor
+    assert factors[0] == CONTROL.rule.safety  # err = prev = 1: both powers are exactly 1
+    assert factors[-1] == CONTROL.rule.max_factor
+    assert CONTROL.factor(0.0, 1.0, 0) == CONTROL.rule.max_factor
 
 
 def test_no_growth_right_after_a_rejection():
@@ -43,10 +37,10 @@ def test_integral_part_damps_a_growing_error():
 
 
 def test_shrink():
-    assert CONTROL.shrink(math.nan) == CONTROL.shrink(math.inf) == CONTROL.not_finite_factor
-    assert CONTROL.shrink(1e30) == CONTROL.min_factor
-    assert CONTROL.shrink(1.0 + 1e-9) <= CONTROL.safety  # always shrinks, so that rejections are bounded
-    assert CONTROL.remember(0.0) == CONTROL.smallest_error
+    assert CONTROL.shrink(math.nan) == CONTROL.shrink(math.inf) == CONTROL.rule.not_finite_factor
+    assert CONTROL.shrink(1e30) == CONTROL.rule.min_factor
+    assert CONTROL.shrink(1.0 + 1e-9) <= CONTROL.rule.safety  # always shrinks, so that rejections are bounded
+    assert CONTROL.remember(0.0) == CONTROL.rule.smallest_error
 
 
 def test_target_lands_on_the_end():

@@ -7,7 +7,7 @@ import pytest
 
 from fastpde.errors import InputError, InputTypeError
 from fastpde.integrate import BlowUp, Collapsed, Event, Status, SteadyState, integrate
-from fastpde.integrate.events import crosses
+from fastpde.step_rules import crosses
 from tests.problems_ode import Decay, Riccati, Spiral
 
 # Root finding is exact to rounding; what remains is the continuous extension, whose error at these tolerances

@@ -1,0 +1,134 @@
+"""The rules of steps, written once: step sizes, first steps, crossings of events, and what a run is doing.
+
+They are functions of numbers: the stepper of `fastpde.integrate` calls them as they are, and the kernels that move many
+small systems compile them (`kernels.motion`, `kernels.flow`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+# What a run is doing; EVENT + e: it was ended by event e. By these names `Status` has the outcomes.
+CODES = ("RUNNING", "COMPLETED", "MAX_STEPS", "STEP_TOO_SMALL", "NOT_FINITE", "NOT_CONVERGED", "EVENT")
+RUNNING, COMPLETED, MAX_STEPS, STEP_TOO_SMALL, NOT_FINITE, NOT_CONVERGED, EVENT = range(len(CODES))
+
+SPACINGS = 10.0  # the smallest step, in spacings of the floating-point numbers at t
+# Each rejection shrinks the step by at least 0.9 and usually by 0.2; at t = 0, where floating-point time has no
+# smallest step, this bounds the attempts.
+MAX_RETRIES = 50
+# A velocity that cannot be computed has cost much time: smaller steps are tried at most this often in a row, and only
+# down to this fraction of the span.
+MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
+
+
+class PIRule(NamedTuple):
+    """The constants of the proportional-integral control of the step size.
+
+    With err the scaled error of the step (err <= 1 is accepted), prev that of the last accepted step, and k one more
+    than the order of the error estimate, the next step is h times
+
+        safety err^(-integral / k) prev^(proportional / k),    clipped to [min_factor, max_factor].
+
+    Source: Hairer, Norsett, Wanner (1993) II.4; Gustafsson (1991), ACM Trans. Math. Softw. 17, 533-554.
+    """
+
+    rtol: float
+    atol: float
+    order: int  # k: the local error is O(h^k)
+    safety: float = 0.9
+    min_factor: float = 0.2
+    max_factor: float = 5.0
+    not_finite_factor: float = 0.1
+    smallest_error: float = 1e-4  # one lucky step must not make the next one timid
+    integral: float = 0.7
+    proportional: float = 0.4
+    stretch: float = 1.01
+
+
+def target(rule: PIRule, t: float, h: float, end: float) -> tuple[float, float]:
+    """Return the time at which the next step is to end, and its size.
+
+    A step that would leave less than a hundredth of itself is stretched to the end: 1.01^k is far within `safety`, and
+    the remainder would be a step of no use.
+    """
+    remaining = end - t
+    if abs(remaining) <= rule.stretch * abs(h):
+        return end, remaining
+    # t + h - t rather than h: the step taken is the one between the two representable times.
+    return t + h, (t + h) - t
+
+
+def factor(rule: PIRule, error: float, previous: float, retries: int) -> float:
+    """Return the factor on h after an accepted step; after a rejection the step does not grow at once."""
+    limit = 1.0 if retries > 0 else rule.max_factor
+    if error == 0.0:
+        return limit
+    proposal = rule.safety * error ** (-rule.integral / rule.order)
+    return min(limit, max(rule.min_factor, proposal * previous ** (rule.proportional / rule.order)))
+
+
+def shrink(rule: PIRule, error: float) -> float:
+    """Return the factor on h after a rejected step; a non-finite error says only "much less"."""
+    if not math.isfinite(error):
+        return rule.not_finite_factor
+    return min(rule.safety, max(rule.min_factor, rule.safety * error ** (-1.0 / rule.order)))
+
+
+def remember(rule: PIRule, error: float) -> float:
+    """Return the error that the next step gets as `previous`."""
+    return max(error, rule.smallest_error)
+
+
+def smallest_step(t: float) -> float:
+    """Return ten spacings of the floating-point numbers at t: below, t + c h cannot tell the stages apart."""
+    return SPACINGS * float(np.spacing(abs(t)))
+
+
+def is_hopeless(h: float, least: float, retries: int) -> bool:
+    """Return whether h is not tried after so many rejections in a row; least: the smallest step."""
+    return retries >= MAX_RETRIES or abs(h) < least
+
+
+def is_lost(h: float, retries: int, span: float) -> bool:
+    """Return whether h is not tried after so many rejections because of velocities that could not be computed."""
+    return retries >= MAX_FAILURES or abs(h) < SMALLEST_SHARE * abs(span)
+
+
+def crosses(direction: float, before: float, after: float) -> bool:
+    """Return whether an event's value has changed its sign between the ends of a step; direction 0: either way."""
+    rises, falls = before < 0.0 and after >= 0.0, before > 0.0 and after <= 0.0
+    if direction > 0.0:
+        return rises
+    if direction < 0.0:
+        return falls
+    return rises or falls
+
+
+def first_guess(size: float, slope: float) -> float:
+    """Return h0 = 0.01 |y| / |f|: an explicit Euler step that changes the state by one per cent.
+
+    `size` and `slope` are the scaled norms of y0 and f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4, steps (a),
+    (b).
+    """
+    return 1e-6 if size < 1e-5 or slope < 1e-5 else 0.01 * size / slope
+
+
+def second_guess(h0: float, slope: float, bend: float, order: int) -> float:
+    """Return the first step, with the local error h^order max(|f|, |f'|) near 0.01.
+
+    `bend` is the scaled norm of (f(t0 + h0, y0 + h0 f0) - f0) / h0. Source: Hairer, Norsett, Wanner (1993) II.4, steps
+    (d) - (f).
+    """
+    if not math.isfinite(bend):
+        return 1e-3 * h0
+    worst = max(slope, bend)
+    h1 = max(1e-6, 1e-3 * h0) if worst <= 1e-15 else (0.01 / worst) ** (1.0 / order)
+    return min(100.0 * h0, h1)
+
+
+def first_step(guess: float, remaining: float, t: float) -> float:
+    """Return the size of the first step, from a guess: not beyond the end, and not too small to tell stages apart."""
+    return max(min(guess, abs(remaining)), smallest_step(t))
