@@ -70,7 +70,7 @@ def write(folder: Path, found: Checkpoint) -> None:
     if len(text) > _LONGEST:
         raise ValueError(f"a header of {len(text)} bytes")
     with writing("the checkpoint", target):
-        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)  # less the umask
         try:
             try:
                 _fill(file, [_HEAD.pack(_MAGIC, VERSION, len(text)), text, *arrays.values()])

@@ -37,7 +37,16 @@ def test_it_comes_back_to_the_bit(tmp_path):
     for name, array in ARRAYS.items():
         assert found.arrays[name].dtype == array.dtype and found.arrays[name].shape == array.shape
         assert found.arrays[name].tobytes() == array.tobytes()
-    assert path.stat().st_mode & 0o777 == 0o600 and path.read_bytes()[:13] == b"fastpde state"
+    assert path.read_bytes()[:13] == b"fastpde state"
+
+
+def test_it_has_the_mode_of_other_files(tmp_path):
+    """A group that may read the run may read its checkpoints."""
+    before = os.umask(0o027)
+    try:
+        assert made(tmp_path).stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
 
 
 def test_every_damage_is_seen_and_the_one_before_is_taken(tmp_path):
