@@ -4,6 +4,7 @@
     /particles/tokens/box            dimension, boundary (none)
     /particles/tokens/id             (m,) index of each stored token
     /particles/tokens/position/      step (f,)   time (f,)   value (f, m, d)
+    /particles/tokens/token, coordinate     HDF5 dimension scales without values; with `time` they name the axes
 
 `step` counts frames: integrators choose their own steps and frames are interpolated between them.
 
@@ -25,11 +26,23 @@ import numpy as np
 from fastpde import initial
 from fastpde.errors import InputError
 from fastpde.parallel.spread import Spread
-from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, checked, early, opened, same
+from fastpde.run.trajectory_file import (
+    CHUNK,
+    LARGEST,
+    FileWriter,
+    author,
+    checked,
+    dimension,
+    early,
+    name_axes,
+    opened,
+    same,
+)
 
 Array = np.ndarray[Any, Any]
 _BOUNDARIES = 4096  # HDF5 attributes hold at most 64 KiB
 _POSITION = "particles/tokens/position"
+POSITION = f"{_POSITION}/value"  # the dataset of the tokens
 _TIMES = 1024  # entries of step and time per chunk
 _AHEAD = 4096  # chunks that are laid out at a time; a run that needs more extends the file now and then
 
@@ -52,7 +65,6 @@ class TrajectoryWriter(FileWriter):
         super().__init__(path, self._block * len(ids) * d * itemsize)
         with self._storing():
             self._layout(d, like.dtype, _chunk(len(ids), d, itemsize), version)
-            self._file.flush()
 
     def _begin(self, ids: Array, like: Array, frames: int) -> None:
         self._ids, self._count, self._chain = ids, 0, Chain()
@@ -103,7 +115,7 @@ class TrajectoryWriter(FileWriter):
         tokens = self._file.create_group("particles/tokens")
         box = tokens.create_group("box")
         box.attrs["dimension"], box.attrs["boundary"] = np.int32(d), ["none"] * min(d, _BOUNDARIES)
-        tokens.create_dataset("id", data=self._ids)
+        ids = tokens.create_dataset("id", data=self._ids)
         position = tokens.create_group("position")
         shape = (self._block, len(self._ids), d)
         many = {"chunks": (_TIMES,), "maxshape": (None,), "dcpl": early(True)}
@@ -113,6 +125,12 @@ class TrajectoryWriter(FileWriter):
         self._step = position.create_dataset("step", shape[:1], np.int64, fillvalue=-1, **many)
         many["dcpl"] = early(True)
         self._time = position.create_dataset("time", shape[:1], np.float64, fillvalue=np.nan, **many)
+        self._time.make_scale("time")
+        token, coordinate = dimension(tokens, "token", shape[1]), dimension(tokens, "coordinate", d)
+        name_axes(ids, token)
+        name_axes(self._step, self._time)
+        name_axes(self._value, self._time, token, coordinate)
+        self._file.flush()  # before `ids` closes: a failed write there would go unseen, and HDF5 crash later
 
     def _resize(self, frames: int) -> None:
         for dataset in (self._value, self._step, self._time):
@@ -206,6 +224,15 @@ def read_times(path: Path) -> Array:
     """Return the times of all whole frames, shape (f,). Raises InputError if the file is no trajectory."""
     with opened(path) as file:
         return _times(file, path)
+
+
+def read_layout(path: Path) -> tuple[Array, Array, tuple[int, ...], Any]:
+    """Return the times (f,) of all whole frames, the indices (m,) of the stored tokens, and the shape (f, m, d) and the
+    dtype of their positions. Raises InputError if the file is no trajectory.
+    """
+    with opened(path) as file:
+        times, value = _times(file, path), file[POSITION]
+        return times, file["particles/tokens/id"][:], (len(times), *value.shape[1:]), value.dtype
 
 
 def _times(file: h5py.File, path: Path) -> Array:

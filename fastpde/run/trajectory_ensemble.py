@@ -10,6 +10,8 @@
     /steps, /rejected     (S,)
     /event_time/NAME      (S,) when the event happened, nan where it never did
     /observables          (m, S, c) moments of all tokens; the attribute `columns` holds their names
+    /observable           (c,) these names; with /time and, without values, /system, /token and /coordinate an HDF5
+                          dimension scale: they name the axes
 
 Systems are stored in blocks. Until a block is whole the status of its systems is 0. Systems that never came are removed
 when the file is closed, and left out by `read_ensemble`.
@@ -28,7 +30,18 @@ import numpy as np
 
 from fastpde.errors import InputError
 from fastpde.run.trajectory import some_of
-from fastpde.run.trajectory_file import CHUNK, LARGEST, FileWriter, author, checked, early, opened, same
+from fastpde.run.trajectory_file import (
+    CHUNK,
+    LARGEST,
+    FileWriter,
+    author,
+    checked,
+    dimension,
+    early,
+    name_axes,
+    opened,
+    same,
+)
 
 Array = np.ndarray[Any, Any]
 KIND = "ensemble"
@@ -90,7 +103,8 @@ class EnsembleWriter(FileWriter):
             root = self._file.attrs
             root["kind"], root["creator"], root["version"], root["author"] = KIND, "fastpde", version, author()
             root["systems"], root["events"] = systems, list(events) or h5py.Empty("S1")
-            self._file["time"], self._file["token_id"] = times, ids
+            given = {"time": times, "token_id": ids}
+            whole = {name: self._file.create_dataset(name, data=values) for name, values in given.items()}
             self._states("position", shape, like.dtype)
             self._states("position_final", shape[1:], like.dtype)
             self._states("observables", (*shape[:2], len(columns)), np.dtype(np.float64))
@@ -100,7 +114,7 @@ class EnsembleWriter(FileWriter):
             for name, dtype in (("steps", np.int64), ("rejected", np.int64), ("status", np.uint8)):
                 self._numbers(name, dtype, 0)
             self._file["status"].attrs["names"] = list(NAMES)
-            self._file.flush()
+            self._name_axes(shape, columns, whole["time"], whole["token_id"])
 
     @classmethod
     def going_on(cls, path: Path, ids: Array, times: Array, *, systems: int, kept: dict[str, Any]) -> EnsembleWriter:
@@ -136,6 +150,22 @@ class EnsembleWriter(FileWriter):
         self._each[name] = 0
         self._file.create_dataset(name, shape, dtype, chunks=chunk, maxshape=shape, fillvalue=fill, dcpl=early(True))
 
+    def _name_axes(self, shape: tuple[int, ...], columns: list[str], time: h5py.Dataset, ids: h5py.Dataset) -> None:
+        """Attach dimension scales to all datasets; shape: (m, S, k, d)."""
+        file, sizes = self._file, dict(zip(("system", "token", "coordinate"), shape[1:], strict=True))
+        names = file.create_dataset("observable", data=columns, dtype=h5py.string_dtype())
+        for name, scale in {"time": time, "observable": names}.items():
+            scale.make_scale(name)
+        system, token, coordinate = (
+            dimension(file, name, size, size if name == "system" else None) for name, size in sizes.items()
+        )
+        tokens = system, token, coordinate
+        name_axes(ids, token)
+        for name, axis in self._each.items():
+            name_axes(file[name], *(time,) * axis, *(tokens if name.startswith("position") else (system,)))
+        file["observables"].dims[2].attach_scale(names)
+        file.flush()  # before datasets close: a failed write there would go unseen, and HDF5 crash later
+
     def append(self, block: Block) -> None:
         """Store the next block of systems. Raises OutputError."""
         place = slice(self._count, self._count + len(block.t_final))
@@ -158,6 +188,8 @@ class EnsembleWriter(FileWriter):
         if self._count < self._systems:
             for name, axis in self._each.items():
                 self._file[name].resize(self._count, axis=axis)
+            if "system" in self._file:  # the name of the axis; earlier versions had none
+                self._file["system"].resize(self._count, axis=0)
 
 
 _VOUCHED = ("position_final", "t_final", "status", "steps")  # all that the digest of earlier versions covers
@@ -220,7 +252,8 @@ def _axes(file: h5py.File) -> Iterator[tuple[str, int]]:
 @dataclass(frozen=True)
 class EnsembleData:
     """The results of the S systems that are done: `time` (m,), `t_final` (S,), names of statuses, event times (S,) by
-    name, observables (m, S) by name, nan after a system's end; and the number of systems that were asked for.
+    name, observables (m, S) by name, nan after a system's end; the number of systems that were asked for; numbers of
+    steps accepted and rejected (S,).
     """
 
     asked: int
@@ -229,6 +262,18 @@ class EnsembleData:
     status: tuple[str, ...]
     events: dict[str, Array]
     observables: dict[str, Array]
+    steps: Array
+    rejected: Array
+
+
+def read_layout(path: Path) -> tuple[Array, Array, tuple[int, ...], Any]:
+    """Return the times (m,), the indices (k,) of the stored tokens, and the shape (m, S, k, d) and the dtype of the
+    states of the S systems that are done. Raises InputError if the file is no ensemble.
+    """
+    with opened(path) as file:
+        done, states = _done(file, path), file["position"]
+        shape = (states.shape[0], done, *states.shape[2:])
+        return file["time"][:], file["token_id"][:], shape, states.dtype
 
 
 def read_ensemble(path: Path) -> EnsembleData:
@@ -249,6 +294,8 @@ def read_ensemble(path: Path) -> EnsembleData:
             tuple(names[code] for code in file["status"][:done]),
             events,
             {name: table[:, :, i] for i, name in enumerate(columns)},
+            file["steps"][:done],
+            file["rejected"][:done],
         )
 
 

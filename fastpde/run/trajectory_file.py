@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from fastpde.errors import InputError
 from fastpde.run.directory import writing
@@ -37,6 +38,23 @@ def early(fill: bool) -> Any:
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_ALLOC if fill else h5py.h5d.FILL_TIME_NEVER)
     return properties
+
+
+def dimension(group: h5py.Group, name: str, size: int, most: int | None = None) -> h5py.Dataset:
+    """Make a dimension scale without values, a netCDF dimension that is no variable, and return it.
+
+    It takes no room on the disk. With `most` it can be resized up to this length.
+    """
+    more = {} if most is None else {"chunks": (min(max(size, 1), CHUNK // 4),), "maxshape": (most,)}
+    scale = group.create_dataset(name, (size,), np.dtype(">f4"), **more)
+    scale.make_scale(f"This is a netCDF dimension but not a netCDF variable.{size:10d}")
+    return scale
+
+
+def name_axes(dataset: h5py.Dataset, *scales: h5py.Dataset) -> None:
+    """Attach a dimension scale to each axis of a dataset: xarray and netCDF name the axis after it."""
+    for axis, scale in enumerate(scales):
+        dataset.dims[axis].attach_scale(scale)
 
 
 def opened(path: Path) -> h5py.File:

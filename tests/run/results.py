@@ -30,6 +30,7 @@ def _one(out: Path) -> Bits:
 
 def _systems(out: Path) -> Bits:
     with h5py.File(out / "ensemble.h5", "r") as file:
-        found = {name: file[name][:].tobytes() for name in file if isinstance(file[name], h5py.Dataset)}
+        names = [name for name in file if isinstance(file[name], h5py.Dataset) and name != "observable"]
+        found = {name: file[name][:].tobytes() for name in names}
         found |= {name: times[:].tobytes() for name, times in file.get("event_time", {}).items()}
     return found | {"systems": (out / "systems.csv").read_bytes()}

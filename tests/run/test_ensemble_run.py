@@ -66,7 +66,8 @@ def run(path: Path, name: str = "out"):
 
 def stored(out: Path) -> dict[str, np.ndarray]:
     with h5py.File(out / "ensemble.h5", "r") as file:
-        found = {name: file[name][:] for name in file if isinstance(file[name], h5py.Dataset)}
+        names = [name for name in file if isinstance(file[name], h5py.Dataset) and name != "observable"]  # words
+        found = {name: file[name][:] for name in names}
         return found | {name: times[:] for name, times in file.get("event_time", {}).items()}
 
 
