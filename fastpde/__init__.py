@@ -34,6 +34,7 @@ from .weights import Weight
 
 if TYPE_CHECKING:
     from . import studies
+    from .run.opened import open_run
     from .sums.auto import Auto
     from .sums.direct import Direct
     from .sums.distributed import Mpi
@@ -90,6 +91,7 @@ __all__ = [
     "interaction_energy",
     "limit",
     "measured_stability_bound",
+    "open_run",
     "plateaus",
     "sinkhorn_energy",
     "solve",
@@ -99,15 +101,16 @@ __all__ = [
     "wasserstein",
 ]
 
-# Imported on first use. Backends bring Numba, half a second; `studies` build on the names above.
-_LATE = {"Auto": "auto", "Direct": "direct", "Fast": "fast", "Mpi": "distributed"}  # modules of `sums`
+# Imported on first use. Backends bring Numba, half a second, runs HDF5; `studies` build on the names above.
+_LATE = {"Auto": "sums.auto", "Direct": "sums.direct", "Fast": "sums.fast", "Mpi": "sums.distributed"}
+_LATE |= {"open_run": "run.opened"}
 
 
 def __getattr__(name: str) -> Any:
     if name == "studies":
         return import_module("fastpde.studies")
     if name in _LATE:
-        return getattr(import_module(f"fastpde.sums.{_LATE[name]}"), name)
+        return getattr(import_module(f"fastpde.{_LATE[name]}"), name)
     raise AttributeError(f"module 'fastpde' has no attribute {name!r}")
 
 

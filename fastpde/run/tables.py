@@ -115,13 +115,20 @@ def read_observables(path: Path) -> dict[str, Array]:
     """Read an observables.csv and return its columns by name; a last line that was cut short is left out. Raises
     InputError if the file is no such table.
     """
+    return read_table(path)
+
+
+def read_table(path: Path, *, without: str = "") -> dict[str, Array]:
+    """Read a table of numbers and return its columns by name, but for one of words; a last line that was cut short is
+    left out. Raises InputError if the file is no such table.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = file.read().split("\n")
         names = lines[0].split(",")
         # What follows the last newline is empty, or a row that a kill cut.
-        rows = [[float(entry) for entry in line.split(",")] for line in lines[1:-1]]
-        table = np.array(rows, dtype=np.float64).reshape(len(rows), len(names))
+        cells = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:-1]]
+        kept = [name for name in names if name != without]
+        return {name: np.array([float(row[name]) for row in cells], dtype=np.float64) for name in kept}
     except (OSError, ValueError) as error:
-        raise InputError("observables", f"{path} ({error})", "the observables.csv of a run") from None
-    return dict(zip(names, table.T, strict=True))
+        raise InputError("observables", f"{path} ({error})", f"the {path.name} of a run") from None
