@@ -7,12 +7,13 @@ import time as clock
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from . import compiling
+from . import compiling, solved
 from ._types import Array
 from .attention.base import Attention
 from .attention.cloud import Cloud
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from .batches.in_step import Outside
     from .batches.reduced_form import ReducedForm
     from .batches.small_systems import Batch, Control, Method, Runs, Watched
+    from .plot.canvas import Figure
 
 _MOST_TOKENS, _LARGEST_DIMENSION = MOST_TOKENS, LARGEST_DIMENSION
 _SECONDS = 0.2  # a compiled call should take this long, so that Ctrl-C and progress bars are prompt
@@ -56,6 +58,7 @@ class EnsembleSolution:
             (B,), of which those are the sums; and path: "fused" (a kernel for small systems), "in step" (that kernel
             moves each system to where it needs a velocity, and one call makes those of all), "together" (as one state,
             where all take the same steps), or "one by one".
+        settings: method, and rtol and atol or step, as they were asked for.
     """
 
     t: Array
@@ -66,11 +69,36 @@ class EnsembleSolution:
     message: str
     t_events: tuple[Array, ...]
     stats: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def success(self) -> bool:
         """True if every system ended as asked."""
         return all(status.success for status in self.status)
+
+    def summary(self) -> str:
+        """Return a few lines: how the systems ended and when, the steps of all, and the tolerances."""
+        ends = f"ends: t = {self.t_final.min():.6g} to {self.t_final.max():.6g}; path: {self.stats['path']}"
+        return "\n".join([self.message, ends, *solved.told(self.stats, self.settings)])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
+
+        It holds t, x, t_final, x_final, status (B,) and message (words), for event i t_events/i, and stats/NAME and
+        settings/NAME. `numpy.load` reads it.
+        """
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
+        arrays |= {"status": [status.value for status in self.status]} | solved.numbered("t_events", self.t_events)
+        return solved.save(path, arrays | solved.named("stats", self.stats) | solved.named("settings", self.settings))
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the tokens of up to six systems, at the first of the times t and at their ends, and return the
+        Matplotlib figure; write it as a PNG if there is a path. Raises OSError.
+        """
+        from .plot import canvas, system_panels
+
+        words = [status.value for status in self.status]
+        return canvas.finished(system_panels.of_systems(self.t, self.x, self.t_final, self.x_final, words), path)
 
 
 @dataclass(frozen=True)
@@ -131,7 +159,8 @@ class Ensemble:
         each = dict(zip(("steps_each", "rejected_each", "evaluations_each"), counts.T, strict=True))
         totals = {name.removesuffix("_each"): int(values.sum()) for name, values in each.items()}
         stats = {"path": path, "systems": len(status), **totals, "wall_time": clock.monotonic() - began, **each}
-        return EnsembleSolution(self.times, x, t_final, x_final, status, summary(status), tuple(events.T), stats)
+        text, settings = summary(status), self.problem.settings
+        return EnsembleSolution(self.times, x, t_final, x_final, status, text, tuple(events.T), stats, settings)
 
     def _solve(self, alone: Alone, report: Report, fuse: bool) -> tuple[str, tuple]:
         """Run every system by the fastest path that is open; return the name of the path and the results."""

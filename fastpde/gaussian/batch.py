@@ -49,6 +49,11 @@ class Flow:
         return self._whole.times
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The name of the method, and the tolerances or the step that were asked for."""
+        return self._whole.problem.settings
+
+    @property
     def t(self) -> Array:
         """The time that each law has reached, (B,)."""
         return self._batch.times(self._runs)

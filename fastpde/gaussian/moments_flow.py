@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
+from .. import solved
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.small_matrices import transposed
@@ -44,6 +46,7 @@ class GaussianSolution:
             not do so within the span. Exponential growth that leaves the range of numbers is not a blow-up: NOT_FINITE.
         t_final: (...) the last good time.
         stats: steps, accepted, rejected, evaluations, last_step, for a batch (...) arrays of those; and wall_time.
+        settings: method, and rtol and atol or step, as they were asked for.
     """
 
     t: Array
@@ -55,12 +58,37 @@ class GaussianSolution:
     blowup_time: Any
     t_final: Any
     stats: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def success(self) -> bool:
         """Whether all runs ended as asked, or in the blow-up of the true solution."""
-        ends = self.status if isinstance(self.status, tuple) else (self.status,)
-        return all(end.success for end in ends)
+        return all(end.success for end in self._ends)
+
+    @property
+    def _ends(self) -> tuple[Status, ...]:
+        return self.status if isinstance(self.status, tuple) else (self.status,)
+
+    def summary(self) -> str:
+        """Return a few lines: how the laws ended and when, their steps, and the tolerances."""
+        ends, times = np.ravel(self.t_final), np.ravel(self.blowup_time)
+        first = self.message if isinstance(self.status, tuple) else f"{self.status.value}: {self.message}"
+        last = f"ends: t = {ends.min():.10g}" + (f" to {ends.max():.10g}" if ends.max() > ends.min() else "")
+        if (infinite := times[np.isfinite(times)]).size:
+            last += f"; blow-ups: {infinite.size} of {times.size} laws, the first at t = {infinite.min():.10g}"
+        return "\n".join([first, last, *solved.told(self.stats, self.settings)])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
+
+        It holds t, mean, cov, factor, blowup_time, t_final, status (...) and message (words), and stats/NAME and
+        settings/NAME. `numpy.load` reads it.
+        """
+        names = ("t", "mean", "cov", "factor", "blowup_time", "t_final", "message")
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in names}
+        words = np.array([end.value for end in self._ends])
+        arrays["status"] = words.reshape(np.shape(self.t_final)) if isinstance(self.status, tuple) else words[0]
+        return solved.save(path, arrays | solved.named("stats", self.stats) | solved.named("settings", self.settings))
 
 
 def solve_gaussian(
@@ -168,7 +196,7 @@ def _together(
     means, factors = (array.reshape(len(flow.times), *lead, *array.shape[2:]) for array in (means, factors))
     return GaussianSolution(
         flow.times, means, factors @ transposed(factors), factors, tuple(status), summary(tuple(status)),
-        blowup.reshape(lead), t.reshape(lead), stats | {"wall_time": clock.monotonic() - began},
+        blowup.reshape(lead), t.reshape(lead), stats | {"wall_time": clock.monotonic() - began}, flow.settings,
     )  # fmt: skip
 
 
@@ -191,7 +219,7 @@ def _stacked(found: list[GaussianSolution], lead: tuple[int, ...], t_span: Any, 
     ends = tuple(cast(Status, one.status) for one in found)
     return GaussianSolution(
         times, stack("mean"), stack("cov"), stack("factor"), ends, summary(ends),
-        numbers([one.blowup_time for one in found]), numbers([one.t_final for one in found]), stats,
+        numbers([one.blowup_time for one in found]), numbers([one.t_final for one in found]), stats, found[0].settings,
     )  # fmt: skip
 
 
@@ -209,5 +237,6 @@ def _solution(slope: Callable[[float, Array], Array], sol: Solution, t_span: Any
             message = f"The law becomes infinite at t = {blowup_time:.10g} ({sol.stats['steps']} steps)."
     factor = sol.x[..., 1:]
     return GaussianSolution(
-        sol.t, sol.x[..., 0], factor @ transposed(factor), factor, status, message, blowup_time, sol.t_final, sol.stats
-    )
+        sol.t, sol.x[..., 0], factor @ transposed(factor), factor, status, message, blowup_time, sol.t_final, sol.stats,
+        sol.settings,
+    )  # fmt: skip

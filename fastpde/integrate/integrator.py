@@ -164,7 +164,7 @@ class Integrator:
         else:
             t, x = np.array([self.problem.span.start, t_final]), np.stack([self.problem.y0, x_final])
         events = self._tracker.times(), self._tracker.states()
-        return Solution(t, x, status, message, t_final, x_final, *events, self.stats(), cause)
+        return Solution(t, x, status, message, t_final, x_final, *events, self.stats(), cause, self.problem.settings)
 
     def _begin(self) -> None:
         state, span = self.state, self.problem.span

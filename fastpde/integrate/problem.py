@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +81,13 @@ class Problem:
             breaks=breaks,
             noise=noise,
         )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The name of the method, and the tolerances or the step that were asked for."""
+        rule = self.controller
+        knobs = {"rtol": rule.rtol, "atol": rule.atol} if isinstance(rule, PIController) else {"step": rule.step}
+        return {"method": self.tableau.name, **knobs}
 
 
 def _control(tableau: Tableau, span: Span, options: Options, breaks: Breaks) -> tuple[PIController | FixedStep, float]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastpde.errors import FieldError
+from fastpde import solved
+from fastpde.errors import FieldError, InputError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.status import Status
+
+if TYPE_CHECKING:
+    from fastpde.plot.canvas import Figure
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Solution:
         stats: steps, accepted, rejected, evaluations, wall_time in seconds, last_step (the size of the last accepted
             step).
         cause: the error behind `Status.NOT_CONVERGED`; its text is in the message.
+        settings: method, and rtol and atol or step, as they were asked for.
     """
 
     t: np.ndarray
@@ -37,11 +44,39 @@ class Solution:
     x_events: tuple[np.ndarray, ...]
     stats: dict[str, float]
     cause: FieldError | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def success(self) -> bool:
         """Whether the run ended as asked: at the end of the span or at a terminal event."""
         return self.status.success
+
+    def summary(self) -> str:
+        """Return a few lines: how the run ended, its steps, its tolerances, and what the sums did."""
+        return "\n".join([f"{self.status.value}: {self.message}", *solved.told(self.stats, self.settings)])
+
+    def save(self, path: str | Path) -> Path:
+        """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
+
+        It holds t, x, t_final, x_final, status and message (words), for event i t_events/i and x_events/i, and
+        stats/NAME and settings/NAME. `numpy.load` reads it.
+        """
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
+        arrays |= {"status": self.status.value} | solved.numbered("t_events", self.t_events)
+        arrays |= solved.numbered("x_events", self.x_events) | solved.named("stats", self.stats)
+        return solved.save(path, arrays | solved.named("settings", self.settings))
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the tokens at up to six of the times t, in one dimension their paths, and return the Matplotlib figure;
+        write it as a PNG if there is a path.
+
+        Raises InputError if a state is not one of tokens (n, d), OSError.
+        """
+        from fastpde.plot import canvas, token_panels
+
+        if self.x.ndim != 3:
+            raise InputError("plot()", f"states of shape {self.x.shape[1:]}", "tokens (n, d)")
+        return canvas.finished(token_panels.of_tokens(self.t, self.x), path)
 
 
 class Recorder:

@@ -73,6 +73,13 @@ def made_of(path: Path) -> str:
         return ""
 
 
+def finished(drawn: Figure, path: str | Path | None) -> Figure:
+    """Return a figure, written as a PNG first if there is a path. Raises OSError."""
+    if path is not None:
+        save(drawn, Path(path))
+    return drawn
+
+
 def quartiles(values: Array) -> tuple[Array, Array, Array]:
     """Return the quartiles (m,) of the finite values of each row of (m, B); nan where there are none."""
     found = np.full((3, len(values)), np.nan)

@@ -1,111 +1,19 @@
-"""tokens.png: the cloud of tokens at several times, each panel at its own scale; for d = 1 the paths against time."""
+"""tokens.png: the cloud of tokens of a run at several times, read from its trajectory."""
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from fastpde.plot import canvas, view
-from fastpde.run.trajectory import Trajectory, read_trajectory
-
-Array = np.ndarray[Any, Any]
-MAX_POINTS = 4000  # more points would only fill the picture
-_PANELS, _COLUMNS = 6, 3
-_PATHS = 200
+from fastpde.plot import canvas, token_panels
+from fastpde.run.trajectory import read_trajectory
 
 
 def save(source: Path, count: int, target: Path, made_of: str = "") -> None:
     """Draw the tokens of a trajectory with `count` frames into `target`; made_of: see `canvas.save`."""
-    last = read_trajectory(source, frames=[count - 1], max_tokens=MAX_POINTS)
+    last = read_trajectory(source, frames=[count - 1], max_tokens=token_panels.MAX_POINTS)
     if last.value.shape[2] == 1:
-        drawn = _paths(read_trajectory(source, max_tokens=_PATHS))
+        drawn = token_panels.paths(read_trajectory(source, max_tokens=token_panels.PATHS))
     else:
-        frames = np.unique(np.linspace(0, count - 1, _PANELS).round().astype(int))
-        drawn = _panels(read_trajectory(source, frames=frames, max_tokens=MAX_POINTS))
+        frames = token_panels.chosen(count)
+        drawn = token_panels.panels(read_trajectory(source, frames=frames, max_tokens=token_panels.MAX_POINTS))
     canvas.save(drawn, target, made_of)
-
-
-def scatter(axes: Any, points: Array, colours: Array, names: tuple[str, ...]) -> Any:
-    """Draw one cloud (m, 2 or 3) with equal scales, few ticks and named axes; return the points' artist."""
-    size = float(np.clip(6000 / len(points), 3, 30))
-    look: dict[str, Any] = {"s": size, "c": colours, "alpha": 0.75, "linewidths": 0}
-    if points.shape[1] == 3:
-        look["depthshade"] = False  # colour shows the order at the start, not depth
-    artist = axes.scatter(*points.T, **look)
-    frame(axes, points, names)
-    return artist
-
-
-def frame(axes: Any, points: Array, names: tuple[str, ...]) -> None:
-    """Set limits, ticks and names of the axes around a cloud."""
-    for letter, limit, name in zip("xyz", view.limits(points), names, strict=False):
-        getattr(axes, f"set_{letter}lim")(*limit)
-        axis = getattr(axes, f"{letter}axis")
-        axis.set_major_locator(MaxNLocator(3 if len(names) == 3 else 4))
-        axis.set_tick_params(labelsize=7 if len(names) == 3 else 8)
-        getattr(axes, f"set_{letter}label")(name, fontsize=9)
-    if len(names) == 3:
-        axes.set_box_aspect((1, 1, 1), zoom=0.85)
-    else:
-        axes.set_aspect("equal", adjustable="box")
-
-
-def title(t: float) -> str:
-    """Return the title of a panel at time t."""
-    return f"t = {t:.4g}"
-
-
-def tokens(data: Trajectory) -> str:
-    """Return the number of tokens that are drawn, in words."""
-    count = data.value.shape[1]
-    return f"{count} token{'s' * (count != 1)}"
-
-
-def caption(shown: view.View, data: Trajectory, more: str) -> str:
-    """Return the text below a picture: the projection, the number of tokens, the meaning of colours, and `more`."""
-    parts = [
-        shown.caption,
-        tokens(data),
-        "colour: order along the first axis at the start",
-        more,
-    ]
-    return "; ".join(part for part in parts if part)
-
-
-def _panels(data: Trajectory) -> Figure:
-    shown = view.of(data.value[-1])
-    rows = -(-len(data.time) // _COLUMNS)
-    columns = min(_COLUMNS, len(data.time))
-    drawn = canvas.figure(max(5.0, 3.2 * columns), 3.25 * rows + 0.4)
-    colours = canvas.shades(shown(data.value[0])[:, 0])
-    kind = {"projection": "3d"} if len(shown.labels) == 3 else {}
-    if kind:  # the layout does not know how far the labels of 3-D axes reach
-        drawn.set_layout_engine("constrained", rect=(0.0, 0.01, 0.97, 0.96))
-    for i, (t, x) in enumerate(zip(data.time, data.value, strict=True)):
-        axes = drawn.add_subplot(rows, columns, i + 1, **kind)
-        scatter(axes, shown(x), colours, shown.labels)
-        axes.set_title(title(float(t)), fontsize=11)
-    text = caption(shown, data, "each panel at its own scale")
-    # About 16 characters of this size fit an inch.
-    drawn.supxlabel("\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=8, color=canvas.INK)
-    return drawn
-
-
-def _paths(data: Trajectory) -> Figure:
-    drawn = canvas.figure(7.0, 4.5)
-    axes = drawn.add_subplot()
-    x = data.value[:, :, 0].astype(np.float64)
-    for path, colour in zip(x.T, canvas.shades(x[0]), strict=True):
-        axes.plot(data.time, path, color=colour, linewidth=0.8, alpha=0.8, marker="." if len(x) == 1 else "")
-    if np.abs(x).max() > 50 * max(np.abs(x[0]).max(), 1e-300):
-        axes.set_yscale("symlog", linthresh=float(max(np.abs(x[0]).max(), 1e-300)))
-    axes.set_xlabel("t")
-    axes.set_ylabel("x")
-    axes.set_title(f"{x.shape[1]} tokens against time; colour: order at the start", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    return drawn

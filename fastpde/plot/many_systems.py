@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.plot import canvas, clouds, view
+from fastpde.plot import canvas, system_panels
 from fastpde.run.trajectory_ensemble import EnsembleData, read_ends
 
 Array = np.ndarray[Any, Any]
-MOST = 6  # largest number of systems whose tokens are drawn
 
 
 def save_moments(data: EnsembleData, target: Path, made_of: str = "") -> None:
@@ -63,57 +62,10 @@ def save_ends(data: EnsembleData, target: Path) -> None:
 
 def save_systems(data: EnsembleData, source: Path, target: Path) -> None:
     """Draw the tokens of the first systems, at their start in the upper row and at their end in the lower row."""
-    shown = list(range(min(MOST, len(data.status))))
-    first, last = read_ends(source, shown, clouds.MAX_POINTS // 4)
-    d = first.shape[2]
-    size = 2.9 if d == 3 else 2.2
-    drawn = canvas.figure(max(5.0, size * len(shown) + 0.3), 2 * size + 0.9)
-    if d == 3:  # the layout does not know how far the labels of 3-D axes reach
-        drawn.set_layout_engine("constrained", rect=(0.0, 0.01, 0.99, 0.98))
-    for s in shown:
-        see, labels = (_ranked(first[s]), ("x", "rank at start")) if d == 1 else _view(last[s])
-        colours = canvas.shades(see(first[s])[:, 0])
-        ends = (data.time[0], first[s], ""), (data.t_final[s], last[s], _end(data.status[s]))
-        for row, (t, x, note) in enumerate(ends):
-            kind = {"projection": "3d"} if len(labels) == 3 else {}
-            axes: Any = drawn.add_subplot(2, len(shown), row * len(shown) + s + 1, **kind)
-            points = see(x)
-            clouds.scatter(axes, points, colours, labels)
-            if d == 3:
-                axes.set_box_aspect((1, 1, 1), zoom=0.75)  # room for the labels beside the next panel
-            if d == 1:
-                axes.set_ylim(-0.08, 1.08)
-                axes.set_aspect("auto")
-            _name_outer(axes, labels, left=s == 0, bottom=row == 1)
-            axes.set_title(f"system {s}, {clouds.title(float(t))}{note}", fontsize=8)
-    how = f"d = {d}: the two principal components of each system's own last tokens; " if d > 3 else ""
-    count = f"{first.shape[1]} token{'s' * (first.shape[1] != 1)} of each system"
-    text = f"{how}{count}; above the start, below the end; each panel at its own scale; "
-    canvas.caption(drawn, text + "colour: order along the first axis at the start")
-    canvas.save(drawn, target)
-
-
-def _view(last: Array) -> tuple[Any, tuple[str, ...]]:
-    see = view.of(last)
-    return see, see.labels
-
-
-def _ranked(first: Array) -> Any:
-    """Return the function that maps tokens (k, 1) to (x, rank at the start) (k, 2), the rank scaled to [0, 1]."""
-    rank = np.argsort(np.argsort(first[:, 0], kind="stable"), kind="stable") / max(1, len(first) - 1)
-    return lambda x: np.column_stack([x[:, 0].astype(np.float64), rank])
-
-
-def _name_outer(axes: Any, labels: tuple[str, ...], *, left: bool, bottom: bool) -> None:
-    """Name the axes of the outer panels only; 3-D axes keep their names."""
-    axes.tick_params(labelsize=6)
-    if len(labels) == 2:
-        axes.set_xlabel(labels[0] if bottom else "", fontsize=8)
-        axes.set_ylabel(labels[1] if left else "", fontsize=8)
-
-
-def _end(status: str) -> str:
-    return "" if status == "completed" else f"\n({status.replace('_', ' ')})"
+    shown = list(range(min(system_panels.MOST, len(data.status))))
+    first, last = read_ends(source, shown, system_panels.MAX_POINTS)
+    starts = np.full(len(shown), data.time[0])
+    canvas.save(system_panels.panels(starts, first, data.t_final, last, data.status), target)
 
 
 def _band(axes: Any, t: Array, values: Array) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fastpde.plot import canvas, clouds, view
+from fastpde.plot import canvas, token_panels, view
 from fastpde.run.trajectory import read_trajectory
 
 _POINTS = 2000
@@ -31,14 +31,14 @@ def save(source: Path, count: int, target: Path) -> bool:
     axes = drawn.add_subplot(projection="3d") if three else drawn.add_subplot()
     drawn.subplots_adjust(left=0.18, right=0.96, bottom=0.17, top=0.92)  # fixed: moving axes would shake the movie
     points = [shown(x) for x in data.value]
-    artist = clouds.scatter(axes, points[0], canvas.shades(points[0][:, 0]), shown.labels)
-    text = shown.caption or f"{clouds.tokens(data)}, scale follows the cloud"
+    artist = token_panels.scatter(axes, points[0], canvas.shades(points[0][:, 0]), shown.labels)
+    text = shown.caption or f"{token_panels.tokens(data)}, scale follows the cloud"
     drawn.text(0.5, 0.02, textwrap.fill(text, 70), ha="center", fontsize=7)
     images = []
     for t, cloud in zip(data.time, points, strict=True):
         _move(artist, cloud)
-        clouds.frame(axes, cloud, shown.labels)
-        axes.set_title(clouds.title(float(t)), fontsize=11)
+        token_panels.frame(axes, cloud, shown.labels)
+        axes.set_title(token_panels.title(float(t)), fontsize=11)
         images.append(_image(drawn))
     times = [_MILLISECONDS] * (len(images) - 1) + [_LAST]
     rest: dict[str, Any] = {"append_images": images[1:], "duration": times, "loop": 0}

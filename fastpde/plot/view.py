@@ -15,7 +15,7 @@ MAX_FRAMES = 60  # of a movie
 
 @dataclass(frozen=True)
 class View:
-    """A projection x -> (x - centre) axes, axes (d, 2 or 3), with the names of its coordinates and a caption."""
+    """A projection x -> (x - centre) axes, axes (d, 1 to 3), with the names of its coordinates and a caption."""
 
     axes: Array
     centre: Array
@@ -23,25 +23,29 @@ class View:
     caption: str
 
     def __call__(self, x: Array) -> Array:
-        """Return the coordinates (m, 2 or 3) of tokens (m, d)."""
+        """Return the coordinates (m, 1 to 3) of tokens (m, d)."""
         return (np.asarray(x, dtype=np.float64) - self.centre) @ self.axes
 
 
-def of(last: Array) -> View:
-    """Return the view that suits a trajectory whose last stored tokens are `last` (m, d), d >= 2."""
+def of(last: Array, count: int = 2) -> View:
+    """Return the view that suits a trajectory whose last stored tokens are `last` (m, d): for d > 3 on their first
+    `count` principal components.
+    """
     d = last.shape[1]
     if d <= 3:
         labels = tuple(f"$x_{i + 1}$" for i in range(d))
         return View(np.eye(d), np.zeros(d), labels, "")
     centre = observe.mean(last)
     values, vectors = np.linalg.eigh(observe.covariance(last, mean=centre))
-    vectors = vectors[:, ::-1][:, :2]
+    vectors = vectors[:, ::-1][:, :count]
     # An eigenvector's sign is arbitrary: the largest entry is made positive, so that pictures can be compared.
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
     total = values.sum()
-    share = 100 * values[::-1][:2].sum() / total if total > 0 else 0.0
-    caption = f"d = {d}: the two principal components of the last frame ({share:.0f} % of its variance)"
-    return View(vectors * np.where(largest < 0, -1.0, 1.0), centre, ("component 1", "component 2"), caption)
+    share = 100 * values[::-1][:count].sum() / total if total > 0 else 0.0
+    which = {2: "two", 3: "three"}[count]
+    caption = f"d = {d}: the {which} principal components of the last frame ({share:.0f} % of its variance)"
+    labels = tuple(f"component {i + 1}" for i in range(count))
+    return View(vectors * np.where(largest < 0, -1.0, 1.0), centre, labels, caption)
 
 
 def limits(points: Array) -> list[tuple[float, float]]:

@@ -1,0 +1,136 @@
+"""Pictures of moving tokens: the cloud at several times, each at its own scale; for d = 1 the paths against time."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fastpde import initial
+from fastpde.plot import canvas, view
+
+Array = np.ndarray[Any, Any]
+MAX_POINTS = 4000  # more points would only fill the picture
+PATHS = 200  # of tokens in one dimension
+_PANELS, _COLUMNS = 6, 3
+
+
+class Frames(Protocol):
+    """Tokens `value` (f, m, d) at times `time` (f,)."""
+
+    @property
+    def time(self) -> Array: ...
+
+    @property
+    def value(self) -> Array: ...
+
+
+class Kept(NamedTuple):
+    """Tokens that are in memory, as `Frames`."""
+
+    time: Array
+    value: Array
+
+
+def of_tokens(t: Array, x: Array) -> Figure:
+    """Draw tokens x (m, n, d) at times t (m,), thinned to as many times and tokens as a picture can show."""
+    if x.shape[2] == 1:
+        return paths(Kept(t, x[:, some_of(x.shape[1], PATHS)]))
+    frames, some = chosen(len(t)), some_of(x.shape[1], MAX_POINTS)
+    return panels(Kept(t[frames], x[frames][:, some]))
+
+
+def chosen(count: int) -> Array:
+    """Return the indices of the frames, out of `count`, that panels show."""
+    return np.unique(np.linspace(0, count - 1, _PANELS).round().astype(int))
+
+
+def some_of(count: int, most: int) -> Array:
+    """Return the indices of at most `most` of `count` tokens: a random subset, always the same one."""
+    return initial.subset(count, most, seed=0)
+
+
+def scatter(axes: Any, points: Array, colours: Array, names: tuple[str, ...]) -> Any:
+    """Draw one cloud (m, 2 or 3) with equal scales, few ticks and named axes; return the points' artist."""
+    size = float(np.clip(6000 / len(points), 3, 30))
+    look: dict[str, Any] = {"s": size, "c": colours, "alpha": 0.75, "linewidths": 0}
+    if points.shape[1] == 3:
+        look["depthshade"] = False  # colour shows the order at the start, not depth
+    artist = axes.scatter(*points.T, **look)
+    frame(axes, points, names)
+    return artist
+
+
+def frame(axes: Any, points: Array, names: tuple[str, ...]) -> None:
+    """Set limits, ticks and names of the axes around a cloud."""
+    for letter, limit, name in zip("xyz", view.limits(points), names, strict=False):
+        getattr(axes, f"set_{letter}lim")(*limit)
+        axis = getattr(axes, f"{letter}axis")
+        axis.set_major_locator(MaxNLocator(3 if len(names) == 3 else 4))
+        axis.set_tick_params(labelsize=7 if len(names) == 3 else 8)
+        getattr(axes, f"set_{letter}label")(name, fontsize=9)
+    if len(names) == 3:
+        axes.set_box_aspect((1, 1, 1), zoom=0.85)
+    else:
+        axes.set_aspect("equal", adjustable="box")
+
+
+def title(t: float) -> str:
+    """Return the title of a panel at time t."""
+    return f"t = {t:.4g}"
+
+
+def tokens(data: Frames) -> str:
+    """Return the number of tokens that are drawn, in words."""
+    count = data.value.shape[1]
+    return f"{count} token{'s' * (count != 1)}"
+
+
+def caption(shown: view.View, data: Frames, more: str) -> str:
+    """Return the text below a picture: the projection, the number of tokens, the meaning of colours, and `more`."""
+    parts = [
+        shown.caption,
+        tokens(data),
+        "colour: order along the first axis at the start",
+        more,
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def panels(data: Frames) -> Figure:
+    """Draw the cloud at each time (f,), d >= 2, in a panel of its own."""
+    shown = view.of(data.value[-1])
+    rows = -(-len(data.time) // _COLUMNS)
+    columns = min(_COLUMNS, len(data.time))
+    drawn = canvas.figure(max(5.0, 3.2 * columns), 3.25 * rows + 0.4)
+    colours = canvas.shades(shown(data.value[0])[:, 0])
+    kind = {"projection": "3d"} if len(shown.labels) == 3 else {}
+    if kind:  # the layout does not know how far the labels of 3-D axes reach
+        drawn.set_layout_engine("constrained", rect=(0.0, 0.01, 0.97, 0.96))
+    for i, (t, x) in enumerate(zip(data.time, data.value, strict=True)):
+        axes = drawn.add_subplot(rows, columns, i + 1, **kind)
+        scatter(axes, shown(x), colours, shown.labels)
+        axes.set_title(title(float(t)), fontsize=11)
+    text = caption(shown, data, "each panel at its own scale")
+    # About 16 characters of this size fit an inch.
+    drawn.supxlabel("\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=8, color=canvas.INK)
+    return drawn
+
+
+def paths(data: Frames) -> Figure:
+    """Draw the paths of tokens in one dimension against time."""
+    drawn = canvas.figure(7.0, 4.5)
+    axes = drawn.add_subplot()
+    x = data.value[:, :, 0].astype(np.float64)
+    for path, colour in zip(x.T, canvas.shades(x[0]), strict=True):
+        axes.plot(data.time, path, color=colour, linewidth=0.8, alpha=0.8, marker="." if len(x) == 1 else "")
+    if np.abs(x).max() > 50 * max(np.abs(x[0]).max(), 1e-300):
+        axes.set_yscale("symlog", linthresh=float(max(np.abs(x[0]).max(), 1e-300)))
+    axes.set_xlabel("t")
+    axes.set_ylabel("x")
+    axes.set_title(f"{x.shape[1]} tokens against time; colour: order at the start", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    return drawn

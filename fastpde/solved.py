@@ -1,0 +1,81 @@
+"""The common part of solutions: they are saved as .npz files, and told in a few lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastpde.errors import InputTypeError
+
+
+def save(path: str | Path, arrays: Mapping[str, Any]) -> Path:
+    """Write arrays, numbers and words into a .npz file under a temporary name, rename it when it is complete, and
+    return its path; the suffix is added if it is missing. `numpy.load` reads it without pickle. Raises OSError.
+    """
+    try:
+        asked = Path(path)
+    except TypeError:
+        raise InputTypeError("path", type(path).__name__, "the path of a .npz file") from None
+    target = asked if asked.suffix == ".npz" else asked.with_name(f"{asked.name}.npz")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            found: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+            np.savez(stream, **found)
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return target
+
+
+def named(group: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return entries under the names GROUP/NAME."""
+    return {f"{group}/{name}": value for name, value in entries.items()}
+
+
+def numbered(group: str, entries: Iterable[Any]) -> dict[str, Any]:
+    """Return entries under the names GROUP/0, GROUP/1, ..."""
+    return named(group, {str(i): value for i, value in enumerate(entries)})
+
+
+def told(stats: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
+    """Return lines that say how many steps were made and how, and what the sums did, as far as that is known."""
+    steps, rejected, evaluations = (_total(stats[name]) for name in ("steps", "rejected", "evaluations"))
+    counts = f"steps: {steps} accepted, {rejected} rejected; {evaluations} velocities, {stats['wall_time']:.3g} s"
+    lines = [counts]
+    if settings:
+        lines.append("method: " + ", ".join(_setting(*entry) for entry in settings.items()))
+    if "rtol" in settings:
+        lines[-1] += " (of each step, not of the whole run)"
+    sums = _sums(stats)
+    return [*lines, f"sums: {sums}"] if sums else lines
+
+
+def _total(count: Any) -> int:
+    return int(np.sum(count))
+
+
+def _setting(name: str, value: Any) -> str:
+    return str(value) if name == "method" else f"{name} = {value:g}"
+
+
+def _sums(stats: Mapping[str, Any]) -> str:
+    """Return what a way to sum has counted; "" if it has counted nothing, as direct sums do."""
+    parts = []
+    if "direct_sums" in stats:
+        parts.append(f"{_total(stats['direct_sums'])} direct, {_total(stats.get('fast_sums', 0))} in O(n)")
+    if stats.get("fast_sums"):
+        checked, failed = (_total(stats.get(f"fast_{name}", 0)) for name in ("checked", "failed"))
+        sampled, bound = (stats.get(f"fast_error_{name}", np.nan) for name in ("sampled", "bound"))
+        parts.append(f"largest relative error sampled {sampled:.2g}, bound {bound:.2g}")
+        parts.append(f"{checked} compared with direct sums, of which {failed} failed and were made again")
+    if "half_iterations" in stats:
+        error = stats.get("marginal_error", np.nan)
+        parts.append(f"{_total(stats['half_iterations'])} Sinkhorn half-iterations, marginal error {error:.2g}")
+    if stats.get("bytes_sent"):
+        parts.append(f"{_total(stats['bytes_sent'])} bytes sent to other processes")
+    return "; ".join(parts)

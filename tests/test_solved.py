@@ -1,0 +1,121 @@
+"""Solutions are saved whole, drawn, and told in a few lines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fastpde as fp
+from fastpde import integrate, solved
+
+I = np.eye(2)  # noqa: E741
+X = np.random.default_rng(0).standard_normal((40, 2))
+SOFT = fp.Softmax(I, I, -I)
+
+
+@pytest.fixture(scope="module")
+def one():
+    return fp.solve(SOFT, X, (0.0, 1.0), t_eval=[0.0, 0.5, 1.0], events=[fp.BlowUp(100.0)], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def many():
+    x0 = np.random.default_rng(0).standard_normal((8, 10, 2))
+    return fp.solve(SOFT, x0, (0.0, 5.0), t_eval=[3.0, 5.0], events=[fp.Collapsed(1.0)])
+
+
+def test_one_system_comes_back_to_the_bit(tmp_path, one):
+    path = one.save(tmp_path / "a")
+    assert path == tmp_path / "a.npz" and [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+    with np.load(path) as found:
+        for name in ("t", "x", "x_final", "t_final"):
+            assert found[name].tobytes() == np.asarray(getattr(one, name)).tobytes()
+        assert str(found["status"]) == "completed" and str(found["message"]) == one.message
+        assert found["t_events/0"].shape == (0,) and found["x_events/0"].shape == one.x_events[0].shape
+        assert found["stats/steps"] == one.stats["steps"] and found["settings/rtol"] == 1e-5
+        assert str(found["settings/method"]) == "dopri5"
+
+
+def test_many_systems_come_back_to_the_bit(tmp_path, many):
+    with np.load(many.save(str(tmp_path / "a.npz"))) as found:
+        assert found["x"].tobytes() == many.x.tobytes() and found["x_final"].tobytes() == many.x_final.tobytes()
+        assert found["status"].tolist() == [status.value for status in many.status]
+        assert found["t_events/0"].shape == (8,) and found["stats/steps_each"].sum() == many.stats["steps"]
+
+
+def test_laws_come_back_to_the_bit(tmp_path):
+    for law in (fp.Gaussian(0.0, I), fp.Gaussian(0.0, np.stack([I, 2 * I]))):
+        sol = fp.solve(fp.Softmax(I, I, I), law, (0.0, 0.4), method="rk4", step=0.01)
+        with np.load(sol.save(tmp_path / "a.npz")) as found:  # replaces the first one
+            for name in ("t", "mean", "cov", "factor", "blowup_time", "t_final"):
+                assert found[name].tobytes() == np.asarray(getattr(sol, name)).tobytes()
+            assert found["status"].shape == np.shape(sol.t_final) and found["settings/step"] == 0.01
+
+
+def test_a_failed_save_leaves_the_file_that_was_there(tmp_path, one, monkeypatch):
+    path = one.save(tmp_path / "a.npz")
+    before = path.read_bytes()
+
+    def full(stream, **arrays):
+        stream.write(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(solved.np, "savez", full)
+    with pytest.raises(OSError, match="No space"):
+        one.save(path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(fp.InputTypeError, match="path: got int"):
+        one.save(3)
+
+
+def coloured(path) -> int:
+    with Image.open(path) as image:
+        return int((np.ptp(np.asarray(image.convert("RGB"), dtype=int), axis=2) > 40).sum())
+
+
+def test_pictures(tmp_path, one, many):
+    assert len(one.plot(tmp_path / "a.png").axes) == 3 and coloured(tmp_path / "a.png") > 50
+    drawn = many.plot(str(tmp_path / "b.png"))
+    assert len(drawn.axes) == 12 and coloured(tmp_path / "b.png") > 50
+    ended = np.flatnonzero(many.t_final < 3.0)
+    assert len(ended) and f"t = {many.t_final[ended[0]]:.4g}" in drawn.axes[2 * ended[0]].get_title()
+    line = fp.solve(fp.Softmax([[1.0]], [[1.0]], [[-1.0]]), X[:, :1], (0.0, 1.0), t_eval=np.linspace(0, 1, 9))
+    assert len(line.plot().axes) == 1
+    wide = fp.solve(fp.Softmax(np.eye(5), np.eye(5), -np.eye(5)), X.reshape(16, 5), (0.0, 1.0))
+    assert "two principal components" in wide.plot().get_supxlabel()
+    other = integrate.integrate(lambda t, y, out: np.copyto(out, -y), X[0], (0.0, 1.0))
+    with pytest.raises(fp.InputError, match=r"plot\(\): got states of shape \(2,\)"):
+        other.plot()
+
+
+def test_summaries(one, many):
+    lines = one.summary().splitlines()
+    assert lines[0] == f"completed: {one.message}"
+    assert lines[1].startswith(
+        f"steps: {one.stats['accepted']} accepted, 0 rejected; {one.stats['evaluations']} velocit"
+    )
+    assert lines[2] == "method: dopri5, rtol = 1e-05, atol = 1e-09 (of each step, not of the whole run)"
+    lines = many.summary().splitlines()
+    assert lines[0] == many.message and lines[1].endswith("path: fused") and "dopri5" in lines[3]
+    fixed = fp.solve(SOFT, X, (0.0, 1.0), method="rk4", step=0.1)
+    assert "method: rk4, step = 0.1" in fixed.summary().splitlines()
+    law = fp.solve(fp.Softmax(I, I, I), fp.Gaussian(0.0, np.stack([I, 0.1 * I])), (0.0, 0.8))
+    assert "blow-ups: 1 of 2 laws, the first at t = 0.5000" in law.summary()
+
+
+def test_summaries_say_what_the_sums_did():
+    x = np.random.default_rng(0).standard_normal((3000, 2))
+    sol = fp.solve(SOFT, x, (0.0, 0.1), method="euler", step=0.05, backend=fp.Fast(1e-6))
+    assert (
+        "sums: 0 direct, 2 in O(n); largest relative error sampled" in sol.summary() and "of which 0 f" in sol.summary()
+    )
+    sol = fp.solve(fp.Sinkhorn(I, I, -I), X, (0.0, 0.1), method="euler", step=0.05)
+    assert f"{sol.stats['half_iterations']:.0f} Sinkhorn half-iterations, marginal error" in sol.summary()
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_pictures_of_few_and_many_times(count):
+    t = np.linspace(0.0, 1.0, count)
+    sol = fp.solve(SOFT, X, (0.0, 1.0), t_eval=t)
+    assert len(sol.plot().axes) == min(count, 6)
