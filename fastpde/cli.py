@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from fastpde import cli_reading
 from fastpde.cli_machine import set_threads, threads_of, whole
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import launch, machine
@@ -70,8 +71,8 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     estimate.add_argument("--threads", metavar="N", help=_THREADS)
     estimate.set_defaults(call=_estimate)
-    status = commands.add_parser("status", help="say how far a run or a sweep is")
-    status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
+    status = commands.add_parser("status", help="say how far a run, a sweep or a study is")
+    status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's, or a study's")
     status.set_defaults(call=_status)
     verify = commands.add_parser("verify", help="check every file of a run or a sweep; 1 if something is wrong")
     verify.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
@@ -81,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
     report.set_defaults(call=_report)
 
+    cli_reading.add_export(commands).set_defaults(call=_export)
     warmup = commands.add_parser("warmup", help="compile every kernel once, so that later runs start at once")
     warmup.set_defaults(call=_warmup)
     doctor = commands.add_parser("doctor", help="say what this machine will do and why")
@@ -361,25 +363,22 @@ def _plot(options: argparse.Namespace) -> int:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from fastpde.run import inspect, sweep_folder, sweep_inspect
-
-    look = sweep_inspect if sweep_folder.is_sweep(options.directory) else inspect
-    found = look.status(options.directory)
-    width = max(map(len, found))
-    sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in found.items())
-    return 0
+    return _print("\n".join(cli_reading.status(options.directory)))
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from fastpde.run import inspect, sweep_folder, sweep_inspect
+    lines, good = cli_reading.verify(options.directory, options.allow_code)
+    _print("\n".join(lines))
+    return 0 if good else 1
 
-    if sweep_folder.is_sweep(options.directory):
-        good, wrong = sweep_inspect.verify(options.directory, code=options.allow_code)
-    else:
-        good, wrong = inspect.verify(options.directory)
-    sys.stdout.writelines(f"good   {text}\n" for text in good)
-    sys.stdout.writelines(f"WRONG  {text}\n" for text in wrong)
-    return 1 if wrong else 0
+
+def _export(options: argparse.Namespace) -> int:
+    from fastpde.run.directory import OutputError
+
+    try:
+        return _print("\n".join(cli_reading.export(options)))
+    except OutputError as error:
+        return _fail(5, str(error))
 
 
 def _report(options: argparse.Namespace) -> int:

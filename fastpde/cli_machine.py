@@ -19,12 +19,12 @@ def threads_of(text: str | None, ranks: int = 1) -> int:
     return max(1, cores // ranks) if found is None else min(found, cores)
 
 
-def whole(name: str, text: str | None, least: int = 1) -> int | None:
-    """Return the whole number in `text`, None for None. Raises InputError naming `name` below `least` or above 4096."""
+def whole(name: str, text: str | None, least: int = 1, most: int = _MOST) -> int | None:
+    """Return the whole number in `text`, None for None. Raises InputError naming `name` unless least <= it <= most."""
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= _MOST and len(text) <= 9):
-        raise InputError(name, repr(text), f"a whole number from {least} to {_MOST}")
+    if not (text.isascii() and text.isdigit() and least <= int(text[:9]) <= most and len(text) <= 9):
+        raise InputError(name, repr(text), f"a whole number from {least} to {most}")
     return int(text)
 
 

@@ -19,7 +19,7 @@ def of_systems(t: Array, x: Array, t_final: Array, x_final: Array, status: Seque
     """Draw systems x (m, B, n, d) at times t (m,), which ended at t_final (B,) with x_final (B, n, d) and a status."""
     shown, some = slice(min(MOST, len(status))), token_panels.some_of(x_final.shape[1], MAX_POINTS)
     first, last = x[0, shown][:, some], x_final[shown][:, some]
-    there = np.asarray(np.isfinite(first).all(axis=(1, 2)))  # a system may have ended before the first time that was kept
+    there = np.asarray(np.isfinite(first).all(axis=(1, 2)))  # not ended before the first time that was kept
     starts = np.where(there, t[0], t_final[shown])
     return panels(starts, np.where(there[:, None, None], first, last), t_final[shown], last, status)
 

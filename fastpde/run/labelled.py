@@ -36,10 +36,10 @@ def dataset(run: Run) -> Any:
     lead: tuple[str, ...] = ("time",)
     data: Columns = {}
     if run.systems is not None:
-        lead, ends = ("time", "system"), run.systems
-        coordinates["system"] = ("system", np.arange(len(ends)))
-        data["position_final"] = (("system", *_TOKENS), np.asarray(ends.x_final))
-        data |= {name: ("system", column) for name, column in _ends(ends).items()}
+        lead, last = ("time", "system"), run.systems
+        coordinates["system"] = ("system", np.arange(len(last)))
+        data["position_final"] = (("system", *_TOKENS), np.asarray(last.x_final))
+        data |= {name: ("system", column) for name, column in _ends(last).items()}
     data["position"] = ((*lead, *_TOKENS), np.asarray(run.x))
     taken = {*coordinates, *data}
     for name, column in run.observables.items():
@@ -64,15 +64,19 @@ def observables(run: Run) -> Columns:
     return columns | {name: table.T[running] for name, table in run.observables.items()}
 
 
-def systems_frame(ends: Ends) -> Any:
+def systems_frame(found: Ends) -> Any:
     """Return the ends of systems as a pandas.DataFrame, see `Run.systems_frame`."""
-    columns = {"system": np.arange(len(ends))} | _ends(ends)
-    columns |= {name: column for name, column in ends.observables.items() if name not in columns}
-    return library("pandas", "systems_frame()").DataFrame(columns)
+    return library("pandas", "systems_frame()").DataFrame(ends(found))
 
 
-def _ends(ends: Ends) -> dict[str, Array]:
+def ends(found: Ends) -> Columns:
+    """Return the ends of systems as columns of equal length: system, what is known of the end, observables there."""
+    columns = {"system": np.arange(len(found))} | _ends(found)
+    return columns | {name: column for name, column in found.observables.items() if name not in columns}
+
+
+def _ends(found: Ends) -> dict[str, Array]:
     """Return what is one word or number per system."""
-    columns = {"status": np.array(ends.status, dtype=np.str_), "t_final": ends.t_final}
-    columns |= {"steps": ends.steps, "rejected": ends.rejected}
-    return columns | {f"event_{name}": times for name, times in ends.t_events.items()}
+    columns = {"status": np.array(found.status, dtype=np.str_), "t_final": found.t_final}
+    columns |= {"steps": found.steps, "rejected": found.rejected}
+    return columns | {f"event_{name}": times for name, times in found.t_events.items()}

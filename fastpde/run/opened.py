@@ -13,6 +13,7 @@ from fastpde.config import Config
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import directory, labelled, trajectory, trajectory_ensemble
 from fastpde.run.stored_array import StoredArray
+from fastpde.run.study_inspect import is_study
 from fastpde.run.sweep_folder import CELLS, is_sweep
 from fastpde.run.tables import read_table
 
@@ -212,16 +213,14 @@ _FILES = (
 
 def _refuse_others(folder: Path) -> None:
     """Raise InputError for what is no run directory, with the name of the function that reads it."""
-    from fastpde import studies
-
     if is_sweep(folder):
         cell = next(
             (str(one) for one in sorted((folder / CELLS).glob("[!.]*")) if one.is_dir()), f"{folder}/{CELLS}/CELL"
         )
         remedy = f"Its cells are runs: fastpde.open_run({cell!r}); cells.csv has one row for each."
         raise InputError("directory", f"{folder}, the directory of a sweep", _NEED, remedy)
-    if studies.is_study(folder):
-        remedy = f"A study is read by fastpde.studies.load({str(folder)!r})."
+    if is_study(folder):
+        remedy = f"A finished study is read by fastpde.studies.load({str(folder)!r})."
         raise InputError("directory", f"{folder}, the directory of a study", _NEED, remedy)
     if folder.is_file():
         inside = (

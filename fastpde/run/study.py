@@ -16,6 +16,7 @@ from fastpde.config.studies import dumps
 from fastpde.errors import InputError
 from fastpde.run import directory, progress
 from fastpde.run.signals import StopSignals
+from fastpde.run.study_inspect import cells_of
 
 _REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
 
@@ -44,7 +45,7 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
     then; a plan that is `resumable` keeps its finished cells.
     """
     directory.Stage(target).discard()  # fails if there can be none; removed at once, as a killed study leaves nothing
-    kept = _cells(target)
+    kept = cells_of(target)
     shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
     try:
         saying = StopSignals(lambda text: os.write(2, text.encode()), "the sum at work")
@@ -77,16 +78,12 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
 
 def left(plan: Plan, target: Path) -> str:
     """Return a sentence that says what a stopped study has left behind."""
-    kept = _cells(target)
+    kept = cells_of(target)
     if not plan.resumable:
         return "nothing was written; the same command begins again"
     if not kept.exists():
         return "no cell was finished; run the same command again"
     return f"finished cells are kept in {kept}; run the same command again to go on"
-
-
-def _cells(target: Path) -> Path:
-    return target.with_name(f"{target.name}.cells")
 
 
 def _note(plan: Plan) -> str:

@@ -140,7 +140,7 @@ def test_what_is_no_run_is_refused(tmp_path):
     for path, said in {
         OLD / "plan.sweep": f"the directory of a sweep; need the directory of one run. Its cells are runs: "
         f"fastpde.open_run('{cells[0]}')",
-        OLD / "mean-field.study": "A study is read by fastpde.studies.load",
+        OLD / "mean-field.study": "A finished study is read by fastpde.studies.load",
         SINGLE / "trajectory.h5": f"which is a file; need the directory of one run. Give the directory: "
         f"fastpde.open_run('{SINGLE}')",
         tmp_path / "none": "which does not exist",

@@ -1,0 +1,57 @@
+"""The commands that read directories of runs, sweeps and studies: `fastpde status`, `verify` and `export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fastpde.cli_machine import whole
+
+_EXPORT = (
+    "Write the frames of a run as files of other programs: vtk (a folder of .vtu and a .pvd for ParaView), xyz"
+    " (extended XYZ for OVITO, ASE, MDAnalysis), npz (NumPy, everything), parquet (a folder of long tables). vtk and"
+    " xyz have three coordinates: of d > 3 they are the first three principal components of the last frame."
+)
+_KINDS = ("vtk", "xyz", "npz", "parquet")
+_MOST = 10**9
+
+
+def add_export(commands: Any) -> argparse.ArgumentParser:
+    """Add the parser of `fastpde export` and return it."""
+    export = commands.add_parser("export", help="write a run for other programs", description=_EXPORT)
+    export.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not")
+    export.add_argument("--to", choices=_KINDS, required=True, help="the kind of file")
+    export.add_argument("--out", type=Path, metavar="PATH", help="what to make; default: DIR's name + .vtk, ..., here")
+    export.add_argument("--system", metavar="S", help="the number of one system of an ensemble, for vtk and xyz")
+    export.add_argument("--every", metavar="K", help="every K-th frame only")
+    return export
+
+
+def export(options: argparse.Namespace) -> list[str]:
+    """Write the files that were asked for, and return what was done, in lines. Raises InputError, OutputError."""
+    system, every = whole("--system", options.system, 0, _MOST), whole("--every", options.every, 1, _MOST)
+    from fastpde import export
+
+    return export.write(options.directory, options.to, options.out, system=system, every=every or 1)
+
+
+def status(path: Path) -> list[str]:
+    """Return how far a run, a sweep or a study is, in lines. Raises InputError for anything else."""
+    from fastpde.run import inspect, study_inspect, sweep_folder, sweep_inspect
+
+    look: Any = study_inspect if study_inspect.is_study(path) else inspect
+    found = (sweep_inspect if sweep_folder.is_sweep(path) else look).status(path)
+    width = max(map(len, found))
+    return [f"{name:<{width}}  {text}" for name, text in found.items()]
+
+
+def verify(path: Path, code: bool) -> tuple[list[str], bool]:
+    """Check a run or a sweep; return what was found, in lines, and whether everything is in order."""
+    from fastpde.run import inspect, sweep_folder, sweep_inspect
+
+    if sweep_folder.is_sweep(path):
+        good, wrong = sweep_inspect.verify(path, code=code)
+    else:
+        good, wrong = inspect.verify(path)
+    return [f"good   {text}" for text in good] + [f"WRONG  {text}" for text in wrong], not wrong
