@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from . import compiling, solved
+from . import compiling, solutions
 from ._types import Array
 from .attention.base import Attention
 from .attention.cloud import Cloud
@@ -79,7 +79,7 @@ class EnsembleSolution:
     def summary(self) -> str:
         """Return a few lines: how the systems ended and when, the steps of all, and the tolerances."""
         ends = f"ends: t = {self.t_final.min():.6g} to {self.t_final.max():.6g}; path: {self.stats['path']}"
-        return "\n".join([self.message, ends, *solved.told(self.stats, self.settings)])
+        return "\n".join([self.message, ends, *solutions.told(self.stats, self.settings)])
 
     def save(self, path: str | Path) -> Path:
         """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
@@ -88,8 +88,8 @@ class EnsembleSolution:
         settings/NAME. `numpy.load` reads it.
         """
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
-        arrays |= {"status": [status.value for status in self.status]} | solved.numbered("t_events", self.t_events)
-        return solved.save(path, arrays | solved.named("stats", self.stats) | solved.named("settings", self.settings))
+        arrays |= {"status": [status.value for status in self.status]} | solutions.numbered("t_events", self.t_events)
+        return solutions.save(path, arrays, self.stats, self.settings)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the tokens of up to six systems, at the first of the times t and at their ends, and return the

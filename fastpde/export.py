@@ -10,10 +10,12 @@ What is written appears whole, in one rename, or not at all.
 
 from __future__ import annotations
 
+import base64
 import errno
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,8 +211,6 @@ def vtu(points: Array, ids: Array) -> bytes:
 
 def _encoded(values: Array) -> bytes:
     """Return an array as VTK has it in a text: its length in bytes and its bytes, in base 64."""
-    import base64
-
     data = np.ascontiguousarray(values).tobytes()
     return base64.b64encode(np.array(len(data), "<u8").tobytes() + data)
 
@@ -232,8 +232,6 @@ def _write_xyz(cloud: Cloud, points: Callable[[int], Array], frames: Sequence[in
 
 def _write_npz(run: Run, frames: Sequence[int], place: Path) -> None:
     """Write all arrays of a run; positions go frame by frame, so that they need not fit into the memory."""
-    import zipfile
-
     form = np.lib.format
     with zipfile.ZipFile(place, "x") as archive:
 

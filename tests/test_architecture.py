@@ -38,7 +38,7 @@ MAY = {
     "errors": set(),
     "own_code": {"errors"},
     "observable": {"errors", "parallel"},
-    "solved": {"errors"},
+    "solutions": {"errors"},
     "compiling": set(),
     "parallel": {"errors"},
     "_times": {"errors"},
@@ -58,11 +58,12 @@ MAY = {
     "clusters": BASE,
     "attention": {"batches", "own_code", "sums", "weights", "transport"} | BASE,
     # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
-    "integrate": {"compiling", "errors", "_times", "parallel", "plot", "solved", "step_rules"},
+    # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
+    "integrate": {"compiling", "errors", "_times", "parallel", "plot", "solutions", "step_rules"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
-    "gaussian": {"attention", "batches", "sums", "ensemble", "integrate", "manifold", "solved", "step_rules"} | BASE,
-    "ensemble": {"attention", "compiling", "batches", "sums", "integrate", "manifold", "plot", "solved", "step_rules"}
+    "gaussian": {"attention", "batches", "sums", "ensemble", "integrate", "manifold", "solutions", "step_rules"} | BASE,
+    "ensemble": {"attention", "compiling", "batches", "sums", "integrate", "manifold", "plot", "solutions", "step_rules"}
     | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "energy": {"attention", "sums"} | BASE,
@@ -183,7 +184,8 @@ INHERITED = {
 # What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.
 LATE = {"numba", "llvmlite", "h5py", "matplotlib", "mpi4py", "ot", "scipy", "tqdm", "threadpoolctl", "ast"}
 HEAVY = {"batches", "sums", "plot", "kernels", "simd", "_cache", "_jit", "_library"}
-LATE_IN = {"__init__", "cli", "cli_machine", "config", "run", "plot"}  # 20 changes config, run, and what plot reads
+# 20 changes config, run, and what plot reads
+LATE_IN = {"__init__", "cli", "cli_machine", "cli_reading", "config", "run", "plot"}
 MANY = {"integrate", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20
 
 

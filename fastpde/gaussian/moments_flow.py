@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from .. import solved
+from .. import solutions
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.small_matrices import transposed
@@ -76,7 +76,7 @@ class GaussianSolution:
         last = f"ends: t = {ends.min():.10g}" + (f" to {ends.max():.10g}" if ends.max() > ends.min() else "")
         if (infinite := times[np.isfinite(times)]).size:
             last += f"; blow-ups: {infinite.size} of {times.size} laws, the first at t = {infinite.min():.10g}"
-        return "\n".join([first, last, *solved.told(self.stats, self.settings)])
+        return "\n".join([first, last, *solutions.told(self.stats, self.settings)])
 
     def save(self, path: str | Path) -> Path:
         """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
@@ -88,7 +88,7 @@ class GaussianSolution:
         arrays: dict[str, Any] = {name: getattr(self, name) for name in names}
         words = np.array([end.value for end in self._ends])
         arrays["status"] = words.reshape(np.shape(self.t_final)) if isinstance(self.status, tuple) else words[0]
-        return solved.save(path, arrays | solved.named("stats", self.stats) | solved.named("settings", self.settings))
+        return solutions.save(path, arrays, self.stats, self.settings)
 
 
 def solve_gaussian(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastpde import solved
+from fastpde import solutions
 from fastpde.errors import FieldError, InputError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.status import Status
@@ -53,7 +53,7 @@ class Solution:
 
     def summary(self) -> str:
         """Return a few lines: how the run ended, its steps, its tolerances, and what the sums did."""
-        return "\n".join([f"{self.status.value}: {self.message}", *solved.told(self.stats, self.settings)])
+        return "\n".join([f"{self.status.value}: {self.message}", *solutions.told(self.stats, self.settings)])
 
     def save(self, path: str | Path) -> Path:
         """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
@@ -62,9 +62,8 @@ class Solution:
         stats/NAME and settings/NAME. `numpy.load` reads it.
         """
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
-        arrays |= {"status": self.status.value} | solved.numbered("t_events", self.t_events)
-        arrays |= solved.numbered("x_events", self.x_events) | solved.named("stats", self.stats)
-        return solved.save(path, arrays | solved.named("settings", self.settings))
+        arrays |= {"status": self.status.value} | solutions.numbered("t_events", self.t_events)
+        return solutions.save(path, arrays | solutions.numbered("x_events", self.x_events), self.stats, self.settings)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the tokens at up to six of the times t, in one dimension their paths, and return the Matplotlib figure;

@@ -12,19 +12,22 @@ import numpy as np
 from fastpde.errors import InputTypeError
 
 
-def save(path: str | Path, arrays: Mapping[str, Any]) -> Path:
-    """Write arrays, numbers and words into a .npz file under a temporary name, rename it when it is complete, and
-    return its path; the suffix is added if it is missing. `numpy.load` reads it without pickle. Raises OSError.
+def save(path: str | Path, arrays: Mapping[str, Any], stats: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
+    """Write arrays, numbers and words into a .npz file, with stats/NAME and settings/NAME, and return its path.
+
+    The suffix is added if it is missing. A temporary file is renamed when it is complete. `numpy.load` reads it without
+    pickle. Raises OSError; InputTypeError for what is no path.
     """
     try:
         asked = Path(path)
     except TypeError:
         raise InputTypeError("path", type(path).__name__, "the path of a .npz file") from None
     target = asked if asked.suffix == ".npz" else asked.with_name(f"{asked.name}.npz")
+    contents = {**arrays, **_named("stats", stats), **_named("settings", settings)}
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
-            found: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+            found: dict[str, Any] = {name: np.asarray(value) for name, value in contents.items()}
             np.savez(stream, **found)
         os.replace(temporary, target)
     finally:
@@ -32,14 +35,14 @@ def save(path: str | Path, arrays: Mapping[str, Any]) -> Path:
     return target
 
 
-def named(group: str, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Return entries under the names GROUP/NAME."""
-    return {f"{group}/{name}": value for name, value in entries.items()}
-
-
 def numbered(group: str, entries: Iterable[Any]) -> dict[str, Any]:
     """Return entries under the names GROUP/0, GROUP/1, ..."""
-    return named(group, {str(i): value for i, value in enumerate(entries)})
+    return _named(group, {str(i): value for i, value in enumerate(entries)})
+
+
+def _named(group: str, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Return entries under the names GROUP/NAME."""
+    return {f"{group}/{name}": value for name, value in entries.items()}
 
 
 def told(stats: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import fastpde as fp
-from fastpde import integrate, solved
+from fastpde import integrate, solutions
 
 I = np.eye(2)  # noqa: E741
 X = np.random.default_rng(0).standard_normal((40, 2))
@@ -61,7 +61,7 @@ def test_a_failed_save_leaves_the_file_that_was_there(tmp_path, one, monkeypatch
         stream.write(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(solved.np, "savez", full)
+    monkeypatch.setattr(solutions.np, "savez", full)
     with pytest.raises(OSError, match="No space"):
         one.save(path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
