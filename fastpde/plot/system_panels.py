@@ -49,7 +49,7 @@ def panels(t_first: Array, first: Array, t_last: Array, last: Array, status: Seq
             axes.set_title(f"system {s}, {token_panels.title(float(t))}{note}", fontsize=8)
     how = f"d = {d}: the two principal components of each system's own last tokens; " if d > 3 else ""
     count = f"{first.shape[1]} token{'s' * (first.shape[1] != 1)} of each system"
-    text = f"{how}{count}; above the start, below the end; each panel at its own scale; "
+    text = f"{how}{count}; above the first time, below the end; each panel at its own scale; "
     canvas.caption(drawn, text + "colour: order along the first axis at the start")
     return drawn
 
