@@ -71,18 +71,13 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     estimate.add_argument("--threads", metavar="N", help=_THREADS)
     estimate.set_defaults(call=_estimate)
-    status = commands.add_parser("status", help="say how far a run, a sweep or a study is")
-    status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's, or a study's")
-    status.set_defaults(call=_status)
-    verify = commands.add_parser("verify", help="check every file of a run or a sweep; 1 if something is wrong")
-    verify.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
-    verify.set_defaults(call=_verify)
+    cli_reading.add(commands)
+    cli_reading.add_export(commands).set_defaults(call=_export)
 
     report = commands.add_parser("report", help="one self-contained HTML page about a run or a study")
     report.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
     report.set_defaults(call=_report)
 
-    cli_reading.add_export(commands).set_defaults(call=_export)
     warmup = commands.add_parser("warmup", help="compile every kernel once, so that later runs start at once")
     warmup.set_defaults(call=_warmup)
     doctor = commands.add_parser("doctor", help="say what this machine will do and why")
@@ -360,16 +355,6 @@ def _plot(options: argparse.Namespace) -> int:
         return _fail(5, f"the pictures could not be written to {options.directory}: {error.strerror or error}")
     sys.stdout.writelines(f"{path}\n" for path in paths)
     return 0
-
-
-def _status(options: argparse.Namespace) -> int:
-    return _print("\n".join(cli_reading.status(options.directory)))
-
-
-def _verify(options: argparse.Namespace) -> int:
-    lines, good = cli_reading.verify(options.directory, options.allow_code)
-    _print("\n".join(lines))
-    return 0 if good else 1
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ _EXPORT = (
 )
 _KINDS = ("vtk", "xyz", "npz", "parquet")
 _MOST = 10**9
+
+
+def add(commands: Any) -> None:
+    """Add the parsers of `fastpde status` and `fastpde verify`."""
+    status = commands.add_parser("status", help="say how far a run, a sweep or a study is")
+    status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's, or a study's")
+    status.set_defaults(call=_status)
+    verify = commands.add_parser("verify", help="check every file of a run or a sweep; 1 if something is wrong")
+    verify.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
+    verify.set_defaults(call=_verify)
 
 
 def add_export(commands: Any) -> argparse.ArgumentParser:
@@ -36,22 +47,24 @@ def export(options: argparse.Namespace) -> list[str]:
     return export.write(options.directory, options.to, options.out, system=system, every=every or 1)
 
 
-def status(path: Path) -> list[str]:
-    """Return how far a run, a sweep or a study is, in lines. Raises InputError for anything else."""
+def _status(options: argparse.Namespace) -> int:
     from fastpde.run import inspect, study_inspect, sweep_folder, sweep_inspect
 
+    path = options.directory
     look: Any = study_inspect if study_inspect.is_study(path) else inspect
     found = (sweep_inspect if sweep_folder.is_sweep(path) else look).status(path)
     width = max(map(len, found))
-    return [f"{name:<{width}}  {text}" for name, text in found.items()]
+    sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in found.items())
+    return 0
 
 
-def verify(path: Path, code: bool) -> tuple[list[str], bool]:
-    """Check a run or a sweep; return what was found, in lines, and whether everything is in order."""
+def _verify(options: argparse.Namespace) -> int:
     from fastpde.run import inspect, sweep_folder, sweep_inspect
 
-    if sweep_folder.is_sweep(path):
-        good, wrong = sweep_inspect.verify(path, code=code)
+    if sweep_folder.is_sweep(options.directory):
+        good, wrong = sweep_inspect.verify(options.directory, code=options.allow_code)
     else:
-        good, wrong = inspect.verify(path)
-    return [f"good   {text}" for text in good] + [f"WRONG  {text}" for text in wrong], not wrong
+        good, wrong = inspect.verify(options.directory)
+    sys.stdout.writelines(f"good   {text}\n" for text in good)
+    sys.stdout.writelines(f"WRONG  {text}\n" for text in wrong)
+    return 1 if wrong else 0

@@ -220,10 +220,13 @@ def _write_xyz(cloud: Cloud, points: Callable[[int], Array], frames: Sequence[in
     with place.open("x", encoding="ascii") as stream:
         for i in _shown(frames):
             x = points(i)
-            form = "X {:.9g} {:.9g} {:.9g} {}\n" if x.itemsize == 4 else "X {!r} {!r} {!r} {}\n"  # to the bit
             comment = f'Properties=species:S:1:pos:R:3:id:I:1 Time={float(cloud.t[i])!r} pbc="F F F"'
             stream.write(f"{len(x)}\n{comment}\n")
-            stream.writelines(form.format(*row, own) for row, own in zip(x.tolist(), ids, strict=True))
+            rows = zip(x.tolist(), ids, strict=True)
+            if x.itemsize == 4:  # nine digits are enough to come back to the bit
+                stream.writelines(f"X {a:.9g} {b:.9g} {c:.9g} {own}\n" for (a, b, c), own in rows)
+            else:
+                stream.writelines(f"X {a!r} {b!r} {c!r} {own}\n" for (a, b, c), own in rows)
     return ""
 
 

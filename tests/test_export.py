@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde import cli, config, export
+from fastpde import cli, cli_reading, config, export
 from fastpde.run import labelled, runner
 from fastpde.run.directory import OutputError
 
@@ -179,6 +179,7 @@ def test_what_cannot_be_exported_is_refused(tmp_path, capsys):
 
 
 def test_the_command(capsys):
+    assert cli_reading._KINDS == export.KINDS
     assert cli.main(["export", str(ONE), "--to", "xyz", "--every", "2"]) == 0
     found = capsys.readouterr()
     assert found.out == "3 frames of 8 tokens: one.xyz\n" and found.err == ""

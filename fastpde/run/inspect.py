@@ -164,6 +164,8 @@ def _ensemble(path: Path, found: dict[str, Any], config: Config, marks: Marks, r
     times, ids = trajectory_ensemble.read_axes(file)
     same = np.array_equal(ids, initial.subset(int(found["n"]), config.output.max_tokens, seed=config.seed))
     results.expect(same, f"{file.name}: the ids of the tokens are others")
+    named = trajectory_ensemble.is_labelled(file)
+    results.expect(named, f"{file.name}: the names of the observables are not those of its columns")
     results.expect(np.array_equal(times, times_of(config)), f"{file.name}: the times are not those of the output")
     text = (path / directory.OBSERVABLES).read_text(encoding="utf-8")
     data = trajectory_ensemble.read_ensemble(file)

@@ -305,6 +305,13 @@ def read_axes(path: Path) -> tuple[Array, Array]:
         return checked(file, path, "time")[:], checked(file, path, "token_id")[:]
 
 
+def is_labelled(path: Path) -> bool:
+    """Return whether the names of the observables that readers of netCDF see are the columns; earlier versions had none."""
+    with opened(path) as file:
+        columns = [str(name) for name in file["observables"].attrs["columns"]]
+        return "observable" not in file or file["observable"].asstr()[:].tolist() == columns
+
+
 def read_ends(path: Path, systems: list[int], max_tokens: int) -> tuple[Array, Array]:
     """Return the first and the last state (s, k, d) of some systems that are done, of at most `max_tokens` tokens."""
     with opened(path) as file:
