@@ -63,7 +63,8 @@ MAY = {
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
     "gaussian": {"attention", "batches", "sums", "ensemble", "integrate", "manifold", "solutions", "step_rules"} | BASE,
-    "ensemble": {"attention", "compiling", "batches", "sums", "integrate", "manifold", "plot", "solutions", "step_rules"}
+    "ensemble": {"attention", "compiling", "batches", "sums", "integrate", "manifold"}
+    | {"plot", "solutions", "step_rules"}
     | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "energy": {"attention", "sums"} | BASE,

@@ -306,7 +306,7 @@ def read_axes(path: Path) -> tuple[Array, Array]:
 
 
 def is_labelled(path: Path) -> bool:
-    """Return whether the names of the observables that readers of netCDF see are the columns; earlier versions had none."""
+    """Return whether the names of observables that netCDF shows are the columns; earlier versions had none."""
     with opened(path) as file:
         columns = [str(name) for name in file["observables"].attrs["columns"]]
         return "observable" not in file or file["observable"].asstr()[:].tolist() == columns
