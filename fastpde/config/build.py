@@ -119,8 +119,10 @@ class Problem:
 
 
 def times_of(config: Config) -> Array:
-    """Return the times of the output (m,): t_start + k every and the end, as `fastpde.Observer` takes them."""
+    """Return the times of the output (m,): t_start + k every, or those that are given, and both ends."""
     time, every = config.time, config.output.every or math.inf
+    if config.output.times is not None:
+        return np.unique([time.t_start, *config.output.times, time.t_end])
     before = max(1, math.ceil((time.t_end - time.t_start) / every - _SAME_TIME))
     return np.append(time.t_start + every * np.arange(before), time.t_end)
 
@@ -224,8 +226,9 @@ def _check_energy(config: Config) -> None:
 def _check_sizes(config: Config, systems: int, n: int, d: int, ranks: memory_estimate.Ranks) -> None:
     frames = memory_estimate.frames(config)
     if frames > _MAX_FRAMES:
-        came = f"{config.output.every:g}, which means {frames:.3g} frames"
-        raise InputError("output.every", came, f"at most {_MAX_FRAMES} frames")
+        every = config.output.every
+        name, means = ("output.times", "") if every is None else ("output.every", f"{every:g}, which means ")
+        raise InputError(name, f"{means}{frames:.3g} frames", f"at most {_MAX_FRAMES} frames")
     memory_estimate.check(config, systems, n, d, ranks)
 
 

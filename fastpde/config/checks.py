@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from fastpde.errors import InputError
@@ -142,6 +143,39 @@ def rows(name: str, value: object) -> tuple[tuple[float, ...], ...]:
         if len(row) != len(matrix[0]):
             refuse(f"{name}[{i}]", f"{len(row)} numbers", f"{len(matrix[0])} numbers, as in row 0")
     return matrix
+
+
+def times(name: str, value: object) -> tuple[Any, ...]:
+    """Check times that rise, or { first, count }, which becomes ("spread", first, count)."""
+    if isinstance(value, dict):
+        for word in value:
+            if word not in ("first", "count"):
+                raise InputError(f"{name}.{word}", show(value[word]), "one of the keys first, count")
+        for word in ("first", "count"):
+            if word not in value:
+                raise InputError(f"{name}.{word}", "nothing", "a value")
+        return "spread", number(above=0.0)(f"{name}.first", value["first"]), integer(2)(f"{name}.count", value["count"])
+    if not isinstance(value, list) or not value:
+        refuse(name, value, "a list of times, or { first = 0.01, count = 20 }")
+    found = tuple(float(number()(f"{name}[{i}]", entry)) for i, entry in enumerate(value))
+    for i, (before, after) in enumerate(pairwise(found)):
+        if not before < after:
+            refuse(f"{name}[{i + 1}]", after, f"a time after {before:g}")
+    return found
+
+
+def spread(name: str, found: tuple[Any, ...], start: float, end: float) -> tuple[float, ...]:
+    """Return the times of the check `times` within an interval. Raises InputError for others."""
+    if found[0] == "spread":
+        first, count = found[1:]
+        length = end - start
+        if not first < length:
+            refuse(f"{name}.first", first, f"a time below the length {length:g} of the interval")
+        return *(start + first * (length / first) ** (i / (count - 1)) for i in range(count - 1)), end
+    for i, t in enumerate(found):
+        if not start <= t <= end:
+            refuse(f"{name}[{i}]", t, f"a time from {start:g} to {end:g}")
+    return found
 
 
 def own_names(name: str, value: object) -> tuple[str, ...] | None:

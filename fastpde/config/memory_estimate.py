@@ -164,6 +164,8 @@ def remembered(config: Config) -> int:
 
 def frames(config: Config) -> float:
     """Return the approximate number of frames of a run."""
+    if config.output.times is not None:
+        return 2.0 + len(config.output.times)
     return 1.0 + (config.time.t_end - config.time.t_start) / (config.output.every or math.inf)
 
 

@@ -266,7 +266,8 @@ class Events:
 class Output:
     """The output of a run.
 
-    `every` is the time between frames, by default a fiftieth of the interval.
+    `every` is the time between frames, by default a fiftieth of the interval; or `times` are those of the frames beside
+    both ends: a list, or { first = 0.01, count = 20 }, from t_start + first to t_end in equal ratios.
     `checkpoint` is the number of seconds between checkpoints, which may change from one part of a run to the next. One
     that takes more than half a second waits until it costs a hundredth of the time.
     `energy` "auto", the default, is true for n <= 20,000, or n <= 200,000 where sums may be in O(n): the energy costs
@@ -276,6 +277,7 @@ class Output:
     """
 
     every: float | None = key(_POSITIVE, None)
+    times: tuple[float, ...] | tuple[str, float, int] | None = key(checks.times, None)
     max_tokens: int = key(_COUNT, 100_000)
     checkpoint: float = key(_POSITIVE, 60.0)
     energy: bool | None = key(checks.automatic, None)
@@ -361,7 +363,11 @@ class Config:
         """Return the configuration with `output.every` filled in. Raises InputError for tokens off the manifold."""
         if self.time.manifold == "sphere":
             _check_on_sphere(self.tokens)
-        if self.output.every is None:
-            every = (self.time.t_end - self.time.t_start) / 50
-            return replace(self, output=replace(self.output, every=every))
-        return self
+        output, start, end = self.output, self.time.t_start, self.time.t_end
+        if output.times is None:
+            every = output.every or (end - start) / 50
+            return replace(self, output=replace(output, every=every))
+        if output.every is not None:
+            checks.refuse("output.times", list(output.times), "output.every or output.times, not both")
+        times = checks.spread("output.times", output.times, start, end)
+        return replace(self, output=replace(output, times=times))

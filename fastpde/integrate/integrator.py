@@ -57,7 +57,7 @@ class Integrator:
             p.field, p.tableau, p.controller, p.space, p.span, start, p.noise,
             breaks=p.breaks, undo=undo, dense=undo or shown,
         )  # fmt: skip
-        timed = any(observer.time is not None for observer in p.observers)
+        timed = any(observer.by_time for observer in p.observers)
         self._buffer: Any = np.empty_like(p.y0) if timed or p.events else None
         self._tracker = Tracker(p.events, self._stepper, self._buffer)
         step = None if state is None else start.step

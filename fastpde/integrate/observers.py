@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time as clock
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from fastpde.errors import InputError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.events import read_only
-from fastpde.integrate.options import function, positive, positive_int
+from fastpde.integrate.options import function, positive, positive_int, real, sequence
 
 # A point of the time grid closer to the end than this fraction of its spacing is the end.
 _SAME_POINT = 1e-9
@@ -25,10 +26,11 @@ class Observer:
         callback: its result is ignored; its exceptions end the run.
         steps: the number of accepted steps between two calls.
         time: the time between two calls, which are at t0 + k time, by the continuous extension.
+        times: the times of the calls (m,), likewise; those outside of the span do not matter.
         walltime: seconds; the call is at the end of the first step after so many since the last call.
 
     Raises:
-        InputError, InputTypeError: not exactly one interval, or one that is not a number > 0.
+        InputError, InputTypeError: not exactly one interval, or one that is no number > 0; times that are no numbers.
     """
 
     def __init__(
@@ -37,17 +39,24 @@ class Observer:
         *,
         steps: int | None = None,
         time: float | None = None,
+        times: Sequence[float] | np.ndarray | None = None,
         walltime: float | None = None,
     ) -> None:
         self.callback = function("Observer.callback", callback, "(t, x)")
-        given = [
-            name for name, value in (("steps", steps), ("time", time), ("walltime", walltime)) if value is not None
-        ]
+        cadences = {"steps": steps, "time": time, "times": times, "walltime": walltime}
+        given = [name for name, value in cadences.items() if value is not None]
         if len(given) != 1:
-            raise InputError("Observer", " and ".join(given) or "no cadence", "exactly one of steps, time, walltime")
+            raise InputError("Observer", " and ".join(given) or "no cadence", f"exactly one of {', '.join(cadences)}")
+        asked = () if times is None else sequence("Observer.times", times, "numbers")
+        self.times = tuple(sorted({real(f"Observer.times[{i}]", t) for i, t in enumerate(asked)}))
         self.steps = None if steps is None else positive_int("Observer.steps", steps)
         self.time = None if time is None else positive("Observer.time", time)
         self.walltime = None if walltime is None else positive("Observer.walltime", walltime)
+
+    @property
+    def by_time(self) -> bool:
+        """Whether calls are at times that need not be ends of steps."""
+        return self.time is not None or bool(self.times)
 
 
 class Watch:
@@ -59,10 +68,11 @@ class Watch:
         self._last_t: float | None = None
         self._last_wall = clock.monotonic()
         self._next = 1
+        self._times = [s for s in observer.times[:: int(span.direction)] if span.direction * (s - span.start) > 0.0]
         if observer.time is not None:
             self._next = max(1, int(abs(t - span.start) / observer.time) - 1)
-            while span.reached(self._point(), t):
-                self._next += 1
+        while self._observer.by_time and span.reached(self._point(), t):
+            self._next += 1
         if step is not None and self._shown(t, step):
             self._last_t = t
 
@@ -71,7 +81,7 @@ class Watch:
 
         It has if a call by steps or time was due there.
         """
-        if step == 0 or self._observer.time is None:
+        if step == 0 or not self._observer.by_time:
             return step == 0 or (self._observer.steps is not None and step % self._observer.steps == 0)
         return self._point(self._next - 1) == t
 
@@ -84,7 +94,7 @@ class Watch:
 
     def between(self, until: float, evaluate: Callable[[float, np.ndarray], None], buffer: np.ndarray) -> None:
         """Make the calls that are due by time up to `until`, which is within the last step."""
-        if self._observer.time is None:
+        if not self._observer.by_time:
             return
         while self._span.reached(t := self._point(), until) and self._span.reached(t, self._span.end):
             self._next += 1
@@ -102,8 +112,11 @@ class Watch:
     def _point(self, index: int | None = None) -> float:
         """Return point `index` of the time grid, by default the next one, as a multiple of the spacing.
 
-        A point next to the end is the end.
+        A point next to the end is the end. Behind the last of given times there is infinity.
         """
+        if self._observer.times:
+            place = (self._next if index is None else index) - 1
+            return self._times[place] if place < len(self._times) else self._span.direction * math.inf
         spacing = self._observer.time or 0.0
         t = self._span.start + (self._next if index is None else index) * self._span.direction * spacing
         return self._span.end if abs(t - self._span.end) <= _SAME_POINT * spacing else t

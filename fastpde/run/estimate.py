@@ -195,7 +195,7 @@ def _solve(problem: Problem, backend: Any, step: Any) -> None:
             if one.shared:  # the others make no sums
                 one.of_one(t, Tokens.alone(x))
 
-    observers = [fp.Observer(observe, time=problem.config.output.every)]
+    observers = [fp.Observer(observe, **runner.cadence(problem))]
     arguments = runner.arguments(problem) | {"backend": backend, "events": ()}
     try:
         fp.solve(attention, problem.tokens(), **arguments, observers=observers, progress=step)

@@ -268,6 +268,12 @@ def arguments(problem: Problem) -> dict[str, Any]:
     }
 
 
+def cadence(problem: Problem) -> dict[str, Any]:
+    """Return the argument of `fastpde.Observer` that makes the frames of a run."""
+    output = problem.config.output
+    return {"time": output.every} if output.times is None else {"times": output.times}
+
+
 def _begin(writer: AnyWriter, what: str) -> dict[str, Any]:
     problem = writer.problem
     times = problem.config.time
@@ -295,7 +301,7 @@ def _solve_one(
 
     asked = _begin(writer, f"{writer.problem.n} tokens")
     asked["backend"] = team.backend(asked["backend"], signals.check)
-    observer = Observer(frame, time=writer.problem.config.output.every)
+    observer = Observer(frame, **cadence(writer.problem))
     problem = prepare(attention, tokens.pop(), **asked, observers=(observer,))
     state = None if found is None else State.of(found.facts["state"], found.arrays)
     run = Integrator(problem, state, undo=True)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fastpde.errors import InputError, InputTypeError
-from fastpde.integrate import METHODS, Observer, Status, integrate, observers
+from fastpde.integrate import METHODS, Integrator, Observer, Problem, Status, integrate, observers
+from fastpde.integrate.options import Options
 from tests.problems_ode import Spiral
 
 SPIRAL = Spiral()
@@ -108,3 +109,37 @@ def test_constructor_refuses(cadence, error, text):
         Observer(print, **cadence)
     with pytest.raises(InputTypeError, match="callback"):
         Observer("print", steps=1)
+
+
+@pytest.mark.parametrize("span", [(0.0, 1.0), (1.0, 0.0)])
+def test_given_times(span):
+    """At the start, at the times within the span, and at the end; the same after a restart anywhere."""
+    times, options, y0 = (7.0, 0.31, 0.05, 0.9, -1.0, 0.0, 0.31), {"method": "rk4", "step": 0.1}, SPIRAL.exact(span[0])
+    want = sorted([0.0, 0.05, 0.31, 0.9, 1.0], reverse=span[0] > span[1])
+
+    def seen(cut):
+        calls = []
+        observers = (Observer(lambda t, x: calls.append((t, x.copy())), times=times),)
+        problem = Problem.checked(SPIRAL.field, y0, span, Options(**options, observers=observers))
+        run, parts = Integrator(problem), 1
+        while run.status is None:
+            run.step()
+            if run.state.step == cut and parts == 1:
+                run, parts = Integrator(problem, run.state.copy()), 2
+        assert run.status is Status.COMPLETED
+        return calls
+
+    whole = seen(None)
+    assert [t for t, _ in whole] == want
+    exact = integrate(SPIRAL.field, y0, span, **options, t_eval=want).x
+    assert all((x == y).all() for (_, x), y in zip(whole, exact, strict=True))
+    for cut in range(1, 10):
+        assert [t for t, _ in seen(cut)] == want
+
+
+def test_times_that_are_refused():
+    for times in ("0.1", [0.1, "x"], [float("nan")], 3.0):
+        with pytest.raises((InputError, InputTypeError), match=r"Observer\.times"):
+            Observer(print, times=times)
+    with pytest.raises(InputError, match="exactly one"):
+        Observer(print, times=[1.0], steps=1)
