@@ -23,7 +23,7 @@ ONLY = {
     "argparse": r"cli.*\.py",
     "matplotlib": r"plot/.*\.py",
     "tqdm": r"(clusters|compiling|ensemble|integrate/reporting|run/progress|cli_machine)\.py",
-    "mpi4py": r"(sums/distributed|run/ranks)\.py",
+    "mpi4py": r"(sums/distributed|run/(ranks|mpi_facts))\.py",
     "ot": r"transport/wasserstein\.py",
     "scipy": r"(observe|report|stability|dissipation|clusters"
     r"|(integrate|transport|gaussian|run|studies|plot|config)/.*)\.py",
@@ -70,7 +70,7 @@ MAY = {
     "initial": BASE,
     "observe": BASE,
 }
-ABOVE = {"config", "run", "plot", "cli", "cli_machine", "__main__", "report", "__init__"}
+ABOVE = {"config", "run", "plot", "cli", "cli_arguments", "cli_machine", "__main__", "report", "__init__"}
 
 
 def imports(path: Path, text: str):
