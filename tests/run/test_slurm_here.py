@@ -47,14 +47,16 @@ def slurm() -> Iterator[Callable[..., str]]:
     The last process that uses it stops it, if a test has started it.
     """
     mark = FOLDER / "of-tests"
-    with open(FOLDER.with_suffix(".lock"), "w") as users:
-        fcntl.flock(users, fcntl.LOCK_EX)
+    with open(FOLDER.with_suffix(".lock"), "w") as one, open(FOLDER.with_suffix(".users"), "w") as users:
+        fcntl.flock(one, fcntl.LOCK_EX)
         done = subprocess.run([HERE, "start"], capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stdout + done.stderr
         if "at work already" not in done.stdout:
             mark.touch()
         fcntl.flock(users, fcntl.LOCK_SH)
+        fcntl.flock(one, fcntl.LOCK_UN)
         yield command
+        fcntl.flock(one, fcntl.LOCK_EX)
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -100,7 +102,7 @@ def local(*arguments: str, folder: Path) -> float:
 
 def per_step(small: Path) -> float:
     """Return the seconds of a step of rk4, of 400 tokens."""
-    changed(small, ("n = 30", "n = 400"))
+    changed(small, ("n = 30", "n = 400"), ("step = 0.05", "step = 0.05\nmax_steps = 1000000000"))
     short, long = small.with_name("short.toml"), small.with_name("long.toml")
     for path, step in ((short, "1e-2"), (long, "5e-4")):
         path.write_text(small.read_text())
@@ -211,6 +213,32 @@ def test_a_task_that_is_killed(slurm, small):
     assert "finished" not in str(logs(folder, job)) or len(list(folder.glob("cells/*"))) < 4
     ended(submitted(slurm, folder))
     same(folder, small)
+
+
+def program(folder: Path) -> str:
+    """Make the command `fastpde` of this package, and return a PATH on which it is."""
+    (folder / "bin").mkdir()
+    file = folder / "bin" / "fastpde"
+    file.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m fastpde "$@"\n')
+    file.chmod(0o755)
+    return os.pathsep.join([str(file.parent), environment()["PATH"]])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run(slurm, small, known):
+    """scripts/run.sbatch; also where the run does not know its end and is not warned, so the time limit ends it."""
+    step = per_step(small) / (1.3 * PART)
+    changed(small, ("step = 0.05", f"step = {step:.1e}"), ("every = 0.25", "every = 0.25\ncheckpoint = 1.0"))
+    variables = {"PATH": program(small.parent)} | ({} if known else {"SLURM_JOB_END_TIME": "9" * 10})
+    warning = ["--signal=B:USR1@5"] if known else ["--signal=B:CONT@5"]  # in place of the script's; it does nothing
+    words = ("--parsable", "--cpus-per-task=1", "--time=1", *warning, "--output=job.log")
+    script = str(ROOT / "scripts" / "run.sbatch")
+    job = slurm("sbatch", *words, script, "small.toml", folder=small.parent, **variables)
+    ended(job)
+    text = (small.parent / "job.log").read_text()
+    assert text.count("is in the queue again") >= 1 and ("TIME LIMIT" in text) != known, text
+    local("run", "small.toml", "--out", "alone.run", folder=small.parent)
+    assert result(small.parent / "small.run") == result(small.parent / "alone.run")
 
 
 LAUNCHERS = {
