@@ -10,12 +10,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fastpde import cli_reading
+from fastpde.cli_arguments import CODE, REQUEUE, RUN, STUDY, SWEEP, THREADS, add_requeue, add_sweep
 from fastpde.cli_machine import set_threads, threads_of, whole
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import launch, machine
@@ -40,10 +42,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     top.set_defaults(call=lambda _: _print(top.format_help().rstrip()))
 
-    run = commands.add_parser("run", help="run a configuration, or the built-in example", description=_RUN)
+    run = commands.add_parser("run", help="run a configuration, or the built-in example", description=RUN)
     run.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: an example")
     run.add_argument("--out", type=Path, metavar="DIR", help="the run directory; default: CONFIG's name + .run")
-    run.add_argument("--threads", metavar="N", help=_THREADS)
+    run.add_argument("--threads", metavar="N", help=THREADS)
     run.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
     run.add_argument(
         "--max-walltime", metavar="TIME", help="stop before: 90s, 15m, 2h; default: the end of a SLURM job"
@@ -51,15 +53,20 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--quiet", action="store_true", help="show no progress")
     run.set_defaults(call=_run)
 
-    study = commands.add_parser("study", help="a numerical study: a table and its picture", description=_STUDY)
+    study = commands.add_parser("study", help="a numerical study: a table and its picture", description=STUDY)
     study.add_argument("name", choices=_STUDIES, metavar="NAME", help=" | ".join(_STUDIES))
     study.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: all defaults")
     study.add_argument("--out", type=Path, metavar="DIR", help="the directory to make; default: NAME.study")
-    study.add_argument("--threads", metavar="N", help=_THREADS)
+    study.add_argument("--threads", metavar="N", help=THREADS)
     study.add_argument("--quiet", action="store_true", help="show no progress")
     study.set_defaults(call=_study)
 
-    _add_sweep(commands.add_parser("sweep", help="run many configurations: a plan", description=_SWEEP))
+    sweep = commands.add_parser("sweep", help="run many configurations: a plan", description=SWEEP)
+    add_sweep(sweep)
+    sweep.set_defaults(call=_sweep)
+    requeue = commands.add_parser("requeue", help="run a command in a SLURM job that goes on", description=REQUEUE)
+    add_requeue(requeue)
+    requeue.set_defaults(call=_requeue)
 
     plot = commands.add_parser("plot", help="draw the pictures of a run or a study again")
     plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
@@ -69,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     about = "a TOML file of a run, or the plan of a sweep; default: an example"
     estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=about)
     estimate.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
-    estimate.add_argument("--threads", metavar="N", help=_THREADS)
+    estimate.add_argument("--threads", metavar="N", help=THREADS)
     estimate.set_defaults(call=_estimate)
     cli_reading.add(commands)
     cli_reading.add_export(commands).set_defaults(call=_export)
@@ -83,34 +90,11 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what this machine will do and why")
     doctor.set_defaults(call=_doctor)
     for name in ("run", "study", "sweep", "estimate", "verify", "report"):
-        commands.choices[name].add_argument("--allow-code", action="store_true", help=_CODE)
+        commands.choices[name].add_argument("--allow-code", action="store_true", help=CODE)
     return top
 
 
-def _add_sweep(sweep: argparse.ArgumentParser) -> None:
-    sweep.add_argument("plan", type=Path, metavar="PLAN", help="a TOML file, or the directory of a sweep to go on with")
-    sweep.add_argument("--out", type=Path, metavar="DIR", help="the directory; default: PLAN's name + .sweep")
-    sweep.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
-    sweep.add_argument("--local", metavar="K", help="cells at a time, a process each; default: as the cores allow")
-    sweep.add_argument("--threads", metavar="N", help="threads of each; default: 1 for small runs")
-    sweep.add_argument("--max-walltime", metavar="TIME", help="stop before, as in run; of each task with --slurm")
-    sweep.add_argument("--quiet", action="store_true", help="show no progress")
-    sweep.add_argument("--slurm", action="store_true", help="write the script of a job array, and run nothing")
-    sweep.add_argument("--tasks", metavar="T", help="tasks of the job array; default: one per cell, 1000 at most")
-    sweep.add_argument("--task", metavar="I", help="run the share of one task (in the script)")
-    sweep.add_argument("--plan-digest", metavar="HEX", help="of the plan that the script is for (in the script)")
-    sweep.set_defaults(call=_sweep)
-
-
-_CODE = 'let attention.kind = "module:Class" run a module of your own'
-_THREADS = "threads to use; default and most: what affinity, cgroup and SLURM allow"
 _STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths")
-_STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
-_SWEEP = "Run all cells of a plan that are not done yet: a configuration with keys that vary. The same command goes on."
-_RUN = (
-    "Run a configuration into a directory. A finished run of the same configuration is not run again. On the ranks of "
-    "MPI: mpiexec -n P python -m mpi4py -m fastpde run CONFIG; any number of ranks goes on with what others have begun."
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,7 +150,9 @@ def _run(options: argparse.Namespace) -> int:
 
     team = ranks.team()
     threads = threads_of(options.threads, team.here)
-    deadline = walltime.deadline(None if options.max_walltime is None else walltime.seconds(options.max_walltime))
+    limit = None if options.max_walltime is None else walltime.seconds(options.max_walltime)
+    left = team.told(lambda: walltime.left(limit))  # one rank asks SLURM for all
+    deadline = None if left is None else time.monotonic() + left
     problem, stem = team.together(lambda: _problem(options, team))
     target = options.out or Path(f"{stem}.run")
     if team.told(lambda: directory.is_finished(target, problem.config)):
@@ -176,6 +162,8 @@ def _run(options: argparse.Namespace) -> int:
 
     try:
         outcome = runner.run(problem, target, quiet=options.quiet, deadline=deadline, team=team)
+    except (InputError, InputTypeError):  # answers, no errors of the program
+        raise
     except Exception as error:
         if team.size > 1:
             error.add_note(f"on rank {team.rank} of {team.size}")
@@ -248,6 +236,15 @@ def _swept(outcome: Any) -> int:
     *before, last = outcome.lines
     sys.stderr.writelines(f"fastpde: {' '.join(line.split())}\n" for line in before)
     return _fail(outcome.code, last) if outcome.code else _print(last)
+
+
+def _requeue(options: argparse.Namespace) -> int:
+    from fastpde.run import slurm_job
+
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
+    if not words:
+        raise InputError("COMMAND", "no command", "the command to run, as fastpde run CONFIG.toml")
+    return slurm_job.run_in_job(words)
 
 
 def _print(line: str) -> int:

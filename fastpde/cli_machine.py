@@ -76,9 +76,9 @@ def _warmup_systems(report: Callable[[str], None]) -> None:
 def doctor() -> int:
     """Print what this machine will do and why, and return the exit code 0."""
     from fastpde import sums
-    from fastpde.run import ranks
+    from fastpde.run import mpi_facts
 
-    facts = {**machine.facts(), **machine.versions(), **sums.describe(), **machine.libraries(), **ranks.facts()}
+    facts = {**machine.facts(), **machine.versions(), **sums.describe(), **machine.libraries(), **mpi_facts.facts()}
     facts |= {**machine.reasons(), **sums.choices()}
     width = max(map(len, facts))
     sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in facts.items())

@@ -47,11 +47,11 @@ def interaction_energy(
     attention.check(cloud.x, t)
     total = np.full(cloud.x.shape[0], -np.inf) if log else np.zeros(cloud.x.shape[0])
     made = attention.log_totals if log else attention.totals
-    with summing.evaluation():
+    # Totals may overflow, also to both signs, and their logarithms are nan where they are negative.
+    with summing.evaluation(), np.errstate(over="ignore", invalid="ignore"):
         for totals in made(cloud, float(t), summing):
             if log:
-                with np.errstate(invalid="ignore"):  # nan where a total is negative
-                    total = np.logaddexp(total, _log_mean(totals, cloud) - np.log(2.0))
+                total = np.logaddexp(total, _log_mean(totals, cloud) - np.log(2.0))
             else:
                 total += 0.5 * cloud.mean(totals)
     return total if tokens.ndim == 3 else float(total[0])

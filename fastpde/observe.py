@@ -36,20 +36,26 @@ def mean(x: Array, weights: Array | None = None) -> Array:
 
 
 def covariance(x: Array, weights: Array | None = None, *, mean: Array | None = None) -> Array:
-    """Return S = sum_i w_i (x_i - m)(x_i - m)^T, shape (d, d), about the mean m; `mean` is m if it is known already."""
+    """Return S = sum_i w_i (x_i - m)(x_i - m)^T, shape (d, d), about the mean m; `mean` is m if it is known already.
+
+    It is inf or nan where squares overflow.
+    """
     centre = _mean(x, weights) if mean is None else mean
     total = np.zeros((x.shape[1], x.shape[1]))
-    for block, w in _weighted(x, weights):
-        block = block - centre
-        total += (block * w[:, None]).T @ block
-    return (total + total.T) / 2
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block, w in _weighted(x, weights):
+            block = block - centre
+            total += (block * w[:, None]).T @ block
+        return (total + total.T) / 2
 
 
 _mean = mean  # `covariance` has an argument of that name
 
 
 def spectrum(cov: Array) -> Array:
-    """Return the eigenvalues of a covariance (d, d), largest first, rounding below 0 cut to 0."""
+    """Return the eigenvalues of a covariance (d, d), largest first, 0 for those below; nan if it is not finite."""
+    if not np.isfinite(cov).all():
+        return np.full(len(cov), np.nan)
     return np.maximum(np.linalg.eigvalsh(cov)[::-1], 0.0)
 
 
@@ -98,6 +104,9 @@ def mean_cosine(x: Array, weights: Array | None = None) -> float:
     """
     total, squares, own = np.zeros(x.shape[1] if x.ndim == 2 else 1), 0.0, 0.0
     for block, w in _weighted(x, weights):
+        # In powers of two of each token's size: squares of 1e200 would overflow, and those of 1e-200 vanish.
+        _, exponents = np.frexp(np.abs(block).max(axis=1, initial=0.0))
+        block = np.ldexp(block, -exponents[:, None])
         norm = np.linalg.norm(block, axis=1)
         unit = block / np.where(norm > 0, norm, 1.0)[:, None]
         total = total + w @ unit

@@ -9,6 +9,7 @@ are constant between times (numbers, and `Layers`); everything else is integrate
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +24,7 @@ from .errors import InputError, InputTypeError
 # log R over the whole interval at its present rate. A radius that explodes gets there in a few steps.
 _MOST, _FARTHEST, _FASTEST = 1e15, 300.0, 1e6
 _RTOL = 1e-10
+_SMALLEST = -708.0  # the logarithm of a normal number: the bounds of a larger ball hold for a smaller one
 
 
 def stability_bound(
@@ -84,7 +86,7 @@ def measured_stability_bound(attention: Attention, t: Any, radii: Any, p: float 
         raise InputError("radii", f"shape {seen.shape}", f"numbers > 0 of shape {times.shape}, one per time")
     march = _March(attention, _power(p))
     steps = [
-        march.to(high, low, radius * radius)[1]
+        march.to(high, low, _square(radius))[1]
         for low, high, radius in zip(times[:-1].tolist(), times[1:].tolist(), seen.tolist(), strict=False)
     ]
     total = np.concatenate(([0.0], np.cumsum(steps)))
@@ -125,7 +127,7 @@ def _bounds(attention: Attention, times: Array, start: float, R0: float, p: floa
     """Return the radii R and log C (m,) at `times` (m,), not decreasing, from R0 and 0 at `start`."""
     march = _March(attention, p)
     squares, logs = np.empty(len(times)), np.empty(len(times))
-    now, r, total = start, R0 * R0, 0.0
+    now, r, total = start, _square(R0), 0.0
     for i, t in enumerate(times):
         if r < np.inf:
             r, more = march.to(float(t), now, r)
@@ -156,11 +158,14 @@ def _squared_radius(rate: Rate, speed: float, r: float, span: float) -> float:
     from scipy.optimize import brentq
     from scipy.special import exp1
 
-    # E1(b R^2) falls at the rate 2 v; for b R^2 above 740 it is below the range of numbers.
-    left = exp1(rate.b * r) - 2.0 * speed * span
+    # E1(b R^2) falls at the rate 2 v; for b R^2 above 740 it is below the range of numbers. Where R is small,
+    # it is nearly a line in log(b R^2), for which it is solved.
+    low, high = max(float(np.log(rate.b) + np.log(r)), _SMALLEST), float(np.log(740.0))
+    left = exp1(np.exp(low)) - 2.0 * speed * span
     if left <= 0.0:
         return np.inf
-    return float(brentq(lambda x: exp1(x) - left, rate.b * r, 740.0, xtol=1e-300, rtol=1e-14)) / rate.b
+    found = brentq(lambda u: exp1(np.exp(u)) - left, low, high, xtol=1e-300, rtol=1e-15)
+    return float(np.exp(found)) / rate.b
 
 
 def _gain(rate: Rate, r: float, end: float) -> float:
@@ -185,6 +190,8 @@ def _integrated(attention: Attention, p: Array, r: float, low: float, high: floa
     """
     from scipy.integrate import solve_ivp
 
+    if r == np.inf:
+        return np.inf, np.inf
     edge = 1e-8 * (high - low)  # a time on the boundary of two layers belongs to the one on this side
 
     def slope(t: float, y: Array) -> list[float]:
@@ -203,6 +210,11 @@ def _integrated(attention: Attention, p: Array, r: float, low: float, high: floa
     if found.status != 0:
         return np.inf, np.inf
     return float(np.exp(2.0 * found.y[0, -1])), float(found.y[1, -1])
+
+
+def _square(radius: float) -> float:
+    """Return the square of a radius, a normal number at least: the bounds of a larger ball hold for a smaller one."""
+    return max(radius * radius, sys.float_info.min)
 
 
 def _exp(logs: Array) -> Array:

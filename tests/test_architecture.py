@@ -26,7 +26,7 @@ ONLY = {
     "xarray": r"run/opened\.py",  # for type checkers; `run/labelled.library` imports it when it is asked for
     "pandas": r"run/opened\.py",
     "pyarrow": r"",
-    "mpi4py": r"(sums/distributed|run/ranks)\.py",
+    "mpi4py": r"(sums/distributed|run/(ranks|mpi_facts))\.py",
     "ot": r"transport/wasserstein\.py",
     "scipy": r"(observe|report|stability|dissipation|clusters"
     r"|(integrate|transport|gaussian|run|studies|plot|config)/.*)\.py",
@@ -79,7 +79,19 @@ MAY = {
     "initial": BASE,
     "observe": BASE,
 }
-ABOVE = {"config", "run", "plot", "export", "cli", "cli_machine", "cli_reading", "__main__", "report", "__init__"}
+ABOVE = {
+    "config",
+    "run",
+    "plot",
+    "export",
+    "cli",
+    "cli_arguments",
+    "cli_machine",
+    "cli_reading",
+    "__main__",
+    "report",
+    "__init__",
+}
 
 
 def imports(path: Path, text: str):

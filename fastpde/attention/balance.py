@@ -35,10 +35,17 @@ def balance(score: Score, cloud: Cloud, backend: Backend) -> Balance:
     The field is V times that integral, divided by int e^{s(x, y)} dmu(y) if normalised. The head has an energy, and A
     is symmetric.
     """
-    values = np.concatenate([np.ones((*cloud.x.shape[:2], 1)), cloud.x], axis=2)
-    operands, out = score.operands(cloud, backend, None), np.empty(values.shape)
-    backend.attend(score.pair(cloud, operands, values, False), out)
-    totals, pulls = out[:, :, 0], out[:, :, 1:]
+    operands = score.operands(cloud, backend, None)
     with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
-        field = (pulls / totals[:, :, None] if score.normalised else pulls) @ transposed(score.V)
-        return Balance(0.5 * cloud.mean(totals), pulls @ score.matrix, field)
+        if score.normalised:  # by averages, which are numbers where all weights of a token are too small for one
+            field, logs = np.empty(cloud.x.shape), np.empty(cloud.x.shape[:2])
+            backend.attend(score.pair(cloud, operands, cloud.x, True), field, logs)
+            totals = np.exp(logs)
+            pulls = totals[:, :, None] * field
+        else:
+            values = np.concatenate([np.ones((*cloud.x.shape[:2], 1)), cloud.x], axis=2)
+            out = np.empty(values.shape)
+            backend.attend(score.pair(cloud, operands, values, False), out)
+            totals, field = out[:, :, 0], out[:, :, 1:]
+            pulls = field
+        return Balance(0.5 * cloud.mean(totals), pulls @ score.matrix, field @ transposed(score.V))

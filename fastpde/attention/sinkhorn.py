@@ -274,7 +274,8 @@ class Sinkhorn(SingleHead):
         offset = softmin.unit * softmin.partition.gathered(w[:, :, None] * softmin.tokens).sum(axis=1)
         score = self._score(t)
         qc, kc, qu, ku = (apply(backend, M, v) for v in (c, offset) for M in (score.Q, score.K))
-        return score.scale * (qc * (kc + ku) + qu * kc).sum(axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):  # of tokens whose squares are no numbers
+            return score.scale * (qc * (kc + ku) + qu * kc).sum(axis=1)
 
 
 class _Kernel(Softmin):

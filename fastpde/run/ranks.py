@@ -6,16 +6,12 @@ all ranks know of ends all in the same way; one that occurs on a rank alone ends
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
 import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from importlib import metadata
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import numpy as np
@@ -259,8 +255,13 @@ def team() -> Team:
     """
     global _team
     if "mpi4py" in sys.modules and _team.size == 1:
-        from mpi4py import MPI
-
+        try:
+            from mpi4py import MPI
+        except (ImportError, RuntimeError) as error:
+            remedy = "Set MPI4PY_LIBMPI to the path of its libmpi; fastpde doctor says what there is."
+            raise InputError(
+                "mpi4py", f"an MPI library that cannot be loaded ({error})", "that of mpiexec", remedy
+            ) from None
         if MPI.Is_initialized() and MPI.COMM_WORLD.Get_size() > 1:  # not where `facts` has only asked for its name
             _team = Ranks(MPI, MPI.COMM_WORLD)
     launch.refuse_copies(_team.size)
@@ -270,26 +271,3 @@ def team() -> Team:
 def joined() -> Team:
     """Return the team that the last call of `team` has found, this process alone before."""
     return _team
-
-
-def facts() -> dict[str, str]:
-    """Return in words what MPI there is on this machine."""
-    if importlib.util.find_spec("mpi4py") is None:
-        return {"mpi": "none: runs on ranks need mpi4py and an MPI (pip install fastpde[mpi])"}
-    found = {"mpi4py": metadata.version("mpi4py")}
-    try:
-        if "mpi4py" not in sys.modules:
-            import mpi4py
-
-            mpi4py.rc.initialize = False  # only asked for its name
-        from mpi4py import MPI
-
-        found["mpi library"] = MPI.Get_library_version().split("\n")[0].strip("\0 ")
-        size = MPI.COMM_WORLD.Get_size() if MPI.Is_initialized() else 1
-    except (ImportError, RuntimeError, OSError) as error:
-        return found | {"mpi library": f"cannot be loaded ({error}): install the MPI that mpi4py was built for"}
-    beside = shutil.which("mpiexec", path=str(Path(sys.executable).parent))
-    command = beside or shutil.which("mpiexec") or "mpiexec (not found: it comes with the MPI library)"
-    return found | {
-        "mpi ranks": f"{size} here; a run on P: {command} -n P {Path(sys.executable).name} -m mpi4py -m fastpde run ..."
-    }

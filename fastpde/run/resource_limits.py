@@ -29,7 +29,8 @@ def threads(place: Place | None = None) -> dict[str, int]:
     if hasattr(os, "sched_getaffinity"):
         found["affinity"] = len(os.sched_getaffinity(0))
     found |= _least("cgroup quota", [_quota(folder) for folder in _folders(place, "cpu")])
-    for name in ("SLURM_CPUS_PER_TASK", "NUMBA_NUM_THREADS"):
+    # The second one for jobs that ask for no cpus per task: without an affinity nothing else says their share.
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE", "NUMBA_NUM_THREADS"):
         found |= _least(name, [_whole(place.environment.get(name))])
     return found
 

@@ -7,13 +7,16 @@ import sys
 
 from fastpde.config import memory_estimate
 from fastpde.errors import InputError
-from fastpde.run import directory
+from fastpde.run import directory, walltime
 from fastpde.run.sweep import Share
 from fastpde.run.sweep_folder import Folder
 
 SCRIPT, INTERPRETER = "sweep.sbatch", "interpreter"
 TASKS = 1000  # a job array may have that many tasks nearly everywhere (MaxArraySize is 1001)
 _LEAST_TIME = 60.0  # seconds; SLURM counts minutes
+# Seconds between the signal and the end: at most a twelfth of the time, as SLURM sends it up to a minute earlier; and
+# where the time is that of the cluster.
+_SIGNAL, _PART, _UNKNOWN = 60, 12, 30
 
 _TEXT = """\
 #!/bin/bash
@@ -27,11 +30,11 @@ _TEXT = """\
 {time}#SBATCH --output=slurm-%A_%a.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-"$(<{interpreter})" -P -m fastpde sweep . --task "$SLURM_ARRAY_TASK_ID" --tasks {tasks} --plan-digest {digest} \\
-    --local {processes} --threads {threads} --quiet{code}
-code=$?
-if [ "$code" -eq 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
-exit "$code"
+#SBATCH --signal=B:USR1@{signal}
+# `requeue` puts the task into the queue again when it stops before all of its cells are done.
+python=$(<{interpreter})
+exec "$python" -P -m fastpde requeue "$python" -P -m fastpde sweep . --task "$SLURM_ARRAY_TASK_ID" --tasks {tasks} \\
+    --plan-digest {digest} --local {processes} --threads {threads} --quiet{walltime}{code}
 """
 
 
@@ -54,6 +57,8 @@ def write(folder: Folder, tasks: int | None, share: Share, seconds: float | None
         cores=share.processes * share.threads,
         memory=math.ceil(needs / memory_estimate.SHARE / 2**20),
         time="" if seconds is None else f"#SBATCH --time={int(seconds // 60)}\n",
+        signal=_UNKNOWN if seconds is None else min(_SIGNAL, int(seconds // _PART)),
+        walltime="" if seconds is None else f" --max-walltime {int(walltime.before_end(seconds // 60 * 60))}s",
         interpreter=INTERPRETER,
         digest=folder.digest,
         processes=share.processes,

@@ -124,11 +124,12 @@ class Direct(Backend):
     ) -> None:
         d = x.shape[2]
         if matrix is None or matrix.shape[-2:] == (1, 1):  # on a line a map is a number
-            np.subtract(x, 0.0 if origin is None else origin[:, None, :].astype(x.dtype), out=out, dtype=x.dtype)
-            if matrix is not None:
-                out *= matrix.reshape(-1, 1, 1).astype(out.dtype)
-            if shift is not None:
-                out += shift[:, None, :].astype(out.dtype)
+            with np.errstate(over="ignore", invalid="ignore"):  # as in the kernel below
+                np.subtract(x, 0.0 if origin is None else origin[:, None, :].astype(x.dtype), out=out, dtype=x.dtype)
+                if matrix is not None:
+                    out *= matrix.reshape(-1, 1, 1).astype(out.dtype)
+                if shift is not None:
+                    out += shift[:, None, :].astype(out.dtype)
             return
         stack = matrix.reshape(-1, *matrix.shape[-2:])
         linear = project.prepare(stack, shift, x.dtype, pool.threads(), self.workspace)

@@ -163,7 +163,10 @@ def _reduce(pair: PairSum, thin: float, workspace: Workspace) -> tuple[Array, Ar
     z = workspace("coords_z", (q, pair.targets.shape[1]), np.float64)
     y_ends = reduction.coordinates(pair.keys[0], zero, to_y, y)
     z_ends = reduction.coordinates(pair.targets[0], zero, to_z, z)
-    loads = _reach(y_ends) * _reach(z_ends)
+    with np.errstate(over="ignore", invalid="ignore"):
+        loads = _reach(y_ends) * _reach(z_ends)
+    if not np.isfinite(loads).all():  # of coordinates that are no numbers
+        return None
     ranked = np.argsort(loads, kind="stable")
     unseen = np.cumsum(loads[ranked]) <= thin
     kept = np.sort(ranked[~unseen]) if not unseen.all() else np.arange(min(q, 1))

@@ -80,6 +80,10 @@ class Anderson:
 
         r (B, n) and merit (B,) belong to x; r is changed too. A system that does not move now must not move again.
         """
+        with np.errstate(over="ignore", invalid="ignore"):  # products of huge differences are inf, and then no better
+            self._step(x, r, merit, moving)
+
+    def _step(self, x: Array, r: Array, merit: Array, moving: Array) -> None:
         if self._last is not None:
             self._take_in(np.flatnonzero(moving), x - self._last[0], r - self._last[1])
         fallen = self.fallen(merit) & moving

@@ -50,6 +50,8 @@ def test_quotas(tmp_path, case):
 def test_the_smallest_number_of_threads_counts(tmp_path):
     found = resource_limits.threads(place(tmp_path, TWO, {"cpu.max": "900000 100000"}, SLURM_CPUS_PER_TASK="1"))
     assert resource_limits.least(found) == (1, "SLURM_CPUS_PER_TASK") or found["affinity"] == 1
+    whole = resource_limits.threads(place(tmp_path, TWO, {}, SLURM_CPUS_ON_NODE="1"))  # without affinity
+    assert whole["SLURM_CPUS_ON_NODE"] == 1 and resource_limits.least(whole)[0] == 1
     assert "SLURM_CPUS_PER_TASK" not in resource_limits.threads(place(tmp_path, TWO, {}, SLURM_CPUS_PER_TASK="many"))
 
 

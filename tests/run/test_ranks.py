@@ -23,7 +23,7 @@ from fastpde.config.memory_estimate import Ranks, of_ranks
 from fastpde.errors import InputError
 from fastpde.meanfield import token_axis
 from fastpde.parallel.spread import Cut, Tokens
-from fastpde.run import checkpoint, launch, runner, signals
+from fastpde.run import checkpoint, launch, mpi_facts, runner, signals
 from fastpde.run.checkpoint import Checkpoint, Damaged
 from fastpde.run.frames import Frames
 from fastpde.run.observables import token_moments
@@ -303,6 +303,51 @@ def test_memory_of_ranks(small):
 def test_asking_what_there_is_of_mpi_starts_nothing():
     """`doctor` loads MPI without starting it; a run of the same process is then one without ranks."""
     pytest.importorskip("mpi4py")
-    code = "from fastpde.run import ranks; assert 'mpi library' in ranks.facts(); print(ranks.team().size)"
+    code = (
+        "from fastpde.run import mpi_facts, ranks; assert 'mpi library' in mpi_facts.facts(); print(ranks.team().size)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+MPICH, OPEN_MPI = "MPICH Version:      5.0.2", "Open MPI v4.1.4, package: Debian OpenMPI"
+HYDRA, OPEN_RTE = "HYDRA build details:\n    Version: 5.0.2", "mpiexec (OpenRTE) 4.1.4"
+
+
+@pytest.mark.parametrize(
+    "library, beside, typed, command, wrong",
+    [
+        (MPICH, HYDRA, HYDRA, "beside", None),
+        (MPICH, None, HYDRA, "typed", None),
+        (OPEN_MPI, None, OPEN_RTE, "typed", None),
+        (MPICH, HYDRA, OPEN_RTE, "beside", "use {beside}, or set MPI4PY_LIBMPI=the path of its libmpi.so.40 (where"),
+        (MPICH, None, OPEN_RTE, "typed", "Remedy: set MPI4PY_LIBMPI=the path of its libmpi.so.40 (where"),
+        (OPEN_MPI, HYDRA, HYDRA, "beside", "MPI4PY_MPIABI=mpich is enough"),
+        (OPEN_MPI, HYDRA, OPEN_RTE, "typed", None),
+        (MPICH, None, "a launcher of a site", "typed", None),
+        (MPICH, None, None, "mpiexec (not found", None),
+    ],
+)
+def test_an_mpiexec_of_another_mpi_is_told(tmp_path, library, beside, typed, command, wrong):
+    """`doctor` says what to set before ranks abort in MPI_Init, where nothing can be said any more."""
+    paths = {}
+    for name, version in (("beside", beside), ("typed", typed)):
+        paths[name] = None if version is None else str(tmp_path / name)
+        if version is not None:
+            (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{version}\nEND\n")
+            (tmp_path / name).chmod(0o755)
+    said = mpi_facts._launchers(library, 1, paths["beside"], paths["typed"])
+    assert f"a run on P: {paths.get(command) or command}" in said["mpi ranks"]
+    assert (wrong is None) == ("mpi mismatch" not in said)
+    assert wrong is None or wrong.format(**paths) in said["mpi mismatch"]
+
+
+def test_too_few_tokens_for_the_ranks_are_one_line(small):
+    """32 tokens stay together: the third rank would have none of 40."""
+    changed(small, ("n = 30", "n = 40"))
+    process = task(3, small.parent, "command", "run", str(small), "--out", str(small.parent / "out"), "--quiet")
+    _, errors = process.communicate(timeout=SECONDS)
+    ours = [line for line in errors.splitlines() if "fastpde" in line or "Traceback" in line]
+    assert process.returncode == 2 and len(ours) == 1, errors
+    assert ours[0].startswith("fastpde: error: n: got 40 tokens; need more than 64, 32 for each of 3 processes")
+    assert not (small.parent / "out").exists()

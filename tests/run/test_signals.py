@@ -64,12 +64,15 @@ def test_walltimes_that_are_none(text):
 
 
 def test_deadlines(monkeypatch):
-    monkeypatch.delenv("SLURM_JOB_END_TIME", raising=False)
+    for name in ("SLURM_JOB_END_TIME", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
     assert walltime.deadline(None) is None
     # Counted from the start of the process: this one has begun before now.
     assert time.monotonic() - 3600 < walltime.deadline(10.0) - 10.0 < time.monotonic()
-    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 100))
-    assert walltime.deadline(None) - time.monotonic() == pytest.approx(100, abs=2)
-    assert walltime.deadline(10.0) < time.monotonic() + 10.0  # what is asked for goes first
+    for left, part in ((1000, 970), (100, 75)):  # half a minute, or a quarter of it, to queue the job again
+        monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + left))
+        assert walltime.deadline(None) - time.monotonic() == pytest.approx(part, abs=2)
+    assert walltime.deadline(10.0) < time.monotonic() + 10.0  # the earlier end counts
+    assert walltime.deadline(10_000.0) < time.monotonic() + 100.0
     monkeypatch.setenv("SLURM_JOB_END_TIME", "soon")
     assert walltime.deadline(None) is None

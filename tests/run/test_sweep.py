@@ -314,6 +314,7 @@ def test_the_script_of_a_job_array(folder, capsys, monkeypatch):
     assert code == 0 and "sbatch sweep.sbatch" in said, errors
     text = (out / "sweep.sbatch").read_text()
     assert "stray" not in text and "#SBATCH --array=0-1\n" in text and "#SBATCH --time=10\n" in text
+    assert "#SBATCH --signal=B:USR1@50\n" in text and "--max-walltime 570s" in text  # half a minute to queue it again
     assert list((out / "cells").iterdir()) == []  # nothing was run
     for task in range(2):
         environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(task), "SLURM_JOB_ID": str(100 + task)}
