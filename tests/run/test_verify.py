@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -50,8 +51,12 @@ def text(path: Path, rng: random.Random) -> str:
         if c.isdigit() and not line.startswith("#")
     ]
     i, k = rng.choice(places)
+    old = "\n".join(lines)
     lines[i] = lines[i][:k] + rng.choice([c for c in "123456789" if c != lines[i][k]]) + lines[i][k + 1 :]
-    path.write_text("\n".join(lines))
+    new = "\n".join(lines)
+    if path.suffix == ".json" and json.loads(new) == json.loads(old):  # a digit beyond those of a float
+        return text(path, rng)
+    path.write_text(new)
     return f"line {i}, column {k}"
 
 
