@@ -73,11 +73,16 @@ def verify(path: Path) -> tuple[list[str], list[str]]:
     same = found.get("config", digest := directory.config_digest(path)) == digest
     results.note(same, f"{directory.CONFIG} can be read", f"{directory.CONFIG} was edited")
     whole = _checkpoints(path, results)
+    from fastpde.run import trajectory_file
+
     marks = [(one.facts["marks"], f"checkpoint {one.number}") for one in whole]
     if isinstance(last := found.get("marks"), dict):
         marks.append((last, directory.STATUS))
-    kind = _ensemble if "systems_done" in found else _trajectory
+    kind, name = _trajectory, directory.TRAJECTORY
+    if "systems_done" in found:
+        kind, name = _ensemble, directory.ENSEMBLE
     try:
+        trajectory_file.open_all(path / name)
         kind(path, found, config, marks, results)
     except (InputError, OSError, KeyError, ValueError, TypeError) as error:
         results.wrong.append(str(error))

@@ -65,6 +65,15 @@ def opened(path: Path) -> h5py.File:
         raise InputError("trajectory", f"{path} ({error})", "an HDF5 file that can be read") from None
 
 
+def open_all(path: Path) -> None:
+    """Open every object of a file, also those of which no result is made. Raises InputError where one is damaged."""
+    with opened(path) as file:
+        try:
+            file.visititems(lambda name, item: None)
+        except (KeyError, OSError, RuntimeError, ValueError) as error:
+            raise same(path, str(error)) from None
+
+
 def same(path: Path, what: str) -> InputError:
     """Return the InputError for a file that is not what its run has written; `what` is the difference."""
     remedy = "Put it back, or remove the directory to begin again; nothing in it was changed."
