@@ -269,3 +269,11 @@ def subset(n: int, size: int, *, seed: int) -> Array:
     if size >= n:
         return np.arange(n, dtype=np.int64)
     return np.sort(stream(seed, 2).choice(n, size=size, replace=False, shuffle=False)).astype(np.int64)
+
+
+def some_of(count: int, most: int | None) -> Array:
+    """Return the indices of at most `most` of `count` tokens, None: all; a random subset, always the same one.
+
+    It is for showing: every k-th token could miss a cluster of tokens that have an order, as those of a file.
+    """
+    return subset(count, count if most is None else most, seed=0)

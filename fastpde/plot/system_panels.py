@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fastpde import initial
 from fastpde.plot import canvas, token_panels, view
 
 Array = np.ndarray[Any, Any]
@@ -17,7 +18,7 @@ MAX_POINTS = token_panels.MAX_POINTS // 4  # of each system
 
 def of_systems(t: Array, x: Array, t_final: Array, x_final: Array, status: Sequence[str]) -> Figure:
     """Draw systems x (m, B, n, d) at times t (m,), which ended at t_final (B,) with x_final (B, n, d) and a status."""
-    shown, some = slice(min(MOST, len(status))), token_panels.some_of(x_final.shape[1], MAX_POINTS)
+    shown, some = slice(min(MOST, len(status))), initial.some_of(x_final.shape[1], MAX_POINTS)
     first, last = x[0, shown][:, some], x_final[shown][:, some]
     there = np.asarray(np.isfinite(first).all(axis=(1, 2)))  # not ended before the first time that was kept
     starts = np.where(there, t[0], t_final[shown])

@@ -38,19 +38,14 @@ class Kept(NamedTuple):
 def of_tokens(t: Array, x: Array) -> Figure:
     """Draw tokens x (m, n, d) at times t (m,), thinned to as many times and tokens as a picture can show."""
     if x.shape[2] == 1:
-        return paths(Kept(t, x[:, some_of(x.shape[1], PATHS)]))
-    frames, some = chosen(len(t)), some_of(x.shape[1], MAX_POINTS)
+        return paths(Kept(t, x[:, initial.some_of(x.shape[1], PATHS)]))
+    frames, some = chosen(len(t)), initial.some_of(x.shape[1], MAX_POINTS)
     return panels(Kept(t[frames], x[frames][:, some]))
 
 
 def chosen(count: int) -> Array:
     """Return the indices of the frames, out of `count`, that panels show."""
     return np.unique(np.linspace(0, count - 1, _PANELS).round().astype(int))
-
-
-def some_of(count: int, most: int) -> Array:
-    """Return the indices of at most `most` of `count` tokens: a random subset, always the same one."""
-    return initial.subset(count, most, seed=0)
 
 
 def scatter(axes: Any, points: Array, colours: Array, names: tuple[str, ...]) -> Any:

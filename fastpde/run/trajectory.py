@@ -257,17 +257,9 @@ def read_trajectory(path: Path, *, frames: Any = None, max_tokens: int | None = 
         chosen = range(len(times)) if frames is None else frames
         tokens = file["particles/tokens"]
         ids = tokens["id"][:]
-        some = some_of(len(ids), max_tokens)
+        some = initial.some_of(len(ids), max_tokens)
         value = tokens["position/value"]
         kept = np.empty((len(chosen), len(some), value.shape[2]), dtype=value.dtype)
         for i, frame in enumerate(chosen):
             kept[i] = value[frame][some]
         return Trajectory(times[list(chosen)], kept, ids[some])
-
-
-def some_of(count: int, most: int | None) -> Array:
-    """Return the indices of at most so many of `count` tokens: a random subset, always the same one.
-
-    Every k-th token could miss a cluster of tokens that have an order, as those of a file.
-    """
-    return np.arange(count) if most is None else initial.subset(count, most, seed=0)

@@ -28,8 +28,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from fastpde import initial
 from fastpde.errors import InputError
-from fastpde.run.trajectory import some_of
 from fastpde.run.trajectory_file import (
     CHUNK,
     LARGEST,
@@ -316,7 +316,7 @@ def read_ends(path: Path, systems: list[int], max_tokens: int) -> tuple[Array, A
     """Return the first and the last state (s, k, d) of some systems that are done, of at most `max_tokens` tokens."""
     with opened(path) as file:
         _done(file, path)
-        some = some_of(len(file["token_id"]), max_tokens)
+        some = initial.some_of(len(file["token_id"]), max_tokens)
         first = [file["position"][0, s][some] for s in systems]
         last = [file["position_final"][s][some] for s in systems]
         return np.array(first), np.array(last)

@@ -20,11 +20,11 @@ from test_trajectory import Recorder, states
 import fastpde as fp
 from fastpde import config, initial
 from fastpde.errors import InputError
+from fastpde.initial import some_of
 from fastpde.parallel.spread import Tokens
 from fastpde.run import directory, inspect, runner, system_blocks
 from fastpde.run.observables import token_moments
 from fastpde.run.tables import read_observables
-from fastpde.run.trajectory import some_of
 from fastpde.run.trajectory_ensemble import Block, EnsembleWriter, read_ends, read_ensemble
 
 SMALL = """

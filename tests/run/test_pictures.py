@@ -8,9 +8,10 @@ from edits import changed
 from test_restart import Cuts
 
 from fastpde import cli, config, plot, report
+from fastpde.initial import some_of
 from fastpde.plot import canvas
 from fastpde.run import runner
-from fastpde.run.trajectory import read_trajectory, some_of
+from fastpde.run.trajectory import read_trajectory
 
 
 @pytest.mark.parametrize("systems", [1, 5])
