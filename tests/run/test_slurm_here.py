@@ -197,6 +197,7 @@ def test_a_node_that_leaves(slurm, small, state):
         if "idle" not in slurm("sinfo", "-h", "-o", "%T"):  # one that is down comes back by itself
             slurm("scontrol", "update", f"nodename={node}", "state=resume")
     ended(job)
+    assert len(list(folder.glob("cells/*"))) == 4
     same(folder, small)
 
 
