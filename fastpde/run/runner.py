@@ -44,7 +44,7 @@ class Outcome:
     """The outcome of a run: exit code, message, and the path of its directory, if it has one.
 
     alone: only this rank has ended so, and the others do not know. late: the number of the signal that came after the
-    last step, 0 if none did.
+    last step, 0 if none did; signal: that of the one that stopped the run, 0 for the walltime.
     """
 
     code: int
@@ -52,6 +52,7 @@ class Outcome:
     path: Path | None
     alone: bool = False
     late: int = 0
+    signal: int = 0
 
 
 def run(
@@ -83,7 +84,7 @@ def run(
             return Outcome(UNWRITABLE, str(error), target)
         except Stopped as stop:  # a second signal, outside of the run itself
             there = target if directory.is_there(target) else None
-            return Outcome(STOPPED, f"{stop}. The same command goes on.", there, stop.at_once)
+            return Outcome(STOPPED, f"{stop}. The same command goes on.", there, stop.at_once, signal=stop.number)
 
 
 @dataclass(frozen=True)
@@ -379,4 +380,4 @@ def _stopped(writer: AnyWriter, stop: Stopped) -> Outcome:
     except OutputError as error:
         return _unwritable(writer, error)
     again = "" if writer.path is None else " The same command goes on."
-    return Outcome(STOPPED, f"{stop}. {writer.kept()}{again}", writer.path, stop.at_once)
+    return Outcome(STOPPED, f"{stop}. {writer.kept()}{again}", writer.path, stop.at_once, signal=stop.number)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastpde.config import Problem
 from fastpde.run import directory, runner
+from fastpde.run.signals import Stopped
 
 _LEAST = 0.01  # of a run: what has come through less says too little
 
@@ -35,12 +36,16 @@ class Trial:
 def trial(problem: Problem, patience: float) -> Trial | None:
     """Run a problem for so many seconds at most; return None if it has not come far enough to tell.
 
-    A first, short run has the kernels loaded, so that this is not counted. Raises InputError as a run does.
+    A first, short run has the kernels loaded, so that this is not counted.
+
+    Raises InputError as a run does, Stopped on a signal.
     """
     with tempfile.TemporaryDirectory(prefix="fastpde-") as folder:
-        runner.run(problem, Path(folder) / "first", quiet=True, deadline=time.monotonic() + 3.0)
         target = Path(folder) / "run"
-        outcome = runner.run(problem, target, quiet=True, deadline=time.monotonic() + patience)
+        for path, seconds in ((Path(folder) / "first", 3.0), (target, patience)):
+            outcome = runner.run(problem, path, quiet=True, deadline=time.monotonic() + seconds)
+            if outcome.signal:
+                raise Stopped(outcome.signal)
         if not directory.is_there(target):
             return None
         status = directory.read_status(target)

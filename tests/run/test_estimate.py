@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import time
 import tracemalloc
 
@@ -224,3 +225,13 @@ def test_a_run_records_the_costs_and_they_make_no_other_configuration(tmp_path, 
     assert stored == first.config and stored.backend.costs == Costs(1.5, 0.5)
     assert run(first, tmp_path / "out", quiet=True).message == "already finished"
     assert first.calibrated(stored).config.backend.costs == Costs(1.5, 0.5)  # whatever this machine is
+
+
+def test_a_signal_ends_an_estimate(tmp_path, launch):
+    text = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", "").replace("t_end = 1.0", "t_end = 1e4")
+    problem(tmp_path, text.replace("n = 3000", "n = 1500").replace("every = 0.25", "every = 100.0"))
+    process = launch(["estimate", "a.toml"], tmp_path)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and not out and "stopped by SIGINT" in errors
