@@ -110,6 +110,8 @@ def test_over_a_restart(folder, monkeypatch):
     [
         ('["widths:wrong"]', "observable wrong"),
         ('["widths:taken"]', "'trace'"),
+        ('["widths:steps"]', "'steps'"),
+        ('["widths:table"]', "'observables'"),
         ('["widths:function"]', "an fp.Observable called function"),
         ('["widths:missing"]', "an fp.Observable called missing"),
         ('["nowhere:width"]', "a module nowhere"),

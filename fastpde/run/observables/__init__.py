@@ -17,6 +17,10 @@ REGISTRY: tuple[Callable[[Problem, Any, Any], Observable | None], ...] = (
     token_clusters.observable,
 )
 
+# Names of other columns of tables, and of files and their marks in checkpoints.
+_TAKEN = ("t", "t_final", "system", "systems", "status", "steps", "running", "observables", "table")
+_TAKEN += ("trajectory", "ensemble", "cells")
+
 
 def chosen(problem: Problem, attention: Any, backend: Any) -> tuple[Observable, ...]:
     """Return the observables that a run records, those of the user's own last.
@@ -25,7 +29,7 @@ def chosen(problem: Problem, attention: Any, backend: Any) -> tuple[Observable, 
     """
     found = [made for make in REGISTRY if (made := make(problem, attention, backend)) is not None]
     found += [own for own, _ in problem.own_observables]
-    names: dict[str, str] = {"t": "the time", "step": "a table", "system": "a table", "status": "a table"}
+    names = dict.fromkeys(_TAKEN, "the package")
     for observable in found:
         for name in dict.fromkeys((observable.name, *observable.columns)):
             if names.setdefault(name, observable.name) != observable.name:
