@@ -18,8 +18,9 @@ REGISTRY: tuple[Callable[[Problem, Any, Any], Observable | None], ...] = (
 )
 
 # Names of other columns of tables, and of files and their marks in checkpoints.
-_TAKEN = frozenset(
-    "t t_final system systems status step steps running observables table trajectory ensemble cells".split()
+_TAKEN = (
+    *("t", "t_final", "system", "systems", "status", "step", "steps", "running"),
+    *("observables", "table", "trajectory", "ensemble", "cells"),
 )
 
 
