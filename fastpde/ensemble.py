@@ -7,7 +7,7 @@ import time as clock
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,24 +19,21 @@ from .attention.base import Attention
 from .attention.cloud import Cloud
 from .batches.reduced_form import LARGEST_DIMENSION, MOST_TOKENS
 from .errors import InputError
-from .integrate import BlowUp, Collapsed, Integrator, Problem, Solution, Status, SteadyState
-from .integrate.controller import FixedStep, PIController
+from .integrate import Problem, Status
+from .integrate.batch_loop import BatchIntegrator, Outcome
 from .integrate.options import Options
-from .integrate.reporting import check_progress
+from .integrate.reporting import check_progress, leaps_told
 from .manifold import Euclidean, Manifold, Sphere
-from .step_rules import CODES, EVENT, first_guess, first_step, second_guess
 
 if TYPE_CHECKING:
-    from .batches.in_step import Outside
     from .batches.reduced_form import ReducedForm
-    from .batches.small_systems import Batch, Control, Method, Runs, Watched
+    from .integrate.calls import BatchField
     from .plot.canvas import Figure
 
 _MOST_TOKENS, _LARGEST_DIMENSION = MOST_TOKENS, LARGEST_DIMENSION
-_SECONDS = 0.2  # a compiled call should take this long, so that Ctrl-C and progress bars are prompt
 _PAIRS = 2e7  # pairs of tokens in one step of a block of systems
+_SMALLEST_BLOCK = 64  # of small systems: a call has some work for every thread
 
-Alone = Callable[[int, Array], Solution]
 Report = Callable[[int], None]
 
 
@@ -44,8 +41,8 @@ Report = Callable[[int], None]
 class EnsembleSolution:
     """The result of `solve` for tokens (B, n, d): B runs, each as if it were alone.
 
-    With steps of fixed size that holds to rounding, with adaptive ones to their tolerances: sums of many systems are
-    made in another order than those of one, and by rounding the controller may then choose other steps.
+    That holds to rounding on the path "fused", which sums the error of a step in another order, and to the bit on the
+    path "batched" if the field remembers nothing from one step to the next; a Sinkhorn scaling does, within its tol.
 
     Attributes:
         t, x: times (m,) and states (m, B, n, d): the points of t_eval, nan for systems that ended before; without
@@ -55,9 +52,8 @@ class EnsembleSolution:
         message: how many systems ended how, with remedies.
         t_events: per event, (B,): the first time it happened to each system, nan where it never did.
         stats: systems, steps, rejected, evaluations, wall_time in seconds; steps_each, rejected_each, evaluations_each
-            (B,), of which those are the sums; and path: "fused" (a kernel for small systems), "in step" (that kernel
-            moves each system to where it needs a velocity, and one call makes those of all), "together" (as one state,
-            where all take the same steps), or "one by one".
+            (B,), of which those are the sums; and path: "fused" (small systems, each moved by a thread in a compiled
+            loop) or "batched" (one call of the field for the velocities of all systems).
         settings: method, and rtol and atol or step, as they were asked for.
     """
 
@@ -109,7 +105,7 @@ class Ensemble:
         attention: of all systems.
         cloud: their tokens and weights, and which tokens a token sees under a mask.
         manifold: where the tokens live.
-        problem: the arguments of `integrate`, for the batch.
+        problem: the arguments of `integrate`, for the batch; its field is a `meanfield.Field`.
     """
 
     attention: Attention
@@ -123,216 +119,87 @@ class Ensemble:
         if options.observers:
             remedy = "Ask for states at given times with t_eval, or observe systems one by one."
             raise InputError("observers", f"{len(options.observers)}", "none for tokens (B, n, d)", remedy)
-        problem = Problem.checked(field, x0, t_span, options)
+        problem = replace(Problem.checked(field, x0, t_span, options), batch=True)
         return Ensemble(field.attention, field.cloud.with_(x=problem.y0), field.manifold, problem)
 
-    @property
-    def times(self) -> Array:
-        """The times (m,) at which states are kept: t_eval, or the start and the end."""
-        span = self.problem.span
-        if self.problem.t_eval is not None:
-            return self.problem.t_eval
-        return np.array([span.start, span.end] if span.start != span.end else [span.start])
-
-    def compiled(self) -> bool:
-        """Return whether the compiled loop for small systems can move these."""
-        _, n, d = self.cloud.x.shape
-        simple = self.cloud.partition.whole and all(
-            type(event) in (SteadyState, BlowUp, Collapsed) for event in self.problem.events
-        )
-        simple = simple and type(self.manifold) in (Euclidean, Sphere) and self.problem.noise is None
-        constant = all(p.constant for p in self.attention.parameters())
-        return simple and constant and n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION
-
-    def solve(self, alone: Alone, progress: Any, *, fuse: bool) -> EnsembleSolution:
-        """Run every system to its end; with `fuse` in one kernel, if that is possible.
-
-        alone(b, times) solves system b by itself; it is called only if no other path is open.
-        """
+    def solve(self, progress: Any, *, fuse: bool) -> EnsembleSolution:
+        """Run every system to its end; with `fuse` in one kernel, if that is possible."""
         check_progress(progress)
-        began = clock.monotonic()
+        began, problem = clock.monotonic(), self.problem
         with reporting(progress, len(self.cloud.x)) as report:
-            path, found = self._solve(alone, report, fuse)
-        t_final, x_final, x, status, events, counts = found
-        if self.problem.t_eval is None:
-            x[-1] = x_final
-        each = dict(zip(("steps_each", "rejected_each", "evaluations_each"), counts.T, strict=True))
+            form = self._form() if fuse else None
+            found = self._batched(report) if form is None else self._fused(form, report)
+        x, status = found.x, tuple(found.status)
+        if problem.t_eval is None:
+            x = np.stack([problem.y0, found.x_final]) if problem.span.start != problem.span.end else problem.y0[None]
+        each = dict(zip(("steps_each", "rejected_each", "evaluations_each"), found.counts.T, strict=True))
         totals = {name.removesuffix("_each"): int(values.sum()) for name, values in each.items()}
+        path = "batched" if form is None else "fused"
         stats = {"path": path, "systems": len(status), **totals, "wall_time": clock.monotonic() - began, **each}
-        text, settings = summary(status), self.problem.settings
-        return EnsembleSolution(self.times, x, t_final, x_final, status, text, tuple(events.T), stats, settings)
+        text, settings = summary(status) + leaps_told(found.leaps), problem.settings
+        events = tuple(found.t_events.T)
+        return EnsembleSolution(problem.times, x, found.t_final, found.x_final, status, text, events, stats, settings)
 
-    def _solve(self, alone: Alone, report: Report, fuse: bool) -> tuple[str, tuple]:
-        """Run every system by the fastest path that is open; return the name of the path and the results."""
-        compiled = self.compiled()
-        form = self.attention.reduced_form(self.problem.span.start) if compiled and fuse else None
-        if form is not None and form.fits(self.cloud.x.dtype).all():
-            return "fused", self._fused(form, report)
-        if not (self.problem.tableau.adaptive or self.problem.events):
-            found = self._together(report)
-            if found is not None:
-                return "together", found
-        return ("in step", self._in_step(report)) if compiled else ("one by one", self._one_by_one(alone, report))
+    def _form(self) -> ReducedForm | None:
+        """Return the field as the compiled loop for small systems reads it; None if that cannot move these systems."""
+        from .compiled_runs import runs_in_loop
 
-    def _together(self, report: Report) -> tuple | None:
-        """Run all systems as one state, which takes the steps that each would take alone; return None if one fails.
-
-        The number of systems that is reported as done is their number times the fraction of the span that is done.
-        """
-        run, count, span = Integrator(self.problem), len(self.cloud.x), self.problem.span
-        while run.status is None:
-            run.step()
-            report(int(count * abs(run.state.t - span.start) / abs(span.end - span.start)))
-        sol = run.solution()
-        if not sol.success:
+        _, n, d = self.cloud.x.shape
+        constant = all(p.constant for p in self.attention.parameters())
+        simple = constant and self.cloud.partition.whole and type(self.manifold) in (Euclidean, Sphere)
+        if not (simple and n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION and runs_in_loop(self.problem)):
             return None
-        counts = np.tile([int(sol.stats[name]) for name in ("steps", "rejected", "evaluations")], (count, 1))
-        return np.full(count, sol.t_final), sol.x_final, sol.x, (sol.status,) * count, np.empty((count, 0)), counts
+        form = self.attention.reduced_form(self.problem.span.start)
+        return form if form is not None and form.fits(self.cloud.x.dtype).all() else None
 
-    def _one_by_one(self, alone: Alone, report: Report) -> tuple:
-        """Run one system after the other, each by the ordinary path."""
-        problem, x0, times = self.problem, self.cloud.x, self.times
-        count = len(x0)
-        t_final, x_final, status = np.empty(count), np.empty_like(x0), []
-        x = np.full((len(times), *x0.shape), np.nan, x0.dtype)
-        events, counts = np.full((count, len(problem.events)), np.nan), np.zeros((count, 3), np.int64)
-        for b in range(count):
-            one = alone(b, times)
-            t_final[b], x_final[b], x[: len(one.t), b] = one.t_final, one.x_final, one.x
-            status.append(one.status)
-            events[b] = [hits[0] if len(hits) else np.nan for hits in one.t_events]
-            counts[b] = [one.stats[name] for name in ("steps", "rejected", "evaluations")]
-            report(b + 1)
-        return t_final, x_final, x, tuple(status), events, counts
+    def _batched(self, report: Report) -> Outcome:
+        """Run all systems in the loop of `fastpde.integrate`, block by block."""
+        count, problem, blocks = len(self.cloud.x), self.problem, []
+        size = self._block(1)
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            run = BatchIntegrator(self._part(first, last) if last - first < count else problem)
+            while run.left:
+                run.attempt()
+                report(last - run.left)
+            blocks.append(run.outcome())
+        return Outcome.joined(blocks)
 
-    def _fused(self, form: ReducedForm, report: Report) -> tuple:
-        """Run all systems in the fused kernel."""
+    def _part(self, first: int, last: int) -> Problem:
+        """Return the problem of systems first .. last - 1."""
+        problem, which = self.problem, np.arange(first, last)
+        noise = None if problem.noise is None else cast(Any, problem.noise).from_system(first)
+        own = cast("BatchField", problem.field).systems(which)
+        space = problem.space.of_systems(last - first)
+        return replace(problem, field=own, y0=problem.y0[first:last], space=space, noise=noise)
+
+    def _fused(self, form: ReducedForm, report: Report) -> Outcome:
+        """Run all systems in the compiled loop, block by block."""
         from .batches.small_systems import Fused
+        from .compiled_runs import CompiledRuns
 
-        seen, x0, weights = self.cloud.visibility, self.cloud.x, self.cloud.weights
+        seen, x0, weights, problem = self.cloud.visibility, self.cloud.x, self.cloud.weights, self.problem
         order = slice(None) if seen is None or seen.order is None else seen.order
         limits = None if seen is None else seen.limits
         weights = None if weights is None else weights[:, order]
         batch = Fused(form, x0[:, order], weights, limits, sphere=isinstance(self.manifold, Sphere))
-        finals, ordered_final, ordered, *rest = self._run(batch, report)
-        x, x_final = np.empty_like(ordered), np.empty_like(ordered_final)
-        x[:, :, order], x_final[:, order] = ordered, ordered_final
-        return finals, x_final, x, *rest
+        times = np.empty(0) if problem.t_eval is None else problem.t_eval
+        runs = CompiledRuns(problem, batch, times, self.manifold)
+        size = self._block(form.A.shape[1])
+        for first in range(0, len(x0), size):
+            last = min(first + size, len(x0))
+            runs.begin(first, last)
+            runs.finish(first, last, report)
+        found = runs.outcome()
+        x, x_final = np.empty_like(found.x), np.empty_like(found.x_final)
+        x[:, :, order], x_final[:, order] = found.x, found.x_final
+        return found._replace(x=x, x_final=x_final)
 
-    def _in_step(self, report: Report) -> tuple:
-        """Run all systems in the compiled loop, with the velocities of the ordinary field."""
-        from .batches.in_step import InStep
-
-        field = cast("Outside", self.problem.field)
-        return self._run(InStep(field, self.cloud.x, sphere=isinstance(self.manifold, Sphere)), report)
-
-    def _run(self, batch: Batch, report: Report) -> tuple:
-        """Run every system of a batch to its end, block by block, in calls short enough to be interrupted."""
-        count, runs = len(self.cloud.x), self.plan(batch)
-        block = max(64, int(_PAIRS / (batch.pairs * self.problem.tableau.stages)))
-        for first in range(0, count, block):
-            last = min(first + block, count)
-            self.begin(batch, runs, first, last)
-            self.finish(batch, runs, first, last, report)
-        return runs.finals, runs.x_final, runs.x, self._ends(batch.status(runs)), runs.hits, batch.counters(runs)
-
-    def plan(self, batch: Batch) -> Runs:
-        """Return the runs of a batch before their start."""
-        problem = self.problem
-        return batch.plan(_method(problem), _control(problem), _watched(problem), self.times, problem.first_step)
-
-    def begin(self, batch: Batch, runs: Runs, first: int, last: int) -> None:
-        """Begin the runs of systems first .. last - 1; choose a first step for each of them if none is given."""
-        batch.advance(runs, first, last, 0)
-        if self.problem.tableau.adaptive and self.problem.first_step == 0.0:
-            self._choose_steps(batch, runs, first, last)
-
-    def finish(self, batch: Batch, runs: Runs, first: int, last: int, report: Report) -> None:
-        """Run systems first .. last - 1, which have begun, to their ends."""
-        attempts, left = 1, last - first
-        while left:
-            began = clock.monotonic()
-            left = batch.advance(runs, first, last, attempts)
-            report(last - left)
-            seconds = clock.monotonic() - began
-            attempts = max(
-                1, 2 * attempts if seconds < _SECONDS / 2 else attempts // 2 if seconds > _SECONDS else attempts
-            )
-
-    def _choose_steps(self, batch: Batch, runs: Runs, first: int, last: int) -> None:
-        """Choose the first step of every system that runs, as the ordinary stepper does."""
-        problem, controller = self.problem, cast(PIController, self.problem.controller)
-        span, order = problem.span, controller.order
-        y, f = (batch.tokens(rows[first:last]).astype(np.float64, order="C") for rows in (runs.y, runs.f))
-        unit = controller.atol + controller.rtol * np.abs(y)
-        with np.errstate(all="ignore"):
-            sizes, slopes = _root_mean_square(y / unit), _root_mean_square(f / unit)
-            fine = np.isfinite(slopes)
-            h0 = np.array([first_guess(*pair) for pair in zip(sizes, slopes, strict=True)])
-            h0 = np.minimum(h0, abs(span.end - span.start))
-            for i in np.flatnonzero(~fine).tolist():
-                batch.give_up(runs, first + i)
-            trial = (y + span.direction * h0[:, None, None] * f).astype(runs.y.dtype)
-            self.manifold.retract(trial)
-            bends = _root_mean_square((batch.probe(runs, trial, first, last) - f) / unit) / h0
-        for i in np.flatnonzero(fine).tolist():
-            guess = second_guess(float(h0[i]), float(slopes[i]), float(bends[i]), order)
-            batch.set_step(runs, first + i, span.direction * first_step(guess, span.end - span.start, span.start))
-
-    def _ends(self, codes: Array) -> tuple[Status, ...]:
-        return tuple(STATUS[code] if code < EVENT else self.problem.events[code - EVENT].status for code in codes)
-
-
-# By the codes of `step_rules`; a run that has ended is never still running.
-STATUS = (Status.INTERRUPTED, *(Status[name] for name in CODES[1:EVENT]))
-
-
-def _root_mean_square(x: Array) -> Array:
-    """Return the root mean squares (B,) of the systems of x (B, n, d)."""
-    return np.sqrt(np.square(x).mean(axis=(1, 2)))
-
-
-def _method(problem: Problem) -> Method:
-    from .batches.small_systems import Method
-
-    tableau = problem.tableau
-    error = () if tableau.b_error is None else tableau.b_error
-    a, b_error, dense = (np.array(rows, dtype=np.float64) for rows in (tableau.a, error, tableau.dense))
-    return Method(a, b_error, dense, tableau.adaptive, tableau.dense_needs_last)
-
-
-def _control(problem: Problem) -> Control:
-    """Return the span and the constants of the controller, as the kernel reads them."""
-    from .batches.small_systems import Control
-
-    span, rule = problem.span, problem.controller
-    fixed = rule if isinstance(rule, FixedStep) else None
-    # For a fixed step the constants of the adaptive rule are there, but not read.
-    pi = rule if isinstance(rule, PIController) else PIController(1.0, 1.0, 1)
-    return Control(
-        start=span.start,
-        end=span.end,
-        direction=span.direction,
-        step=0.0 if fixed is None else span.direction * fixed.step,
-        count=0 if fixed is None else fixed.count,
-        last=0.0 if fixed is None else fixed.target(span.start, fixed.count - 1, 0.0, span)[1],
-        rule=pi.rule,
-        max_steps=problem.max_steps,
-    )
-
-
-def _watched(problem: Problem) -> Watched:
-    """Return the built-in events, as the kernel reads them."""
-    from .batches.small_systems import BLOW_UP, COLLAPSED, STEADY_STATE, Watched
-
-    kinds = {SteadyState: STEADY_STATE, BlowUp: BLOW_UP, Collapsed: COLLAPSED}
-    levels = [getattr(event, "radius" if isinstance(event, BlowUp) else "tol") for event in problem.events]
-    return Watched(
-        np.array([kinds[type(event)] for event in problem.events], dtype=np.int64),
-        np.array(levels, dtype=np.float64),
-        np.array([event.direction for event in problem.events], dtype=np.float64),
-        np.array([event.terminal for event in problem.events], dtype=np.bool_),
-    )
+    def _block(self, heads: int) -> int:
+        """Return how many systems to run together: a step takes a part of a second, or they are many."""
+        n = self.cloud.partition.n
+        size = int(_PAIRS / (heads * n * n * self.problem.tableau.stages))
+        return max(_SMALLEST_BLOCK if n <= MOST_TOKENS else 1, size)
 
 
 def summary(status: tuple[Status, ...]) -> str:

@@ -120,13 +120,13 @@ class _Retracting(VectorSpace):
         super().__init__(shape, dtype, partition)
         self._manifold = manifold
 
-    def combine(self, y: Array, h: float, coefs: Sequence[float], stages: Array, out: Array) -> None:
+    def combine(self, y: Array, h: Any, coefs: Sequence[Any], stages: Array, out: Array) -> None:
         """Write R(y + h sum_s coefs[s] stages[s]) into `out`, with the retraction R.
 
         Without terms `out` becomes y to the bit, which is on M.
         """
         super().combine(y, h, coefs, stages, out)
-        if any(coefs):
+        if any(map(np.any, coefs)):
             self._manifold.retract(out)
 
 

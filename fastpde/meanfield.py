@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _SINGLE = 5e-7  # relative error of velocities in float32
+_PARTS = 2  # fields of parts of a batch that are kept, per system
 _BACKEND = "backend"  # the name of what a backend keeps from one evaluation to the next
 
 
@@ -37,8 +38,11 @@ class Field:
     def __init__(self, attention: Attention, cloud: Cloud, backend: Backend, manifold: Manifold) -> None:
         self.attention, self.backend, self.manifold = attention, backend, manifold
         self._memory = Memory()
+        # Fields of some systems, each with what follows from its parameters.
+        self._parts: dict[bytes, Field] = {}
         self.cloud = cloud.with_(memory=self._memory)
         self._varies = not all(p.keeps_shape for p in attention.parameters())
+        self.constant = all(p.constant for p in attention.parameters())
 
     @property
     def memory(self) -> dict[str, Array]:
@@ -92,6 +96,20 @@ class Field:
         own = weights if weights is None or len(weights) == 1 else weights[which]
         self.attention, self.cloud = self.attention.system(which), cloud.with_(x=cloud.x[which], weights=own)
         self._memory.select(which)
+        self._parts.clear()
+
+    def call_some(self, which: Array, t: float, x: Array, out: Array) -> Array:
+        """Write the velocities of the systems with the indices `which`; return the mask (k,) of those that failed."""
+        key = which.tobytes()
+        if key not in self._parts:
+            if len(self._parts) >= _PARTS * len(self.cloud.x):
+                self._parts.clear()
+            self._parts[key] = self.systems(which)
+        part = self._parts[key]
+        part._memory.borrow(self._memory, which)
+        part(t, x, out)
+        self._memory.give_back(part._memory, which, len(self.cloud.x))
+        return self.failed()[which]
 
     def check(self, times: Sequence[float]) -> None:
         """Raise InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
@@ -202,14 +220,7 @@ def solve(
     asked |= {"events": events, "observers": _told(observers, place, source.noise), "noise": noisy}
     if tokens.ndim == 3:
         whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
-        asked |= {"positions": positions, "manifold": place, "noise": noise, "seed": seed, "backend": field.backend}
-        asked["events"] = whole.problem.events  # what came may be an iterator, empty by now
-
-        def alone(b: int, times: Any) -> Any:
-            own = {"weights": _row(weights, b), "t_eval": times, "first_system": first_system + b}
-            return solve(attention.system(b), tokens[b], t_span, **(asked | own))
-
-        return whole.solve(alone, progress, fuse=field.backend.fusable)
+        return whole.solve(progress, fuse=field.backend.fusable)
     return integrate(field, start, t_span, **asked, progress=progress, space=space)
 
 
@@ -260,11 +271,6 @@ def _none(**given: Any) -> None:
     for name, value in given.items():
         if value is not None and not (isinstance(value, int | float | np.number | tuple | list) and not value):
             raise InputError(name, "a value", "none for a Gaussian law")
-
-
-def _row(weights: Any, b: int) -> Any:
-    """Return the weights of system b, (n,) or None, from those of the batch, (n,), (B, n) or None."""
-    return np.asarray(weights)[b] if np.ndim(weights) == 2 else weights
 
 
 def _ends(t_span: Any) -> list[float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,12 @@ class Brownian:
         self._generator = np.random.Generator(self._philox)
         self._start: Any = self._philox.state  # before the first number: nothing is buffered
         self._normals = np.empty(_CHUNK)
+
+    def from_system(self, first: int) -> Brownian:
+        """Return the noise of a part of the batch that begins with its system number `first`."""
+        part = copy(self)
+        part.first_system += first
+        return part
 
     def __call__(self, step: int, h: float, y: Array, out: Array) -> None:
         """Write the velocity of step `step`, of size h > 0 from y (n, d) or (B, n, d), into `out`."""

@@ -1,13 +1,13 @@
 """The rules of steps, written once: step sizes, first steps, crossings of events, and what a run is doing.
 
 They are functions of numbers: the stepper of `fastpde.integrate` calls them as they are, and the kernels that move many
-small systems compile them (`kernels.motion`, `kernels.flow`).
+small systems compile them (`kernels.motion`, `kernels.flow`). Comparisons take arrays, too.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ MAX_RETRIES = 50
 # A velocity that cannot be computed has cost much time: smaller steps are tried at most this often in a row, and only
 # down to this fraction of the span.
 MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
+
+LEAP = 10.0  # growth of the largest entry in a step of a fixed size that is then too large to follow it
 
 
 class PIRule(NamedTuple):
@@ -97,14 +99,19 @@ def is_lost(h: float, retries: int, span: float) -> bool:
     return retries >= MAX_FAILURES or abs(h) < SMALLEST_SHARE * abs(span)
 
 
-def crosses(direction: float, before: float, after: float) -> bool:
+def leaps(before: Any, after: Any) -> Any:
+    """Return whether the largest entry has grown so much in a step of a fixed size that it cannot follow."""
+    return (after > LEAP * before) & (before > 0.0)
+
+
+def crosses(direction: float, before: Any, after: Any) -> Any:
     """Return whether an event's value has changed its sign between the ends of a step; direction 0: either way."""
-    rises, falls = before < 0.0 and after >= 0.0, before > 0.0 and after <= 0.0
+    rises, falls = (before < 0.0) & (after >= 0.0), (before > 0.0) & (after <= 0.0)
     if direction > 0.0:
         return rises
     if direction < 0.0:
         return falls
-    return rises or falls
+    return rises | falls
 
 
 def first_guess(size: float, slope: float) -> float:

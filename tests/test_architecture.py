@@ -58,13 +58,13 @@ MAY = {
     "clusters": BASE,
     "attention": {"batches", "own_code", "sums", "weights", "transport"} | BASE,
     # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
-    # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
     "integrate": {"compiling", "errors", "_times", "parallel", "plot", "solutions", "step_rules"},
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
-    "gaussian": {"attention", "batches", "sums", "ensemble", "integrate", "manifold", "solutions", "step_rules"} | BASE,
-    "ensemble": {"attention", "compiling", "batches", "sums", "integrate", "manifold"}
-    | {"plot", "solutions", "step_rules"}
+    "compiled_runs": {"batches", "integrate", "manifold", "step_rules"} | BASE,
+    "gaussian": {"attention", "batches", "compiled_runs", "sums", "ensemble", "integrate", "solutions", "step_rules"}
+    | BASE,
+    "ensemble": {"attention", "batches", "compiled_runs", "compiling", "integrate", "manifold", "plot", "solutions"}
     | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "energy": {"attention", "sums"} | BASE,
@@ -196,7 +196,7 @@ INHERITED = {
 }
 # What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.
 LATE = {"numba", "llvmlite", "h5py", "matplotlib", "mpi4py", "ot", "scipy", "tqdm", "threadpoolctl", "ast"}
-HEAVY = {"batches", "sums", "plot", "kernels", "simd", "_cache", "_jit", "_library"}
+HEAVY = {"batches", "compiled_runs", "sums", "plot", "kernels", "simd", "_cache", "_jit", "_library"}
 # 20 changes config, run, and what plot reads
 LATE_IN = {"__init__", "cli", "cli_machine", "cli_reading", "config", "run", "plot"}
 MANY = {"integrate", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde import ensemble
+from fastpde import compiled_runs, ensemble
 
 from .ensembles import (
     EULER,
@@ -219,7 +219,7 @@ def test_cuts_change_no_bit(monkeypatch):
     attention = fp.Softmax(*np.eye(2)[None].repeat(3, 0))
     options = {"events": [fp.Collapsed(0.1)], "t_eval": np.linspace(0, 4, 9)}
     whole = fp.solve(attention, x0, (0.0, 4.0), **options)
-    monkeypatch.setattr(ensemble, "_SECONDS", 0.0)
+    monkeypatch.setattr(compiled_runs, "SECONDS", 0.0)
     monkeypatch.setattr(ensemble, "_PAIRS", 1.0)
     cut = fp.solve(attention, x0, (0.0, 4.0), **options)
     for one, other in ((whole.x, cut.x), (whole.x_final, cut.x_final), (whole.t_events[0], cut.t_events[0])):

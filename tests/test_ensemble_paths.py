@@ -1,4 +1,4 @@
-"""Ensembles as one state and one by one, refusals and reports."""
+"""Ensembles that the compiled loop cannot run, refusals and reports."""
 
 from __future__ import annotations
 
@@ -25,19 +25,17 @@ GENERAL = {
 @pytest.mark.parametrize("method", ["euler", "bosh3"])
 @pytest.mark.parametrize("name", GENERAL)
 def test_what_the_compiled_loop_cannot_run(name, method):
-    """One state for all where all take the same steps, otherwise one system after the other: to the bit."""
+    """Each system is that of a single run, to the bit."""
     attention, options = GENERAL[name]
-    path = "together" if method == "euler" and "events" not in options else "one by one"
-    assert_alone(attention, tokens(11, 2), (0.0, 0.5), 0.0, path=path, method=method, step=0.1, **options)
+    assert_alone(attention, tokens(11, 2), (0.0, 0.5), 0.0, path="batched", method=method, step=0.1, **options)
 
 
-def test_one_failure_among_systems_that_go_together():
-    """They are run again, each on its own."""
+def test_one_failure_among_systems_of_the_same_steps():
     x0 = tokens(11, 2)
     x0[1] *= 1e200
     attention = fp.Linear(np.eye(2), varying, np.eye(2))
     sol = fp.solve(attention, x0, (0.0, 0.3), method="euler", step=0.1)
-    assert sol.stats["path"] == "one by one" and not sol.success
+    assert sol.stats["path"] == "batched" and not sol.success
     assert [status is fp.Status.COMPLETED for status in sol.status] == [True, False, True]
     assert "1 not_finite" in sol.message
 
@@ -45,8 +43,8 @@ def test_one_failure_among_systems_that_go_together():
 @pytest.mark.parametrize("limit", ["_MOST_TOKENS", "_LARGEST_DIMENSION"])
 def test_large_systems_take_another_path(limit, monkeypatch):
     monkeypatch.setattr(ensemble, limit, 2)
-    assert fp.solve(attention_of("Softmax", 3), tokens(), (0.0, 0.1), **RK4).stats["path"] == "together"
-    assert fp.solve(attention_of("Softmax", 3), tokens(), (0.0, 0.1)).stats["path"] == "one by one"
+    for options in (RK4, {}):
+        assert fp.solve(attention_of("Softmax", 3), tokens(), (0.0, 0.1), **options).stats["path"] == "batched"
 
 
 def test_refusals_name_the_argument():
@@ -63,11 +61,9 @@ def test_refusals_name_the_argument():
         fp.solve(attention, x0, (0.0, 1.0), manifold=fp.Sphere())
 
 
-@pytest.mark.parametrize("path", ["fused", "in step", "one by one"])
-def test_progress_counts_systems(path, capsys, monkeypatch):
+@pytest.mark.parametrize("path", ["fused", "batched"])
+def test_progress_counts_systems(path, capsys):
     backend = "auto" if path == "fused" else "direct"
-    if path == "one by one":
-        monkeypatch.setattr(ensemble, "_MOST_TOKENS", 2)
     seen = []
     fp.solve(
         attention_of("Softmax", 3), tokens(), (0.0, 1.0), backend=backend,

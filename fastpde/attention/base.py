@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 KEPT = "_kept"  # how the attributes begin in which an attention keeps what follows from its parameters
-_CALL, _LAYERS = f"{KEPT}_call", f"{KEPT}_layers"
+_CALL, _LAYERS, _STILL = (f"{KEPT}_{name}" for name in ("call", "layers", "still"))
 
 
 class Attention(ABC):
@@ -96,7 +96,10 @@ class Attention(ABC):
         It is made once for each time, and once for all where nothing depends on time. Layers are prepared many at a
         time.
         """
-        (before, calls), changes = vars(self).get(_LAYERS, (-1, None)), Attention.changes
+        still, changes = vars(self).get(_STILL), Attention.changes
+        if still is not None and still[0] == changes:
+            return cast("OneCall | None", still[1])
+        before, calls = vars(self).get(_LAYERS, (-1, None))
         if before != changes:
             from ..batches.one_call import LayerCalls
 
@@ -115,6 +118,8 @@ class Attention(ABC):
         form = self.reduced_form(t)
         call = None if form is None else OneCall(form, masked=self.masked)
         vars(self)[_CALL] = made_of, call
+        if all(p.constant for p in self.parameters()):
+            vars(self)[_STILL] = changes, call
         return call
 
     def __setattr__(self, name: str, value: object) -> None:

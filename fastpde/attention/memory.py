@@ -56,6 +56,33 @@ class Memory:
         for path, (failed, error) in self._failures.items():
             self._failures[path] = failed[systems], error
 
+    def borrow(self, whole: Memory, which: Array) -> None:
+        """Take what `whole` remembers of some systems, at the indices `which`, and its counters."""
+        self.arrays.clear()
+        for name, array in whole.arrays.items():
+            self.arrays[name] = array if name.startswith(_COUNTER) else array[which]
+        self._failures.clear()
+        for path, (failed, error) in whole._failures.items():
+            if failed[which].any():
+                self._failures[path] = failed[which], error
+
+    def give_back(self, part: Memory, which: Array, systems: int) -> None:
+        """Remember of some of `systems` systems what `part` does; of the others what is remembered stays."""
+        for name, array in part.arrays.items():
+            if name.startswith(_COUNTER):
+                self.arrays[name] = array
+                continue
+            if name not in self.arrays:
+                self.arrays[name] = np.zeros((systems, *array.shape[1:]), array.dtype)
+            self.arrays[name][which] = array
+        for path in {*self._failures, *part._failures}:
+            failed, error = self._failures.get(path, (np.zeros(systems, np.bool_), None))
+            some, newer = part._failures.get(path, (np.zeros(len(which), np.bool_), None))
+            failed[which] = some
+            self._failures.pop(path, None)
+            if failed.any() and (cause := newer or error) is not None:
+                self._failures[path] = failed, cause
+
     def fail(self, systems: Array, error: FieldError) -> None:
         """Record that the evaluation failed for `systems`, a mask (B,) that is true somewhere."""
         failed, _ = self._failures.get(self.path, (systems, error))

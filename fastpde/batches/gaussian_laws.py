@@ -11,7 +11,7 @@ from ..kernels import closure, tail
 from ..kernels.motion import RECORDED, SIZE, STATUS, T
 from ..step_rules import COMPLETED, MAX_STEPS, RUNNING
 from .affine import LINEAR, PLAN, STEPS, TILT, AffineHeads
-from .small_systems import Runs, Threaded
+from .small_systems import Batch, Runs
 
 __all__ = ["COMPLETED", "MAX_STEPS", "RUNNING", "STOPPED", "Gaussians", "Tails"]
 
@@ -19,7 +19,7 @@ STOPPED = -1  # a status of `Runs.counts`: ended by the caller
 _KINDS = {TILT: closure.TILT, LINEAR: closure.LINEAR, PLAN: closure.PLAN, STEPS: closure.STEPS}
 
 
-class Gaussians(Threaded):
+class Gaussians(Batch):
     """B Gaussian laws that are integrated together.
 
     Args:
@@ -62,7 +62,7 @@ class Gaussians(Threaded):
         runs.counts[which & (runs.counts[:, STATUS] == RUNNING), STATUS] = STOPPED
 
 
-class Tails(Threaded):
+class Tails(Batch):
     """B Gaussian laws on the way to their limits, in the coordinates of `kernels.tail`.
 
     Args:

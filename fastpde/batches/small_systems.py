@@ -12,9 +12,13 @@ from ..kernels import flow, motion, systems
 from ..kernels.flow import BLOW_UP, COLLAPSED, STEADY_STATE, Runs, Watched
 from ..kernels.motion import (
     ACCEPTED,
+    COUNTS,
     ERROR,
     EVALUATIONS,
     FRESH,
+    LARGEST,
+    LEAPS,
+    NUMBERS,
     PHASE,
     REJECTED,
     STATUS,
@@ -36,15 +40,25 @@ _PORTIONS = 8  # of a call, for each thread: a thread that was held up does not 
 
 
 class Batch(ABC):
-    """B systems that are integrated together, each with a time of its own; a `Runs` is their whole state.
+    """B small systems, each with a time of its own, moved by threads in a compiled loop; a `Runs` is their whole state.
+
+    A subclass sets `_weight` and `_forms`, and defines `_memory`, for its kind of field, see `kernels.field`.
 
     Args:
         x0: tokens (B, n, d).
         shape: sizes that the systems have in common.
     """
 
-    def __init__(self, x0: Array, shape: systems.Shape) -> None:
+    _weight: Any
+    _forms: Any
+
+    def __init__(self, x0: Array, shape: Any) -> None:
         self._tokens, self._shape, self._workspace = x0, shape, Direct().workspace
+        self._threads = pool.threads()
+
+    @abstractmethod
+    def _memory(self) -> Any:
+        """Return the workspace of the field, for all threads."""
 
     @property
     def pairs(self) -> int:
@@ -56,8 +70,10 @@ class Batch(ABC):
         (count, n, d), lanes = self._tokens.shape, self._shape.lanes
         size, dtype, events = d * lanes, self._tokens.dtype, len(watched.kinds)
         self._options = method, control, watched, times
-        numbers, counts = np.zeros((count, 7)), np.zeros((count, 8), np.int64)
-        numbers[:, [T, H, ERROR]] = control.start, first_step, 1.0
+        self._steps = motion.allocate(self._threads, self._shape, method, events, dtype, self._workspace)
+        self._scratch = self._memory()
+        numbers, counts = np.zeros((count, len(NUMBERS))), np.zeros((count, len(COUNTS)), np.int64)
+        numbers[:, [T, H, ERROR, LARGEST]] = control.start, first_step, 1.0, np.nan
         counts[:, PHASE] = flow.START
         return Runs(
             y=self.rows(self._tokens),
@@ -71,12 +87,18 @@ class Batch(ABC):
             x=np.full((len(times), count, n, d), np.nan, dtype),
         )
 
-    @abstractmethod
     def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
         """Advance systems first .. last - 1 by up to `attempts` attempted steps; return how many are still running.
 
         With attempts = 0 a run is begun: the start is recorded, its events are evaluated, and `f` becomes its velocity.
         """
+        pool.start()
+        size = max(1, -(-(last - first) // (_PORTIONS * self._threads)))
+        flow.advance(
+            self._weight, self._shape, self._forms, *self._options, (first, last), size, attempts, runs, self._scratch,
+            self._steps,
+        )  # fmt: skip
+        return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
 
     def probe(self, runs: Runs, x: Array, first: int, last: int) -> Array:
         """Return the velocities (last - first, n, d) of the running systems at other states x; nan for the others."""
@@ -105,6 +127,10 @@ class Batch(ABC):
         """Return the accepted steps, rejected steps and evaluations of each system, (B, 3)."""
         return runs.counts[:, [ACCEPTED, REJECTED, EVALUATIONS]]
 
+    def leaps(self, runs: Runs) -> int:
+        """Return how many steps of all systems have made the largest entry more than ten times as large."""
+        return int(runs.counts[:, LEAPS].sum())
+
     def rows(self, x: Array) -> Array:
         """Return tokens (B, n, d) as rows of lanes (B, d * lanes); the last token is repeated in unused lanes."""
         places = np.minimum(np.arange(self._shape.lanes), self._shape.n - 1)
@@ -115,40 +141,7 @@ class Batch(ABC):
         return rows.reshape(len(rows), self._shape.d, self._shape.lanes)[:, :, : self._shape.n].swapaxes(1, 2)
 
 
-class Threaded(Batch):
-    """Systems whose velocities are computed inside the compiled loop: each thread advances some systems.
-
-    A subclass sets `_weight` and `_forms`, and defines `_memory`, for its kind of field, see `kernels.field`.
-    """
-
-    _weight: Any
-    _forms: Any
-
-    def __init__(self, tokens: Array, shape: Any) -> None:
-        super().__init__(tokens, shape)
-        self._threads = pool.threads()
-
-    @abstractmethod
-    def _memory(self) -> Any:
-        """Return the workspace of the field, for all threads."""
-
-    def plan(self, method: Method, control: Control, watched: Watched, times: Array, first_step: float) -> Runs:
-        dtype, events = self._tokens.dtype, len(watched.kinds)
-        self._steps = motion.allocate(self._threads, self._shape, method, events, dtype, self._workspace)
-        self._scratch = self._memory()
-        return super().plan(method, control, watched, times, first_step)
-
-    def advance(self, runs: Runs, first: int, last: int, attempts: int) -> int:
-        pool.start()
-        size = max(1, -(-(last - first) // (_PORTIONS * self._threads)))
-        flow.advance(
-            self._weight, self._shape, self._forms, *self._options, (first, last), size, attempts, runs, self._scratch,
-            self._steps,
-        )  # fmt: skip
-        return int(np.count_nonzero(runs.counts[first:last, STATUS] == RUNNING))
-
-
-class Fused(Threaded):
+class Fused(Batch):
     """Tokens under an attention with a reduced form.
 
     Args:

@@ -8,11 +8,9 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
-from ..attention.cloud import Cloud
-from ..ensemble import STATUS, Ensemble, reporting
+from ..ensemble import reporting
 from ..integrate import Problem, Status
 from ..integrate.options import Options
-from ..manifold import Euclidean
 from .closure_field import Field
 
 
@@ -31,27 +29,28 @@ class Flow:
 
     def __init__(self, attention: Attention, mean: Array, factor: Array, t_span: Any, **options: Any) -> None:
         from ..batches.gaussian_laws import Gaussians
+        from ..compiled_runs import CompiledRuns
 
         heads = attention.affine_heads()
         if heads is None:
             raise ValueError("the compiled flow of Gaussian laws needs constant parameters and a closure")
         states = _states(mean, factor)
         problem = Problem.checked(Field(attention), states, t_span, Options(**options))
-        self.attention = attention
-        self._whole = Ensemble(attention, Cloud(states), Euclidean(), problem)
+        self.attention, self._problem = attention, problem
         self._batch = Gaussians(heads, states)
-        self._runs = self._whole.plan(self._batch)
-        self._whole.begin(self._batch, self._runs, 0, len(states))
+        self._all = CompiledRuns(problem, self._batch, problem.times)
+        self._all.begin(0, len(states))
+        self._runs = self._all.runs
 
     @property
     def times(self) -> Array:
         """The times (m,) at which states are kept: t_eval, or the ends of the span."""
-        return self._whole.times
+        return self._problem.times
 
     @property
     def settings(self) -> dict[str, Any]:
         """The name of the method, and the tolerances or the step that were asked for."""
-        return self._whole.problem.settings
+        return self._problem.settings
 
     @property
     def t(self) -> Array:
@@ -79,6 +78,7 @@ class Flow:
     def status(self) -> tuple[Status, ...]:
         """The status of each law; INTERRUPTED if it still runs or was stopped."""
         from ..batches.gaussian_laws import STOPPED
+        from ..compiled_runs import STATUS
 
         return tuple(STATUS[0 if code == STOPPED else code] for code in self._batch.status(self._runs))
 
@@ -106,7 +106,7 @@ class Flow:
     def finish(self, progress: Any = False) -> None:
         """Advance every law to its end, in calls short enough to be interrupted; `progress` as in `fp.solve`."""
         with reporting(progress, len(self._runs.y)) as report:
-            self._whole.finish(self._batch, self._runs, 0, len(self._runs.y), report)
+            self._all.finish(0, len(self._runs.y), report)
 
     def _now(self) -> tuple[Array, Array]:
         return _laws(self._batch.tokens(self._runs.y))

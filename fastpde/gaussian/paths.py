@@ -10,20 +10,20 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
-from ..attention.cloud import Cloud
 from ..attention.small_matrices import transposed
 from ..batches.affine import AffineHeads
-from ..ensemble import Ensemble
 from ..integrate import Problem
 from ..integrate.options import Options
-from ..manifold import Euclidean
 from .closure_field import Field
+
+if TYPE_CHECKING:
+    from ..batches.small_systems import Runs
 
 _GRID = 0.25  # step of the clock tau, the rescaled time, between points of a path
 _LONGER = 1.1  # a path is judged again when it is longer by a tenth
@@ -100,6 +100,7 @@ class Ways:
         scales: tuple[Array, Array] | None = None,
     ) -> None:
         from ..batches.gaussian_laws import Tails
+        from ..compiled_runs import CompiledRuns
 
         heads = attention.affine_heads()
         if heads is None:
@@ -108,10 +109,9 @@ class Ways:
         states = _states(np.zeros_like(mean) if attention.mean_free else mean, factor[:, :, :used])
         options: dict[str, Any] = {"rtol": rtol, "atol": _SMALLEST * rtol, "step": _FIRST_STEP}
         problem = Problem.checked(Field(attention), states, (0.0, _FIRST), Options(**options))
-        self._whole = Ensemble(attention, Cloud(states), Euclidean(), problem)
         self._batch = Tails(heads, states, units)
-        self._runs = self._whole.plan(self._batch)
-        self._whole.begin(self._batch, self._runs, 0, len(states))
+        self._all = CompiledRuns(problem, self._batch, problem.times)
+        self._all.begin(0, len(states))
         self._heads, self._scales = heads, scales or (np.ones(len(states)), np.ones(len(states)))
         self._units, self._tau, self._rtol, self._max_steps = units, 0.0, rtol, max_steps
         self._stiff: dict[int, Stiff] = {}
@@ -120,6 +120,10 @@ class Ways:
         self._states = states[None]
         self._seen = self._batch.look(self.on, self._states)
 
+    @property
+    def _runs(self) -> Runs:
+        return self._all.runs
+
     def extend(self) -> Array:
         """Follow every law further; return a mask of `on` of the laws that cannot go on."""
         from ..batches.gaussian_laws import COMPLETED, MAX_STEPS
@@ -127,8 +131,8 @@ class Ways:
         end = np.ceil(max(_FIRST, _LONGER * self._tau) / _GRID) * _GRID
         times = np.arange(self._tau + _GRID, end + _GRID / 2, _GRID)
         most = int((_STEPS[0] + _STEPS[1] * end) * (1e-9 / self._rtol) ** 0.2)
-        self._runs = self._batch.extend(self._runs, self.on, times, most)
-        self._whole.finish(self._batch, self._runs, 0, len(self._runs.y), lambda done: None)
+        self._all.runs = self._batch.extend(self._runs, self.on, times, most)
+        self._all.finish(0, len(self._runs.y), lambda done: None)
         states, status = self._runs.x[:, self.on], self._batch.status(self._runs)[self.on]
         ended = (status != COMPLETED) | (end >= _LAST)
         for place in np.flatnonzero(status == MAX_STEPS):

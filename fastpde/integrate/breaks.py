@@ -35,6 +35,10 @@ class Breaks:
         # In the order in which they are met, and increasing: each is multiplied by the direction.
         self._keys = sorted(span.direction * t for t in found)
 
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._keys)
+
     @property
     def inner(self) -> tuple[float, ...]:
         """The break points between the ends of the span, in the order in which they are met."""
@@ -49,6 +53,8 @@ class Breaks:
 
     def piece(self, t: float) -> Span:
         """Return the span, cut off at the next break point after t."""
+        if not self._keys:
+            return self._span
         place = bisect_right(self._keys, self._span.direction * t)
         return self._span if place == len(self._keys) else Span(self._span.start, self._at(place))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
-from fastpde.step_rules import PIRule, factor, remember, shrink, target
+from fastpde.step_rules import PIRule
 
 # Two times that differ by less than this fraction of a step are meant to be the same.
 _SAME_STEP = 1e-9
@@ -49,22 +49,6 @@ class PIController:
     def rule(self) -> PIRule:
         """The constants of the control."""
         return PIRule(self.rtol, self.atol, self.order)
-
-    def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
-        """Return the time at which the next step is to end, and its size; `span` ends at the next break point."""
-        return target(self.rule, t, h, span.end)
-
-    def factor(self, error: float, previous: float, retries: int) -> float:
-        """Return the factor on h after an accepted step."""
-        return factor(self.rule, error, previous, retries)
-
-    def shrink(self, error: float) -> float:
-        """Return the factor on h after a rejected step."""
-        return shrink(self.rule, error)
-
-    def remember(self, error: float) -> float:
-        """Return the error that the next step gets as `previous`."""
-        return remember(self.rule, error)
 
 
 class _Piece(NamedTuple):
@@ -110,7 +94,7 @@ class FixedStep:
         for name, value in (("count", number), ("_pieces", tuple(pieces)), ("_firsts", tuple(p.first for p in pieces))):
             object.__setattr__(self, name, value)
 
-    def target(self, t: float, index: int, h: float, span: Span) -> tuple[float, float]:
+    def target(self, index: int) -> tuple[float, float]:
         """Return the time at which step `index` ends, and the size of this step."""
         end, cut = self._end(index)
         begin, cut_before = self._end(index - 1) if index else (self.span.start, False)

@@ -26,7 +26,7 @@ class Chord:
 
     b: tuple[float, ...]
 
-    def weights_at(self, theta: float) -> tuple[float, ...]:
+    def weights_at(self, theta: Any) -> tuple[Any, ...]:
         """Return theta b_s."""
         return tuple(theta * weight for weight in self.b)
 
@@ -36,9 +36,9 @@ class Summed:
     """The extension of a method by k_first, the sum h sum_s b_s k_s and k_last, see `Tableau.by_sum`."""
 
     tableau: Tableau
-    h: float
+    h: Any
 
-    def weights_at(self, theta: float) -> tuple[float, ...]:
+    def weights_at(self, theta: Any) -> tuple[Any, ...]:
         """Return the weights of k_first, of the sum and of k_last, the first and the last multiplied by h."""
         first, total, last = self.tableau.weights_by_sum(theta)
         return self.h * first, total, self.h * last
@@ -50,15 +50,15 @@ class Piece:
 
         y(t0 + theta h) = y0 + h sum_s b_s(theta) k_s,    theta = (t - t0) / h.
 
-    It refers to the stepper's buffers and is valid until the next step is attempted. unit: the factor h, or 1.0 if the
-    weights of the extension have it.
+    It refers to the stepper's buffers and is valid until the next step is attempted. t0, h and t are numbers, or arrays
+    (k,) of the systems of y0 (k, ...). unit: the factor h, or 1.0 if the weights of the extension have it.
     Source: Hairer, Norsett, Wanner (1993) II.6.
     """
 
     extension: Tableau | Chord | Summed
     space: Any
-    t0: float
-    h: float
+    t0: Any
+    h: Any
     y0: np.ndarray
     stages: np.ndarray
     unit: float | None = None
@@ -68,7 +68,7 @@ class Piece:
         """The partition: which of all tokens the states hold."""
         return partition_of(self.space, self.y0)
 
-    def evaluate(self, t: float, out: np.ndarray) -> None:
+    def evaluate(self, t: Any, out: np.ndarray) -> None:
         """Write y(t) into `out`; at t0 exactly y0, because all its weights are zero there."""
         weights = self.extension.weights_at((t - self.t0) / self.h)
         self.space.combine(self.y0, self.h if self.unit is None else self.unit, weights, self.stages, out)

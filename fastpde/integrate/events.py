@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from fastpde.errors import InputError, InputTypeError
-from fastpde.integrate.dense import Piece
 from fastpde.integrate.options import flag, function, positive, real
 from fastpde.integrate.status import Status
 from fastpde.parallel.partition import Partition, Undivided
 
 _EPS = 2.0**-52
+
+End = tuple[float, float]  # time and value at an end of a step
 
 
 class Event:
@@ -47,6 +49,13 @@ class Event:
             return self.value(t, y, velocity)
         return self.value(t, _all(y, partition), None if velocity is None else _all(velocity, partition))
 
+    def values(
+        self, t: Sequence[float], y: np.ndarray, velocity: np.ndarray | None, partition: Partition
+    ) -> Sequence[float] | np.ndarray:
+        """Return `value_of_all` of each system of a batch y (B, n, d), (B,), at the times t (B,)."""
+        rows = [None] * len(y) if velocity is None else velocity
+        return [self.value_of_all(*each, partition) for each in zip(t, y, rows, strict=True)]
+
     def satisfied_at_start(self, value: float) -> bool:
         """Return whether the value at t0 counts as the event."""
         return self.direction * value >= 0.0 if self.direction else value == 0.0
@@ -77,10 +86,18 @@ class SteadyState(Event):
 
     def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, partition: Partition) -> float:
         """Return `value` for all tokens, from the largest norms that each process finds."""
+        return float(self._excess(y, velocity, partition).max())
+
+    def values(
+        self, t: Sequence[float], y: np.ndarray, velocity: np.ndarray | None, partition: Partition
+    ) -> Sequence[float] | np.ndarray:
+        return self._excess(y, velocity, partition)
+
+    def _excess(self, y: np.ndarray, velocity: np.ndarray | None, partition: Partition) -> np.ndarray:
         assert velocity is not None, "uses_velocity is set"
-        rate = float((_largest_norms(velocity, partition) / np.maximum(1.0, _largest_norms(y, partition))).max())
+        rate = _largest_norms(velocity, partition) / np.maximum(1.0, _largest_norms(y, partition))
         # A velocity that is not finite is not slow; the next step will report it.
-        return rate - self.tol if math.isfinite(rate) else math.inf
+        return np.where(np.isfinite(rate), rate - self.tol, math.inf)
 
 
 class BlowUp(Event):
@@ -103,7 +120,12 @@ class BlowUp(Event):
 
     def value_of_all(self, t: float, y: np.ndarray, velocity: np.ndarray | None, partition: Partition) -> float:
         """Return `value` for all tokens, from the largest norm that each process finds."""
-        return float(_largest_norms(y, partition).max()) / self.radius - 1.0
+        return float(np.max(self.values([t], y, velocity, partition)))
+
+    def values(
+        self, t: Sequence[float], y: np.ndarray, velocity: np.ndarray | None, partition: Partition
+    ) -> Sequence[float] | np.ndarray:
+        return _largest_norms(y, partition) / self.radius - 1.0
 
 
 class Collapsed(Event):
@@ -130,11 +152,16 @@ class Collapsed(Event):
         """Return `value` for all tokens, from sums and largest norms that each process finds."""
         if partition.whole and (y.ndim < 2 or partition.n != y.shape[-2]):  # the default of VectorSpace counts numbers
             return self.value(t, y, velocity)
+        return float(np.max(self.values([t], y, velocity, partition)))
+
+    def values(
+        self, t: Sequence[float], y: np.ndarray, velocity: np.ndarray | None, partition: Partition
+    ) -> Sequence[float] | np.ndarray:
         systems = y.reshape(-1, *y.shape[-2:])
         # A float32 mean summed along the tokens would lose digits as n grows.
         columns = np.ascontiguousarray(np.moveaxis(systems, 2, 0), dtype=np.float64)
         mean = np.stack(partition.sums(columns), axis=1) / partition.n
-        return float(_largest_norms(systems - mean[:, None], partition).max()) / self.tol - 1.0
+        return _largest_norms(systems - mean[:, None], partition) / self.tol - 1.0
 
 
 class FunctionEvent(Event):
@@ -180,9 +207,26 @@ def measure(
     name: str, event: Event, t: float, y: np.ndarray, velocity: np.ndarray | None, partition: Partition
 ) -> float:
     """Return the event's value as a float that is not nan, or raise; `partition` says which of all tokens y holds."""
-    came = event.value_of_all(t, read_only(y), None if velocity is None else read_only(velocity), partition)
+    return _number(name, event.value_of_all(t, read_only(y), _view(velocity), partition), t)
+
+
+def measure_each(
+    name: str, event: Event, t: Sequence[float], y: np.ndarray, velocity: np.ndarray | None, partition: Partition
+) -> Sequence[float] | np.ndarray:
+    """Return the event's values for the systems of a batch (B, n, d) at their times, as `measure` does."""
+    came = event.values(t, read_only(y), _view(velocity), partition)
+    if isinstance(came, np.ndarray) and not np.isnan(came).any():
+        return came
+    return [_number(name, value, time) for value, time in zip(came, t, strict=True)]
+
+
+def _view(velocity: np.ndarray | None) -> np.ndarray | None:
+    return None if velocity is None else read_only(velocity)
+
+
+def _number(name: str, came: object, t: float) -> float:
     try:
-        value = float(came)
+        value = float(came)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise InputTypeError(name, f"{came!r} at t = {t!r}", "a function that returns a number") from None
     if value != value:
@@ -190,10 +234,12 @@ def measure(
     return value
 
 
-def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float], ...], buffer: np.ndarray) -> float:
-    """Return the time at which the event's value crosses zero on the continuous extension, by Brent's method.
+def locate(
+    name: str, event: Event, state: Callable[[float], np.ndarray], partition: Partition, ends: tuple[End, End]
+) -> float:
+    """Return the time at which the event's value crosses zero within a step, by Brent's method.
 
-    `ends` are (time, value) at the two ends of the step; `buffer` is of the size of a state.
+    state(t) is the state there, valid until the next call; `ends` are (time, value) at the two ends of the step.
     Source: Brent (1973), Algorithms for Minimization without Derivatives, chapter 4.
     """
     from scipy.optimize import brentq  # here: a run without events does not pay for the import
@@ -205,10 +251,7 @@ def locate(name: str, event: Event, piece: Piece, ends: tuple[tuple[float, float
 
     def at(t: float) -> float:
         # The ends keep their own values: the extension meets them to rounding only, which could cost the sign change.
-        if t in known:
-            return known[t]
-        piece.evaluate(t, buffer)
-        return measure(name, event, t, buffer, None, piece.partition)
+        return known[t] if t in known else measure(name, event, t, state(t), None, partition)
 
     root, _ = brentq(
         at,

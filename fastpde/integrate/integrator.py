@@ -1,20 +1,25 @@
-"""The loop over steps: an integration that is driven step by step, by `integrate` or from outside."""
+"""The integration of one system, driven step by step, by `integrate` or from outside."""
 
 from __future__ import annotations
 
 import time as clock
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastpde.errors import FieldError
+from fastpde.integrate.clocks import Lost
 from fastpde.integrate.controller import PIController
+from fastpde.integrate.dense import partition_of
+from fastpde.integrate.events import measure
+from fastpde.integrate.loop import Ends, Loop
 from fastpde.integrate.observers import Watch
 from fastpde.integrate.problem import Problem
+from fastpde.integrate.reporting import leaps_told
 from fastpde.integrate.solution import Recorder, Solution
 from fastpde.integrate.state import State
 from fastpde.integrate.status import Status
-from fastpde.integrate.stepper import Stepper
 from fastpde.integrate.tracker import Tracker
 
 _OVERFLOWED = (  # of an adaptive method
@@ -33,7 +38,7 @@ class Ending(NamedTuple):
     cause: FieldError | None
 
 
-class Integrator:
+class Integrator(Loop):
     """An integration in progress. Call `step` until it returns a status, then `solution`.
 
     `snapshot` returns all that a checkpoint must hold: `Integrator(problem, state=saved)` goes on bit for bit. Output
@@ -48,24 +53,18 @@ class Integrator:
 
     def __init__(self, problem: Problem, state: State | None = None, *, undo: bool = False) -> None:
         self._began = clock.monotonic()
-        self.problem = problem
         self.status: Status | None = None
-        start = State.initial(problem.span.start, problem.y0, problem.first_step) if state is None else state
         p = problem
-        shown = p.t_eval is not None or bool(p.observers or p.events)
-        self._stepper = Stepper(
-            p.field, p.tableau, p.controller, p.space, p.span, start, p.noise,
-            breaks=p.breaks, undo=undo, dense=undo or shown,
-        )  # fmt: skip
+        start = State.initial(p.span.start, p.y0, p.first_step) if state is None else state
+        super().__init__(p, start, undo=undo)
         timed = any(observer.by_time for observer in p.observers)
         self._buffer: Any = np.empty_like(p.y0) if timed or p.events else None
-        self._tracker = Tracker(p.events, self._stepper, self._buffer)
         step = None if state is None else start.step
         self._watches = [Watch(observer, p.span, start.t, step) for observer in p.observers]
         times = np.empty(0) if p.t_eval is None else p.t_eval
         self._recorder = Recorder(times, p.span, p.y0, None if state is None else start.t)
         self._final: tuple[float, np.ndarray] | None = None
-        self._fresh, self._begun, self._owing = state is None, False, False
+        self._fresh, self._owing = state is None, False
         if start.t == p.span.end:
             self._begin()
 
@@ -91,39 +90,26 @@ class Integrator:
 
     def step(self) -> Status | None:
         """Advance by one accepted step; return the status once the run has ended, else None."""
-        if not self._begun:
-            self._begin()
-        state = self.state
-        before = state.step
-        while self.status is None and state.step == before:
-            if state.accepted + state.rejected >= self.problem.max_steps:
-                return self._finish(Status.MAX_STEPS, state.t)
-            failure = self._stepper.attempt()
-            if failure is not None:
-                return self._finish(failure, state.t)
-        if state.step == before:
-            return self.status
-        # What output needs of the field may be evaluated only now, and that may end in an exception.
-        self._owing = self._stepper.dense and not state.fresh
-        status = self._after_step()
-        self._owing = False
-        return status
+        before = self.state.step
+        while self.status is None and self.state.step == before:
+            self.attempt()
+        return self.status
 
     def interrupt(self) -> None:
         """End the run from outside; observers get no final call, because the run goes on from its state."""
         if self.status is None:
-            self._finish(Status.INTERRUPTED, self.state.t)
+            self._finish({0: (Status.INTERRUPTED, self.state.t)})
 
     def stats(self) -> dict[str, float]:
         """Return the counters of the run so far."""
-        state = self.state
+        now = self.state.clock
         return {
-            "steps": state.step,
-            "accepted": state.accepted,
-            "rejected": state.rejected,
-            "evaluations": state.evaluations,
+            "steps": now.step,
+            "accepted": now.step,
+            "rejected": now.rejected,
+            "evaluations": now.evaluations,
             "wall_time": clock.monotonic() - self._began,
-            "last_step": self._stepper.last_step,
+            "last_step": self._stepper.clocks.move(0).size,
             **getattr(self.problem.field, "stats", dict)(),
         }
 
@@ -138,11 +124,7 @@ class Integrator:
 
     def _remark(self) -> str:
         """Return sentences on steps that are larger or smaller than makes sense; "" if there were none."""
-        count, told = self.state.leaps, ""
-        if count:
-            steps = "1 step" if count == 1 else f"{count} steps"
-            told = f" In {steps} the largest entry grew more than tenfold: take smaller steps, or an adaptive method."
-        return told + (f" {idle}" if (idle := self.needless()) else "")
+        return leaps_told(self.state.clock.leaps) + (f" {idle}" if (idle := self.needless()) else "")
 
     def needless(self) -> str:
         """Return a sentence if rtol asks for more than the velocities have; "" if it does not."""
@@ -163,41 +145,59 @@ class Integrator:
             t, x = np.array([t_final]), x_final[None].copy()
         else:
             t, x = np.array([self.problem.span.start, t_final]), np.stack([self.problem.y0, x_final])
-        events = self._tracker.times(), self._tracker.states()
+        (tracker,) = self._trackers
+        events = tracker.times(), tracker.states(x_final)
         return Solution(t, x, status, message, t_final, x_final, *events, self.stats(), cause, self.problem.settings)
 
-    def _begin(self) -> None:
-        state, span = self.state, self.problem.span
-        if self._fresh:
-            self._recorder.advance(state.t, self._stepper.evaluate)
-            for watch in self._watches:
-                watch.call(state.t, state.y)
-        self._tracker.start()
-        hit = self._tracker.at_start() if state.step == 0 else None
-        self._begun = True
-        if hit is not None:
-            self._finish(self.problem.events[hit.event].status, hit.t)
-        elif state.t == span.end:
-            self._finish(Status.COMPLETED, state.t)
-        elif (failure := self._stepper.prepare()) is not None:
-            self._finish(failure, state.t)
+    def _tracker(self) -> Tracker:
+        return Tracker(self.problem.events, self.problem.span, self._state_at)
 
-    def _after_step(self) -> Status | None:
-        """Record and show all output that is due within the last step, up to its end or to the terminal event."""
-        state, evaluate = self.state, self._stepper.evaluate
-        hit = self._tracker.after_step()
-        until = state.t if hit is None else hit.t
+    def _state_at(self, t: float) -> np.ndarray:
+        """Return the state at a time within the last step, as a new array."""
+        y = np.empty_like(self.state.y)
+        self._stepper.evaluate(t, y)
+        return y
+
+    def _measure(self, which: Sequence[int]) -> np.ndarray:
+        stepper, state, values = self._stepper, self.state, []
+        partition = partition_of(stepper.space, state.y)
+        for i, event in enumerate(self.problem.events):
+            velocity = stepper.refresh() if event.uses_velocity else None
+            values.append(measure(f"events[{i}]", event, state.t, state.y, velocity, partition))
+        return np.array([values])
+
+    def _within(self, b: int) -> Callable[[float], np.ndarray]:
+        piece, buffer = self._stepper.piece(), self._buffer
+
+        def state(t: float) -> np.ndarray:
+            piece.evaluate(t, buffer)
+            return buffer
+
+        return state
+
+    def _show_start(self) -> None:
+        if self._fresh:
+            self._recorder.advance(self.state.t, self._stepper.evaluate)
+            for watch in self._watches:
+                watch.call(self.state.t, self.state.y)
+
+    def _after_step(self, moved: Sequence[int]) -> None:
+        # What output needs of the field may be evaluated only now, and that may end in an exception.
+        self._owing = self._stepper.dense and not self.state.clock.fresh
+        super()._after_step(moved)
+        self._owing = False
+
+    def _show(self, which: Sequence[int], untils: Sequence[float]) -> None:
+        (until,), state, evaluate = untils, self.state, self._stepper.evaluate
         self._recorder.advance(until, evaluate)
         for watch in self._watches:
             watch.between(until, evaluate, self._buffer)
             if until == state.t:
                 watch.at_step(state.t, state.y, state.step)
-        if hit is not None:
-            return self._finish(self.problem.events[hit.event].status, until)
-        return self._finish(Status.COMPLETED, until) if state.t == self.problem.span.end else None
 
-    def _finish(self, status: Status, t: float) -> Status:
-        """Fix the final state, at time t within the last step, and show it to the observers."""
+    def _end(self, ends: Ends) -> None:
+        """Fix the final state and show it to the observers."""
+        ((status, t),) = ends.values()
         x = self.state.y  # no more steps are to come
         if t != self.state.t:
             x = np.empty_like(x) if self._buffer is None else self._buffer  # nor points
@@ -206,7 +206,9 @@ class Integrator:
         if status is not Status.INTERRUPTED:
             for watch in self._watches:
                 watch.call(t, x)
-        return status
+
+    def _end_lost(self, lost: Lost) -> None:
+        self._end({b: (status, t) for b, (status, t, _) in lost.items()})
 
     def _where(self, status: Status, t: float) -> str:
         text = f"t = {t!r}, {self.state.step} steps"

@@ -35,7 +35,11 @@ _MOST_STEPS = 2.0**53  # beyond that, the number of a step is no exact float
 
 @dataclass(frozen=True)
 class Problem:
-    """An initial value problem with all that has been asked for about its solution, checked."""
+    """An initial value problem with all that has been asked for about its solution, checked.
+
+    Attributes:
+        batch: whether the first axis of y0 counts systems that go their own ways, see `calls.BatchField`.
+    """
 
     field: Field
     y0: np.ndarray
@@ -47,9 +51,10 @@ class Problem:
     t_eval: np.ndarray | None
     events: tuple[Event, ...]
     observers: tuple[Observer, ...]
-    space: object
+    space: Any
     breaks: Breaks
     noise: Noise | None = None
+    batch: bool = False
 
     @classmethod
     def checked(cls, field: object, y0: object, t_span: object, options: Options) -> Problem:
@@ -81,6 +86,13 @@ class Problem:
             breaks=breaks,
             noise=noise,
         )
+
+    @property
+    def times(self) -> np.ndarray:
+        """The times (m,) at which states are kept: t_eval, or the start and the end."""
+        if self.t_eval is not None:
+            return self.t_eval
+        return np.array([self.span.start, self.span.end] if self.span.start != self.span.end else [self.span.start])
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -43,3 +43,11 @@ def reporting(progress: bool | Report, span: Span) -> Iterator[Report | None]:
             bar.update(abs(t - span.start) - bar.n)
 
         yield report
+
+
+def leaps_told(count: int) -> str:
+    """Return a sentence that begins with a space on steps of a fixed size that are too large; "" if there were none."""
+    if not count:
+        return ""
+    steps = "1 step" if count == 1 else f"{count} steps"
+    return f" In {steps} the largest entry grew more than tenfold: take smaller steps, or an adaptive method."

@@ -79,7 +79,7 @@ class Solution:
 
 
 class Recorder:
-    """The states at given times, collected as the run passes them.
+    """The states of one system at given times, collected as the run passes them.
 
     Args:
         times: (m,) times, in the order of the integration.
@@ -109,3 +109,40 @@ class Recorder:
     def x(self) -> np.ndarray:
         """The states recorded so far (m, *shape)."""
         return self._x if self._count == len(self._x) else self._x[: self._count].copy()
+
+
+class BatchRecorder:
+    """The states of the systems of a batch at given times, collected as each of them passes these.
+
+    Attributes:
+        x: (m, B, ...) the states; nan where a system has not arrived.
+
+    Args:
+        times: (m,) times, in the order of the integration.
+        span: the interval of integration.
+        like: the states (B, ...) of all systems at one time, for shape and dtype.
+    """
+
+    def __init__(self, times: np.ndarray, span: Span, like: np.ndarray) -> None:
+        self.x = np.full((len(times), *like.shape), np.nan, like.dtype)
+        self._direction, self._counts = span.direction, np.zeros(len(like), np.int64)
+        # In the order of increasing numbers, and behind the last time infinity.
+        self._keys = np.append(span.direction * times, np.inf)
+
+    def advance(
+        self, systems: np.ndarray, untils: np.ndarray, evaluate: Callable[[np.ndarray, np.ndarray, np.ndarray], None]
+    ) -> None:
+        """Record all times of `systems` (k,) not past their `untils` (k,).
+
+        evaluate(t, out, places) writes the states of the systems at some places of `systems`, each at its time of t.
+        """
+        while True:
+            counts = self._counts[systems]
+            (due,) = np.nonzero(self._keys[counts] <= self._direction * untils)
+            if not len(due):
+                return
+            rows, which = counts[due], systems[due]
+            out = np.empty((len(due), *self.x.shape[2:]), self.x.dtype)
+            evaluate(self._direction * self._keys[rows], out, due)
+            self.x[rows, which] = out
+            self._counts[which] += 1

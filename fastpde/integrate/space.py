@@ -17,6 +17,11 @@ A space may have one more, by which a method like rk4 needs fewer arrays, with t
     gather(total, weight, stage, first)
         Add weight * stage to `total`, or, if `first`, write it there; `combine` sums its increments so.
 
+A space of batches (B, ...), whose systems make steps of their own, has these, too:
+
+    h and coefs of `combine` may be arrays (k,), one number for each of the k systems of y
+    error_norms, max_norms: the norms of the systems, arrays (B,); h may be an array (B,)
+
 A state may be the part that one process holds of a larger one (`parallel.partition`): its norms are those of the whole.
 
 Every state that the stepper makes (stage arguments, results, continuous extension) is the result of `combine`: a space
@@ -27,6 +32,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Any
 
 import numpy as np
 
@@ -58,21 +65,26 @@ class VectorSpace:
         self._scale = np.empty(block, dtype)
         self._squares = np.empty(block, np.float64)
 
-    def combine(self, y: np.ndarray, h: float, coefs: Sequence[float], stages: np.ndarray, out: np.ndarray) -> None:
+    def of_systems(self, count: int) -> VectorSpace:
+        """Return the space of batches of so many systems, of at most those of this space; they share work arrays."""
+        other = copy(self)
+        other._systems = count
+        return other
+
+    def combine(self, y: np.ndarray, h: Any, coefs: Sequence[Any], stages: np.ndarray, out: np.ndarray) -> None:
         """Write y + h sum_s coefs[s] stages[s], summed in the order of s, into `out`."""
-        flat, source, target = stages.reshape(len(stages), -1), y.reshape(-1), out.reshape(-1)
-        weights = [(s, h * coef) for s, coef in enumerate(coefs) if coef]
-        for start in range(0, target.size, _BLOCK):
-            stop = min(start + _BLOCK, target.size)
+        weights, each = _weighted(h, coefs, y.dtype)
+        shape = (len(y), -1) if each else (-1,)
+        flat, source, target = stages.reshape(len(stages), *shape), y.reshape(shape), out.reshape(shape)
+        for part in _blocks(target.shape):
             # The increments are summed before y is added: one rounding at the size of y instead of S.
-            self._increment(flat, weights, slice(start, stop), target[start:stop])
-            target[start:stop] += source[start:stop]
+            self._increment(flat, weights, part, target[part])
+            target[part] += source[part]
 
     def gather(self, total: np.ndarray, weight: float, stage: np.ndarray, first: bool) -> None:
         """Add weight * stage to `total`, or write it there if it is the first of a sum."""
         flat, target = stage.reshape(1, -1), total.reshape(-1)
-        for start in range(0, target.size, _BLOCK):
-            part = slice(start, min(start + _BLOCK, target.size))
+        for part in _blocks(target.shape):
             self._add_terms(flat, [(0, weight)], part, target[part], first)
 
     def error_norm(
@@ -90,9 +102,22 @@ class VectorSpace:
         For states (B, n, d) it is the largest of the values of the B systems, so that the accuracy of a system does not
         depend on the others. Source: Hairer, Norsett, Wanner (1993) II.4 (4.11).
         """
+        return float(np.maximum.reduce(self.error_norms(stages, coefs, h, y0, y1, rtol, atol)))
+
+    def error_norms(
+        self,
+        stages: np.ndarray,
+        coefs: Sequence[float],
+        h: Any,
+        y0: np.ndarray,
+        y1: np.ndarray,
+        rtol: float,
+        atol: float,
+    ) -> np.ndarray:
+        """Return the norms of `error_norm` of each system (B,), with a step h for all or one for each (B,)."""
         flat = stages.reshape(len(stages), -1)
         old, new = y0.reshape(-1), y1.reshape(-1)
-        weights = [(s, h * coef) for s, coef in enumerate(coefs) if coef]
+        weights, each = _weighted(h, coefs, y0.dtype)
         tally = self.partition.tally(self._systems, self._width, _BLOCK)
         for first, rows, part in self._parts(tally.first):
             size = part.stop - part.start
@@ -101,49 +126,66 @@ class VectorSpace:
             np.abs(new[part], out=scale)
             np.maximum(error, scale, out=scale)
             # inf in y would give e / inf = 0: the one way a bad state could pass for a good one.
-            if not math.isfinite(np.maximum.reduce(scale)):
-                tally.spoil()
-                break
+            bad = None if math.isfinite(np.maximum.reduce(scale)) else ~np.isfinite(scale)
             scale *= rtol
             scale += atol
-            self._scaled_squares(flat, weights, part, error, scale, squares)
+            own = [(s, weight[first : first + rows]) for s, weight in weights] if each else weights
+            self._scaled_squares(flat, own, part, error, scale, squares, rows)
+            if bad is not None:
+                squares[bad] = np.inf
             tally.add(first, squares.reshape(rows, -1))
-        worst = float(np.maximum.reduce(tally.sums()))
-        return math.sqrt(worst / self._length) if worst >= 0.0 else math.nan
+        norms: np.ndarray = np.sqrt(tally.sums() / self._length)
+        return norms
 
     def max_norm(self, y: np.ndarray) -> float:
-        """Return max |y| over all entries; nan if one is nan."""
+        """Return max |y| over all entries; inf or nan if one is not finite."""
         flat, worst = y.reshape(-1), 0.0
-        for start in range(0, flat.size, _BLOCK):
-            block = flat[start : start + _BLOCK]
+        for (part,) in _blocks(flat.shape):
+            block = flat[part]
             largest = float(np.maximum.reduce(np.abs(block, out=self._term[: block.size])))
             if not math.isfinite(largest):
                 worst = largest
                 break
             worst = max(worst, largest)
-        return float(self.partition.largest(np.array([worst]))[0])
+        return worst if self.partition.whole else float(self.partition.largest(np.array([worst]))[0])
 
-    def _increment(self, flat: np.ndarray, weights: list, part: slice, out: np.ndarray) -> None:
+    def max_norms(self, y: np.ndarray) -> np.ndarray:
+        """Return max |y| of each system (B,); inf or nan for one with an entry that is not finite."""
+        flat, worst = y.reshape(-1), np.zeros(self._systems)
+        for first, rows, part in self._parts(0):
+            block = np.abs(flat[part], out=self._term[: part.stop - part.start]).reshape(rows, -1)
+            own = worst[first : first + rows]
+            np.maximum(own, _row_maxima(block), out=own)
+        return self.partition.largest(worst)
+
+    def _increment(self, flat: np.ndarray, weights: list, part: tuple[slice, ...], out: np.ndarray) -> None:
         """Write the sum of weight * flat[s, part] over (s, weight) in `weights` into `out`."""
         if not weights:
             out.fill(0.0)
             return
         self._add_terms(flat, weights, part, out, True)
 
-    def _add_terms(self, flat: np.ndarray, weights: list, part: slice, out: np.ndarray, first: bool) -> None:
+    def _add_terms(
+        self, flat: np.ndarray, weights: list, part: tuple[slice, ...], out: np.ndarray, first: bool
+    ) -> None:
         """Add every weight * flat[s, part] to `out` in turn; with `first` the first of them is written instead."""
-        term = self._term[: out.size]
+        term = self._term[: out.size].reshape(out.shape)
         for s, weight in weights:
-            np.multiply(flat[s, part], weight, out=out if first else term)
+            # One weight, or one for each row.
+            one = weight[part[0]] if isinstance(weight, np.ndarray) else weight
+            np.multiply(flat[(s, *part)], one, out=out if first else term)
             if not first:
                 out += term
             first = False
 
-    def _scaled_squares(self, flat, weights, part, term, scale, out) -> None:
-        """Write (sum of weight * flat[s, part] / scale)^2 into `out`, with the sum in float64."""
+    def _scaled_squares(self, flat, weights, part, term, scale, out, rows) -> None:
+        """Write (sum of weight * flat[s, part] / scale)^2 into `out`, with the sum in float64.
+
+        A weight is a number, or an array (rows, 1) for rows of equal length.
+        """
         out.fill(0.0)
         for s, weight in weights:
-            np.multiply(flat[s, part], weight, out=term)
+            np.multiply(flat[s, part].reshape(rows, -1), weight, out=term.reshape(rows, -1))
             out += term
         out /= scale
         np.square(out, out=out)
@@ -168,3 +210,36 @@ class VectorSpace:
         for first in range(0, self._systems, together):
             rows = min(together, self._systems - first)
             yield first, rows, slice(first * length, (first + rows) * length)
+
+
+def _weighted(h: Any, coefs: Sequence[Any], dtype: np.dtype) -> tuple[list[tuple[int, Any]], bool]:
+    """Return (s, h * coefs[s]) of the coefficients that are not zero, and whether systems have weights of their own.
+
+    Those are arrays (k, 1) of a state's dtype, to which NumPy rounds single numbers by itself.
+    """
+    if not (isinstance(h, np.ndarray) or isinstance(coefs[0], np.ndarray)):
+        return [(s, h * coef) for s, coef in enumerate(coefs) if coef], False
+    kept = [(s, h * coef) for s, coef in enumerate(coefs) if np.any(coef)]
+    return [(s, weight.astype(dtype)[:, None]) for s, weight in kept], True
+
+
+def _row_maxima(block: np.ndarray) -> np.ndarray:
+    """Return the largest entry of each row of `block`, which is overwritten; nan where one is nan.
+
+    The halves of all rows are compared: NumPy's reduction takes three times as long for short rows.
+    """
+    length = block.shape[1]
+    while length > 1:
+        half = length // 2
+        np.maximum(block[:, :half], block[:, length - half : length], out=block[:, :half])
+        length -= half
+    return block[:, 0]
+
+
+def _blocks(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """Return the index of each block of an array, of so many numbers or so many rows."""
+    if len(shape) == 1:
+        return [(slice(start, start + _BLOCK),) for start in range(0, shape[0], _BLOCK)]
+    rows, columns = max(1, _BLOCK // max(1, shape[1])), range(0, shape[1], _BLOCK)
+    firsts = range(0, shape[0], rows)
+    return [(slice(first, first + rows), slice(start, start + _BLOCK)) for first in firsts for start in columns]

@@ -13,6 +13,7 @@ A stepper asks a holder of stages, in this order, for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,10 +84,11 @@ class AllStages:
     def result(self, state: State, h: float, out: np.ndarray) -> None:
         self.space.combine(state.y, h, self._b, self.rows, out)
 
-    def piece(self, t0: float, h: float, y0: np.ndarray) -> Piece:
-        """Return the continuous extension over the step of size h from y0 at t0."""
+    def piece(self, t0: Any, h: Any, y0: np.ndarray, which: Sequence[int] | None = None) -> Piece:
+        """Return the continuous extension over the step of size h from y0 at t0, of a batch for the systems `which`."""
         extension = Chord(self._b) if self._noisy else self.tableau
-        return Piece(extension, self.space, t0, h, y0, self.rows)
+        rows = self.rows if which is None else self.rows[:, which]
+        return Piece(extension, self.space, t0, h, y0, rows)
 
     def known(self, closed: bool) -> dict[str, Any]:
         """Return the part of a `State` by which the last step is made again; closed: its last stage is known, too."""
@@ -119,7 +121,7 @@ class SummedStages:
         np.copyto(self.first, given.f)
         state.f, state.stages = self.first, given.stages.copy()
         state.forget_sum()
-        if given.summed and (given.fresh or not self._dense):
+        if given.summed and (given.clock.fresh or not self._dense):
             np.copyto(self._total, given.total)
             if given.summed < self.tableau.stages - 1:
                 np.copyto(trial, given.argument)
@@ -133,7 +135,9 @@ class SummedStages:
             return
         self.space.combine(state.y, h, self.tableau.a[s][s - 1 : s], self._stage(state, s - 1)[None], out)
         self._add(state, s, h)
-        state.argument, state.total, state.fresh = out, self._total, state.fresh and self._dense
+        state.argument, state.total = out, self._total
+        for clock in state.clocks:
+            clock.fresh = clock.fresh and self._dense
 
     def slot(self, s: int) -> np.ndarray:
         return self.last
@@ -145,9 +149,10 @@ class SummedStages:
         self._add(state, self.tableau.stages - 1, h)
         self.space.combine(state.y, 1.0, (1.0,), self._total[None], out)
 
-    def piece(self, t0: float, h: float, y0: np.ndarray) -> Piece:
-        """Return the continuous extension over the step of size h from y0 at t0."""
-        return Piece(Summed(self.tableau, h), self.space, t0, h, y0, self.rows, 1.0)
+    def piece(self, t0: Any, h: Any, y0: np.ndarray, which: Sequence[int] | None = None) -> Piece:
+        """Return the continuous extension over the step of size h from y0 at t0, of a batch for the systems `which`."""
+        rows = self.rows if which is None else self.rows[:, which]
+        return Piece(Summed(self.tableau, h), self.space, t0, h, y0, rows, 1.0)
 
     def known(self, closed: bool) -> dict[str, Any]:
         """Return the part of a `State` by which the last step is made again."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from dataclasses import field as dataclass_field
 from typing import Any
 
 import numpy as np
 
+from fastpde.integrate.calls import copied
+from fastpde.integrate.clocks import Clock
 from fastpde.integrate.stages import NONE
 
 # Names in `State.parts`.
-_NUMBERS = ("t", "step", "fresh", "h", "error", "retries", "rejected", "evaluations", "leaps")
 _SUM = ("argument", "total")
 _MEMORY = "memory."
 _AXES = {"y": 0, "f": 0, "stages": 1, "argument": 0, "total": 0}
@@ -22,15 +23,9 @@ class State:
     """The record of all that a step depends on: saving it, and nothing else, makes a restart exact to the bit.
 
     Attributes:
-        t, y: the last accepted time and state.
-        step: the number of accepted steps.
-        f: f(t, y), the first stage of the next step; meaningless while `fresh` is False.
-        fresh: whether f has been evaluated (fixed-step methods leave it to the step that needs it, at breaks all do).
-        h: the signed size proposed for the next step; 0.0 until one has been chosen.
-        error: the scaled error of the last accepted step, for the controller.
-        retries: rejections since the last accepted step.
-        rejected, evaluations: counters of rejected steps and of calls of the field.
-        leaps: how many steps of a fixed size have made the largest entry more than ten times as large.
+        clocks: one, or one for each system of a batch.
+        y: the last accepted state; of a batch (B, ...).
+        f: f(t, y), the first stage of the next step; meaningless where it is not fresh.
         memory: named arrays that the field keeps between evaluations (its `memory`, if it has one).
         stages: (k, *y.shape) the stages after the first of the step under way that are known; usually k = 0.
         summed: of a step under way whose stages are not kept: how many of them, the first included, are in `total`.
@@ -38,17 +33,9 @@ class State:
         total: h sum_s b_s k_s of these stages.
     """
 
-    t: float
+    clocks: list[Clock]
     y: np.ndarray
-    step: int
     f: np.ndarray
-    fresh: bool
-    h: float
-    error: float
-    retries: int
-    rejected: int
-    evaluations: int
-    leaps: int = 0
     memory: dict[str, np.ndarray] = dataclass_field(default_factory=dict)
     stages: np.ndarray = dataclass_field(default_factory=lambda: NONE)
     summed: int = 0
@@ -56,15 +43,32 @@ class State:
     total: np.ndarray = dataclass_field(default_factory=lambda: NONE)
 
     @classmethod
-    def initial(cls, t: float, y: np.ndarray, h: float = 0.0) -> State:
+    def initial(cls, t: float, y: np.ndarray, h: float = 0.0, clocks: int = 1) -> State:
         """Return the record of a run that has not begun, at y (copied)."""
         y = np.array(y, order="C")
-        return cls(t, y, 0, np.full_like(y, np.nan), False, h, 1.0, 0, 0, 0)
+        return cls([Clock(t, h=h) for _ in range(clocks)], y, np.full_like(y, np.nan))
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of all systems, where there is only one."""
+        (only,) = self.clocks
+        return only
+
+    @property
+    def t(self) -> float:
+        """The last accepted time of the only clock."""
+        return self.clock.t
+
+    @property
+    def step(self) -> int:
+        """The number of accepted steps of the only clock."""
+        return self.clock.step
 
     def parts(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Return the record as numbers and arrays by name, for a file; the arrays are the record's own."""
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
-        arrays = {"y": self.y, **({"f": self.f} if self.fresh else {})}
+        """Return the record, of one clock, as numbers and arrays by name, for a file; the arrays are its own."""
+        clock = self.clock
+        numbers = {name: getattr(clock, name) for name in _NUMBERS}
+        arrays = {"y": self.y, **({"f": self.f} if clock.fresh else {})}
         under_way = {"stages": self.stages} if len(self.stages) else {}
         if self.summed:
             numbers["summed"] = self.summed
@@ -75,10 +79,10 @@ class State:
     @classmethod
     def of(cls, numbers: dict[str, Any], arrays: dict[str, np.ndarray]) -> State:
         """Return the record with these `parts`."""
-        y = arrays["y"]
         kept = {name.removeprefix(_MEMORY): array for name, array in arrays.items() if name.startswith(_MEMORY)}
-        state = replace(cls.initial(0.0, y), **{name: numbers[name] for name in _NUMBERS if name in numbers})
+        clock = Clock(**{name: numbers[name] for name in _NUMBERS if name in numbers})
         parts: dict[str, Any] = {name: arrays[name] for name in ("f", "stages", *_SUM) if name in arrays}
+        state = replace(cls.initial(clock.t, arrays["y"]), clocks=[clock])
         return replace(state, **parts, summed=numbers.get("summed", 0), memory=kept)
 
     @staticmethod
@@ -90,11 +94,6 @@ class State:
     def remembered(name: str) -> str | None:
         """Return by which name the field knows the array `name` among the `parts`; None if it is not the field's."""
         return name.removeprefix(_MEMORY) if name.startswith(_MEMORY) else None
-
-    @property
-    def accepted(self) -> int:
-        """The number of accepted steps."""
-        return self.step
 
     @property
     def under_way(self) -> bool:
@@ -110,8 +109,7 @@ class State:
         arrays: dict[str, Any] = {
             name: np.array(getattr(self, name), order="C") for name in ("y", "f", "stages", *_SUM)
         }
-        return replace(self, **arrays, memory=copied(self.memory))
+        return replace(self, **arrays, memory=copied(self.memory), clocks=[replace(clock) for clock in self.clocks])
 
 
-def copied(memory: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name: array.copy() for name, array in memory.items()}
+_NUMBERS = tuple(field.name for field in fields(Clock))

@@ -1,9 +1,9 @@
-"""One step of a Runge-Kutta method, in place, with all that it must remember in one record."""
+"""One step of a Runge-Kutta method, in place, of one system or of each system of a batch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,21 +11,21 @@ import numpy as np
 
 from fastpde.errors import FieldError
 from fastpde.integrate.breaks import Breaks
+from fastpde.integrate.calls import Calls, call_or_undo, remembered
+from fastpde.integrate.clocks import Clocks, Lost
 from fastpde.integrate.controller import Span
 from fastpde.integrate.dense import Piece
 from fastpde.integrate.stages import NONE, holder
-from fastpde.integrate.state import State, copied
+from fastpde.integrate.state import State
 from fastpde.integrate.status import Status
 from fastpde.integrate.tableau import Tableau
-from fastpde.step_rules import first_guess, first_step, is_hopeless, is_lost, second_guess, smallest_step
+from fastpde.step_rules import first_guess, first_step, leaps, second_guess
 
 Field = Callable[[float, np.ndarray, np.ndarray], None]
 
 # noise(step, h, y, out) writes N / h into `out`, N the random increment of step number `step`, of size h from y. It
 # depends on its arguments alone, so that a restart draws the same numbers.
 Noise = Callable[[int, float, np.ndarray, np.ndarray], None]
-
-_LEAP = 10.0  # growth of the largest entry in a step of a fixed size that is then too large to follow it
 
 
 class Stepper:
@@ -43,8 +43,13 @@ class Stepper:
     line. Source: Kloeden, Platen, Numerical Solution of Stochastic Differential Equations (1992), 10.2; Rümelin (1982),
     SIAM J. Numer. Anal. 19, 604-613.
 
+    In a batch each of B systems takes the steps that it would take alone, but a stage is one call of the field for all
+    of them. With adaptive steps each system has a clock of its own, with steps of a fixed size they share one. A batch
+    has no `undo`, and f in an array of its own.
+
     Args:
         field: writes f(t, y) into its third argument; it must not change y. See `integrate` for what else it may have.
+            That of a batch is a `calls.BatchField`.
         tableau: the method.
         controller: `PIController` for adaptive tableaux, or `FixedStep`.
         space: the arithmetic, see `fastpde.integrate.space`.
@@ -54,11 +59,17 @@ class Stepper:
         breaks: the times at which the field jumps; None: there are none.
         undo: whether to keep a copy of the field's memory during an evaluation, for one that ends in an exception.
         dense: whether the state within a step, or `before`, may be asked for; without, a step needs less memory.
+        systems: the number B of systems of a batch; None: it is one system.
+
+    Attributes:
+        members: the systems that go on, in increasing order.
+        moved: those that the last attempt has advanced.
+        evaluations: (B,) how many velocities each system of a batch has needed.
     """
 
     def __init__(
         self,
-        field: Field,
+        field: Any,
         tableau: Tableau,
         controller: Any,
         space: Any,
@@ -69,102 +80,293 @@ class Stepper:
         breaks: Breaks | None = None,
         undo: bool = False,
         dense: bool = True,
+        systems: int | None = None,
     ) -> None:
-        self.field, self.tableau, self.controller, self.space, self.span = (
-            field,
-            tableau,
-            controller,
-            space,
-            span,
-        )
-        self.dense = dense
-        self._noise, self._undo, self._breaks = noise, undo, breaks or Breaks((), span)
+        self.field, self.tableau, self.controller = field, tableau, controller
+        self.space, self.span, self.dense = space, span, dense
+        self._noise, self._undo, self._breaks = noise, undo, Breaks((), span) if breaks is None else breaks
         # The array of f at a break point, as the next step sees it.
         apart = tableau.dense_needs_last and bool(self._breaks.inner)
         self._held: Any = holder(tableau, space, state.y, noisy=noise is not None, whole=apart, dense=dense)
         self._trial: Any = np.empty_like(state.y, order="C")
-        self._turned: Any = np.full_like(self._trial, np.nan) if apart else self._held.last
-        self.state = replace(state, y=np.array(state.y, order="C"), memory=self._remembered(state))
+        self._turned: Any = np.full_like(self._trial, np.nan) if apart or systems else self._held.last
+        self.clocks = Clocks(state.clocks, controller, self._breaks, span)
+        y, memory = np.array(state.y, order="C"), remembered(field, state.memory)
+        self.state = replace(state, y=y, memory=memory, clocks=self.clocks.every)
         self._held.begin(self.state, state, self._trial)
-        self._from = (state.t, 0.0)  # start and size of the last accepted step
-        self._chosen = (state.h, state.error, state.retries)  # h, error and retries of the state before that step
-        # The largest entries before and after the last step of a fixed size.
-        self._sizes: tuple[float, float] | None = None
+        # The largest entries before and after the last step of a fixed size: numbers, or (B,).
+        self._sizes: tuple[Any, Any] | None = None
         self.cause: FieldError | None = None  # the error behind NOT_CONVERGED
+        self.members, self._which = list(range(systems or 1)), np.arange(systems or 1)
+        self.moved: list[int] = []
+        self._calls = None if systems is None else Calls(field, systems)
+        if systems is not None:
+            np.copyto(self._turned, state.f)
+            self.state.f = self._turned
+        self._fresh = np.zeros(systems or 1, np.bool_)  # of a batch, as `Clock.fresh` of one system
+        self.evaluations = np.zeros(systems or 1, np.int64)
 
-    def _remembered(self, state: State) -> dict[str, np.ndarray]:
-        """Fill the field's own memory with that of the state and return it: they are one object from now on."""
-        kept, memory = copied(state.memory), getattr(self.field, "memory", {})
-        memory.clear()
-        memory.update(kept)
-        return memory
+    # -- systems ------------------------------------------------------------------------------------------------------
 
-    @property
-    def last_step(self) -> float:
-        """The signed size of the last accepted step; 0.0 before the first."""
-        return self._from[1]
+    def drop(self, systems: Iterable[int]) -> None:
+        """End the steps of some systems."""
+        if gone := set(systems):
+            self.members = [b for b in self.members if b not in gone]
+            self._which = np.array(self.members, np.int64)
 
-    def refresh(self) -> np.ndarray:
-        """Return f(t, y) at the state; it is evaluated now if that has not been done."""
+    def of_members(self, space: Any) -> Stepper:
+        """Return the stepper of the members alone, in less memory; it goes on with their bits, and this one is gone."""
+        assert self._calls is not None and self._noise is None
+        self._calls.keep(self._which)
+        state, which = self.state, self.members
+        clocks = [state.clocks[b] for b in which] if self.clocks.own else state.clocks
+        some = replace(state, clocks=clocks, y=state.y[which], f=state.f[which])
+        found = Stepper(
+            self.field, self.tableau, self.controller, space, self.span, some,
+            breaks=self._breaks, dense=self.dense, systems=len(which),
+        )  # fmt: skip
+        found._fresh, found.evaluations = self._fresh[which], self.evaluations[which]
+        return found
+
+    # -- velocities ---------------------------------------------------------------------------------------------------
+
+    def refresh(self, which: Sequence[int] | None = None) -> np.ndarray:
+        """Return f(t, y) at the state, of a batch for the systems `which`, None: all members.
+
+        It is evaluated now where that has not been done.
+        """
         state = self.state
-        if not state.fresh:
+        if self._calls is None:
+            if not state.clock.fresh:
+                with np.errstate(all="ignore"):
+                    self._evaluate([self._breaks.begins(state.t)], state.y, state.f)
+                state.clock.fresh = True
+            return state.f
+        asked = self._which if which is None else np.asarray(which)
+        stale = asked[~self._fresh[asked]]
+        if len(stale):
             with np.errstate(all="ignore"):
-                self._evaluate(self._breaks.begins(state.t), state.y, state.f)
-            state.fresh = True
+                times = [self._breaks.begins(clock.t) for clock, _ in self.clocks.pairs(stale.tolist())]
+                self._evaluate(times, state.y, state.f, stale)
+            self._fresh[stale] = True
         return state.f
 
     def _hand_over(self, f: np.ndarray) -> None:
         """Make f the first stage of the next step."""
         if f is not self._held.first:
             np.copyto(self._held.first, f)
-            self.state.f = self._held.first
+            if self._calls is None:
+                self.state.f = self._held.first
 
-    def prepare(self) -> Status | None:
-        """Choose the first step of an adaptive method; return a status if the field is not finite at the start."""
-        state = self.state
-        if not self.controller.adaptive or state.h != 0.0:
-            return None
+    def _evaluate(self, times: list[float], y: np.ndarray, out: np.ndarray, which: Any = None) -> None:
+        """Evaluate f at the times of the clocks, of a batch for the systems `which`, None: all members."""
+        if self._calls is not None:
+            some = self._which if which is None else np.asarray(which)
+            self._calls(some, times, y, out)
+            self.evaluations[some] += 1
+            return
+        if self._undo:
+            call_or_undo(self.field, self.state.memory, times[0], y, out)
+        else:
+            self.field(times[0], y, out)
+        self.state.clock.evaluations += 1
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> Lost:
+        """Choose the first steps of an adaptive method; return the members whose field is not finite at the start."""
+        if not self.controller.adaptive or self.state.clocks[0].h != 0.0:
+            return {}
         with np.errstate(all="ignore"):
-            size = self._first_step()
-        if size is None:
-            return self._not_finite()
-        state.h = self.span.direction * first_step(size, self.span.end - state.t, state.t)
-        return None
+            guesses = self._first_steps()
+        lost: Lost = {}
+        for b, guess in zip(self.members, guesses, strict=True):
+            clock = self.clocks.of(b)
+            if guess is None:
+                lost[b] = self._not_finite(b), clock.t, clock.step
+            else:
+                clock.h = self.span.direction * first_step(guess, self.span.end - clock.t, clock.t)
+        return lost
 
-    def attempt(self) -> Status | None:
-        """Try one step: `step` grows, or `rejected` grows and h shrinks, or a status is returned that ends the run.
+    def attempt(self) -> Lost:
+        """Try one step of every member; return those that cannot go on.
 
-        t, y and h are changed only after all arithmetic is done.
+        `step` grows, or `rejected` grows and h shrinks. t, y and h are changed only after all arithmetic is done.
         """
-        state = self.state
+        state, self.moved = self.state, []
         # A blow-up is reported by status; NumPy's warnings about it would be noise.
         with np.errstate(all="ignore"):
-            if state.fresh or not state.summed:  # a sum may have the first stage in it, and f be gone
+            if self._calls is not None:
+                self._calls.keep(self._which)
+            if not state.summed or state.clock.fresh:  # a sum may have the first stage in it, and f be gone
                 self._hand_over(self.refresh())
-            t, h = self.controller.target(state.t, state.step, state.h, self._breaks.piece(state.t))
-            if self.controller.adaptive and t != self.span.end and self._too_small():
-                return Status.STEP_TOO_SMALL
-            error = self._try(t, h)
-        if error <= 1.0:  # False for nan
-            self._accept(t, h, error)
-            return None
-        return self._reject(h, error)
+            lost = self.clocks.aim(self.members)
+            self.drop(lost)
+            return lost | self._settle(self._try()) if self.members else lost
 
-    def piece(self) -> Piece:
+    def _try(self) -> Any:
+        """Compute the stages and y1 of the step of every member; return its scaled error, of a batch those (B,) of all.
+
+        Without an error estimate that is 0 if y1 is finite, else nan.
+        """
+        state, tableau, held, paced = self.state, self.tableau, self._held, self.clocks.pairs(self.members)
+        h, adaptive = self.clocks.spread([move.h for _, move in paced], self.members), self.controller.adaptive
+        ends = [self._breaks.ends(move.end) for _, move in paced]
+        if self._noise is not None:
+            self._noise(state.step, h, state.y, held.noise)
+        for s in held.missing(state):
+            held.argument(state, s, h, self._trial)
+            c = tableau.c[s]
+            # c = 1 means the end of the step, not t + h, which may differ from it by rounding.
+            times = ends if c == 1.0 else [clock.t + c * move.h for clock, move in paced]
+            self._evaluate(times, self._trial, held.slot(s))
+            held.note(state, s)
+        held.result(state, h, self._trial)
+        errors = None if adaptive else self._finite()
+        if errors is not None and not _any(errors == 0.0):
+            return errors
+        if self._closes(paced[0][1].end) and len(state.stages) < tableau.stages - 1:
+            self._evaluate(ends, self._trial, held.last)
+            held.note(state, tableau.stages - 1)
+        return self._norms(tableau.b_error, h, self._trial) if errors is None else errors
+
+    def _finite(self) -> Any:
+        """Return 0 for every system whose trial is finite, else nan; remember the largest entries."""
+        before = self._largest(self.state.y) if self._sizes is None else self._sizes[1]
+        self._sizes = before, self._largest(self._trial)
+        return self._sizes[1] * 0.0
+
+    def _largest(self, y: np.ndarray) -> Any:
+        """Return the largest |entry|, of a batch of every system (B,); inf or nan where one is not finite."""
+        return self.space.max_norm(y) if self._calls is None else self.space.max_norms(y)
+
+    def _norms(self, coefs: Any, h: Any, y1: np.ndarray) -> Any:
+        """Return the scaled size of h sum_s coefs[s] k_s, of a batch for every system (B,)."""
+        asked = self._held.rows, coefs, h, self.state.y, y1, self.controller.rtol, self.controller.atol
+        return self.space.error_norm(*asked) if self._calls is None else self.space.error_norms(*asked)
+
+    def _closes(self, t: float) -> bool:
+        """Return whether a step to t evaluates its last stage.
+
+        It does so for an error estimate. It also does where the next step begins with another f and the continuous
+        extension uses this one, whether or not output is wanted: so output changes no step.
+        """
+        return self.controller.adaptive or (self.tableau.dense_needs_last and self._breaks.turns(t))
+
+    def _settle(self, errors: Any) -> Lost:
+        """Accept the steps with small errors and reject the others; return the members that cannot go on."""
+        state, lost = self.state, {}
+        state.stages = NONE
+        state.forget_sum()
+        each, good = self._each(errors), errors <= 1.0  # False for nan
+        if good if self._calls is None else good[self._which].all():
+            accepted = self.members
+        else:
+            accepted = [b for b in self.members if each[b] <= 1.0]
+            for b in sorted(set(self.members).difference(accepted)):
+                failure = Status.NOT_FINITE if math.isfinite(each[b]) else self._not_finite(b)
+                if (end := self.clocks.reject(b, each[b], failure)) is not None:
+                    lost[b] = end, self.clocks.of(b).t, self.clocks.of(b).step
+        self.moved = accepted
+        if not accepted:
+            return lost
+        turns = self.clocks.accept(accepted, each)
+        if self._sizes is not None:
+            state.clocks[0].leaps += _any(leaps(*self._sizes))
+        if self._calls is None:
+            state.y, self._trial = self._trial, state.y
+            state.f = self._turned if turns[0] else self._held.last
+        else:
+            self._exchange(accepted, turns)
+        return lost
+
+    def _exchange(self, accepted: list[int], turns: list[bool]) -> None:
+        """Make the trials of the accepted systems of a batch their states, and the other way round."""
+        state, every = self.state, len(accepted) == len(self.members)
+        if every:
+            state.y, self._trial = self._trial, state.y
+        else:
+            state.y[accepted], self._trial[accepted] = self._trial[accepted], state.y[accepted]
+        if self.controller.adaptive:
+            some = slice(None) if every else accepted
+            state.f[some] = self._held.last[some]
+        fresh = np.logical_not(turns) if self.controller.adaptive else False
+        self._fresh[self._which if every else accepted] = fresh
+
+    def _not_finite(self, b: int) -> Status:
+        """Return NOT_FINITE, or NOT_CONVERGED if the field says that it could not compute the velocity."""
+        if self._calls is not None:
+            return Status.NOT_CONVERGED if self._calls.failed[b] else Status.NOT_FINITE
+        self.cause = getattr(self.field, "failure", _no_failure)()
+        return Status.NOT_FINITE if self.cause is None else Status.NOT_CONVERGED
+
+    def _first_steps(self) -> list[float | None]:
+        """Return the size of the first step of every member, or None if its f(t0, y0) is not finite.
+
+        It costs one evaluation besides f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4.
+        """
+        state, last, count, members = self.state, self._held.last, self.tableau.stages, self.members
+        self._hand_over(self.refresh())
+        # The last stage is free until the step: it holds y for its own norm, then the second slope.
+        np.copyto(last, state.y)
+        pick = [(0.0,) * i + (1.0,) + (0.0,) * (count - 1 - i) for i in (0, count - 1)]
+        sizes, slopes = (self._each(self._norms(coefs, 1.0, state.y)) for coefs in (pick[1], pick[0]))
+        fine = [b for b in members if math.isfinite(slopes[b])]
+        if not fine:
+            return [None] * len(members)
+        h0 = {}
+        for b in fine:
+            clock = self.clocks.of(b)
+            h0[b] = min(first_guess(sizes[b], slopes[b]), abs(self._breaks.piece(clock.t).end - clock.t))
+        signed = [self.span.direction * h for h in h0.values()]
+        self.space.combine(state.y, self.clocks.spread(signed, fine), pick[0], self._held.rows, self._trial)
+        times = [self._breaks.ends(self.clocks.of(b).t + h) for b, h in zip(fine, signed, strict=True)]
+        self._evaluate(times, self._trial, last, fine)
+        inverse = self.clocks.spread([1.0 / h for h in h0.values()], fine)
+        bends, order = self._each(self._norms((-1.0, *pick[1][1:]), inverse, state.y)), self.controller.order
+        return [second_guess(h0[b], slopes[b], bends[b], order) if b in h0 else None for b in members]
+
+    def _each(self, numbers: Any) -> list[float]:
+        """Return the number of every system as one of Python: those of NumPy would widen a float32 state."""
+        return [numbers] if self._calls is None else numbers.tolist()
+
+    # -- within and before the last step ------------------------------------------------------------------------------
+
+    def piece(self, which: Sequence[int] | None = None) -> Piece:
         """Return the continuous extension over the last accepted step, of a stepper that is `dense`.
 
-        It may evaluate the FSAL stage. This costs no extra evaluation: the next step begins with it.
+        It may evaluate the FSAL stage. This costs no extra evaluation: the next step begins with it. which: the systems
+        (k,) of a batch whose steps are wanted, with times (k,) and states (k, ...).
         """
-        if self._noise is None and self.tableau.dense_needs_last and self.state.f is self._held.last:
-            self.refresh()
-        return self._held.piece(*self._from, self._trial)
+        held, needs = self._held, self._noise is None and self.tableau.dense_needs_last
+        if which is None:
+            if needs and self.state.f is held.last:
+                self.refresh()
+            return held.piece(self.clocks.move(0).begun, self.clocks.move(0).size, self._trial)
+        if needs and not self._closes(self.clocks.move(0).end):
+            held.last[which] = self.refresh(which)[which]
+        moves = [self.clocks.move(b) for b in which]
+        begun, sizes = np.array([move.begun for move in moves]), np.array([move.size for move in moves])
+        return held.piece(begun, sizes, self._trial[which], which)
 
-    def evaluate(self, t: float, out: np.ndarray) -> None:
-        """Write y(t), for t within the last accepted step, into `out`; at its end exactly the state."""
-        if t == self.state.t:
-            np.copyto(out, self.state.y)
-        else:
-            self.piece().evaluate(t, out)
+    def evaluate(self, t: Any, out: np.ndarray, which: Sequence[int] | None = None) -> None:
+        """Write y(t), for t within the last accepted step, into `out`; at its end exactly the state.
+
+        Of a batch t (k,) are the times of the systems `which`, or one for all, and `out` gets their states (k, ...).
+        """
+        if which is None:
+            if t == self.state.t:
+                np.copyto(out, self.state.y)
+            else:
+                self.piece().evaluate(t, out)
+            return
+        times, systems = np.broadcast_to(t, len(which)), np.asarray(which)
+        ends = times == self.clocks.times(which)
+        out[ends] = self.state.y[systems[ends]]
+        if not ends.all():
+            found = np.empty((np.count_nonzero(~ends), *out.shape[1:]), out.dtype)
+            self.piece(systems[~ends].tolist()).evaluate(times[~ends], found)
+            out[~ends] = found
 
     def first_bad(self) -> tuple[int, ...] | None:
         """Return the index of the first non-finite entry of the state tried last, after a failure."""
@@ -178,122 +380,20 @@ class Stepper:
             self.state.f = NONE
 
     def before(self) -> State:
-        """Return a record from which the last step is made again, without an evaluation.
+        """Return a record from which the last step of the only clock is made again, without an evaluation.
 
         Its arrays are the stepper's. The memory in it is later than that step: it belongs to the next evaluation,
         whichever asks for it.
         """
-        (h, error, retries), state = self._chosen, self.state
-        kept = replace(state, t=self._from[0], y=self._trial, step=state.step - 1, fresh=True)
-        return replace(kept, h=h, error=error, retries=retries, **self._held.known(self._closes(state.t)))
+        move, state = self.clocks.move(0), self.state
+        (h, error, retries), clock = move.chosen, state.clock
+        then = replace(clock, t=move.begun, step=clock.step - 1, fresh=True, h=h, error=error, retries=retries)
+        return replace(state, clocks=[then], y=self._trial, **self._held.known(self._closes(clock.t)))
 
-    def _closes(self, t: float) -> bool:
-        """Return whether a step to t evaluates its last stage.
 
-        It does so for an error estimate. It also does where the next step begins with another f and the continuous
-        extension uses this one, whether or not output is wanted: so output changes no step.
-        """
-        return self.controller.adaptive or (self.tableau.dense_needs_last and self._breaks.turns(t))
-
-    def _evaluate(self, t: float, y: np.ndarray, out: np.ndarray) -> None:
-        memory = self.state.memory
-        kept = copied(memory) if self._undo else None
-        try:
-            self.field(t, y, out)
-        except BaseException:
-            if kept is not None:
-                memory.clear()
-                memory.update(kept)
-            raise
-        self.state.evaluations += 1
-
-    def _try(self, t: float, h: float) -> float:
-        """Compute the stages and y1 of the step to t; return its scaled error.
-
-        Without an error estimate that is 0 if y1 is finite, else nan.
-        """
-        state, tableau, space, end, held = self.state, self.tableau, self.space, self._breaks.ends(t), self._held
-        if self._noise is not None:
-            self._noise(state.step, h, state.y, held.noise)
-        for s in held.missing(state):
-            held.argument(state, s, h, self._trial)
-            c = tableau.c[s]
-            # c = 1 means the end of the step, not state.t + h, which may differ from it by rounding.
-            self._evaluate(end if c == 1.0 else state.t + c * h, self._trial, held.slot(s))
-            held.note(state, s)
-        held.result(state, h, self._trial)
-        if not self.controller.adaptive:
-            size = space.max_norm(self._trial)
-            if not math.isfinite(size):
-                return math.nan
-            before = space.max_norm(state.y) if self._sizes is None else self._sizes[1]
-            self._sizes = before, size
-        if self._closes(t) and len(state.stages) < tableau.stages - 1:
-            self._evaluate(end, self._trial, held.last)
-            held.note(state, tableau.stages - 1)
-        if not self.controller.adaptive:
-            return 0.0
-        rtol, atol = self.controller.rtol, self.controller.atol
-        return space.error_norm(held.rows, tableau.b_error, h, state.y, self._trial, rtol, atol)
-
-    def _accept(self, t: float, h: float, error: float) -> None:
-        state, adaptive, turns = self.state, self.controller.adaptive, self._breaks.turns(t)
-        self._from, self._chosen = (state.t, h), (state.h, state.error, state.retries)
-        if adaptive:
-            proposed = h * self.controller.factor(error, state.error, state.retries)
-            # A step that a break point has shortened is no reason to propose less than before.
-            state.h = max(proposed, state.h, key=abs) if turns else proposed
-            state.error = self.controller.remember(error)
-        state.y, self._trial = self._trial, state.y
-        state.f, state.fresh = (self._turned, False) if turns else (self._held.last, adaptive)
-        state.t, state.step, state.retries, state.stages = t, state.step + 1, 0, NONE
-        if self._sizes is not None:
-            state.leaps += self._sizes[1] > _LEAP * self._sizes[0] > 0.0
-        state.forget_sum()
-
-    def _reject(self, h: float, error: float) -> Status | None:
-        self.state.stages = NONE
-        self.state.forget_sum()
-        state, end = self.state, Status.STEP_TOO_SMALL if math.isfinite(error) else self._not_finite()
-        if not self.controller.adaptive:
-            return end
-        state.h = h * self.controller.shrink(error)
-        state.rejected += 1
-        state.retries += 1
-        hopeless = is_hopeless(state.h, smallest_step(state.t), state.retries)
-        lost = end is Status.NOT_CONVERGED and is_lost(state.h, state.retries, self.span.end - self.span.start)
-        return end if hopeless or lost else None
-
-    def _not_finite(self) -> Status:
-        """Return NOT_FINITE, or NOT_CONVERGED if the field says that it could not compute the velocity."""
-        self.cause = getattr(self.field, "failure", _no_failure)()
-        return Status.NOT_FINITE if self.cause is None else Status.NOT_CONVERGED
-
-    def _too_small(self) -> bool:
-        return abs(self.state.h) < smallest_step(self.state.t)
-
-    def _first_step(self) -> float | None:
-        """Return the size of the first step, or None if f(t0, y0) is not finite.
-
-        It costs one evaluation besides f(t0, y0). Source: Hairer, Norsett, Wanner (1993) II.4.
-        """
-        state, stages, last, count = self.state, self._held.rows, self._held.last, self.tableau.stages
-        norm = (state.y, state.y, self.controller.rtol, self.controller.atol)
-        self._hand_over(self.refresh())
-        # The last stage is free until the step: it holds y for its own norm, then the second slope.
-        np.copyto(last, state.y)
-        pick = [(0.0,) * i + (1.0,) + (0.0,) * (count - 1 - i) for i in (0, count - 1)]
-        size = self.space.error_norm(stages, pick[1], 1.0, *norm)
-        slope = self.space.error_norm(stages, pick[0], 1.0, *norm)
-        if not math.isfinite(slope):
-            return None
-        h0 = min(first_guess(size, slope), abs(self._breaks.piece(state.t).end - state.t))
-        signed = self.span.direction * h0
-        self.space.combine(state.y, signed, pick[0], stages, self._trial)
-        self._evaluate(self._breaks.ends(state.t + signed), self._trial, last)
-        difference = (-1.0, *pick[1][1:])
-        bend = self.space.error_norm(stages, difference, 1.0 / h0, *norm)
-        return second_guess(h0, slope, bend, self.controller.order)
+def _any(found: Any) -> bool:
+    """Return a truth value, or whether one of several is true; `np.any` of one would take 5 us."""
+    return bool(found.any() if isinstance(found, np.ndarray) else found)
 
 
 def _no_failure() -> None:

@@ -89,8 +89,8 @@ class Tableau:
         """Whether the continuous extension uses the FSAL stage."""
         return any(self.dense[-1])
 
-    def weights_at(self, theta: float) -> tuple[float, ...]:
-        """Return b_s(theta) (S,), by Horner's rule."""
+    def weights_at(self, theta: Any) -> tuple[Any, ...]:
+        """Return b_s(theta) (S,), by Horner's rule, for a number or an array theta."""
         return tuple(_horner(row, theta) for row in self.dense)
 
     @cached_property
@@ -111,7 +111,7 @@ class Tableau:
             return None
         return tuple(map(tuple, np.stack([rest[0], total, rest[-1]]).tolist()))
 
-    def weights_by_sum(self, theta: float) -> tuple[float, ...]:
+    def weights_by_sum(self, theta: Any) -> tuple[Any, ...]:
         """Return the weights of k_first, of the sum and of k_last of `by_sum`."""
         return tuple(_horner(row, theta) for row in self.by_sum or ())
 
@@ -176,8 +176,8 @@ def _text(tree: Tree) -> str:
     return "[" + "".join(map(_text, tree)) + "]" if tree else "t"
 
 
-def _horner(row: Sequence[float], theta: float) -> float:
-    value = 0.0
+def _horner(row: Sequence[float], theta: Any) -> Any:
+    value: Any = 0.0
     for coefficient in reversed(row):
         value = (value + coefficient) * theta
     return value

@@ -4,9 +4,6 @@
 a velocity, returns which one, and is called again with it. So the field is compiled once, in one place, and the loop
 without it. All that a system needs to go on is in `Runs`: a long run is cut into short calls, and how it is cut changes
 no bit.
-
-`advance` knows the field, and moves each system by itself; `ask` does not: it leaves every system waiting for its
-velocity, so that the caller can evaluate all of them at once.
 """
 
 from __future__ import annotations
@@ -46,8 +43,6 @@ STEADY_STATE, BLOW_UP, COLLAPSED = 0, 1, 2  # kinds of events
 # What a run does next: handle events and output at its start, or at the end of a step; begin a step; or (s >= 1) go on
 # from stage s.
 START, _LOOK, _STEP = -2, -1, 0
-# What a system waits for: nothing, to be copied from `Runs` into `Steps`, or the velocity that `_drive` asked for.
-NOTHING, ENTRY = -1, -2
 
 
 class Watched(NamedTuple):
@@ -64,22 +59,13 @@ class Runs(NamedTuple):
 
     y: np.ndarray  # (B, d * lanes)
     f: np.ndarray  # (B, d * lanes) the velocity at y, if fresh
-    numbers: np.ndarray  # (B, 7) float64: see `motion.T` and the others
-    counts: np.ndarray  # (B, 8) int64: see `motion.STATUS` and the others
+    numbers: np.ndarray  # (B, 8) float64: see `motion.T` and the others
+    counts: np.ndarray  # (B, 9) int64: see `motion.STATUS` and the others
     values: np.ndarray  # (B, E) the events' values at t
     hits: np.ndarray  # (B, E) first time of each event; nan if it has not occurred
     finals: np.ndarray  # (B,) final time
     x_final: np.ndarray  # (B, n, d) the tokens at that time
     x: np.ndarray  # (m, B, n, d) the tokens at the times of the output
-
-
-class Requests(NamedTuple):
-    """The velocities for which k systems of a block wait, when these are computed outside of the compiled loop."""
-
-    stage: np.ndarray  # (k,) int64: NOTHING, ENTRY, or the stage whose velocity is wanted
-    until: np.ndarray  # (k,) int64: the number of attempted steps after which the system pauses
-    x: np.ndarray  # (k, n, d) where the velocity is wanted
-    v: np.ndarray  # (k, n, d) the velocity there
 
 
 @jit(borrowed=True)
@@ -146,14 +132,6 @@ def _write(shape, y, out):
     for r in range(shape.d):
         for i in range(shape.n):
             out[i, r] = y[r * shape.lanes + i]
-
-
-@jit(inline=True)
-def _read(shape, x, out):
-    """Write the tokens x (n, d) into `out` as rows of lanes, padded with copies of the last token."""
-    for r in range(shape.d):
-        for i in range(shape.lanes):
-            out[r * shape.lanes + i] = x[min(i, shape.n - 1), r]
 
 
 @jit(borrowed=True)
@@ -322,34 +300,3 @@ def advance(weight, shape, forms, method, control, watched, times, part, size, a
     items = -(-(part[1] - part[0]) // size)
     arguments = (weight, shape, forms, method, control, watched, times, part, size, attempts, runs, scratch, steps)
     launch(steps.stages.shape[0], items, 1, _advance_some, arguments)
-
-
-@jit
-def ask(shape, method, control, watched, times, first, requests, runs, steps):
-    """Hand the requested velocities to the systems from number `first` on, and move each to its next request.
-
-    Here `steps` has one row of stages and of states per system, and one row of everything else.
-    """
-    for i in range(requests.stage.shape[0]):
-        s, b = requests.stage[i], first + i
-        if s == NOTHING:
-            continue
-        local = (
-            steps.stages[i], steps.states[i], steps.squares[0], steps.wide[0], steps.coefficients[0],
-            steps.weights[0], steps.found[0],
-        )  # fmt: skip
-        stages, states = local[0], local[1]
-        last, size = stages.shape[0] - 1, states.shape[1]
-        if s == ENTRY:
-            copy(runs.y[b], states[0])
-            copy(runs.f[b], stages[last])
-        else:
-            _read(shape, requests.v[i], stages[s if s > 0 else last])
-            runs.counts[b, EVALUATIONS] += 1
-        s = _drive(shape, method, control, watched, times, b, requests.until[i], runs, local)
-        requests.stage[i] = s
-        if s >= 0:
-            _write(shape, states[min(s, 1)], requests.x[i])
-        else:
-            copy(states[0], runs.y[b])
-            copy(stages[last, :size], runs.f[b])

@@ -12,13 +12,14 @@ import numpy as np
 
 from .. import step_rules
 from .._jit import jit
+from ..simd.row_panels import largest
 from ..step_rules import NOT_FINITE, RUNNING, STEP_TOO_SMALL
 
 # What is counted of a run: columns of `Runs.counts`.
-STATUS, PHASE, FRESH, ACCEPTED, REJECTED, RETRIES, EVALUATIONS, RECORDED = range(8)
+COUNTS = STATUS, PHASE, FRESH, ACCEPTED, REJECTED, RETRIES, EVALUATIONS, RECORDED, LEAPS = range(9)
 # The numbers of a run: time, proposed step, error of the last accepted step, its start and size, end and size of the
-# step that is tried. Columns of `Runs.numbers`.
-T, H, ERROR, FROM, SIZE, AIM, AIM_SIZE = range(7)
+# step that is tried, the largest entry (of steps of fixed size; nan before the first). Columns of `Runs.numbers`.
+NUMBERS = T, H, ERROR, FROM, SIZE, AIM, AIM_SIZE, LARGEST = range(8)
 
 
 class Method(NamedTuple):
@@ -45,10 +46,7 @@ class Control(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """Workspace of the steps, with one row per thread.
-
-    `stages` and `states` have one row per system instead if the systems wait for their velocities.
-    """
+    """Workspace of the steps, with one row per thread."""
 
     stages: np.ndarray  # (threads, S, rows * lanes)
     states: np.ndarray  # (threads, 3, d * lanes) the state, the one that is tried or the one before, and one in between
@@ -59,15 +57,12 @@ class Workspace(NamedTuple):
     found: np.ndarray  # (threads, E) times of the events of one step
 
 
-def allocate(threads: int, shape, method: Method, events: int, dtype, workspace, systems: int = 0) -> Workspace:
-    """Allocate the workspace of `threads` threads, or of `systems` that wait for their velocities.
-
-    `workspace(name, shape, dtype)` returns each array.
-    """
-    stages, lanes, runs = len(method.a), shape.lanes, systems or threads
+def allocate(threads: int, shape, method: Method, events: int, dtype, workspace) -> Workspace:
+    """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
+    stages, lanes = len(method.a), shape.lanes
     return Workspace(
-        workspace("stages", (runs, stages, shape.rows * lanes), dtype),
-        workspace("states", (runs, 3, shape.d * lanes), dtype),
+        workspace("stages", (threads, stages, shape.rows * lanes), dtype),
+        workspace("states", (threads, 3, shape.d * lanes), dtype),
         workspace("step_squares", (threads, lanes), dtype),
         workspace("step_wide", (threads, lanes), np.float64),
         workspace("coefficients", (threads, stages), dtype),
@@ -76,11 +71,11 @@ def allocate(threads: int, shape, method: Method, events: int, dtype, workspace,
     )
 
 
-_smallest_step, _factor, _shrink, _remember, _aim, _is_hopeless = (
+_smallest_step, _factor, _shrink, _remember, _aim, _is_hopeless, _leaps = (
     jit(inline=True)(rule)
     for rule in (
         step_rules.smallest_step, step_rules.factor, step_rules.shrink, step_rules.remember, step_rules.target,
-        step_rules.is_hopeless,
+        step_rules.is_hopeless, step_rules.leaps,
     )
 )  # fmt: skip
 
@@ -171,6 +166,17 @@ def _all_finite(row):
 
 
 @jit(borrowed=True)
+def _largest_entry(shape, x, largest_of):
+    """Return the largest |entry| of the finite state x, in float64; `largest_of` (lanes,) is workspace."""
+    largest_of[:] = 0.0
+    for r in range(shape.d):
+        row = x[r * shape.lanes : (r + 1) * shape.lanes]
+        for i in range(shape.lanes):
+            largest_of[i] = max(largest_of[i], abs(float(row[i])))
+    return float(largest(largest_of))
+
+
+@jit(borrowed=True)
 def between(shape, method, theta, h, before, local, out):
     """Write the continuous extension of the step of size h from `before`, at the fraction theta of it, into `out`."""
     weights = local[5]
@@ -204,7 +210,14 @@ def end_step(shape, method, control, state, counts, local):
     t, h, error = state[AIM], state[AIM_SIZE], 0.0
     if method.adaptive:
         error = _error_norm(shape, control, stages, method.b_error, h, y, trial)
-    elif not _all_finite(trial):
+    elif _all_finite(trial):
+        before = state[LARGEST]
+        if not (before >= 0.0):
+            before = _largest_entry(shape, y, local[3])
+        state[LARGEST] = _largest_entry(shape, trial, local[3])
+        if _leaps(before, state[LARGEST]):
+            counts[LEAPS] += 1
+    else:
         error = math.nan
     if error <= 1.0:  # False for nan
         if method.adaptive:

@@ -252,7 +252,6 @@ class BlockTally(Tally):
         self.first = self._cuts[communicator.rank]
         self._parts: list[list[Array]] = [[] for _ in range(systems)]
         self._at = [self.first] * systems
-        self._spoilt = False
 
     def add(self, system: int, numbers: Array) -> None:
         at = self._at[system]
@@ -261,15 +260,9 @@ class BlockTally(Tally):
         self._parts[system].append(pairwise.parts(numbers, size, at - start))
         self._at[system] += numbers.shape[1]
 
-    def spoil(self) -> None:
-        self._spoilt = True
-
     def sums(self) -> Array:
         counts = _counts(self._cuts, self._block)
-        if self._spoilt:
-            given = np.full((len(self._parts), counts[self._communicator.rank]), np.inf)
-        else:
-            given = np.concatenate([np.concatenate(parts, axis=1) for parts in self._parts])
+        given = np.concatenate([np.concatenate(parts, axis=1) for parts in self._parts])
         given, total, at = self._communicator.joined(given, np.array(counts)), np.zeros(len(given)), 0
         for start in range(0, self._cuts[-1], self._block):
             size = min(self._block, self._cuts[-1] - start)

@@ -32,10 +32,6 @@ class Tally(ABC):
         """Add the next numbers (rows, m) of systems `system`, `system` + 1, ...: one block, or the part of it here."""
 
     @abstractmethod
-    def spoil(self) -> None:
-        """Make all sums infinite, whatever else is handed in."""
-
-    @abstractmethod
     def sums(self) -> Array:
         """Return the sums (systems,). No other call may follow."""
 
@@ -127,9 +123,6 @@ class UndividedTally(Tally):
 
     def add(self, system: int, numbers: Array) -> None:
         self._sums[system : system + len(numbers)] += np.add.reduce(numbers, axis=1)
-
-    def spoil(self) -> None:
-        self._sums[:] = np.inf
 
     def sums(self) -> Array:
         return self._sums

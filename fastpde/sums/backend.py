@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from .._types import Array
@@ -17,6 +15,27 @@ from ..parallel.partition import Partition, Undivided
 from ..simd import pool
 from .pair_sum import PairSum
 from .workspace import Workspace
+
+
+class Evaluation:
+    """The context of an evaluation by a backend: it is of one thread at a time, see `Backend.evaluation`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self._thread, self._depth = backend, threading.RLock(), 0
+
+    def __enter__(self) -> int:
+        if not self._thread.acquire(blocking=False):
+            remedy = 'A name, as backend="auto", makes one for each call.'
+            raise InputError(
+                "backend", f"{self._backend!r}, at work in another thread", "an object for each thread", remedy
+            )
+        self._depth += 1
+        pool.start()
+        return self._depth
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        self._thread.release()
 
 
 class Backend(ABC):
@@ -31,31 +50,21 @@ class Backend(ABC):
     def _own(self) -> None:
         """Create what copies of the object must not have in common: an empty workspace and a lock."""
         self.workspace = Workspace()
-        self._thread, self._depth = threading.RLock(), 0
+        self._evaluation = Evaluation(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("workspace", "_thread", "_depth")}
+        return {name: value for name, value in vars(self).items() if name not in ("workspace", "_evaluation")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self._own()
 
-    @contextmanager
-    def evaluation(self) -> Iterator[int]:
+    def evaluation(self) -> Evaluation:
         """Return a context in which workspace and counters belong to the calling thread.
 
         Its value is the number of contexts that are open. Raises InputError while another thread is in one.
         """
-        if not self._thread.acquire(blocking=False):
-            remedy = 'A name, as backend="auto", makes one for each call.'
-            raise InputError("backend", f"{self!r}, at work in another thread", "an object for each thread", remedy)
-        try:
-            self._depth += 1
-            pool.start()
-            yield self._depth
-        finally:
-            self._depth -= 1
-            self._thread.release()
+        return self._evaluation
 
     @abstractmethod
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:

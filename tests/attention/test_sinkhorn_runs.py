@@ -175,7 +175,7 @@ def test_restarts_of_a_run_that_stops_converging():
     while whole.status is None:
         states.append(whole.state.copy())
         whole.step()
-    assert whole.status is fp.Status.NOT_CONVERGED and whole.state.rejected > 5
+    assert whole.status is fp.Status.NOT_CONVERGED and whole.state.clock.rejected > 5
     for state in states[1::6]:
         part = ended(Integrator(started(until(0.3, max_iter=20), x), state=state))
         assert part.status is whole.status and part.state.t == whole.state.t
@@ -213,7 +213,7 @@ def test_only_the_systems_that_fail_end(options):
     assert "not_converged: " in sol.message and "max_iter" in sol.message
     for b in (0, 2):
         one = fp.solve(attention.system(b), x[b : b + 1], (0.0, 0.2), t_eval=times, events=[fp.BlowUp(1e6)], **options)
-        assert one.stats["path"] == sol.stats["path"] == "in step"
+        assert one.stats["path"] == sol.stats["path"] == "batched"
         np.testing.assert_array_equal(sol.x[:, b], one.x[:, 0])
         alone = fp.solve(attention.system(b), x[b], (0.0, 0.2), t_eval=times, **options)
         np.testing.assert_allclose(sol.x[:, b], alone.x, rtol=0, atol=1e-9)

@@ -137,7 +137,7 @@ def test_stopped_at_every_evaluation(method):
     whole = ended(Integrator(halting(method, seen, Halting())))
     # From 1.3 on it is slow: what ends the run is the velocity after that break point.
     assert whole.status.value == "steady_state" and whole.state.t == 1.3
-    for at in range(1, whole.state.evaluations + 1):
+    for at in range(1, whole.state.clock.evaluations + 1):
         parts, field = [], Halting()
         first = Integrator(halting(method, parts, field), undo=True)
         field.left = at
@@ -147,7 +147,7 @@ def test_stopped_at_every_evaluation(method):
         ended(second)
         assert second.status is whole.status and second.state.t == whole.state.t
         assert second.state.y.tobytes() == whole.state.y.tobytes()
-        assert second.state.evaluations == whole.state.evaluations
+        assert second.state.clock.evaluations == whole.state.clock.evaluations
         assert parts == seen
 
 
@@ -162,7 +162,7 @@ def test_cut_after_every_step(method):
     for numbers, arrays in parts[:-1]:
         rest = ended(Integrator(halting(method, [], Halting(), tol=1e-9), State.of(numbers, arrays)))
         assert rest.state.y.tobytes() == whole.state.y.tobytes()
-        assert rest.state.evaluations == whole.state.evaluations
+        assert rest.state.clock.evaluations == whole.state.clock.evaluations
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -201,7 +201,7 @@ def test_jumps_at_the_ends():
 def test_fixed_step_grid(step, breaks, want, direction):
     """Break points divide steps, or take the place of a point of the grid next to them; sizes sum to the span."""
     control = FixedStep(step, Span(0.0, direction * 0.5), tuple(direction * b for b in breaks))
-    found = [control.target(math.nan, i, 0.0, control.span) for i in range(control.count)]
+    found = [control.target(i) for i in range(control.count)]
     assert [t for t, _ in found] == [direction * t for t in want]
     # Each size is right to the rounding of its two times.
     np.testing.assert_allclose([h for _, h in found], np.diff([0.0, *(t for t, _ in found)]), rtol=0, atol=1e-16)

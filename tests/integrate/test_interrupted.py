@@ -51,7 +51,7 @@ def test_stopped_at_every_evaluation(method):
     seen = []
     whole = ended(Integrator(problem(method, seen, Forgetful())))
     assert whole.status.value == "steady_state" and whole.state.step > 2
-    for at in range(1, whole.state.evaluations + 1):
+    for at in range(1, whole.state.clock.evaluations + 1):
         parts, field = [], Forgetful()
         first = Integrator(problem(method, parts, field), undo=True)
         field.left = at
@@ -63,7 +63,7 @@ def test_stopped_at_every_evaluation(method):
         ended(second)
         assert second.status is whole.status and second.state.t == whole.state.t
         assert second.state.y.tobytes() == whole.state.y.tobytes()
-        assert second.state.evaluations == whole.state.evaluations == field.memory["count"][0]
+        assert second.state.clock.evaluations == whole.state.clock.evaluations == field.memory["count"][0]
         assert parts == seen  # every output once
 
 
@@ -74,4 +74,4 @@ def test_without_undo_memory_is_as_the_stop_left_it():
     field.left = 5
     with pytest.raises(Stop):
         ended(run)
-    assert field.memory["count"][0] == run.state.evaluations + 1
+    assert field.memory["count"][0] == run.state.clock.evaluations + 1

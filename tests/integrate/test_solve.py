@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,7 +110,7 @@ def test_restart_from_the_record_is_exact(name, cut):
     assert second.status is Status.COMPLETED
     assert second.state.y.tobytes() == whole.state.y.tobytes()
     for key in ("t", "step", "h", "error", "rejected", "evaluations", "fresh"):
-        assert getattr(second.state, key) == getattr(whole.state, key)
+        assert getattr(second.state.clock, key) == getattr(whole.state.clock, key)
     late = [t > saved.t for t in (0.03, 1.0, 2.0)]
     assert second.solution().x.tobytes() == whole.solution().x[late].tobytes()
 
@@ -120,13 +119,13 @@ def test_restart_right_after_a_rejection():
     problem = Problem.checked(Decay(np.ones((2, 2)), 50.0).field, np.ones((2, 2)), (0.0, 1.0), Options(step=1.0))
     whole, cut = Integrator(problem), Integrator(problem)
     cut._stepper.attempt()
-    assert cut.state.retries == 1
+    assert cut.state.clock.retries == 1
     rest = Integrator(problem, state=cut.state.copy())
     for run in (whole, rest):
         while run.step() is None:
             pass
     assert rest.state.y.tobytes() == whole.state.y.tobytes()
-    assert rest.state.rejected == whole.state.rejected
+    assert rest.state.clock.rejected == whole.state.clock.rejected
 
 
 def test_interrupt_and_solution_of_an_unfinished_run():
@@ -144,7 +143,8 @@ def test_interrupt_and_solution_of_an_unfinished_run():
 
 def test_a_restart_at_the_end_is_complete():
     problem = Problem.checked(*RUN, Options())
-    end = replace(State.initial(3.0, SPIRAL.exact(3.0)), step=7)
+    end = State.initial(3.0, SPIRAL.exact(3.0))
+    end.clock.step = 7
     assert Integrator(problem, state=end).status is Status.COMPLETED
 
 

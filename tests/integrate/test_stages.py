@@ -122,7 +122,7 @@ def test_a_step_goes_on_where_an_exception_has_cut_it(stop, lean):
         run = Integrator(problem(), State.of(*run.snapshot().parts()))
     ended(run)
     assert run.state.y.tobytes() == whole.state.y.tobytes()
-    assert run.state.evaluations == whole.state.evaluations
+    assert run.state.clock.evaluations == whole.state.clock.evaluations
 
 
 @pytest.mark.parametrize("stop", range(1, 9))
@@ -136,7 +136,7 @@ def test_stages_of_an_earlier_version_are_gone_on_with(stop):
     assert len(arrays.get("stages", ())) == max((stop - 1) % 4 - 1, 0) and "summed" not in numbers
     again = ended(Integrator(problem(), State.of(numbers, arrays)))
     assert again.state.y.tobytes() == whole.state.y.tobytes()
-    assert again.state.evaluations == whole.state.evaluations
+    assert again.state.clock.evaluations == whole.state.clock.evaluations
 
 
 def test_a_sum_without_the_first_stage_is_made_again_for_an_extension():

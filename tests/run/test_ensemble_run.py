@@ -297,8 +297,8 @@ def test_a_signal_stops_the_block(small, launch, number):
 
 CUT = {
     "fused": ("rtol", "rtol"),
-    "in step": ('"softmax"', '"sinkhorn"\neps = 2.0\ntol = 1e-6'),
-    "one by one": NOISE,
+    "batched": ('"softmax"', '"sinkhorn"\neps = 2.0\ntol = 1e-6'),
+    "noisy": NOISE,
 }
 
 
@@ -314,7 +314,7 @@ def test_an_ensemble_that_is_cut_goes_on(small, monkeypatch, kind):
     cuts, code, parts = Cuts(monkeypatch), 75, 0
     while code == 75:
         # Parts get longer until they have time for a system.
-        cuts.count, cuts.at, parts = 0, 4 + (25 if kind == "in step" else 3) * parts, parts + 1
+        cuts.count, cuts.at, parts = 0, 4 + (25 if kind == "batched" else 3) * parts, parts + 1
         code = run(small).code
         assert not (small.parent / "out").exists() or inspect.verify(small.parent / "out")[1] == []
     assert code == 0 and parts > 1

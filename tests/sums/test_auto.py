@@ -91,7 +91,7 @@ def test_direct_sums_of_auto_are_those_of_direct():
 def test_a_batch_of_small_systems_stays_fused_with_its_bits():
     x = cloud(2 * 40, 2).reshape(2, 40, 2)
     runs = [fp.solve(softmax(2), x, (0.0, 0.5), backend=b) for b in ("auto", fp.Auto(1e-6), "direct")]
-    assert [run.stats["path"] for run in runs] == ["fused", "fused", "in step"]
+    assert [run.stats["path"] for run in runs] == ["fused", "fused", "batched"]
     np.testing.assert_array_equal(runs[0].x, runs[1].x)
 
 
