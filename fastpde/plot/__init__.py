@@ -28,6 +28,16 @@ def are_current(directory: Path) -> bool:
     return bool(found) and found == _contents(directory)
 
 
+def current_pictures(directory: Path) -> list[Path]:
+    """Return the paths of the pictures of a run, which are drawn again if it holds more than they show.
+
+    Raises InputError, OSError as `plot_run`.
+    """
+    if not are_current(directory):
+        return plot_run(directory)
+    return [path for path in (directory / name for name in PICTURES) if path.is_file()]
+
+
 def _contents(directory: Path) -> str:
     """Return how many frames, or systems, a run holds, in words."""
     if (directory / _ENSEMBLE).is_file():
