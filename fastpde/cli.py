@@ -68,10 +68,6 @@ def parser() -> argparse.ArgumentParser:
     add_requeue(requeue)
     requeue.set_defaults(call=_requeue)
 
-    plot = commands.add_parser("plot", help="draw the pictures of a run or a study again")
-    plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
-    plot.set_defaults(call=_plot)
-
     estimate = commands.add_parser("estimate", help="time, memory and disk of a run or a sweep, before anything runs")
     about = "a TOML file of a run, or the plan of a sweep; default: an example"
     estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=about)
@@ -79,11 +75,9 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--threads", metavar="N", help=THREADS)
     estimate.set_defaults(call=_estimate)
     cli_reading.add(commands)
+    cli_reading.add_plot(commands).set_defaults(call=_plot)
+    cli_reading.add_report(commands).set_defaults(call=_report)
     cli_reading.add_export(commands).set_defaults(call=_export)
-
-    report = commands.add_parser("report", help="one self-contained HTML page about a run or a study")
-    report.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
-    report.set_defaults(call=_report)
 
     warmup = commands.add_parser("warmup", help="compile every kernel once, so that later runs start at once")
     warmup.set_defaults(call=_warmup)
@@ -339,19 +333,10 @@ def _finished(target: Path, message: str, late: int = 0) -> int:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from fastpde import plot, studies
-
     try:
-        if studies.is_study(options.directory):
-            study = studies.load(options.directory)
-            paths = [options.directory / f"{study.name}.png"]
-            study.plot(paths[0])
-        else:
-            paths = plot.plot_run(options.directory)
+        return _print("\n".join(map(str, cli_reading.plot(options))))
     except OSError as error:
         return _fail(5, f"the pictures could not be written to {options.directory}: {error.strerror or error}")
-    sys.stdout.writelines(f"{path}\n" for path in paths)
-    return 0
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -367,11 +352,9 @@ def _report(options: argparse.Namespace) -> int:
     from fastpde import report
 
     try:
-        path = report.write(options.directory, options.allow_code)
+        return _print(str(report.write(options.directory, options.allow_code, sys.stderr)))
     except OSError as error:
         return _fail(5, f"the report could not be written to {options.directory}: {error.strerror or error}")
-    sys.stdout.write(f"{path}\n")
-    return 0
 
 
 def _warmup(_: argparse.Namespace) -> int:
