@@ -87,7 +87,7 @@ def parameter(name: str, values: Sequence[object]) -> Parameter:
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= _LABEL else f"{text[: _LABEL - 1]}…"
+    return text if len(text) <= _LABEL else f"{text[: _LABEL // 3]}…{text[-_LABEL // 2 :]}"
 
 
 @dataclass(frozen=True)

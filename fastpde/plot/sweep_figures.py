@@ -42,12 +42,17 @@ _ENDED = ((canvas.COLOURS[0], "o"), (canvas.COLOURS[2], "s"), (canvas.COLOURS[4]
 def main_columns(cells: Cells) -> tuple[list[str], list[str]]:
     """Return the observables that are drawn unless others are asked for, and those that are left out."""
     known = [name for name, values in cells.finals.items() if np.isfinite(values).any()]
-    mine = [name for name in known if name not in _NAMES and not _DETAILS.fullmatch(name)]
+    mine = [name for name in known if name not in _NAMES and not is_detail(name)]
     found = [name for name in (*_NAMES, *mine) if name in known]
     ends = cells.finals.get("t", np.zeros(0))
     if len(np.unique(ends[np.isfinite(ends)])) > 1:
         found.append("t")
     return found[:MOST], [name for name in known if name not in found[:MOST]]
+
+
+def is_detail(name: str) -> bool:
+    """Return whether an observable is drawn only when it is asked for: components, and parts of others."""
+    return _DETAILS.fullmatch(name) is not None
 
 
 def results(cells: Cells, shown: Layout, names: list[str], left: list[str], title: str) -> Figure:

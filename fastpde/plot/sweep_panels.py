@@ -189,7 +189,7 @@ def colours(
         there = np.unique(np.stack([x.places[mine], y.places[mine]], axis=1), axis=0)
         if state == UNFINISHED:  # a place where others have finished has its value
             there = np.array([place for place in there if tuple(place) not in done]).reshape(-1, 2)
-        axes.plot(*there.T, linestyle="none", markersize=size, **look)
+        axes.plot(*there.T, linestyle="none", markersize=size, markeredgewidth=min(1.0, 0.13 * size), **look)
     return artist
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TextIO
 
 from fastpde.config.sweep_plan import BASE
-from fastpde.plot import sweep_pictures
+from fastpde.plot import sweep_figures, sweep_pictures
 from fastpde.report import rendering
 from fastpde.run import lock, sweep_folder, sweep_slurm, sweep_table
 from fastpde.run.sweep_table import FAILED, RUNNING, STOPPED, WAITING, Table
@@ -76,10 +76,14 @@ def _slowest(table: Table) -> list[tuple[str, str, str, str]]:
 
 
 def _columns(table: Table) -> dict[str, list[str]]:
-    """Return the columns of cells.csv, but for the digests, numbers with six digits."""
+    """Return the columns of cells.csv, but for the digests, numbers with six digits; details stand last."""
     names, *rows = csv.reader(io.StringIO(table.text()))
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-    return {name: [_short(text) for text in column] for name, column in columns.items() if name != "cell"}
+    observed = {name for cell in table.cells.values() for name in cell.last}
+    kept = sorted(
+        (name for name in names if name != "cell"), key=lambda name: name in observed and sweep_figures.is_detail(name)
+    )
+    return {name: [_short(text) for text in columns[name]] for name in kept}
 
 
 def _short(text: str) -> str:
