@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastpde.plot import canvas
+
 Array = np.ndarray[Any, Any]
 ABSENT = "-"  # the category of cells in whose case a key does not stand
 CURVES = 6  # values of a second parameter that can be told apart as curves
@@ -17,7 +19,7 @@ _RANDOM = 8  # values of a number from which on they may be random draws
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellColumns:
     """The cells of a sweep in columns, each with an entry per cell.
 
     Attributes:
@@ -39,7 +41,7 @@ class Cells:
 
 
 @dataclass(frozen=True, eq=False)
-class Parameter:
+class SweepParameter:
     """Something that varies: its values as places (cells,) on an axis, those of categories 0, 1, ... with labels."""
 
     name: str
@@ -71,10 +73,10 @@ def _unevenness(values: Array) -> float:
     return float(np.std(steps) / np.mean(steps))
 
 
-def parameter(name: str, values: Sequence[object]) -> Parameter:
+def parameter(name: str, values: Sequence[object]) -> SweepParameter:
     """Return the parameter with these values: an axis of numbers if all of them are numbers, otherwise of words."""
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return Parameter(name, np.array(values, dtype=np.float64))
+        return SweepParameter(name, np.array(values, dtype=np.float64))
     labels: dict[str, str] = {}  # of each value, by its text
     for value in values:
         if repr(value) not in labels:
@@ -82,16 +84,16 @@ def parameter(name: str, values: Sequence[object]) -> Parameter:
             taken = word in labels.values()  # by a long value that begins alike
             labels[repr(value)] = f"{word} ({len(labels)})" if taken else word
     numbers = {text: float(i) for i, text in enumerate(labels)}
-    return Parameter(name, np.array([numbers[repr(value)] for value in values]), tuple(labels.values()))
+    return SweepParameter(name, np.array([numbers[repr(value)] for value in values]), tuple(labels.values()))
 
 
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= _LABEL else f"{text[: _LABEL // 3]}…{text[-_LABEL // 2 :]}"
+    return canvas.plain(text if len(text) <= _LABEL else f"{text[: _LABEL // 3]}…{text[-_LABEL // 2 :]}")
 
 
 @dataclass(frozen=True)
-class Layout:
+class SweepLayout:
     """The axes of the pictures of a sweep.
 
     Attributes:
@@ -103,9 +105,9 @@ class Layout:
         notes: for a caption.
     """
 
-    x: Parameter
-    y: Parameter | None = None
-    rest: tuple[Parameter, ...] = ()
+    x: SweepParameter
+    y: SweepParameter | None = None
+    rest: tuple[SweepParameter, ...] = ()
     kind: str = "curves"
     repeats: bool = False
     notes: list[str] = field(default_factory=list)
@@ -131,7 +133,7 @@ class Layout:
         return f"{self.x.name} and {self.y.name}, which have most values, {place}; a column for {every} of {names}"
 
 
-def layout(varied: Mapping[str, Sequence[object]], count: int) -> Layout:
+def layout(varied: Mapping[str, Sequence[object]], count: int) -> SweepLayout:
     """Return the axes for the keys that vary over `count` cells."""
     found = [parameter(name, values) for name, values in varied.items()]
     found = [one for one in found if len(one.values) > 1]
@@ -139,22 +141,22 @@ def layout(varied: Mapping[str, Sequence[object]], count: int) -> Layout:
     kept, notes = _independent([one for one in found if not _is_seed(one)])
     kept = _merged(kept)
     if not kept:
-        x = seeds[0] if seeds else Parameter("cell", np.arange(count, dtype=np.float64))
-        return Layout(x, kind="each", notes=notes)
+        x = seeds[0] if seeds else SweepParameter("cell", np.arange(count, dtype=np.float64))
+        return SweepLayout(x, kind="each", notes=notes)
     if seeds:
         notes.append(f"of cells that differ in {seeds[0].name} alone the median")
     repeats = bool(seeds)
     if len(kept) == 1:
-        return Layout(kept[0], repeats=repeats, notes=notes)
+        return SweepLayout(kept[0], repeats=repeats, notes=notes)
     numbers = [one for one in kept if not one.labels]
     if _random(numbers):
         kind = "scatter" if len(kept) == 2 else "each"
         rest = tuple(one for one in kept if one not in numbers[:2])
-        return Layout(numbers[0], numbers[1], rest, kind, repeats, notes)
+        return SweepLayout(numbers[0], numbers[1], rest, kind, repeats, notes)
     return _grid(kept, repeats, notes)
 
 
-def _grid(kept: list[Parameter], repeats: bool, notes: list[str]) -> Layout:
+def _grid(kept: list[SweepParameter], repeats: bool, notes: list[str]) -> SweepLayout:
     """Return the layout of two parameters or more: the two with most values on axes, a panel for each of the rest."""
     by_size = sorted(kept, key=lambda one: -len(one.values))
     x, y = by_size[:2]
@@ -162,16 +164,16 @@ def _grid(kept: list[Parameter], repeats: bool, notes: list[str]) -> Layout:
         x, y = y, x
     rest = tuple(one for one in kept if one not in (x, y))
     few = not x.labels and len(y.values) <= (CURVES if y.labels else 2)
-    return Layout(x, y, rest, "curves" if few else "map", repeats, notes)
+    return SweepLayout(x, y, rest, "curves" if few else "map", repeats, notes)
 
 
-def _is_seed(one: Parameter) -> bool:
+def _is_seed(one: SweepParameter) -> bool:
     return one.name.rpartition(".")[2] == "seed"
 
 
-def _independent(found: list[Parameter]) -> tuple[list[Parameter], list[str]]:
+def _independent(found: list[SweepParameter]) -> tuple[list[SweepParameter], list[str]]:
     """Leave out parameters that another one determines, as those of [[cases]] may; return the rest, and notes."""
-    kept: list[Parameter] = []
+    kept: list[SweepParameter] = []
     notes = []
     for one in found:
         leader = next((other for other in kept if _determines(other, one)), None)
@@ -182,9 +184,9 @@ def _independent(found: list[Parameter]) -> tuple[list[Parameter], list[str]]:
     return kept, notes
 
 
-def _merged(found: list[Parameter]) -> list[Parameter]:
+def _merged(found: list[SweepParameter]) -> list[SweepParameter]:
     """Make one category of parameters that stand together in [[cases]]: words, and what is not combined with all."""
-    kept: list[Parameter] = []
+    kept: list[SweepParameter] = []
     for one in found:
         partner = next((other for other in kept if (one.labels or other.labels) and not _combined(other, one)), None)
         if partner is None:
@@ -195,17 +197,17 @@ def _merged(found: list[Parameter]) -> list[Parameter]:
     return kept
 
 
-def _words(one: Parameter) -> list[str]:
+def _words(one: SweepParameter) -> list[str]:
     return [one.labels[int(place)] if one.labels else f"{place:g}" for place in one.places]
 
 
-def _combined(first: Parameter, second: Parameter) -> bool:
+def _combined(first: SweepParameter, second: SweepParameter) -> bool:
     """Return whether each value of `first` comes with each value of `second`."""
     pairs = np.unique(np.stack([first.places, second.places], axis=1), axis=0)
     return len(pairs) == len(first.values) * len(second.values)
 
 
-def _determines(first: Parameter, second: Parameter) -> bool:
+def _determines(first: SweepParameter, second: SweepParameter) -> bool:
     """Return whether each value of `first` has one of `second`; of numbers, in rising or falling order, too."""
     pairs = np.unique(np.stack([first.places, second.places], axis=1), axis=0)
     if len(pairs) > len(first.values):
@@ -214,7 +216,7 @@ def _determines(first: Parameter, second: Parameter) -> bool:
     return bool(first.labels or second.labels or (steps >= 0).all() or (steps <= 0).all())
 
 
-def _random(numbers: list[Parameter]) -> bool:
+def _random(numbers: list[SweepParameter]) -> bool:
     """Return whether numbers are draws: many values, in far fewer combinations than a grid would have."""
     if len(numbers) < 2 or min(len(one.values) for one in numbers[:2]) < _RANDOM:
         return False

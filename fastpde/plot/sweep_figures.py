@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fastpde.plot import canvas, sweep_panels
-from fastpde.plot.sweep_axes import Cells, Layout, Parameter
+from fastpde.plot.sweep_axes import CellColumns, SweepLayout, SweepParameter
 from fastpde.run.sweep_table import FAILED, FINISHED, RUNNING, STOPPED, WAITING
 
 Array = np.ndarray[Any, Any]
 MOST = 6  # observables in a picture
-_HUGE, _LARGEST = 1e30, 1e300  # numbers whose logarithms are drawn; which are left out, as no axis holds them
 _ROWS = 4  # of them where each has several panels
+_HUGE, _LARGEST = 1e30, 1e300  # numbers above which logarithms are drawn; and nothing, as no axis holds them
 # What people look at first, in this order; then come columns of the user's own.
 _NAMES = {
     "effective_rank": "effective rank",
@@ -39,7 +39,7 @@ _OUTCOMES = {  # colour and marker
 _ENDED = ((canvas.COLOURS[0], "o"), (canvas.COLOURS[2], "s"), (canvas.COLOURS[4], "D"))
 
 
-def main_columns(cells: Cells) -> tuple[list[str], list[str]]:
+def main_columns(cells: CellColumns) -> tuple[list[str], list[str]]:
     """Return the observables that are drawn unless others are asked for, and those that are left out."""
     known = [name for name, values in cells.finals.items() if np.isfinite(values).any()]
     mine = [name for name in known if name not in _NAMES and not is_detail(name)]
@@ -55,7 +55,7 @@ def is_detail(name: str) -> bool:
     return _DETAILS.fullmatch(name) is not None
 
 
-def results(cells: Cells, shown: Layout, names: list[str], left: list[str], title: str) -> Figure:
+def results(cells: CellColumns, shown: SweepLayout, names: list[str], left: list[str], title: str) -> Figure:
     """Draw the last values of some observables over what varies; title: of the picture; left: names left out."""
     if shown.rest:
         names, left = names[:_ROWS], names[_ROWS:] + left
@@ -76,7 +76,7 @@ def results(cells: Cells, shown: Layout, names: list[str], left: list[str], titl
     return drawn
 
 
-def ends(cells: Cells, shown: Layout, title: str) -> Figure:
+def ends(cells: CellColumns, shown: SweepLayout, title: str) -> Figure:
     """Draw how many cells ended in which way, where those are, and the wall time of each."""
     counts = Counter(cells.outcomes)
     looks = _looks(cells)
@@ -116,7 +116,9 @@ def _finish(drawn: Figure, title: str, notes: list[str], marks: list[Any]) -> No
     canvas.caption(drawn, "; ".join(notes))
 
 
-def _panel(drawn: Figure, axes: Any, cells: Cells, shown: Layout, values: Array, own: Array, label: str) -> None:
+def _panel(
+    drawn: Figure, axes: Any, cells: CellColumns, shown: SweepLayout, values: Array, own: Array, label: str
+) -> None:
     """Draw one panel of a layout that is not "each": values of the cells `own`."""
     if shown.kind == "each" or shown.y is None or shown.kind == "curves":
         if shown.kind == "each":
@@ -128,7 +130,7 @@ def _panel(drawn: Figure, axes: Any, cells: Cells, shown: Layout, values: Array,
         sweep_panels.frame(axes, "x", shown.x)
         canvas.tidy(axes)
         return
-    norm, _ = sweep_panels.limits(values)
+    norm = sweep_panels.limits(values)
     sweep_panels.frame(axes, "x", shown.x)
     sweep_panels.frame(axes, "y", shown.y)
     artist = sweep_panels.colours(axes, shown.x, shown.y, values, cells.states, own, norm, filled=shown.kind == "map")
@@ -136,7 +138,7 @@ def _panel(drawn: Figure, axes: Any, cells: Cells, shown: Layout, values: Array,
     bar.ax.tick_params(labelsize=8)
 
 
-def _grid(cells: Cells, shown: Layout, values: dict[str, Array]) -> Figure:
+def _grid(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -> Figure:
     """Draw a panel per observable."""
     flat = shown.kind in ("curves", "each")
     columns = min(len(values), 3 if not flat or len(values) > 4 else 2)
@@ -153,14 +155,14 @@ def _grid(cells: Cells, shown: Layout, values: dict[str, Array]) -> Figure:
     return drawn
 
 
-def _columns(cells: Cells, shown: Layout, values: dict[str, Array]) -> Figure:
+def _columns(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -> Figure:
     """Draw a row of panels per observable, one for each of some values of further parameters."""
     panels = shown.panels()
     flat = shown.kind == "curves"
     drawn = canvas.figure(max(5.0, 2.7 * len(panels) + 1.0), 2.3 * len(values) + 1.4)
     grid = drawn.subplots(len(values), len(panels), squeeze=False, sharex=True, sharey="row")
     for number, (row, (name, numbers)) in enumerate(zip(grid, values.items(), strict=True), 1):
-        norm, _ = sweep_panels.limits(numbers)
+        norm = sweep_panels.limits(numbers)
         artist: Any = None
         for axes, (_, own) in zip(row, panels, strict=True):
             sweep_panels.frame(axes, "x", shown.x, named=number == len(grid))
@@ -182,7 +184,7 @@ def _columns(cells: Cells, shown: Layout, values: dict[str, Array]) -> Figure:
     return drawn
 
 
-def _each(cells: Cells, shown: Layout, values: dict[str, Array]) -> Figure:
+def _each(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -> Figure:
     """Draw points against each parameter in turn: a row per observable, a column per parameter."""
     every = [one for one in (shown.x, shown.y, *shown.rest) if one is not None][:_ROWS]
     if len(every) == 1:
@@ -209,7 +211,7 @@ def _readable(name: str, values: Array) -> tuple[str, Array]:
     return said, values
 
 
-def _looks(cells: Cells) -> dict[str, tuple[str, str]]:
+def _looks(cells: CellColumns) -> dict[str, tuple[str, str]]:
     """Return colour and marker of each outcome, the ways to finish first."""
     ways = sorted({str(one) for one in cells.outcomes} - set(_OUTCOMES), key=lambda one: (one != FINISHED, one))
     found = {way: _ENDED[i % len(_ENDED)] for i, way in enumerate(ways)}
@@ -229,11 +231,11 @@ def _bars(axes: Any, counts: Counter[str], looks: dict[str, tuple[str, str]]) ->
     canvas.tidy(axes)
 
 
-def _where(axes: Any, cells: Cells, shown: Layout, looks: dict[str, tuple[str, str]]) -> None:
+def _where(axes: Any, cells: CellColumns, shown: SweepLayout, looks: dict[str, tuple[str, str]]) -> None:
     """Draw the outcome of each cell over x and y, or over x alone with outcomes on the other axis."""
     names = list(looks)
     place = np.array([names.index(str(one)) for one in cells.outcomes], dtype=np.float64)
-    y = shown.y or Parameter("", place, tuple(names))
+    y = shown.y or SweepParameter("", place, tuple(names))
     largest = max(len(shown.x.values), len(y.values))
     size = float(np.clip(140.0 / largest, 2.5, 8.0))
     seen: set[tuple[float, float]] = set()

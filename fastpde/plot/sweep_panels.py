@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
 
 from fastpde.plot import canvas
-from fastpde.plot.sweep_axes import Parameter
+from fastpde.plot.sweep_axes import SweepParameter
 from fastpde.run.sweep_table import FAILED, FINISHED
 
 Array = np.ndarray[Any, Any]
@@ -32,19 +32,19 @@ def rough(states: Array) -> Array:
     return np.where(np.isin(states, (FINISHED, FAILED)), states, UNFINISHED)
 
 
-def limits(values: Array) -> tuple[Normalize, bool]:
-    """Return the scale of colours for the finite values, and whether it is logarithmic."""
+def limits(values: Array) -> Normalize:
+    """Return the scale of colours for the finite values; it is logarithmic where they span decades."""
     known = values[np.isfinite(values)]
     if not known.size:
-        return Normalize(0.0, 1.0), False
+        return Normalize(0.0, 1.0)
     low, high = float(known.min()), float(known.max())
     if low > 0.0 and high > _DECADES * low:
-        return LogNorm(low, high), True
+        return LogNorm(low, high)
     pad = 0.0 if high > low else 0.5 * max(abs(low), 1.0)  # one value: the middle of the colours
-    return Normalize(low - pad, high + pad), False
+    return Normalize(low - pad, high + pad)
 
 
-def frame(axes: Any, letter: str, shown: Parameter, *, named: bool = True) -> None:
+def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) -> None:
     """Set the scale, the ticks and the name of the axis "x" or "y" on which a parameter is drawn."""
     axis, values = getattr(axes, f"{letter}axis"), shown.values
     if named:
@@ -110,7 +110,7 @@ def medians(places: Array, values: Array) -> tuple[Array, Array]:
     return found, middle
 
 
-def curves(axes: Any, x: Parameter, y: Parameter | None, values: Array, states: Array, own: Array) -> None:
+def curves(axes: Any, x: SweepParameter, y: SweepParameter | None, values: Array, states: Array, own: Array) -> None:
     """Draw values of the cells `own` against x, a curve for each value of y through the medians at each place."""
     kinds = y.values if y is not None else np.zeros(1)
     for i, kind in enumerate(kinds):
@@ -131,7 +131,7 @@ def curves(axes: Any, x: Parameter, y: Parameter | None, values: Array, states: 
         _mark_below(axes, x, values, states, own)
 
 
-def points(axes: Any, x: Parameter, values: Array, states: Array) -> None:
+def points(axes: Any, x: SweepParameter, values: Array, states: Array) -> None:
     """Draw the values of all cells as points against x, without curves."""
     size = float(np.clip(300.0 / max(1, len(values)), 2.0, 5.0))
     axes.plot(x.places, values, "o", color=canvas.COLOURS[0], markersize=size, alpha=0.6, markeredgewidth=0)
@@ -139,7 +139,7 @@ def points(axes: Any, x: Parameter, values: Array, states: Array) -> None:
     _mark_below(axes, x, values, states, np.ones(len(values), dtype=bool))
 
 
-def _span(axes: Any, letter: str, shown: Parameter) -> None:
+def _span(axes: Any, letter: str, shown: SweepParameter) -> None:
     """Set the limits of an axis to all values of a number, whether or not there is something to draw."""
     low, high = float(shown.values[0]), float(shown.values[-1])
     limit = getattr(axes, f"set_{letter}lim")
@@ -150,7 +150,7 @@ def _span(axes: Any, letter: str, shown: Parameter) -> None:
 
 
 def _mark_below(
-    axes: Any, x: Parameter, values: Array, states: Array, own: Array, height: float = 0.04, colour: str = ""
+    axes: Any, x: SweepParameter, values: Array, states: Array, own: Array, height: float = 0.04, colour: str = ""
 ) -> None:
     """Mark at the bottom of the panel, at a height in units of it, where cells without a value are."""
     for state, look in _MARKS.items():
@@ -162,7 +162,15 @@ def _mark_below(
 
 
 def colours(
-    axes: Any, x: Parameter, y: Parameter, values: Array, states: Array, own: Array, norm: Normalize, *, filled: bool
+    axes: Any,
+    x: SweepParameter,
+    y: SweepParameter,
+    values: Array,
+    states: Array,
+    own: Array,
+    norm: Normalize,
+    *,
+    filled: bool,
 ) -> Any:
     """Draw the medians of values over x and y in colours, as a map (`filled`) or as points; return the artist."""
     at, middle = medians(np.stack([x.places[own], y.places[own]], axis=1), values[own])
@@ -193,7 +201,7 @@ def colours(
     return artist
 
 
-def _edges(shown: Parameter) -> Array:
+def _edges(shown: SweepParameter) -> Array:
     """Return the borders (m + 1,) of the cells around m values: half-way between neighbours on the axis's scale."""
     values = np.arange(len(shown.labels), dtype=float) if shown.labels else shown.values
     at = np.log(values) if shown.logarithmic else values

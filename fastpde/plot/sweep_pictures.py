@@ -10,7 +10,7 @@ import numpy as np
 
 from fastpde.errors import InputError
 from fastpde.plot import canvas, sweep_figures
-from fastpde.plot.sweep_axes import Cells, layout
+from fastpde.plot.sweep_axes import CellColumns, layout
 from fastpde.run import directory
 from fastpde.run.sweep_table import FINISHED, Cell, Table
 
@@ -19,7 +19,10 @@ _USUAL = "completed"  # the status of a run that reached the end of its time spa
 
 
 def current(table: Table) -> list[Path]:
-    """Return the paths of the pictures of a sweep, which are drawn again if it holds more than they show."""
+    """Return the paths of the pictures of a sweep, which are drawn again unless they show all that it holds.
+
+    Observables that were asked for when they were drawn stay until then.
+    """
     paths = [table.folder.path / name for name in (RESULTS, ENDS)]
     if canvas.made_of(paths[-1]) != _contents(table):
         return save(table)
@@ -34,7 +37,7 @@ def save(table: Table, columns: Sequence[str] = ()) -> list[Path]:
     Raises InputError for a column that no finished cell has, OSError.
     """
     cells, target = _cells(table), table.folder.path
-    shown, title = layout(cells.varied, len(cells)), f"Sweep {target.resolve().name}, {table.summary()}"
+    shown, title = layout(cells.varied, len(cells)), canvas.plain(f"Sweep {target.resolve().name}, {table.summary()}")
     names, left = sweep_figures.main_columns(cells)
     known = [*names, *left]
     for name in columns:
@@ -58,12 +61,12 @@ def _contents(table: Table) -> str:
     return f"{table.summary()}; table {directory.digest_of(table.text())}"
 
 
-def _cells(table: Table) -> Cells:
+def _cells(table: Table) -> CellColumns:
     """Return the cells of a table as columns; only finished cells have last values."""
     found, sweep = list(table.cells.values()), table.folder.sweep
     varied = [sweep.varied(i) for i in table.cells]
     names = dict.fromkeys(name for cell in found if cell.state == FINISHED for name in cell.last)
-    return Cells(
+    return CellColumns(
         {key: [one.get(key) for one in varied] for key in sweep.keys},
         np.array([cell.state for cell in found]),
         [_outcome(cell) for cell in found],

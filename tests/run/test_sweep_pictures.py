@@ -75,6 +75,11 @@ def test_scales_and_categories():
     assert "4 of 6 values of d and kind" in columns
 
 
+def test_no_word_is_taken_for_a_formula():
+    for figure in drawn(cells(grid(Q=[r"$\frac$", "a$b$.npy"], n=N))):
+        check_labels(figure)
+
+
 def test_medians_leave_out_what_is_not_finite():
     at, middle = sweep_panels.medians(np.array([2.0, 1.0, 2.0, 2.0, 3.0]), np.array([5.0, 1.0, 7.0, np.nan, np.nan]))
     assert at.tolist() == [1.0, 2.0, 3.0] and middle[:2].tolist() == [1.0, 6.0] and np.isnan(middle[2])
@@ -88,7 +93,9 @@ def cells(varied, states=None, **finals):
     index = np.arange(count)
     finals = finals or {"effective_rank": 1.0 + index, "energy": 10.0 ** (index / count * 8), "mean_0": index}
     finals = {name: values * known for name, values in finals.items()}
-    return sweep_axes.Cells(varied, states, list(states), np.where(states == "waiting", np.nan, 0.1 + index), finals)
+    return sweep_axes.CellColumns(
+        varied, states, list(states), np.where(states == "waiting", np.nan, 0.1 + index), finals
+    )
 
 
 def drawn(some):
