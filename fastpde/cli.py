@@ -68,10 +68,6 @@ def parser() -> argparse.ArgumentParser:
     add_requeue(requeue)
     requeue.set_defaults(call=_requeue)
 
-    plot = commands.add_parser("plot", help="draw the pictures of a run or a study again")
-    plot.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
-    plot.set_defaults(call=_plot)
-
     estimate = commands.add_parser("estimate", help="time, memory and disk of a run or a sweep, before anything runs")
     about = "a TOML file of a run, or the plan of a sweep; default: an example"
     estimate.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help=about)
@@ -79,11 +75,9 @@ def parser() -> argparse.ArgumentParser:
     estimate.add_argument("--threads", metavar="N", help=THREADS)
     estimate.set_defaults(call=_estimate)
     cli_reading.add(commands)
+    cli_reading.add_plot(commands).set_defaults(call=_plot)
+    cli_reading.add_report(commands).set_defaults(call=_report)
     cli_reading.add_export(commands).set_defaults(call=_export)
-
-    report = commands.add_parser("report", help="one self-contained HTML page about a run or a study")
-    report.add_argument("directory", type=Path, metavar="DIR", help="a run directory, finished or not, or a study's")
-    report.set_defaults(call=_report)
 
     warmup = commands.add_parser("warmup", help="compile every kernel once, so that later runs start at once")
     warmup.set_defaults(call=_warmup)
@@ -135,9 +129,9 @@ def _fail(code: int, message: str, *, alone: bool = False) -> int:
     """
     from fastpde.run import ranks
 
-    team = ranks.joined()
-    if rank := team.rank or launch.launch().rank:
-        if not alone and team.met():
+    communicator = ranks.joined()
+    if rank := communicator.rank or launch.launch().rank:
+        if not alone and communicator.met():
             return code
         message = f"rank {rank}: {message}"
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
@@ -148,44 +142,44 @@ def _fail(code: int, message: str, *, alone: bool = False) -> int:
 def _run(options: argparse.Namespace) -> int:
     from fastpde.run import directory, ranks, walltime
 
-    team = ranks.team()
-    threads = threads_of(options.threads, team.here)
+    communicator = ranks.communicator()
+    threads = threads_of(options.threads, communicator.here)
     limit = None if options.max_walltime is None else walltime.seconds(options.max_walltime)
-    left = team.told(lambda: walltime.left(limit))  # one rank asks SLURM for all
+    left = communicator.told(lambda: walltime.left(limit))  # one rank asks SLURM for all
     deadline = None if left is None else time.monotonic() + left
-    problem, stem = team.together(lambda: _problem(options, team))
+    problem, stem = communicator.together(lambda: _problem(options, communicator))
     target = options.out or Path(f"{stem}.run")
-    if team.told(lambda: directory.is_finished(target, problem.config)):
+    if communicator.told(lambda: directory.is_finished(target, problem.config)):
         return _finished(target, "already finished")
     set_threads(threads)
     from fastpde.run import runner
 
     try:
-        outcome = runner.run(problem, target, quiet=options.quiet, deadline=deadline, team=team)
+        outcome = runner.run(problem, target, quiet=options.quiet, deadline=deadline, communicator=communicator)
     except (InputError, InputTypeError):  # answers, no errors of the program
         raise
     except Exception as error:
-        if team.size > 1:
-            error.add_note(f"on rank {team.rank} of {team.size}")
+        if communicator.size > 1:
+            error.add_note(f"on rank {communicator.rank} of {communicator.size}")
             traceback.print_exc()
-            team.abort(1)
+            communicator.abort(1)
         raise
     if outcome.code:
         code = _fail(outcome.code, outcome.message, alone=outcome.alone)
         if outcome.alone:
-            team.abort(code)
+            communicator.abort(code)
         if outcome.code in (runner.UNWRITABLE, runner.STOPPED):
             _leave(_left(code))
         return code
     return _finished(target, outcome.message, outcome.late)
 
 
-def _problem(options: argparse.Namespace, team: Any) -> tuple[Any, str]:
+def _problem(options: argparse.Namespace, communicator: Any) -> tuple[Any, str]:
     """Return the problem to be run, and the stem of its directory's name."""
     from fastpde import config
     from fastpde.config.memory_estimate import Ranks
 
-    ranks = Ranks(team.size, team.here)
+    ranks = Ranks(communicator.size, communicator.here)
     if options.config is not None:
         return config.load(options.config, options.data, ranks, code=options.allow_code), options.config.stem
     if options.data is not None:
@@ -319,9 +313,9 @@ def _finished(target: Path, message: str, late: int = 0) -> int:
     """
     from fastpde.run import ranks
 
-    team = ranks.joined()
-    team.leave(0)  # the others are done
-    if not team.leads:
+    communicator = ranks.joined()
+    communicator.leave(0)  # the others are done
+    if not communicator.leads:
         return 0
     from fastpde import plot
 
@@ -339,19 +333,10 @@ def _finished(target: Path, message: str, late: int = 0) -> int:
 
 
 def _plot(options: argparse.Namespace) -> int:
-    from fastpde import plot, studies
-
     try:
-        if studies.is_study(options.directory):
-            study = studies.load(options.directory)
-            paths = [options.directory / f"{study.name}.png"]
-            study.plot(paths[0])
-        else:
-            paths = plot.plot_run(options.directory)
+        return _print("\n".join(map(str, cli_reading.plot(options))))
     except OSError as error:
         return _fail(5, f"the pictures could not be written to {options.directory}: {error.strerror or error}")
-    sys.stdout.writelines(f"{path}\n" for path in paths)
-    return 0
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -367,11 +352,9 @@ def _report(options: argparse.Namespace) -> int:
     from fastpde import report
 
     try:
-        path = report.write(options.directory, options.allow_code)
+        return _print(str(report.write(options.directory, options.allow_code, sys.stderr)))
     except OSError as error:
         return _fail(5, f"the report could not be written to {options.directory}: {error.strerror or error}")
-    sys.stdout.write(f"{path}\n")
-    return 0
 
 
 def _warmup(_: argparse.Namespace) -> int:

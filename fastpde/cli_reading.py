@@ -1,4 +1,4 @@
-"""The commands that read directories of runs, sweeps and studies: `fastpde status`, `verify` and `export`."""
+"""The commands that read directories of runs, sweeps and studies: `fastpde status`, `verify`, `plot`, `export`, ..."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fastpde.cli_machine import whole
+from fastpde.errors import InputError
 
 _EXPORT = (
     "Write the frames of a run as files of other programs: vtk (a folder of .vtu and a .pvd for ParaView), xyz"
@@ -16,6 +17,7 @@ _EXPORT = (
 )
 _KINDS = ("vtk", "xyz", "npz", "parquet")
 _MOST = 10**9
+_ANY = "the directory of a run or a sweep, finished or not, or of a study"
 
 
 def add(commands: Any) -> None:
@@ -37,6 +39,40 @@ def add_export(commands: Any) -> argparse.ArgumentParser:
     export.add_argument("--system", metavar="S", help="the number of one system of an ensemble, for vtk and xyz")
     export.add_argument("--every", metavar="K", help="every K-th frame only")
     return export
+
+
+def add_plot(commands: Any) -> argparse.ArgumentParser:
+    """Add the parser of `fastpde plot` and return it."""
+    plot = commands.add_parser("plot", help="draw the pictures of a run, a sweep or a study again")
+    plot.add_argument("directory", type=Path, metavar="DIR", help=_ANY)
+    about = "of a sweep: the columns of cells.csv to draw; default: those that people look at first"
+    plot.add_argument("--columns", metavar="NAME", nargs="+", default=(), help=about)
+    return plot
+
+
+def add_report(commands: Any) -> argparse.ArgumentParser:
+    """Add the parser of `fastpde report` and return it."""
+    report = commands.add_parser("report", help="one self-contained HTML page about a run, a sweep or a study")
+    report.add_argument("directory", type=Path, metavar="DIR", help=_ANY)
+    return report
+
+
+def plot(options: argparse.Namespace) -> list[Path]:
+    """Draw the pictures of a directory and return their paths. Raises InputError, OSError."""
+    from fastpde import plot, studies
+    from fastpde.run import sweep_folder
+
+    path, columns = options.directory, options.columns
+    if sweep_folder.is_sweep(path):
+        return plot.plot_sweep(path, columns, sys.stderr)
+    if columns:
+        raise InputError("--columns", " ".join(columns), "the directory of a sweep as DIR with it")
+    if not studies.is_study(path):
+        return plot.plot_run(path)
+    study = studies.load(path)
+    picture: Path = path / f"{study.name}.png"
+    study.plot(picture)
+    return [picture]
 
 
 def export(options: argparse.Namespace) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import tomllib
 from html.parser import HTMLParser
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 
 import fastpde as fp
 from fastpde import report
+from fastpde.report import theory_checks
 from fastpde.run.tables import read_observables
 
+from .problems import ROOT
 from .test_cli import call
 
 CONFIG = """
@@ -95,10 +98,10 @@ def test_broken_theory_is_said(softmax):
     table["trace"][1] = np.nan
     status = {"energy": {"expected": "rises", "intervals": 4, "violations": 1, "first_violation_t": 0.4}}
     # finite, support, mean (of Sinkhorn attention only), energy, its balance (frames may be too far apart)
-    found = report.checks(text, table, status)
+    found = theory_checks.checks(text, table, status)
     assert [check.verdict for check in found] == ["fails", "fails", "not applicable", "fails", "unknown"]
     assert "3 of 4 intervals" in found[3].numbers and "t = 0.4" in found[3].numbers
-    assert report.checks(text, table, {})[3].verdict == "unknown"
+    assert theory_checks.checks(text, table, {})[3].verdict == "unknown"
 
 
 def test_the_mean_under_sinkhorn_attention(tmp_path):
@@ -109,11 +112,11 @@ def test_the_mean_under_sinkhorn_attention(tmp_path):
     table = read_observables(tmp_path / "run" / "observables.csv")
     text = (tmp_path / "run" / "config.toml").read_text()
     status = json.loads((tmp_path / "run" / "status.json").read_text())
-    verdicts = [check.verdict for check in report.checks(text, table, status)]
+    verdicts = [check.verdict for check in theory_checks.checks(text, table, status)]
     assert verdicts == ["holds"] * 5  # finite, support, mean, energy, its balance
     table["mean_0"] = table["mean_0"] + 0.1
     table["mean_0"][0] -= 0.1
-    assert [check.verdict for check in report.checks(text, table, status)][2] == "fails"
+    assert [check.verdict for check in theory_checks.checks(text, table, status)][2] == "fails"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +139,7 @@ def test_the_mean_is_judged_by_what_the_run_states(tmp_path, edits, verdict):
     assert main(["run", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
     table = read_observables(tmp_path / "run" / "observables.csv")
     status = json.loads((tmp_path / "run" / "status.json").read_text())
-    found = report.checks((tmp_path / "run" / "config.toml").read_text(), table, status)[2]
+    found = theory_checks.checks((tmp_path / "run" / "config.toml").read_text(), table, status)[2]
     assert found.verdict == verdict, found
 
 
@@ -164,6 +167,29 @@ def test_other_directories_are_refused(tmp_path, capsys, content):
     code, _, errors = call(capsys, "report", str(tmp_path))
     assert code == 2 and errors.count("\n") == 1
     assert not (tmp_path / "report.html").exists()
+
+
+def test_no_name_is_taken_for_markup(softmax, tmp_path):
+    """Names with the characters of HTML, in the folder's name, the configuration and the status."""
+    folder = tmp_path / "a<b>&\"c\"'d'.run"
+    shutil.copytree(softmax, folder)
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"message": '<script>1 < 2 && "3"</script>'}))
+    with (folder / "config.toml").open("a") as file:
+        file.write("# </pre><b>bold</b>\n")
+    text = report.write(folder).read_text()
+    page = Page(text)
+    assert page.open == [] and '<script>1 < 2 && "3"</script>' in page.cells
+    assert "<script" not in text and "<b>" not in text and "a&lt;b&gt;&amp;" in text
+
+
+def test_a_wheel_holds_every_file_that_is_no_module():
+    package = ROOT / "fastpde"
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    held = {path for name, globs in data.items() for one in globs
+            for path in package.joinpath(*name.split(".")[1:]).glob(one)}  # fmt: skip
+    there = {path for path in package.rglob("*.*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert {path.name for path in held} >= {"page.html", "run.html", "style.css"} and there <= held
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

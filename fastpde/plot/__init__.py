@@ -1,11 +1,13 @@
-"""Pictures of a run, drawn from the files in its directory.
+"""Pictures of a run or a sweep, drawn from the files in its directory.
 
 Drawing imports matplotlib; importing this module does not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from fastpde.errors import InputError
 
@@ -26,6 +28,16 @@ def are_current(directory: Path) -> bool:
 
     found = canvas.made_of(first_picture(directory))
     return bool(found) and found == _contents(directory)
+
+
+def current_pictures(directory: Path) -> list[Path]:
+    """Return the paths of the pictures of a run, which are drawn again if it holds more than they show.
+
+    Raises InputError, OSError as `plot_run`.
+    """
+    if not are_current(directory):
+        return plot_run(directory)
+    return [path for path in (directory / name for name in PICTURES) if path.is_file()]
 
 
 def _contents(directory: Path) -> str:
@@ -75,6 +87,23 @@ def plot_run(directory: Path) -> list[Path]:
         paths.append(directory / SERIES)
         series.save(table["t"], table, paths[-1])
     return paths
+
+
+def plot_sweep(directory: Path, columns: Sequence[str] = (), stream: TextIO | None = None) -> list[Path]:
+    """Draw the pictures of a sweep into its directory, and return their paths.
+
+    results.png has the last observables of its finished cells over what varies, cells.png how and when cells ended. A
+    sweep that is under way, or of which cells have failed, is drawn as far as it is.
+
+    columns: the observables to draw, as cells.csv calls them; default: those that people look at first.
+    stream: where progress is shown while many cells are read.
+
+    Raises InputError if `directory` is no sweep or has no such columns, OSError if a picture cannot be written.
+    """
+    from fastpde.plot import sweep_pictures
+    from fastpde.run import sweep_folder, sweep_table
+
+    return sweep_pictures.save(sweep_table.read(sweep_folder.load(directory), stream), columns)
 
 
 def _plot_ensemble(directory: Path) -> list[Path]:

@@ -38,6 +38,11 @@ def caption(drawn: Figure, text: str) -> None:
     drawn.supxlabel("\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=8, color=INK)
 
 
+def plain(text: str) -> str:
+    """Return a text of a user's so that no part of it is taken for a formula."""
+    return text.replace("$", r"\$")
+
+
 def tidy(axes: Any) -> None:
     """Remove the upper and right side of the frame, and put a faint grid behind the data."""
     axes.spines[["top", "right"]].set_visible(False)

@@ -18,7 +18,7 @@ from fastpde.parallel.spread import Spread
 from fastpde.run import directory, tables, trajectory
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.observables import columns
-from fastpde.run.ranks import Team
+from fastpde.run.ranks import RunCommunicator
 from fastpde.run.writer import Contents, NullWriter, Writer
 
 Array = np.ndarray[Any, Any]
@@ -38,8 +38,8 @@ class Frames(Contents):
 
     writer: Writer | NullWriter
 
-    def __init__(self, problem: Problem, observables: tuple[Observable, ...], team: Team) -> None:
-        self._problem, self._observables, self._team = problem, observables, team
+    def __init__(self, problem: Problem, observables: tuple[Observable, ...], communicator: RunCommunicator) -> None:
+        self._problem, self._observables, self._communicator = problem, observables, communicator
         self._watched = [(one.name, one.watch) for one in observables if one.watch is not None]
         self._t, self._frames = problem.config.time.t_start, 0
         self._stats: dict[str, Any] = {}
@@ -79,11 +79,12 @@ class Frames(Contents):
     def state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return the state of the integration; None if its numbers are not finite, or there is none."""
         state = self.snapshot()
-        if state is None or self._team.largest(not np.isfinite(state.y).all()):
+        if state is None or self._communicator.largest(not np.isfinite(state.y).all()):
             return None
         numbers, arrays = state.parts()
         axes = {name: token_axis(name) for name in arrays}
-        spread = {name: self._team.spread(arrays[name], axis) for name, axis in axes.items() if axis is not None}
+        cut = {name: axis for name, axis in axes.items() if axis is not None}
+        spread = {name: self._communicator.spread(arrays[name], axis) for name, axis in cut.items()}
         marks = {name: watch.mark() for name, watch in self._watched}
         return {"state": numbers, "marks": marks}, arrays | spread
 
@@ -133,7 +134,7 @@ class Frames(Contents):
 
     def _computed(self, t: float, x: Array) -> tuple[dict[str, float], dict[str, list[Line]]]:
         """Return the numbers of one frame by the names of their columns, and the rows of further tables."""
-        tokens, numbers, details = self._team.tokens(x), {"t": t}, {}
+        tokens, numbers, details = self._communicator.tokens(x), {"t": t}, {}
         for one in self._observables:
             found, rows = one.of_one(t, tokens)
             numbers |= zip(one.columns, found, strict=True)
@@ -152,9 +153,9 @@ class Frames(Contents):
 
     def _stored(self, x: Array) -> Array | Spread:
         """Return the tokens that are stored, from the tokens x (m, d) of this rank."""
-        ids, rows = self._ids(), self._team.rows(self._problem.n)
+        ids, rows = self._ids(), self._communicator.rows(self._problem.n)
         first, last = np.searchsorted(ids, [rows.start, rows.stop])
-        return self._team.spread(x if len(ids) == self._problem.n else x[ids[first:last] - rows.start])
+        return self._communicator.spread(x if len(ids) == self._problem.n else x[ids[first:last] - rows.start])
 
     def _ids(self) -> Array:
         """Return the indices of the tokens that are stored."""

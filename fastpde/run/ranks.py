@@ -1,7 +1,7 @@
-"""The processes of one run: a `Team` of one, or the ranks of an MPI job, each with a block of the tokens.
+"""The processes of one run: a `RunCommunicator` of one, or the ranks of an MPI job, each with a block of the tokens.
 
-All of them call the methods of their team in the same order. Rank 0 writes the output and the messages. An error that
-all ranks know of ends all in the same way; one that occurs on a rank alone ends the job by `abort`.
+All of them call the methods of their communicator in the same order. Rank 0 writes the output and the messages. An
+error that all ranks know of ends all in the same way; one that occurs on a rank alone ends the job by `abort`.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Refused(InputError):
 _KINDS: tuple[type[Exception], ...] = (Refused, OutputError)
 
 
-class Team(ABC):
-    """The processes of a run: one, or the ranks of an MPI job.
+class RunCommunicator(ABC):
+    """The processes of a run, which speak with one another: one, or the ranks of an MPI job.
 
     Attributes:
         rank, size: the number of this process, and of all.
@@ -100,7 +100,7 @@ class Team(ABC):
         """End all ranks at once; with several ranks the call does not return."""
 
 
-class Alone(Team):
+class SingleProcess(RunCommunicator):
     """One process."""
 
     rank, size, here = 0, 1, 1
@@ -136,8 +136,8 @@ class Alone(Team):
         pass
 
 
-class Ranks(Team):
-    """The ranks of a communicator. They exchange buffers only, so nothing is unpickled."""
+class MpiProcesses(RunCommunicator):
+    """The ranks of an MPI communicator. They exchange buffers only, so nothing is unpickled."""
 
     def __init__(self, mpi: Any, comm: Any) -> None:
         self._mpi, self._comm = mpi, comm
@@ -245,16 +245,16 @@ def _code(error: Exception | None) -> int:
     return 0 if error is None else 1 + isinstance(error, OutputError)
 
 
-_team: Team = Alone()
+_communicator: RunCommunicator = SingleProcess()
 
 
-def team() -> Team:
+def communicator() -> RunCommunicator:
     """Return the processes of this job: the ranks under `python -m mpi4py`, otherwise this process alone.
 
     Raises InputError for independent copies of one command.
     """
-    global _team
-    if "mpi4py" in sys.modules and _team.size == 1:
+    global _communicator
+    if "mpi4py" in sys.modules and _communicator.size == 1:
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:
@@ -263,11 +263,11 @@ def team() -> Team:
                 "mpi4py", f"an MPI library that cannot be loaded ({error})", "that of mpiexec", remedy
             ) from None
         if MPI.Is_initialized() and MPI.COMM_WORLD.Get_size() > 1:  # not where `facts` has only asked for its name
-            _team = Ranks(MPI, MPI.COMM_WORLD)
-    launch.refuse_copies(_team.size)
-    return _team
+            _communicator = MpiProcesses(MPI, MPI.COMM_WORLD)
+    launch.refuse_copies(_communicator.size)
+    return _communicator
 
 
-def joined() -> Team:
-    """Return the team that the last call of `team` has found, this process alone before."""
-    return _team
+def joined() -> RunCommunicator:
+    """Return the communicator that the last call of `communicator` has found, this process alone before."""
+    return _communicator

@@ -25,7 +25,7 @@ from fastpde.run.directory import OutputError
 from fastpde.run.frames import Frames
 from fastpde.run.lock import RunLock
 from fastpde.run.observables import chosen
-from fastpde.run.ranks import Alone, Team
+from fastpde.run.ranks import RunCommunicator, SingleProcess
 from fastpde.run.signals import Late, Stopped, StopSignals
 from fastpde.run.system_blocks import Systems
 from fastpde.run.writer import NullWriter, Writer
@@ -62,24 +62,25 @@ def run(
     quiet: bool = False,
     deadline: float | None = None,
     say: Callable[[str], object] | None = None,
-    team: Team | None = None,
+    communicator: RunCommunicator | None = None,
 ) -> Outcome:
     """Run a problem into the directory `target`, or go on with the run in it; a finished run is left as it is.
 
     `deadline` is the time on `time.monotonic` by which the process must have ended; `say` is called with a message that
-    says what a signal will do; `team` are the ranks, if there are several. Raises InputError for a directory that
-    cannot be used and for files that hold unusable numbers, before anything is made.
+    says what a signal will do; `communicator` has the ranks, if there are several. Raises InputError for a directory
+    that cannot be used and for files that hold unusable numbers, before anything is made.
     """
-    team = team or Alone()
-    if (ended := team.told(lambda: _ended(problem, target))) is not None:
+    communicator = communicator or SingleProcess()
+    if (ended := communicator.told(lambda: _ended(problem, target))) is not None:
         return Outcome(ended[0], ended[1], target)
-    late = Late(_LATE, lambda: _late(team)) if team.size > 1 else nullcontext()
-    stops = StopSignals(say or (_say if team.leads else _nothing), "the sum at work", deadline, team.largest)
+    late = Late(_LATE, lambda: _late(communicator)) if communicator.size > 1 else nullcontext()
+    say = say or (_say if communicator.leads else _nothing)
+    stops = StopSignals(say, "the sum at work", deadline, communicator.largest)
     # BLAS is asked for moments and small matrices only; its threads would wait busily for more on the kernels' cores.
-    shows = compiling.shown(sys.stderr, quiet=quiet or not team.leads)
+    shows = compiling.shown(sys.stderr, quiet=quiet or not communicator.leads)
     with threadpool_limits(1, "blas"), stops as signals, late as bell, shows:
         try:
-            return replace(_run(problem, target, quiet, Crew(team, signals, bell)), late=signals.number)
+            return replace(_run(problem, target, quiet, Supervision(communicator, signals, bell)), late=signals.number)
         except OutputError as error:  # what is there cannot be gone on with, and was left as it is
             return Outcome(UNWRITABLE, str(error), target)
         except Stopped as stop:  # a second signal, outside of the run itself
@@ -88,16 +89,16 @@ def run(
 
 
 @dataclass(frozen=True)
-class Crew:
+class Supervision:
     """The ranks of a run, and what may stop them. `late`, None for one process, is told that they have stopped."""
 
-    team: Team
+    communicator: RunCommunicator
     signals: StopSignals
     late: Late | None
 
     def in_sums(self, one: bool) -> Callable[[], object]:
         """Return the function that sums call between slices; `one` says whether the run has one system or several."""
-        if self.team.size == 1:
+        if self.communicator.size == 1:
             return self.signals.check
         # One system on ranks asks before each sum, all ranks at a time.
         return _nothing if one else self.signals.check_alone
@@ -108,12 +109,12 @@ class Crew:
             self.late.come()
 
 
-def _late(team: Team) -> None:
+def _late(communicator: RunCommunicator) -> None:
     _say(
-        f"fastpde: rank {team.rank}: the ranks have not come to a stop in {_LATE:g} s, a sum takes longer: all end now."
-        " The same command goes on from the last checkpoint.\n"
+        f"fastpde: rank {communicator.rank}: the ranks have not come to a stop in {_LATE:g} s, a sum takes longer: all "
+        "end now. The same command goes on from the last checkpoint.\n"
     )
-    team.abort(STOPPED)
+    communicator.abort(STOPPED)
 
 
 def _ended(problem: Problem, target: Path) -> list[Any] | None:
@@ -132,29 +133,29 @@ def _ended_badly(target: Path) -> Outcome | None:
     return Outcome(code, f"{status.get('message')} It ended so before; remove {target} to run it again.", target)
 
 
-def _run(problem: Problem, target: Path, quiet: bool, crew: Crew) -> Outcome:
-    team, one = crew.team, problem.systems == 1
-    if problem.is_large and team.leads:
+def _run(problem: Problem, target: Path, quiet: bool, supervision: Supervision) -> Outcome:
+    communicator, one = supervision.communicator, problem.systems == 1
+    if problem.is_large and communicator.leads:
         sums.compile_ahead()
-    problem = _calibrated(problem, target, team)
-    rows = team.rows(problem.n) if one else None
+    problem = _calibrated(problem, target, communicator)
+    rows = communicator.rows(problem.n) if one else None
     # A list, so that the initial tokens, which may be many, can be freed when the run has begun.
-    tokens, attention = team.together(lambda: ([problem.tokens(rows)], problem.attention()))
-    writer = _writer(problem, attention, target, team)
-    found = _continued(writer, target, team)
+    tokens, attention = communicator.together(lambda: ([problem.tokens(rows)], problem.attention()))
+    writer = _writer(problem, attention, target, communicator)
+    found = _continued(writer, target, communicator)
     if found is not None and found.facts["end"] is not None:
         writer.finish(directory.FINISHED, found.facts["end"]["message"])
         return Outcome(DONE, found.facts["end"]["message"], target)
     start, _, end = writer.contents.span()
-    quiet, name = quiet or not team.leads, progress.TIME if one else progress.SYSTEMS
+    quiet, name = quiet or not communicator.leads, progress.TIME if one else progress.SYSTEMS
     shown = progress.choose(start, end, sys.stderr, quiet=quiet, name=name)
-    with sums.checking(crew.in_sums(one)):
+    with sums.checking(supervision.in_sums(one)):
         try:
             if isinstance(writer.contents, Frames):
-                return _solve_one(writer, attention, tokens, shown, crew, found)
-            return _solve_systems(writer, attention, tokens[0], shown, crew)
+                return _solve_one(writer, attention, tokens, shown, supervision, found)
+            return _solve_systems(writer, attention, tokens[0], shown, supervision)
         except Stopped as stop:
-            crew.stopped()
+            supervision.stopped()
             return _stopped(writer, stop)
         except OutputError as error:
             return _unwritable(writer, error)
@@ -165,7 +166,7 @@ def _run(problem: Problem, target: Path, quiet: bool, crew: Crew) -> Outcome:
             shown.close()
 
 
-def _calibrated(problem: Problem, target: Path, team: Team) -> Problem:
+def _calibrated(problem: Problem, target: Path, communicator: RunCommunicator) -> Problem:
     """Return the problem with the costs by which its sums are chosen, the same on all ranks."""
 
     def costs() -> dict[str, float] | None:
@@ -173,34 +174,34 @@ def _calibrated(problem: Problem, target: Path, team: Team) -> Problem:
         found = problem.calibrated(recorded).config.backend.costs
         return None if found is None else found.table()
 
-    return problem.with_costs(team.told(costs))
+    return problem.with_costs(communicator.told(costs))
 
 
-def _continued(writer: AnyWriter, target: Path, team: Team) -> Checkpoint | None:
+def _continued(writer: AnyWriter, target: Path, communicator: RunCommunicator) -> Checkpoint | None:
     """Let the writer go on with a directory that is there; return its checkpoint, with the tokens of this rank.
 
     Raises InputError if another process writes there, if no checkpoint is whole, or if files were changed.
     """
-    part = _part(writer.problem, team)
+    part = _part(writer.problem, communicator)
     found: list[Checkpoint | None] = []
 
     def lead() -> int | None:
         found.append(_taken(writer, target, part))
         return None if found[0] is None else found[0].number
 
-    number = team.told(lead)
-    if team.leads or number is None:
+    number = communicator.told(lead)
+    if communicator.leads or number is None:
         return found[0] if found else None
     mine = checkpoint.read(target / checkpoint.NAMES[number % 2], part, checked=True)
     writer.go_on(target, None, mine)
     return mine
 
 
-def _part(problem: Problem, team: Team) -> checkpoint.Part:
+def _part(problem: Problem, communicator: RunCommunicator) -> checkpoint.Part:
     """Return the function that maps the name of an array of a checkpoint to the part that belongs to this rank."""
-    if team.size == 1 or problem.systems > 1:
+    if communicator.size == 1 or problem.systems > 1:
         return checkpoint.whole
-    rows = team.rows(problem.n)
+    rows = communicator.rows(problem.n)
 
     def part(name: str) -> Cut | None:
         axis = token_axis(name)
@@ -241,13 +242,13 @@ def _nothing(*_: Any) -> None:
     """Do nothing."""
 
 
-def _writer(problem: Problem, attention: Any, target: Path, team: Team) -> AnyWriter:
+def _writer(problem: Problem, attention: Any, target: Path, communicator: RunCommunicator) -> AnyWriter:
     """Return the writer of this rank, with the contents of a run of one system or of several."""
     backend = problem.backend()
     if problem.systems == 1:
-        backend = team.backend(backend, _nothing)
-    contents = (Systems if problem.systems > 1 else Frames)(problem, chosen(problem, attention, backend), team)
-    contents.writer = writer = (Writer if team.leads else NullWriter)(problem, target, contents)
+        backend = communicator.backend(backend, _nothing)
+    contents = (Systems if problem.systems > 1 else Frames)(problem, chosen(problem, attention, backend), communicator)
+    contents.writer = writer = (Writer if communicator.leads else NullWriter)(problem, target, contents)
     return writer
 
 
@@ -287,13 +288,13 @@ def _solve_one(
     attention: Any,
     tokens: list[Any],
     shown: progress.Progress,
-    crew: Crew,
+    supervision: Supervision,
     found: Checkpoint | None,
 ) -> Outcome:
     from fastpde.integrate import Integrator, Observer, State
     from fastpde.meanfield import prepare
 
-    team, signals, frames = crew.team, crew.signals, writer.contents
+    communicator, signals, frames = supervision.communicator, supervision.signals, writer.contents
     assert isinstance(frames, Frames), "not those of several"
 
     def frame(t: float, x: Any) -> None:
@@ -301,7 +302,7 @@ def _solve_one(
             frames.frame(t, x)
 
     asked = _begin(writer, f"{writer.problem.n} tokens")
-    asked["backend"] = team.backend(asked["backend"], signals.check)
+    asked["backend"] = communicator.backend(asked["backend"], signals.check)
     observer = Observer(frame, **cadence(writer.problem))
     problem = prepare(attention, tokens.pop(), **asked, observers=(observer,))
     state = None if found is None else State.of(found.facts["state"], found.arrays)
@@ -312,7 +313,7 @@ def _solve_one(
         shown.update(run.state.t, run.state.step)
         signals.check()  # not after the last step: what has ended is not to go on
         writer.beat()
-        if team.largest(writer.due()):
+        if communicator.largest(writer.due()):
             writer.save()
         signals.saving = writer.saving
     frames.step(run.state.t, run.stats())
@@ -323,15 +324,17 @@ def _solve_one(
     return _outcome(writer, [end.status], key + end.message)
 
 
-def _solve_systems(writer: AnyWriter, attention: Any, tokens: Any, shown: progress.Progress, crew: Crew) -> Outcome:
+def _solve_systems(
+    writer: AnyWriter, attention: Any, tokens: Any, shown: progress.Progress, supervision: Supervision
+) -> Outcome:
     asked, systems = _begin(writer, f"{writer.problem.systems} systems of {writer.problem.n} tokens"), writer.contents
     assert isinstance(systems, Systems), "not those of one"
 
     def report(done: int) -> None:
         shown.update(done, writer.steps)
 
-    system_blocks.solve(systems, attention, tokens, asked, report, crew.signals, crew.team)
-    if not crew.team.leads:
+    system_blocks.solve(systems, attention, tokens, asked, report, supervision.signals, supervision.communicator)
+    if not supervision.communicator.leads:
         return Outcome(DONE, "", writer.path)
     ends = systems.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)

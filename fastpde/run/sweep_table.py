@@ -6,14 +6,15 @@ import csv
 import io
 import math
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fastpde.config import emit
-from fastpde.run import directory, lock
+from fastpde.run import directory, lock, progress
 from fastpde.run.sweep_folder import TABLE, Folder
 
 FINISHED, FAILED, RUNNING, STOPPED, WAITING = "finished", "failed", "running", "stopped", "waiting"
@@ -21,6 +22,7 @@ STATES = (FINISHED, FAILED, RUNNING, STOPPED, WAITING)
 _COLUMNS = ("index", "cell", "state")
 _NUMBERS = {"status": "status", "steps": "step", "elapsed_s": "elapsed_s"}  # columns, and where status.json has them
 _KEPT = (*_NUMBERS.values(), "code", "message", "t", "t_end", "systems", "systems_done")  # of status.json
+_MANY = 500  # cells from which on reading them takes seconds
 _TAIL = 2**16  # bytes at the end of a table that hold its last row
 
 
@@ -90,11 +92,11 @@ class Table:
     def left(self) -> float:
         """Return about how many seconds the remaining cells need with the processes that run now; nan if not known."""
         running = [cell for cell in self.cells.values() if cell.state == RUNNING]
-        took = [_elapsed(cell) for cell in self.cells.values() if cell.state == FINISHED]
+        took = [elapsed(cell) for cell in self.cells.values() if cell.state == FINISHED]
         if not running or not took:
             return math.nan
         mean, counts = sum(took) / len(took), self.counts()
-        ahead = sum(max(0.0, mean - _elapsed(cell)) for cell in running)
+        ahead = sum(max(0.0, mean - elapsed(cell)) for cell in running)
         return (ahead + mean * (counts[WAITING] + counts[STOPPED])) / len(running)
 
     def write(self) -> Path:
@@ -127,7 +129,23 @@ class Table:
         return f"{len(self.cells)} cells: {states}"
 
 
-def _elapsed(cell: Cell) -> float:
+def read(folder: Folder, stream: TextIO | None = None) -> Table:
+    """Return the states of all cells of a sweep; `stream`: where progress is shown if there are many."""
+    count = len(folder.cells)
+    quiet = stream is None or count < _MANY
+    shown = progress.choose(0.0, count, stream or sys.stderr, quiet=quiet, name=progress.CELLS)
+    table = Table(folder, ())
+    try:
+        for i in range(count):
+            table.update(i)
+            shown.update(i + 1, 0)
+    finally:
+        shown.close()
+    return table
+
+
+def elapsed(cell: Cell) -> float:
+    """Return the seconds that a cell has run, 0 where it is not known."""
     seconds = cell.facts.get("elapsed_s")
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 

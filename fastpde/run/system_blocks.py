@@ -22,7 +22,7 @@ from fastpde.parallel.spread import Spread
 from fastpde.run import directory, machine, tables
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.observables import columns
-from fastpde.run.ranks import Team
+from fastpde.run.ranks import RunCommunicator
 from fastpde.run.signals import Stopped, StopSignals
 from fastpde.run.trajectory_ensemble import Block, EnsembleData, EnsembleWriter
 from fastpde.run.writer import Contents, NullWriter, Writer
@@ -58,11 +58,11 @@ class Results:
     rejected: Array
     events: Array
 
-    def gathered(self, team: Team) -> Results | None:
+    def gathered(self, communicator: RunCommunicator) -> Results | None:
         """Return the systems of all ranks, in their order, on rank 0; None on the others. Collective."""
-        spread = [team.spread(getattr(self, field.name)) for field in fields(self)]
+        spread = [communicator.spread(getattr(self, field.name)) for field in fields(self)]
         whole = [array.whole() if isinstance(array, Spread) else array for array in spread]
-        return Results(*whole) if team.leads else None  # type: ignore[arg-type]
+        return Results(*whole) if communicator.leads else None  # type: ignore[arg-type]
 
 
 class Systems(Contents):
@@ -76,8 +76,8 @@ class Systems(Contents):
 
     writer: Writer | NullWriter
 
-    def __init__(self, problem: Problem, observables: tuple[Observable, ...], team: Team) -> None:
-        self.problem, self.team, self.times = problem, team, problem.times()
+    def __init__(self, problem: Problem, observables: tuple[Observable, ...], communicator: RunCommunicator) -> None:
+        self.problem, self.communicator, self.times = problem, communicator, problem.times()
         self._observables, self._columns = observables, columns(observables)
         self._ids = initial.subset(problem.n, problem.config.output.max_tokens, seed=problem.config.seed)
         self.counts: Counter[Any] = Counter()
@@ -181,7 +181,7 @@ class Systems(Contents):
 
     def block(self, mine: Results) -> None:
         """Store the systems that the ranks have solved, in their order. Collective. Raises OutputError."""
-        found = mine.gathered(self.team)
+        found = mine.gathered(self.communicator)
         if found is not None:
             self._store(found)
 
@@ -268,7 +268,7 @@ def solve(
     arguments: dict[str, Any],
     report: Callable[[int], None],
     signals: StopSignals,
-    team: Team,
+    communicator: RunCommunicator,
 ) -> None:
     """Solve the systems that are not done yet from their `tokens` (S, n, d) and record them, block by block.
 
@@ -277,14 +277,15 @@ def solve(
     """
     n, most = systems.problem.n, largest(systems, tokens[0].nbytes)
     least = min(most, 2 * machine.cores() if n <= _SMALL else 1)
-    check = signals.check if team.size == 1 else signals.check_alone
+    check = signals.check if communicator.size == 1 else signals.check_alone
     part = _Part(systems, attention, tokens, arguments, report, check)
     first, size = systems.done, min(most, _FIRST, max(least, _PAIRS // (n * n)))
     while first < len(tokens):
         signals.check()
         systems.writer.beat()
-        last, began = team.largest(min(first + size, len(tokens)) if team.leads else 0), time.monotonic()
-        cuts = [first + (last - first) * k // team.size for k in (team.rank, team.rank + 1)]
+        last = communicator.largest(min(first + size, len(tokens)) if communicator.leads else 0)
+        began = time.monotonic()
+        cuts = [first + (last - first) * k // communicator.size for k in (communicator.rank, communicator.rank + 1)]
         mine, wanted = systems.nothing(), 0
         try:
             mine = part(*cuts)

@@ -34,23 +34,23 @@ def after(count: int, act) -> None:
 
 
 def kill_last(one) -> None:
-    if one._team.rank == one._team.size - 1:
+    if one._communicator.rank == one._communicator.size - 1:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def fail_last(one) -> None:
-    if one._team.rank == one._team.size - 1:
+    if one._communicator.rank == one._communicator.size - 1:
         raise RuntimeError("this rank has failed")
 
 
 def runs(folder: Path, names: list[str]) -> int:
-    team, codes = ranks.team(), {}
+    communicator, codes = ranks.communicator(), {}
     for name in names:
         after(3 if name.startswith("stopped") else 10**9, kill_last)
         problem = config.load(folder / f"{name}.toml", code=True)
-        outcome = runner.run(problem, folder / f"{name}.ranks", quiet=True, team=team)
+        outcome = runner.run(problem, folder / f"{name}.ranks", quiet=True, communicator=communicator)
         codes[name] = outcome.code
-    if team.leads:
+    if communicator.leads:
         print(json.dumps(codes), flush=True)
     return 0
 

@@ -11,7 +11,7 @@ from edits import changed
 from fastpde import config
 from fastpde.run import inspect, runner
 from fastpde.run.frames import Frames
-from fastpde.run.ranks import Alone
+from fastpde.run.ranks import SingleProcess
 from fastpde.run.trajectory import read_trajectory
 from fastpde.run.writer import Writer
 
@@ -42,7 +42,7 @@ def test_ten_walltimes(small, launch):
 def test_slow_checkpoints_are_rare(small):
     """At most a hundredth of the time is theirs, whatever the interval: 2 s each are one in 200 s, 0.1 s one in 10."""
     problem = config.load(small)
-    record = Writer(problem, small.parent / "out", Frames(problem, (), Alone()))
+    record = Writer(problem, small.parent / "out", Frames(problem, (), SingleProcess()))
     record.path = small.parent
     for took, since, due in ((2.0, 199.0, False), (2.0, 201.0, True), (0.1, 59.0, False), (0.1, 61.0, True)):
         record._took, record._saved = took, time.monotonic() - since

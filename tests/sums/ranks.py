@@ -49,8 +49,8 @@ class Wrong(fp.Fast):
         return SimpleNamespace(attend=attend) if self.last else way, estimate
 
 
-class Team:
-    """The ranks, and what they have found."""
+class Comparison:
+    """What the ranks find, beside what one process finds."""
 
     def __init__(self, inner: object) -> None:
         self.backend, self.inner = fp.Mpi(inner), inner
@@ -79,7 +79,7 @@ def cloud(n, dtype=np.float64):
 
 
 def velocity(attention, x, **own):
-    """A task for `Team.compare`: velocities, own arguments by rows too."""
+    """A task for `Comparison.compare`: velocities, own arguments by rows too."""
 
     def run(rows, backend):
         mine = {name: value[rows(len(value))] for name, value in own.items()}
@@ -137,30 +137,32 @@ def refused(backend):
     return found
 
 
-def direct(team):
+def direct(comparison):
     """Every kind of sum and step; the names say what."""
     x, rng = cloud(TOKENS), np.random.default_rng(1)
     weights, positions = rng.uniform(0.5, 1.5, TOKENS), rng.integers(0, 60, TOKENS)
     weights /= weights.sum()
     for name, attention in ATTENTIONS.items():
         own = {"weights": weights} | ({"positions": positions} if attention.masked else {})
-        team.compare(f"{name}, velocity", velocity(attention, x, **own))
-        team.compare(f"{name}, rk4", solution(attention, x, method="rk4", step=0.2))
+        comparison.compare(f"{name}, velocity", velocity(attention, x, **own))
+        comparison.compare(f"{name}, rk4", solution(attention, x, method="rk4", step=0.2))
     narrow = ATTENTIONS["softmax"]
     events = [fp.BlowUp(2.0, terminal=False), fp.Collapsed(1.0, terminal=False), crossing, fp.SteadyState(1e-9)]
     loose = {"rtol": 1e-3, "atol": 1e-6}
-    team.compare("dopri5, events", solution(narrow, 1.5 * x, 4.0, events=events, **loose))
-    team.compare("masked, dopri5", solution(ATTENTIONS["masked"], x, positions=positions, **loose))
-    team.compare("sinkhorn, dopri5", solution(ATTENTIONS["sinkhorn"], x, **loose))
-    team.compare("float32", solution(narrow, x.astype(np.float32), **loose))
-    team.compare("batch", ensemble(narrow, np.stack([x, 2.0 * x]), method="rk4", step=0.2))
-    team.compare("batch, dopri5", ensemble(ATTENTIONS["linear"], np.stack([x, 0.5 * x]), **loose))
+    comparison.compare("dopri5, events", solution(narrow, 1.5 * x, 4.0, events=events, **loose))
+    comparison.compare("masked, dopri5", solution(ATTENTIONS["masked"], x, positions=positions, **loose))
+    comparison.compare("sinkhorn, dopri5", solution(ATTENTIONS["sinkhorn"], x, **loose))
+    comparison.compare("float32", solution(narrow, x.astype(np.float32), **loose))
+    comparison.compare("batch", ensemble(narrow, np.stack([x, 2.0 * x]), method="rk4", step=0.2))
+    comparison.compare("batch, dopri5", ensemble(ATTENTIONS["linear"], np.stack([x, 0.5 * x]), **loose))
     ball = x / np.linalg.norm(x, axis=1, keepdims=True)
-    team.compare("noise, sphere", solution(narrow, ball, method="heun", step=0.1, noise=0.3, manifold=fp.Sphere()))
+    comparison.compare(
+        "noise, sphere", solution(narrow, ball, method="heun", step=0.1, noise=0.3, manifold=fp.Sphere())
+    )
     # Scores on both sides of where tiles need a shift: a tile of targets must not be torn apart.
-    team.compare("large scores", velocity(fp.Softmax(18.0 * ONE, 18.0 * ONE, V), x))
-    team.compare("many", solution(fp.Linear(Q, K, V), cloud(MANY), **loose))
-    team.compare("many, noise", solution(fp.Linear(Q, K, V), cloud(MANY), method="euler", step=0.2, noise=0.3))
+    comparison.compare("large scores", velocity(fp.Softmax(18.0 * ONE, 18.0 * ONE, V), x))
+    comparison.compare("many", solution(fp.Linear(Q, K, V), cloud(MANY), **loose))
+    comparison.compare("many, noise", solution(fp.Linear(Q, K, V), cloud(MANY), method="euler", step=0.2, noise=0.3))
 
     def energies(rows, backend):
         mine = x[rows(TOKENS)]
@@ -169,11 +171,11 @@ def direct(team):
         found += [fp.dissipation(attention, mine, backend=backend) for attention in known]
         return [], [np.array(found)]
 
-    team.compare("energies", energies)
-    team.tell(refused=refused(team.backend))
+    comparison.compare("energies", energies)
+    comparison.tell(refused=refused(comparison.backend))
 
 
-def fast(team):
+def fast(comparison):
     """Errors of sums in O(n), in units of the largest velocity, and the bytes of one evaluation for several n."""
     tol, sent, fallen = 1e-7, {}, {}
     for n in (6000, 24_000):
@@ -184,35 +186,37 @@ def fast(team):
             if name in ("masked", "sigmoid", "sinkhorn") and n > 6000:
                 continue
             backend = fp.Mpi(fp.Fast(tol))
-            team.backend, team.inner = backend, fp.Fast(tol) if n > 6000 else "direct"
-            team.compare(f"{name}, {n}", velocity(attention, x), unit="own")
+            comparison.backend, comparison.inner = backend, fp.Fast(tol) if n > 6000 else "direct"
+            comparison.compare(f"{name}, {n}", velocity(attention, x), unit="own")
             sent[f"{name}, {n}"], fallen[f"{name}, {n}"] = (
                 backend.stats()["bytes_sent"],
                 backend.stats()["gathered_sums"],
             )
     weights = 10.0 ** np.random.default_rng(0).uniform(-12.0, 0.0, 6000)  # the ranks hold very different shares
     for name in ("masked", "softmax"):
-        team.backend, team.inner = fp.Mpi(fp.Fast(tol)), "direct"
-        team.compare(
+        comparison.backend, comparison.inner = fp.Mpi(fp.Fast(tol)), "direct"
+        comparison.compare(
             f"{name}, uneven", velocity(ATTENTIONS[name], square(6000), weights=weights / weights.sum()), "own"
         )
-        fallen[f"{name}, uneven"] = team.backend.stats()["gathered_sums"]
+        fallen[f"{name}, uneven"] = comparison.backend.stats()["gathered_sums"]
     inner = Wrong(tol)
-    team.backend, team.inner = fp.Mpi(inner), "direct"
-    inner.last = team.backend.rank == team.backend.size - 1
-    team.compare("a check fails", velocity(ATTENTIONS["softmax"], square(6000)), unit="own")
-    failed = team.backend._communicator.largest(np.array([sign * inner.stats()["fast_failed"] for sign in (1.0, -1.0)]))
-    team.tell(sent=sent, gathered=fallen, failed=failed.tolist())
+    comparison.backend, comparison.inner = fp.Mpi(inner), "direct"
+    inner.last = comparison.backend.rank == comparison.backend.size - 1
+    comparison.compare("a check fails", velocity(ATTENTIONS["softmax"], square(6000)), unit="own")
+    failed = comparison.backend._communicator.largest(
+        np.array([sign * inner.stats()["fast_failed"] for sign in (1.0, -1.0)])
+    )
+    comparison.tell(sent=sent, gathered=fallen, failed=failed.tolist())
 
 
-def error(team):
+def error(comparison):
     """One rank raises, the others wait for it."""
-    x = cloud(TOKENS)[team.backend.rows(TOKENS)]
-    if team.backend.rank == team.backend.size - 1:
+    x = cloud(TOKENS)[comparison.backend.rows(TOKENS)]
+    if comparison.backend.rank == comparison.backend.size - 1:
         raise RuntimeError("this rank has failed")
-    fp.solve(ATTENTIONS["softmax"], x, (0.0, 1.0), backend=team.backend)
-    team.tell()
+    fp.solve(ATTENTIONS["softmax"], x, (0.0, 1.0), backend=comparison.backend)
+    comparison.tell()
 
 
 if __name__ == "__main__":
-    {"direct": direct, "fast": fast, "error": error}[sys.argv[1]](Team("direct"))
+    {"direct": direct, "fast": fast, "error": error}[sys.argv[1]](Comparison("direct"))

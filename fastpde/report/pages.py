@@ -1,0 +1,68 @@
+"""The pages about a run and about a study: the facts of a directory, handed to its template."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from fastpde import plot, studies
+from fastpde.errors import InputError
+from fastpde.plot import cluster_paths
+from fastpde.report import rendering
+from fastpde.report.theory_checks import checks
+from fastpde.run import directory
+from fastpde.run.tables import read_observables
+
+
+def of_study(path: Path) -> str:
+    """Return the page about a study; its picture is drawn if there is none. Raises InputError, OSError."""
+    study = studies.load(path)
+    picture = path / f"{study.name}.png"
+    if not picture.is_file():
+        study.plot(picture)
+    about = study.layout(study.parameters)
+    return rendering.render(
+        "study.html",
+        title=f"Study {study.name}",
+        about=f"{study.summary()}.",
+        pictures=[rendering.picture(picture)],
+        parameters=study.parameters.items(),
+        columns=[(name, column.unit, column.meaning) for name, column in about.items()],
+        count=len(study),
+        rows=rendering.excerpt(study.columns),
+    )
+
+
+def of_run(path: Path, code: bool) -> str:
+    """Return the page about a run, its pictures drawn if need be; code: as of `report.write`.
+
+    Raises InputError for a directory that is no run's, OSError.
+    """
+    try:
+        status = directory.read_status(path)
+        text = (path / directory.CONFIG).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        need = f"a run directory, with {directory.CONFIG} and {directory.STATUS} in it, or that of a study or a sweep"
+        raise InputError("DIR", str(path), need) from None
+    pictures = plot.current_pictures(path)
+    table = read_observables(path / directory.OBSERVABLES)
+    single = (path / directory.TRAJECTORY).is_file()
+    plateaus = cluster_paths.metastable(table) if "clusters" in table else None
+    return rendering.render(
+        "run.html",
+        title=f"Run {path.resolve().name}",
+        about=f"{status.get('state', 'unknown state')}. {status.get('message', '')}",
+        pictures=[rendering.picture(picture) for picture in pictures],
+        checks=checks(text, table, status, directory.data_of(path, status), code) if single else [],
+        clusters=plateaus and [(f"{p.start:.6g}", f"{p.end:.6g}", p.count) for p in plateaus],
+        observables=rendering.excerpt(table),
+        status=_flat(status),
+        configuration=text,
+    )
+
+
+def _flat(status: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Return the entries of status.json, those of tables within it by dotted names at the end; lists are left out."""
+    plain = [(name, value) for name, value in status.items() if not isinstance(value, dict | list)]
+    tables = [(name, inner) for name, inner in status.items() if isinstance(inner, dict)]
+    return plain + [(f"{name}.{key}", value) for name, inner in tables for key, value in inner.items()]

@@ -1,0 +1,252 @@
+"""Pictures and reports of sweeps: what goes on which axis, marks of cells without a value, and pages that are true."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+import fastpde
+from fastpde import cli, plot, report
+from fastpde.errors import InputError
+from fastpde.plot import canvas, sweep_axes, sweep_figures, sweep_panels, sweep_pictures
+from fastpde.report import rendering
+from fastpde.run import progress, sweep_folder, sweep_table
+
+N, SCALE, KIND = [10, 100, 1000], [0.1, 0.2, 0.4, 0.8], ["softmax", "l2"]
+
+
+def grid(**keys):
+    """Return the values of all combinations by key."""
+    table = list(itertools.product(*keys.values()))
+    return {name: [row[i] for row in table] for i, name in enumerate(keys)}
+
+
+def random(count, columns):
+    stream = np.random.default_rng(0)
+    return {name: stream.uniform(0.5, 3.0, count).tolist() for name in "abcd"[:columns]}
+
+
+LAYOUTS = {
+    "one": (grid(n=N), ("curves", "n", None, [])),
+    "one and seeds": (grid(n=N, seed=[1, 2]), ("curves", "n", None, [])),
+    "seeds": (grid(seed=[1, 2, 3]), ("each", "seed", None, [])),
+    "nothing": ({}, ("each", "cell", None, [])),
+    "words": (grid(kind=KIND), ("curves", "kind", None, [])),
+    "two": (grid(n=N, scale=SCALE), ("map", "scale", "n", [])),
+    "number and words": (grid(kind=KIND, n=N), ("curves", "n", "kind", [])),
+    "two values": (grid(n=N, scale=[1.0, 2.0]), ("curves", "n", "scale", [])),
+    "two of words": (grid(kind=["a", "b", "c"], tokens=["d", "e", "f"]), ("map", "kind", "tokens", [])),
+    "three": (grid(n=N, scale=SCALE, kind=KIND), ("map", "scale", "n", ["kind"])),
+    "four": (grid(n=N, d=[2, 3], scale=SCALE, kind=KIND), ("map", "scale", "n", ["d", "kind"])),
+    "random": (random(30, 2), ("scatter", "a", "b", [])),
+    "random in three": (random(30, 3), ("each", "a", "b", ["c"])),
+    "together": ({"n": N, "step": [0.1, 0.01, 0.001]}, ("curves", "n", None, [])),
+    "cases": ({"method": ["euler", "euler", "rk4"], "step": [0.1, 0.2, 0.1]}, ("curves", "method, step", None, [])),
+    "absent": ({"scale": [1.0, None, 2.0]}, ("curves", "scale", None, [])),
+}
+
+
+def found(varied):
+    return sweep_axes.layout(varied, len(next(iter(varied.values()), "cell")))
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_what_goes_on_which_axis(case):
+    varied, want = LAYOUTS[case]
+    made = found(varied)
+    assert (made.kind, made.x.name, made.y and made.y.name, [one.name for one in made.rest]) == want
+
+
+def test_scales_and_categories():
+    assert found(grid(n=N)).x.logarithmic and not found(grid(n=[1, 2, 3])).x.logarithmic
+    assert not found(grid(n=[-1.0, 1.0, 100.0])).x.logarithmic
+    assert found(grid(on=[True, False])).x.labels == ("true", "false")
+    assert found({"a": [1.0, None, "x"]}).x.labels == ("1.0", sweep_axes.ABSENT, "x")
+    long = found(grid(Q=["a" * 90 + "b", "a" * 90 + "c"])).x.labels
+    assert len(set(long)) == 2 and max(map(len, long)) < 40
+    assert "step goes with n" in found({"n": N, "step": [0.1, 0.01, 0.001]}).notes
+    columns = found(grid(n=N, scale=SCALE, d=[2, 3, 4], seed=[1, 2], kind=KIND)).columns()
+    assert "4 of 6 values of d and kind" in columns
+
+
+def test_no_word_is_taken_for_a_formula():
+    for figure in drawn(cells(grid(Q=[r"$\frac$", "a$b$.npy"], n=N))):
+        check_labels(figure)
+
+
+def test_medians_leave_out_what_is_not_finite():
+    at, middle = sweep_panels.medians(np.array([2.0, 1.0, 2.0, 2.0, 3.0]), np.array([5.0, 1.0, 7.0, np.nan, np.nan]))
+    assert at.tolist() == [1.0, 2.0, 3.0] and middle[:2].tolist() == [1.0, 6.0] and np.isnan(middle[2])
+
+
+def cells(varied, states=None, **finals):
+    """Return made-up cells; by default with two observables, one of which spans decades."""
+    count = len(next(iter(varied.values()), "c"))
+    states = np.array(["finished"] * count if states is None else states)
+    known = np.where(states == "finished", 1.0, np.nan)
+    index = np.arange(count)
+    finals = finals or {"effective_rank": 1.0 + index, "energy": 10.0 ** (index / count * 8), "mean_0": index}
+    finals = {name: values * known for name, values in finals.items()}
+    return sweep_axes.CellColumns(
+        varied, states, list(states), np.where(states == "waiting", np.nan, 0.1 + index), finals
+    )
+
+
+def drawn(some):
+    """Return both pictures of cells."""
+    layout = sweep_axes.layout(some.varied, len(some))
+    names, left = sweep_figures.main_columns(some)
+    return sweep_figures.results(some, layout, names, left, "a sweep"), sweep_figures.ends(some, layout, "a sweep")
+
+
+def check_labels(figure):
+    """No two labels of ticks on one axis touch; turned ones stand beside each other."""
+    renderer = figure.canvas.get_renderer()
+    figure.draw(renderer)
+    for axes in (axes for axes in figure.axes if axes.get_visible()):
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = [one for one in axis.get_ticklabels() if one.get_text() and not one.get_rotation()]
+            places = [one.get_window_extent(renderer) for one in labels]
+            touching = any(a.overlaps(b) for a, b in itertools.combinations(places, 2))
+            assert not touching, [one.get_text() for one in labels]
+
+
+def test_labels_that_touch_are_found():
+    figure = canvas.figure(3.0, 2.0)
+    axes = figure.add_subplot()
+    axes.set_xticks([0.0, 0.01, 1.0])
+    with pytest.raises(AssertionError):
+        check_labels(figure)
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_every_picture_is_legible(case):
+    varied, _ = LAYOUTS[case]
+    count = len(next(iter(varied.values()), "c"))
+    states = list(itertools.islice(itertools.cycle(["finished", "failed", "finished", "waiting"]), count))
+    for figure in drawn(cells(varied, states)):
+        check_labels(figure)
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(float)
+        assert pixels.std() > 5
+        assert min(edge.min() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])) > 240
+        texts = [one.get_text() for one in figure.findobj(mpl.text.Text)]
+        assert "a sweep" in texts and ("failed" in texts or count == 1)
+        assert "unfinished" in texts or "waiting" in texts or count < 4
+
+
+def test_curves_maps_and_points():
+    curve, _ = drawn(cells(grid(n=N)))
+    first = curve.axes[0]
+    assert first.get_xscale() == "log" and (first.get_xlabel(), first.get_ylabel()) == ("n", "effective rank")
+    assert [one.get_ylabel() for one in curve.axes] == ["effective rank", "energy"]  # means are asked for only
+    assert curve.axes[1].get_yscale() == "log"
+    shown, _ = drawn(cells(grid(n=N, scale=SCALE), ["failed", "waiting", *["finished"] * 10]))
+    mesh = next(one for one in shown.axes[0].collections if hasattr(one, "get_coordinates"))
+    assert mesh.get_array().shape == (3, 4) and mesh.get_array().mask.sum() == 2
+    assert len(shown.axes) == 4  # two maps and their colour bars
+    points, _ = drawn(cells(random(30, 3)))
+    assert len(points.axes) == 6 and points.axes[-1].get_xlabel() == "c"
+    panels, _ = drawn(cells(grid(n=N, scale=SCALE, kind=KIND)))
+    assert [one.get_title() for one in panels.axes[:2]] == ["kind = softmax", "kind = l2"]
+
+
+def test_huge_numbers_are_drawn_by_their_logarithms():
+    figure, _ = drawn(cells(grid(n=N), energy=np.array([1.0, 1e200, 1e300]), odd=np.array([-1e308, 1e308, 1.0])))
+    check_labels(figure)
+    assert figure.axes[0].get_ylabel() == "log10 of energy"
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [0.0, 200.0]  # 1e300 and more fit no axis
+
+
+def test_many_cells_are_drawn():
+    varied = grid(n=list(range(1, 101)), scale=np.geomspace(0.01, 100.0, 60).tolist(), seed=[1, 2])
+    for figure in drawn(cells(varied, (["finished"] * 11 + ["failed"]) * 1000)):
+        check_labels(figure)
+
+
+CASES = """config = "small.toml"
+[[cases]]
+time.max_steps = 3
+[[cases]]
+tokens.std = 0.5
+[[cases]]
+attention.Q = "q<&.npy"
+"""
+
+
+@pytest.fixture
+def folder(small, monkeypatch):
+    """Return the directory of a sweep with a cell that failed, one that finished and one that could not begin."""
+    monkeypatch.chdir(small.parent)
+    monkeypatch.setenv("PYTHONPATH", str(Path(fastpde.__file__).parents[1]))
+    np.save("q<&.npy", np.full((2, 2), np.nan))
+    Path("plan.toml").write_text(CASES)
+    assert cli.main(["sweep", "plan.toml", "--quiet", "--local", "1"]) == 3
+    return small.parent / "plan.sweep"
+
+
+def test_pictures_and_report_of_a_sweep(folder, capsys):
+    capsys.readouterr()
+    assert cli.main(["plot", "plan.sweep"]) == 0
+    assert capsys.readouterr().out.split() == ["plan.sweep/results.png", "plan.sweep/cells.png"]
+    stamps = [(folder / name).stat().st_mtime_ns for name in ("results.png", "cells.png")]
+    assert cli.main(["report", "plan.sweep"]) == 0
+    text = (folder / "report.html").read_text()
+    assert stamps == [(folder / name).stat().st_mtime_ns for name in ("results.png", "cells.png")]
+    assert text.count("data:image/png;base64,") == 2 and "3 cells: 1 finished, 1 failed, 1 waiting" in text
+    assert "max_steps attempted steps were used up" in text and "1 of 3 cells are not finished" in text
+    assert f"fastpde sweep {folder.resolve()}" in text and "q&lt;&amp;.npy" in text and "q<&" not in text
+    row = sweep_table.Table(sweep_folder.load(folder)).cells[1].last
+    assert f"{float(row['trace']):.6g}" in text
+
+    np.save("q<&.npy", np.eye(2))  # more is finished: the pictures are out of date
+    before = canvas.made_of(folder / "cells.png")
+    assert cli.main(["sweep", "plan.toml", "--quiet"]) == 3
+    assert "2 finished, 1 failed" in report.write(folder).read_text()
+    assert canvas.made_of(folder / "cells.png") != before
+    assert "To go on" not in (folder / "report.html").read_text()
+
+
+def test_columns_that_are_asked_for(folder, capsys):
+    assert cli.main(["plot", "plan.sweep", "--columns", "mean_norm", "t"]) == 0
+    capsys.readouterr()
+    assert cli.main(["plot", "plan.sweep", "--columns", "width"]) == 2
+    error = capsys.readouterr().err
+    assert "--columns" in error and "effective_rank" in error and error.count("\n") == 1
+    cell = next((folder / "cells").iterdir())
+    assert cli.main(["plot", str(cell), "--columns", "trace"]) == 2
+
+
+def test_a_sweep_of_which_nothing_has_finished(folder):
+    for path in sorted(folder.glob("cells/*")):
+        os.rename(path, folder.parent / path.name)
+    plot.plot_sweep(folder)
+    assert not (folder / "results.png").exists() and (folder / "cells.png").is_file()
+    assert "3 cells: 3 waiting" in report.write(folder).read_text()
+    with pytest.raises(InputError, match="none"):
+        plot.plot_sweep(folder, ["trace"])
+
+
+def test_long_reading_shows_progress(folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(sweep_table, "_MANY", 2)
+
+    class Shown(progress.Quiet):
+        def update(self, t, steps):
+            seen.append(t)
+
+    monkeypatch.setattr(progress, "choose", lambda *_, quiet, name: progress.Quiet() if quiet else Shown())
+    made = sweep_pictures.current(sweep_table.read(sweep_folder.load(folder), None))
+    assert made and not seen
+    report.write(folder, stream=io.StringIO())
+    assert seen == [1, 2, 3]
+
+
+def test_a_long_table_is_cut_and_says_so():
+    found = rendering.excerpt({"index": list(range(1000)), "b": ["x"] * 1000}, 300)
+    assert len(found.rows) == 300 and found.rows[-1] == ["999", "x"] and found.more == "700 more rows"
