@@ -1,4 +1,4 @@
-"""The values that a matrix parameter can have in a configuration, as small objects with their TOML values."""
+"""The values that matrices, and the positions of tokens, can have in a configuration, with their TOML values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastpde.config import checks
 
 WORDS = ("layer", "head")  # axes of a stored array that are named instead of numbered
 _STORED = re.compile(r"(?P<path>[^\[\]]+\.npy)(?:\[(?P<index>[^\[\]]*)\])?")
+_EXACT = 2**53  # larger whole numbers may be equal as floats
 _NEED = '"identity", "normal", a list of rows or "file.npy[0, layer, head]"'
 
 
@@ -110,6 +111,24 @@ def matrix(*, scaled: str = "") -> checks.Check:
         checks.refuse(name, value, need)
 
     return check
+
+
+Positions = Stored | str | tuple[float, ...] | None  # a file, "uniform", numbers; None: the order of the tokens
+
+
+def positions(name: str, value: object) -> Positions:
+    """Check the positions of tokens: "order", for which None is returned, "uniform", a list of numbers, or a file."""
+    if isinstance(value, list):
+        for i, entry in enumerate(value):
+            if isinstance(entry, int) and abs(entry) > _EXACT:
+                checks.refuse(f"{name}[{i}]", entry, "a number that a float holds: whole ones up to 2^53")
+        return checks.vector(name, value)
+    if value in ("order", "uniform"):
+        return None if value == "order" else "uniform"
+    if not isinstance(value, str) or not value.endswith((".npy", ".csv")):
+        close = checks.closest(value, ("order", "uniform")) if isinstance(value, str) else ""
+        checks.refuse(name, value, '"order", "uniform", a list of numbers, or a file as "positions.npy"', close)
+    return Stored(checks.text(name, value))
 
 
 def scale(name: str, value: object) -> float | str:

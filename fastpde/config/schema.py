@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NoReturn
 
 from fastpde.attention.variants import VARIANTS
 from fastpde.config import checks
-from fastpde.config.matrices import Identity, Matrix, matrix, scale
+from fastpde.config.matrices import Identity, Matrix, Positions, matrix, positions, scale
 from fastpde.config.sections import key, read, section
 from fastpde.errors import InputError
 from fastpde.own_code import is_own
@@ -46,6 +46,7 @@ class GaussianTokens:
     std: float | None = key(checks.number(minimum=0.0), None)
     cov: tuple[tuple[float, ...], ...] | None = key(checks.rows, None)
     systems: int = key(_COUNT, 1)
+    positions: Positions = key(positions, None)
 
     def settled(self, name: str) -> GaussianTokens:
         """Return the section with std filled in. Raises InputError if shapes differ or both std and cov are given."""
@@ -70,6 +71,7 @@ class RoundTokens:
     d: int = key(_COUNT)
     radius: float = key(_POSITIVE, 1.0)
     systems: int = key(_COUNT, 1)
+    positions: Positions = key(positions, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class MixtureTokens:
     std: float = key(checks.number(minimum=0.0), 1.0)
     weights: tuple[float, ...] | None = key(checks.vector, None)
     systems: int = key(_COUNT, 1)
+    positions: Positions = key(positions, None)
 
     def settled(self, name: str) -> MixtureTokens:
         """Return the section with d and weights filled in and checked against `means`."""
@@ -105,6 +108,7 @@ class FileTokens:
     path: str = key(checks.text)
     n: int | None = key(_COUNT, None)
     systems: int | None = key(_COUNT, None)
+    positions: Positions = key(positions, None)
 
 
 def variant(*words: str) -> checks.Check:
