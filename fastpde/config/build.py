@@ -14,7 +14,7 @@ import numpy as np
 from fastpde import initial
 from fastpde.attention.variants import load, named, refuse
 from fastpde.config import checks, memory_estimate, schema
-from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled, Stored
+from fastpde.config.matrices import Matrix, Scaled, Stored
 from fastpde.config.schema import Config, Single
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
 from fastpde.errors import InputError
@@ -321,19 +321,19 @@ class _Parameters:
         """Return one parameter in the precision of the run."""
         shape = self._wanted(letter)
         name, dtype = f"{self.name}.{letter}", self.problem.config.backend.dtype
-        if matrix is None or isinstance(matrix, Identity):
+        if matrix is None or matrix == "identity":
             return np.eye(*shape, dtype=dtype)
         if isinstance(matrix, Scaled):
             return (matrix.scale * (self.array("Q", self.block.Q) if letter == "K" else np.eye(*shape))).astype(dtype)
-        if isinstance(matrix, Normal):
+        if matrix == "normal":
             # Key 1: parameters (tokens have 0); then the head and the letter, so no two matrices share numbers.
             source = initial.stream(self.problem.config.seed, 1, self.index, "QKVW".index(letter))
             return (source.standard_normal(shape) / math.sqrt(shape[1])).astype(dtype)
+        found: Any = matrix
+        if isinstance(matrix, Stored):
+            found = stored_slice(self.problem.files, name, matrix, self.number)
         with np.errstate(over="ignore"):  # reported below, with the key
-            if isinstance(matrix, Entries):
-                values = np.array(matrix.rows, dtype=dtype)
-            else:
-                values = np.array(stored_slice(self.problem.files, name, matrix, self.number), dtype=dtype)
+            values = np.array(found, dtype=dtype)
         if not np.isfinite(values).all():
             came = "an entry that is nan, infinite or too large"
             raise InputError(name, came, f"numbers that are finite in {dtype}")

@@ -1,4 +1,8 @@
-"""The values that matrices, and the positions of tokens, can have in a configuration, with their TOML values."""
+"""The values that matrices, and the positions of tokens, can have in a configuration: words, numbers, small objects.
+
+"identity" is that of the token's dimension. "normal" has independent N(0, 1/columns) entries drawn from the seed of the
+configuration, so that |M x| is about |x|.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +18,6 @@ _NEED = '"identity", "normal", a list of rows or "file.npy[0, layer, head]"'
 
 
 @dataclass(frozen=True)
-class Identity:
-    """The identity of the token's dimension."""
-
-    def toml(self) -> object:
-        """Return the value that a configuration has for it."""
-        return "identity"
-
-
-@dataclass(frozen=True)
-class Normal:
-    """Independent N(0, 1/columns) entries drawn from the configuration's seed, so that |M x| is about |x|."""
-
-    def toml(self) -> object:
-        """Return the value that a configuration has for it."""
-        return "normal"
-
-
-@dataclass(frozen=True)
 class Scaled:
     """A multiple of another matrix: for K it is scale * Q of the same head, for V and W it is scale * identity."""
 
@@ -40,17 +26,6 @@ class Scaled:
     def toml(self) -> object:
         """Return the value that a configuration has for it."""
         return {"scale": self.scale}
-
-
-@dataclass(frozen=True)
-class Entries:
-    """A matrix written out, row by row."""
-
-    rows: tuple[tuple[float, ...], ...]
-
-    def toml(self) -> object:
-        """Return the value that a configuration has for it."""
-        return [list(row) for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -70,7 +45,8 @@ class Stored:
         return "layer" in self.index
 
 
-Matrix = Identity | Normal | Scaled | Entries | Stored
+Rows = tuple[tuple[float, ...], ...]
+Matrix = str | Rows | Scaled | Stored
 
 
 def _stored(name: str, value: str) -> Stored:
@@ -93,14 +69,10 @@ def matrix(*, scaled: str = "") -> checks.Check:
     """Return the check of a matrix; `scaled` names what { scale = c } is a multiple of, "" refuses that value."""
 
     def check(name: str, value: object) -> Matrix:
-        if value == "identity":
-            return Identity()
-        if value == "normal":
-            return Normal()
         if isinstance(value, str):
-            return _stored(name, value)
+            return value if value in ("identity", "normal") else _stored(name, value)
         if isinstance(value, list):
-            return Entries(checks.rows(name, value))
+            return checks.rows(name, value)
         if isinstance(value, dict) and scaled:
             for key in value:
                 if key != "scale":

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastpde.attention.l2 import L2
 from fastpde.attention.variants import named
-from fastpde.config.matrices import Identity, Normal, Scaled, Stored
+from fastpde.config.matrices import Scaled, Stored
 from fastpde.config.schema import Config
 from fastpde.errors import InputError
 from fastpde.integrate.methods import TABLEAUX
@@ -135,12 +135,12 @@ def _packed(d: int) -> int:
 
 def _plain(head: Any) -> bool:
     """Return whether <Q x, K y> is <x, y>, so that the tokens are the targets."""
-    return head.Q == head.K == Identity() and head.scale == 1.0
+    return head.Q == head.K == "identity" and head.scale == 1.0
 
 
 def _alike(head: Any) -> bool:
     """Return whether targets lie as sources do: K is Q times a positive number."""
-    same = head.K == head.Q != Normal() or (isinstance(head.K, Scaled) and head.K.scale > 0.0)
+    same = head.K == head.Q != "normal" or (isinstance(head.K, Scaled) and head.K.scale > 0.0)
     return same and isinstance(head.scale, float) and head.scale > 0.0
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NoReturn
 
 from fastpde.attention.variants import VARIANTS
 from fastpde.config import checks
-from fastpde.config.matrices import Identity, Matrix, Positions, matrix, positions, scale
+from fastpde.config.matrices import Matrix, Positions, matrix, positions, scale
 from fastpde.config.sections import key, read, section
 from fastpde.errors import InputError
 from fastpde.own_code import is_own
@@ -53,7 +53,7 @@ class GaussianTokens:
         if self.std is not None and self.cov is not None:
             checks.refuse(f"{name}.std", self.std, "either std or cov, not both")
         if self.mean is not None and len(self.mean) != self.d:
-            checks.refuse(f"{name}.mean", f"{len(self.mean)} numbers", f"d = {self.d} numbers")
+            raise InputError(f"{name}.mean", f"{len(self.mean)} numbers", f"d = {self.d} numbers")
         if self.cov is None:
             return replace(self, std=1.0 if self.std is None else self.std)
         if (len(self.cov), len(self.cov[0])) != (self.d, self.d):
@@ -151,9 +151,9 @@ class Single:
 
     elsewhere: ClassVar[dict[str, Any]] = {"heads": _refuse_heads}
     kind: str = key(variant(*VARIANTS))
-    Q: Matrix = key(matrix(), Identity())
-    K: Matrix = key(matrix(scaled="Q"), Identity())
-    V: Matrix = key(matrix(scaled="the identity"), Identity())
+    Q: Matrix = key(matrix(), "identity")
+    K: Matrix = key(matrix(scaled="Q"), "identity")
+    V: Matrix = key(matrix(scaled="the identity"), "identity")
     scale: float | str = key(scale, 1.0)
     bias: float | None = key(checks.number(), None)
     eps: float | None = key(_POSITIVE, None)
