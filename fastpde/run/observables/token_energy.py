@@ -37,7 +37,7 @@ def observable(problem: Problem, attention: Any, backend: Any, positions: Any) -
             return np.array([energy(float(time), one) for time, one in zip(t, x, strict=True)]).reshape(-1, 1)
 
         return Observable("energy", ["energy"], energy, many)
-    row = _row(problem, attention, backend, energy)
+    row = _row(problem, attention, backend, energy) if positions is None else _alone(energy)
     watch = Watch(energy_trend(attention, problem.manifold(), problem.config.time.noise))
 
     def one(t: float, tokens: Tokens) -> list[float]:
@@ -85,6 +85,11 @@ def _row(
             return EnergyRow(float(energy(t, x)), math.nan, math.nan)
 
     return row
+
+
+def _alone(energy: Callable[[float, Array], Any]) -> Callable[[float, Array], EnergyRow]:
+    """Return the function of `_row` for tokens with positions, of whose energies no balance is known."""
+    return lambda t, x: EnergyRow(float(energy(t, x)), math.nan, math.nan)
 
 
 class Watch:
