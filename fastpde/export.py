@@ -253,11 +253,12 @@ def _write_npz(run: Run, frames: Sequence[int], place: Path) -> None:
 
 
 def arrays(run: Run, frames: Sequence[int]) -> dict[str, Any]:
-    """Return all of a run but x, by name: t, ids, observables/NAME, clusters/NAME, of an ensemble what its `Ends` are
-    and means/NAME, config (TOML), status_json.
+    """Return all of a run but x, by name: t, ids, positions under a mask, observables/NAME, clusters/NAME, of an
+    ensemble what its `Ends` are and means/NAME, config (TOML), status_json.
     """
     rows, groups = list(frames), {"observables": run.observables, "means": run.means or {}}
     found: dict[str, Any] = {"t": run.t[rows], "ids": run.ids}
+    found |= {} if run.positions is None else {"positions": run.positions}
     found |= {f"{group}/{name}": table[rows] for group, columns in groups.items() for name, table in columns.items()}
     if (clusters := run.clusters) is not None:
         there = np.isin(clusters["t"], run.t[rows])

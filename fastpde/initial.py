@@ -28,6 +28,7 @@ from fastpde.errors import InputError
 
 BLOCK = 4096
 _TOKENS = 0  # the spawn key's first number: other users of the same seed take another
+_POSITIONS = 4
 _NORMAL, _UNIFORM = 0, 1
 # What NumPy raises for a file that is no .npy file: its header is parsed as Python.
 _UNREADABLE = (ValueError, EOFError, OSError, TypeError, OverflowError, SyntaxError, TokenError, RecursionError)
@@ -258,6 +259,27 @@ def from_file(
             where = f"{x[part][row, column]} at row {first + part.start + row}, column {column} of {origin}"
             raise InputError(name, where, f"numbers that are finite in {np.dtype(dtype).name}")
     return x
+
+
+def uniform_positions(n: int, *, seed: int, rows: slice | None = None) -> Array:
+    """Return n positions uniform in [0, 1), or those of the tokens in `rows`; each depends on its index alone."""
+    first, last = _range(rows, n)
+    blocks = range(first // BLOCK, -(-last // BLOCK))
+    drawn = np.concatenate([stream(seed, _POSITIONS, b).random(BLOCK) for b in blocks])
+    return drawn[first - blocks.start * BLOCK : last - blocks.start * BLOCK].copy()
+
+
+def open_positions(path: Path, n: int, name: str = "path") -> Array:
+    """Map a .npy file (m,) or (m, 1), or read a .csv file with one number in each row; return the first n (n,).
+
+    Raises InputError naming `name` for another shape, for fewer than n, and as `open_array`.
+    """
+    source = open_array(path, name)
+    if source.ndim != 1 and source.shape[1:] != (1,):
+        raise InputError(name, f'"{path.name}" of shape {source.shape}', "shape (n,), one position for each token")
+    if len(source) < n:
+        raise InputError(name, f'"{path.name}" with {len(source)} positions', f"one for each of the {n} tokens")
+    return source.reshape(len(source))[:n]
 
 
 def _ranges(n: int) -> Iterator[slice]:

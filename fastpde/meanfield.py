@@ -229,6 +229,7 @@ def prepare(
     x0: Any,
     t_span: tuple[float, float],
     *,
+    positions: Any = None,
     manifold: Manifold | None = None,
     noise: float = 0.0,
     seed: int = 0,
@@ -240,7 +241,7 @@ def prepare(
     `asked` holds the arguments of `integrate` except noise and space. Raises InputError, InputTypeError as `solve`.
     """
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
-    field = bind(attention, tokens, backend=backend, manifold=place)
+    field = bind(attention, tokens, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))
     start, partition = place.start(tokens), field.cloud.partition
     source = Brownian(noise, seed, first_token=partition.first, project=place.project)

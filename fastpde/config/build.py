@@ -13,8 +13,8 @@ import numpy as np
 
 from fastpde import initial
 from fastpde.attention.variants import load, named, refuse
-from fastpde.config import memory_estimate, schema
-from fastpde.config.matrices import Entries, Identity, Matrix, Normal, Scaled
+from fastpde.config import checks, memory_estimate, schema
+from fastpde.config.matrices import Matrix, Scaled, Stored
 from fastpde.config.schema import Config, Single
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
 from fastpde.errors import InputError
@@ -50,6 +50,25 @@ class Problem:
         for system in range(self.systems):
             x[system] = _tokens(self, system, None)
         return x
+
+    def positions(self, rows: slice | None = None) -> Array | None:
+        """Return the positions (n,) of the tokens of every system, or of those in `rows`; None: their order.
+
+        Raises InputError for a file with positions that are not finite.
+        """
+        asked = self.config.tokens.positions
+        if asked is None:
+            return None
+        if asked == "uniform":
+            return initial.uniform_positions(self.n, seed=self.config.seed, rows=rows)
+        if not isinstance(asked, Stored):
+            return np.array(asked[: self.n])[rows or slice(None)]
+        found = initial.open_positions(self.files.locate("tokens.positions", asked.path), self.n, "tokens.positions")
+        found = np.array(found[rows or slice(None)], dtype=np.float64)
+        if not np.isfinite(found).all():
+            came = f'"{asked.path}" with a position that is nan or infinite'
+            raise InputError("tokens.positions", came, "finite numbers")
+        return found
 
     def times(self) -> Array:
         """Return the times of the output (m,)."""
@@ -176,6 +195,7 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
         if isinstance(tokens, schema.GaussianTokens) and tokens.cov is not None:
             initial.square_root(np.array(tokens.cov), "tokens.cov")
     _check_sizes(config, systems, n, d, ranks)
+    _check_positions(config, files, n)
     shapes = tuple(head_shape(files, head, d) for head in each_head(config))
     _check_layers(config, shapes)
     _check_energy(config)
@@ -199,6 +219,22 @@ def _stored_tokens(tokens: schema.FileTokens, files: Files) -> tuple[int, int, i
         need = f'at most the {systems} of "{tokens.path}" of shape {shape}'
         raise InputError("tokens.systems", str(tokens.systems), need)
     return tokens.systems or systems, tokens.n or n, d
+
+
+def _check_positions(config: Config, files: Files, n: int) -> None:
+    """Raise InputError for positions that the attention does not see, or that are not those of n tokens."""
+    name, asked = "tokens.positions", config.tokens.positions
+    if asked is None:
+        return
+    own = any(named(head.kind).kind.positional for head in config.attention.heads if is_own(head.kind))
+    if not config.attention.masked and not own:
+        came = asked.toml() if isinstance(asked, Stored) else asked
+        need = "none: without attention.masked = true no token sees positions"
+        checks.refuse(name, list(came) if isinstance(came, tuple) else came, need)
+    if isinstance(asked, Stored):
+        initial.open_positions(files.locate(name, asked.path), n, name)
+    elif asked != "uniform" and len(asked) != n:
+        raise InputError(name, f"{len(asked)} numbers", f"{n} numbers, one for each token")
 
 
 def _sinkhorn(config: Config) -> bool:
@@ -285,19 +321,19 @@ class _Parameters:
         """Return one parameter in the precision of the run."""
         shape = self._wanted(letter)
         name, dtype = f"{self.name}.{letter}", self.problem.config.backend.dtype
-        if matrix is None or isinstance(matrix, Identity):
+        if matrix is None or matrix == "identity":
             return np.eye(*shape, dtype=dtype)
         if isinstance(matrix, Scaled):
             return (matrix.scale * (self.array("Q", self.block.Q) if letter == "K" else np.eye(*shape))).astype(dtype)
-        if isinstance(matrix, Normal):
+        if matrix == "normal":
             # Key 1: parameters (tokens have 0); then the head and the letter, so no two matrices share numbers.
             source = initial.stream(self.problem.config.seed, 1, self.index, "QKVW".index(letter))
             return (source.standard_normal(shape) / math.sqrt(shape[1])).astype(dtype)
+        found: Any = matrix
+        if isinstance(matrix, Stored):
+            found = stored_slice(self.problem.files, name, matrix, self.number)
         with np.errstate(over="ignore"):  # reported below, with the key
-            if isinstance(matrix, Entries):
-                values = np.array(matrix.rows, dtype=dtype)
-            else:
-                values = np.array(stored_slice(self.problem.files, name, matrix, self.number), dtype=dtype)
+            values = np.array(found, dtype=dtype)
         if not np.isfinite(values).all():
             came = "an entry that is nan, infinite or too large"
             raise InputError(name, came, f"numbers that are finite in {dtype}")

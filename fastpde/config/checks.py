@@ -42,6 +42,13 @@ def closest(word: str, words: Iterable[str]) -> str:
     return f'Did you mean "{found[0]}"?' if found else ""
 
 
+def known(prefix: str, word: str, value: object, words: Iterable[str]) -> None:
+    """Raise InputError unless a key, `prefix` + `word` with its value, is one of some words."""
+    words = list(words)
+    if word not in words:
+        raise InputError(prefix + word, show(value), f"one of the keys {', '.join(words)}", closest(word, words))
+
+
 def integer(minimum: int, maximum: int = 2**53) -> Check:
     """Return the check of a whole number in [minimum, maximum]; 2.0 and true are none.
 
@@ -141,7 +148,7 @@ def rows(name: str, value: object) -> tuple[tuple[float, ...], ...]:
     matrix = tuple(vector(f"{name}[{i}]", row) for i, row in enumerate(value))
     for i, row in enumerate(matrix):
         if len(row) != len(matrix[0]):
-            refuse(f"{name}[{i}]", f"{len(row)} numbers", f"{len(matrix[0])} numbers, as in row 0")
+            raise InputError(f"{name}[{i}]", f"{len(row)} numbers", f"{len(matrix[0])} numbers, as in row 0")
     return matrix
 
 
@@ -149,8 +156,7 @@ def times(name: str, value: object) -> tuple[Any, ...]:
     """Check times that rise, or { first, count }, which becomes ("spread", first, count)."""
     if isinstance(value, dict):
         for word in value:
-            if word not in ("first", "count"):
-                raise InputError(f"{name}.{word}", show(value[word]), "one of the keys first, count")
+            known(f"{name}.", word, value[word], ("first", "count"))
         for word in ("first", "count"):
             if word not in value:
                 raise InputError(f"{name}.{word}", "nothing", "a value")

@@ -4,19 +4,11 @@ configuration.
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from typing import Any
 
 from fastpde.config.schema import Config
-
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
-
-
-def _string(value: str) -> str:
-    def escaped(c: str) -> str:
-        return _ESCAPES.get(c, f"\\u{ord(c):04x}" if ord(c) < 0x20 or ord(c) == 0x7F else c)
-
-    return '"' + "".join(map(escaped, value)) + '"'
 
 
 def value(item: Any) -> str:
@@ -28,7 +20,8 @@ def value(item: Any) -> str:
     if isinstance(item, bool):
         return str(item).lower()
     if isinstance(item, str):
-        return _string(item)
+        # Strings are those of JSON, but for one character.
+        return json.dumps(item, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(item, int | float):
         return repr(item)
     if isinstance(item, dict):

@@ -1,4 +1,8 @@
-"""The values that a matrix parameter can have in a configuration, as small objects with their TOML values."""
+"""The values that matrices, and the positions of tokens, can have in a configuration: words, numbers, small objects.
+
+"identity" is that of the token's dimension. "normal" has independent N(0, 1/columns) entries drawn from the seed of the
+configuration, so that |M x| is about |x|.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +13,8 @@ from fastpde.config import checks
 
 WORDS = ("layer", "head")  # axes of a stored array that are named instead of numbered
 _STORED = re.compile(r"(?P<path>[^\[\]]+\.npy)(?:\[(?P<index>[^\[\]]*)\])?")
+_EXACT = 2**53  # larger whole numbers may be equal as floats
 _NEED = '"identity", "normal", a list of rows or "file.npy[0, layer, head]"'
-
-
-@dataclass(frozen=True)
-class Identity:
-    """The identity of the token's dimension."""
-
-    def toml(self) -> object:
-        """Return the value that a configuration has for it."""
-        return "identity"
-
-
-@dataclass(frozen=True)
-class Normal:
-    """Independent N(0, 1/columns) entries drawn from the configuration's seed, so that |M x| is about |x|."""
-
-    def toml(self) -> object:
-        """Return the value that a configuration has for it."""
-        return "normal"
 
 
 @dataclass(frozen=True)
@@ -39,17 +26,6 @@ class Scaled:
     def toml(self) -> object:
         """Return the value that a configuration has for it."""
         return {"scale": self.scale}
-
-
-@dataclass(frozen=True)
-class Entries:
-    """A matrix written out, row by row."""
-
-    rows: tuple[tuple[float, ...], ...]
-
-    def toml(self) -> object:
-        """Return the value that a configuration has for it."""
-        return [list(row) for row in self.rows]
 
 
 @dataclass(frozen=True)
@@ -69,7 +45,8 @@ class Stored:
         return "layer" in self.index
 
 
-Matrix = Identity | Normal | Scaled | Entries | Stored
+Rows = tuple[tuple[float, ...], ...]
+Matrix = str | Rows | Scaled | Stored
 
 
 def _stored(name: str, value: str) -> Stored:
@@ -92,14 +69,10 @@ def matrix(*, scaled: str = "") -> checks.Check:
     """Return the check of a matrix; `scaled` names what { scale = c } is a multiple of, "" refuses that value."""
 
     def check(name: str, value: object) -> Matrix:
-        if value == "identity":
-            return Identity()
-        if value == "normal":
-            return Normal()
         if isinstance(value, str):
-            return _stored(name, value)
+            return value if value in ("identity", "normal") else _stored(name, value)
         if isinstance(value, list):
-            return Entries(checks.rows(name, value))
+            return checks.rows(name, value)
         if isinstance(value, dict) and scaled:
             for key in value:
                 if key != "scale":
@@ -110,6 +83,24 @@ def matrix(*, scaled: str = "") -> checks.Check:
         checks.refuse(name, value, need)
 
     return check
+
+
+Positions = Stored | str | tuple[float, ...] | None  # a file, "uniform", numbers; None: the order of the tokens
+
+
+def positions(name: str, value: object) -> Positions:
+    """Check the positions of tokens: "order", for which None is returned, "uniform", a list of numbers, or a file."""
+    if isinstance(value, list):
+        for i, entry in enumerate(value):
+            if isinstance(entry, int) and abs(entry) > _EXACT:
+                checks.refuse(f"{name}[{i}]", entry, "a number that a float holds: whole ones up to 2^53")
+        return checks.vector(name, value)
+    if value in ("order", "uniform"):
+        return None if value == "order" else "uniform"
+    if not isinstance(value, str) or not value.endswith((".npy", ".csv")):
+        close = checks.closest(value, ("order", "uniform")) if isinstance(value, str) else ""
+        checks.refuse(name, value, '"order", "uniform", a list of numbers, or a file as "positions.npy"', close)
+    return Stored(checks.text(name, value))
 
 
 def scale(name: str, value: object) -> float | str:

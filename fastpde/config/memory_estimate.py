@@ -9,7 +9,7 @@ import numpy as np
 
 from fastpde.attention.l2 import L2
 from fastpde.attention.variants import named
-from fastpde.config.matrices import Identity, Normal, Scaled, Stored
+from fastpde.config.matrices import Scaled, Stored
 from fastpde.config.schema import Config
 from fastpde.errors import InputError
 from fastpde.integrate.methods import TABLEAUX
@@ -24,6 +24,8 @@ SHARE = 0.8  # of the machine's memory that a run may need
 _STATES = 4
 BLOCK, _COPIES = 2**28, 3  # bytes of the frames of systems that run at a time, and how often they are held
 _SUMMED = 3  # those of the stages of a method that keeps their sum, see `integrate.stages`
+# Arrays of all tokens, tokens and velocities, and numbers of float64, in the order of positions that are given.
+_SORTED, _PLACES = 2, 4
 _HEADS = 2  # those in which the fields of several heads are added
 _KEYS, _INDEX = 8, 4  # bytes of a coordinate in a sum in O(n), always of float64, and of the place of a sorted point
 _PART = 2**20  # sources that are packed at a time to check such a sum
@@ -86,6 +88,8 @@ def of_token(config: Config, n: int, d: int) -> PerToken:
         sums += _HEADS * d * itemsize
     if config.output.energy:
         sums += _of_energy(config, n, d)
+    if config.tokens.positions is not None:
+        sums += _SORTED * d * itemsize + 8 * _PLACES
     kept = remembered(config)
     return PerToken(arrays * d * itemsize, sums + (8 * (_SCALING + 2 * kept) if kept else 0))
 
@@ -131,12 +135,12 @@ def _packed(d: int) -> int:
 
 def _plain(head: Any) -> bool:
     """Return whether <Q x, K y> is <x, y>, so that the tokens are the targets."""
-    return head.Q == head.K == Identity() and head.scale == 1.0
+    return head.Q == head.K == "identity" and head.scale == 1.0
 
 
 def _alike(head: Any) -> bool:
     """Return whether targets lie as sources do: K is Q times a positive number."""
-    same = head.K == head.Q != Normal() or (isinstance(head.K, Scaled) and head.K.scale > 0.0)
+    same = head.K == head.Q != "normal" or (isinstance(head.K, Scaled) and head.K.scale > 0.0)
     return same and isinstance(head.scale, float) and head.scale > 0.0
 
 
@@ -185,6 +189,7 @@ def of_ranks(config: Config, systems: int, n: int, d: int, ranks: Ranks) -> int:
         and all(named(head.kind).is_exponential for head in heads)
     )
     gathered = 0 if grids else _GATHERED * n * d * np.dtype(config.backend.dtype).itemsize
+    gathered += 0 if config.tokens.positions is None else 8 * _PLACES * n  # every rank sorts them all
     return ranks.here * (own + gathered)
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NoReturn
 
 from fastpde.attention.variants import VARIANTS
 from fastpde.config import checks
-from fastpde.config.matrices import Identity, Matrix, matrix, scale
+from fastpde.config.matrices import Matrix, Positions, matrix, positions, scale
 from fastpde.config.sections import key, read, section
 from fastpde.errors import InputError
 from fastpde.own_code import is_own
@@ -46,13 +46,14 @@ class GaussianTokens:
     std: float | None = key(checks.number(minimum=0.0), None)
     cov: tuple[tuple[float, ...], ...] | None = key(checks.rows, None)
     systems: int = key(_COUNT, 1)
+    positions: Positions = key(positions, None)
 
     def settled(self, name: str) -> GaussianTokens:
         """Return the section with std filled in. Raises InputError if shapes differ or both std and cov are given."""
         if self.std is not None and self.cov is not None:
             checks.refuse(f"{name}.std", self.std, "either std or cov, not both")
         if self.mean is not None and len(self.mean) != self.d:
-            checks.refuse(f"{name}.mean", f"{len(self.mean)} numbers", f"d = {self.d} numbers")
+            raise InputError(f"{name}.mean", f"{len(self.mean)} numbers", f"d = {self.d} numbers")
         if self.cov is None:
             return replace(self, std=1.0 if self.std is None else self.std)
         if (len(self.cov), len(self.cov[0])) != (self.d, self.d):
@@ -70,6 +71,7 @@ class RoundTokens:
     d: int = key(_COUNT)
     radius: float = key(_POSITIVE, 1.0)
     systems: int = key(_COUNT, 1)
+    positions: Positions = key(positions, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +85,7 @@ class MixtureTokens:
     std: float = key(checks.number(minimum=0.0), 1.0)
     weights: tuple[float, ...] | None = key(checks.vector, None)
     systems: int = key(_COUNT, 1)
+    positions: Positions = key(positions, None)
 
     def settled(self, name: str) -> MixtureTokens:
         """Return the section with d and weights filled in and checked against `means`."""
@@ -105,6 +108,7 @@ class FileTokens:
     path: str = key(checks.text)
     n: int | None = key(_COUNT, None)
     systems: int | None = key(_COUNT, None)
+    positions: Positions = key(positions, None)
 
 
 def variant(*words: str) -> checks.Check:
@@ -147,9 +151,9 @@ class Single:
 
     elsewhere: ClassVar[dict[str, Any]] = {"heads": _refuse_heads}
     kind: str = key(variant(*VARIANTS))
-    Q: Matrix = key(matrix(), Identity())
-    K: Matrix = key(matrix(scaled="Q"), Identity())
-    V: Matrix = key(matrix(scaled="the identity"), Identity())
+    Q: Matrix = key(matrix(), "identity")
+    K: Matrix = key(matrix(scaled="Q"), "identity")
+    V: Matrix = key(matrix(scaled="the identity"), "identity")
     scale: float | str = key(scale, 1.0)
     bias: float | None = key(checks.number(), None)
     eps: float | None = key(_POSITIVE, None)

@@ -33,9 +33,7 @@ def read(kind: type[Section], table: object, name: str) -> Section:
     for word, value in table.items():
         if (refuse := getattr(kind, "elsewhere", {}).get(word)) is not None:
             refuse(prefix + word, value)
-        if word not in known:
-            need = f"one of the keys {', '.join(known)}"
-            raise InputError(prefix + word, checks.show(value), need, checks.closest(word, known))
+        checks.known(prefix, word, value, known)
     values = {}
     for word, item in known.items():
         if word in table:

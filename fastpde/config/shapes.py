@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastpde.config import checks
-from fastpde.config.matrices import Entries, Matrix, Normal, Stored
+from fastpde.config.matrices import Matrix, Scaled, Stored
 from fastpde.config.schema import Config, Single
 from fastpde.errors import InputError
 from fastpde.initial import open_array
@@ -91,10 +91,10 @@ class _Shapes:
     def of(self, letter: str, matrix: Matrix, drawn: Shape, unit: int) -> Shape:
         """Return the shape of a parameter; `drawn` is the shape of "normal", `unit` the size of the identity."""
         name = f"{self.name}.{letter}"
-        if isinstance(matrix, Normal):
+        if matrix == "normal":
             return drawn
-        if isinstance(matrix, Entries):
-            return len(matrix.rows), len(matrix.rows[0])
+        if isinstance(matrix, tuple):
+            return len(matrix), len(matrix[0])
         if not isinstance(matrix, Stored):
             return unit, unit
         if "head" in matrix.index and not hasattr(self.block, "count"):
@@ -120,8 +120,7 @@ def head_shape(files: Files, head: tuple[str, Single, int], d: int) -> HeadShape
     k = block.k or d
     q = shapes.of("Q", block.Q, (k, d), d)
     shapes.need("Q", q, block.k, d, f"tokens have d = {d} numbers" + (f", k = {block.k}" if block.k else ""))
-    scaled = not isinstance(block.K, Normal | Entries | Stored) and hasattr(block.K, "scale")
-    key = q if scaled else shapes.of("K", block.K, (q[0], d), d)
+    key = q if isinstance(block.K, Scaled) else shapes.of("K", block.K, (q[0], d), d)
     shapes.need("K", key, q[0], d, f"Q has {q[0]} rows and tokens have d = {d} numbers")
     dv = getattr(block, "dv", None)
     v = shapes.of("V", block.V, (dv or d, d), d)

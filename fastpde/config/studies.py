@@ -13,7 +13,6 @@ from typing import Any
 from fastpde.attention.variants import VARIANTS, chosen, named, suiting
 from fastpde.config import checks, emit, schema
 from fastpde.config.build import Problem, load_own, resolve
-from fastpde.config.matrices import Entries
 from fastpde.config.sections import key, read, section
 from fastpde.config.shapes import Files
 from fastpde.errors import InputError
@@ -100,8 +99,8 @@ class Span:
 # Some laws blow up, and the others end on one of the lines u^T A u = 0 (Theory 4.3): like experiment 5 of Theory 10.
 _MIXED = schema.Single(
     kind="softmax",
-    K=Entries(((-0.2, -0.4), (-0.9, -0.8))),
-    V=Entries(((1.8, -0.4), (0.3, -0.1))),
+    K=((-0.2, -0.4), (-0.9, -0.8)),
+    V=((1.8, -0.4), (0.3, -0.1)),
 )
 
 

@@ -70,6 +70,8 @@ def _plain(name: str, value: object) -> object:
         return [_plain(f"{name}[{i}]", entry) for i, entry in enumerate(value)]
     if not isinstance(value, str | int | float):
         checks.refuse(name, value, "text, a number, true, false, a list or a table")
+    if isinstance(value, int) and value.bit_length() > 63:
+        checks.refuse(name, value, "a whole number of at most 64 bits, as TOML has them")
     return value
 
 
@@ -89,9 +91,7 @@ def _range(name: str, table: dict[str, object]) -> tuple[object, ...]:
     spaced = "count" in table or "log" in table
     known = ("from", "to", "count", "log") if spaced else ("from", "to", "step")
     for word, value in table.items():
-        if word not in known:
-            need = f"one of the keys {', '.join(known)}"
-            raise InputError(f"{name}.{word}", checks.show(value), need, checks.closest(word, known))
+        checks.known(f"{name}.", word, value, known)
     for word in ("to", "count") if spaced else ("to",):
         if word not in table:
             raise InputError(f"{name}.{word}", "nothing", "a value, beside from")
@@ -102,7 +102,7 @@ def _range(name: str, table: dict[str, object]) -> tuple[object, ...]:
     step = checks.integer(1)(f"{name}.step", table.get("step", 1))
     values = range(first, last + 1, step)
     if len(values) > MOST:
-        checks.refuse(name, f"{len(values)} values", f"at most {MOST}")
+        raise InputError(name, f"{len(values)} values", f"at most {MOST}")
     return tuple(values)
 
 

@@ -6,6 +6,7 @@ status.json      state, time, rate, versions      log.txt           what happene
 checkpoint.0, .1 all that the run needs to go on  lock              who writes here now
 ensemble.h5      several systems' tokens and ends, instead of trajectory.h5
 systems.csv      one row per system: its end and the moments of its last state
+positions.csv    the positions of the stored tokens, where they are given
 clusters.csv     the largest clusters of every frame, where they are asked for
 *.png, *.gif     the pictures
 """
@@ -36,7 +37,7 @@ CONFIG, TRAJECTORY, OBSERVABLES, STATUS, LOG = (
     "log.txt",
 )
 CHECKPOINTS = ("checkpoint.0", "checkpoint.1")
-ENSEMBLE, SYSTEMS = "ensemble.h5", "systems.csv"
+ENSEMBLE, SYSTEMS, POSITIONS = "ensemble.h5", "systems.csv", "positions.csv"
 _DATA = "(--data): "
 FINISHED, RUNNING, FAILED, STOPPED = "finished", "running", "failed", "stopped"
 REMEDY = "Give another --out, or remove the directory; nothing in it was changed."

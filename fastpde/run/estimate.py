@@ -144,7 +144,7 @@ def _frame(problem: Problem) -> float:
     """Return the seconds that a frame takes: to be stored, and for observables whose sums are not priced."""
     some = _some(problem, _SOME)
     tokens, seconds = Tokens.alone(some.tokens()), 0.0
-    for one in chosen(some, problem.attention(), problem.backend()):
+    for one in chosen(some, problem.attention(), problem.backend(), some.positions()):
         if not one.shared or one.name == "moments":
             began = time.monotonic()
             one.of_one(problem.config.time.t_start, tokens)
@@ -188,7 +188,7 @@ def _solve(problem: Problem, backend: Any, step: Any) -> None:
     import fastpde as fp
 
     attention = problem.attention()
-    observables = chosen(problem, attention, backend)
+    observables = chosen(problem, attention, backend, positions := problem.positions())
 
     def observe(t: float, x: Any) -> None:
         for one in observables:
@@ -196,7 +196,7 @@ def _solve(problem: Problem, backend: Any, step: Any) -> None:
                 one.of_one(t, Tokens.alone(x))
 
     observers = [fp.Observer(observe, **runner.cadence(problem))]
-    arguments = runner.arguments(problem) | {"backend": backend, "events": ()}
+    arguments = runner.arguments(problem) | {"backend": backend, "events": (), "positions": positions}
     try:
         fp.solve(attention, problem.tokens(), **arguments, observers=observers, progress=step)
     except _Enough:
@@ -213,7 +213,8 @@ def _dearer(problem: Problem, some: Problem) -> float:
     for cloud in (_some(problem, _FIRST), some):
         probe = _probe(problem, cloud.n)
         probe.make = False
-        cloud.attention().velocity(cloud.tokens(), t=problem.config.time.t_start, backend=probe)
+        asked: dict[str, Any] = {"t": problem.config.time.t_start, "positions": cloud.positions()}
+        cloud.attention().velocity(cloud.tokens(), **asked, backend=probe)
         prices.append(probe.fast)
     return prices[0] / prices[1] if prices[1] > 0 else 1.0
 

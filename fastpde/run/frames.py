@@ -68,6 +68,8 @@ class Frames(Contents):
             return writer.file(name, lambda: make(folder / f"{name}.csv", names[name], marks.get(name)))
 
         self._tables = {name: table(name) for name in names}
+        if (problem := self._problem).config.tokens.positions is not None:
+            writer.file("positions", lambda: tables.positions_table(folder, problem, ids, marks.get("positions")))
 
     def restore(self, kept: Checkpoint) -> None:
         marks, state = kept.facts["marks"], kept.facts["state"]

@@ -16,6 +16,8 @@ def paths(problem: Problem) -> dict[str, Path]:
     if tokens.kind == "file":
         path = str(getattr(tokens, "path", ""))
         named[path] = problem.files.locate("tokens.path", path)
+    if isinstance(tokens.positions, Stored):
+        named[tokens.positions.path] = problem.files.locate("tokens.positions", tokens.positions.path)
     for name, block, _ in each_head(problem.config):
         for letter in "QKVW":
             matrix = getattr(block, letter, None)

@@ -33,6 +33,8 @@ def dataset(run: Run) -> Any:
     xarray = library("xarray", "dataset()")
     coordinates = {"time": ("time", run.t), "token": ("token", run.ids)}
     coordinates["coordinate"] = ("coordinate", np.arange(run.x.shape[-1]))
+    if run.positions is not None:
+        coordinates["sequence_position"] = ("token", run.positions)
     lead: tuple[str, ...] = ("time",)
     data: Columns = {}
     if run.systems is not None:

@@ -96,6 +96,15 @@ class Run:
         return {name: _lengthened(rows, len(self.t)) for name, rows in table.items()} | {"t": self.t}
 
     @cached_property
+    def positions(self) -> Array | None:
+        """The positions (k,) of the stored tokens under a mask, as `fp.conditional_wasserstein` takes them; None
+        without a mask, if none are given.
+        """
+        if (self.path / directory.POSITIONS).exists():
+            return read_table(self.path / directory.POSITIONS)["position"]
+        return self.ids.astype(np.float64) if self.config.attention.masked else None
+
+    @cached_property
     def means(self) -> dict[str, Array] | None:
         """The means (m,) of the observables over the systems that run, by column, and how many "running" (m,) there
         are; None for one system.

@@ -109,6 +109,15 @@ class Supervision:
             self.late.come()
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a run begins with on this rank; `tokens` is a list of one array, which is freed when the run has begun."""
+
+    tokens: list[Any]
+    attention: Any
+    positions: Any  # (n,) of the tokens, None: their order
+
+
 def _late(communicator: RunCommunicator) -> None:
     _say(
         f"fastpde: rank {communicator.rank}: the ranks have not come to a stop in {_LATE:g} s, a sum takes longer: all "
@@ -139,9 +148,8 @@ def _run(problem: Problem, target: Path, quiet: bool, supervision: Supervision) 
         sums.compile_ahead()
     problem = _calibrated(problem, target, communicator)
     rows = communicator.rows(problem.n) if one else None
-    # A list, so that the initial tokens, which may be many, can be freed when the run has begun.
-    tokens, attention = communicator.together(lambda: ([problem.tokens(rows)], problem.attention()))
-    writer = _writer(problem, attention, target, communicator)
+    begin = communicator.together(lambda: Start([problem.tokens(rows)], problem.attention(), problem.positions(rows)))
+    writer = _writer(problem, begin, target, communicator)
     found = _continued(writer, target, communicator)
     if found is not None and found.facts["end"] is not None:
         writer.finish(directory.FINISHED, found.facts["end"]["message"])
@@ -152,8 +160,8 @@ def _run(problem: Problem, target: Path, quiet: bool, supervision: Supervision) 
     with sums.checking(supervision.in_sums(one)):
         try:
             if isinstance(writer.contents, Frames):
-                return _solve_one(writer, attention, tokens, shown, supervision, found)
-            return _solve_systems(writer, attention, tokens[0], shown, supervision)
+                return _solve_one(writer, begin, shown, supervision, found)
+            return _solve_systems(writer, begin, shown, supervision)
         except Stopped as stop:
             supervision.stopped()
             return _stopped(writer, stop)
@@ -242,18 +250,21 @@ def _nothing(*_: Any) -> None:
     """Do nothing."""
 
 
-def _writer(problem: Problem, attention: Any, target: Path, communicator: RunCommunicator) -> AnyWriter:
+def _writer(problem: Problem, begin: Start, target: Path, communicator: RunCommunicator) -> AnyWriter:
     """Return the writer of this rank, with the contents of a run of one system or of several."""
     backend = problem.backend()
     if problem.systems == 1:
         backend = communicator.backend(backend, _nothing)
-    contents = (Systems if problem.systems > 1 else Frames)(problem, chosen(problem, attention, backend), communicator)
+    observables = chosen(problem, begin.attention, backend, begin.positions)
+    contents = (Systems if problem.systems > 1 else Frames)(problem, observables, communicator)
     contents.writer = writer = (Writer if communicator.leads else NullWriter)(problem, target, contents)
     return writer
 
 
 def arguments(problem: Problem) -> dict[str, Any]:
-    """Return the keyword arguments of `fastpde.solve` that the configuration gives, for one system or several."""
+    """Return the keyword arguments of `fastpde.solve` that the configuration gives, for one system or several, but for
+    positions, of which a rank has a part.
+    """
     times = problem.config.time
     return {
         "t_span": (times.t_start, times.t_end),
@@ -285,8 +296,7 @@ def _begin(writer: AnyWriter, what: str) -> dict[str, Any]:
 
 def _solve_one(
     writer: AnyWriter,
-    attention: Any,
-    tokens: list[Any],
+    begin: Start,
     shown: progress.Progress,
     supervision: Supervision,
     found: Checkpoint | None,
@@ -304,7 +314,8 @@ def _solve_one(
     asked = _begin(writer, f"{writer.problem.n} tokens")
     asked["backend"] = communicator.backend(asked["backend"], signals.check)
     observer = Observer(frame, **cadence(writer.problem))
-    problem = prepare(attention, tokens.pop(), **asked, observers=(observer,))
+    asked |= {"positions": begin.positions, "observers": (observer,)}
+    problem = prepare(begin.attention, begin.tokens.pop(), **asked)
     state = None if found is None else State.of(found.facts["state"], found.arrays)
     run = Integrator(problem, state, undo=True)
     frames.snapshot = run.held
@@ -324,16 +335,18 @@ def _solve_one(
     return _outcome(writer, [end.status], key + end.message)
 
 
-def _solve_systems(
-    writer: AnyWriter, attention: Any, tokens: Any, shown: progress.Progress, supervision: Supervision
-) -> Outcome:
+def _solve_systems(writer: AnyWriter, begin: Start, shown: progress.Progress, supervision: Supervision) -> Outcome:
     asked, systems = _begin(writer, f"{writer.problem.systems} systems of {writer.problem.n} tokens"), writer.contents
     assert isinstance(systems, Systems), "not those of one"
+
+    asked["positions"] = begin.positions
 
     def report(done: int) -> None:
         shown.update(done, writer.steps)
 
-    system_blocks.solve(systems, attention, tokens, asked, report, supervision.signals, supervision.communicator)
+    system_blocks.solve(
+        systems, begin.attention, begin.tokens[0], asked, report, supervision.signals, supervision.communicator
+    )
     if not supervision.communicator.leads:
         return Outcome(DONE, "", writer.path)
     ends = systems.counts.most_common()

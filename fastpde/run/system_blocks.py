@@ -110,6 +110,9 @@ class Systems(Contents):
         self._file: Any = self.writer.file("ensemble", stored)
         table, names = folder / directory.SYSTEMS, [*COLUMNS, *self._columns[1:]]
         self._table: Any = self.writer.file("table", lambda: tables.TableWriter(table, names, marks.get("table")))
+        if problem.config.tokens.positions is not None:
+            kept_table, ids = marks.get("positions"), self._ids
+            self.writer.file("positions", lambda: tables.positions_table(folder, problem, ids, kept_table))
         if kept is not None:  # columns of an earlier version stay, in their order
             self._columns = ["t", *tables.names_of(table)[len(COLUMNS) :]]
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from fastpde.config import Problem
 from fastpde.errors import InputError
-from fastpde.run.directory import REMEDY, replace, writing
+from fastpde.run.directory import POSITIONS, REMEDY, replace, writing
 
 Array = np.ndarray[Any, Any]
 
@@ -88,6 +89,17 @@ class TableWriter:
         """Close the file. Raises OutputError."""
         with writing("the observables", self._path):
             self._file.close()
+
+
+def positions_table(folder: Path, problem: Problem, ids: Array, kept: dict[str, Any] | None) -> TableWriter:
+    """Write the positions of the stored tokens `ids` as a table, or open that of an earlier part of the run.
+
+    Raises as `TableWriter`.
+    """
+    table = TableWriter(folder / POSITIONS, ["token", "position"], kept)
+    if kept is None and (positions := problem.positions()) is not None:
+        table.append(*zip(ids.tolist(), positions[ids].tolist(), strict=True))
+    return table
 
 
 def _text(entry: float | str) -> str:

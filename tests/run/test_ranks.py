@@ -44,11 +44,15 @@ NOISE = ('method = "rk4"\nstep = 0.05', 'method = "heun"\nstep = 0.2\nnoise = 0.
 SYSTEMS = ("d = 2", "d = 2\nsystems = 5")
 OWN = ("every = 0.25", 'every = 0.25\nobservables = ["widths:width", "widths:later"]')
 SOME = ("every = 0.25", "every = 0.25\nmax_tokens = 100\nclusters = 0.1")
+UNIFORM = ("d = 2", 'd = 2\npositions = "uniform"')
 HEADS = ('kind = "softmax"\nV = { scale = -1.0 }', 'kind = "multihead"\n' + 2 * '[[attention.heads]]\nkind = "l2"\n')
 CASES = {
     "softmax": (SIZE, DOPRI, OWN, SOME),
     "sinkhorn": (SIZE, DOPRI, SINKHORN),
     "masked": (SIZE, DOPRI, MASKED),
+    "positions": (SIZE, DOPRI, SOME, MASKED, UNIFORM),
+    "stopped positions": (SIZE, DOPRI, SOME, MASKED, UNIFORM),
+    "systems with positions": (DOPRI, SYSTEMS, MASKED, ("systems = 5", 'systems = 5\npositions = "p.csv"')),
     "heads": (SIZE, DOPRI, HEADS),
     "noise": (SIZE, NOISE),
     "systems": (DOPRI, OWN, SYSTEMS),
@@ -100,6 +104,7 @@ def test_the_files_are_those_of_one_process(small, monkeypatch, count):
     """To the bit where sums are direct, also where one goes on with what the others have begun."""
     folder = small.parent
     shutil.copy(ROOT / "tests" / "outside" / "widths.py", folder)
+    (folder / "p.csv").write_text("".join(f"{7 * i % 30}\n" for i in range(30)))
     problems = {name: config.load(made(small, name), code=True) for name in CASES}
     with monkeypatch.context() as patch:
         stopping_after(patch, 3)

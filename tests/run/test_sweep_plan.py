@@ -145,6 +145,7 @@ WRONG = {  # plan: what the message must name
         VARY + '"attention.K" = ["identity"]\nattention.K.scale = [1]',
         "K.scale",
     ),
+    "a number of thousands of digits": (VARY + f"tokens.n = [0x{'f' * 5000}]", "vary.tokens.n[0]: got a whole number"),
     "no key": (VARY + '"tokens..n" = [1]', "tokens..n"),
     "a command": (VARY + '"$(touch x)" = [1]', "vary"),
     "wrong cell": (VARY + "tokens.n = [10, -1]", "cell 1 (tokens.n = -1): tokens.n: got -1"),

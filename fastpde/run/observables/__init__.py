@@ -10,8 +10,9 @@ from fastpde.errors import InputError
 from fastpde.observable import Observable
 from fastpde.run.observables import token_clusters, token_energy, token_moments
 
-# Each makes its observable for a run of a problem, with its attention and backend, or None if it is not recorded.
-REGISTRY: tuple[Callable[[Problem, Any, Any], Observable | None], ...] = (
+# Each makes its observable for a run of a problem, with its attention and backend and the positions (n,) of the tokens
+# that are here, or None if it is not recorded.
+REGISTRY: tuple[Callable[[Problem, Any, Any, Any], Observable | None], ...] = (
     token_moments.observable,
     token_energy.observable,
     token_clusters.observable,
@@ -20,16 +21,16 @@ REGISTRY: tuple[Callable[[Problem, Any, Any], Observable | None], ...] = (
 # Names of other columns of tables, and of files and their marks in checkpoints.
 _TAKEN = (
     *("t", "t_final", "system", "systems", "status", "step", "steps", "running"),
-    *("observables", "table", "trajectory", "ensemble", "cells"),
+    *("observables", "table", "trajectory", "ensemble", "cells", "positions"),
 )
 
 
-def chosen(problem: Problem, attention: Any, backend: Any) -> tuple[Observable, ...]:
+def chosen(problem: Problem, attention: Any, backend: Any, positions: Any = None) -> tuple[Observable, ...]:
     """Return the observables that a run records, those of the user's own last.
 
     Raises InputError where two have a column, or a name, in common.
     """
-    found = [made for make in REGISTRY if (made := make(problem, attention, backend)) is not None]
+    found = [made for make in REGISTRY if (made := make(problem, attention, backend, positions)) is not None]
     found += [own for own, _ in problem.own_observables]
     names = dict.fromkeys(_TAKEN, "the package")
     for observable in found:

@@ -21,7 +21,7 @@ MOST, LARGEST = 16, 16  # clusters of a frame, and components of their positions
 COUNTED = ("clusters", "clustered")  # how many hold at least LEAST, and the fraction of tokens in them
 
 
-def observable(problem: Problem, attention: Any, backend: Any) -> Observable | None:
+def observable(problem: Problem, attention: Any, backend: Any, positions: Any) -> Observable | None:
     """Return the clusters; None if they are not recorded."""
     share = problem.config.output.clusters
     if share is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ Array = np.ndarray[Any, Any]
 _NOTHING = EnergyRow(math.nan, math.nan, math.nan)
 
 
-def observable(problem: Problem, attention: Any, backend: Any) -> Observable | None:
+def observable(problem: Problem, attention: Any, backend: Any, positions: Any) -> Observable | None:
     """Return the energy, and of one system its rate of change; None if energies are not recorded.
 
     An energy is nan where its scaling does not converge. That does not end the run: the scalings of its velocities have
@@ -27,7 +28,7 @@ def observable(problem: Problem, attention: Any, backend: Any) -> Observable | N
     """
     if not problem.config.output.energy:
         return None
-    energy = _energy(attention, backend)
+    energy = _energy(attention, backend, positions)
     if problem.systems > 1:
 
         def many(t: Array, x: Array) -> Array:
@@ -36,7 +37,7 @@ def observable(problem: Problem, attention: Any, backend: Any) -> Observable | N
             return np.array([energy(float(time), one) for time, one in zip(t, x, strict=True)]).reshape(-1, 1)
 
         return Observable("energy", ["energy"], energy, many)
-    row = _row(problem, attention, backend, energy)
+    row = _row(problem, attention, backend, energy) if positions is None else _alone(energy)
     watch = Watch(energy_trend(attention, problem.manifold(), problem.config.time.noise))
 
     def one(t: float, tokens: Tokens) -> list[float]:
@@ -47,11 +48,12 @@ def observable(problem: Problem, attention: Any, backend: Any) -> Observable | N
     return Observable("energy", ["energy", "dissipation"], one, shared=True, watch=watch)
 
 
-def _energy(attention: Any, backend: Any) -> Callable[[float, Array], Any]:
+def _energy(attention: Any, backend: Any, positions: Any) -> Callable[[float, Array], Any]:
     """Return the function of t and tokens (n, d) or (B, n, d) that computes energies, nan where there is none."""
     import fastpde as fp
 
-    function: Any = fp.sinkhorn_energy if isinstance(attention, fp.Sinkhorn) else fp.interaction_energy
+    scaled = isinstance(attention, fp.Sinkhorn)
+    function: Any = fp.sinkhorn_energy if scaled else partial(fp.interaction_energy, positions=positions)
 
     def energy(t: float, x: Array) -> Any:
         try:
@@ -83,6 +85,11 @@ def _row(
             return EnergyRow(float(energy(t, x)), math.nan, math.nan)
 
     return row
+
+
+def _alone(energy: Callable[[float, Array], Any]) -> Callable[[float, Array], EnergyRow]:
+    """Return the function of `_row` for tokens with positions, of whose energies no balance is known."""
+    return lambda t, x: EnergyRow(float(energy(t, x)), math.nan, math.nan)
 
 
 class Watch:

@@ -16,7 +16,7 @@ LARGEST = 16  # components of the mean and eigenvalues of the covariance that ge
 _AT_WORK = 2**22  # numbers of tokens whose float64 copies are alive at a time
 
 
-def observable(problem: Problem, attention: Any, backend: Any) -> Observable:
+def observable(problem: Problem, attention: Any, backend: Any, positions: Any) -> Observable:
     """Return the moments, which every run records."""
     return Observable("moments", columns(problem.d), of_one, of_many, shared=True)
 
