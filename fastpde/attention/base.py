@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from copy import copy
 from operator import is_
 from typing import TYPE_CHECKING, Any, ClassVar, cast
+from weakref import ref
 
 import numpy as np
 
@@ -97,8 +98,8 @@ class Attention(ABC):
         time.
         """
         still, changes = vars(self).get(_STILL), Attention.changes
-        if still is not None and still[0] == changes:
-            return cast("OneCall | None", still[1])
+        if still is not None and still[0] == changes and still[1]() is self:  # not one whose attributes were copied
+            return cast("OneCall | None", still[2])
         before, calls = vars(self).get(_LAYERS, (-1, None))
         if before != changes:
             from ..batches.one_call import LayerCalls
@@ -119,7 +120,7 @@ class Attention(ABC):
         call = None if form is None else OneCall(form, masked=self.masked)
         vars(self)[_CALL] = made_of, call
         if all(p.constant for p in self.parameters()):
-            vars(self)[_STILL] = changes, call
+            vars(self)[_STILL] = changes, ref(self), call
         return call
 
     def __setattr__(self, name: str, value: object) -> None:
