@@ -20,7 +20,7 @@ from fastpde import cli_reading
 from fastpde.cli_arguments import CODE, REQUEUE, RUN, STUDY, SWEEP, THREADS, add_requeue, add_sweep
 from fastpde.cli_machine import set_threads, threads_of, whole
 from fastpde.errors import InputError, InputTypeError
-from fastpde.run import launch, machine
+from fastpde.run import attempt, launch, machine
 from fastpde.run.signals import AtOnce, Stopped
 
 BAD, STOPPED = 2, 75
@@ -146,6 +146,7 @@ def _fail(code: int, message: str, *, alone: bool = False) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    attempt.note_begin()
     from fastpde.run import directory, ranks, walltime
 
     team = ranks.team()
@@ -195,6 +196,7 @@ def _problem(options: argparse.Namespace, team: Any) -> tuple[Any, str]:
 
 def _sweep(options: argparse.Namespace) -> int:
     launch.refuse_many("sweep", 1)
+    attempt.note_begin()
     from fastpde import config
     from fastpde.run import sweep, sweep_folder, sweep_slurm, walltime
     from fastpde.run.directory import OutputError
@@ -278,6 +280,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 def _study(options: argparse.Namespace) -> int:
     launch.refuse_many("study", 1)
+    attempt.note_begin()
     from fastpde import config
     from fastpde.run import study
     from fastpde.run.directory import OutputError

@@ -23,7 +23,7 @@ from fastpde.config.memory_estimate import Ranks, of_ranks
 from fastpde.errors import InputError
 from fastpde.meanfield import token_axis
 from fastpde.parallel.spread import Cut, Tokens
-from fastpde.run import checkpoint, launch, mpi_facts, runner, signals
+from fastpde.run import attempt, checkpoint, launch, mpi_facts, runner, signals
 from fastpde.run.checkpoint import Checkpoint, Damaged
 from fastpde.run.frames import Frames
 from fastpde.run.observables import token_moments
@@ -152,7 +152,10 @@ def ended(process, pids):
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "one killed", "one fails"])
-def test_all_end_with_one(small, how):
+def test_all_end_with_one(small, monkeypatch, how):
+    note = small.with_name("note")
+    note.touch()
+    monkeypatch.setenv(attempt.VARIABLE, str(note))
     process, pids = lasting(small, 2, "raising" if how == "one fails" else "lasting")
     if how == "SIGTERM":
         process.terminate()
@@ -166,6 +169,7 @@ def test_all_end_with_one(small, how):
         assert process.returncode == runner.STOPPED and err.count("stopped by SIGTERM") == 1
         status = json.loads((out / "status.json").read_text())
         assert status["state"] == "stopped" and last.facts["state"]["step"] == status["step"] > 0
+        assert note.read_text().count("begun") == 2 and "further" in note.read_text()
     else:
         assert process.returncode != 0
     if how == "one fails":
