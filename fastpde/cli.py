@@ -1,8 +1,9 @@
 """The `fastpde` command: arguments in, exit code out. Heavy packages are imported after arguments have been checked.
 
-Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite or a scaling did not converge,
-5 output could not be written, 75 stopped early (a run with a checkpoint, or a study with its finished cells, which the
-same command continues). If a signal stops anything else, the code is 128 + its number.
+Exit codes: 0 done, 2 bad configuration or arguments, or a job whose time suffices for nothing (requeue), 3 the state
+stopped being finite or a scaling did not converge, 5 output could not be written, 75 stopped early (a run with a
+checkpoint, or a study with its finished cells, which the same command continues). If a signal stops anything else, the
+code is 128 + its number.
 """
 
 from __future__ import annotations
