@@ -132,6 +132,8 @@ def run_in_job(command: Sequence[str]) -> int:
         return code
     _refuse_in_vain(job, attempts, died=warned_to_death and _names_fastpde(command))
     wrong = _requeued(job)
+    if wrong is not None:
+        _forget(attempts)
     _tell(f"job {job} is in the queue again" if wrong is None else f"job {job} is not in the queue again: {wrong}")
     return STOPPED
 
@@ -165,7 +167,7 @@ def _refuse_in_vain(job: str, attempts: attempt.Attempts | None, *, died: bool) 
         return
     _forget(attempts)
     came = f"too little for job {job}: {count} attempts in a row ended where they had begun"
-    need = "what loading and one velocity of one system take, or of several systems the longest one to its end"
+    need = "what loading, compiling and one velocity take, of several systems the longest one from begin to end"
     remedy = (
         "Give a longer --time (and --max-walltime), more cores, or a configuration with less to do at a time: fewer "
         "tokens, larger tolerances or steps; fastpde estimate tells the times. The job is not in the queue again; "
