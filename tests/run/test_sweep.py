@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,8 @@ def killed_and_again(launch, folder, moments):
         workers = at_work(process, out)
         time.sleep(after)
         for pid in {"sweep": [process.pid], "worker": workers[:1], "all": [process.pid, *workers]}[whom]:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         if whom == "worker":
             assert process.wait(60) == 0, process.communicate()
         process.wait(60)
