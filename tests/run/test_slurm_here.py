@@ -106,19 +106,18 @@ def local(*arguments: str, folder: Path) -> float:
 
 
 def per_step(small: Path) -> float:
-    """Return the seconds of a step of rk4, of 400 tokens: the shortest time of several, as others may be at work."""
+    """Return the seconds of a step of rk4, of 400 tokens, from the shortest of several runs: others may be at work."""
     changed(small, ("n = 30", "n = 400"), ("step = 0.05", "step = 0.05\nmax_steps = 1000000000"))
     short, long = small.with_name("short.toml"), small.with_name("long.toml")
     for path, step in ((short, "1e-2"), (long, "5e-4")):
         path.write_text(small.read_text())
         changed(path, ("step = 0.05", f"step = {step}"))
     local("run", "short.toml", "--out", "compiled.run", folder=small.parent)
-    times = []
-    for k in range(3):
-        names = [(path.name, f"{path.stem}{k}.run") for path in (short, long)]
-        first, second = (local("run", name, "--out", out, folder=small.parent) for name, out in names)
-        times.append(max(second - first, 0.01) / 1900)
-    return min(times)
+    first, second = (
+        min(local("run", path.name, "--out", f"{path.stem}{k}.run", folder=small.parent) for k in range(3))
+        for path in (short, long)
+    )
+    return max(second - first, 0.01) / 1900
 
 
 def planned(small: Path, cells: int, seconds: float, tasks: int) -> Path:
