@@ -1,6 +1,7 @@
 """Jobs of a real SLURM on this machine, see scripts/slurm_here.sh: they go on by themselves, to the bits of local runs.
 
-The tests take an hour, need root, and are skipped where SLURM is not installed.
+The tests take an hour, need root, and are skipped where SLURM is not installed. They share one node, which some take
+away: run them one at a time (`-n 1`).
 """
 
 from __future__ import annotations
