@@ -1,8 +1,9 @@
 """The `fastpde` command: arguments in, exit code out. Heavy packages are imported after arguments have been checked.
 
-Exit codes: 0 done, 2 bad configuration or arguments, 3 the state stopped being finite or a scaling did not converge,
-5 output could not be written, 75 stopped early (a run with a checkpoint, or a study with its finished cells, which the
-same command continues). If a signal stops anything else, the code is 128 + its number.
+Exit codes: 0 done, 2 bad configuration or arguments, or a job whose time suffices for nothing (requeue), 3 the state
+stopped being finite or a scaling did not converge, 5 output could not be written, 75 stopped early (a run with a
+checkpoint, or a study with its finished cells, which the same command continues). If a signal stops anything else, the
+code is 128 + its number.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fastpde import cli_reading
 from fastpde.cli_arguments import CODE, REQUEUE, RUN, STUDY, SWEEP, THREADS, add_requeue, add_sweep
 from fastpde.cli_machine import set_threads, threads_of, whole
 from fastpde.errors import InputError, InputTypeError
-from fastpde.run import launch, machine
+from fastpde.run import attempt, launch, machine
 from fastpde.run.signals import AtOnce, Stopped
 
 BAD, STOPPED = 2, 75
@@ -140,6 +141,7 @@ def _fail(code: int, message: str, *, alone: bool = False) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    attempt.note_begin()
     from fastpde.run import directory, ranks, walltime
 
     communicator = ranks.communicator()
@@ -189,6 +191,7 @@ def _problem(options: argparse.Namespace, communicator: Any) -> tuple[Any, str]:
 
 def _sweep(options: argparse.Namespace) -> int:
     launch.refuse_many("sweep", 1)
+    attempt.note_begin()
     from fastpde import config
     from fastpde.run import sweep, sweep_folder, sweep_slurm, walltime
     from fastpde.run.directory import OutputError
@@ -272,6 +275,7 @@ def _estimate(options: argparse.Namespace) -> int:
 
 def _study(options: argparse.Namespace) -> int:
     launch.refuse_many("study", 1)
+    attempt.note_begin()
     from fastpde import config
     from fastpde.run import study
     from fastpde.run.directory import OutputError

@@ -15,7 +15,8 @@ RUN = (
 )
 REQUEUE = (
     "Run a command in a batch job of SLURM, and put the job into the queue again if the command stops before its end "
-    "(exit code 75). A signal of sbatch --signal=B:USR1@SECONDS is passed on to it. A cancelled job stays cancelled."
+    "(exit code 75). A signal of sbatch --signal=B:USR1@SECONDS is passed on to it. A cancelled job stays cancelled. "
+    "One of fastpde that gets no further in two attempts in a row is not put into the queue again (exit code 2)."
 )
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from fastpde import config, studies
 from fastpde.config.studies import dumps
+from fastpde.run import attempt
 from fastpde.run.signals import Stopped, StopSignals
 
 from .test_cli import call, files, fresh
@@ -126,7 +127,7 @@ def test_a_signal_in_the_middle(folder, capsys, monkeypatch, name):
     text, want, words = STOPPED[name]
     (folder / "a.toml").write_text(text)
     assert call(capsys, "study", name, "a.toml", "--quiet", "--out", "whole")[0] == 0
-    checks = []
+    checks, note = [], folder / "note"
     with monkeypatch.context() as patched:
 
         def check(signals):
@@ -138,7 +139,11 @@ def test_a_signal_in_the_middle(folder, capsys, monkeypatch, name):
                 raise Stopped(signal.SIGTERM)
 
         patched.setattr(StopSignals, "check", check)
-        code, out, errors = call(capsys, "study", name, "a.toml", "--quiet", "--out", "part")
+        patched.setenv(attempt.VARIABLE, str(note))
+        for further in (False, True):  # the second time it stops where it goes on
+            note.write_text("")
+            code, out, errors = call(capsys, "study", name, "a.toml", "--quiet", "--out", "part")
+            assert ("further" in note.read_text()) == (want == 75 and not further)
     assert (code, out) == (want, "") and words in errors and "SIGTERM" in errors and errors.count("\n") == 1
     assert checks and not Path("part").exists()
     assert Path("part.cells").exists() == (want == 75)

@@ -17,9 +17,10 @@ from fastpde.observable import Line, Observable
 from fastpde.parallel.spread import Spread
 from fastpde.run import directory, tables, trajectory
 from fastpde.run.checkpoint import Checkpoint
+from fastpde.run.contents import Contents
 from fastpde.run.observables import columns
 from fastpde.run.ranks import RunCommunicator
-from fastpde.run.writer import Contents, NullWriter, Writer
+from fastpde.run.writer import NullWriter, Writer
 
 Array = np.ndarray[Any, Any]
 _STATUS_EVERY = 2.0  # seconds between status.json of steps; every frame writes it too
@@ -101,6 +102,10 @@ class Frames(Contents):
 
     def kept(self) -> str:
         return f"{self._frames} frames up to t = {self._t:.6g}"
+
+    def progress(self, facts: dict[str, Any]) -> int:
+        """Return the number of velocities that were computed: those of a step under way are kept, too."""
+        return int(facts["state"].get("evaluations", 0))
 
     def where(self) -> str:
         return f"at t = {self._t:.6g}, step {self.writer.steps}"

@@ -1,7 +1,8 @@
 """The SLURM job that this process belongs to: its name, its end, and its way back into the queue.
 
 A command in a batch script is run by `run_in_job`, which puts the job into the queue again when the command stops
-before its end. SLURM is asked by its own commands, as its versions differ in the variables that they set.
+before its end, as long as it gets any further (see `attempt`). SLURM is asked by its own commands, as its versions
+differ in the variables that they set.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from types import FrameType
 
 from fastpde.errors import InputError
+from fastpde.run import attempt
 
 STOPPED = 75  # the exit code of a command that the same command goes on with
 _PATIENCE = 20.0  # seconds for an answer of SLURM
-_TRIES, _PAUSE = 3, 2.0  # attempts to put a job into the queue, and seconds between them
+_TRIES, _PAUSE = 3, 2.0  # how often to try to put a job into the queue, and seconds between them
 _CLOCK = re.compile(r"(?:(?:(\d+)-)?(\d+):)?(\d+):(\d\d)", re.ASCII)
 _UNITS = (86400.0, 3600.0, 60.0, 1.0)
 _TIME_LIMIT = "TimeLimit"  # the reason that SLURM gives for the end of a job
@@ -110,23 +113,72 @@ def run_in_job(command: Sequence[str]) -> int:
     cancelled is left so, and one whose node has left is put into the queue by SLURM; one that was ended by its time
     limit is not, if it has not been warned in time.
 
-    Raises InputError for a command that cannot be started.
+    Raises InputError for a command that cannot be started, and for one of fastpde that has got no further in several
+    attempts in a row: its job does not go on by itself.
     """
-    relay = _Relay()
+    relay, job = _Relay(), name()
+    attempts = None if job is None else _begun(job)
     try:
         code = relay.run(command)
     except (OSError, ValueError) as error:
         raise InputError("COMMAND", f"{command[:1]} ({error})", "a program that can be started") from None
-    stopped = code == STOPPED or (relay.warned and code == 128 + signal.SIGUSR1)
-    job = name()
-    if not stopped or job is None:
+    warned_to_death = relay.warned and code == 128 + signal.SIGUSR1
+    if job is None or not (code == STOPPED or warned_to_death):
+        _forget(attempts)
         return code
     if relay.ended and _TIME_LIMIT not in _said("squeue", "-h", "-j", job, "-o", "%r").split():
         _tell(f"job {job} was cancelled, or its node left: nothing is done. Submitted again, it goes on.")
+        _forget(attempts)
         return code
+    _refuse_in_vain(job, attempts, died=warned_to_death and _names_fastpde(command))
     wrong = _requeued(job)
+    if wrong is not None:
+        _forget(attempts)
     _tell(f"job {job} is in the queue again" if wrong is None else f"job {job} is not in the queue again: {wrong}")
     return STOPPED
+
+
+def _begun(job: str) -> attempt.Attempts | None:
+    """Begin the next attempt of the job and return all of them; None where they cannot be counted."""
+    try:
+        attempts = attempt.Attempts(job)
+        attempts.begin()
+        return attempts
+    except OSError as error:
+        _tell(f"the attempts of job {job} are not counted: {error}")
+        return None
+
+
+def _forget(attempts: attempt.Attempts | None) -> None:
+    if attempts is not None:
+        attempts.forget()
+
+
+def _refuse_in_vain(job: str, attempts: attempt.Attempts | None, *, died: bool) -> None:
+    """Raise InputError if the job has made several attempts in a row that got no further; `died`: see `Attempts`."""
+    try:
+        count = 0 if attempts is None else attempts.in_vain(died)
+    except OSError as error:
+        _tell(f"the attempts of job {job} are not counted: {error}")
+        return
+    if count < attempt.MOST:
+        if count:
+            _tell("this attempt ended where it had begun: its time was too short for any progress")
+        return
+    _forget(attempts)
+    came = f"too little for job {job}: {count} attempts in a row ended where they had begun"
+    need = "what loading, compiling and one velocity take, of several systems the longest one from begin to end"
+    remedy = (
+        "Give a longer --time (and --max-walltime), more cores, or a configuration with less to do at a time: fewer "
+        "tokens, larger tolerances or steps; fastpde estimate tells the times. The job is not in the queue again; "
+        "submitted again, it goes on."
+    )
+    raise InputError("--time of sbatch", came, need, remedy)
+
+
+def _names_fastpde(command: Sequence[str]) -> bool:
+    """Return whether a command is one of fastpde, as `fastpde run` or `mpiexec python -m fastpde run`."""
+    return any(PurePath(word).name == "fastpde" for word in command)
 
 
 def _requeued(job: str) -> str | None:
@@ -135,8 +187,8 @@ def _requeued(job: str) -> str | None:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     wrong = ""
-    for attempt in range(_TRIES):
-        if attempt:
+    for k in range(_TRIES):
+        if k:
             time.sleep(_PAUSE)
         try:
             done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=_PATIENCE)

@@ -14,7 +14,7 @@ from fastpde import compiling, sums
 from fastpde.config import Plan, same_study
 from fastpde.config.studies import dumps
 from fastpde.errors import InputError
-from fastpde.run import directory, progress
+from fastpde.run import attempt, directory, progress
 from fastpde.run.signals import StopSignals
 from fastpde.run.study_inspect import cells_of
 
@@ -46,6 +46,7 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
     """
     directory.Stage(target).discard()  # fails if there can be none; removed at once, as a killed study leaves nothing
     kept = cells_of(target)
+    before = _lines(kept)
     shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
     try:
         saying = StopSignals(lambda text: os.write(2, text.encode()), "the sum at work")
@@ -63,6 +64,8 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
                 raise directory.OutputError(f"{kept} could not be written: {error.strerror or error}") from error
     finally:
         shown.close()
+        if _lines(kept) > max(before, 1):  # the first line is none of a cell
+            attempt.note_progress()
     stage = directory.Stage(target)
     try:
         with directory.writing("the study", target):
@@ -74,6 +77,14 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
         raise
     kept.unlink(missing_ok=True)
     return study.summary(), published / picture.name
+
+
+def _lines(path: Path) -> int:
+    """Return the number of lines of a file, 0 if it cannot be read."""
+    try:
+        return path.read_bytes().count(b"\n")
+    except OSError:
+        return 0
 
 
 def left(plan: Plan, target: Path) -> str:

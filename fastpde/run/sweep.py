@@ -19,7 +19,7 @@ from typing import Any
 
 from fastpde.config import memory_estimate
 from fastpde.errors import InputError
-from fastpde.run import machine, progress
+from fastpde.run import attempt, machine, progress
 from fastpde.run.directory import OutputError
 from fastpde.run.lock import RunLock
 from fastpde.run.signals import Stopped, StopSignals
@@ -257,6 +257,7 @@ class _Sweep:
             return Outcome(UNWRITABLE, [*lines, self._unwritable])
         if not self._why and self._table.counts().total() > self._table.counts()[FINISHED] + len(self._wrong):
             self._why = "other processes are at work on the rest"
+            attempt.note_progress()  # theirs: more time for this one would be of no use
         if self._why:
             return Outcome(STOPPED, [*lines, f"{self._why}. The same command goes on."])
         return Outcome(FAILURES if self._wrong else DONE, lines)

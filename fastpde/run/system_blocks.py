@@ -21,11 +21,12 @@ from fastpde.observable import Observable
 from fastpde.parallel.spread import Spread
 from fastpde.run import directory, machine, tables
 from fastpde.run.checkpoint import Checkpoint
+from fastpde.run.contents import Contents
 from fastpde.run.observables import columns
 from fastpde.run.ranks import RunCommunicator
 from fastpde.run.signals import Stopped, StopSignals
 from fastpde.run.trajectory_ensemble import Block, EnsembleData, EnsembleWriter
-from fastpde.run.writer import Contents, NullWriter, Writer
+from fastpde.run.writer import NullWriter, Writer
 
 Array = np.ndarray[Any, Any]
 _SECONDS = 2.0  # that a block should take
@@ -147,6 +148,10 @@ class Systems(Contents):
 
     def kept(self) -> str:
         return f"{self.done} of {self.problem.systems} systems"
+
+    def progress(self, facts: dict[str, Any]) -> int:
+        """Return the number of systems that are done."""
+        return sum(facts["counts"].values())
 
     def where(self) -> str:
         return f"after {self.done} systems"

@@ -80,7 +80,11 @@ def _chunk(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
 
 
 class EnsembleWriter(FileWriter):
-    """A file to which blocks of systems are appended; the operating system has a block once `append` ends."""
+    """A file to which blocks of systems are appended; the operating system has a block once `append` ends.
+
+    It has all of its datasets open as long as itself: one that closes writes what it has not written yet, and if that
+    fails, nobody hears of it and HDF5 crashes later.
+    """
 
     def __init__(
         self,
@@ -97,6 +101,7 @@ class EnsembleWriter(FileWriter):
         """Make the file for `systems` systems; `like` (any, any, d) has the dtype and the dimension of the tokens."""
         self._count, self._systems, self._chain = 0, systems, _Chain()
         self._each: dict[str, int] = {}  # the axis of the systems of each dataset
+        self._open: dict[str, h5py.Dataset] = {}
         shape = (len(times), systems, len(ids), like.shape[2])
         super().__init__(path, int(np.prod(shape)) * like.dtype.itemsize)
         with self._storing():
@@ -108,12 +113,12 @@ class EnsembleWriter(FileWriter):
             self._states("position", shape, like.dtype)
             self._states("position_final", shape[1:], like.dtype)
             self._states("observables", (*shape[:2], len(columns)), np.dtype(np.float64))
-            self._file["observables"].attrs["columns"] = columns
+            self._open["observables"].attrs["columns"] = columns
             for name in ("t_final", *(f"event_time/{event}" for event in events)):
                 self._numbers(name, np.float64, np.nan)
             for name, dtype in (("steps", np.int64), ("rejected", np.int64), ("status", np.uint8)):
                 self._numbers(name, dtype, 0)
-            self._file["status"].attrs["names"] = list(NAMES)
+            self._open["status"].attrs["names"] = list(NAMES)
             self._name_axes(shape, columns, whole["time"], whole["token_id"])
 
     @classmethod
@@ -131,7 +136,8 @@ class EnsembleWriter(FileWriter):
         FileWriter.__init__(writer, path, None)
         with writer._storing():
             writer._each = dict(_axes(writer._file))
-            writer._file["status"][count:] = 0
+            writer._open = {name: writer._file[name] for name in writer._each}
+            writer._open["status"][count:] = 0
             writer._file.flush()
         return writer
 
@@ -143,12 +149,16 @@ class EnsembleWriter(FileWriter):
         axis = len(shape) - (2 if name == "observables" else 3)
         chunk = _chunk(shape if axis else (1, *shape), dtype.itemsize)[1 - axis :]
         self._each[name] = axis
-        self._file.create_dataset(name, shape, dtype, chunks=chunk, maxshape=shape, dcpl=early(False))
+        self._open[name] = self._file.create_dataset(
+            name, shape, dtype, chunks=chunk, maxshape=shape, dcpl=early(False)
+        )
 
     def _numbers(self, name: str, dtype: Any, fill: float) -> None:
         shape, chunk = (self._systems,), (min(self._systems, CHUNK // 8),)
         self._each[name] = 0
-        self._file.create_dataset(name, shape, dtype, chunks=chunk, maxshape=shape, fillvalue=fill, dcpl=early(True))
+        self._open[name] = self._file.create_dataset(
+            name, shape, dtype, chunks=chunk, maxshape=shape, fillvalue=fill, dcpl=early(True)
+        )
 
     def _name_axes(self, shape: tuple[int, ...], columns: list[str], time: h5py.Dataset, ids: h5py.Dataset) -> None:
         """Attach dimension scales to all datasets; shape: (m, S, k, d)."""
@@ -162,9 +172,9 @@ class EnsembleWriter(FileWriter):
         tokens = system, token, coordinate
         name_axes(ids, token)
         for name, axis in self._each.items():
-            name_axes(file[name], *(time,) * axis, *(tokens if name.startswith("position") else (system,)))
-        file["observables"].dims[2].attach_scale(names)
-        file.flush()  # before datasets close: a failed write there would go unseen, and HDF5 crash later
+            name_axes(self._open[name], *(time,) * axis, *(tokens if name.startswith("position") else (system,)))
+        self._open["observables"].dims[2].attach_scale(names)
+        file.flush()  # before the scales close
 
     def append(self, block: Block) -> None:
         """Store the next block of systems. Raises OutputError."""
@@ -174,12 +184,12 @@ class EnsembleWriter(FileWriter):
         data |= {"steps": block.steps, "rejected": block.rejected}
         data |= {f"event_time/{name}": times for name, times in block.events.items()}
         data["status"] = np.array([NAMES.index(name) for name in block.status], np.uint8)
-        data = {name: np.asarray(data[name], self._file[name].dtype) for name in data}
+        data = {name: np.asarray(data[name], self._open[name].dtype) for name in data}
         with self._storing():
             for name, array in data.items():
                 if name == "status":
                     self._file.flush()  # the states before the status that vouches for them
-                self._file[name][_at(self._each[name], place)] = array
+                self._open[name][_at(self._each[name], place)] = array
             self._file.flush()
         self._chain.take(data, self._each)
         self._count = place.stop
@@ -187,7 +197,7 @@ class EnsembleWriter(FileWriter):
     def _cut(self) -> None:
         if self._count < self._systems:
             for name, axis in self._each.items():
-                self._file[name].resize(self._count, axis=axis)
+                self._open[name].resize(self._count, axis=axis)
             if "system" in self._file:  # the name of the axis; earlier versions had none
                 self._file["system"].resize(self._count, axis=0)
 

@@ -10,7 +10,6 @@ import math
 import os
 import resource
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -23,8 +22,9 @@ import numpy as np
 from fastpde.config import Problem
 from fastpde.errors import InputError
 from fastpde.parallel.spread import Spread
-from fastpde.run import checkpoint, directory, machine, progress, tables
+from fastpde.run import attempt, checkpoint, directory, machine, progress, tables
 from fastpde.run.checkpoint import Checkpoint
+from fastpde.run.contents import Contents
 from fastpde.run.directory import OutputError
 from fastpde.run.inputs import digests
 from fastpde.run.lock import RunLock, clean_stages
@@ -72,46 +72,6 @@ def give(arrays: Iterable[Any]) -> None:
             array.give()
 
 
-class Contents(ABC):
-    """What a run directory holds, and how far it is."""
-
-    @abstractmethod
-    def open(self, folder: Path, kept: Checkpoint | None) -> None:
-        """Make the files in a new folder, or go on with those of a checkpoint. Raises InputError, OutputError."""
-
-    @abstractmethod
-    def restore(self, kept: Checkpoint) -> None:
-        """Restore the state of a checkpoint."""
-
-    @abstractmethod
-    def span(self) -> tuple[float, float, float]:
-        """Return start, present value and end of the quantity that measures progress: time, or number of systems."""
-
-    @abstractmethod
-    def reached(self) -> dict[str, Any]:
-        """Return the entries of status.json that say how far the run is."""
-
-    @abstractmethod
-    def kept(self) -> str:
-        """Return what is stored, as the beginning of a sentence."""
-
-    @abstractmethod
-    def state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """Return the facts and arrays of a checkpoint; None if there is nothing to go on with. Collective."""
-
-    def where(self) -> str:
-        """Return how far the run is, for the line of log.txt with which it goes on."""
-        return self.kept()
-
-    def remarks(self) -> str:
-        """Return a remark on the results, to be added to the message of how the run ended; "" for none."""
-        return ""
-
-    def sums(self) -> dict[str, Any]:
-        """Return what status.json says of the sums."""
-        return {}
-
-
 class Writer:
     """The writer of the directory of one run.
 
@@ -131,6 +91,7 @@ class Writer:
         self._log: list[str] = []
         self._began, self._last = time.monotonic(), 0.0
         self._number, self._saved = 0, time.monotonic()
+        self._far = 0  # progress of the last checkpoint
         self._lock: RunLock | None = None
         self._watch, self._config = directory.Watch(), ""
         # Seconds: of the parts before, of the slowest checkpoint, of the last one.
@@ -201,6 +162,7 @@ class Writer:
             raise InputError("--out", came, "the file as the run has left it", directory.REMEDY)
         self.path, self._folder, self._lock = path, path, lock
         self._number, self._earlier = found.number + 1, found.facts["elapsed"]
+        self._far = self.contents.progress(found.facts)
         checkpoint.clean(path)
         try:
             self.contents.open(path, found)
@@ -237,8 +199,14 @@ class Writer:
         facts = common | facts | {"marks": marks | facts.get("marks", {})}
         checkpoint.write(folder, Checkpoint(self._number, facts, arrays))
         self._number, self._saved = self._number + 1, time.monotonic()
+        self._note_progress(self.contents.progress(facts))
         self._took = self._saved - began
         self.saving = max(self.saving, self._took)
+
+    def _note_progress(self, far: int) -> None:
+        if far > self._far:
+            self._far = far
+            attempt.note_progress()
 
     def _marks(self) -> dict[str, Any]:
         return {name: file.mark() for name, file in self._opened.items()}
@@ -311,6 +279,7 @@ class Writer:
             file.close(cut=state != directory.STOPPED)
         if state != directory.STOPPED:  # what goes on has the marks of its checkpoint
             self._outcome |= {"marks": marks} | ({} if code is None else {"code": code})
+            attempt.note_progress()
         self.log(f"{state}: {message}")
         self.write_status(state, message)
         self._release()

@@ -21,7 +21,7 @@ import h5py
 from results import result
 
 from fastpde import config
-from fastpde.run import inspect, lock, runner
+from fastpde.run import directory, inspect, lock, runner
 from fastpde.run.trajectory import read_times
 
 CRASHED = 77  # exit code
@@ -131,6 +131,8 @@ def crash(path: Path, out: Path, at: int) -> int:
         if (out / "trajectory.h5").exists():
             last, _ = runner.checkpoint.newest(out)
             assert last.facts["marks"]["trajectory"]["frames"] <= len(read_times(out / "trajectory.h5"))
+            # A checkpoint is due after every step.
+            assert directory.read_status(out)["step"] <= last.facts["state"]["step"] + 1
 
     code = apart(work)
     assert code in (0, CRASHED), code

@@ -19,7 +19,7 @@ from results import result
 
 import fastpde
 from fastpde import config
-from fastpde.run import directory, inspect, lock, runner
+from fastpde.run import checkpoint, directory, inspect, lock, runner
 
 DOPRI = ('method = "rk4"\nstep = 0.05', 'method = "dopri5"\nrtol = 1e-5')
 SINKHORN = ('"softmax"', '"sinkhorn"\nK = { scale = -1.0 }\neps = 2.0\ntol = 1e-6')
@@ -91,5 +91,32 @@ def test_kills_at_random_moments(small, launch, case, kills):
         if directory.read_status(out)["state"] == "finished":
             assert result(out) == whole
             shutil.rmtree(out)
+    assert runner.run(config.load(small), out, quiet=True).code == 0
+    assert result(out) == whole
+
+
+@pytest.mark.parametrize(("case", "count"), [("softmax", 3), *(pytest.param(case, 21, marks=SOAK) for case in KILLS)])
+def test_signals_at_random_moments(small, launch, case, count):
+    """Nothing of one system is lost, and of several no more than the block at work."""
+    changed(small, *KILLS.get(case, (DOPRI, MANY)), ("t_end = 1.0", "t_end = 4.0"))
+    changed(small, ("every = 0.25", "every = 0.02"))
+    assert runner.run(config.load(small), small.parent / "whole", quiet=True).code == 0
+    whole, out, stopped, source = result(small.parent / "whole"), small.parent / "small.run", 0, random.Random(case)
+    while stopped < count:
+        process = launch(["run", "small.toml", "--quiet"], small.parent)
+        wait_for_work(process, out)
+        time.sleep(source.uniform(0.0, 4.0 if "systems" in case else 1.0))
+        process.send_signal(source.choice((signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)))
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode in (0, 75), errors
+        assert inspect.verify(out)[1] == []
+        status, last = directory.read_status(out), checkpoint.newest(out)[0]
+        if status["state"] == "finished":  # its pictures may be stopped
+            assert result(out) == whole
+            shutil.rmtree(out)
+            continue
+        stopped += 1
+        assert process.returncode == 75 and status["state"] == "stopped", errors
+        assert status["step"] == (last.facts["steps"] if "systems" in case else last.facts["state"]["step"])
     assert runner.run(config.load(small), out, quiet=True).code == 0
     assert result(out) == whole

@@ -37,9 +37,14 @@ def run(small: Path, out: str = "out") -> runner.Outcome:
     return runner.run(config.load(small), small.parent / out, quiet=True)
 
 
-def test_a_disk_of_twenty_sizes(small):
-    """From one that takes nothing to one that takes all: of 0.9 MB, 0.6 are frames and 0.2 checkpoints."""
+@pytest.mark.parametrize("systems", [1, 30])
+def test_a_disk_of_twenty_sizes(small, systems):
+    """From one that takes nothing to one that takes all: of 0.9 MB, 0.6 are frames and 0.2 checkpoints; of systems 3.3
+    are frames.
+    """
     changed(small, *ROOM)
+    if systems > 1:
+        changed(small, ("n = 2000", f"n = 300\nsystems = {systems}"))
     (small.parent / "disk").mkdir()
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("no private mounts here")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from fastpde.config.memory_estimate import Ranks, of_ranks
 from fastpde.errors import InputError
 from fastpde.meanfield import token_axis
 from fastpde.parallel.spread import Cut, Tokens
-from fastpde.run import checkpoint, launch, mpi_facts, runner, signals
+from fastpde.run import attempt, checkpoint, directory, inspect, launch, lock, mpi_facts, runner, signals
 from fastpde.run.checkpoint import Checkpoint, Damaged
 from fastpde.run.frames import Frames
 from fastpde.run.observables import token_moments
@@ -157,7 +159,10 @@ def ended(process, pids):
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "one killed", "one fails"])
-def test_all_end_with_one(small, how):
+def test_all_end_with_one(small, monkeypatch, how):
+    note = small.with_name("note")
+    note.touch()
+    monkeypatch.setenv(attempt.VARIABLE, str(note))
     process, pids = lasting(small, 2, "raising" if how == "one fails" else "lasting")
     if how == "SIGTERM":
         process.terminate()
@@ -171,10 +176,42 @@ def test_all_end_with_one(small, how):
         assert process.returncode == runner.STOPPED and err.count("stopped by SIGTERM") == 1
         status = json.loads((out / "status.json").read_text())
         assert status["state"] == "stopped" and last.facts["state"]["step"] == status["step"] > 0
+        assert note.read_text().count("begun") == 2 and "further" in note.read_text()
     else:
         assert process.returncode != 0
     if how == "one fails":
         assert "this rank has failed" in err and "on rank 1 of 2" in err
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.soak)])
+def test_kills_at_random_moments(small, kills):
+    """Of one rank, or of all and what has started them: the run goes on, to the bits of one process."""
+    changed(small, SIZE, ("t_end = 1.0", "t_end = 4.0"), ("every = 0.25", "every = 0.1\ncheckpoint = 0.1"))
+    folder, out, killed, source = small.parent, small.parent / "out", 0, random.Random(kills)
+    assert runner.run(config.load(small), folder / "whole", quiet=True).code == 0
+    whole = result(folder / "whole")
+    while killed < kills:
+        for path in folder.glob("pid.*"):
+            path.unlink()
+        process, until = task(2, folder, "lasting", "small"), time.monotonic() + SECONDS
+        while process.poll() is None and not lock.held(out):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(source.uniform(0.0, 2.0))
+        pids = sorted(int(path.suffix[1:]) for path in folder.glob("pid.*"))
+        for pid in source.choice([pids[:1], pids[1:], [*pids, process.pid]]):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        ended(process, pids)
+        killed += process.returncode != 0
+        if not out.exists():
+            continue
+        assert inspect.verify(out)[1] == []
+        if directory.read_status(out)["state"] == directory.FINISHED:
+            assert result(out) == whole
+            shutil.rmtree(out)
+    assert runner.run(config.load(small), out, quiet=True).code == 0
+    assert result(out) == whole
 
 
 def test_what_is_wrong_is_said_once(small):

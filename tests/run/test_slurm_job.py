@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from edits import changed
 
 import fastpde
-from fastpde.run import slurm_job, walltime
+from fastpde import config
+from fastpde.run import attempt, directory, runner, slurm_job, system_blocks, walltime
+from fastpde.run.frames import Frames
+from fastpde.run.system_blocks import Systems
 
 VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_END_TIME")
 ARRAY = {"SLURM_JOB_ID": "7", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
@@ -29,6 +33,7 @@ def slurm(tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(slurm_job, "_PAUSE", 0.0)
+    monkeypatch.chdir(tmp_path)
 
     def job(variables: dict[str, str], **commands: str) -> Path:
         for name, value in variables.items():
@@ -177,3 +182,95 @@ def test_a_cancelled_job_stays_cancelled(slurm, tmp_path, reason, again):
     code, errors = ended(process)
     assert code == 75 and ("requeue" in calls.read_text()) == again
     assert ("was cancelled" in errors) != again
+
+
+def notes(*words: str) -> tuple[str, ...]:
+    """A command that stops early, after it has noted so many words."""
+    lines = "".join(f"attempt.note_{word}(); " for word in words)
+    return sys.executable, "-c", f"from fastpde.run import attempt; {lines}raise SystemExit(75)"
+
+
+KEPT = ".fastpde-job-7_3"
+
+
+def test_a_job_that_gets_no_further_is_not_queued_again(slurm, tmp_path):
+    """Two attempts in a row are the most; one that gets further begins the count anew."""
+    calls = slurm(ARRAY, scontrol="exit 0")
+    for words in (("begin",), ("begin", "progress"), ("begin",)):
+        code, errors = ended(requeue("--", *notes(*words)))
+        assert code == 75 and ("ended where it had begun" in errors) == (len(words) == 1)
+    assert (tmp_path / KEPT).exists()  # what is kept from one attempt to the next
+    code, errors = ended(requeue("--", *notes("begin")))
+    assert code == 2 and errors.count("\n") == 1
+    for said in ("--time of sbatch: got too little for job 7_3: 2 attempts", "need what loading", "not in the queue"):
+        assert said in errors
+    assert calls.read_text().count("requeue") == 3
+    assert not (tmp_path / KEPT).exists()  # a new submission has its attempts
+
+
+def test_programs_that_note_nothing_go_on(slurm, tmp_path):
+    """They are none of fastpde; one of fastpde that its warning ends before it begins has got no further."""
+    calls = slurm(ARRAY, scontrol="exit 0")
+    for _ in range(4):
+        assert ended(requeue("--", "sh", "-c", "exit 75"))[0] == 75
+    dies, name = ("sh", "-c", "kill -USR1 $PPID; exec sleep 60"), "fastpde"
+    assert [ended(requeue("--", *dies, name))[0] for _ in range(2)] == [75, 2]
+    assert calls.read_text().count("requeue") == 5
+    assert ended(requeue("--", "sh", "-c", "exit 3"))[0] == 3 and not (tmp_path / KEPT).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said(slurm, tmp_path):
+    calls = slurm(ARRAY, scontrol="exit 0")
+    (tmp_path / KEPT).mkdir()
+    for _ in range(3):
+        code, errors = ended(requeue("--", *notes("begin")))
+        assert code == 75 and "the attempts of job 7_3 are not counted" in errors
+    assert calls.read_text().count("requeue") == 3
+
+
+def test_no_file_is_made_by_a_note(tmp_path, monkeypatch):
+    for path in (tmp_path / "none", tmp_path / "link"):
+        monkeypatch.setenv(attempt.VARIABLE, str(path))
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(tmp_path / "none")
+        attempt.note_begin()
+        attempt.note_progress()
+        assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", ["run", "systems", "sweep"])
+def test_a_time_too_short_for_anything(slurm, small, kind):
+    """Commands whose time is over when they begin: they stop as soon as they ask for it."""
+    calls = slurm(ARRAY, scontrol="exit 0")
+    if kind == "systems":
+        changed(small, ("d = 2", "d = 2\nsystems = 3"))
+    (small.parent / "plan.toml").write_text('config = "small.toml"\n[vary]\nseed = [1, 2]\n')
+    command = ["sweep", "plan.toml"] if kind == "sweep" else ["run", "small.toml"]
+    words = [sys.executable, "-m", "fastpde", *command, "--quiet", "--max-walltime", "0.01s"]
+    for code in (75, 2):
+        found, errors = ended(requeue("--", *words))
+        assert found == code, errors
+        assert "before the walltime is over" in errors
+    assert calls.read_text().count("requeue") == 1 and "ended where they had begun" in errors
+
+
+@pytest.mark.parametrize("owner, name, counted", [(Frames, "step", "step"), (Systems, "block", "systems_done")])
+def test_a_step_or_a_system_is_progress(tmp_path, small, monkeypatch, owner, name, counted):
+    """The first one stops the run, and is kept; what goes on and stops at once has got no further."""
+    if owner is Systems:
+        changed(small, ("d = 2", "d = 2\nsystems = 3"))
+    note, plain = tmp_path / "note", getattr(owner, name)
+    monkeypatch.setenv(attempt.VARIABLE, str(note))
+    monkeypatch.setattr(system_blocks, "_FIRST", 1)  # systems of the first block
+    monkeypatch.setattr(system_blocks.machine, "cores", lambda: 0)  # no more than these
+
+    def stopping(*arguments):
+        plain(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(owner, name, stopping)
+    for deadline, done in ((None, 1), (0.0, 1), (None, 2)):
+        note.write_text("")
+        outcome = runner.run(config.load(small), small.parent / "out", quiet=True, deadline=deadline)
+        assert outcome.code == 75 and directory.read_status(small.parent / "out")[counted] == done
+        assert ("further" in note.read_text()) == (deadline is None)

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 
 import fastpde
 from fastpde import cli, config
-from fastpde.run import checkpoint, lock, runner, sweep, sweep_folder, sweep_pool, sweep_table
+from fastpde.run import attempt, checkpoint, lock, runner, sweep, sweep_folder, sweep_pool, sweep_table
 from fastpde.run.lock import RunLock
 from fastpde.run.tables import read_observables
 from fastpde.run.trajectory import read_trajectory
@@ -164,7 +165,8 @@ def killed_and_again(launch, folder, moments):
         workers = at_work(process, out)
         time.sleep(after)
         for pid in {"sweep": [process.pid], "worker": workers[:1], "all": [process.pid, *workers]}[whom]:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
         if whom == "worker":
             assert process.wait(60) == 0, process.communicate()
         process.wait(60)
@@ -204,14 +206,16 @@ def test_a_process_that_dies_twice_costs_its_cell_alone(folder, launch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_all_with_checkpoints(folder, launch, capsys, number):
+def test_a_signal_stops_all_with_checkpoints(folder, launch, capsys, monkeypatch, number):
     Path("plan.toml").write_text(LONG)
+    Path("note").touch()
+    monkeypatch.setenv(attempt.VARIABLE, str(folder / "note"))
     process, out = start(launch, folder, "--local", "2"), folder / "out"
     for pid in [process.pid, *at_work(process, out, 2)]:
         os.kill(pid, number)  # as a terminal does, and a batch system: each process gets it
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75 and "The same command goes on." in errors, errors
-    assert "2 stopped" in errors
+    assert "2 stopped" in errors and "further" in Path("note").read_text()
     for cell in out.glob("cells/*"):
         status = json.loads((cell / "status.json").read_text())
         assert status["state"] == "stopped" and checkpoint.newest(cell)[0].facts["state"]["step"] == status["step"]
@@ -242,8 +246,11 @@ def test_a_cell_where_another_process_is_at_work_is_left_to_it(folder, capsys, m
     taken.mkdir()
     held = RunLock(taken)
     monkeypatch.setattr(sweep, "_WAIT", 2.0)  # two tries
+    Path("note").touch()
+    monkeypatch.setenv(attempt.VARIABLE, str(folder / "note"))
     code, _, errors = call(capsys, "sweep", "plan.toml", "--quiet", "--local", "1")
     assert code == 75 and "1 finished" in errors and "other processes are at work" in errors
+    assert "further" in Path("note").read_text()  # the others get there
     held.release()
     assert call(capsys, "sweep", "plan.toml", "--quiet")[0] == 0
 
