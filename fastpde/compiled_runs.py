@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -13,7 +13,6 @@ from .batches.small_systems import BLOW_UP, COLLAPSED, STEADY_STATE, Batch, Cont
 from .integrate import BlowUp, Collapsed, Problem, Status, SteadyState
 from .integrate.batch_loop import Outcome
 from .integrate.controller import FixedStep, PIController
-from .manifold import Euclidean, Manifold
 from .step_rules import CODES, EVENT, first_guess, first_step, second_guess
 
 SECONDS = 0.2  # a compiled call should take this long, so that Ctrl-C and progress bars are prompt
@@ -37,11 +36,10 @@ class CompiledRuns:
         problem: what to integrate; its field plays no part.
         batch: the systems.
         times: when their states are kept.
-        manifold: where the tokens live.
     """
 
-    def __init__(self, problem: Problem, batch: Batch, times: Array, manifold: Manifold | None = None) -> None:
-        self.problem, self._batch, self._manifold = problem, batch, manifold or Euclidean()
+    def __init__(self, problem: Problem, batch: Batch, times: Array) -> None:
+        self.problem, self._batch = problem, batch
         method, control, watched = _method(problem), _control(problem), _watched(problem)
         self.runs: Runs = batch.plan(method, control, watched, times, problem.first_step)
 
@@ -72,29 +70,28 @@ class CompiledRuns:
         return Outcome(runs.finals, runs.x_final, runs.x, status, runs.hits, counts, leaps)
 
     def _choose_steps(self, first: int, last: int) -> None:
-        """Choose the first step of every system that runs, as the ordinary stepper does."""
-        batch, runs, controller = self._batch, self.runs, cast(PIController, self.problem.controller)
-        span, order = self.problem.span, controller.order
-        y, f = (batch.tokens(rows[first:last]).astype(np.float64, order="C") for rows in (runs.y, runs.f))
-        unit = controller.atol + controller.rtol * np.abs(y)
+        """Choose the first step of every system that runs, as the ordinary stepper does, to the bit."""
+        batch, runs, rule = self._batch, self.runs, cast(PIController, self.problem.controller)
+        span, space = self.problem.span, self.problem.space.of_systems(last - first)
+        y, f = (np.ascontiguousarray(batch.tokens(rows[first:last])) for rows in (runs.y, runs.f))
+        rows, trial = np.stack([f, y]), np.empty_like(y)
+
+        def norms(coefs: tuple[float, float], h: Any = 1.0) -> list[float]:
+            return space.error_norms(rows, coefs, h, y, y, rule.rtol, rule.atol).tolist()
+
         with np.errstate(all="ignore"):
-            sizes, slopes = _root_mean_square(y / unit), _root_mean_square(f / unit)
-            fine = np.isfinite(slopes)
-            h0 = np.array([first_guess(*pair) for pair in zip(sizes, slopes, strict=True)])
-            h0 = np.minimum(h0, abs(span.end - span.start))
-            for i in np.flatnonzero(~fine).tolist():
+            sizes, slopes = norms((0.0, 1.0)), norms((1.0, 0.0))
+            fine = np.flatnonzero(np.isfinite(slopes)).tolist()
+            for i in np.flatnonzero(~np.isfinite(slopes)).tolist():
                 batch.give_up(runs, first + i)
-            trial = (y + span.direction * h0[:, None, None] * f).astype(runs.y.dtype)
-            self._manifold.retract(trial)
-            bends = _root_mean_square((batch.probe(runs, trial, first, last) - f) / unit) / h0
-        for i in np.flatnonzero(fine).tolist():
-            guess = second_guess(float(h0[i]), float(slopes[i]), float(bends[i]), order)
+            h0 = np.zeros(len(y))
+            h0[fine] = [min(first_guess(sizes[i], slopes[i]), abs(span.end - span.start)) for i in fine]
+            space.combine(y, span.direction * h0, (1.0, 0.0), rows, trial)
+            rows[1] = batch.probe(runs, trial, first, last)
+            bends = norms((-1.0, 1.0), 1.0 / h0)
+        for i in fine:
+            guess = second_guess(float(h0[i]), slopes[i], bends[i], rule.order)
             batch.set_step(runs, first + i, span.direction * first_step(guess, span.end - span.start, span.start))
-
-
-def _root_mean_square(x: Array) -> Array:
-    """Return the root mean squares (B,) of the systems of x (B, n, d)."""
-    return np.sqrt(np.square(x).mean(axis=(1, 2)))
 
 
 def _method(problem: Problem) -> Method:

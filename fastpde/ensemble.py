@@ -184,7 +184,7 @@ class Ensemble:
         weights = None if weights is None else weights[:, order]
         batch = Fused(form, x0[:, order], weights, limits, sphere=isinstance(self.manifold, Sphere))
         times = np.empty(0) if problem.t_eval is None else problem.t_eval
-        runs = CompiledRuns(problem, batch, times, self.manifold)
+        runs = CompiledRuns(problem, batch, times)
         size = self._block(form.A.shape[1])
         for first in range(0, len(x0), size):
             last = min(first + size, len(x0))

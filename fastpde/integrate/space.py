@@ -37,10 +37,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.parallel.partition import Partition, Undivided
-
-# Elements per block: the handful of blocks that one operation touches stay in the second-level cache.
-_BLOCK = 16384
+from fastpde.parallel.partition import BLOCK, Partition, Undivided
 
 
 class VectorSpace:
@@ -60,7 +57,7 @@ class VectorSpace:
         self.partition = Undivided(self._here) if partition is None else partition
         self._width = self._here // self.partition.here if self._here else 1
         self._length = self.partition.n * self._width
-        block = max(1, min(size, _BLOCK))
+        block = max(1, min(size, BLOCK))
         self._term = np.empty(block, dtype)
         self._scale = np.empty(block, dtype)
         self._squares = np.empty(block, np.float64)
@@ -118,7 +115,7 @@ class VectorSpace:
         flat = stages.reshape(len(stages), -1)
         old, new = y0.reshape(-1), y1.reshape(-1)
         weights, each = _weighted(h, coefs, y0.dtype)
-        tally = self.partition.tally(self._systems, self._width, _BLOCK)
+        tally = self.partition.tally(self._systems, self._width, BLOCK)
         for first, rows, part in self._parts(tally.first):
             size = part.stop - part.start
             error, scale, squares = self._term[:size], self._scale[:size], self._squares[:size]
@@ -198,15 +195,15 @@ class VectorSpace:
         holds.
         """
         length = self._here
-        if self._length > _BLOCK or not self.partition.whole:
+        if self._length > BLOCK or not self.partition.whole:
             for system in range(self._systems):
                 start, offset = 0, system * length
                 while start < length:
-                    stop = min(start + _BLOCK - (place + start) % _BLOCK, length)
+                    stop = min(start + BLOCK - (place + start) % BLOCK, length)
                     yield system, 1, slice(offset + start, offset + stop)
                     start = stop
             return
-        together = max(1, _BLOCK // length)
+        together = max(1, BLOCK // length)
         for first in range(0, self._systems, together):
             rows = min(together, self._systems - first)
             yield first, rows, slice(first * length, (first + rows) * length)
@@ -239,7 +236,7 @@ def _row_maxima(block: np.ndarray) -> np.ndarray:
 def _blocks(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
     """Return the index of each block of an array, of so many numbers or so many rows."""
     if len(shape) == 1:
-        return [(slice(start, start + _BLOCK),) for start in range(0, shape[0], _BLOCK)]
-    rows, columns = max(1, _BLOCK // max(1, shape[1])), range(0, shape[1], _BLOCK)
+        return [(slice(start, start + BLOCK),) for start in range(0, shape[0], BLOCK)]
+    rows, columns = max(1, BLOCK // max(1, shape[1])), range(0, shape[1], BLOCK)
     firsts = range(0, shape[0], rows)
-    return [(slice(first, first + rows), slice(start, start + _BLOCK)) for first in firsts for start in columns]
+    return [(slice(first, first + rows), slice(start, start + BLOCK)) for first in firsts for start in columns]

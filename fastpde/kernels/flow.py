@@ -176,7 +176,7 @@ def _wants_velocity(shape, method, control, watched, times, values, state, count
 @jit(borrowed=True)
 def _look(shape, method, control, watched, times, b, runs, local):
     """Handle the events and the output of the last step (or of the start); return the status of the run after it."""
-    stages, states, _, wide, _, _, found = local
+    stages, states, wide, found = local[0], local[1], local[3], local[6]
     y, middle, state, counts, values = states[0], states[2], runs.numbers[b], runs.counts[b], runs.values[b]
     t, f = state[T], stages[stages.shape[0] - 1]
     for e in range(found.shape[0]):
@@ -268,7 +268,8 @@ def _advance_some(
     """Advance the systems of a work item, `size` of those of `part`."""
     local = (
         steps.stages[thread], steps.states[thread], steps.squares[thread], steps.wide[thread],
-        steps.coefficients[thread], steps.weights[thread], steps.found[thread],
+        steps.coefficients[thread], steps.weights[thread], steps.found[thread], steps.errors[thread],
+        steps.sums[thread], steps.leaves, steps.merges,
     )  # fmt: skip
     memory = memory_of(scratch, thread)
     stages, states = local[0], local[1]

@@ -12,6 +12,8 @@ import numpy as np
 
 from .. import step_rules
 from .._jit import jit
+from ..parallel import pairwise
+from ..parallel.partition import BLOCK
 from ..simd.row_panels import largest
 from ..step_rules import NOT_FINITE, RUNNING, STEP_TOO_SMALL
 
@@ -52,22 +54,31 @@ class Workspace(NamedTuple):
     states: np.ndarray  # (threads, 3, d * lanes) the state, the one that is tried or the one before, and one in between
     squares: np.ndarray  # (threads, lanes) working precision
     wide: np.ndarray  # (threads, lanes) float64
-    coefficients: np.ndarray  # (threads, S) working precision
+    coefficients: np.ndarray  # (threads, S + 2) working precision
     weights: np.ndarray  # (threads, S) float64
     found: np.ndarray  # (threads, E) times of the events of one step
+    errors: np.ndarray  # (threads, n * d) float64: squared errors of the entries of tokens
+    sums: np.ndarray  # (threads, q) float64: of the leaves of `pairwise.schedule`, of which the rest is
+    leaves: np.ndarray  # (q + 1,)
+    merges: np.ndarray  # (q - 1, 2)
 
 
 def allocate(threads: int, shape, method: Method, events: int, dtype, workspace) -> Workspace:
     """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
-    stages, lanes = len(method.a), shape.lanes
+    stages, lanes, size = len(method.a), shape.lanes, shape.n * shape.d
+    leaves, merges = pairwise.schedule(size, BLOCK)
     return Workspace(
         workspace("stages", (threads, stages, shape.rows * lanes), dtype),
         workspace("states", (threads, 3, shape.d * lanes), dtype),
         workspace("step_squares", (threads, lanes), dtype),
         workspace("step_wide", (threads, lanes), np.float64),
-        workspace("coefficients", (threads, stages), dtype),
+        workspace("coefficients", (threads, stages + 2), dtype),
         workspace("dense_weights", (threads, stages), np.float64),
         workspace("found", (threads, events), np.float64),
+        workspace("errors", (threads, size), np.float64),
+        workspace("sums", (threads, len(leaves) - 1), np.float64),
+        leaves,
+        merges,
     )
 
 
@@ -100,7 +111,7 @@ def _target(control, adaptive, t, accepted, h):
 @jit(borrowed=True)
 def combine(shape, y, h, coefs, local, out):
     """Write y + h sum_s coefs[s] stages[s] into `out`; on the sphere, every token is divided by its norm."""
-    stages, _, squares, _, coefficients, _, _ = local
+    stages, squares, coefficients = local[0], local[2], local[4]
     lanes, size, started = shape.lanes, shape.d * shape.lanes, False
     target, source = out[:size], y[:size]
     for s in range(coefs.shape[0]):
@@ -136,24 +147,60 @@ def combine(shape, y, h, coefs, local, out):
 
 
 @jit(borrowed=True)
-def _error_norm(shape, control, stages, coefs, h, y0, y1):
+def _error_norm(shape, control, coefs, h, y0, y1, local):
     """Return the root mean square of h sum_s coefs[s] stages[s] / (atol + rtol max(|y0|, |y1|)).
 
-    The result is inf or nan if an entry is not finite.
+    The result is inf or nan if an entry is not finite. Every operation is that of `VectorSpace.error_norms`, in the
+    same precision and order, so that a system has the same bits wherever it is moved.
     """
-    total = 0.0
-    for r in range(shape.d):
-        for i in range(r * shape.lanes, r * shape.lanes + shape.n):
-            scale = max(abs(float(y0[i])), abs(float(y1[i])))
+    stages, coefficients, errors, count = local[0], local[4], local[7], coefs.shape[0]
+    for s in range(count):
+        coefficients[s] = h * coefs[s]  # rounded to the working precision, as the next two
+    coefficients[count], coefficients[count + 1] = control.rule.rtol, control.rule.atol
+    rtol, atol = coefficients[count], coefficients[count + 1]
+    for i in range(shape.n):
+        for r in range(shape.d):
+            place = r * shape.lanes + i
+            scale = max(abs(y0[place]), abs(y1[place]))
             if not (scale < math.inf):
                 return math.inf
+            scale = scale * rtol + atol
             error = 0.0
-            for s in range(coefs.shape[0]):
+            for s in range(count):
                 if coefs[s] != 0.0:
-                    error += (h * coefs[s]) * stages[s, i]
-            error /= control.rule.atol + control.rule.rtol * scale
-            total += error * error
-    return math.sqrt(total / shape.entries)
+                    error += float(coefficients[s] * stages[s, place])
+            error /= float(scale)
+            errors[i * shape.d + r] = error * error
+    return math.sqrt(_sum_as_numpy(errors, local[8], local[9], local[10]) / shape.entries)
+
+
+@jit(borrowed=True)
+def _sum_as_numpy(values, sums, leaves, merges):
+    """Return the sum of values by `pairwise.schedule`: that of NumPy, to the bit."""
+    for leaf in range(sums.shape[0]):
+        first, last = leaves[leaf], leaves[leaf + 1]
+        total, rest = 0.0, first
+        if last - first >= 8:
+            s0, s1, s2, s3 = values[first], values[first + 1], values[first + 2], values[first + 3]
+            s4, s5, s6, s7 = values[first + 4], values[first + 5], values[first + 6], values[first + 7]
+            rest = first + 8
+            while rest + 8 <= last:
+                s0 += values[rest]
+                s1 += values[rest + 1]
+                s2 += values[rest + 2]
+                s3 += values[rest + 3]
+                s4 += values[rest + 4]
+                s5 += values[rest + 5]
+                s6 += values[rest + 6]
+                s7 += values[rest + 7]
+                rest += 8
+            total = ((s0 + s1) + (s2 + s3)) + ((s4 + s5) + (s6 + s7))
+        for place in range(rest, last):
+            total += values[place]
+        sums[leaf] = total
+    for k in range(merges.shape[0]):
+        sums[merges[k, 0]] += sums[merges[k, 1]]
+    return sums[0]
 
 
 @jit(inline=True)
@@ -209,7 +256,7 @@ def end_step(shape, method, control, state, counts, local):
     stages, (y, trial) = local[0], (local[1][0], local[1][1])
     t, h, error = state[AIM], state[AIM_SIZE], 0.0
     if method.adaptive:
-        error = _error_norm(shape, control, stages, method.b_error, h, y, trial)
+        error = _error_norm(shape, control, method.b_error, h, y, trial, local)
     elif _all_finite(trial):
         before = state[LARGEST]
         if not (before >= 0.0):

@@ -75,3 +75,26 @@ def total(size: int, cuts: tuple[int, ...], given: Array, at: int = 0, start: in
     left, at = total(half, cuts, given, at, start)
     right, at = total(size - half, cuts, given, at, start + half)
     return left + right, at
+
+
+def schedule(size: int, block: int) -> tuple[Array, Array]:
+    """Return how a row of `size` numbers is summed block by block, the blocks one after the other.
+
+    leaves (q + 1,): leaf l has the numbers leaves[l] .. leaves[l + 1] - 1, see `_LEAF`; merges (q - 1, 2): in this
+    order, the sum of the second leaf is added to that of the first, which then stands for both.
+    """
+    leaves, merges = [0], []
+
+    def tree(start: int, count: int) -> int:
+        if count <= _LEAF:
+            leaves.append(start + count)
+            return len(leaves) - 2
+        half = _half(count)
+        first, second = tree(start, half), tree(start + half, count - half)
+        merges.append((first, second))
+        return first
+
+    for start in range(0, size, block):
+        if (leaf := tree(start, min(block, size - start))) > 0:
+            merges.append((0, leaf))
+    return np.array(leaves), np.array(merges, np.int64).reshape(-1, 2)

@@ -17,6 +17,8 @@ import numpy as np
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
+BLOCK = 16384  # numbers that are summed at once: what one operation touches stays in the second-level cache
+
 
 class Tally(ABC):
     """The sum of one long vector for each system, whose numbers are handed in block by block, in their order.
