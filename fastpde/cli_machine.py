@@ -67,8 +67,6 @@ def _warmup_systems(report: Callable[[str], None]) -> None:
                 continue
             report(f"{dtype} systems, {type(variant.weight).__name__}")
             fp.solve(attention, np.ones((1, 2, 1), dtype), (0.0, 1.0), method="euler", step=1.0)
-        report(f"{dtype} systems in step")
-        fp.solve(fp.Linear(*[np.eye(1)] * 3), np.ones((1, 2, 1), dtype), (0.0, 1e-3))
     report("float64 Gaussian laws")
     fp.solve(fp.Softmax(*[np.eye(1)] * 3), fp.Gaussian(0.0, np.ones((1, 1, 1))), (0.0, 1.0), method="euler", step=1.0)
 
