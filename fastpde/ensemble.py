@@ -41,8 +41,8 @@ Report = Callable[[int], None]
 class EnsembleSolution:
     """The result of `solve` for tokens (B, n, d): B runs, each as if it were alone.
 
-    That holds to the bit, with three exceptions: a Sinkhorn scaling, which starts from the last ones, is right to its tol;
-    on the path "fused" tokens on the sphere, events and states between the steps of rk4 are right to rounding.
+    That holds to the bit, with exceptions: a Sinkhorn scaling, which starts from the last ones, is right to its tol; on
+    the path "fused" tokens on the sphere, events and states between the steps of rk4 are right to rounding.
 
     Attributes:
         t, x: times (m,) and states (m, B, n, d): the points of t_eval, nan for systems that ended before; without

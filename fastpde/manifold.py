@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -38,12 +38,12 @@ class Manifold(ABC):
     def project(self, x: Array, v: Array) -> None:
         """Replace every vector of v, in place, by its part tangent to M at the token of x, which is on M."""
 
-    @abstractmethod
     def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
         """Return the vector space of states (see `fastpde.integrate.space`) whose `combine` makes tokens on M.
 
         partition: which of all tokens a state has; None: all.
         """
+        return VectorSpace(shape, dtype, partition, self.retract)
 
     def start(self, x0: Array) -> Array:
         """Check the tokens x0 and return them on M to rounding; x0 itself is not modified."""
@@ -106,28 +106,6 @@ class Sphere(Manifold):
     def project(self, x: Array, v: Array) -> None:
         for (_, rows), (_, vectors) in zip(_blocks(x), _blocks(v), strict=True):
             vectors -= _dots(rows, vectors)[:, None] * rows
-
-    def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
-        return _Retracting(self, shape, dtype, partition)
-
-
-class _Retracting(VectorSpace):
-    """The vector space with a retraction after each combination."""
-
-    def __init__(
-        self, manifold: Manifold, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None
-    ) -> None:
-        super().__init__(shape, dtype, partition)
-        self._manifold = manifold
-
-    def combine(self, y: Array, h: Any, coefs: Sequence[Any], stages: Array, out: Array) -> None:
-        """Write R(y + h sum_s coefs[s] stages[s]) into `out`, with the retraction R.
-
-        Without terms `out` becomes y to the bit, which is on M.
-        """
-        super().combine(y, h, coefs, stages, out)
-        if any(map(np.any, coefs)):
-            self._manifold.retract(out)
 
 
 def as_manifold(value: object) -> Manifold:

@@ -15,7 +15,7 @@ from fastpde import initial
 from fastpde.attention.variants import load, named, refuse
 from fastpde.config import checks, memory_estimate, schema
 from fastpde.config.matrices import Matrix, Scaled, Stored
-from fastpde.config.schema import Config, Single
+from fastpde.config.schema import Config, VariantKeys
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
 from fastpde.errors import InputError
 from fastpde.observable import Observable
@@ -170,7 +170,7 @@ def _own_observables(names: tuple[str, ...], files: Files) -> tuple[tuple[Observ
     return tuple(found)
 
 
-def _check_own(head: Single) -> None:
+def _check_own(head: VariantKeys) -> None:
     """Raise InputError unless a class of the user's own takes the arguments of its block."""
     try:
         inspect.signature(named(head.kind).kind).bind(None, None, None, scale=None, **(head.own or {}))
@@ -313,7 +313,7 @@ def _finite(x: Array) -> bool:
 class _Parameters:
     """The arrays of one head: (a, b), or (L, a, b) for the layers of a file."""
 
-    def __init__(self, problem: Problem, index: int, head: tuple[str, Single, int]) -> None:
+    def __init__(self, problem: Problem, index: int, head: tuple[str, VariantKeys, int]) -> None:
         self.problem, self.index, self.shape = problem, index, problem.shapes[index]
         self.name, self.block, self.number = head
 

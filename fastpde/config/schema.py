@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, NoReturn
 
@@ -143,8 +144,8 @@ def _refuse_heads(name: str, value: object) -> NoReturn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Single:
-    """One attention head of one variant; k is the number of rows of "normal" Q and K (default d).
+class VariantKeys(ABC):  # noqa: B024 (heads and their blocks have no method of their own)
+    """The keys of one variant; k is the number of rows of "normal" Q and K (default d).
 
     kind "module:Class" is a user's own variant. `own` is a table of the arguments of a variant that have no key here.
     """
@@ -183,6 +184,11 @@ class Single:
             checks.refuse(f"{name}.masked", self.masked, f'false for "{self.kind}"', why)
         return replace(self, **{word: value for word, value in own.items() if getattr(self, word) is None})
 
+
+@dataclass(frozen=True, kw_only=True)
+class Single(VariantKeys):
+    """One attention head."""
+
     @property
     def heads(self) -> tuple[Single, ...]:
         """The one head, as a tuple of blocks like that of `MultiHead`."""
@@ -190,7 +196,7 @@ class Single:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Head(Single):
+class Head(VariantKeys):
     """A block of `count` equal heads of a multi-head attention; in it `head` in a file index is 0 to count - 1."""
 
     masked: bool = field(default=False, init=False)

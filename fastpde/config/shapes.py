@@ -11,7 +11,7 @@ import numpy as np
 
 from fastpde.config import checks
 from fastpde.config.matrices import Matrix, Scaled, Stored
-from fastpde.config.schema import Config, Single
+from fastpde.config.schema import Config, VariantKeys
 from fastpde.errors import InputError
 from fastpde.initial import open_array
 
@@ -53,7 +53,7 @@ class HeadShape:
     layers: int | None
 
 
-def each_head(config: Config) -> Iterator[tuple[str, Single, int]]:
+def each_head(config: Config) -> Iterator[tuple[str, VariantKeys, int]]:
     """Yield, for every head in turn, the key of its block, the block and its number in the block."""
     blocks = config.attention.heads
     for b, block in enumerate(blocks):
@@ -84,7 +84,7 @@ def stored_slice(files: Files, name: str, matrix: Stored, head: int) -> np.ndarr
 class _Shapes:
     """The shapes of one head, each checked against the others."""
 
-    def __init__(self, files: Files, name: str, block: Single, number: int) -> None:
+    def __init__(self, files: Files, name: str, block: VariantKeys, number: int) -> None:
         self.files, self.name, self.block, self.number = files, name, block, number
         self.layers: int | None = None
 
@@ -113,7 +113,7 @@ class _Shapes:
             raise InputError(f"{self.name}.{letter}", f"shape {shape}", wanted)
 
 
-def head_shape(files: Files, head: tuple[str, Single, int], d: int) -> HeadShape:
+def head_shape(files: Files, head: tuple[str, VariantKeys, int], d: int) -> HeadShape:
     """Return the shape of one head of `each_head`, or raise InputError naming the parameter that does not fit."""
     name, block, number = head
     shapes = _Shapes(files, name, block, number)

@@ -31,7 +31,7 @@ whose `combine` also retracts to a manifold keeps all of them on the manifold.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -48,9 +48,17 @@ class VectorSpace:
             systems.
         dtype: float64 or float32. The norms accumulate in float64.
         partition: which of all tokens a state (n, d) or (B, n, d) holds; None: all.
+        retract: moves a state, in place, to a manifold, after each combination; None: there is none.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype | type, partition: Partition | None = None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        dtype: np.dtype | type,
+        partition: Partition | None = None,
+        retract: Callable[[np.ndarray], None] | None = None,
+    ) -> None:
+        self._retract = retract
         size = math.prod(shape)
         self._systems = shape[0] if len(shape) == 3 else 1
         self._here = size // self._systems if self._systems else 0
@@ -69,7 +77,10 @@ class VectorSpace:
         return other
 
     def combine(self, y: np.ndarray, h: Any, coefs: Sequence[Any], stages: np.ndarray, out: np.ndarray) -> None:
-        """Write y + h sum_s coefs[s] stages[s], summed in the order of s, into `out`."""
+        """Write y + h sum_s coefs[s] stages[s], summed in the order of s, into `out`.
+
+        On a manifold it is retracted; without terms `out` becomes y to the bit, which is there.
+        """
         weights, each = _weighted(h, coefs, y.dtype)
         shape = (len(y), -1) if each else (-1,)
         flat, source, target = stages.reshape(len(stages), *shape), y.reshape(shape), out.reshape(shape)
@@ -77,6 +88,8 @@ class VectorSpace:
             # The increments are summed before y is added: one rounding at the size of y instead of S.
             self._increment(flat, weights, part, target[part])
             target[part] += source[part]
+        if weights and self._retract is not None:
+            self._retract(out)
 
     def gather(self, total: np.ndarray, weight: float, stage: np.ndarray, first: bool) -> None:
         """Add weight * stage to `total`, or write it there if it is the first of a sum."""

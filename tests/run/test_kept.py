@@ -71,8 +71,10 @@ def test_a_stopped_ensemble_goes_on(old):
     out, fresh = run(old, "many", "many-stopped.run"), run(old, "many", "fresh")
     one, two = (read_ensemble(path / "ensemble.h5") for path in (out, fresh))
     assert one.status == two.status and len(one.status) == one.asked == 5
-    np.testing.assert_allclose(one.t_final, two.t_final, **ROUNDING)
-    np.testing.assert_allclose(one.events["steady_state"], two.events["steady_state"], **ROUNDING)
+    # This event is at the end of a step, and the version of `old` summed the errors, which decide of steps, in another
+    # order; states at given times do not notice.
+    for got, want in ((one.t_final, two.t_final), (one.events["steady_state"], two.events["steady_state"])):
+        np.testing.assert_allclose(got, want, rtol=0, atol=1e-8)
     assert list(one.observables) == list(two.observables)
     for column, values in one.observables.items():
         np.testing.assert_allclose(values, two.observables[column], err_msg=column, **ROUNDING)
