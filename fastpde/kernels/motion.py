@@ -153,23 +153,26 @@ def _error_norm(shape, control, coefs, h, y0, y1, local):
     The result is inf or nan if an entry is not finite. Every operation is that of `VectorSpace.error_norms`, in the
     same precision and order, so that a system has the same bits wherever it is moved.
     """
-    stages, coefficients, errors, count = local[0], local[4], local[7], coefs.shape[0]
+    stages, wide, coefficients, errors = local[0], local[3], local[4], local[7]
+    count, n = coefs.shape[0], shape.n
     for s in range(count):
         coefficients[s] = h * coefs[s]  # rounded to the working precision, as the next two
     coefficients[count], coefficients[count + 1] = control.rule.rtol, control.rule.atol
     rtol, atol = coefficients[count], coefficients[count + 1]
-    for i in range(shape.n):
-        for r in range(shape.d):
-            place = r * shape.lanes + i
-            scale = max(abs(y0[place]), abs(y1[place]))
+    for r in range(shape.d):
+        first, last = r * shape.lanes, r * shape.lanes + n
+        wide[:n] = 0.0
+        for s in range(count):
+            if coefs[s] != 0.0:
+                c, row = coefficients[s], stages[s, first:last]
+                for i in range(n):
+                    wide[i] += float(c * row[i])
+        old, new = y0[first:last], y1[first:last]
+        for i in range(n):
+            scale = max(abs(old[i]), abs(new[i]))
             if not (scale < math.inf):
                 return math.inf
-            scale = scale * rtol + atol
-            error = 0.0
-            for s in range(count):
-                if coefs[s] != 0.0:
-                    error += float(coefficients[s] * stages[s, place])
-            error /= float(scale)
+            error = wide[i] / float(scale * rtol + atol)
             errors[i * shape.d + r] = error * error
     return math.sqrt(_sum_as_numpy(errors, local[8], local[9], local[10]) / shape.entries)
 
