@@ -65,7 +65,12 @@ class SweepParameter:
 
     def words(self, place: float) -> str:
         """Return a value in words: "tokens.n = 100"."""
-        return f"{self.name} = {self.labels[int(place)] if self.labels else f'{place:g}'}"
+        word = (
+            self.labels[int(place)]
+            if self.labels
+            else dict(zip(self.values, distinct_words(self.values), strict=True))[place]
+        )
+        return f"{self.name} = {word}"
 
 
 def _unevenness(values: Array) -> float:
@@ -198,7 +203,17 @@ def _merged(found: list[SweepParameter]) -> list[SweepParameter]:
 
 
 def _words(one: SweepParameter) -> list[str]:
-    return [one.labels[int(place)] if one.labels else f"{place:g}" for place in one.places]
+    return [one.labels[int(place)] for place in one.places] if one.labels else distinct_words(one.places)
+
+
+def distinct_words(values: Sequence[float]) -> list[str]:
+    """Write numbers with three digits, or with as many as tell different ones apart: 0.316, 1, 3.16."""
+    for digits in range(3, 18):
+        rounded = [value if float(value).is_integer() else float(f"{value:.{digits}g}") for value in values]
+        words = [f"{value:.{max(digits, 6)}g}" for value in rounded]
+        if len(set(words)) == len(set(values)):
+            break
+    return words
 
 
 def _combined(first: SweepParameter, second: SweepParameter) -> bool:

@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter, NullLocator, StrMethodFormatter
+from matplotlib.ticker import (
+    FixedFormatter,
+    FixedLocator,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    NullLocator,
+    StrMethodFormatter,
+)
 
 from fastpde.plot import canvas
-from fastpde.plot.sweep_axes import SweepParameter
+from fastpde.plot.sweep_axes import SweepParameter, distinct_words
 from fastpde.run.sweep_table import FAILED, FINISHED
 
 Array = np.ndarray[Any, Any]
@@ -60,12 +68,12 @@ def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) 
     if shown.logarithmic:
         getattr(axes, f"set_{letter}scale")("log")
     scaled = np.log(values) if shown.logarithmic else values
-    gaps, words = np.diff(scaled), [f"{value:g}" for value in values]
+    gaps, words = np.diff(scaled), distinct_words(values)
     if len(values) == 1 or (
         len(values) <= _TICKS and len("  ".join(words)) <= _WIDTH and gaps.min() >= _NEAR * (scaled[-1] - scaled[0])
     ):
         axis.set_major_locator(FixedLocator(values.tolist()))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_major_formatter(FixedFormatter(words))
         axis.set_minor_locator(NullLocator())
     elif not shown.logarithmic:
         axis.set_major_locator(MaxNLocator(4, integer=bool((values == np.round(values)).all())))

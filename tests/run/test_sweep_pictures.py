@@ -247,6 +247,19 @@ def test_long_reading_shows_progress(folder, monkeypatch):
     assert seen == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.1, 0.316228, 1.0], ["0.1", "0.316", "1"]),
+        ([1000.0, 100000.0, 1e7], ["1000", "100000", "1e+07"]),
+        ([1234.56, 1234.61], ["1234.56", "1234.61"]),
+        ([0.1 + 1e-12, 0.1, np.nan], ["0.100000000001", "0.1", "nan"]),
+    ],
+)
+def test_values_have_as_few_digits_as_tell_them_apart(values, words):
+    assert sweep_axes.distinct_words(values) == words
+
+
 def test_a_long_table_is_cut_and_says_so():
     found = rendering.excerpt({"index": list(range(1000)), "b": ["x"] * 1000}, 300)
     assert len(found.rows) == 300 and found.rows[-1] == ["999", "x"] and found.more == "700 more rows"
