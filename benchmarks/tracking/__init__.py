@@ -1,0 +1,1 @@
+"""Whether a version is slower than another, on machines whose speed nobody can rely on."""
