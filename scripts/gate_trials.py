@@ -17,12 +17,12 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # `benchmarks` is no part of the installed package
 
 from benchmarks.tracking import gate
 from benchmarks.tracking.versions import checked_out
 
+ROOT = Path(__file__).resolve().parents[1]
 # In sums/direct.py, behind the loop over parts of the targets: the first of them once more.
 _PLACE = "    def _parts(self, pair: PairSum"
 _MORE = """        again = {share} * pair.targets.shape[1]
@@ -30,8 +30,8 @@ _MORE = """        again = {share} * pair.targets.shape[1]
         targets = pair.targets[:, part]
         size, portion = attend.division(targets, pair.limits is not None, layout)
         attend.attend(
-            weight, factor, layout, size, portion, packed, targets, limits[:, part], scratch, np.empty_like(out[:, part]),
-            logs[:, :0],
+            weight, factor, layout, size, portion, packed, targets, limits[:, part], scratch,
+            np.empty_like(out[:, part]), logs[:, :0],
         )
 
 """

@@ -17,7 +17,9 @@ _LABEL = re.compile(r'^"?([\w.$]+)"?:')
 _DATA = {".byte", ".short", ".long", ".quad", ".xword", ".word", ".hword", ".zero", ".ascii", ".asciz"}
 # What arithmetic on vectors looks like: x86-64 by the registers, AArch64 by the arrangement of lanes.
 _WIDTHS = {"zmm": 512, "ymm": 256, "xmm": 128}
-_ARITHMETIC = re.compile(r"v?(?:add|sub|mul|div|max|min|fn?m(?:add|sub)\d*|perm\w*|scalef|sqrt|rndscale|round)[ps][sd]$")
+_ARITHMETIC = re.compile(
+    r"v?(?:add|sub|mul|div|max|min|fn?m(?:add|sub)\d*|perm\w*|scalef|sqrt|rndscale|round)[ps][sd]$"
+)
 _ARM_ARITHMETIC = re.compile(r"f(?:add|sub|mul|div|max|min|mla|mls|n?madd|n?msub|sqrt|rint[a-z])$")
 
 
@@ -124,12 +126,16 @@ def _contents(lines: list[str], start: int, end: int) -> Loop:
         found.instructions += 1
         pointers.update(_pointers([line]))
         if words[0] in ("callq", "call", "bl", "blr"):
-            found.calls[pointers.get(words[1].lstrip("*"), "?") if words[1].lstrip("*") in pointers else _name(words[1])] += 1
+            found.calls[
+                pointers.get(words[1].lstrip("*"), "?") if words[1].lstrip("*") in pointers else _name(words[1])
+            ] += 1
         bits = _bits(words[0], line)
         if bits:
             found.widths[bits] += 1
             found.fused += bool(re.search(r"f(?:n?m(?:add|sub)|mla|mls)", words[0]))
-        found.spills += bool(re.search(r"\((?:%rsp|%rbp)\)|\[(?:sp|x29)\b", line) and re.search(r"[zyx]mm|\b[qv]\d", line))
+        found.spills += bool(
+            re.search(r"\((?:%rsp|%rbp)\)|\[(?:sp|x29)\b", line) and re.search(r"[zyx]mm|\b[qv]\d", line)
+        )
     return found
 
 

@@ -130,7 +130,9 @@ def _described(target: str, key: str, before: str | None, after: str | None) -> 
     return [f"{head}: {lost or 'other code'}", f"    before: {old.words()}", f"    after:  {new.words()}"]
 
 
-def judge(base: Version, head: Version, cases: Sequence[Case], threads: int, *, always: bool) -> tuple[int, dict[str, Any]]:
+def judge(
+    base: Version, head: Version, cases: Sequence[Case], threads: int, *, always: bool
+) -> tuple[int, dict[str, Any]]:
     """Compare two versions as the gate does; print what is found, and return the exit code and all numbers."""
     numbers: dict[str, Any] = {"base": base.name, "head": head.name, "threads": threads}
     timed = list(cases)
@@ -179,7 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", help="a commit, or a folder with sources")
     parser.add_argument("head", nargs="?", default=".", help="the same (default: the sources here)")
-    parser.add_argument("--cases", nargs="*", default=[], metavar="TEXT", help="only cases with one of these in the name")
+    parser.add_argument(
+        "--cases", nargs="*", default=[], metavar="TEXT", help="only cases with one of these in the name"
+    )
     parser.add_argument("--threads", type=int, default=1, help="threads of each process (default 1)")
     parser.add_argument("--always", action="store_true", help="time cases whose machine code is the same, too")
     parser.add_argument("--out", type=Path, help="write all numbers to this file (JSON)")

@@ -125,7 +125,9 @@ class _Arm:
         def optimise(library: Any) -> None:
             here, own = library._final_module, library._codegen._tm
             layout, triple = f'target datalayout = "{machine.target_data}"', f'target triple = "{_ARM_TRIPLE}"'
-            lines = [line for line in str(here).splitlines() if not line.startswith(("target datalayout", "target triple"))]
+            lines = [
+                line for line in str(here).splitlines() if not line.startswith(("target datalayout", "target triple"))
+            ]
             library._final_module = llvm.parse_assembly("\n".join([layout, triple, *lines]))
             library._codegen._tm = machine
             try:

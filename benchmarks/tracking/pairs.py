@@ -76,8 +76,8 @@ def verdicts(found: Mapping[str, Estimate], thresholds: Mapping[str, float]) -> 
     """Return what may be said of each case, with a chance of `ALPHA` of one false "slower" among all.
 
     "slower" and "faster": by more than the threshold, certain after Holm's correction for the number of cases.
-    "no slower": the whole interval is below the threshold. All else is "undecided", wide intervals as well as a slowdown
-    that is near the threshold: that is never a pass. Source: Holm (1979), Scand. J. Statist. 6, 65-70.
+    "no slower": the whole interval is below the threshold. All else is "undecided", wide intervals as well as a
+    slowdown near the threshold: that is never a pass. Source: Holm (1979), Scand. J. Statist. 6, 65-70.
     """
     slower = _rejected({name: one.chance_slower for name, one in found.items()})
     faster = _rejected({name: one.chance_faster for name, one in found.items()})

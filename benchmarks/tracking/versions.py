@@ -42,7 +42,9 @@ class Version:
     def environment(self, **more: str) -> dict[str, str]:
         """Return the variables of a process that imports this version."""
         ours = {"PYTHONPATH": str(self.tree), "FASTPDE_CACHE_DIR": str(self.work / "compiled")}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "OPENBLAS_CORETYPE"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "OPENBLAS_CORETYPE"))
+        }
         return kept | ours | {"OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"} | more
 
     def command(self, module: str, *arguments: str) -> list[str]:
@@ -53,7 +55,11 @@ class Version:
     def run(self, module: str, *arguments: str, **more: str) -> None:
         """Run a module to its end. Raises TrackingError with its last lines if it fails."""
         done = subprocess.run(
-            self.command(module, *arguments), env=self.environment(**more), capture_output=True, text=True, timeout=_PATIENCE
+            self.command(module, *arguments),
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
         )
         if done.returncode:
             raise TrackingError(f"{self.name}: {module} failed:\n" + "\n".join(done.stderr.splitlines()[-12:]))
@@ -92,7 +98,9 @@ def checked_out(name: str, work: Path) -> Version:
     """
     if (Path(name) / "fastpde").is_dir():
         return Version(name, Path(name).resolve(), work)
-    found = subprocess.run(["git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], capture_output=True, text=True)
+    found = subprocess.run(
+        ["git", "rev-parse", "--verify", "--quiet", f"{name}^{{commit}}"], capture_output=True, text=True
+    )
     if found.returncode:
         raise TrackingError(f"{name}: neither a commit of this repository nor a folder with fastpde in it")
     commit = found.stdout.strip()
@@ -122,7 +130,9 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
         assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
         self._process.stdout.close()
@@ -158,6 +168,10 @@ def _code(path: Path) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree)

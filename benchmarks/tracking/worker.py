@@ -10,16 +10,18 @@ import gc
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
-from .cases import BY_NAME, Array, Call
+from . import reference
+from .cases import BY_NAME, Array
 
 
 class Timer:
-    """The cases of this process: each is built when it is first asked for."""
+    """The cases of this process, each built when its error is asked for, and the units of `reference`."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, Callable[[], object]] = {}
 
     def error(self, name: str) -> float:
         """Build a case, compile what it needs and return the error of its result."""
@@ -31,6 +33,8 @@ class Timer:
 
     def times(self, name: str, seconds: float) -> list[float]:
         """Return the seconds of each of at least three calls, after one that is not counted: it wakes the caches."""
+        if name not in self._calls:
+            self._calls |= reference.units()
         call, found = self._calls[name], []
         call()
         gc.collect()

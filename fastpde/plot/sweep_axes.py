@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -206,12 +206,13 @@ def _words(one: SweepParameter) -> list[str]:
     return [one.labels[int(place)] for place in one.places] if one.labels else distinct_words(one.places)
 
 
-def distinct_words(values: Sequence[float]) -> list[str]:
+def distinct_words(values: Iterable[float]) -> list[str]:
     """Write numbers with three digits, or with as many as tell different ones apart: 0.316, 1, 3.16."""
+    known = set(values)
     for digits in range(3, 18):
         rounded = [value if float(value).is_integer() else float(f"{value:.{digits}g}") for value in values]
         words = [f"{value:.{max(digits, 6)}g}" for value in rounded]
-        if len(set(words)) == len(set(values)):
+        if len(set(words)) == len(known):
             break
     return words
 
