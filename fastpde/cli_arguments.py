@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-CODE = 'let attention.kind = "module:Class" run a module of your own'
+CODE = 'let attention.kind = "module:Class" and output.observables = ["module:name"] run modules of your own'
 THREADS = "threads to use; default and most: what affinity, cgroup and SLURM allow"
 STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
 SWEEP = "Run all cells of a plan that are not done yet: a configuration with keys that vary. The same command goes on."

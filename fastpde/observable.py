@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -84,16 +86,29 @@ class Observable:
         """
         if not self.shared and (x := tokens.whole()) is None:
             return [np.nan] * len(self.columns), []
-        found = self.compute(t, tokens if self.shared else x)
+        found = self.compute(t, tokens) if self.shared else self._own(self.compute, t, x)
         numbers, rows = found if self.details else (found, [])
         return self._checked(numbers, (len(self.columns),)).tolist(), rows
 
     def of_many(self, t: Array, x: Array) -> Array:
         """Return the numbers (B, c) of systems x (B, n, d) at times t (B,). Raises InputError as `of_one`."""
         if self.many is not None:
-            return self._checked(self.many(t, x), (len(x), len(self.columns)))
+            return self._checked(self._own(self.many, t, x), (len(x), len(self.columns)))
         each = [self.of_one(float(time), Tokens.alone(one))[0] for time, one in zip(t, x, strict=True)]
         return np.array(each).reshape(len(x), len(self.columns))
+
+    def _own(self, function: Callable[..., Any], t: Any, x: Any) -> Any:
+        """Call a function that may be the user's. Raises InputError that names its exception and line."""
+        try:
+            return function(t, x)
+        except MemoryError:
+            raise
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            when = f"at t = {t:g}" if np.ndim(t) == 0 else f"at a time from {np.min(t):g} to {np.max(t):g}"
+            came = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno}), {when}"
+            need = "a function that returns its numbers for every cloud, nan where there is none"
+            raise InputError(f"observable {self.name}", came, need) from error
 
     def _checked(self, found: Any, shape: tuple[int, ...]) -> Array:
         try:

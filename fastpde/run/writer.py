@@ -298,6 +298,8 @@ class Writer:
         """Close what can be closed after an error, and write the error to status.json if that still works."""
         self._close()
         try:
+            if message:
+                self.log(f"{directory.FAILED}: {message.splitlines()[0]}")
             self.write_status(directory.FAILED, message)
         except OutputError:
             return

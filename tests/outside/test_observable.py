@@ -159,3 +159,14 @@ def test_a_function_that_returns_something_else():
     for found in ("text", [1.0, 2.0], None, {"a": 1}):
         with pytest.raises(fp.InputError, match="observable a"):
             Observable("a", ["x"], lambda t, x, found=found: found).of_one(0.0, Tokens.alone(np.zeros((3, 2))))
+
+
+@pytest.mark.parametrize("systems", ["", "\nsystems = 4"])
+def test_one_that_raises(folder, capsys, systems):
+    text = CONFIG.replace('"widths:width", "widths:later"', '"widths:broken"').replace("n = 40", f"n = 10{systems}")
+    (folder / "run.toml").write_text(text)
+    assert cli.main(["run", "run.toml", "--quiet", "--allow-code"]) == 2
+    error = capsys.readouterr().err
+    assert "observable broken: got IndexError" in error and "widths.py, line 14" in error and error.count("\n") == 1
+    if not systems:
+        assert "observable broken: got IndexError" in (folder / "run.run" / "log.txt").read_text()

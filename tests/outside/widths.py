@@ -11,4 +11,5 @@ wrong = fp.Observable("wrong", ["one", "two"], lambda t, x: 1.0)
 steps = fp.Observable("mine", ["steps"], lambda t, x: 1.0)
 table = fp.Observable("observables", ["y"], lambda t, x: 1.0)
 taken = fp.Observable("taken", ["trace"], lambda t, x: 1.0)
+broken = fp.Observable("broken", ["b"], lambda t, x: x.max() if t < 0.5 else [][0])
 function = len
