@@ -24,8 +24,12 @@ from fastpde.integrate.tracker import Tracker
 
 _OVERFLOWED = (  # of an adaptive method
     "The state or its velocity stopped being finite; the state returned is the last good one. The solution grows "
-    "beyond the largest number: add the event BlowUp(radius) to stop before it, or end t_span earlier. Otherwise check "
-    "that the field writes all of out."
+    "beyond the largest number: add the event BlowUp(radius) to stop before it, or end t_span earlier. A field of your "
+    "own must write all of out."
+)
+_FROM_THE_START = (
+    "The velocity of the initial state is not finite. Products of states and parameters may leave the range of the "
+    "precision (1e308, in float32 3e38): take smaller units. A field of your own must write all of out."
 )
 
 
@@ -119,7 +123,7 @@ class Integrator(Loop):
         cause = self._stepper.cause if status is Status.NOT_CONVERGED else None
         text = status.message if cause is None else f"{cause} The state returned is the last good one."
         if status is Status.NOT_FINITE and self.problem.tableau.adaptive:
-            text = _OVERFLOWED
+            text = _OVERFLOWED if self.state.clock.h else _FROM_THE_START
         return Ending(status, t_final, f"{text} ({self._where(status, t_final)}){self._remark()}", cause)
 
     def _remark(self) -> str:

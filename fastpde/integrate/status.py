@@ -63,8 +63,8 @@ class Status(Enum):
         "not_finite",
         False,
         "The state or its velocity stopped being finite; the state returned is the last good one. "
-        "Take a smaller step or an adaptive method, add the event BlowUp(radius), and check that the "
-        "field writes all of out.",
+        "Take a smaller step or an adaptive method, or add the event BlowUp(radius). A field of your own must write "
+        "all of out.",
     )
     NOT_CONVERGED = (
         "not_converged",

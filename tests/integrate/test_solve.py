@@ -415,6 +415,12 @@ def test_growth_beyond_the_largest_number_advises_no_adaptive_method_to_one():
     assert "adaptive" in integrate(grows, np.ones((2, 2)), (0.0, 2000.0), method="euler", step=1.0).message
 
 
+def test_a_velocity_that_is_never_finite_is_said():
+    sol = integrate(lambda t, y, out: np.copyto(out, np.nan), np.ones(2), (0.0, 1.0))
+    assert sol.status is Status.NOT_FINITE and "velocity of the initial state" in sol.message
+
+
+
 def test_steps_that_are_too_large_are_said():
     """Euler's steps of 100 on y' = -y multiply y by -99: the run ends, and says that it is none of the flow."""
 
