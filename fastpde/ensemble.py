@@ -72,6 +72,9 @@ class EnsembleSolution:
         """True if every system ended as asked."""
         return all(status.success for status in self.status)
 
+    def __repr__(self) -> str:
+        return solutions.shown(self, "t", "x", "x_final")
+
     def summary(self) -> str:
         """Return a few lines: how the systems ended and when, the steps of all, and the tolerances."""
         ends = f"ends: t = {self.t_final.min():.6g} to {self.t_final.max():.6g}; path: {self.stats['path']}"

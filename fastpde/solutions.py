@@ -45,6 +45,12 @@ def _named(group: str, entries: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{group}/{name}": value for name, value in entries.items()}
 
 
+def shown(solution: Any, *names: str) -> str:
+    """Return what stands for a solution in a terminal: the shapes of some of its arrays, and its summary."""
+    shapes = ", ".join(f"{name} {np.shape(getattr(solution, name))}" for name in names)
+    return "\n  ".join([f"{type(solution).__name__}: {shapes}", *solution.summary().splitlines()])
+
+
 def told(stats: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     """Return lines that say how many steps were made and how, and what the sums did, as far as that is known."""
     steps, rejected, evaluations = (_total(stats[name]) for name in ("steps", "rejected", "evaluations"))

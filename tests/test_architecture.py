@@ -63,7 +63,17 @@ MAY = {
     "manifold": {"integrate"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
     "compiled_runs": {"batches", "integrate", "manifold", "step_rules"} | BASE,
-    "gaussian": {"attention", "batches", "compiled_runs", "sums", "ensemble", "integrate", "solutions", "step_rules"}
+    "gaussian": {
+        "attention",
+        "batches",
+        "compiled_runs",
+        "ensemble",
+        "integrate",
+        "plot",
+        "solutions",
+        "step_rules",
+        "sums",
+    }
     | BASE,
     "ensemble": {"attention", "batches", "compiled_runs", "compiling", "integrate", "manifold", "plot", "solutions"}
     | BASE,

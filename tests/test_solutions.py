@@ -104,6 +104,30 @@ def test_summaries(one, many):
     assert "blow-ups: 1 of 2 laws, the first at t = 0.5000" in law.summary()
 
 
+def test_terminals_show_shapes_and_the_summary(one, many):
+    assert repr(one) == "\n  ".join(["Solution: t (3,), x (3, 40, 2)", *one.summary().splitlines()])
+    assert repr(many).startswith("EnsembleSolution: t (2,), x (2, 8, 10, 2), x_final (8, 10, 2)\n")
+    law = fp.solve(SOFT, fp.Gaussian(0.0, I), (0.0, 1.0))
+    assert repr(law).startswith("GaussianSolution: t (2,), mean (2, 2), cov (2, 2, 2)\n")
+
+
+def test_pictures_of_laws(tmp_path):
+    drawn = fp.solve(SOFT, fp.Gaussian(0.0, I), (0.0, 1.0), t_eval=[0.0, 0.5, 1.0]).plot(tmp_path / "a.png")
+    ellipses, deviations = drawn.axes
+    assert len(ellipses.lines) == 3 and len(deviations.lines) == 2
+    with Image.open(tmp_path / "a.png") as image:
+        assert np.asarray(image.convert("L")).std() > 10
+    far = fp.solve(fp.Softmax(I, I, I), fp.Gaussian([3.0, 0.0], 0.01 * I), (0.0, 1.0)).plot()
+    assert "about the mean" in far.get_supxlabel()
+    np.testing.assert_allclose(far.axes[0].lines[0].get_xdata().mean(), 0.0, atol=0.01)
+    t = np.linspace(0.0, 0.8, 9)
+    some = fp.Gaussian(0.0, np.einsum("b,ij->bij", [1.0, *[0.1] * 7], np.eye(3)))
+    drawn = fp.solve(fp.Softmax(*[np.eye(3)] * 3), some, (0.0, 0.8), t_eval=t).plot()
+    assert len(drawn.axes) == 6 and "6 of 8 laws" in drawn.get_supxlabel()
+    assert "blow up at t = 0.5" in drawn.axes[0].get_title() and drawn.axes[1].get_title() == "law 1"
+    np.testing.assert_allclose(drawn.axes[1].lines[0].get_ydata()[0], np.sqrt(0.1))
+
+
 def test_summaries_say_what_the_sums_did():
     x = np.random.default_rng(0).standard_normal((3000, 2))
     sol = fp.solve(SOFT, x, (0.0, 0.1), method="euler", step=0.05, backend=fp.Fast(1e-6))

@@ -10,7 +10,7 @@ import time as clock
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from .blowup import blowup_times
 from .closure_field import Field
 from .measure import Gaussian
 from .per_position import MaskedField, identical, positions_of
+
+if TYPE_CHECKING:
+    from ..plot.canvas import Figure
 
 _FAILED = (Status.STEP_TOO_SMALL, Status.NOT_FINITE)
 
@@ -69,6 +72,9 @@ class GaussianSolution:
     def _ends(self) -> tuple[Status, ...]:
         return self.status if isinstance(self.status, tuple) else (self.status,)
 
+    def __repr__(self) -> str:
+        return solutions.shown(self, "t", "mean", "cov")
+
     def summary(self) -> str:
         """Return a few lines: how the laws ended and when, their steps, and the tolerances."""
         ends, times = np.ravel(self.t_final), np.ravel(self.blowup_time)
@@ -89,6 +95,18 @@ class GaussianSolution:
         words = np.array([end.value for end in self._ends])
         arrays["status"] = words.reshape(np.shape(self.t_final)) if isinstance(self.status, tuple) else words[0]
         return solutions.save(path, arrays, self.stats, self.settings)
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw up to six laws over time, their principal standard deviations and in the plane their ellipses; return
+        the Matplotlib figure, and write it as a PNG if there is a path. Raises OSError.
+        """
+        from ..plot import canvas, law_panels
+
+        laws, d = int(np.prod(self.mean.shape[1:-1], dtype=int)), self.mean.shape[-1]
+        ends = np.broadcast_to(np.ravel(self.t_final), (laws,))
+        words = [end.value for end in self._ends] * (laws // len(self._ends))
+        mean, cov = self.mean.reshape(-1, laws, d), self.cov.reshape(-1, laws, d, d)
+        return canvas.finished(law_panels.of_laws(self.t, mean, cov, ends, words), path)
 
 
 def solve_gaussian(

@@ -51,6 +51,9 @@ class Solution:
         """Whether the run ended as asked: at the end of the span or at a terminal event."""
         return self.status.success
 
+    def __repr__(self) -> str:
+        return solutions.shown(self, "t", "x")
+
     def summary(self) -> str:
         """Return a few lines: how the run ended, its steps, its tolerances, and what the sums did."""
         return "\n".join([f"{self.status.value}: {self.message}", *solutions.told(self.stats, self.settings)])

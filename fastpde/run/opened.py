@@ -50,6 +50,14 @@ class Ends:
     def __len__(self) -> int:
         return len(self.status)
 
+    def __repr__(self) -> str:
+        return f"Ends of {len(self)} systems: {self.words()}"
+
+    def words(self) -> str:
+        """Return how many systems have ended in which way."""
+        found = sorted(set(self.status))
+        return ", ".join(f"{self.status.count(word)} {word}" for word in found) or "none is done"
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:
@@ -179,9 +187,8 @@ class Run:
         if self.clusters is not None:
             lines.append(f"  clusters     {', '.join(self.clusters)}")
         if self.systems is not None:
-            words = sorted(set(self.systems.status))
-            ends = ", ".join(f"{self.systems.status.count(word)} {word}" for word in words) or "none is done"
-            lines.append(f"  systems      {len(self.systems)} of {self.status.get('systems', '?')} are done: {ends}")
+            count = f"{len(self.systems)} of {self.status.get('systems', '?')}"
+            lines.append(f"  systems      {count} are done: {self.systems.words()}")
         return "\n".join(lines)
 
 

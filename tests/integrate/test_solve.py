@@ -420,7 +420,6 @@ def test_a_velocity_that_is_never_finite_is_said():
     assert sol.status is Status.NOT_FINITE and "velocity of the initial state" in sol.message
 
 
-
 def test_steps_that_are_too_large_are_said():
     """Euler's steps of 100 on y' = -y multiply y by -99: the run ends, and says that it is none of the flow."""
 

@@ -66,6 +66,7 @@ def test_an_ensemble_to_the_bit():
     assert np.isnan(run.observables["trace"][run.t[:, None] > ends.t_final]).all()
     assert run.means["running"].tolist() == np.isfinite(run.observables["t"]).sum(axis=1).tolist()
     assert "5 of 5 are done: 1 completed, 4 steady_state" in repr(run)
+    assert repr(run.systems) == "Ends of 5 systems: 1 completed, 4 steady_state"
 
 
 def test_an_ensemble_that_was_stopped_has_the_systems_that_are_done():
