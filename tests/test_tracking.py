@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.tracking import assembly, gate, kernel_code, ledger, pairs, reference
+from benchmarks.tracking import assembly, fingerprint, gate, kernel_code, ledger, pairs, reference
 from benchmarks.tracking.cases import BY_NAME
 from benchmarks.tracking.versions import TrackingError, Worker, checked_out
 
@@ -91,8 +91,8 @@ def test_what_a_loop_has_lost_is_named():
     after = assembly.busiest_loop(x86(more=spilled).replace("zmm", "ymm").replace("vfmadd231pd", "vmulpd"))
     assert assembly.changes(before, after) == [
         "lost vector width: 512 -> 256 bits", "fewer fused multiply-adds: 1 -> 0", "more spills: 0 -> 1",
-        "new calls: exp x 1, pow x 1",
     ]  # fmt: skip
+    assert assembly.calls(x86(more=spilled)) == {"exp": 1, "pow": 1} and not assembly.calls(x86())
     assert assembly.changes(before, before) == []
 
 
@@ -218,6 +218,28 @@ def test_a_session_is_recorded(tmp_path, monkeypatch, capsys):
     assert found[0]["versions"]["numba"] and len(found[0]["commit"].rstrip("+")) == 40
 
 
+def test_fingerprints_are_compared(tmp_path, monkeypatch, capsys):
+    """What compiling would find is made up."""
+    path, version = tmp_path / "record.json", checked_out(str(ROOT), tmp_path)
+    kernels = {"neoverse": {"a.f(int64,)": ["1", "a loop"], "a.g(int64,)": ["2", "its loop"]}}
+    record = {"versions": fingerprint.versions(), "sources": "others", "targets": kernels}
+    with pytest.raises(TrackingError, match="record makes it"):
+        fingerprint.check(path, version)
+    path.write_text(json.dumps(record))
+    now = json.loads(json.dumps(record))
+    monkeypatch.setattr(fingerprint, "of", lambda _: now)
+    assert fingerprint.check(path, version) == 0
+    now["targets"]["neoverse"]["a.f(int64,)"] = ["3", "a slower loop"]
+    del now["targets"]["neoverse"]["a.g(int64,)"]
+    assert fingerprint.check(path, version) == 1
+    out = capsys.readouterr().out
+    assert "neoverse: a.f: other code" in out and "after:  a slower loop" in out and "neoverse: a.g: gone" in out
+    path.write_text(json.dumps(record | {"versions": {"numba": "0"}}))
+    assert fingerprint.check(path, version) == 0 and "not comparable" in capsys.readouterr().out
+    path.write_text(json.dumps(record | {"sources": version.sources(*kernel_code.SOURCES)}))
+    assert fingerprint.check(path, version) == 0 and "as recorded" in capsys.readouterr().out
+
+
 @pytest.mark.soak
 def test_machine_code_of_versions(tmp_path):
     """Comments give the same code for three processors; a call of a library and lost vectors are named."""
@@ -227,8 +249,12 @@ def test_machine_code_of_versions(tmp_path):
     def said(name, edit, path):
         return gate.changed_kernels(base, checked_out(tree(tmp_path / name, edit, path), work), [CASE])
 
-    commented = said("commented", lambda text: "# A comment, and\n# another line.\n" + text, "kernels/attend.py")
-    assert commented == (set(), [])
+    unused = "# A comment, and\n# another line.\n@jit\ndef unused(x):\n    return x + 1\n\n\n@jit\ndef attend("
+    assert said("unused", lambda text: text.replace("@jit\ndef attend(", unused), "kernels/attend.py") == (set(), [])
+    launch = "    launch(scratch.targets.shape[0], items, portion"
+    called = f"    scratch.targets[0, 0] *= np.exp(-scratch.targets[0, 0])\n{launch}"
+    touched, lines = said("called", lambda text: text.replace(launch, called), "kernels/attend.py")
+    assert touched == {CASE.name} and sum("new calls: exp x" in one for one in lines) == len(kernel_code.possible())
     narrow = said(
         "narrow", lambda text: text.replace("    forced = os", "    return 128\n    forced = os"), "simd/vectors.py"
     )

@@ -86,7 +86,7 @@ def busiest_loop(text: str) -> Loop:
 
 
 def changes(before: Loop, after: Loop) -> list[str]:
-    """Name what a loop has lost: vector width, multiply-adds, registers; and the calls that it has got."""
+    """Name what a loop has lost: vector width, multiply-adds, registers."""
     found = []
     widest, now = (max(loop.widths, default=0) for loop in (before, after))
     if now < widest:
@@ -96,14 +96,23 @@ def changes(before: Loop, after: Loop) -> list[str]:
         found.append(f"fewer fused multiply-adds: {before.fused} -> {after.fused}")
     if after.spills > before.spills:
         found.append(f"more spills: {before.spills} -> {after.spills}")
-    if new := after.calls - before.calls:
-        found.append("new calls: " + ", ".join(f"{name} x {count}" for name, count in sorted(new.items())))
     return found
+
+
+def calls(text: str) -> Counter[str]:
+    """Count the calls of functions in a text by name: those of the C library are known by it."""
+    lines = [_bare(line) for line in text.splitlines()]
+    return _contents(lines, 0, len(lines) - 1).calls
+
+
+def _bare(line: str) -> str:
+    """Return a line without its comment."""
+    return re.split(r"\s+(?:#|//)", line, maxsplit=1)[0].strip()
 
 
 def _innermost(text: str) -> Iterator[Loop]:
     """Yield the loops without loops in them: from a label to the last jump back to it."""
-    lines = [re.split(r"\s+(?:#|//)", line, maxsplit=1)[0].strip() for line in text.splitlines()]
+    lines = [_bare(line) for line in text.splitlines()]
     places = {label[1]: i for i, line in enumerate(lines) if (label := _LABEL.match(line))}
     ends: dict[int, int] = {}
     for i, line in enumerate(lines):

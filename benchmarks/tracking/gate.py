@@ -105,18 +105,30 @@ def compare(first: Version, second: Version, cases: Sequence[Case], threads: int
 
 
 def changed_kernels(base: Version, head: Version, cases: Sequence[Case]) -> tuple[set[str], list[str]]:
-    """Return the cases whose machine code differs, and what is to be said of it."""
+    """Return the cases whose machine code differs, and what is to be said of it.
+
+    Kernels of equal sources that are called with equal types are equal: they are not compiled.
+    """
     names, touched, said = [case.name for case in cases], set(), []
+    if base.sources(*kernel_code.SOURCES) == head.sources(*kernel_code.SOURCES):
+        before, after = base.kernels_of(names), head.kernels_of(names)
+        touched = {name for name in names if before[name] != after[name]}
+        for name in sorted(touched):
+            gone, new = (
+                sorted(set(a).difference(b)) for a, b in ((before[name], after[name]), (after[name], before[name]))
+            )
+            said += [f"{name}: calls no longer {key}" for key in gone] + [f"{name}: now calls {key}" for key in new]
+        return touched, said
     for target in tqdm(kernel_code.possible(), desc="machine code", file=sys.stderr, dynamic_ncols=True):
-        before, after = base.code(names, target), head.code(names, target)
+        first, second = base.code(names, target), head.code(names, target)
         differing = {}
         for name in names:
-            old, new = before["cases"][name], after["cases"][name]
+            old, new = first["cases"][name], second["cases"][name]
             if old != new:
                 touched.add(name)
                 differing |= {key: None for key in {**old, **new} if old.get(key) != new.get(key)}
         for key in differing:
-            said += _described(target, key, before["texts"].get(key), after["texts"].get(key))
+            said += _described(target, key, first["texts"].get(key), second["texts"].get(key))
     return touched, said
 
 
@@ -126,8 +138,10 @@ def _described(target: str, key: str, before: str | None, after: str | None) -> 
     if before is None or after is None:
         return [f"{head}: {'new' if before is None else 'gone'}, {key}"]
     old, new = assembly.busiest_loop(before), assembly.busiest_loop(after)
-    lost = "; ".join(assembly.changes(old, new))
-    return [f"{head}: {lost or 'other code'}", f"    before: {old.words()}", f"    after:  {new.words()}"]
+    lost = assembly.changes(old, new)
+    if called := assembly.calls(after) - assembly.calls(before):
+        lost.append("new calls: " + ", ".join(f"{name} x {count}" for name, count in sorted(called.items())))
+    return [f"{head}: {'; '.join(lost) or 'other code'}", f"    before: {old.words()}", f"    after:  {new.words()}"]
 
 
 def judge(

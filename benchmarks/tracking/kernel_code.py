@@ -29,6 +29,8 @@ TARGETS = {
     "neoverse": (_NEOVERSE, "+neon", 128),
 }
 _ARM_TRIPLE = "aarch64-unknown-linux-gnu"
+# What compiled code depends on, beside the types of arguments.
+SOURCES = ("_jit.py", "_library.py", "weights.py", "step_rules.py", "simd/*.py", "kernels/*.py")
 Name = tuple[str, str]  # module, function
 
 
@@ -60,7 +62,10 @@ def _kernels() -> Iterator[tuple[Name, Any]]:
 
 
 def record(cases: list[str], path: Path) -> None:
-    """Write which kernels each case calls, as (module, function, signature), each case in a process of its own."""
+    """Write which kernels each case calls, as (module, function, signature), each case in a process of its own.
+
+    Their names and types are written beside it, as JSON.
+    """
     import fastpde  # noqa: F401 - children find it imported
 
     from .cases import BY_NAME
@@ -86,6 +91,12 @@ def record(cases: list[str], path: Path) -> None:
             raise RuntimeError(f"case {case!r} failed")
         found[case] = [(module, name, one) for module, name, some in pickle.loads(data) for one in some]
     path.write_bytes(pickle.dumps(found))
+    path.with_suffix(".json").write_text(json.dumps({case: sorted(map(_key, used)) for case, used in found.items()}))
+
+
+def _key(kernel: tuple[str, str, Any]) -> str:
+    module, name, signature = kernel
+    return f"{module}.{name}{signature}"
 
 
 def compile_all(signatures: Path, target: str, path: Path) -> None:
@@ -99,7 +110,7 @@ def compile_all(signatures: Path, target: str, path: Path) -> None:
     for case, used in asked.items():
         cases[case] = {}
         for module, name, signature in used:
-            key = f"{module}.{name}{signature}"
+            key = _key((module, name, signature))
             if key not in texts:
                 kernel = getattr(importlib.import_module(module), name)
                 kernel.compile(signature)

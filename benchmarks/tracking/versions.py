@@ -64,31 +64,48 @@ class Version:
         if done.returncode:
             raise TrackingError(f"{self.name}: {module} failed:\n" + "\n".join(done.stderr.splitlines()[-12:]))
 
-    def sources(self) -> str:
-        """Return a digest of the package's code without comments and docstrings."""
-        found = hashlib.blake2b(digest_size=16)
-        for path in sorted((self.tree / "fastpde").rglob("*.py")):
-            found.update(f"{path.relative_to(self.tree)}\n{_code(path)}\n".encode())
+    def sources(self, *patterns: str) -> str:
+        """Return a digest of the package's code, or of some of its files, without comments and docstrings."""
+        found, package = hashlib.blake2b(digest_size=16), self.tree / "fastpde"
+        for path in sorted(path for pattern in patterns or ("**/*.py",) for path in package.glob(pattern)):
+            found.update(f"{path.relative_to(package)}\n{_code(path)}\n".encode())
         return found.hexdigest()
+
+    def kernels_of(self, cases: Sequence[str]) -> dict[str, list[str]]:
+        """Return the kernels that each case calls, with the types of their arguments."""
+        kept = self._kept("kernels", cases, ".pickle")
+        if not kept.is_file():
+            with tempfile.TemporaryDirectory() as folder:
+                asked = Path(folder) / "cases.json"
+                asked.write_text(json.dumps(list(cases)))
+                self.run("kernel_code", "record", str(asked), str(kept.with_suffix(".new")))
+            kept.with_suffix(".new").replace(kept)
+        found: dict[str, list[str]] = json.loads(kept.with_suffix(".json").read_text())
+        return found
 
     def code(self, cases: Sequence[str], target: str) -> dict[str, Any]:
         """Return the machine code of the kernels of some cases for a target, see `kernel_code.compile_all`.
 
         It is kept, named by the sources: compiling takes minutes.
         """
-        key = hashlib.blake2b(json.dumps([self.sources(), list(cases), target]).encode(), digest_size=12).hexdigest()
-        kept = self.work / "code" / f"{target}-{key}.json"
+        kept = self._kept(target, cases, ".json")
         if not kept.is_file():
-            kept.parent.mkdir(parents=True, exist_ok=True)
+            self.kernels_of(cases)
             with tempfile.TemporaryDirectory() as folder:
-                asked, signatures, made = (Path(folder) / name for name in ("cases.json", "signatures", "code.json"))
-                asked.write_text(json.dumps(list(cases)))
-                self.run("kernel_code", "record", str(asked), str(signatures))
+                made = Path(folder) / "code.json"
                 more = kernel_code.environment(target) | {"FASTPDE_CACHE_DIR": f"{folder}/compiled"}
-                self.run("kernel_code", "compile", str(signatures), target, str(made), **more)
+                self.run(
+                    "kernel_code", "compile", str(self._kept("kernels", cases, ".pickle")), target, str(made), **more
+                )
                 kept.write_bytes(made.read_bytes())
         found: dict[str, Any] = json.loads(kept.read_text())
         return found
+
+    def _kept(self, what: str, cases: Sequence[str], suffix: str) -> Path:
+        key = hashlib.blake2b(json.dumps([self.sources(), list(cases)]).encode(), digest_size=12).hexdigest()
+        folder = self.work / "code"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{what}-{key}{suffix}"
 
 
 def checked_out(name: str, work: Path) -> Version:
