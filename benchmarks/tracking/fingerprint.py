@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 
 
 def of(version: Version) -> dict[str, Any]:
-    """Return the fingerprint: versions, a digest of sources, and for each target kernel -> [digest, its busiest loop]."""
+    """Return the fingerprint: versions, a digest of sources, and by target and kernel its digest and busiest loop."""
     names = [case.name for case in CASES]
     targets = {}
     for target in kernel_code.possible():
