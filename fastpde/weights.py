@@ -9,6 +9,7 @@ function is compiled by itself, and kernels call it for a block of scores at a t
 
 from __future__ import annotations
 
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -83,6 +84,26 @@ class Linear(NamedTuple):
         return one, mean, one
 
 
+def slope_of(weight: Any) -> Any:
+    """Return the weight w' of a weight w, of a linear one itself. Raises InputError where it is not known."""
+    if isinstance(weight, Exp | Linear):
+        return weight
+    if isinstance(weight, Sigmoid):
+        return _sigmoid_slope()
+    if weight.derived is None:
+        raise InputError("weight", repr(weight), "a weight with a derivative", "Give fp.Weight(f, derivative=...).")
+    return weight.slope
+
+
+@cache
+def _sigmoid_slope() -> Weight:
+    def slope(s):  # type: ignore[no-untyped-def]
+        small = np.exp(-abs(s))
+        return small / ((1.0 + small) * (1.0 + small))
+
+    return Weight(slope)
+
+
 _MOST_NODES = 1e5  # on either side of the mean, for an expectation
 _CUT = 1e-10  # the largest term at nine standard deviations, relative to the sum of their sizes
 
@@ -138,6 +159,11 @@ class Weight:
     def bounded_by(self) -> tuple[float, float] | None:
         """The bounds (sup |f|, sup |f'|), or None."""
         return self._bounded_by
+
+    @cached_property
+    def slope(self) -> Weight:
+        """The derivative as a weight; there must be one."""
+        return Weight(self._derived)
 
     def __repr__(self) -> str:
         return f"Weight({getattr(self.f, '__name__', 'f')})"

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -65,11 +66,11 @@ class Version:
             raise TrackingError(f"{self.name}: {module} failed:\n" + "\n".join(done.stderr.splitlines()[-12:]))
 
     def sources(self, *patterns: str) -> str:
-        """Return a digest of the package's code, or of some of its files, without comments and docstrings."""
-        found, package = hashlib.blake2b(digest_size=16), self.tree / "fastpde"
-        for path in sorted(path for pattern in patterns or ("**/*.py",) for path in package.glob(pattern)):
-            found.update(f"{path.relative_to(package)}\n{_code(path)}\n".encode())
-        return found.hexdigest()
+        """Return a digest of the package's code, or of some of its files, without comments and docstrings.
+
+        It is that of the first time: who edits the sources meanwhile compares what was there before.
+        """
+        return _digest(self.tree / "fastpde", patterns or ("**/*.py",))
 
     def kernels_of(self, cases: Sequence[str]) -> dict[str, list[str]]:
         """Return the kernels that each case calls, with the types of their arguments."""
@@ -177,6 +178,14 @@ class Worker:
         if "failed" in answer:
             raise TrackingError(f"{self.version.name}: {case}: {answer['failed']}")
         return answer
+
+
+@cache
+def _digest(package: Path, patterns: tuple[str, ...]) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for pattern in patterns for path in package.glob(pattern)):
+        found.update(f"{path.relative_to(package)}\n{_code(path)}\n".encode())
+    return found.hexdigest()
 
 
 def _code(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator
 from copy import copy
 from operator import is_
@@ -15,6 +15,7 @@ from .._types import Array, as_gaussian, as_numbers, as_tokens
 from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .balance import Balance
 from .cloud import Cloud, as_points, make_cloud
+from .differentiable import Differentiable
 from .gaussian_field import Affine
 from .parameters import Layers, Parameter
 from .rates import Rate
@@ -31,7 +32,7 @@ KEPT = "_kept"  # how the attributes begin in which an attention keeps what foll
 _CALL, _LAYERS, _STILL = (f"{KEPT}_{name}" for name in ("call", "layers", "still"))
 
 
-class Attention(ABC):
+class Attention(Differentiable):
     """A velocity field Gamma_mu(x) on R^d; subclasses are the variants of Theory 1.1 (Castin et al. 2025).
 
     Attributes:

@@ -11,6 +11,7 @@ from ..errors import InputError, InputTypeError
 from .base import Attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
+from .derivatives import Linearised, LinearisedMask
 from .parameters import Parameter
 
 if TYPE_CHECKING:
@@ -52,6 +53,12 @@ class Masked(Composite):
         result = backend.workspace("masked_result", out.shape, out.dtype)
         self.attention.evaluate(ordered, t, backend, result)
         cloud.placed(result, out)
+
+    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+        return LinearisedMask(self.attention.linearised(cloud.ordered(backend), t, backend), cloud)
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        yield from self.attention.named_parameters()
 
     def terms(self, t: float | None = None) -> Iterator[Term]:
         for term in terms_of(self.attention, t):

@@ -15,6 +15,7 @@ from . import layered, side_by_side, small_clouds
 from .base import KEPT, Attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
+from .derivatives import Linearised, LinearisedHeads
 from .parameters import Layers, Parameter, Value, matrix, parameter
 from .single_head import SingleHead
 from .small_matrices import product
@@ -68,6 +69,13 @@ class MultiHead(Composite):
         yield from self._each or ()
         if self._stack is not None:
             yield self._stack
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        for h, head in enumerate(self.heads):
+            for name, p in head.named_parameters():
+                yield f"heads[{h}].{name}", p
+        for p in (*(self._each or ()), *filter(None, [self._stack])):
+            yield p.name, p
 
     def outputs(self, t: float) -> list[Array] | None:
         """Return W_h (d, dv) or (B, d, dv) of every head, or None if there are none."""
@@ -208,6 +216,10 @@ class MultiHead(Composite):
                     head.evaluate(own, t, backend, field)
                     backend.project(field, outputs[h], term)
                 out += term
+
+    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+        parts = [head.linearised(cloud, t, backend) for head in self.heads]
+        return LinearisedHeads(parts, self.outputs(t), stacked=self._stack is not None)
 
     def terms(self, t: float | None = None) -> Iterator[Term]:
         outputs = None if t is None else self.outputs(t)

@@ -18,7 +18,9 @@ from ..errors import InputError, InputTypeError
 from . import balance, gaussian_field, layered, rates, small_clouds
 from .base import KEPT, Attention
 from .cloud import Cloud
+from .derivatives import Linearised
 from .gaussian_field import Affine
+from .linearised_head import LinearisedHead
 from .parameters import Layers, Parameter, Value, column, matrix, scalar
 from .score import Score
 from .small_matrices import one_head, product, transposed
@@ -124,6 +126,9 @@ class SingleHead(Attention):
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         if not small_clouds.evaluate(self, cloud, t, backend, out):
             self._score(t).evaluate(cloud, backend, out)
+
+    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+        return LinearisedHead(self._score(t), cloud, backend)
 
     def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if not weights.is_positive(self.weight):

@@ -1,0 +1,175 @@
+"""The derivatives of a velocity as users call them: tangents, cotangents, Jacobians, divergences."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from .._types import Array, as_tokens
+from ..errors import InputError
+from .cloud import Cloud, as_points, make_cloud
+from .derivatives import WEIGHTS, Linearised, Pullback, as_change, backend_of, of_value, widened
+from .parameters import Parameter
+
+if TYPE_CHECKING:
+    from ..sums.backend import Backend
+    from .base import Attention
+
+
+class Differentiable(ABC):
+    """A field that can be linearised at a cloud."""
+
+    @abstractmethod
+    def parameters(self) -> Iterator[Parameter]:
+        """Yield all parameters."""
+
+    @abstractmethod
+    def check(self, x: Array, t: float, name: str = "x") -> int:
+        """Return the field's length. Raises InputError unless the parameters at time t fit tokens (B, n, d)."""
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield all parameters with the names under which `vjp` returns their cotangents."""
+        for p in self.parameters():
+            yield p.name, p
+
+    @abstractmethod
+    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+        """Return the field at a cloud in float64, ready for its derivatives. The arguments have been checked."""
+
+    def jvp(
+        self,
+        x: Any,
+        dx: Any,
+        *,
+        at: Any = None,
+        dat: Any = None,
+        t: float = 0.0,
+        weights: Any = None,
+        positions: Any = None,
+        at_positions: Any = None,
+        backend: Any = "auto",
+    ) -> tuple[Array, Array]:
+        """Return the velocity, and its change to first order when tokens move by dx, the measure with them.
+
+        Args:
+            dx: directions (n, d) or (B, n, d) of the tokens.
+            dat: directions (m, d) or (B, m, d) of the points `at`; default: they stay. Without `at` the points are
+                the tokens.
+            x, at, t, weights, positions, at_positions, backend: as of `velocity`.
+
+        Returns:
+            velocity and tangent, each (m, d) or (B, m, d), in the dtype of x; computed in float64.
+
+        Raises:
+            InputError, InputTypeError: naming the argument; for a weight function without a known derivative.
+
+        Source: Theory 12.
+        """
+        with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
+            moved = as_change("dx", dx, tokens, "as x")
+            if at is None and dat is not None:
+                raise InputError("dat", "a value", "none without `at`: the points are the tokens, and move with dx")
+            points = moved if at is None else np.zeros((len(moved), *np.shape(at)[-2:]))
+            if dat is not None:
+                points = as_change("dat", dat, np.asarray(at), "as at")
+            return self._given_back(tokens, field.field), self._given_back(tokens, field.push(moved, points))
+
+    def vjp(
+        self,
+        x: Any,
+        cotangent: Any,
+        *,
+        at: Any = None,
+        t: float = 0.0,
+        weights: Any = None,
+        positions: Any = None,
+        at_positions: Any = None,
+        backend: Any = "auto",
+    ) -> Pullback:
+        """Return the gradient of sum_i <cotangent_i, Gamma_i> in tokens, points and all parameters.
+
+        Args:
+            cotangent: (m, d) or (B, m, d), as the velocity.
+            x, at, t, weights, positions, at_positions, backend: as of `velocity`.
+
+        Returns:
+            a `Pullback`; computed in float64.
+
+        Raises: as `jvp`.
+
+        Source: Theory 12.
+        """
+        with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
+            velocity = self._given_back(tokens, field.field)
+            found = field.pull(as_change("cotangent", cotangent, velocity, "as the velocity"))
+            parameters = {name: of_value(p, t, found.parameters[name]) for name, p in self.named_parameters()}
+            if WEIGHTS in found.parameters:
+                masses = found.parameters[WEIGHTS]
+                shared = tokens.ndim == 2 or np.ndim(weights) == 1
+                parameters[WEIGHTS] = masses.sum(axis=0) if shared else masses
+            points = None if found.at is None else self._given_back(tokens, found.at)
+            return Pullback(velocity, self._given_back(tokens, found.x), points, parameters)
+
+    def jacobian(
+        self,
+        x: Any,
+        *,
+        at: Any = None,
+        t: float = 0.0,
+        weights: Any = None,
+        positions: Any = None,
+        at_positions: Any = None,
+        backend: Any = "auto",
+    ) -> Array:
+        """Return the Jacobian D_x Gamma_mu (m, length, d) or (B, m, length, d) at points, for a fixed measure mu.
+
+        Arguments as of `velocity`; raises as `jvp`. Source: Theory 12.
+        """
+        with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
+            return self._given_back(tokens, field.jacobian())
+
+    def divergence(
+        self,
+        x: Any,
+        *,
+        at: Any = None,
+        t: float = 0.0,
+        weights: Any = None,
+        positions: Any = None,
+        at_positions: Any = None,
+        backend: Any = "auto",
+    ) -> Array:
+        """Return the divergence of the field at points, (m,) or (B, m), for a fixed measure: the trace of `jacobian`.
+
+        Arguments as of `velocity`. Raises as `jvp`, and InputError for a field whose length is not d. Source: Theory
+        12.
+        """
+        with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
+            if field.field.shape[2] != tokens.shape[-1]:
+                came = f"a field of length {field.field.shape[2]} in dimension {tokens.shape[-1]}"
+                raise InputError("attention", came, "one whose length is the dimension of the tokens")
+            return self._given_back(tokens, field.divergence())
+
+    @contextmanager
+    def _linearised(
+        self, x: Any, at: Any, t: float, weights: Any, positions: Any, at_positions: Any, backend: Any
+    ) -> Iterator[tuple[Array, Linearised]]:
+        """Check the arguments of `velocity`; return a context with the tokens and the field, ready for derivatives."""
+        from ..sums import resolve
+
+        tokens, summing = as_tokens("x", x), backend_of(resolve(backend))
+        cloud = make_cloud(
+            cast("Attention", self), tokens, summing, weights, positions, as_points(at, tokens), at_positions
+        )
+        self.check(cloud.x, t)
+        with summing.evaluation():
+            yield tokens, self.linearised(widened(cloud), float(t), summing)
+
+    @staticmethod
+    def _given_back(tokens: Array, found: Array) -> Array:
+        found = found.astype(tokens.dtype, copy=False)
+        return found if tokens.ndim == 3 else found[0]
