@@ -12,6 +12,7 @@ columns, and `second`, of p' times a second score <a_i, b_j> times columns. Sour
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,7 +98,7 @@ class LinearisedHead(Linearised):
         field: (B, m, dv), the field itself.
     """
 
-    def __init__(self, score: Score, cloud: Cloud, backend: Backend) -> None:
+    def __init__(self, score: Score, cloud: Cloud, backend: Backend, g: Array | None = None) -> None:
         if score.distance and not score.shifts:
             need = "averages by w = exp of distances, as fp.L2: derivatives of other sums of distances are not known"
             raise InputError("attention", "distances under another weight", need)
@@ -105,7 +106,7 @@ class LinearisedHead(Linearised):
         x, (dv, d) = cloud.x, score.V.shape[-2:]
         self._centre = backend.centre(x) if score.normalised or score.distance else np.zeros((len(x), d))
         operands = score.operands(cloud, backend, self._centre if score.normalised else None)
-        self._z, self._y, bias = operands.targets.copy(), operands.keys.copy(), operands.bias
+        self._z, self._y, bias = operands.targets.copy(), operands.keys.copy(), operands.bias if g is None else g
         self._bias = None if bias is None else bias.copy()
         self._late = dv >= d  # V is applied to sums of tokens
         self._origin = self._centre if score.normalised else np.zeros_like(self._centre)
@@ -140,7 +141,8 @@ class LinearisedHead(Linearised):
         self._inverse = np.reciprocal(totals)
         return _Sums(self._backend, pair, after=self._inverse)
 
-    def _over_targets(self) -> _Sums:
+    @cached_property
+    def _targets(self) -> _Sums:
         """Return sums over targets, for every source: what sees it under a mask are the last targets."""
         m, n = self._z.shape[1], self._y.shape[1]
         y, z, bias = self._y, self._z, None
@@ -166,8 +168,11 @@ class LinearisedHead(Linearised):
 
     # -- tangents -----------------------------------------------------------------------------------------------------
 
-    def push(self, dx: Array, dat: Array) -> Array:
-        """Return the change of the field (B, m, dv) when tokens move by dx (B, n, d) and targets by dat (B, m, d)."""
+    def push(self, dx: Array, dat: Array, dg: Array | None = None) -> Array:
+        """Return the change of the field (B, m, dv) when tokens move by dx (B, n, d) and targets by dat (B, m, d).
+
+        dg: (B, n), what is added to the biases of a score without its own; None: nothing.
+        """
         score = self.score
         if score.shifts and not score.distance:  # a common motion of all sources changes no weight
             common = self._backend.centre(dx)[:, None]
@@ -175,6 +180,7 @@ class LinearisedHead(Linearised):
         else:
             moved, all_of = dx, np.zeros(())
         dz, (dy, db) = self._of_targets(dat), self._of_sources(moved)
+        db = db if dg is None else dg[:, :, None]
         a, b = np.concatenate([dz, self._z], axis=2), np.concatenate([self._y, dy], axis=2)
         if db is not None:
             a, b = np.concatenate([a, np.ones_like(a[:, :, :1])], axis=2), np.concatenate([b, db], axis=2)
@@ -218,10 +224,40 @@ class LinearisedHead(Linearised):
             )
         return found
 
+    def average(self, h: Array) -> Array:
+        """Return sum_j p_ij h_j (B, m) of h (B, n)."""
+        return self._sources.plain(h[:, :, None])[:, :, 0]
+
+    def average_over_targets(self, h: Array) -> Array:
+        """Return sum_i p_ij h_i (B, n) of h (B, m)."""
+        return self._targets.plain(h[:, :, None])[:, :, 0]
+
+    def score_changes(self, dx: Array, w: Array) -> tuple[Array, Array]:
+        """Return the averages of the changes t_ij of scores over sources, and over targets of masses w, (B, n) each.
+
+        The targets are the tokens, of masses w, and the scores are products.
+        """
+        moved = dx - self._backend.centre(dx)[:, None]
+        a = np.concatenate([self._of_targets(dx), self._z], axis=2)
+        b = np.concatenate([self._y, self._of_sources(moved)[0]], axis=2)
+        rows = self._sources.second(a, b, np.ones_like(b[:, :, :1]))
+        return rows[:, :, 0], self._targets.second(b, a, w[:, :, None])[:, :, 0] / w
+
     # -- cotangents ---------------------------------------------------------------------------------------------------
 
     def pull(self, cotangent: Array) -> Pulled:
-        """Return what a change of the tokens, targets and parameters does to sum_i <cotangent_i, Gamma_i>."""
+        return self.pull_with_bias(cotangent)[1]
+
+    def pull_scores(self, u: Array, v: Array, k: Array) -> Pulled:
+        """Return what changes t_ij of the scores do to sum_ij p_ij (u_i + v_i k_j) t_ij; the targets are the tokens."""
+        a = np.stack([u, v], axis=2)
+        b = np.stack([np.ones_like(k), k], axis=2)
+        of_targets, of_keys = self._sources.second(a, b, self._y), self._targets.second(b, a, self._z)
+        x = self._pull_sources(of_keys, k) + self._pull_targets(of_targets)
+        return Pulled(x, None, self._of_score(of_targets, of_keys, k))
+
+    def pull_with_bias(self, cotangent: Array) -> tuple[Array, Pulled]:
+        """Return what changes of the biases (B, n) do to sum_i <cotangent_i, Gamma_i>, and the rest as `pull`."""
         score, cloud, V = self.score, self.cloud, self.score.V
         c = through(transposed(V), cotangent) if self._late else cotangent
         along = np.einsum("bme,bme->bm", c, self._mean)[:, :, None]
@@ -230,21 +266,38 @@ class LinearisedHead(Linearised):
         if score.normalised:
             a, b = np.concatenate([c, -along], axis=2), np.concatenate([self._values, ones], axis=2)
         of_targets = self._sources.second(a, b, self._y)  # (B, m, r)
-        over = self._over_targets()
-        of_values = over.plain(c)  # (B, n, e)
-        there = over.second(b, a, np.concatenate([self._z, np.ones((*self._z.shape[:2], 1))], axis=2))
+        of_values = self._targets.plain(c)  # (B, n, e)
+        there = self._targets.second(b, a, np.concatenate([self._z, np.ones((*self._z.shape[:2], 1))], axis=2))
         of_keys, rho = there[:, :, :-1], there[:, :, -1]
         at = self._pull_targets(of_targets)
         x = self._pull_sources(of_keys, rho)
         x += of_values if self._late else through(transposed(V), of_values)
         own = cloud.at is None
         parameters = self._parameters(of_targets, of_keys, rho, of_values, cotangent)
-        return Pulled(x + at if own else x, None if own else at, parameters)
+        return rho, Pulled(x + at if own else x, None if own else at, parameters)
 
     def _parameters(
         self, of_targets: Array, of_keys: Array, rho: Array, of_values: Array, c: Array
     ) -> dict[str, Array]:
         """Return the cotangents of the parameters; no further sum over pairs is needed."""
+        score, cloud = self.score, self.cloud
+        found = self._of_score(of_targets, of_keys, rho)
+        if self._late:
+            mean = self._mean + (self._origin[:, None] if score.normalised else 0.0)
+            found["V"] = np.einsum("bmi,bmj->bij", c, mean)
+        else:
+            found["V"] = np.einsum("bni,bnj->bij", of_values, cloud.x)
+        if not score.normalised:
+            found["bias"] = rho.sum(axis=1)
+        masses = np.full((1, cloud.x.shape[1]), 1.0 / cloud.x.shape[1]) if cloud.weights is None else cloud.weights
+        if self._sharp:
+            found[WEIGHTS] = rho / masses
+        elif not score.normalised:
+            found[WEIGHTS] = np.einsum("bne,bne->bn", of_values, self._values) / masses
+        return found
+
+    def _of_score(self, of_targets: Array, of_keys: Array, rho: Array) -> dict[str, Array]:
+        """Return the cotangents of Q, K and scale."""
         score, cloud, moved = self.score, self.cloud, self.cloud.x - self._centre[:, None]
         Q, K, scale = score.Q, score.K, score.scale.reshape(-1, 1, 1)
         factor = (2.0 if score.distance else 1.0) * scale
@@ -265,20 +318,7 @@ class LinearisedHead(Linearised):
             second = np.einsum("bn,bni,bnj->bij", rho, moved, cloud.x)
             dK = dK - 2.0 * scale * product(K, second)
             dscale -= np.einsum("bn,bnk,bnk->b", rho, through(K, moved), through(K, moved))
-        found = {"Q": dQ, "K": dK, "scale": dscale}
-        if self._late:
-            mean = self._mean + (self._origin[:, None] if score.normalised else 0.0)
-            found["V"] = np.einsum("bmi,bmj->bij", c, mean)
-        else:
-            found["V"] = np.einsum("bni,bnj->bij", of_values, cloud.x)
-        if not score.normalised:
-            found["bias"] = rho.sum(axis=1)
-        masses = np.full((1, cloud.x.shape[1]), 1.0 / cloud.x.shape[1]) if cloud.weights is None else cloud.weights
-        if self._sharp:
-            found[WEIGHTS] = rho / masses
-        elif not score.normalised:
-            found[WEIGHTS] = np.einsum("bne,bne->bn", of_values, self._values) / masses
-        return found
+        return {"Q": dQ, "K": dK, "scale": dscale}
 
     # -- the linear maps from tokens to operands ----------------------------------------------------------------------
 

@@ -18,7 +18,9 @@ from ..sums.pair_sum import PairSum
 from ..transport.scaling import Scalings, Softmin, iterate, scale
 from .balance import Balance
 from .cloud import Cloud
+from .derivatives import Linearised, through
 from .gaussian_field import Affine, half_steps, regression
+from .linearised_sinkhorn import LinearisedSinkhorn
 from .memory import Memory
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
@@ -101,6 +103,20 @@ class Sinkhorn(SingleHead):
         wide = backend.workspace("wide_result", out.shape, np.float64)
         self._evaluate(_widened(cloud, backend), t, backend, wide)
         out[...] = wide
+
+    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+        if self.n_half is not None:
+            need = "converged potentials: derivatives of a fixed number of half-iterations are not known yet"
+            raise InputError("attention", f"n_half={self.n_half}", need)
+        softmin = _Kernel(self, cloud.with_(at=None), t, backend)
+        potentials, _ = self._scaled(softmin, cloud, t)
+        plain, eps = self._score(t), self.eps(t)
+        score = replace(plain, V=plain.V / column(eps), scale=np.asarray(plain.scale / eps))
+        # The scores of averages have targets that are not moved: what differs belongs to the sources.
+        centre, moved = softmin.centre[:, None], cloud.x - softmin.centre[:, None]
+        apart = np.einsum("bnk,bnk->bn", through(plain.Q, centre), through(plain.K, moved))
+        g = potentials.g - score.scale.reshape(-1, 1) * apart
+        return LinearisedSinkhorn(score, plain, eps, cloud, g, 0.1 * self.tol, backend)
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """Return M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (Theory 2.1)."""

@@ -109,6 +109,53 @@ def test_tangents_and_cotangents(kind, masked):
         assert abs(moved - pulled) <= 1e-13 * np.abs(c * tangent).sum()
 
 
+def sinkhorn(x, at, w, p):
+    """Return the field by scalings of the whole matrix, far beyond convergence; of complex numbers too."""
+    scores = [p["scale"] * (points @ p["Q"].T) @ (x @ p["K"].T).T / p["eps"] for points in (x, at)]
+    kernel, there = (np.exp(s - s.real.max()) for s in scores)
+    v = np.ones(len(x), kernel.dtype)
+    for _ in range(1500):
+        u = 1.0 / (kernel @ (w * v))
+        v = 1.0 / ((w * u) @ kernel)
+    plan = there * (w * v)
+    return (plan @ (x @ p["V"].T)) / plan.sum(axis=1, keepdims=True) / p["eps"]
+
+
+@pytest.mark.parametrize("other", [False, True])
+@pytest.mark.parametrize("shape", [(2, 3, 3), (3, 2, 1)])
+def test_converged_scalings(shape, other):
+    """The potentials are differentiated, too; gradients of eps and of masses among them."""
+    k, d, dv = shape
+    rng = np.random.default_rng([k, other])
+    x, dx = rng.standard_normal((2, 6, d))
+    at, dat = rng.standard_normal((2, 4, d)) if other else (None, None)
+    w = rng.uniform(0.5, 2.0, 6)
+    w /= w.sum()
+    Q, K = 0.7 * rng.standard_normal((2, k, d))
+    p = {"Q": Q, "K": K, "V": rng.standard_normal((dv, d)), "eps": np.asarray(0.8), "scale": np.asarray(1.2)}
+    attention = fp.Sinkhorn(**p, tol=1e-13)
+
+    def field(x=x, at=at, w=w, **given):
+        return sinkhorn(x, x if at is None else at, w, p | given)
+
+    velocity, tangent = attention.jvp(x, dx, at=at, dat=dat, weights=w)
+    close(velocity, field().real)
+    want = derivative(lambda x: field(x=x), x, dx)
+    want = want + derivative(lambda at: field(at=at), at, dat) if other else want
+    close(tangent, want)
+    c = rng.standard_normal(velocity.shape)
+    found = attention.vjp(x, c, at=at, weights=w)
+    close(found.x, gradient(lambda x: (c * field(x=x)).sum(), x))
+    if other:
+        close(found.at, gradient(lambda at: (c * field(at=at)).sum(), at))
+    for name, value in p.items():
+        close(found.parameters[name], gradient(lambda v, name=name: (c * field(**{name: v})).sum(), value))
+    close(found.parameters["weights"], gradient(lambda w: (c * field(w=w)).sum(), w))
+    points = x if at is None else at
+    low, high = (attention.velocity(x, at=points + h * np.eye(d)[0], weights=w) for h in (-1e-4, 1e-4))
+    close(attention.jacobian(x, at=points, weights=w)[:, :, 0], (high - low) / 2e-4, 1e-6)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_jacobians_and_divergences(kind, masked):
