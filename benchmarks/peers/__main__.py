@@ -28,7 +28,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="benchmarks.peers", description="The same work at the same accuracy by fastpde and by other libraries."
     )
-    parser.add_argument("--quick", action="store_true", help="small sizes and few repetitions, about a minute")
+    parser.add_argument("--quick", action="store_true", help="small sizes and few repetitions, a minute or two")
     parser.add_argument("--threads", type=int, default=usable_threads(), help="threads of all (default: all cores)")
     parser.add_argument("--peers", nargs="+", metavar="NAME", help=f"only these, of {', '.join(PEERS)}")
     parser.add_argument("--repeats", type=int, help="calls of which medians are taken (default: 7, quick: 3)")

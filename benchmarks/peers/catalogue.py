@@ -22,7 +22,7 @@ def full() -> list[Work]:
 
 
 def quick() -> list[Work]:
-    """Return pieces of work of which every peer has some, for about a minute."""
+    """Return small pieces of work, of which every peer has some."""
     works: list[Work] = [Softmax(n, d) for d in (2, 64) for n in (1024, 4096)]
     works += [Softmax(4096, 2, "float32")]
     works += [SoftmaxTo(n, 2) for n in (16384, 100_000)]

@@ -63,4 +63,6 @@ def _panel(axes: Any, known: Sequence[Row], handles: dict[str, Any]) -> None:
         hollow = {"linestyle": "", "markerfacecolor": "white", "color": colour, "markersize": 5, "zorder": 4}
         axes.loglog([row.n for row in wrong], [row.theirs for row in wrong], marker=marker, **hollow)
     tidy(axes)
+    axes.set_xticks(sizes, [f"{n:,}" for n in sizes], minor=False)
+    axes.set_xticks([], minor=True)
     axes.tick_params(labelsize=8)

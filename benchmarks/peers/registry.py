@@ -1,4 +1,4 @@
-"""The peers: an entry names a file of this folder, what it imports, and the pieces of work that it does."""
+"""The peers: an entry names a file of `libraries`, what it imports, and the pieces of work that it does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Peer:
 
     Attributes:
         name: what it is called in tables and by `--peers`.
-        file: the module of this folder with the function `call(work)`; it is imported in a process of its own.
+        file: the module of `libraries` (with a dot: any module) that has `call(work)`; imported in its process only.
         modules: what that imports, by the name of its distribution.
         works: the classes of work it does.
         environment: variables of its process.
@@ -59,7 +59,8 @@ class Peer:
 
     def call(self, work: Work) -> Call:
         """Prepare a piece of work."""
-        prepared: Call = import_module(f"{__package__}.{self.file}").call(work)
+        name = self.file if "." in self.file else f"{__package__}.libraries.{self.file}"
+        prepared: Call = import_module(name).call(work)
         return prepared
 
 

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from .registry import PEERS, Peer
+from .registry import Peer
 from .rows import Row
 from .timing import Rules, measure
 from .work import TRUTHS, Work
@@ -23,7 +23,7 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_
 UNWANTED = ("OPENBLAS_CORETYPE",)
 
 
-def serve(pipe: Any, name: str, threads: int, rules: Rules, log: str) -> None:
+def serve(pipe: Any, peer: Peer, threads: int, rules: Rules, log: str) -> None:
     """Answer pieces of work with rows until there is a None; what libraries print goes to a file."""
     with open(log, "w") as stream:
         os.dup2(stream.fileno(), 1)
@@ -35,12 +35,11 @@ def serve(pipe: Any, name: str, threads: int, rules: Rules, log: str) -> None:
     from fastpde.sums import set_threads
 
     set_threads(threads)
-    peer = PEERS[name]
     while (work := pipe.recv()) is not None:
         try:
             row = measure(peer, work, rules)
         except Exception as problem:
-            row = Row.of(work, name, problem=f"failed: {type(problem).__name__}: {problem}".split("\n")[0][:200])
+            row = Row.of(work, peer.name, problem=f"failed: {type(problem).__name__}: {problem}".split("\n")[0][:200])
         pipe.send(row)
 
 
@@ -126,7 +125,7 @@ class Session:
         context = get_context("spawn")
         variables = {name: str(self.threads) for name in THREADS} | {TRUTHS: str(self.folder)}
         self._pipe, other = context.Pipe()
-        arguments = (other, self.peer.name, self.threads, self.rules, str(self._log))
+        arguments = (other, self.peer, self.threads, self.rules, str(self._log))
         self._process = context.Process(target=serve, args=arguments, daemon=True)
         with environment(variables | dict(self.peer.environment)):
             self._process.start()

@@ -8,9 +8,9 @@ import numpy as np
 import ot
 from scipy.special import softmax
 
-from .larger import Scaling
-from .tuning import Tuned, chunk, in_chunks, tuned
-from .work import Array
+from ..larger import Scaling
+from ..tuning import Tuned, chunk, in_chunks, tuned
+from ..work import Array
 
 TIGHTER = (1.0, 0.1, 0.01, 0.001)
 

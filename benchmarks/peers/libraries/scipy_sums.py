@@ -5,10 +5,10 @@ from __future__ import annotations
 from scipy.integrate import solve_ivp
 from scipy.special import softmax
 
+from ..larger import Run
+from ..tuning import in_chunks
+from ..work import Array, Call, Work
 from . import numpy_sums
-from .larger import Run
-from .tuning import in_chunks
-from .work import Array, Call, Work
 
 
 def call(work: Work) -> Call:

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import ot
 
-from .larger import Scaling
-from .tuning import Tuned, tuned
-from .work import Array
+from ..larger import Scaling
+from ..tuning import Tuned, tuned
+from ..work import Array
 
 TIGHTER = (1.0, 0.1, 0.01, 0.001)  # times the threshold that bounds the L^1 norm
 

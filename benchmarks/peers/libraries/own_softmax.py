@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .work import Call, Softmax, Work
+from ..work import Call, Softmax, Work
 
 
 def call(work: Work) -> Call:

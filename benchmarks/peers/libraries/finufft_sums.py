@@ -14,8 +14,8 @@ from functools import partial
 import finufft
 import numpy as np
 
-from .tuning import Tuned, tuned
-from .work import Array, Work
+from ..tuning import Tuned, tuned
+from ..work import Array, Work
 
 LADDER = (1e-7, 1e-8, 1e-9, 1e-10, 1e-11, 1e-12, 1e-13, 1e-14)
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .larger import ManySystems, Run
-from .tuning import in_chunks
-from .work import Array, Call, Work, softmax
+from ..larger import ManySystems, Run
+from ..tuning import in_chunks
+from ..work import Array, Call, Work, softmax
 
 
 def velocity(x: Array, scale: float) -> Array:

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..larger import Run
+from ..work import Call
 from .jax_sums import velocity
-from .larger import Run
-from .work import Call
 
 _CLASSICAL = diffrax.ButcherTableau(
     c=np.array([0.5, 0.5, 1.0]),
@@ -25,7 +25,7 @@ class ClassicalRk4(diffrax.AbstractERK):
     """The classical Runge-Kutta method of order 4, without an estimate of its error."""
 
     tableau: ClassVar[diffrax.ButcherTableau] = _CLASSICAL
-    interpolation_cls: ClassVar[Any] = diffrax.LocalLinearInterpolation
+    interpolation_cls: ClassVar[Any] = diffrax.ThirdOrderHermitePolynomialInterpolation.from_k
 
     def order(self, terms: Any) -> int:
         """Return the order of convergence."""

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torchdiffeq import odeint
 
-from .larger import Run
+from ..larger import Run
+from ..work import Array, Call
 from .torch_sums import field
-from .work import Array, Call
 
 
 def call(work: Run) -> Call:

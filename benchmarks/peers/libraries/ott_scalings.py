@@ -10,9 +10,9 @@ import numpy as np
 from ott.geometry import pointcloud
 from ott.solvers import linear
 
-from .larger import Scaling
-from .tuning import Tuned, tuned
-from .work import Call
+from ..larger import Scaling
+from ..tuning import Tuned, tuned
+from ..work import Call
 
 jax.config.update("jax_enable_x64", True)
 

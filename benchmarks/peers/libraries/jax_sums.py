@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .larger import ManySystems, SystemsRun
-from .tuning import chunk
-from .work import Call, Work
+from ..larger import ManySystems, SystemsRun
+from ..tuning import chunk
+from ..work import Call, Work
 
 jax.config.update("jax_enable_x64", True)  # otherwise float64 tokens would be rounded to float32
 

@@ -11,9 +11,9 @@ import math
 import torch
 from geomloss import SamplesLoss
 
-from .larger import Scaling
-from .tuning import Tuned, tuned
-from .work import Array
+from ..larger import Scaling
+from ..tuning import Tuned, tuned
+from ..work import Array
 
 LADDER = (0.5, 0.9, 0.99)
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention as attention
 
-from .larger import ManySystems, SystemsRun
-from .work import Array, Call, Masked, Work
+from ..larger import ManySystems, SystemsRun
+from ..work import Array, Call, Masked, Work
 
 Field = Callable[[Any], Any]
 

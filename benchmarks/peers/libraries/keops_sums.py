@@ -6,7 +6,7 @@ import math
 
 from pykeops.numpy import LazyTensor
 
-from .work import Call, Work
+from ..work import Call, Work
 
 
 def call(work: Work) -> Call:
