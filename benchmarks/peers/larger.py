@@ -159,7 +159,7 @@ class ManySystems(Work):
     def matrices(self) -> Array:
         """Q, K, V of all systems, (3, systems, d, d)."""
         drawn = np.random.default_rng([self.d, 3]).standard_normal((3, self.systems, self.d, self.d))
-        return (drawn / np.sqrt(self.d)).astype(self.dtype)
+        return np.asarray(drawn / np.sqrt(self.d), self.dtype)
 
     def pick(self, result: Array) -> Array:
         return result[:FEW]

@@ -24,7 +24,7 @@ class Peer:
         modules: what that imports, by the name of its distribution.
         works: the classes of work it does.
         environment: variables of its process.
-        growth: the power of n that its time grows with.
+        growth: the power of n that its time grows with, for a guess whether more tokens take too long; 0: no guess.
         methods: the methods of the runs it does.
         compiler: whether it needs a C++ compiler.
         reference: whether its value is that of softmax, whatever the work.
@@ -75,7 +75,7 @@ EVERY = (
     Peer("JAX", "jax_sums", JAX, (*SUMS, ManySystems, SystemsRun)),
     Peer("KeOps", "keops_sums", KEOPS, SUMS, compiler=True),
     Peer("KeOps native", "keops_sums", KEOPS, SUMS, environment={"CXXFLAGS": NATIVE}, compiler=True),
-    Peer("FINUFFT", "finufft_sums", {"finufft": "finufft"}, (SoftmaxTo,), growth=1.0),
+    Peer("FINUFFT", "finufft_sums", {"finufft": "finufft"}, (SoftmaxTo,), growth=0.0),
     Peer("POT", "pot_scalings", {"pot": "ot"}, (Scaling,)),
     Peer("POT lazy", "pot_lazy_scalings", {"pot": "ot"}, (Scaling,)),
     Peer("GeomLoss", "geomloss_scalings", TORCH | {"geomloss": "geomloss"}, (Scaling,)),

@@ -82,7 +82,7 @@ class Session:
         if (known := self._slowest.get(kind)) is not None:
             n, took, problem = known
             expected = took * (work.n / n) ** self.peer.growth
-            if problem:
+            if problem and work.n >= n:
                 return Row.of(work, self.peer.name, problem=f"skipped: {problem} with n = {n}")
             if expected > self.rules.limit:
                 return Row.of(work, self.peer.name, problem=f"skipped: about {expected:.2g} s are expected")
