@@ -127,6 +127,12 @@ def test_more_tokens_are_skipped_once_a_call_would_take_too_long():
     assert session.row(Softmax(2000, 1)).problem == ""
 
 
+def test_a_busy_machine_is_said():
+    here = machine.describe()
+    assert machine.warning(here | {"load": 0.1, "cores": 2}) == ""
+    assert "load 3.0" in machine.warning(here | {"load": 3.0, "cores": 2})
+
+
 def test_no_kernels_of_another_processor(monkeypatch):
     import os
 

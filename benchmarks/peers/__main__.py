@@ -89,6 +89,8 @@ def main(arguments: Sequence[str] | None = None, works: Sequence[Work] | None = 
     read = options(arguments)
     here, rules = machine.describe(), rules_of(read)
     print(machine.sentence(here))
+    if busy := machine.warning(here):
+        print(busy)
     peers, absent = present(read.peers)
     for name, reason in absent.items():
         print(f"skipped: {name} ({reason})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,12 +37,28 @@ def versions() -> dict[str, str]:
     return found
 
 
+def load() -> float:
+    """Return how many threads wanted to run in the last minute, on average; 0 where that is not known."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def warning(machine: dict[str, Any]) -> str:
+    """Return what to say of a machine that is busy, or ""."""
+    if machine["load"] <= 0.5 * machine["cores"]:
+        return ""
+    return (
+        f"warning: other processes are at work here (load {machine['load']:.1f}). Times are then no measure: threads of "
+        "OpenMP (PyTorch, KeOps, FINUFFT) that wait for each other lose most."
+    )
+
+
 def describe() -> dict[str, Any]:
     """Return name, processor and versions, as they are written beside results."""
     return {
         "processor": processor(),
         "kind": llvm.get_host_cpu_name(),
         "cores": usable_threads(),
+        "load": load(),
         "avx512": bool(llvm.get_host_cpu_features().get("avx512f", False)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
         last = max(i for i in range(lines) if i * columns + column < len(panels))
         grid[last, column].set_xlabel("tokens n")
     drawn.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(6, len(handles)), fontsize=8)
-    drawn.suptitle(title, fontsize=8, color=INK)
+    drawn.suptitle("\n".join(textwrap.wrap(title, int(15 * drawn.get_figwidth()))), fontsize=8, color=INK)
     save(drawn, path)
 
 
