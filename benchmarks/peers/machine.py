@@ -47,8 +47,8 @@ def warning(machine: dict[str, Any]) -> str:
     if machine["load"] <= 0.5 * machine["cores"]:
         return ""
     return (
-        f"warning: other processes are at work here (load {machine['load']:.1f}). Times are then no measure: threads of "
-        "OpenMP (PyTorch, KeOps, FINUFFT) that wait for each other lose most."
+        f"warning: other processes are at work here (load {machine['load']:.1f}). Times are then no measure: "
+        "threads of OpenMP (PyTorch, KeOps, FINUFFT) that wait for each other lose most."
     )
 
 

@@ -21,7 +21,7 @@ _CLASSICAL = diffrax.ButcherTableau(
 )
 
 
-class ClassicalRk4(diffrax.AbstractERK):
+class ClassicalRk4(diffrax.AbstractERK):  # type: ignore[misc, unused-ignore]
     """The classical Runge-Kutta method of order 4, without an estimate of its error."""
 
     tableau: ClassVar[diffrax.ButcherTableau] = _CLASSICAL
