@@ -28,7 +28,7 @@ class Rules:
     budget: float = 10.0
     limit: float = 5.0
     pause: float = 0.05
-    patience: float = 180.0
+    patience: float = 300.0
 
 
 def seconds(call: Call) -> float:
