@@ -50,7 +50,7 @@ def plot(rows: Sequence[Row], path: Path, title: str) -> None:
 def _panel(axes: Any, known: Sequence[Row], handles: dict[str, Any]) -> None:
     """Draw the times of fastpde, medians over those beside all peers, and of each peer; hollow: not accurate enough.
 
-    A peer's time is its ratio times that of fastpde: what was measured minutes apart on a busy machine does not compare.
+    A peer's time is its ratio times that of fastpde: times measured minutes apart do not compare.
     """
     sizes = sorted({row.n for row in known})
     mine = [float(np.median([row.ours for row in known if row.n == n])) for n in sizes]
