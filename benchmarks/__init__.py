@@ -11,5 +11,6 @@ From a clean clone, with `pip install asv virtualenv`:
 
 `asv run --python=same` needs fastpde installed (`pip install -e .`). Results go to .asv/ of the clone.
 `velocity` has every variant, `systems` batches of small systems, `stepping` a time step, `starting` import and compile
-time; `common` holds their inputs and a naive reference that shares no code with fastpde.
+time; `common` holds their inputs and a naive reference that shares no code with fastpde. `peers` compares with other
+libraries, by a command of its own.
 """
