@@ -140,6 +140,26 @@ def test_an_ensemble_ends_with_a_picture_and_says_how_its_systems_ended(folder, 
     assert call(capsys, "plot", "a.run")[1].split() == ["a.run/ensemble.png", "a.run/ends.png", "a.run/systems.png"]
 
 
+def test_the_current_folder_is_read_by_its_name_but_not_made(folder, capsys, monkeypatch):
+    assert call(capsys, "run", "a.toml", "--quiet", "--threads", "1")[0] == 0
+    with monkeypatch.context() as patched:
+        patched.chdir(folder / "a.run")
+        assert fastpde.open_run(".").finished
+        for command in (("status", "."), ("verify", "."), ("export", ".", "--to", "npz", "--out", "../b.npz")):
+            code, _, errors = call(capsys, *command)
+            assert (code, errors) == (0, ""), command
+        assert call(capsys, "run", "../a.toml", "--out", ".")[1].startswith("already finished: .")
+        assert call(capsys, "run", "../a.toml", "--out", "..")[0] == 2
+    (folder / "empty").mkdir()
+    (folder / "plan.toml").write_text('config = "a.toml"\n')
+    monkeypatch.chdir(folder / "empty")
+    for command in (("run", "../a.toml"), ("sweep", "../plan.toml"), ("study", "rank-collapse")):
+        code, out, errors = call(capsys, *command, "--out", ".")
+        assert (code, out, errors.count("\n")) == (2, "", 1), command
+        assert "--out: got ., the current folder; need" in errors and "as --out NAME" in errors
+    assert not any(Path().iterdir())
+
+
 def test_doctor_says_what_this_machine_will_do(folder, capsys):
     code, out, _ = call(capsys, "doctor")
     assert code == 0

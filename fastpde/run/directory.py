@@ -69,14 +69,34 @@ def own(path: str | Path, flags: int, mode: int = 0o666) -> int:
         raise OSError(error.errno, "it is a symbolic link") from None
 
 
+def is_free(path: Path) -> bool:
+    """Return whether a directory can be made at `path`: nothing is there, or an empty folder.
+
+    Raises InputError for an empty folder that the rename of a finished directory cannot replace, or would take from
+    under the shell that stands in it.
+    """
+    try:
+        if not os.path.lexists(path):
+            return True
+        if not path.is_dir() or path.is_symlink() or any(path.iterdir()):
+            return False
+        kept = "the current folder" if path.samefile(os.curdir) else "a mount point" if path.is_mount() else ""
+    except (OSError, ValueError):
+        return False
+    if kept:
+        remedy = f"It is made elsewhere and renamed at once: name a folder to be made, as --out {path / 'NAME'}."
+        raise InputError("--out", f"{path}, {kept}", "the name of a directory that can be replaced", remedy)
+    return True
+
+
 def is_finished(path: Path, config: Config) -> bool:
     """Return whether `path` holds the finished run of this very configuration; False if it can be made, or go on.
 
     Raises InputError for every other directory, which is left untouched.
     """
+    if is_free(path):
+        return False
     try:
-        if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
-            return False
         text = (path / CONFIG).read_text(encoding="utf-8")
         status = status_of(path)
     except (OSError, ValueError):
