@@ -160,6 +160,16 @@ def test_the_current_folder_is_read_by_its_name_but_not_made(folder, capsys, mon
     assert not any(Path().iterdir())
 
 
+def test_a_plan_and_a_configuration_say_whose_they_are(folder, capsys):
+    (folder / "plan.toml").write_text('config = "a.toml"\n[vary]\nseed = [1, 2]\n')
+    assert "CONFIG: got plan.toml, the plan of a sweep; " in (said := call(capsys, "run", "plan.toml")[2])
+    assert said.endswith("fastpde sweep plan.toml.\n")
+    assert "PLAN: got a.toml, the configuration of a run; " in (said := call(capsys, "sweep", "a.toml")[2])
+    assert said.endswith("fastpde run a.toml runs it.\n")
+    (folder / "plan.toml").write_text("[vary]\nseed = [1, 2]\n")
+    assert "config: got nothing; need text" in call(capsys, "estimate", "plan.toml")[2]
+
+
 def test_doctor_says_what_this_machine_will_do(folder, capsys):
     code, out, _ = call(capsys, "doctor")
     assert code == 0
