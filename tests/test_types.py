@@ -273,7 +273,7 @@ def test_numbers_of_more_digits_and_of_other_libraries_have_a_clear_answer():
 
 
 def test_words_for_what_came():
-    with pytest.raises(InputTypeError, match="^x: got None; need float64, float32 or whole numbers"):
+    with pytest.raises(InputTypeError, match=r"^x: got None; need float64, float32 or whole numbers"):
         PLAIN.velocity(None)
     with pytest.raises(InputError, match=r"^at: got shape \(4, 3\); need shape \(m, 2\)"):
         PLAIN.velocity(X, at=np.ones((4, 3)))

@@ -19,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ CONFIG, TRAJECTORY, OBSERVABLES, STATUS, LOG = (
 )
 CHECKPOINTS = ("checkpoint.0", "checkpoint.1")
 ENSEMBLE, SYSTEMS, POSITIONS = "ensemble.h5", "systems.csv", "positions.csv"
+_IN_HDF5 = re.compile(r"error message = '([^']*)'")  # of the operating system, among addresses and offsets
 _DATA = "(--data): "
 FINISHED, RUNNING, FAILED, STOPPED = "finished", "running", "failed", "stopped"
 REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
@@ -55,7 +57,9 @@ def writing(what: str, path: Path) -> Iterator[None]:
     except (OutputError, InputError):
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = str(getattr(error, "strerror", None) or error)
+        if system := _IN_HDF5.search(reason):
+            reason = system[1]
         raise OutputError(f"{what} could not be written to {path}: {reason}") from error
 
 

@@ -72,7 +72,7 @@ def verify(path: Path) -> tuple[list[str], list[str]]:
         return results.good, results.wrong
     same = found.get("config", digest := directory.config_digest(path)) == digest
     results.note(same, f"{directory.CONFIG} can be read", f"{directory.CONFIG} was edited")
-    whole = _checkpoints(path, results)
+    whole = _checkpoints(path, found.get("checkpoint"), results)
     from fastpde.run import trajectory_file
 
     marks = [(one.facts["marks"], f"checkpoint {one.number}") for one in whole]
@@ -85,7 +85,7 @@ def verify(path: Path) -> tuple[list[str], list[str]]:
         trajectory_file.open_all(path / name)
         kind(path, found, config, marks, results)
     except (InputError, OSError, KeyError, ValueError, TypeError) as error:
-        results.wrong.append(str(error))
+        results.wrong.append(getattr(error, "found", str(error)))
     return results.good, results.wrong
 
 
@@ -109,14 +109,16 @@ class Findings:
 Marks = list[tuple[dict[str, Any], str]]  # and whose they are
 
 
-def _checkpoints(path: Path, results: Findings) -> list[Checkpoint]:
-    """Return the checkpoints that are whole."""
+def _checkpoints(path: Path, last: object, results: Findings) -> list[Checkpoint]:
+    """Return the checkpoints that are whole; `last` is the number of the last one, as status.json has it."""
     whole = []
+    # The first checkpoint, 0, has none before it; later ones take the place of the one before the last.
+    needed = checkpoint.NAMES[: last + 1] if isinstance(last, int) else ()
     for name in checkpoint.NAMES:
         try:
             whole.append(checkpoint.read(path / name))
         except FileNotFoundError:
-            continue
+            results.expect(name not in needed, f"{name} is missing")
         except (checkpoint.Damaged, InputError, OSError) as error:
             results.wrong.append(f"{name}: {error}")
         else:

@@ -13,13 +13,11 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from fastpde import compiling, sums
-from fastpde.attention.variants import named
 from fastpde.config import Problem
-from fastpde.config.shapes import each_head
 from fastpde.errors import InputError
 from fastpde.meanfield import token_axis
 from fastpde.parallel.spread import Cut
-from fastpde.run import checkpoint, directory, progress, system_blocks
+from fastpde.run import checkpoint, directory, progress, remedies, system_blocks
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.directory import OutputError
 from fastpde.run.frames import Frames
@@ -36,7 +34,6 @@ DONE, BAD, NOT_FINITE, UNWRITABLE, STOPPED = 0, 2, 3, 5, 75
 # NOT_FINITE stands for a scaling that did not converge, too.
 _CODES = {"NOT_FINITE": NOT_FINITE, "STEP_TOO_SMALL": NOT_FINITE, "NOT_CONVERGED": NOT_FINITE, "MAX_STEPS": BAD}
 AnyWriter = Writer | NullWriter
-_KEYS = {"MAX_STEPS": "time.max_steps: ", "STEP_TOO_SMALL": "time.rtol: "}
 
 
 @dataclass(frozen=True)
@@ -330,9 +327,7 @@ def _solve_one(
     frames.step(run.state.t, run.stats())
     end = run.ending()
     frames.ended(end.status.value, end.t_final)
-    name = end.status.name
-    key = _scaling_key(writer.problem, end.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
-    return _outcome(writer, [end.status], key + end.message)
+    return _outcome(writer, [end.status], remedies.told(writer.problem, end.status.name, end.message, end.cause))
 
 
 def _solve_systems(writer: AnyWriter, begin: Start, shown: progress.Progress, supervision: Supervision) -> Outcome:
@@ -351,19 +346,8 @@ def _solve_systems(writer: AnyWriter, begin: Start, shown: progress.Progress, su
         return Outcome(DONE, "", writer.path)
     ends = systems.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)
-    keys = _KEYS | {"NOT_CONVERGED": _scaling_key(writer.problem)}
-    remedies = "".join(f" {keys.get(end.name, '')}{end.message}" for end, _ in ends if not end.success)
-    return _outcome(writer, [end for end, _ in ends], f"{systems.done} systems: {counts}.{remedies}")
-
-
-def _scaling_key(problem: Problem, cause: Any = None) -> str:
-    """Return the key to change where a scaling did not converge: that of its head, if known, or of all that scale."""
-    heads = list(each_head(problem.config))
-    if cause is not None and cause.heads:
-        heads = [heads[cause.heads[0]]]
-    key = "tol" if cause is not None and cause.rounding else "max_iter"
-    names = dict.fromkeys(f"{name}.{key}" for name, block, _ in heads if named(block.kind).scales)
-    return f"{', '.join(names)}: "
+    said = [remedies.told(writer.problem, end.name, end.message) for end, _ in ends if not end.success]
+    return _outcome(writer, [end for end, _ in ends], " ".join([f"{systems.done} systems: {counts}.", *said]))
 
 
 def _outcome(writer: AnyWriter, ends: list[Any], message: str) -> Outcome:
