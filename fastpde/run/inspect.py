@@ -11,7 +11,7 @@ import numpy as np
 from fastpde import initial
 from fastpde.config import Config, parse, times_of
 from fastpde.errors import InputError
-from fastpde.run import checkpoint, directory, lock
+from fastpde.run import checkpoint, directory, lock, progress
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.system_blocks import means_text
 from fastpde.run.tables import prefix_digest, read_observables
@@ -147,7 +147,7 @@ def _trajectory(path: Path, found: dict[str, Any], config: Config, marks: Marks,
     if found.get("state") == directory.FINISHED:
         many = f"{file.name} has {len(stored)} frames; the run has finished with {found.get('frames')}"
         results.expect(len(stored) == len(rows) == found.get("frames"), many)
-    results.good.append(f"{file.name} can be read: {len(stored)} frames")
+    results.good.append(f"{file.name} can be read: {progress.counted(len(stored), 'frame')}")
 
 
 def _tables(path: Path, mark: dict[str, Any], whose: str, results: Findings) -> None:

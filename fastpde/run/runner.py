@@ -75,9 +75,10 @@ def run(
     stops = StopSignals(say, "the sum at work", deadline, communicator.largest)
     # BLAS is asked for moments and small matrices only; its threads would wait busily for more on the kernels' cores.
     shows = compiling.shown(sys.stderr, quiet=quiet or not communicator.leads)
-    with threadpool_limits(1, "blas"), stops as signals, late as bell, shows:
+    with threadpool_limits(1, "blas"), stops as signals, late as bell, shows as compiled:
         try:
-            return replace(_run(problem, target, quiet, Supervision(communicator, signals, bell)), late=signals.number)
+            supervision = Supervision(communicator, signals, bell, compiled)
+            return replace(_run(problem, target, quiet, supervision), late=signals.number)
         except OutputError as error:  # what is there cannot be gone on with, and was left as it is
             return Outcome(UNWRITABLE, str(error), target)
         except Stopped as stop:  # a second signal, outside of the run itself
@@ -87,11 +88,14 @@ def run(
 
 @dataclass(frozen=True)
 class Supervision:
-    """The ranks of a run, and what may stop them. `late`, None for one process, is told that they have stopped."""
+    """The ranks of a run, and what may stop them. `late`, None for one process, is told that they have stopped;
+    `compiled` returns the seconds for which this process has compiled kernels.
+    """
 
     communicator: RunCommunicator
     signals: StopSignals
     late: Late | None
+    compiled: Callable[[], float]
 
     def in_sums(self, one: bool) -> Callable[[], object]:
         """Return the function that sums call between slices; `one` says whether the run has one system or several."""
@@ -146,7 +150,7 @@ def _run(problem: Problem, target: Path, quiet: bool, supervision: Supervision) 
     problem = _calibrated(problem, target, communicator)
     rows = communicator.rows(problem.n) if one else None
     begin = communicator.together(lambda: Start([problem.tokens(rows)], problem.attention(), problem.positions(rows)))
-    writer = _writer(problem, begin, target, communicator)
+    writer = _writer(problem, begin, target, supervision)
     found = _continued(writer, target, communicator)
     if found is not None and found.facts["end"] is not None:
         writer.finish(directory.FINISHED, found.facts["end"]["message"])
@@ -247,14 +251,15 @@ def _nothing(*_: Any) -> None:
     """Do nothing."""
 
 
-def _writer(problem: Problem, begin: Start, target: Path, communicator: RunCommunicator) -> AnyWriter:
+def _writer(problem: Problem, begin: Start, target: Path, supervision: Supervision) -> AnyWriter:
     """Return the writer of this rank, with the contents of a run of one system or of several."""
-    backend = problem.backend()
+    communicator, backend = supervision.communicator, problem.backend()
     if problem.systems == 1:
         backend = communicator.backend(backend, _nothing)
     observables = chosen(problem, begin.attention, backend, begin.positions)
     contents = (Systems if problem.systems > 1 else Frames)(problem, observables, communicator)
-    contents.writer = writer = (Writer if communicator.leads else NullWriter)(problem, target, contents)
+    kind = Writer if communicator.leads else NullWriter
+    contents.writer = writer = kind(problem, target, contents, supervision.compiled)
     return writer
 
 
@@ -315,7 +320,7 @@ def _solve_one(
     problem = prepare(begin.attention, begin.tokens.pop(), **asked)
     state = None if found is None else State.of(found.facts["state"], found.arrays)
     run = Integrator(problem, state, undo=True)
-    frames.snapshot = run.held
+    frames.snapshot, frames.spent = run.held, lambda: run.stats()["wall_time"]
     while run.step() is None:
         frames.step(run.state.t, run.stats())
         shown.update(run.state.t, run.state.step)
