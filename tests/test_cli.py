@@ -160,6 +160,11 @@ def test_the_current_folder_is_read_by_its_name_but_not_made(folder, capsys, mon
     assert not any(Path().iterdir())
 
 
+def test_the_files_of_a_sweep_are_those_of_its_configuration(capsys):
+    said = " ".join(call(capsys, "sweep", "--help")[1].split())
+    assert "that PLAN's configuration reads; default: that of the configuration" in said and "CONFIG" not in said
+
+
 def test_a_plan_and_a_configuration_say_whose_they_are(folder, capsys):
     (folder / "plan.toml").write_text('config = "a.toml"\n[vary]\nseed = [1, 2]\n')
     assert "CONFIG: got plan.toml, the plan of a sweep; " in (said := call(capsys, "run", "plan.toml")[2])
