@@ -312,15 +312,6 @@ def test_tokens_of_a_file_keep_their_bits_and_nan_is_found(tmp_path):
         load(tmp_path, FILE).tokens()
 
 
-@pytest.mark.parametrize("kind", ["i1", ">i4", "u8"])
-def test_whole_numbers_of_a_file_are_float64(tmp_path, kind):
-    x = np.random.default_rng(0).integers(0, 9, (7, 2)).astype(kind)
-    save(tmp_path, x=x)
-    problem = load(tmp_path, FILE.replace('"softmax"', '"softmax"\nQ = "x.npy"\nK = { scale = 1.0 }'))
-    assert problem.tokens().dtype == np.float64 and (problem.tokens() == x).all()
-    assert (problem.attention().Q(0.0) == x).all()
-
-
 def test_systems_of_a_file_are_its_first(tmp_path):
     x = np.random.default_rng(0).normal(size=(5, 4, 2))
     save(tmp_path, x=x)

@@ -137,6 +137,14 @@ def test_rows_of_a_file(tmp_path):
     assert initial.from_file(tmp_path / "x.npy", system=1, rows=slice(0, 5000)).shape == (5000, 2)
 
 
+@pytest.mark.parametrize("kind", ["i1", ">i4", "u8"])
+def test_whole_numbers_of_a_file_are_float64(tmp_path, kind):
+    x = np.random.default_rng(0).integers(0, 9, (7, 2)).astype(kind)
+    np.save(tmp_path / "x.npy", x)
+    found = initial.from_file(tmp_path / "x.npy")
+    assert found.dtype == np.float64 and (found == x).all()
+
+
 def _npy(header: str) -> bytes:
     return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
 
