@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -67,6 +69,24 @@ def test_a_failed_save_leaves_the_file_that_was_there(tmp_path, one, monkeypatch
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
     with pytest.raises(fp.InputTypeError, match="path: got int"):
         one.save(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("no/folder/a.npz", "is no folder; need the name of a .npz file. Make the folder first"),
+        ("a.h5", "with the suffix .h5; need the name of a .npz file"),
+        ("", "which is a folder; need"),
+    ],
+)
+def test_names_that_are_refused(tmp_path, one, name, word):
+    with pytest.raises(fp.InputError, match=re.escape(word)):
+        one.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_may_end_in_a_number(tmp_path, one):
+    assert one.save(tmp_path / "t=0.5").name == "t=0.5.npz"
 
 
 def coloured(path) -> int:

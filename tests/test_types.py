@@ -272,6 +272,13 @@ def test_numbers_of_more_digits_and_of_other_libraries_have_a_clear_answer():
     assert _types.as_tokens("x", np.ones((2, 2), np.float16)).dtype == np.float64
 
 
+def test_words_for_what_came():
+    with pytest.raises(InputTypeError, match=r"^x: got None; need float64, float32 or whole numbers"):
+        PLAIN.velocity(None)
+    with pytest.raises(InputError, match=r"^at: got shape \(4, 3\); need shape \(m, 2\)"):
+        PLAIN.velocity(X, at=np.ones((4, 3)))
+
+
 @pytest.mark.parametrize("kind", [fp.Softmax, fp.L2, fp.Linear, fp.Sigmoid, fp.Sinkhorn])
 def test_an_argument_that_a_variant_does_not_have(kind):
     """The message names the class that was called, and what it takes."""
