@@ -11,25 +11,29 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fastpde.plot import canvas, sweep_panels
+from fastpde.plot import canvas, scales, sweep_panels
 from fastpde.plot.sweep_axes import CellColumns, SweepLayout, SweepParameter
+from fastpde.run.observables.token_clusters import SAID
 from fastpde.run.sweep_table import FAILED, FINISHED, RUNNING, STOPPED, WAITING
 
 Array = np.ndarray[Any, Any]
 MOST = 6  # observables in a picture
 _ROWS = 4  # of them where each has several panels
-_HUGE, _LARGEST = 1e30, 1e300  # numbers above which logarithms are drawn; and nothing, as no axis holds them
 # What people look at first, in this order; then come columns of the user's own.
 _NAMES = {
     "effective_rank": "effective rank",
-    "clusters": "clusters",
+    "clusters": f"clusters\n({SAID})",
     "trace": "trace of the covariance",
     "energy": "energy",
     "radius": "radius",
 }
 # Columns that are drawn only when they are asked for.
 _DETAILS = re.compile(r"t|step|steps|running|clustered|dissipation|mean_norm|mean_\d+|eigenvalue_\d+", re.ASCII)
-_UNLIKE = {"t": "time t reached", "mean_norm": "|mean|"}
+_UNLIKE = {
+    "t": "time t reached",
+    "mean_norm": "|mean|",
+    "clustered": f"fraction of tokens in clusters\n({SAID})",
+}
 _OUTCOMES = {  # colour and marker
     FAILED: (canvas.COLOURS[1], "X"),
     STOPPED: (canvas.COLOURS[5], "v"),
@@ -125,12 +129,12 @@ def _panel(
             sweep_panels.points(axes, shown.x, values, cells.states)
         else:
             sweep_panels.curves(axes, shown.x, shown.y, values, cells.states, own)
-        sweep_panels.scale(axes, values)
+        scales.vertical(axes, values, label)
         axes.set_ylabel(label, fontsize=9)
         sweep_panels.frame(axes, "x", shown.x)
         canvas.tidy(axes)
         return
-    norm = sweep_panels.limits(values)
+    norm = scales.colours(values, label)
     sweep_panels.frame(axes, "x", shown.x)
     sweep_panels.frame(axes, "y", shown.y)
     artist = sweep_panels.colours(axes, shown.x, shown.y, values, cells.states, own, norm, filled=shown.kind == "map")
@@ -162,7 +166,7 @@ def _columns(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -
     drawn = canvas.figure(max(5.0, 2.7 * len(panels) + 1.0), 2.3 * len(values) + 1.4)
     grid = drawn.subplots(len(values), len(panels), squeeze=False, sharex=True, sharey="row")
     for number, (row, (name, numbers)) in enumerate(zip(grid, values.items(), strict=True), 1):
-        norm = sweep_panels.limits(numbers)
+        norm = scales.colours(numbers, name)
         artist: Any = None
         for axes, (_, own) in zip(row, panels, strict=True):
             sweep_panels.frame(axes, "x", shown.x, named=number == len(grid))
@@ -174,7 +178,7 @@ def _columns(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -
             filled = shown.kind == "map"
             artist = sweep_panels.colours(axes, shown.x, shown.y, numbers, cells.states, own, norm, filled=filled)
         if flat:
-            sweep_panels.scale(row[0], numbers)
+            scales.vertical(row[0], numbers, name)
             row[0].set_ylabel(name, fontsize=9)
         else:
             bar = drawn.colorbar(artist, ax=list(row), label=name)
@@ -196,19 +200,14 @@ def _each(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -> F
             sweep_panels.points(axes, one, numbers, cells.states)
             sweep_panels.frame(axes, "x", one, named=number == len(grid))
             canvas.tidy(axes)
-        sweep_panels.scale(row[0], numbers)
+        scales.vertical(row[0], numbers, name)
         row[0].set_ylabel(name, fontsize=9)
     return drawn
 
 
 def _readable(name: str, values: Array) -> tuple[str, Array]:
-    """Return the name of an observable as a picture has it, and its values: of huge ones their logarithms."""
-    said = _NAMES.get(name) or _UNLIKE.get(name) or name.replace("_", " ")
-    values = np.where(np.abs(values) < _LARGEST, values, np.nan)
-    known = values[np.isfinite(values)]
-    if known.size and known.min() > 0.0 and known.max() > _HUGE:
-        return f"log10 of {said}", np.log10(values)
-    return said, values
+    """Return the name of an observable as a picture has it, and its values, see `scales.readable`."""
+    return scales.readable(_NAMES.get(name) or _UNLIKE.get(name) or name.replace("_", " "), values)
 
 
 def _looks(cells: CellColumns) -> dict[str, tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FixedFormatter,
@@ -23,7 +23,6 @@ from fastpde.run.sweep_table import FAILED, FINISHED
 
 Array = np.ndarray[Any, Any]
 UNFINISHED = "unfinished"  # what is neither finished nor failed
-_DECADES = 30.0  # ratio of the largest to the smallest positive value from which on a scale is logarithmic
 _MARKERS = "osD^vP"
 _COLOUR_MAP = "viridis"
 _TICKS, _WIDTH = 7, 30  # ticks at the values themselves: at most so many, of so many characters together
@@ -38,18 +37,6 @@ _MARKS: dict[str, dict[str, Any]] = {
 def rough(states: Array) -> Array:
     """Return for each cell (cells,) whether it is finished, failed or unfinished."""
     return np.where(np.isin(states, (FINISHED, FAILED)), states, UNFINISHED)
-
-
-def limits(values: Array) -> Normalize:
-    """Return the scale of colours for the finite values; it is logarithmic where they span decades."""
-    known = values[np.isfinite(values)]
-    if not known.size:
-        return Normalize(0.0, 1.0)
-    low, high = float(known.min()), float(known.max())
-    if low > 0.0 and high > _DECADES * low:
-        return LogNorm(low, high)
-    pad = 0.0 if high > low else 0.5 * max(abs(low), 1.0)  # one value: the middle of the colours
-    return Normalize(low - pad, high + pad)
 
 
 def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) -> None:
@@ -84,25 +71,6 @@ def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) 
     else:
         axis.set_major_locator(LogLocator(numticks=5))
         axis.set_minor_formatter(NullFormatter())
-
-
-def scale(axes: Any, values: Array) -> None:
-    """Make the vertical axis logarithmic where values are positive and span decades."""
-    known = values[np.isfinite(values)]
-    if known.size and known.min() > 0.0 and known.max() > _DECADES * known.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        ratio = float(known.max() / known.min())
-        axes.set_ylim(known.min() * ratio**-0.12, known.max() * ratio**0.08)
-    elif known.size:
-        axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
-        low, high = float(known.min()), float(known.max())
-        if high - low <= 1e-9 * max(abs(low), abs(high)):  # a constant, not its rounding
-            pad = 0.1 * max(abs(low), 1e-3)
-            axes.set_ylim(low - pad, high + pad)
-        else:  # room for the marks of cells without a value at the bottom
-            axes.set_ylim(low - 0.12 * (high - low), high + 0.08 * (high - low))
-    axes.tick_params(axis="y", labelsize=8)
 
 
 def medians(places: Array, values: Array) -> tuple[Array, Array]:
