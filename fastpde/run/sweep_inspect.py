@@ -21,7 +21,10 @@ def status(path: Path) -> dict[str, str]:
     """Return the states of the cells of a sweep in words, and bring its table up to date. Raises InputError."""
     folder = load(path)
     table, by = Table(folder), lock.held(path)
-    words = {"cells": table.summary().split(" cells: ")[1], "of": f"{len(table.cells)} cells"}
+    words = {
+        "cells": table.summary().partition(": ")[2],
+        "of": f"{len(table.cells)} cell{'s' * (len(table.cells) != 1)}",
+    }
     if by:
         words["process"] = f"{by.get('pid')} on {by.get('host')}"
     if math.isfinite(left := table.left()):

@@ -117,7 +117,7 @@ class Table:
         for i, cell in self.cells.items():
             varied = self.folder.sweep.varied(i)
             ends = (cell.facts.get(word, "") for word in _NUMBERS.values())
-            values = [_text(varied[word]) if word in varied else "" for word in keys]
+            values = [text_of(varied[word]) if word in varied else "" for word in keys]
             observed = (cell.last.get(name, "") for name in names)
             writer.writerow([i, self.folder.cells[i], cell.state, *values, *ends, *observed])
         return stream.getvalue()
@@ -126,7 +126,7 @@ class Table:
         """Return the number of cells in each state, in words."""
         counts = self.counts()
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-        return f"{len(self.cells)} cells: {states}"
+        return f"{len(self.cells)} cell{'s' * (len(self.cells) != 1)}: {states}"
 
 
 def read(folder: Folder, stream: TextIO | None = None) -> Table:
@@ -150,5 +150,6 @@ def elapsed(cell: Cell) -> float:
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a value of a plan as cells.csv has it: words as they are, all else as in TOML."""
     return value if isinstance(value, str) else emit.value(value)
