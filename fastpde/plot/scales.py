@@ -90,7 +90,7 @@ def vertical(axes: Any, values: Array, said: str = "") -> None:
         axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
         low, high = float(known.min()), float(known.max())
         if high - low <= 1e-9 * max(abs(low), abs(high)):  # a constant, not its rounding
-            pad = 0.1 * max(abs(low), 1e-3)
+            pad = 0.1 * abs(low) or 1e-4
             axes.set_ylim(low - pad, high + pad)
         else:
             axes.set_ylim(low - 0.12 * (high - low), high + 0.08 * (high - low))
@@ -98,7 +98,7 @@ def vertical(axes: Any, values: Array, said: str = "") -> None:
 
 
 def _ticks(transform: Any, ends: Array, width: float) -> list[float]:
-    """Return zero and powers of ten of both signs between the ends of an axis, so few that their labels do not touch."""
+    """Return zero and powers of ten of both signs between the ends of an axis, so few that no labels touch."""
     low, high = transform.transform(ends)
     found = [0.0] if ends[0] <= 0.0 <= ends[1] else []
     powers = 10.0 ** np.arange(np.ceil(np.log10(width)), np.floor(np.log10(np.abs(ends).max())) + 1)

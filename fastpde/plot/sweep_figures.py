@@ -34,13 +34,13 @@ _UNLIKE = {
     "mean_norm": "|mean|",
     "clustered": f"fraction of tokens in clusters\n({SAID})",
 }
-_OUTCOMES = {  # colour and marker
+_OUTCOMES = {  # colour and marker; the colours of parameters are others, see `sweep_panels.CURVES`
     FAILED: (canvas.COLOURS[1], "X"),
-    STOPPED: (canvas.COLOURS[5], "v"),
-    RUNNING: (canvas.COLOURS[3], ">"),
-    WAITING: (canvas.FAINT, "."),
+    STOPPED: ("#8C510A", "v"),
+    RUNNING: ("#542788", ">"),
+    WAITING: ("#bbbbbb", "."),
 }
-_ENDED = ((canvas.COLOURS[0], "o"), (canvas.COLOURS[2], "s"), (canvas.COLOURS[4], "D"))
+_ENDED = (("#333333", "o"), ("#666666", "s"), ("#8f8f8f", "D"))
 
 
 def main_columns(cells: CellColumns) -> tuple[list[str], list[str]]:
@@ -76,8 +76,13 @@ def results(cells: CellColumns, shown: SweepLayout, names: list[str], left: list
         notes.append("nothing is drawn where a finished cell has no such number, or one that is too large")
     if left:
         notes.append(f"not drawn, see --columns: {', '.join(left)}")
-    _finish(drawn, title, notes, sweep_panels.handles(cells.states))
+    _finish(drawn, title, notes, sweep_panels.handles(cells.states, _neutral(shown)))
     return drawn
+
+
+def _neutral(shown: SweepLayout) -> str:
+    """Return the colour of marks in a legend: ink where each curve has marks in its own colour, else their own."""
+    return canvas.INK if shown.kind == "curves" and shown.y is not None else ""
 
 
 def ends(cells: CellColumns, shown: SweepLayout, title: str) -> Figure:
@@ -91,19 +96,22 @@ def ends(cells: CellColumns, shown: SweepLayout, title: str) -> Figure:
     drawn = canvas.figure(max(5.0, 3.7 * len(parts) + 0.4), height)
     panels = dict(zip(parts, drawn.subplots(1, len(parts), squeeze=False)[0], strict=True))
     _bars(panels["counts"], counts, looks)
-    notes = list(shown.notes)
+    notes, marks = list(shown.notes), []
     if "where" in panels:
         _where(panels["where"], cells, shown, looks)
         if shown.y is not None and (shown.rest or shown.repeats):
             notes.append("where several cells share a place, failed and unfinished ones hide finished ones")
     if "time" in panels:
-        known = replace(cells, states=np.full(len(cells), FINISHED))  # no marks: where cells failed is beside it
+        # Marks are for cells beside the curves: where the others failed, or wait, is beside it.
+        marked = np.isfinite(cells.seconds) & (shown.kind == "curves")
+        known = replace(cells, states=np.where(marked, cells.states, FINISHED))
+        marks = sweep_panels.handles(known.states, _neutral(shown))
         _panel(drawn, panels["time"], known, shown, cells.seconds, np.ones(len(cells), dtype=bool), "wall time in s")
         panels["time"].set_title("wall time in s", fontsize=10)
         notes.append(f"wall time of all cells together: {np.nansum(cells.seconds):.4g} s")
         if shown.rest and shown.kind != "each":
             notes.append(f"medians over {' and '.join(one.name for one in shown.rest)}")
-    _finish(drawn, title, notes, [])
+    _finish(drawn, title, notes, marks)
     return drawn
 
 

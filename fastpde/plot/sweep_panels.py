@@ -24,6 +24,8 @@ from fastpde.run.sweep_table import FAILED, FINISHED
 Array = np.ndarray[Any, Any]
 UNFINISHED = "unfinished"  # what is neither finished nor failed
 _MARKERS = "osD^vP"
+# Of parameters: none is a colour of an outcome.
+CURVES = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#882255", "#E69F00")
 _COLOUR_MAP = "viridis"
 _TICKS, _WIDTH = 7, 30  # ticks at the values themselves: at most so many, of so many characters together
 _NEAR = 0.1  # of the length of an axis: values nearer to each other get no ticks of their own
@@ -46,8 +48,9 @@ def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) 
         getattr(axes, f"set_{letter}label")(shown.name, fontsize=9)
     axis.set_tick_params(labelsize=8)
     if shown.labels:
-        every = -(-len(shown.labels) // 24)  # so that labels do not touch
-        turned = letter == "x" and len("  ".join(shown.labels)) > _WIDTH
+        lines = [label.split("\n") for label in shown.labels]
+        every = -(-len(lines) * max(map(len, lines)) // 24)  # so that labels do not touch
+        turned = letter == "x" and len("  ".join(max(one, key=len) for one in lines)) > _WIDTH
         look = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if turned else {}
         getattr(axes, f"set_{letter}ticks")(np.arange(len(shown.labels))[::every], shown.labels[::every], **look)
         getattr(axes, f"set_{letter}lim")(-0.5, len(shown.labels) - 0.5)
@@ -87,30 +90,35 @@ def medians(places: Array, values: Array) -> tuple[Array, Array]:
 
 
 def curves(axes: Any, x: SweepParameter, y: SweepParameter | None, values: Array, states: Array, own: Array) -> None:
-    """Draw values of the cells `own` against x, a curve for each value of y through the medians at each place."""
+    """Draw values of the cells `own` against x, a curve for each value of y through the medians of finished ones.
+
+    Values of other cells are marked and no curve leads to them.
+    """
     kinds = y.values if y is not None else np.zeros(1)
     for i, kind in enumerate(kinds):
         mine = own if y is None else own & (y.places == kind)
-        look = {"color": canvas.COLOURS[i % len(canvas.COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
-        at, middle = medians(x.places[mine], values[mine])
+        look = {"color": CURVES[i % len(CURVES)], "marker": _MARKERS[i % len(_MARKERS)]}
+        done = mine & (rough(states) == FINISHED)
+        at, middle = medians(x.places[done], values[done])
         known = np.isfinite(middle)
-        if np.isfinite(values[mine]).sum() > known.sum():
+        if np.isfinite(values[done]).sum() > known.sum():
             faint = {"linestyle": "none", "markersize": 3, "alpha": 0.35, "markeredgewidth": 0}
-            axes.plot(x.places[mine], values[mine], **faint, **look)
+            axes.plot(x.places[done], values[done], **faint, **look)
         line = "none" if x.labels else "-"
         label = y.words(kind) if y is not None else None
         axes.plot(at[known], middle[known], linestyle=line, linewidth=1.4, markersize=5, label=label, **look)
-        if y is not None:  # rows of marks in the colours of the curves
-            _mark_below(axes, x, values, states, mine, 0.03 + 0.035 * i, look["color"])
+        colour = look["color"] if y is not None else ""  # marks have the colours of their curves, in rows below
+        for state in _MARKS:
+            there = mine & (rough(states) == state) & np.isfinite(values)
+            axes.plot(x.places[there], values[there], linestyle="none", markersize=7, **_mark(state, colour))
+        _mark_below(axes, x, values, states, mine, 0.03 + 0.035 * i if y is not None else 0.04, colour)
     _span(axes, "x", x)
-    if y is None:
-        _mark_below(axes, x, values, states, own)
 
 
 def points(axes: Any, x: SweepParameter, values: Array, states: Array) -> None:
     """Draw the values of all cells as points against x, without curves."""
     size = float(np.clip(300.0 / max(1, len(values)), 2.0, 5.0))
-    axes.plot(x.places, values, "o", color=canvas.COLOURS[0], markersize=size, alpha=0.6, markeredgewidth=0)
+    axes.plot(x.places, values, "o", color=CURVES[0], markersize=size, alpha=0.6, markeredgewidth=0)
     _span(axes, "x", x)
     _mark_below(axes, x, values, states, np.ones(len(values), dtype=bool))
 
@@ -129,12 +137,15 @@ def _mark_below(
     axes: Any, x: SweepParameter, values: Array, states: Array, own: Array, height: float = 0.04, colour: str = ""
 ) -> None:
     """Mark at the bottom of the panel, at a height in units of it, where cells without a value are."""
-    for state, look in _MARKS.items():
+    for state in _MARKS:
         at = np.unique(x.places[own & (rough(states) == state) & ~np.isfinite(values)])
-        if colour:
-            look = look | {"color" if state == FAILED else "markeredgecolor": colour}
-        place = {"transform": axes.get_xaxis_transform(), "zorder": 5, "linestyle": "none", "markersize": 6}
-        axes.plot(at, np.full(len(at), height), **place, **look)
+        place = {"transform": axes.get_xaxis_transform(), "zorder": 5, "linestyle": "none", "markersize": 7}
+        axes.plot(at, np.full(len(at), height), **place, **_mark(state, colour))
+
+
+def _mark(state: str, colour: str = "") -> dict[str, Any]:
+    """Return how a cell of a state is marked, in its own colour or in another one."""
+    return _MARKS[state] | ({"color" if state == FAILED else "markeredgecolor": colour} if colour else {})
 
 
 def colours(
@@ -187,11 +198,8 @@ def _edges(shown: SweepParameter) -> Array:
     return np.exp(edges) if shown.logarithmic else edges
 
 
-def handles(states: Array) -> list[Line2D]:
-    """Return the entries of a legend for the marks of the cells without a value."""
+def handles(states: Array, colour: str = "") -> list[Line2D]:
+    """Return the entries of a legend for the marks of cells that are not finished, in their own or another colour."""
     there = set(rough(states).tolist())
-    return [
-        Line2D([], [], linestyle="none", markersize=6, label=state, **look)
-        for state, look in _MARKS.items()
-        if state in there
-    ]
+    look: dict[str, Any] = {"linestyle": "none", "markersize": 7}
+    return [Line2D([], [], label=state, **look, **_mark(state, colour)) for state in _MARKS if state in there]
