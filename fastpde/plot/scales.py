@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.colors import LogNorm, Normalize, SymLogNorm
+from matplotlib.scale import SymmetricalLogTransform
 from matplotlib.ticker import FixedLocator, NullFormatter
 
 Array = np.ndarray[Any, Any]
@@ -67,6 +68,13 @@ def colours(values: Array, said: str = "") -> Normalize:
         return SymLogNorm(width, vmin=low, vmax=high)
     pad = 0.0 if high > low else 0.5 * max(abs(low), 1.0)  # one value: the middle of the colours
     return Normalize(low - pad, high + pad)
+
+
+def ticks(norm: Normalize) -> list[float]:
+    """Return the numbers beside colours where Matplotlib would write too many; [] elsewhere."""
+    if not isinstance(norm, SymLogNorm) or norm.vmin is None or norm.vmax is None:
+        return []
+    return _ticks(SymmetricalLogTransform(10.0, norm.linthresh, 1.0), np.array([norm.vmin, norm.vmax]), norm.linthresh)
 
 
 def vertical(axes: Any, values: Array, said: str = "") -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -146,7 +147,14 @@ def _panel(
     sweep_panels.frame(axes, "x", shown.x)
     sweep_panels.frame(axes, "y", shown.y)
     artist = sweep_panels.colours(axes, shown.x, shown.y, values, cells.states, own, norm, filled=shown.kind == "map")
-    bar = drawn.colorbar(artist, ax=axes)
+    _bar(drawn, artist, axes, norm)
+
+
+def _bar(drawn: Figure, artist: Any, axes: Any, norm: Normalize, label: str = "") -> None:
+    """Draw the colours of a norm beside axes, with their numbers."""
+    bar = drawn.colorbar(artist, ax=axes, label=label)
+    if ticks := scales.ticks(norm):
+        bar.set_ticks(ticks)
     bar.ax.tick_params(labelsize=8)
 
 
@@ -189,8 +197,7 @@ def _columns(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -
             scales.vertical(row[0], numbers, name)
             row[0].set_ylabel(name, fontsize=9)
         else:
-            bar = drawn.colorbar(artist, ax=list(row), label=name)
-            bar.ax.tick_params(labelsize=8)
+            _bar(drawn, artist, list(row), norm, name)
     for axes, (title, _) in zip(grid[0], panels, strict=True):
         axes.set_title(title, fontsize=8)
     return drawn

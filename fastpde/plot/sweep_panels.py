@@ -28,6 +28,7 @@ _MARKERS = "osD^vP"
 CURVES = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#882255", "#E69F00")
 _COLOUR_MAP = "viridis"
 _TICKS, _WIDTH = 7, 30  # ticks at the values themselves: at most so many, of so many characters together
+_LONGEST = 36  # characters of a label that is turned
 _NEAR = 0.1  # of the length of an axis: values nearer to each other get no ticks of their own
 # Marks of cells without a value: neither colour nor shape alone carries the meaning.
 _MARKS: dict[str, dict[str, Any]] = {
@@ -52,7 +53,9 @@ def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) 
         every = -(-len(lines) * max(map(len, lines)) // 24)  # so that labels do not touch
         turned = letter == "x" and len("  ".join(max(one, key=len) for one in lines)) > _WIDTH
         look = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if turned else {}
-        getattr(axes, f"set_{letter}ticks")(np.arange(len(shown.labels))[::every], shown.labels[::every], **look)
+        words = [", ".join(one) for one in lines] if turned else shown.labels
+        words = [word if len(word) <= _LONGEST else f"{word[: _LONGEST - 1]}…" for word in words] if turned else words
+        getattr(axes, f"set_{letter}ticks")(np.arange(len(words))[::every], words[::every], **look)
         getattr(axes, f"set_{letter}lim")(-0.5, len(shown.labels) - 0.5)
         return
     if shown.logarithmic:
@@ -92,21 +95,22 @@ def medians(places: Array, values: Array) -> tuple[Array, Array]:
 def curves(axes: Any, x: SweepParameter, y: SweepParameter | None, values: Array, states: Array, own: Array) -> None:
     """Draw values of the cells `own` against x, a curve for each value of y through the medians of finished ones.
 
-    Values of other cells are marked and no curve leads to them.
+    Values of other cells are marked; no curve leads to them, or across places that have no others.
     """
     kinds = y.values if y is not None else np.zeros(1)
     for i, kind in enumerate(kinds):
         mine = own if y is None else own & (y.places == kind)
         look = {"color": CURVES[i % len(CURVES)], "marker": _MARKERS[i % len(_MARKERS)]}
         done = mine & (rough(states) == FINISHED)
-        at, middle = medians(x.places[done], values[done])
+        at, middle = medians(x.places[mine], np.where(done, values, np.nan)[mine])
         known = np.isfinite(middle)
+        drawn = known | ~np.isin(at, x.places[done])  # the curve is broken where no cell has finished
         if np.isfinite(values[done]).sum() > known.sum():
             faint = {"linestyle": "none", "markersize": 3, "alpha": 0.35, "markeredgewidth": 0}
             axes.plot(x.places[done], values[done], **faint, **look)
         line = "none" if x.labels else "-"
         label = y.words(kind) if y is not None else None
-        axes.plot(at[known], middle[known], linestyle=line, linewidth=1.4, markersize=5, label=label, **look)
+        axes.plot(at[drawn], middle[drawn], linestyle=line, linewidth=1.4, markersize=5, label=label, **look)
         colour = look["color"] if y is not None else ""  # marks have the colours of their curves, in rows below
         for state in _MARKS:
             there = mine & (rough(states) == state) & np.isfinite(values)
@@ -139,7 +143,7 @@ def _mark_below(
     """Mark at the bottom of the panel, at a height in units of it, where cells without a value are."""
     for state in _MARKS:
         at = np.unique(x.places[own & (rough(states) == state) & ~np.isfinite(values)])
-        place = {"transform": axes.get_xaxis_transform(), "zorder": 5, "linestyle": "none", "markersize": 7}
+        place = {"transform": axes.get_xaxis_transform(), "zorder": 1.5, "linestyle": "none", "markersize": 7}
         axes.plot(at, np.full(len(at), height), **place, **_mark(state, colour))
 
 

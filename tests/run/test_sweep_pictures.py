@@ -11,6 +11,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.colors import SymLogNorm
 
 import fastpde
 from fastpde import cli, plot, report
@@ -182,11 +183,29 @@ def test_times_of_cells_that_have_failed_are_joined_to_no_other():
         axes = next(one for one in figure.axes if one.get_title() == "wall time in s")
         joined = [one for one in axes.lines if one.get_linestyle() == "-"]
         assert len(joined) == len(set(varied.get("kind", "a")))
-        assert all(one.get_xdata().tolist() == [10.0, 100.0] for one in joined)
+        known = [one.get_xdata()[np.isfinite(one.get_ydata())].tolist() for one in joined]
+        assert known == [[10.0, 100.0]] * len(joined)
         marks = [one for one in axes.lines if one.get_marker() == "X" and len(one.get_xdata())]
         assert {1000.0} <= {x for one in marks for x in one.get_xdata().tolist()} and "failed" in [
             one.get_text() for one in figure.legends[0].get_texts()
         ]
+
+
+def test_no_curve_leads_across_a_cell_that_has_failed():
+    figure, _ = drawn(cells(grid(n=[10, 100, 1000, 10000]), ["finished", "failed", "finished", "finished"]))
+    (curve,) = (one for one in figure.axes[0].lines if one.get_linestyle() == "-")
+    assert np.isfinite(curve.get_ydata()).tolist() == [True, False, True, True]
+
+
+def test_numbers_of_both_signs_over_decades():
+    """As curves and as colours: no side is flat, and labels do not touch."""
+    signed = np.concatenate([np.geomspace(1e5, 1e-5, 6), -np.geomspace(1e-5, 1e5, 6)])
+    curve, _ = drawn(cells(grid(n=list(range(12))), signed=signed))
+    shown, _ = drawn(cells(grid(n=N, scale=SCALE), signed=signed))
+    assert curve.axes[0].get_yscale() == "symlog" and isinstance(shown.axes[0].collections[0].norm, SymLogNorm)
+    for figure in (curve, shown):
+        check_labels(figure)
+    assert len(shown.axes[1].get_yticks()) >= 5
 
 
 def test_a_plan_with_one_value_is_drawn_over_it():
