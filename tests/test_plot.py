@@ -241,7 +241,7 @@ def test_no_clusters_can_be_seen():
         low, high = top.transData.transform([(0.0, 0.0), (0.0, most)])[:, 1]
         bottom, ceiling = top.transAxes.transform([(0.0, 0.0), (0.0, 1.0)])[:, 1]
         assert bottom + 0.03 * (ceiling - bottom) < low < high < ceiling
-        assert "≥ 1 % of tokens, ≥ 2" in top.get_title()
+        assert "≥ 1 % of tokens, ≥ 2 tokens" in top.get_title()
 
 
 def test_an_ensemble_without_systems_is_refused(tmp_path):

@@ -220,7 +220,7 @@ def test_a_plan_with_one_value_is_drawn_over_it():
 def test_what_is_counted_as_a_cluster_stands_on_the_picture():
     figure, _ = drawn(cells(grid(n=N), clusters=np.array([3.0, 2.0, 0.0]), clustered=np.ones(3)))
     (axes,) = figure.axes
-    assert axes.get_ylabel() == "clusters\n(≥ 1 % of tokens, ≥ 2)" and axes.get_ylim()[0] < -0.1  # 0 can be seen
+    assert axes.get_ylabel() == "clusters\n(≥ 1 % of tokens, ≥ 2 tokens)" and axes.get_ylim()[0] < -0.1  # 0 can be seen
 
 
 def test_a_tiny_constant_is_not_drawn_as_zero():

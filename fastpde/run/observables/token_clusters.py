@@ -18,7 +18,7 @@ from fastpde.observable import Line, Observable
 
 Array = np.ndarray[Any, Any]
 LEAST, FEWEST = 0.01, 2  # of all tokens, and tokens: smaller clusters, and tokens that are alone, are not counted
-SAID = f"≥ {100 * LEAST:g} % of tokens, ≥ {FEWEST}"  # the same in words
+SAID = f"≥ {100 * LEAST:g} % of tokens, ≥ {FEWEST} tokens"  # the same in words
 MOST, LARGEST = 16, 16  # clusters of a frame, and components of their positions, that are written
 COUNTED = ("clusters", "clustered")  # how many are counted, and the fraction of tokens in them
 
