@@ -109,6 +109,27 @@ def test_pictures(tmp_path, one, many):
         other.plot()
 
 
+@pytest.mark.parametrize("d", [1, 2])
+def test_pictures_show_the_end_at_an_event(d):
+    """The end is drawn though it is none of the times that were asked for, and named; tokens that are left out, too."""
+    x = np.random.default_rng(0).standard_normal((5000, d))
+    attention = fp.Linear(np.eye(d), np.eye(d), -np.eye(d))
+    sol = fp.solve(attention, x, (0.0, 10.0), t_eval=[0.0, 0.1, 10.0], events=[fp.Collapsed(1.5)])
+    assert sol.t_final > sol.t[-1] == 0.1
+    drawn = sol.plot()
+    end = f"t = {sol.t_final:.4g}"
+    if d == 1:
+        title = drawn.axes[0].get_title()
+        assert f"(collapsed at {end})" in title and "200 of 5,000 tokens" in title
+        assert all(line.get_xdata()[-1] == sol.t_final for line in drawn.axes[0].lines)
+        assert {line.get_ydata()[-1] for line in drawn.axes[0].lines} <= set(sol.x_final[:, 0].tolist())
+        return
+    assert [axes.get_title() for axes in drawn.axes] == ["t = 0", "t = 0.1", f"{end}\n(collapsed)"]
+    seen = drawn.axes[-1].collections[0].get_offsets()
+    assert len(seen) == 4000 and {tuple(one) for one in seen.tolist()} <= {tuple(one) for one in sol.x_final.tolist()}
+    assert "4000 of 5,000 tokens" in drawn.get_supxlabel()
+
+
 def test_summaries(one, many):
     lines = one.summary().splitlines()
     assert lines[0] == f"completed: {one.message}"
@@ -162,4 +183,4 @@ def test_summaries_say_what_the_sums_did():
 def test_pictures_of_few_and_many_times(count):
     t = np.linspace(0.0, 1.0, count)
     sol = fp.solve(SOFT, X, (0.0, 1.0), t_eval=t)
-    assert len(sol.plot().axes) == min(count, 6)
+    assert len(sol.plot().axes) == min(max(count, 2), 6)  # with the end

@@ -21,7 +21,7 @@ def status(path: Path) -> dict[str, str]:
     """Return the states of the cells of a sweep in words, and bring its table up to date. Raises InputError."""
     folder = load(path)
     table, by = Table(folder), lock.held(path)
-    words = {"cells": table.summary().split(": ")[1], "of": progress.counted(len(table.cells), "cell")}
+    words = {"cells": table.summary().partition(": ")[2], "of": progress.counted(len(table.cells), "cell")}
     if by:
         words["process"] = f"{by.get('pid')} on {by.get('host')}"
     if math.isfinite(left := table.left()):

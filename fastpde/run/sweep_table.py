@@ -118,7 +118,7 @@ class Table:
         for i, cell in self.cells.items():
             varied = self.folder.sweep.varied(i)
             ends = (cell.facts.get(word, "") for word in _NUMBERS.values())
-            values = [_text(varied[word]) if word in varied else "" for word in keys]
+            values = [text_of(varied[word]) if word in varied else "" for word in keys]
             observed = (cell.last.get(name, "") for name in names)
             writer.writerow([i, self.folder.cells[i], cell.state, *values, *ends, *observed])
         return stream.getvalue()
@@ -155,5 +155,6 @@ def elapsed(cell: Cell) -> float:
     return max(0.0, seconds - compiled) if isinstance(compiled, int | float) else float(seconds)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a value of a plan as cells.csv has it: words as they are, all else as in TOML."""
     return value if isinstance(value, str) else emit.value(value)
