@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # `benchmarks` is no part of the installed package
 PASSED, FAILED, UNUSABLE = range(3)
 
-# Patterns of names of benchmarks, with their parameters as asv writes them: "velocity.Velocity.time_velocity('l2', ...".
+# Patterns of names of benchmarks with their parameters, as asv writes them: "fast.Fast.time_velocity('1e5x1')".
 SHORT = (
     r"^velocity\.Velocity\.\w+\('\w+', '1024x2', 'float64'\)",
     r"^velocity\.Velocity\.\w+\('softmax', '8192x8', 'float32'\)",
@@ -39,6 +39,7 @@ SHORT = (
     r"^systems\.(Batch|Run)\.\w+\(2, 'float64'\)",
     r"^systems\.(Adaptive|InStep)\.(time|track_error)",
     r"^scalings\.Velocity\.\w+\('K = -Q', '1024x2'\)",
+    r"^scalings\.Summation\.\w+\('fast'\)",
     r"^scalings\.HalfIterations\.\w+\('K = -Q', 1\.0\)",
     r"^gaussians\.Run\.\w+\('\w+', 3\)",
     r"^euler_loop\.Limits\.track_speedup\(3\)",
@@ -131,11 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong, skipped = judge(found)
     lines = [*wrong, *(f"{name}: skipped" for name in skipped)]
     sys.stdout.writelines(f"{line}\n" for line in lines)
-    errors = sum(name.endswith("track_error") for name, _, _ in found)
-    sys.stdout.write(
-        f"{len(found)} benchmarks, {errors} of them errors, in {time.monotonic() - began:.0f} s: {len(wrong)} failures, "
-        f"{len(skipped)} skipped\n"
-    )
+    errors, seconds = sum(name.endswith("track_error") for name, _, _ in found), time.monotonic() - began
+    said = f"{len(found)} benchmarks, {errors} of them errors, in {seconds:.0f} s"
+    sys.stdout.write(f"{said}: {len(wrong)} failures, {len(skipped)} skipped\n")
     if not found or code not in (0, 2):
         return UNUSABLE
     return FAILED if wrong or code else PASSED
