@@ -5,9 +5,11 @@ mpiexec -n P python -m mpi4py benchmarks/rank_work.py direct | fast
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -21,8 +23,8 @@ def main(summation: str) -> None:
     """Time the velocities of this rank's tokens, together with the other ranks."""
     from mpi4py import MPI
 
-    from benchmarks import common
-
+    sys.path.append(str(Path(__file__).parent))  # a package `benchmarks` might be that of another version
+    common = importlib.import_module("common")
     fp.sums.set_threads(1)
     case = common.case("softmax", SIZES[summation], 2, "float64")
     attention, backend = case.attention(), fp.Mpi(summation)

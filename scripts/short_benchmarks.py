@@ -1,8 +1,8 @@
 """A short run of the benchmarks, every concept once: `python scripts/short_benchmarks.py`, see --help.
 
-The benchmarks run on the fastpde that this Python imports, once each. The exit code is 0 if all have run and no error
-is above the bound that its benchmark states, 1 if not, 2 if they could not be started. Benchmarks that this machine
-cannot run, as those of MPI without it, are skipped and named.
+The benchmarks run on the fastpde of this clone, once each, in this Python; nothing is built or kept. The exit code is
+0 if all have run and no error is above the bound that its benchmark states, 1 if not, 2 if they could not be started.
+Benchmarks that this machine cannot run, as those of MPI without it, are skipped and named.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import importlib
 import itertools
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -64,7 +65,9 @@ def run(patterns: Sequence[str], results: Path) -> int:
     subprocess.run([*asv, "machine", *machine], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     command = [*asv, "run", "--config", str(file), "--machine", "short", "--quick", "--show-stderr"]
     place = ["--environment", f"existing:{sys.executable}", "--set-commit-hash", commit.strip()]
-    return subprocess.run([*command, *place, *chosen], cwd=ROOT).returncode
+    # asv takes PYTHONPATH away: an installed fastpde might be another one than that of this clone.
+    environment = {**os.environ, "ASV_PYTHONPATH": str(ROOT)}
+    return subprocess.run([*command, *place, *chosen], cwd=ROOT, env=environment).returncode
 
 
 def rows(results: Path, patterns: Sequence[str]) -> Iterator[tuple[str, tuple[Any, ...], float | None]]:
