@@ -81,8 +81,8 @@ def test_a_time_alone_is_found():
 @pytest.mark.parametrize(
     "benchmark, given",
     [
-        (velocity.Velocity, ("softmax", "1024x2", "float64")),
-        (velocity.Summation, ("l2", "auto", 1000)),
+        (velocity.Velocity, ("softmax", "1024x2 float64")),
+        (velocity.Summation, ("l2", "auto")),
         (scalings.Velocity, ("K = -Q", "1024x2")),
         (stepping.Methods, ("tsit5",)),
         (running.Checkpoints, ("every step",)),
@@ -104,7 +104,7 @@ def test_the_short_run_has_every_class():
 
 
 def test_the_short_run_finds_failures():
-    name, given = "velocity.Velocity.track_error", ("'l2'", "'1024x2'", "'float64'")
+    name, given = "velocity.Velocity.track_error", ("'l2'", "'1024x2 float64'")
     assert short.bound(name, given) == 1e-13
     wrong, skipped = short.judge(
         [(name, given, 1e-15), (name, given, math.nan), ("ranks.Velocity.track_seconds", (), 1.0)]
@@ -117,12 +117,12 @@ def test_the_short_run_finds_failures():
 def test_results_are_read_as_asv_writes_them(tmp_path):
     """Of a benchmark with parameters, only those that were asked for."""
     name = "velocity.Velocity.track_error"
-    row = [[1e-15, None], [["'l2'"], ["'1024x2'", "'8192x8'"], ["'float64'"]], "version"]
+    row = [[1e-15, None], [["'l2'"], ["'1024x2 float64'", "'8192x8'"]], "version"]
     found = {
         "result_columns": ["result", "params", "version"],
         "results": {name: row, "starting.Import.t": [[0.1], [], ""]},
     }
     (tmp_path / "short").mkdir()
     (tmp_path / "short" / "1234-existing-py.json").write_text(json.dumps(found))
-    assert list(short.rows(tmp_path, [r"l2.*1024"])) == [(name, ("'l2'", "'1024x2'", "'float64'"), 1e-15)]
+    assert list(short.rows(tmp_path, [r"l2.*1024"])) == [(name, ("'l2'", "'1024x2 float64'"), 1e-15)]
     assert len(list(short.rows(tmp_path, [""]))) == 3
