@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .._types import Array
 from ..kernels import exponentials
@@ -19,8 +20,9 @@ from .pair_sum import PairSum
 _POINTS, _BLOCK = 4096, 256
 _ROUNDS = 5
 _DIMENSIONS = (2, 16, 64)
-_SIDE = 768  # of square matrices, large enough for NumPy's products to be at their best
-_LARGE = 2**22  # numbers of one thread that no cache holds
+_SIDE = 512  # of square matrices, large enough for NumPy's products to be near their best
+_TRIES = 8  # of what a limit is measured by in each round, of milliseconds each: the fastest counts
+_LARGE = 2**22  # numbers of one thread, more than the cache of a core holds
 _FEW = 0.2  # seconds of a call from which on it is measured three times only
 
 
@@ -83,35 +85,55 @@ def exponentials_of(dtype: np.dtype) -> float:
 def share(call: Callable[[], object], work: Work, dtype: np.dtype | str) -> float:
     """Measure the share of its limit that a call reaches which does `work` with numbers of a precision.
 
-    The limit is the sum of the times for multiply-adds at the rate of NumPy's products of large matrices, for the
-    exponentials alone, and for moving the bytes as NumPy copies large arrays; all on as many threads, in turn with the
-    call. Nothing that computes one after the other gets below it, so a share is at most 1, but for noise.
+    The limit is the sum of the times for multiply-adds at the rate of NumPy's products of square matrices, for the
+    exponentials alone, and for moving the bytes as NumPy copies large arrays, all on as many threads. Call and limits
+    take turns, and the shortest time of each counts: others on the machine slow down one or the other. What does one
+    after the other is not faster than that, so a share is at most 1 but for noise, which makes it smaller.
     """
-    dtype = np.dtype(dtype)
-    first, second, product = np.ones((3, _SIDE, _SIDE), dtype)
+    dtype, threads = np.dtype(dtype), pool.threads()
+    matrices = [np.ones((3, _SIDE, _SIDE), dtype) for _ in range(threads)] if work.multiply_adds else []
+    copied = [np.ones((2, _LARGE)) for _ in range(threads)] if work.moved else []
+    amounts = np.array([work.multiply_adds, work.exponentials, work.moved])
+    seconds: list[float] = []
+    rates: list[list[float]] = []
+    with ThreadPoolExecutor(threads) as executor:
+        while len(rates) < _ROUNDS and (len(rates) < 3 or seconds[0] < _FEW):
+            time.sleep(0.02)  # threads of another library may still be waiting for work
+            call()
+            seconds.append(_seconds(call))
+            powers = _exponential(dtype) if work.exponentials else 0.0
+            rates.append([_multiply_add(executor, matrices), powers, _byte(executor, copied)])
+    return float(amounts @ np.min(rates, axis=0) / min(seconds))
+
+
+def _multiply_add(executor: ThreadPoolExecutor, matrices: list[Array]) -> float:
+    """Return the seconds per multiply-add of products (3, n, n): a @ b into c, by every thread for itself.
+
+    Where one product is shared among threads, each waits for the others, even if they have no core.
+    """
+    if not matrices:
+        return 0.0
+
+    def shortest(abc: Array) -> float:
+        return min(_seconds(lambda: np.matmul(abc[0], abc[1], out=abc[2])) for _ in range(_TRIES))
+
+    with threadpool_limits(1, "blas"):
+        return 1.0 / (_SIDE**3 * sum(1.0 / seconds for seconds in executor.map(shortest, matrices)))
+
+
+def _exponential(dtype: np.dtype) -> float:
+    """Return the seconds per exponential of arrays in the cache, on all threads."""
     values = np.zeros((pool.threads(), exponentials.SIZE), dtype)
-    limits: list[tuple[float, Callable[[], object]]] = []
-    if work.multiply_adds:
-        limits.append((work.multiply_adds / _SIDE**3, lambda: np.matmul(first, second, out=product)))
-    if work.exponentials:
-        limits.append((work.exponentials / (values.size * exponentials.TIMES), lambda: exponentials.replace(values)))
-    with ThreadPoolExecutor(pool.threads()) as executor:
-        if work.moved:
-            copy, moved = _copies(executor)
-            limits.append((work.moved / moved, copy))
-        # The shortest times: others on the machine slow down one or the other.
-        seconds, *rates = np.min(_rounds(call, *(limit for _, limit in limits)), axis=0).tolist()
-    return sum(times * rate for (times, _), rate in zip(limits, rates, strict=True)) / seconds
+    shortest = min(_seconds(lambda: exponentials.replace(values)) for _ in range(_TRIES))
+    return shortest / (values.size * exponentials.TIMES)
 
 
-def _copies(executor: ThreadPoolExecutor) -> tuple[Callable[[], object], int]:
-    """Return a call by which every thread copies a large array, and the bytes that all read and write."""
-    arrays = [np.ones((2, _LARGE)) for _ in range(pool.threads())]
-
-    def copy() -> None:
-        list(executor.map(lambda pair: np.copyto(pair[0], pair[1]), arrays))
-
-    return copy, sum(pair.nbytes for pair in arrays)
+def _byte(executor: ThreadPoolExecutor, copied: list[Array]) -> float:
+    """Return the seconds per byte that is read or written where every thread copies a large array."""
+    if not copied:
+        return 0.0
+    seconds = _seconds(lambda: list(executor.map(lambda pair: np.copyto(pair[0], pair[1]), copied)))
+    return seconds / sum(pair.nbytes for pair in copied)
 
 
 def _direct(x: Array) -> Callable[[], None]:
@@ -133,24 +155,18 @@ def _products(x: Array) -> Callable[[], None]:
 
 
 def _timed(*calls: Callable[[], object]) -> list[float]:
-    """Return the median seconds of each call."""
-    found: list[float] = np.median(_rounds(*calls), axis=0).tolist()
+    """Return the median seconds of each call, made in turn, after one that is not counted and a pause."""
+    seconds = np.empty((_ROUNDS, len(calls)))
+    for row in range(_ROUNDS):
+        for i, call in enumerate(calls):
+            time.sleep(0.02)  # threads of the other library may still be waiting for work
+            call()
+            seconds[row, i] = _seconds(call)
+    found: list[float] = np.median(seconds, axis=0).tolist()
     return found
 
 
-def _rounds(*calls: Callable[[], object]) -> list[list[float]]:
-    """Return the seconds of some rounds of calls, made in turn, each after one that is not counted and a pause.
-
-    If a call takes long, there are fewer rounds.
-    """
-    rounds: list[list[float]] = []
-    while len(rounds) < _ROUNDS and (len(rounds) < 3 or max(rounds[0]) < _FEW):
-        seconds = []
-        for call in calls:
-            time.sleep(0.02)  # threads of the other library may still be waiting for work
-            call()
-            began = time.perf_counter()
-            call()
-            seconds.append(time.perf_counter() - began)
-        rounds.append(seconds)
-    return rounds
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
