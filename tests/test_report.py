@@ -237,3 +237,9 @@ def test_a_browser_opens_it(softmax, tmp_path):
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", size, f"--screenshot={picture}", path.as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("more", "words"), [(0, ""), (1, "1 more column"), (2, "2 more columns")])
+def test_columns_that_are_left_out_are_counted(more, words):
+    columns = {f"c{i}": [1.0] for i in range(rendering._MOST_COLUMNS + more)}
+    assert rendering.excerpt(columns).more == words

@@ -82,6 +82,8 @@ def test_a_failed_save_leaves_the_file_that_was_there(tmp_path, one, monkeypatch
 def test_names_that_are_refused(tmp_path, one, name, word):
     with pytest.raises(fp.InputError, match=re.escape(word)):
         one.save(tmp_path / name)
+    with pytest.raises(fp.InputError, match=re.escape(word.replace(".npz", ".png"))):
+        one.plot(tmp_path / name.replace(".npz", ".png"))
     assert not list(tmp_path.iterdir())
 
 

@@ -72,7 +72,7 @@ def _cells(table: Table) -> CellColumns:
         _varied(sweep, list(table.cells)),
         np.array([cell.state for cell in found]),
         [_outcome(cell) for cell in found],
-        np.array([_number(cell.facts.get("elapsed_s")) for cell in found]),
+        np.array([sweep_table.elapsed(cell) if "elapsed_s" in cell.facts else np.nan for cell in found]),
         {
             name: np.array([_number(cell.last.get(name)) if cell.state == FINISHED else np.nan for cell in found])
             for name in names

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpde.run import machine
+from fastpde.run.progress import counted
 
 _MOST_ROWS, _MOST_COLUMNS = 30, 14  # of an excerpt
 
@@ -64,7 +65,7 @@ def excerpt(columns: Mapping[str, Any], most: int = _MOST_ROWS, spared: re.Patte
     count = len(columns[names[0]])
     shown = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))  # none of none
     left = {"row": count - len(shown), "column": len(columns) - len(names)}
-    more = " and ".join(f"{number} more {what}{'s' * (number > 1)}" for what, number in left.items() if number)
+    more = " and ".join(counted(number, f"more {what}") for what, number in left.items() if number)
     return Excerpt(names, [[_text(columns[name][i]) for name in names] for i in shown], more)
 
 
