@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,9 @@ from fastpde import Direct
 from fastpde.attention.variants import VARIANTS as EVERY
 
 __all__ = [
+    "ERROR_BOUND",
     "ERROR_UNIT",
+    "SHARE_UNIT",
     "VARIANTS",
     "Array",
     "Case",
@@ -21,7 +24,9 @@ __all__ = [
     "case",
     "head",
     "relative_error",
+    "rk4_step",
     "sample",
+    "share",
     "tokens",
 ]
 
@@ -31,6 +36,8 @@ WIDE = np.longdouble
 ROWS = 64  # targets whose error is taken
 HEADS = 4
 ERROR_UNIT = "largest error / largest value"
+ERROR_BOUND = {"float64": 1e-13, "float32": 5e-6}  # of direct sums with moderate scores
+SHARE_UNIT = "share of the limit measured in the same process"
 SINGLE = {name: variant.kind for name, variant in EVERY.items() if not variant.scales}
 VARIANTS = (*SINGLE, "multihead", "masked")
 
@@ -61,6 +68,11 @@ class Head:
         kernel = {"exponential": np.exp, "linear": lambda s: s, "sigmoid": lambda s: 1 / (1 + np.exp(-s))}
         return np.where(seen, kernel[self.kind](score), 0) @ (x @ V.T) / len(x)
 
+    def field(self, x: Array) -> Array:
+        """Compute the field at all of x in float64, block by block; extended precision would be slow."""
+        blocks = np.array_split(np.arange(len(x)), max(1, len(x) // 256))
+        return np.concatenate([self.naive(x, rows, wide=np.float64) for rows in blocks])
+
     def _score(self, q: Array, k: Array) -> Array:
         if self.kind == "l2":
             return -sum((q[:, None, i] - k[None, :, i]) ** 2 for i in range(q.shape[1]))
@@ -81,6 +93,18 @@ class Case:
         heads = [head.attention() for head in self.heads]
         attention = heads[0] if self.W is None else fp.MultiHead(heads, W=list(self.W))
         return fp.Masked(attention) if self.masked else attention
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs of a target and a source that it sees, for one head."""
+        n = len(self.x)
+        return n * (n + 1) // 2 if self.masked else n * n
+
+    def share(self, call: Callable[[], object], times: float = 1.0) -> float:
+        """Measure the share of its limit that a call reaches which makes all pair sums some times."""
+        columns = sum(head.K.shape[0] + head.V.shape[0] for head in self.heads)
+        pairs = times * self.pairs
+        return share(call, self.x.dtype.name, multiply_adds=pairs * columns, exponentials=pairs * len(self.heads))
 
     def naive(self, rows: Array) -> Array:
         """Compute the field at x[rows], pair by pair: (m, d)."""
@@ -113,9 +137,24 @@ def case(variant: str, n: int, d: int, dtype: str) -> Case:
     return Case(x, heads, tuple(rng.standard_normal((HEADS, d, k)) / np.sqrt(d)), False)
 
 
-def sample(n: int) -> Array:
-    """Return `ROWS` row numbers, evenly spaced, the first and the last among them."""
-    return np.linspace(0, n - 1, min(n, ROWS)).astype(int)
+def sample(n: int, rows: int = ROWS) -> Array:
+    """Return row numbers, evenly spaced, the first and the last among them."""
+    return np.linspace(0, n - 1, min(n, rows)).astype(int)
+
+
+def share(call: Callable[[], object], dtype: str, **work: float) -> float:
+    """Measure the share of its limit that a call reaches, see `fastpde.sums.limits`; work: fields of its `Work`."""
+    from fastpde.sums import limits  # earlier versions have no such function: only the share is missing there
+
+    return limits.share(call, limits.Work(**work), dtype)
+
+
+def rk4_step(field: Callable[[Array], Array], x: Array, h: float) -> Array:
+    """Take a classical Runge-Kutta step of size h in plain NumPy."""
+    a = field(x)
+    b = field(x + h / 2 * a)
+    c = field(x + h / 2 * b)
+    return x + h / 6 * (a + 2 * b + 2 * c + field(x + h * c))
 
 
 def relative_error(got: Array, want: Array) -> float:

@@ -33,10 +33,16 @@ def naive(field: fp.Sinkhorn, x: common.Array) -> common.Array:
     return (u[:, None] * (kernel @ (v[:, None] * x))) @ V.T / eps
 
 
+def half_iterations(field: fp.Sinkhorn, x: common.Array) -> float:
+    """Return the number of half-iterations of one velocity from a cold start."""
+    stats = fp.solve(field, x, (0.0, 1e-9), method="euler", step=1e-9, backend=common.Direct()).stats
+    return float(stats["half_iterations"] / stats["evaluations"])
+
+
 class Velocity:
     """Seconds for the velocities of n tokens in dimension d, eps = 1, tol 1e-9, all threads, warm caches."""
 
-    params = (KERNELS, ("1024x2", "4096x2", "4096x8"))
+    params = (KERNELS, ("1024x2", "4096x8"))
     param_names = ("kernel", "n x d")
     repeat = (3, 10, 1.0)
     number = 1
@@ -53,13 +59,55 @@ class Velocity:
     def track_error(self, *_: str) -> float:
         return common.relative_error(self.time_velocity(), naive(self.attention, self.x))
 
+    def track_share(self, *_: str) -> float:
+        """Return the share of the limit; half-iterations are sums of weights alone, with d multiply-adds for a pair."""
+        n, d = self.x.shape
+        sums = half_iterations(self.attention, self.x) * n * n
+        work = {"multiply_adds": d * sums + 2 * d * n * n, "exponentials": sums + n * n}
+        return common.share(self.time_velocity, "float64", **work)
+
+    def error_bound(self, *_: str) -> float:
+        return 1e-8
+
+    track_error.unit = common.ERROR_UNIT
+    track_share.unit = common.SHARE_UNIT
+
+
+class Summation:
+    """Seconds for the velocities of 10000 tokens in the plane by each way to sum, tol 1e-9, all threads, warm."""
+
+    params = (("direct", "fast", "auto"),)
+    param_names = ("summation",)
+    repeat = (2, 5, 5.0)
+    number = 1
+    warmup_time = 0.0
+
+    def setup(self, summation: str) -> None:
+        self.x, self.attention = common.tokens(10_000, 2, "float64"), attention("K = -Q", 2)
+        self.backend = {"direct": fp.Direct, "fast": fp.Fast, "auto": fp.Auto}[summation]()
+        self.attention.velocity(self.x[:1000], backend=self.backend)
+
+    def time_velocity(self, _: str) -> common.Array:
+        return self.attention.velocity(self.x, backend=self.backend)
+
+    def track_error(self, summation: str) -> float:
+        """Return the error against direct sums to a tighter tolerance."""
+        tight = fp.Sinkhorn(*[p(0.0) for p in (self.attention.Q, self.attention.K, self.attention.V)], tol=1e-11)
+        want = tight.velocity(self.x, backend=common.Direct())
+        return common.relative_error(self.time_velocity(summation), want)
+
+    def error_bound(self, _: str) -> float:
+        return 1e-6
+
     track_error.unit = common.ERROR_UNIT
 
 
 class HalfIterations:
     """Half-iterations, which are sums over all pairs, per velocity of 1000 tokens in the plane."""
 
-    params = (KERNELS, (0.1, 1.0, 10.0))
+    no_error = "It counts, and states no time; the errors of the same velocities are those of `Velocity`."
+
+    params = (KERNELS, (0.3, 3.0))
     param_names = ("kernel", "eps")
 
     def setup(self, kernel: str, eps: float) -> None:
@@ -67,8 +115,7 @@ class HalfIterations:
 
     def track_cold(self, *_: object) -> float:
         """Return those of one velocity from a cold start."""
-        once = fp.solve(self.attention, self.x, (0.0, 1e-9), method="euler", step=1e-9)
-        return float(once.stats["half_iterations"])
+        return half_iterations(self.attention, self.x)
 
     def track_warm(self, *_: object) -> float:
         """Return those per right-hand side of a dopri5 run, in which a token moves by about a fifth of its size."""

@@ -37,7 +37,15 @@ class Batch:
         want = [self.heads[b].naive(self.x[b], rows) for b in chosen]
         return common.relative_error(got[list(chosen)], np.stack(want))
 
+    def track_share(self, d: int, dtype: str) -> float:
+        pairs = float(B * N * N)
+        return common.share(self.time_velocity, dtype, multiply_adds=2 * d * pairs, exponentials=pairs)
+
+    def error_bound(self, _: int, dtype: str) -> float:
+        return common.ERROR_BOUND[dtype]
+
     track_error.unit = common.ERROR_UNIT
+    track_share.unit = common.SHARE_UNIT
 
 
 class Run:
@@ -68,6 +76,45 @@ class Run:
         want = fp.solve(one, self.x[-1].astype(float), (0.0, 0.1), method="rk4", step=0.01).x_final
         return common.relative_error(self.run(self.x)[-1], want)
 
+    def track_share(self, d: int, dtype: str) -> float:
+        pairs = 40.0 * B * N * N  # ten steps of four velocities
+        work = {"multiply_adds": 2 * d * pairs, "exponentials": pairs}
+        return common.share(self.time_run, dtype, **work)
+
+    def error_bound(self, _: int, dtype: str) -> float:
+        return common.ERROR_BOUND[dtype]
+
+    track_error.unit = common.ERROR_UNIT
+    track_share.unit = common.SHARE_UNIT
+
+
+class Adaptive:
+    """Seconds for a dopri5 run of 512 systems of 32 tokens in the plane, each with steps of its own, warm."""
+
+    repeat = (3, 10, 1.0)
+    number = 1
+    warmup_time = 0.05
+
+    def setup(self) -> None:
+        heads = [common.head("softmax", 2, 2, np.random.default_rng([2, b])) for b in range(B)]
+        self.x, self.last = common.tokens(B * N, 2, "float64").reshape(B, N, 2), heads[-1]
+        Q, K, V = (np.stack([getattr(head, letter) for head in heads]) for letter in "QKV")
+        self.attention = fp.Softmax(Q, K, V, scale=heads[0].scale)
+        self.time_run()
+
+    def time_run(self) -> fp.EnsembleSolution:
+        return fp.solve(self.attention, self.x, (0.0, 0.5), rtol=1e-6, atol=1e-9)
+
+    def track_error(self) -> float:
+        """Return the error of the last system against rk4 in plain NumPy with steps of 0.01."""
+        x = self.x[-1]
+        for _ in range(50):
+            x = common.rk4_step(self.last.field, x, 0.01)
+        return common.relative_error(self.time_run().x_final[-1], x)
+
+    def error_bound(self) -> float:
+        return 1e-5
+
     track_error.unit = common.ERROR_UNIT
 
 
@@ -96,14 +143,12 @@ class InStep:
     def track_error(self) -> float:
         """Return the error of the last system's end against rk4 steps with velocities scaled by a naive iteration."""
         one, x, steps = self.attention.system(B - 1), self.x[-1], 40
-        h = (self.span[1] - self.span[0]) / steps
         for _ in range(steps):
-            k1 = scalings.naive(one, x)
-            k2 = scalings.naive(one, x + h / 2 * k1)
-            k3 = scalings.naive(one, x + h / 2 * k2)
-            k4 = scalings.naive(one, x + h * k3)
-            x = x + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+            x = common.rk4_step(lambda y: scalings.naive(one, y), x, (self.span[1] - self.span[0]) / steps)
         return common.relative_error(self.time_run().x_final[-1], x)
+
+    def error_bound(self) -> float:
+        return 1e-5
 
     track_velocity.unit = "s"
     track_error.unit = common.ERROR_UNIT

@@ -10,6 +10,8 @@ import numpy as np
 from .errors import InputError, InputTypeError
 from .parallel.partition import Array, Partition, Undivided
 
+NUMBERS = "float64, float32 or whole numbers"
+
 
 def as_numbers(name: str, value: object) -> Array:
     """Return `value` as an array of float64 or float32 in native byte order; lists and integers become float64.
@@ -28,11 +30,12 @@ def as_numbers(name: str, value: object) -> Array:
         raise InputTypeError(name, f"a {type(value).__name__}", "an array that NumPy can read", remedy) from error
     if array.dtype.kind == "f" and array.dtype.itemsize > 8:
         remedy = "Nothing here has more digits than float64: take astype(float)."
-        raise InputTypeError(name, f"dtype {array.dtype}", "float64 or float32 numbers", remedy)
+        raise InputTypeError(name, f"dtype {array.dtype}", NUMBERS, remedy)
     if array.dtype.kind in "iu" or (array.dtype.kind == "f" and array.dtype not in (np.float32, np.float64)):
         array = array.astype(np.float64)
     if array.dtype.kind != "f":
-        raise InputTypeError(name, f"dtype {array.dtype}", "float64 or float32 numbers")
+        came = "None" if value is None else f"dtype {array.dtype}"
+        raise InputTypeError(name, came, NUMBERS)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if not np.isfinite(array).all():

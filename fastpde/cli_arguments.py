@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 CODE = 'let attention.kind = "module:Class" and output.observables = ["module:name"] run modules of your own'
+DATA = "the folder of the files that PLAN's configuration reads; default: that of the configuration"
 THREADS = "threads to use; default and most: what affinity, cgroup and SLURM allow"
 STUDY = "Run a study into a directory: rows.csv, the parameters, a picture. A finished study is not run again."
 SWEEP = "Run all cells of a plan that are not done yet: a configuration with keys that vary. The same command goes on."
@@ -24,7 +25,7 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
     """Add the arguments of `fastpde sweep`."""
     sweep.add_argument("plan", type=Path, metavar="PLAN", help="a TOML file, or the directory of a sweep to go on with")
     sweep.add_argument("--out", type=Path, metavar="DIR", help="the directory; default: PLAN's name + .sweep")
-    sweep.add_argument("--data", type=Path, metavar="DIR", help="the folder of the .npy files; default: CONFIG's")
+    sweep.add_argument("--data", type=Path, metavar="DIR", help=DATA)
     sweep.add_argument("--local", metavar="K", help="cells at a time, a process each; default: as the cores allow")
     sweep.add_argument("--threads", metavar="N", help="threads of each; default: 1 for small runs")
     sweep.add_argument("--max-walltime", metavar="TIME", help="stop before, as in run; of each task with --slurm")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -11,18 +11,18 @@ _SOON = 1.0  # seconds of compilation after which it is shown
 
 
 @contextmanager
-def shown(stream: TextIO, *, quiet: bool = False) -> Iterator[None]:
-    """Show, in a context, that kernels are being compiled: a bar that goes away on a terminal, a line elsewhere."""
-    if quiet:
-        yield
-        return
-    from numba.core import event  # here: who shows nothing does not wait for Numba
+def shown(stream: TextIO, *, quiet: bool = False) -> Iterator[Callable[[], float]]:
+    """Show, in a context, that kernels are being compiled: a bar that goes away on a terminal, a line elsewhere.
+
+    It yields a function that returns for how many seconds they have been so far, also if nothing is shown.
+    """
+    from numba.core import event  # here: the command line imports this module
 
     event.Listener.register(_Word)
-    word = _Word(stream)
+    word = _Word(None if quiet else stream)
     try:
         with event.install_listener("numba:compile", word):
-            yield
+            yield word.seconds
     finally:
         word.close()
 
@@ -30,7 +30,7 @@ def shown(stream: TextIO, *, quiet: bool = False) -> Iterator[None]:
 class _Word:
     """What is shown of functions that are compiled, each while those that it calls are."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | None) -> None:
         self._stream, self._said = stream, False
         self._bar: Any = None
         self._count = self._depth = 0
@@ -43,6 +43,10 @@ class _Word:
         else:
             self._end()
 
+    def seconds(self) -> float:
+        """Return for how long functions have been compiled, one under way included."""
+        return self._seconds + (time.monotonic() - self._began if self._depth else 0.0)
+
     def close(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
@@ -51,13 +55,12 @@ class _Word:
 
     def _begin(self) -> None:
         """Show one more function, if compilation has taken a while."""
-        now = time.monotonic()
         if not self._depth:
-            self._began = now
+            self._began = time.monotonic()
         self._depth += 1
         self._count += 1
-        if self._seconds + now - self._began >= _SOON:
-            self._show()
+        if self._stream is not None and self.seconds() >= _SOON:
+            self._show(self._stream)
 
     def _end(self) -> None:
         """Remove the bar when the outermost function is compiled."""
@@ -66,16 +69,16 @@ class _Word:
             self._seconds += time.monotonic() - self._began
             self.close()
 
-    def _show(self) -> None:
-        if not self._stream.isatty():
+    def _show(self, stream: TextIO) -> None:
+        if not stream.isatty():
             if not self._said:
-                self._stream.write("fastpde: compiling kernels, which later runs on this machine find in a cache\n")
-                self._stream.flush()
+                stream.write("fastpde: compiling kernels, which later runs on this machine find in a cache\n")
+                stream.flush()
             self._said = True
             return
         if self._bar is None:
             from tqdm import tqdm
 
             form = "fastpde: compiling kernels for this and later runs, {n} functions so far"
-            self._bar = tqdm(file=self._stream, bar_format=form, leave=False, dynamic_ncols=True, initial=self._count)
+            self._bar = tqdm(file=stream, bar_format=form, leave=False, dynamic_ncols=True, initial=self._count)
         self._bar.update(self._count - self._bar.n)

@@ -29,6 +29,7 @@ from fastpde.errors import InputError
 from fastpde.plot import view
 from fastpde.run import directory, labelled
 from fastpde.run.opened import Run, open_run
+from fastpde.run.progress import counted
 
 Array = np.ndarray[Any, Any]
 KINDS = ("vtk", "xyz", "npz", "parquet")
@@ -82,8 +83,8 @@ def write(path: Path, kind: str, target: Path | None = None, *, system: int | No
             _write_parquet(run, frames, place)
         else:
             return _write_cloud(cloud_of(run, system), kind, place, target, every)
-    what = f"{len(run.systems)} systems" if run.systems is not None else f"{len(run.ids)} tokens"
-    return [f"{len(frames)} frames of {what}: {target}"]
+    what = counted(len(run.ids), "token") if run.systems is None else counted(len(run.systems), "system")
+    return [f"{counted(len(frames), 'frame')} of {what}: {target}"]
 
 
 def _check_system(run: Run, kind: str, system: int | None) -> None:
@@ -163,7 +164,7 @@ def _write_cloud(cloud: Cloud, kind: str, place: Path, target: Path, every: int)
     points, said = in_space(cloud)
     frames, put = range(0, len(cloud.t), every), {"vtk": _write_vtk, "xyz": _write_xyz}[kind]
     name = put(cloud, points, frames, place)
-    done = f"{len(frames)} frames of {len(cloud.ids)} tokens: {target / name if name else target}"
+    done = f"{counted(len(frames), 'frame')} of {counted(len(cloud.ids), 'token')}: {target / name if name else target}"
     return [said, done] if said else [done]
 
 

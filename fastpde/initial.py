@@ -23,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from fastpde._types import covariance_eigen
+from fastpde._types import NUMBERS, covariance_eigen
 from fastpde.errors import InputError
 
 BLOCK = 4096
 _TOKENS = 0  # the spawn key's first number: other users of the same seed take another
 _POSITIONS = 4
 _NORMAL, _UNIFORM = 0, 1
+_SHOWN = 40  # characters of a wrong entry that a message shows
 # What NumPy raises for a file that is no .npy file: its header is parsed as Python.
 _UNREADABLE = (ValueError, EOFError, OSError, TypeError, OverflowError, SyntaxError, TokenError, RecursionError)
 
@@ -178,11 +179,12 @@ def mixture(
 
 
 def open_array(path: Path, name: str) -> Array:
-    """Map a .npy file of float32 or float64 into memory without reading it; or read a .csv file of numbers (n, d).
+    """Map a .npy file of float64, float32 or whole numbers into memory without reading it; or read a .csv file of
+    numbers (n, d).
 
     A .csv file has a row for each token, with commas; a first line of names is passed over.
 
-    Raises InputError naming `name` for anything else: no file, pickled objects, a cut file, whole numbers in .npy.
+    Raises InputError naming `name` for anything else: no file, pickled objects, a cut file, other numbers.
     """
     if not path.is_file():
         need = "the name of a .npy file, or of a .csv file"
@@ -194,14 +196,16 @@ def open_array(path: Path, name: str) -> Array:
         array = np.lib.format.open_memmap(path, mode="r")  # unlike np.load it looks for nothing but a .npy file
     except _UNREADABLE as error:
         raise InputError(name, f'"{path.name}": {error}', "a readable, complete .npy file") from None
-    if array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8):
-        raise InputError(name, f'"{path.name}" with {array.dtype}', "an array of float32 or float64")
+    if array.dtype.kind not in "iu" and (array.dtype.kind != "f" or array.dtype.itemsize not in (4, 8)):
+        remedy = "Save it with astype(float)." if array.dtype.kind in "fb" else ""
+        raise InputError(name, f'"{path.name}" with {array.dtype}', f"an array of {NUMBERS}", remedy)
     return array
 
 
 @lru_cache(maxsize=2)  # asked for its shape first
 def _table(path: Path, name: str, *_: int) -> Array:
     """Return the numbers (n, d) of a .csv file, read-only."""
+    names = False
     try:
         with path.open(encoding="utf-8") as file:
             names = any(_is_word(entry) for entry in file.readline().split(","))
@@ -210,9 +214,28 @@ def _table(path: Path, name: str, *_: int) -> Array:
             array = np.loadtxt(path, delimiter=",", skiprows=int(names), ndmin=2, encoding="utf-8", comments=None)
     except (ValueError, OSError, UserWarning) as error:
         need = "rows of numbers, with as many in each and commas between them"
-        raise InputError(name, f'"{path.name}": {error}', need) from None
+        raise InputError(name, f'"{path.name}": {_fault(path, names) or error}', need) from None
     array.flags.writeable = False
     return array
+
+
+def _fault(path: Path, names: bool) -> str:
+    """Return what is wrong with the first wrong line of a table, counted from 1; "" if that cannot be found."""
+    width = 0
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            entries = line.split(",")
+            if not line.strip() or (names and number == 1):
+                continue
+            for place, entry in enumerate(entries, 1):
+                if _is_word(entry):
+                    return f'"{entry.strip()[:_SHOWN]}" as number {place} of line {number}'
+            width = width or len(entries)
+            if len(entries) != width:
+                return f"{len(entries)} numbers in line {number} and {width} before it"
+    except (OSError, ValueError):
+        return ""
+    return "" if width else "no numbers"
 
 
 def _is_word(entry: str) -> bool:

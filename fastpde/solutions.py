@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fastpde.errors import InputTypeError
+from fastpde.errors import InputError, InputTypeError
+
+_SUFFIX = re.compile(r"\.[A-Za-z]\w*")  # not the end of a number, as in "t=0.5"
 
 
 def save(path: str | Path, arrays: Mapping[str, Any], stats: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
     """Write arrays, numbers and words into a .npz file, with stats/NAME and settings/NAME, and return its path.
 
-    The suffix is added if it is missing. A temporary file is renamed when it is complete. `numpy.load` reads it without
-    pickle. Raises OSError; InputTypeError for what is no path.
+    The suffix is added if there is none. A temporary file is renamed when it is complete. `numpy.load` reads it without
+    pickle. Raises OSError; InputTypeError for what is no path; InputError for another suffix, or a folder that is not
+    there.
     """
-    try:
-        asked = Path(path)
-    except TypeError:
-        raise InputTypeError("path", type(path).__name__, "the path of a .npz file") from None
-    target = asked if asked.suffix == ".npz" else asked.with_name(f"{asked.name}.npz")
+    target = file_of(path, ".npz")
     contents = {**arrays, **_named("stats", stats), **_named("settings", settings)}
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
@@ -33,6 +33,23 @@ def save(path: str | Path, arrays: Mapping[str, Any], stats: Mapping[str, Any], 
     finally:
         temporary.unlink(missing_ok=True)
     return target
+
+
+def file_of(path: str | Path, suffix: str) -> Path:
+    """Return the path of a file that is to be made, with the suffix of its kind. Raises InputError, InputTypeError."""
+    need = f"the name of a {suffix} file"
+    try:
+        asked = Path(path)
+    except TypeError:
+        raise InputTypeError("path", type(path).__name__, need) from None
+    if asked.name in ("", "..") or asked.is_dir():
+        raise InputError("path", f"{asked}, which is a folder", need)
+    if _SUFFIX.fullmatch(asked.suffix) and asked.suffix != suffix:
+        remedy = f"Files of other kinds are not written: take {asked.stem}{suffix}, or {asked.name}{suffix}."
+        raise InputError("path", f"{asked} with the suffix {asked.suffix}", need, remedy)
+    if not asked.parent.is_dir():
+        raise InputError("path", f"{asked}, where {asked.parent} is no folder", need, "Make the folder first.")
+    return asked if asked.suffix == suffix else asked.with_name(f"{asked.name}{suffix}")
 
 
 def numbered(group: str, entries: Iterable[Any]) -> dict[str, Any]:

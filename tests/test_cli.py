@@ -140,6 +140,41 @@ def test_an_ensemble_ends_with_a_picture_and_says_how_its_systems_ended(folder, 
     assert call(capsys, "plot", "a.run")[1].split() == ["a.run/ensemble.png", "a.run/ends.png", "a.run/systems.png"]
 
 
+def test_the_current_folder_is_read_by_its_name_but_not_made(folder, capsys, monkeypatch):
+    assert call(capsys, "run", "a.toml", "--quiet", "--threads", "1")[0] == 0
+    with monkeypatch.context() as patched:
+        patched.chdir(folder / "a.run")
+        assert fastpde.open_run(".").finished
+        for command in (("status", "."), ("verify", "."), ("export", ".", "--to", "npz", "--out", "../b.npz")):
+            code, _, errors = call(capsys, *command)
+            assert (code, errors) == (0, ""), command
+        assert call(capsys, "run", "../a.toml", "--out", ".")[1].startswith("already finished: .")
+        assert call(capsys, "run", "../a.toml", "--out", "..")[0] == 2
+    (folder / "empty").mkdir()
+    (folder / "plan.toml").write_text('config = "a.toml"\n')
+    monkeypatch.chdir(folder / "empty")
+    for command in (("run", "../a.toml"), ("sweep", "../plan.toml"), ("study", "rank-collapse")):
+        code, out, errors = call(capsys, *command, "--out", ".")
+        assert (code, out, errors.count("\n")) == (2, "", 1), command
+        assert "--out: got ., the current folder; need" in errors and "as --out NAME" in errors
+    assert not any(Path().iterdir())
+
+
+def test_the_files_of_a_sweep_are_those_of_its_configuration(capsys):
+    said = " ".join(call(capsys, "sweep", "--help")[1].split())
+    assert "that PLAN's configuration reads; default: that of the configuration" in said and "CONFIG" not in said
+
+
+def test_a_plan_and_a_configuration_say_whose_they_are(folder, capsys):
+    (folder / "plan.toml").write_text('config = "a.toml"\n[vary]\nseed = [1, 2]\n')
+    assert "CONFIG: got plan.toml, the plan of a sweep; " in (said := call(capsys, "run", "plan.toml")[2])
+    assert said.endswith("fastpde sweep plan.toml.\n")
+    assert "PLAN: got a.toml, the configuration of a run; " in (said := call(capsys, "sweep", "a.toml")[2])
+    assert said.endswith("fastpde run a.toml runs it.\n")
+    (folder / "plan.toml").write_text("[vary]\nseed = [1, 2]\n")
+    assert "config: got nothing; need text" in call(capsys, "estimate", "plan.toml")[2]
+
+
 def test_doctor_says_what_this_machine_will_do(folder, capsys):
     code, out, _ = call(capsys, "doctor")
     assert code == 0

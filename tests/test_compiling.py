@@ -72,12 +72,22 @@ def test_a_terminal_has_a_bar_that_goes_away(clock):
     assert frames[-1] == ""
 
 
+def test_seconds_count_the_outermost_function_and_one_under_way(clock):
+    word = compiling._Word(None)
+    pass_by(word, clock, 0.5)
+    clock.seconds += 100
+    word.notify(SimpleNamespace(is_start=True))
+    clock.seconds += 0.25
+    assert word.seconds() == pytest.approx(0.75)
+
+
 @pytest.mark.parametrize("quiet", [False, True])
 def test_functions_that_numba_compiles_are_noticed(monkeypatch, quiet):
     monkeypatch.setattr(compiling, "_SOON", 0.0)
     stream = io.StringIO()
-    with compiling.shown(stream, quiet=quiet):
+    with compiling.shown(stream, quiet=quiet) as seconds:
         assert numba.njit(lambda x: x + 1)(2) == 3
+    assert seconds() > 0.0
     assert stream.getvalue() == ("" if quiet else LINE)
     numba.njit(lambda x: x + 2)(2)
     assert stream.getvalue() == ("" if quiet else LINE)

@@ -48,7 +48,7 @@ WRONG = {  # text: (the key that must be named, a word that must help)
     "infinite": (edited("t_end = 1.0", "t_end = inf"), "time.t_end", "finite"),
     "huge": (edited("t_end = 1.0", "t_end = 1" + "0" * 400), "time.t_end", "finite"),
     "empty interval": (edited("t_end = 1.0", "t_end = -1.0"), "time.t_end", "t_start"),
-    "no t_end": (edited("t_end = 1.0", ""), "time.t_end", "no default"),
+    "no t_end": (edited("t_end = 1.0", ""), "time.t_end", "got nothing; need a finite number"),
     "no tokens": (edited('kind = "gaussian"\nn = 20\nd = 2', ""), "tokens.kind", "gaussian"),
     "unknown kind": (edited('"gaussian"', '"gausian"'), "tokens.kind", 'Did you mean "gaussian"'),
     "unknown variant": (edited('"softmax"', '"softmx"'), "attention.kind", 'Did you mean "softmax"'),
@@ -90,7 +90,11 @@ WRONG = {  # text: (the key that must be named, a word that must help)
     "path upwards": (edited('"softmax"', '"softmax"\nQ = "../Q.npy"'), "attention.Q", "inside"),
     "absolute path": (edited('"softmax"', '"softmax"\nQ = "/etc/Q.npy"'), "attention.Q", "inside"),
     "bad index": (edited('"softmax"', '"softmax"\nQ = "Q.npy[-1]"'), "attention.Q", "indices"),
-    "no heads": (edited('"softmax"', '"multihead"'), "attention.heads", "no default"),
+    "no heads": (
+        edited('"softmax"', '"multihead"'),
+        "attention.heads",
+        'got nothing; need kind = "multihead" and one [[attention.heads]]',
+    ),
     "wrong in a head": (heads('scale = "x"'), "attention.heads[0].scale", "sqrt"),
     "masked in a head": (heads("masked = true"), "attention.heads[0].masked", "one of"),
     "W does not fit": (heads("dv = 3\nV = 'normal'\nW = 'identity'"), "attention.heads[0].W", "(2, 3)"),
@@ -116,7 +120,17 @@ WRONG = {  # text: (the key that must be named, a word that must help)
     "event of nothing": (GOOD + "[events]\nblow_up = 0", "events.blow_up", "above 0"),
     "event in words": (GOOD + "[events]\nsteady_state = true", "events.steady_state", "above 0"),
     "infinite event": (GOOD + "[events]\ncollapsed = inf", "events.collapsed", "finite"),
-    "no step": (edited("t_end = 1.0", 't_end = 1.0\nmethod = "euler"'), "time.step", "euler"),
+    "no step": (edited("t_end = 1.0", 't_end = 1.0\nmethod = "euler"'), "time.step", "got nothing; need a step"),
+    "no means": (
+        edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "mixture"\nn = 9'),
+        "tokens.means",
+        "got nothing; need a list of rows, each a list of finite numbers",
+    ),
+    "clusters of an ensemble": (
+        edited("d = 2", "d = 2\nsystems = 3") + "[output]\nclusters = true",
+        "output.clusters",
+        "got clusters of 3 systems",
+    ),
     "too many tokens": (edited("n = 20", "n = 1000000000000"), "tokens.n", "GiB"),
     "too many frames": (GOOD + "[output]\nevery = 1e-12", "output.every", "frames"),
 }
@@ -253,7 +267,7 @@ FILE = edited('kind = "gaussian"\nn = 20\nd = 2', 'kind = "file"\npath = "x.npy"
 @pytest.mark.parametrize(
     ("array", "word"),
     [
-        (np.zeros((4, 2), dtype=int), "float"),
+        (np.zeros((4, 2), np.float16), r"need an array of float64, float32 or whole numbers\. Save it with astype"),
         (np.array([[1.0, None]], dtype=object), "readable"),
         (np.zeros((3, 4, 2, 2)), "shape"),
         (np.zeros((0, 2)), "shape"),

@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 
 import fastpde as fp
+from fastpde.config.schema import TOKENS
 
 from .problems import ROOT
 
@@ -74,6 +75,14 @@ def cited(text: str) -> list[str]:
         found += re.findall(CONF["NUMBER"], numbers)
         found += [str(n) for a, b in re.findall(r"\b(\d+)-(\d+)\b", numbers) for n in range(int(a) + 1, int(b))]
     return found
+
+
+def test_the_readme_has_the_keys_of_all_kinds_of_tokens():
+    found = {}
+    for kinds, keys in re.findall(r'^\| (`"\w+"`(?:, `"\w+"`)*) \| (.*) \|$', README.read_text(), re.MULTILINE):
+        words = {*re.findall(r"`(\w+)`", keys), "systems", "positions", "kind"}
+        found |= dict.fromkeys(re.findall(r"\w+", kinds), words)
+    assert found == {kind: {item.name for item in fields(section)} for kind, section in TOKENS.items()}
 
 
 def slug(heading: str) -> str:

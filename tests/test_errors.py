@@ -14,6 +14,7 @@ from fastpde.config.sweep_plan import CellError
 from fastpde.errors import ConvergenceError, FieldError, InputError, InputTypeError
 from fastpde.run.ranks import Refused
 from fastpde.run.signals import Stopped
+from fastpde.run.trajectory_file import Altered
 
 _INPUT = InputError("x", "shape (3,)", "shape (n, d)", "Give x[None].")
 ERRORS = [
@@ -23,6 +24,7 @@ ERRORS = [
     ConvergenceError(0.1, 1e-9, 7, 0.5, (1, 0)),
     CellError("cell 3", _INPUT),
     Refused("x: got nothing"),
+    Altered(Path("a.run") / "trajectory.h5", "the tokens are others"),
     Stopped(15, at_once=True),
 ]
 

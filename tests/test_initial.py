@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -135,6 +137,14 @@ def test_rows_of_a_file(tmp_path):
     assert initial.from_file(tmp_path / "x.npy", system=1, rows=slice(0, 5000)).shape == (5000, 2)
 
 
+@pytest.mark.parametrize("kind", ["i1", ">i4", "u8"])
+def test_whole_numbers_of_a_file_are_float64(tmp_path, kind):
+    x = np.random.default_rng(0).integers(0, 9, (7, 2)).astype(kind)
+    np.save(tmp_path / "x.npy", x)
+    found = initial.from_file(tmp_path / "x.npy")
+    assert found.dtype == np.float64 and (found == x).all()
+
+
 def _npy(header: str) -> bytes:
     return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header.encode() + bytes(64)
 
@@ -170,9 +180,21 @@ def test_tables_of_commas(tmp_path):
     assert initial.from_file(path).tolist() == [[1.5], [2.5]]
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n", "1,2\n3\n", "1,2\n3,x\n", "1;2\n3;4\n", "1,2\n#3,4\n"])
-def test_tables_that_are_refused(tmp_path, text):
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("", "no numbers"),
+        ("a,b\n", "no numbers"),
+        ("1,2\n3\n", "1 numbers in line 2 and 2 before it"),
+        ("1,2\n\n3,x\n", '"x" as number 2 of line 3'),
+        ("a,b\n1,2\n3,\n", '"" as number 2 of line 3'),
+        ("1;2\n3;4\n", '"3;4" as number 1 of line 2'),
+        ("1,2\n#3,4\n", '"#3" as number 1 of line 2'),
+        ("1_0,2\nb,3\n", '"b" as number 1 of line 2'),
+    ],
+)
+def test_tables_that_are_refused(tmp_path, text, word):
     path = tmp_path / "x.csv"
     path.write_text(text)
-    with pytest.raises(InputError, match=r'^tokens.path: got "x.csv"'):
+    with pytest.raises(InputError, match=rf'^tokens.path: got "x.csv": {re.escape(word)}; need rows of numbers'):
         initial.open_array(path, "tokens.path")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import fastpde
 from fastpde import plot
 from fastpde.errors import InputError
 from fastpde.parallel.spread import Tokens
-from fastpde.plot import view
+from fastpde.plot import canvas, cluster_paths, series, token_panels, view
 from fastpde.run.observables.token_moments import columns, of_many, of_one
 from fastpde.run.tables import TableWriter
 from fastpde.run.trajectory import TrajectoryWriter
@@ -150,6 +151,97 @@ def test_pictures_of_ensembles_are_made_and_not_blank(tmp_path, case):
         pixels = shown(path / name)
         assert pixels.std() > 5 and (np.ptp(pixels, axis=2) > 40).sum() > 50, name  # something in colour
         assert min(edge.min() for edge in (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])) > 240, name
+
+
+def test_own_observables_of_an_ensemble_are_drawn(tmp_path):
+    """Columns of the user's own have panels, in order, after those of the package that no other picture shows."""
+    t, stream = np.linspace(0.0, 4.0, 9), np.random.default_rng(0)
+    own = {name: stream.uniform(1.0, 2.0, (9, 30)) for name in ("skew", "w0", "w1", "w2")}
+    drawn = series.figure(t, {"t": np.tile(t[:, None], 30), "trace": own["w0"], "mean_0": own["w0"], **own})
+    assert [axes.get_ylabel() for axes in drawn.axes] == list(own)
+    assert all(len(axes.collections) == 1 and len(axes.lines) == 1 for axes in drawn.axes)  # quartiles and median
+
+
+@pytest.mark.parametrize("make", [run_directory, ensemble_directory])
+def test_drawing_that_was_cut_short_is_made_up_for(tmp_path, monkeypatch, make):
+    """The picture that says that all are drawn is the last one: after a kill before it all are drawn again."""
+    path = make(tmp_path / "a")
+    first, save = plot.first_picture(path), canvas.save
+
+    def killed(drawn, target, made_of=""):
+        if target.name in ("systems.png", "spectrum.png"):
+            raise KeyboardInterrupt
+        save(drawn, target, made_of)
+
+    monkeypatch.setattr(canvas, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        plot.current_pictures(path)
+    monkeypatch.undo()
+    assert not plot.are_current(path)
+    assert {"systems.png", "spectrum.png"} & {one.name for one in plot.current_pictures(path)}
+    assert first.is_file() and plot.are_current(path)
+
+
+SERIES = {
+    "two": (np.linspace(1.0, 2.0, 20), "linear"),
+    "decades": (np.geomspace(2e6, 1e-30, 20), "log"),
+    "decades below zero": (-np.geomspace(2e6, 1e-30, 20), "symlog"),
+    "huge": (np.geomspace(10.0, 1e200, 20), "linear"),  # their logarithms
+    "huge below zero": (-np.geomspace(1.0, 1e200, 20), "linear"),
+    "tiny": (np.geomspace(1.0, 1e-300, 20), "log"),
+    "tiny below zero": (-np.geomspace(1.0, 1e-300, 20), "symlog"),
+    "a wave": (np.sin(np.linspace(0.0, 20.0, 99)), "linear"),
+    "both signs": (np.concatenate([np.geomspace(1e6, 1e-5, 10), -np.geomspace(1e-5, 1e3, 10)]), "symlog"),
+    "down to zero": (np.append(np.geomspace(1e6, 1e-5, 10), 0.0), "symlog"),
+    "a constant": (np.full(9, 3.0), "linear"),
+    "zeros": (np.zeros(9), "linear"),
+    "some": (np.array([1.0, np.nan, 1e4, np.inf]), "log"),
+}
+
+
+@pytest.mark.parametrize("case", SERIES)
+def test_scales_of_observables(case):
+    """Each value is seen apart from its neighbours where a linear axis would show a flat line."""
+    values, want = SERIES[case]
+    drawn = series.figure(np.arange(float(len(values))), {"energy": values})
+    (axes,) = drawn.axes
+    drawn.canvas.draw()
+    assert axes.get_yscale() == want
+    assert ("log10" in axes.get_ylabel()) == case.startswith("huge")
+    y = axes.transData.transform(np.column_stack(axes.lines[0].get_data()))[:, 1]
+    low, high = axes.get_window_extent().extents[[1, 3]]
+    assert np.nanmin(y) >= low and np.nanmax(y) <= high
+    if want != "linear" and len(y) > 9 and case != "tiny below zero":  # of which half are zeros to matplotlib
+        assert np.abs(np.diff(y)).min() > 0.01 * (high - low)
+    places = [one.get_window_extent() for one in axes.get_yticklabels() if one.get_text()]
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(places, 2))
+
+
+def test_captions_say_how_many_tokens_are_left_out(tmp_path):
+    assert token_panels.tokens(4000, 1_000_000) == "4000 of 1,000,000 tokens"
+    assert token_panels.tokens(4000) == token_panels.tokens(4000, 4000) == "4000 tokens"
+    assert token_panels.tokens(1) == "1 token"
+    data = token_panels.Kept(np.zeros(1), np.random.default_rng(0).normal(size=(1, 8, 2)))
+    assert "8 of 1,000,000 tokens" in token_panels.panels(data, 1_000_000).get_supxlabel()
+    path, seen = run_directory(tmp_path / "a", count=2), []
+    (path / "status.json").write_text('{"n": 5000}')  # of which the trajectory has 60
+    save = canvas.save
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(canvas, "save", lambda drawn, *rest: (seen.append(drawn), save(drawn, *rest)))
+        plot.plot_run(path)
+    assert "60 of 5,000 tokens" in seen[-1].get_supxlabel()
+
+
+def test_no_clusters_can_be_seen():
+    """A number of 0 is drawn above the axis; the title says what is counted."""
+    t = np.linspace(0.0, 1.0, 30)
+    for most in (1.0, 5.0, 1000.0):
+        table = {"t": t, "clusters": np.where(t < 0.5, 0.0, most), "effective_rank": np.ones(30)}
+        top = cluster_paths.figure(table).axes[0]
+        low, high = top.transData.transform([(0.0, 0.0), (0.0, most)])[:, 1]
+        bottom, ceiling = top.transAxes.transform([(0.0, 0.0), (0.0, 1.0)])[:, 1]
+        assert bottom + 0.03 * (ceiling - bottom) < low < high < ceiling
+        assert "≥ 1 % of tokens, ≥ 2 tokens" in top.get_title()
 
 
 def test_an_ensemble_without_systems_is_refused(tmp_path):

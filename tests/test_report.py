@@ -13,7 +13,7 @@ import pytest
 
 import fastpde as fp
 from fastpde import report
-from fastpde.report import theory_checks
+from fastpde.report import pages, rendering, theory_checks
 from fastpde.run.tables import read_observables
 
 from .problems import ROOT
@@ -88,6 +88,7 @@ def test_a_run_has_a_page_of_its_own(softmax, capsys):
         assert f"{value:.6g}" in page.cells
     assert page.cells.count("holds") == 4 and "fails" not in page.cells  # finite, support, energy, its balance
     assert f"{table['dissipation'][1]:.6g}" in page.cells and "energy.violations" in page.cells
+    assert "marks.trajectory.frames" in page.cells and not any(cell.startswith("{") for cell in page.cells)
 
 
 def test_broken_theory_is_said(softmax):
@@ -102,6 +103,40 @@ def test_broken_theory_is_said(softmax):
     assert [check.verdict for check in found] == ["fails", "fails", "not applicable", "fails", "unknown"]
     assert "3 of 4 intervals" in found[3].numbers and "t = 0.4" in found[3].numbers
     assert theory_checks.checks(text, table, {})[3].verdict == "unknown"
+
+
+def test_a_balance_that_is_not_known_is_not_applicable(softmax):
+    """A mask, or L2 attention, has energies without a dissipation, whatever the number of frames."""
+    text = (softmax / "config.toml").read_text()
+    table = read_observables(softmax / "observables.csv")
+    broken = table | {"dissipation": np.full(len(table["t"]), np.nan)}
+    found = theory_checks.checks(text, broken, {})[4]
+    assert found.verdict == "not applicable" and "no dissipation is known" in found.numbers
+    gap = {name: column.copy() for name, column in table.items()}
+    gap["dissipation"][1] = np.nan
+    found = theory_checks.checks(text, gap, {})[4]
+    assert found.verdict == "unknown" and "four frames" in found.numbers
+    found = theory_checks.checks(text, table | {"energy": np.full(len(table["t"]), np.nan)}, {})[4]
+    assert found.verdict == "unknown" and "no energy was recorded" in found.numbers
+
+
+def test_own_columns_are_not_pushed_out_of_the_table():
+    """Components of means and eigenvalues make room; nothing else is left out."""
+    parts = [f"{word}_{i}" for word in ("mean", "eigenvalue") for i in range(8)]
+    table = {name: np.zeros(3) for name in ("t", "trace", *parts, "energy", "width", "mean_norm", "mean_width")}
+    found = rendering.excerpt(table, spared=pages._COMPONENTS)
+    assert found.names == ["t", "trace", *parts[:8], "energy", "width", "mean_norm", "mean_width"]
+    assert found.more == "8 more columns" and len(found.rows[0]) == 14
+    many = {name: np.zeros(3) for name in ("t", *parts, *(f"w{i}" for i in range(20)))}
+    assert rendering.excerpt(many, spared=pages._COMPONENTS).names == ["t", *(f"w{i}" for i in range(20))]
+    assert rendering.excerpt({f"{i}": np.zeros(31) for i in range(15)}).more == "1 more row and 1 more column"
+
+
+def test_the_status_has_no_tables_within_it():
+    marks = {"trajectory": {"frames": 7, "digest": "ab"}, "bytes": 3}
+    found = pages._flat({"state": "finished", "marks": marks, "own_code": ["a"], "n": 3})
+    want = [("state", "finished"), ("n", 3), ("marks.bytes", 3)]
+    assert found == [*want, ("marks.trajectory.frames", 7), ("marks.trajectory.digest", "ab")]
 
 
 def test_the_mean_under_sinkhorn_attention(tmp_path):
@@ -202,3 +237,9 @@ def test_a_browser_opens_it(softmax, tmp_path):
     command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", size, f"--screenshot={picture}", path.as_uri()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("more", "words"), [(0, ""), (1, "1 more column"), (2, "2 more columns")])
+def test_columns_that_are_left_out_are_counted(more, words):
+    columns = {f"c{i}": [1.0] for i in range(rendering._MOST_COLUMNS + more)}
+    assert rendering.excerpt(columns).more == words

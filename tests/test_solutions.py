@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -69,6 +71,26 @@ def test_a_failed_save_leaves_the_file_that_was_there(tmp_path, one, monkeypatch
         one.save(3)
 
 
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("no/folder/a.npz", "is no folder; need the name of a .npz file. Make the folder first"),
+        ("a.h5", "with the suffix .h5; need the name of a .npz file"),
+        ("", "which is a folder; need"),
+    ],
+)
+def test_names_that_are_refused(tmp_path, one, name, word):
+    with pytest.raises(fp.InputError, match=re.escape(word)):
+        one.save(tmp_path / name)
+    with pytest.raises(fp.InputError, match=re.escape(word.replace(".npz", ".png"))):
+        one.plot(tmp_path / name.replace(".npz", ".png"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_name_may_end_in_a_number(tmp_path, one):
+    assert one.save(tmp_path / "t=0.5").name == "t=0.5.npz"
+
+
 def coloured(path) -> int:
     with Image.open(path) as image:
         return int((np.ptp(np.asarray(image.convert("RGB"), dtype=int), axis=2) > 40).sum())
@@ -87,6 +109,27 @@ def test_pictures(tmp_path, one, many):
     other = integrate.integrate(lambda t, y, out: np.copyto(out, -y), X[0], (0.0, 1.0))
     with pytest.raises(fp.InputError, match=r"plot\(\): got states of shape \(2,\)"):
         other.plot()
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_pictures_show_the_end_at_an_event(d):
+    """The end is drawn though it is none of the times that were asked for, and named; tokens that are left out, too."""
+    x = np.random.default_rng(0).standard_normal((5000, d))
+    attention = fp.Linear(np.eye(d), np.eye(d), -np.eye(d))
+    sol = fp.solve(attention, x, (0.0, 10.0), t_eval=[0.0, 0.1, 10.0], events=[fp.Collapsed(1.5)])
+    assert sol.t_final > sol.t[-1] == 0.1
+    drawn = sol.plot()
+    end = f"t = {sol.t_final:.4g}"
+    if d == 1:
+        title = drawn.axes[0].get_title()
+        assert f"(collapsed at {end})" in title and "200 of 5,000 tokens" in title
+        assert all(line.get_xdata()[-1] == sol.t_final for line in drawn.axes[0].lines)
+        assert {line.get_ydata()[-1] for line in drawn.axes[0].lines} <= set(sol.x_final[:, 0].tolist())
+        return
+    assert [axes.get_title() for axes in drawn.axes] == ["t = 0", "t = 0.1", f"{end}\n(collapsed)"]
+    seen = drawn.axes[-1].collections[0].get_offsets()
+    assert len(seen) == 4000 and {tuple(one) for one in seen.tolist()} <= {tuple(one) for one in sol.x_final.tolist()}
+    assert "4000 of 5,000 tokens" in drawn.get_supxlabel()
 
 
 def test_summaries(one, many):
@@ -142,4 +185,4 @@ def test_summaries_say_what_the_sums_did():
 def test_pictures_of_few_and_many_times(count):
     t = np.linspace(0.0, 1.0, count)
     sol = fp.solve(SOFT, X, (0.0, 1.0), t_eval=t)
-    assert len(sol.plot().axes) == min(count, 6)
+    assert len(sol.plot().axes) == min(max(count, 2), 6)  # with the end

@@ -272,6 +272,17 @@ def test_numbers_of_more_digits_and_of_other_libraries_have_a_clear_answer():
     assert _types.as_tokens("x", np.ones((2, 2), np.float16)).dtype == np.float64
 
 
+def test_words_for_what_came():
+    with pytest.raises(InputTypeError, match=r"^x: got None; need float64, float32 or whole numbers"):
+        PLAIN.velocity(None)
+    with pytest.raises(InputTypeError, match=r"^t_span: got 1\.0 \(float\); .* written t_span=\(0\.0, t1\)\.$"):
+        fp.solve(PLAIN, X, 1.0)
+    with pytest.raises(InputTypeError, match=rf"^events\[0\]: got an array of shape \({len(X)}, 2\) at t = 0\.0; "):
+        fp.solve(PLAIN, X, (0.0, 1.0), events=[lambda t, x: x])
+    with pytest.raises(InputError, match=r"^at: got shape \(4, 3\); need shape \(m, 2\)"):
+        PLAIN.velocity(X, at=np.ones((4, 3)))
+
+
 @pytest.mark.parametrize("kind", [fp.Softmax, fp.L2, fp.Linear, fp.Sigmoid, fp.Sinkhorn])
 def test_an_argument_that_a_variant_does_not_have(kind):
     """The message names the class that was called, and what it takes."""

@@ -165,7 +165,8 @@ def as_points(at: Any, tokens: Array) -> Array | None:
         points.ndim == tokens.ndim and points.shape[-1] == tokens.shape[-1] and points.shape[:-2] == tokens.shape[:-2]
     )
     if not same:
-        raise InputError("at", f"shape {points.shape}", f"shape {(*tokens.shape[:-2], 'm', tokens.shape[-1])}, as x")
+        need = f"shape ({', '.join(map(str, (*tokens.shape[:-2], 'm', tokens.shape[-1])))})"
+        raise InputError("at", f"shape {points.shape}", f"{need}, m points of the same dimension as x")
     return points.astype(tokens.dtype, copy=False)
 
 

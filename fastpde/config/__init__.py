@@ -92,10 +92,13 @@ def load(
     Paths in it are relative to its own folder, or to `data`. code: it may name an attention of the user's own, whose
     module is run.
     """
-    text = _text(path)
+    table = _table(_text(path))
+    if _of_plan(table):
+        remedy = f"Run its cells by fastpde sweep {path}."
+        raise InputError("CONFIG", f"{path}, the plan of a sweep", "the configuration of a run", remedy)
     if data is not None and not data.is_dir():
         raise InputError("--data", str(data), "a folder that exists")
-    return resolve(parse(text), Files(data or path.parent, code), ranks)
+    return resolve(read(Config, table, ""), Files(data or path.parent, code), ranks)
 
 
 def load_study(name: str, path: Path | None, *, code: bool = False) -> Plan:
@@ -118,7 +121,12 @@ def same_study(text: str, found: Plan) -> bool:
 
 def is_plan(path: Path) -> bool:
     """Return whether a file is the plan of a sweep, and not the configuration of a run."""
-    return isinstance(_table(_text(path)).get("config"), str)
+    return _of_plan(_table(_text(path)))
+
+
+def _of_plan(table: dict[str, object]) -> bool:
+    """Return whether a table has the keys of a plan and not those of a configuration."""
+    return not table.keys().isdisjoint(("config", "vary", "cases")) and "tokens" not in table
 
 
 def load_sweep(path: Path, data: Path | None = None, *, code: bool = False) -> Sweep:
@@ -126,7 +134,11 @@ def load_sweep(path: Path, data: Path | None = None, *, code: bool = False) -> S
 
     Paths in its configuration are relative to the configuration's own folder, or to `data`. code: as in `load`.
     """
-    asked = sweep_plan.asked(_table(_text(path, "PLAN"), "PLAN"))
+    table = _table(_text(path, "PLAN"), "PLAN")
+    if "tokens" in table and "config" not in table:
+        need = f'a plan: config = "{path.name}" and what varies'
+        raise InputError("PLAN", f"{path}, the configuration of a run", need, f"fastpde run {path} runs it.")
+    asked = sweep_plan.asked(table)
     if data is not None and not data.is_dir():
         raise InputError("--data", str(data), "a folder that exists")
     base = sweep_plan.beside(path.parent, asked.config)

@@ -14,7 +14,7 @@ import numpy as np
 from fastpde import initial
 from fastpde.attention.variants import load, named, refuse
 from fastpde.config import checks, memory_estimate, schema
-from fastpde.config.matrices import Matrix, Scaled, Stored
+from fastpde.config.matrices import EXACT, Matrix, Scaled, Stored
 from fastpde.config.schema import Config, VariantKeys
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
 from fastpde.errors import InputError
@@ -64,7 +64,11 @@ class Problem:
         if not isinstance(asked, Stored):
             return np.array(asked[: self.n])[rows or slice(None)]
         found = initial.open_positions(self.files.locate("tokens.positions", asked.path), self.n, "tokens.positions")
-        found = np.array(found[rows or slice(None)], dtype=np.float64)
+        part = found[rows or slice(None)]
+        if part.dtype.kind in "iu" and ((part > EXACT) | (part < -EXACT)).any():
+            came = f'"{asked.path}" with a position beyond 2^53'
+            raise InputError("tokens.positions", came, "numbers that a float holds: whole ones up to 2^53")
+        found = np.array(part, dtype=np.float64)
         if not np.isfinite(found).all():
             came = f'"{asked.path}" with a position that is nan or infinite'
             raise InputError("tokens.positions", came, "finite numbers")
@@ -170,12 +174,14 @@ def _own_observables(names: tuple[str, ...], files: Files) -> tuple[tuple[Observ
     return tuple(found)
 
 
-def _check_own(head: VariantKeys) -> None:
+def _check_own(name: str, head: VariantKeys) -> None:
     """Raise InputError unless a class of the user's own takes the arguments of its block."""
+    taken, given = inspect.signature(named(head.kind).kind), head.own or {}
     try:
-        inspect.signature(named(head.kind).kind).bind(None, None, None, scale=None, **(head.own or {}))
+        taken.bind(None, None, None, scale=None, **given)
     except TypeError as error:
-        raise InputError("attention.own", str(error), f"arguments that {head.kind} takes") from error
+        need = f"what {head.kind}{taken} takes beside Q, K, V and scale"
+        raise InputError(f"{name}.own", checks.show(given), need, f"Python says: {error}.") from error
 
 
 def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_estimate.ALONE) -> Problem:
@@ -184,9 +190,9 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
     Raises InputError for missing files, shapes that do not fit, and sizes beyond this machine.
     """
     load_own(files, (head.kind for head in config.attention.heads))
-    for head in config.attention.heads:
-        if is_own(head.kind):
-            _check_own(head)
+    for name, head, number in each_head(config):
+        if is_own(head.kind) and not number:
+            _check_own(name, head)
     tokens = config.tokens
     if isinstance(tokens, schema.FileTokens):
         systems, n, d = _stored_tokens(tokens, files)
@@ -200,7 +206,9 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
     _check_layers(config, shapes)
     _check_energy(config)
     if config.output.clusters is not None and systems > 1:
-        raise InputError("output.clusters", f"{config.output.clusters:g}", "false for an ensemble", "Run one system.")
+        raise InputError(
+            "output.clusters", f"clusters of {systems} systems", "false for an ensemble", "Run one system."
+        )
     if config.output.energy is None:
         energy = n <= _energy_limit(config, d) and systems == 1 and not _sinkhorn(config)
         config = replace(config, output=replace(config.output, energy=energy))

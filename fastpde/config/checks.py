@@ -16,8 +16,10 @@ _LONGEST = 60  # characters of a wrong value that a message shows
 
 
 def show(value: object) -> str:
-    """Return a value as TOML would write it, shortened."""
-    if isinstance(value, bool):
+    """Return a value as TOML would write it, shortened; None, which TOML does not have, is a key that is missing."""
+    if value is None:
+        text = "nothing"
+    elif isinstance(value, bool):
         text = str(value).lower()
     elif isinstance(value, str):
         text = f'"{value}"'

@@ -13,7 +13,7 @@ from fastpde.config import checks
 
 WORDS = ("layer", "head")  # axes of a stored array that are named instead of numbered
 _STORED = re.compile(r"(?P<path>[^\[\]]+\.npy)(?:\[(?P<index>[^\[\]]*)\])?")
-_EXACT = 2**53  # larger whole numbers may be equal as floats
+EXACT = 2**53  # larger whole numbers may be equal as floats
 _NEED = '"identity", "normal", a list of rows or "file.npy[0, layer, head]"'
 
 
@@ -92,7 +92,7 @@ def positions(name: str, value: object) -> Positions:
     """Check the positions of tokens: "order", for which None is returned, "uniform", a list of numbers, or a file."""
     if isinstance(value, list):
         for i, entry in enumerate(value):
-            if isinstance(entry, int) and abs(entry) > _EXACT:
+            if isinstance(entry, int) and abs(entry) > EXACT:
                 checks.refuse(f"{name}[{i}]", entry, "a number that a float holds: whole ones up to 2^53")
         return checks.vector(name, value)
     if value in ("order", "uniform"):

@@ -39,7 +39,8 @@ def read(kind: type[Section], table: object, name: str) -> Section:
         if word in table:
             values[word] = item.metadata["check"](prefix + word, table[word])
         elif item.default is MISSING:
-            raise InputError(prefix + word, "nothing", f"a value: {prefix + word} has no default")
+            item.metadata["check"](prefix + word, None)  # says what is needed
+            raise InputError(prefix + word, "nothing", "a value")
     section = kind(**values)
     settled = getattr(section, "settled", None)
     return settled(name) if settled else section

@@ -97,6 +97,10 @@ def _range(name: str, table: dict[str, object]) -> tuple[object, ...]:
             raise InputError(f"{name}.{word}", "nothing", "a value, beside from")
     if spaced:
         return _spaced(name, table["from"], table["to"], table["count"], table.get("log", False))
+    for word, value in table.items():
+        if isinstance(value, float):
+            need = "a whole number, or the number of values as well, as { from = 0.1, to = 1.0, count = 10 }"
+            checks.refuse(f"{name}.{word}", value, need)
     first = checks.integer(-(2**53))(f"{name}.from", table["from"])
     last = checks.integer(first)(f"{name}.to", table["to"])
     step = checks.integer(1)(f"{name}.step", table.get("step", 1))

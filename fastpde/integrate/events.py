@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from fastpde.errors import InputError, InputTypeError
-from fastpde.integrate.options import flag, function, positive, real
+from fastpde.integrate.options import flag, function, positive, real, show
 from fastpde.integrate.status import Status
 from fastpde.parallel.partition import Partition, Undivided
 
@@ -228,7 +228,9 @@ def _number(name: str, came: object, t: float) -> float:
     try:
         value = float(came)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        raise InputTypeError(name, f"{came!r} at t = {t!r}", "a function that returns a number") from None
+        shape = getattr(came, "shape", ())
+        what = f"an array of shape {shape}" if shape else show(came)
+        raise InputTypeError(name, f"{what} at t = {t!r}", "a function that returns a number") from None
     if value != value:
         raise InputError(name, f"nan at t = {t!r}", "a function that returns a number")
     return value

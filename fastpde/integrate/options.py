@@ -100,13 +100,11 @@ def function(name: str, value: object, form: str) -> Callable:
     return value
 
 
-def sequence(name: str, value: object, form: str) -> list:
+def sequence(name: str, value: object, form: str, remedy: str = "A single one is written {}=(item,).") -> list:
     """Return the items of a list, tuple or other finite iterable, or raise."""
     if isinstance(value, str | dict) or not isinstance(value, Iterable):
         need = f"a sequence of {form}"
-        raise InputTypeError(
-            name, f"{show(value)} ({type(value).__name__})", need, f"A single one is written {name}=(item,)."
-        )
+        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", need, remedy.format(name))
     return list(value)
 
 
@@ -122,7 +120,7 @@ def one_of(name: str, value: object, choices: Iterable[str]) -> str:
 
 def time_span(name: str, value: object) -> tuple[float, float]:
     """Return (t0, t1), or raise."""
-    ends = sequence(name, value, "two numbers (t0, t1)")
+    ends = sequence(name, value, "two numbers (t0, t1)", "From time zero it is written {}=(0.0, t1).")
     if len(ends) != 2:
         raise InputError(name, f"{len(ends)} values", "two numbers (t0, t1)")
     t0, t1 = real(f"{name}[0]", ends[0]), real(f"{name}[1]", ends[1])

@@ -69,8 +69,8 @@ class Solution:
         return solutions.save(path, arrays | solutions.numbered("x_events", self.x_events), self.stats, self.settings)
 
     def plot(self, path: str | Path | None = None) -> Figure:
-        """Draw the tokens at up to six of the times t, in one dimension their paths, and return the Matplotlib figure;
-        write it as a PNG if there is a path.
+        """Draw the tokens at up to six of the times t and t_final, in one dimension their paths, and return the
+        Matplotlib figure; write it as a PNG if there is a path.
 
         Raises InputError if a state is not one of tokens (n, d), OSError.
         """
@@ -78,7 +78,8 @@ class Solution:
 
         if self.x.ndim != 3:
             raise InputError("plot()", f"states of shape {self.x.shape[1:]}", "tokens (n, d)")
-        return canvas.finished(token_panels.of_tokens(self.t, self.x), path)
+        drawn = token_panels.of_tokens(self.t, self.x, self.t_final, self.x_final, self.status.value)
+        return canvas.finished(drawn, path)
 
 
 class Recorder:

@@ -52,6 +52,16 @@ def _contents(directory: Path) -> str:
     return f"{len(times)} frames, the last one at t = {times[-1]!s}" if len(times) else "no frame"
 
 
+def _tokens(directory: Path) -> int:
+    """Return the number of tokens of each system of a run, of which its files may have some; 0 if it is not known."""
+    from fastpde.run.directory import read_status
+
+    try:
+        return int(read_status(directory)["n"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
 def plot_run(directory: Path) -> list[Path]:
     """Draw the pictures of a run into its directory, and return their paths.
 
@@ -71,21 +81,21 @@ def plot_run(directory: Path) -> list[Path]:
     from fastpde.run.trajectory import read_times
 
     source = directory / _TRAJECTORY
-    count = len(read_times(source))
+    count, total = len(read_times(source)), _tokens(directory)
     if count == 0:
         raise InputError("DIR", f"{directory}, with no whole frame", "a run that stored a frame")
     paths = [directory / TOKENS, directory / SPECTRUM]
-    clouds.save(source, count, paths[0], _contents(directory))
     table = read_observables(directory / "observables.csv")
     spectrum.save(table, paths[1])
     if "clusters" in table:
         paths.append(directory / CLUSTERS)
         cluster_paths.save(table, paths[-1])
-    if count > 1 and movie.save(source, count, directory / MOVIE):
+    if count > 1 and movie.save(source, count, directory / MOVIE, total):
         paths.append(directory / MOVIE)
     if series.names(table):
         paths.append(directory / SERIES)
         series.save(table["t"], table, paths[-1])
+    clouds.save(source, count, paths[0], _contents(directory), total)  # the last one: it says that all are drawn
     return paths
 
 
@@ -115,11 +125,11 @@ def _plot_ensemble(directory: Path) -> list[Path]:
     if not data.status:
         raise InputError("DIR", f"{directory}, with no system that is done", "a run that stored a block of systems")
     paths = [directory / name for name in ((MOMENTS, ENDS, SYSTEMS) if data.events else (MOMENTS, SYSTEMS))]
-    many_systems.save_moments(data, paths[0], _contents(directory))
     if data.events:
         many_systems.save_ends(data, paths[1])
-    many_systems.save_systems(data, source, paths[-1])
+    many_systems.save_systems(data, source, paths[-1], _tokens(directory))
     if series.names(data.observables):
         paths.append(directory / SERIES)
         series.save(data.time, data.observables, paths[-1])
+    many_systems.save_moments(data, paths[0], _contents(directory))  # the last one: it says that all are drawn
     return paths

@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fastpde import solutions
+
 Array = np.ndarray[Any, Any]
 INK, FAINT = "#222222", "#999999"
 # Wong's palette (Nature Methods 2011), without its yellow, which is not visible on white paper.
@@ -79,9 +81,12 @@ def made_of(path: Path) -> str:
 
 
 def finished(drawn: Figure, path: str | Path | None) -> Figure:
-    """Return a figure, written as a PNG first if there is a path. Raises OSError."""
+    """Return a figure, written as a PNG first if there is a path, to which the suffix is added if there is none.
+
+    Raises OSError; InputError for another suffix, or a folder that is not there.
+    """
     if path is not None:
-        save(drawn, Path(path))
+        save(drawn, solutions.file_of(path, ".png"))
     return drawn
 
 

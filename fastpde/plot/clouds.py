@@ -8,12 +8,16 @@ from fastpde.plot import canvas, token_panels
 from fastpde.run.trajectory import read_trajectory
 
 
-def save(source: Path, count: int, target: Path, made_of: str = "") -> None:
-    """Draw the tokens of a trajectory with `count` frames into `target`; made_of: see `canvas.save`."""
+def save(source: Path, count: int, target: Path, made_of: str = "", total: int = 0) -> None:
+    """Draw the tokens of a trajectory with `count` frames into `target`; made_of: see `canvas.save`.
+
+    total: the number of tokens of the run, of which the trajectory may have some.
+    """
     last = read_trajectory(source, frames=[count - 1], max_tokens=token_panels.MAX_POINTS)
     if last.value.shape[2] == 1:
-        drawn = token_panels.paths(read_trajectory(source, max_tokens=token_panels.PATHS))
+        drawn = token_panels.paths(read_trajectory(source, max_tokens=token_panels.PATHS), total)
     else:
         frames = token_panels.chosen(count)
-        drawn = token_panels.panels(read_trajectory(source, frames=frames, max_tokens=token_panels.MAX_POINTS))
+        shown = read_trajectory(source, frames=frames, max_tokens=token_panels.MAX_POINTS)
+        drawn = token_panels.panels(shown, total)
     canvas.save(drawn, target, made_of)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import fastpde as fp
 from fastpde.plot import canvas
+from fastpde.run.observables.token_clusters import SAID
 
 Array = np.ndarray[Any, Any]
 _LEAST = 0.1  # fraction of the whole time: a number of clusters that lasts as long is drawn as metastable
@@ -17,7 +19,12 @@ _MOST = 200  # number of clusters above which the scale is logarithmic
 
 
 def save(table: dict[str, Array], target: Path) -> None:
-    """Draw the columns of observables.csv into `target`."""
+    """Draw the columns of observables.csv into `target`. Raises OSError."""
+    canvas.save(figure(table), target)
+
+
+def figure(table: dict[str, Array]) -> Figure:
+    """Draw the columns of observables.csv."""
     drawn = canvas.figure(7.0, 5.6)
     top, bottom = drawn.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     found = metastable(table)
@@ -30,7 +37,7 @@ def save(table: dict[str, Array], target: Path) -> None:
     for axes in (top, bottom):
         canvas.tidy(axes)
     drawn.align_ylabels()
-    canvas.save(drawn, target)
+    return drawn
 
 
 def metastable(table: dict[str, Array]) -> list[fp.Plateau]:
@@ -47,11 +54,13 @@ def _numbers(axes: Any, t: Array, counts: Array, found: list[fp.Plateau]) -> Non
         ends = [plateau.start, plateau.end]
         axes.plot(ends, [plateau.count] * 2, color=canvas.COLOURS[1], linewidth=4, alpha=0.5, label=label)
     axes.set_ylabel("clusters")
-    axes.set_title("Clusters with at least 1 % of the tokens", fontsize=11)
-    if np.nanmax(counts, initial=0.0) > _MOST:
+    axes.set_title(f"Clusters ({SAID})", fontsize=11)
+    top = max(1.0, np.nanmax(counts, initial=1.0))
+    if top > _MOST:
         axes.set_yscale("symlog", linthresh=1.0)
+        axes.set_ylim(-0.4, 3.0 * top)
     else:
-        axes.set_ylim(0, 1.2 * max(1.0, np.nanmax(counts, initial=1.0)))  # room for the legend
+        axes.set_ylim(-0.06 * top, 1.2 * top)  # a number of 0 can be seen, and there is room for the legend
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if found:
         axes.legend(frameon=False, fontsize=8, loc="best")

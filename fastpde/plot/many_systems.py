@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.plot import canvas, system_panels
+from fastpde.plot import canvas, scales, system_panels
 from fastpde.run.trajectory_ensemble import EnsembleData, read_ends
 
 Array = np.ndarray[Any, Any]
@@ -60,12 +60,15 @@ def save_ends(data: EnsembleData, target: Path) -> None:
     canvas.save(drawn, target)
 
 
-def save_systems(data: EnsembleData, source: Path, target: Path) -> None:
-    """Draw the tokens of the first systems, at their start in the upper row and at their end in the lower row."""
+def save_systems(data: EnsembleData, source: Path, target: Path, total: int = 0) -> None:
+    """Draw the tokens of the first systems, at their start in the upper row and at their end in the lower row.
+
+    total: the number of tokens of each, of which the file may have some.
+    """
     shown = list(range(min(system_panels.MOST, len(data.status))))
     first, last = read_ends(source, shown, system_panels.MAX_POINTS)
     starts = np.full(len(shown), data.time[0])
-    canvas.save(system_panels.panels(starts, first, data.t_final, last, data.status), target)
+    canvas.save(system_panels.panels(starts, first, data.t_final, last, data.status, total), target)
 
 
 def _band(axes: Any, t: Array, values: Array) -> None:
@@ -78,9 +81,7 @@ def _band(axes: Any, t: Array, values: Array) -> None:
     axes.fill_between(t, low, high, color=canvas.COLOURS[0], alpha=0.2, linewidth=0, label="quartiles")
     axes.plot(t, middle, color=canvas.COLOURS[0], linewidth=1.0, linestyle="--", label="median")
     axes.plot(t, mean, color=canvas.COLOURS[0], linewidth=1.8, label="mean", marker=mark, markersize=4)
-    positive = values[values > 0]
-    if positive.size and positive.max() > 100 * positive.min() and (low[np.isfinite(low)] > 0).all():
-        axes.set_yscale("log")
+    scales.vertical(axes, np.stack([low, middle, high, mean]))
 
 
 def _systems(data: EnsembleData) -> str:

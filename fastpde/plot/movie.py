@@ -16,10 +16,11 @@ _POINTS = 2000
 _MILLISECONDS, _LAST = 100, 1500  # per frame, and the pause on the last one
 
 
-def save(source: Path, count: int, target: Path) -> bool:
+def save(source: Path, count: int, target: Path, total: int = 0) -> bool:
     """Draw the movie of a trajectory with `count` frames into `target`, and return whether it was drawn.
 
     There is no movie in one dimension, where the picture of the paths shows everything.
+    total: the number of tokens of the run, of which the trajectory may have some.
     """
     frames = np.unique(np.linspace(0, count - 1, min(count, view.MAX_FRAMES)).round().astype(int))
     data = read_trajectory(source, frames=frames, max_tokens=_POINTS)
@@ -32,7 +33,7 @@ def save(source: Path, count: int, target: Path) -> bool:
     drawn.subplots_adjust(left=0.18, right=0.96, bottom=0.17, top=0.92)  # fixed: moving axes would shake the movie
     points = [shown(x) for x in data.value]
     artist = token_panels.scatter(axes, points[0], canvas.shades(points[0][:, 0]), shown.labels)
-    text = shown.caption or f"{token_panels.tokens(data)}, scale follows the cloud"
+    text = shown.caption or f"{token_panels.tokens(data.value.shape[1], total)}, scale follows the cloud"
     drawn.text(0.5, 0.02, textwrap.fill(text, 70), ha="center", fontsize=7)
     images = []
     for t, cloud in zip(data.time, points, strict=True):

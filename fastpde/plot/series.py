@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, scales
 
 Array = np.ndarray[Any, Any]
 # Columns that other pictures show.
@@ -24,19 +25,20 @@ def names(columns: dict[str, Array]) -> list[str]:
 
 
 def save(t: Array, columns: dict[str, Array], target: Path) -> None:
+    """Draw columns against the times t (m,) into `target`, see `figure`. Raises OSError."""
+    canvas.save(figure(t, columns), target)
+
+
+def figure(t: Array, columns: dict[str, Array]) -> Figure:
     """Draw columns against the times t (m,): (m,) of one system, (m, B) of many, as their median and quartiles."""
     shown = names(columns)
     left, shown = shown[_MOST:], shown[:_MOST]
     drawn = canvas.figure(7.0, 1.2 + 1.5 * len(shown))
     panels = drawn.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for i, (axes, name) in enumerate(zip(panels, shown, strict=True)):
-        colour, values = canvas.COLOURS[i % len(canvas.COLOURS)], columns[name]
-        if values.ndim == 2:
-            low, values, high = canvas.quartiles(values)
-            axes.fill_between(t, low, high, color=colour, alpha=0.25, linewidth=0)
-        axes.plot(t, values, color=colour, linewidth=1.6, marker="o" if len(t) < 12 else "", markersize=4)
-        axes.set_ylabel(name.replace("_", " "))
-        canvas.tidy(axes)
+        _panel(
+            axes, t, *scales.readable(name.replace("_", " "), columns[name]), canvas.COLOURS[i % len(canvas.COLOURS)]
+        )
     panels[0].set_title("Observables of all tokens", fontsize=11)
     panels[-1].set_xlabel("t")
     many = any(columns[name].ndim == 2 for name in shown)
@@ -45,4 +47,17 @@ def save(t: Array, columns: dict[str, Array], target: Path) -> None:
     if notes:
         canvas.caption(drawn, "; ".join(notes))
     drawn.align_ylabels()
-    canvas.save(drawn, target)
+    return drawn
+
+
+def _panel(axes: Any, t: Array, said: str, values: Array, colour: str) -> None:
+    """Draw one column, which is called `said`, in a colour."""
+    middle = values
+    if values.ndim == 2:
+        low, middle, high = canvas.quartiles(values)
+        axes.fill_between(t, low, high, color=colour, alpha=0.25, linewidth=0)
+        values = np.stack([low, middle, high])
+    axes.plot(t, middle, color=colour, linewidth=1.6, marker="o" if len(t) < 12 else "", markersize=4)
+    scales.vertical(axes, values, said)
+    axes.set_ylabel(said)
+    canvas.tidy(axes)

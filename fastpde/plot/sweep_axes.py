@@ -11,7 +11,7 @@ import numpy as np
 from fastpde.plot import canvas
 
 Array = np.ndarray[Any, Any]
-ABSENT = "-"  # the category of cells in whose case a key does not stand
+CASE = "case"  # the name of what varies where the cases of a plan have different keys
 CURVES = 6  # values of a second parameter that can be told apart as curves
 _PANELS = 4  # values of further parameters that get a panel
 _LABEL = 24  # characters of a category
@@ -23,7 +23,7 @@ class CellColumns:
     """The cells of a sweep in columns, each with an entry per cell.
 
     Attributes:
-        varied: key -> values; None where a cell has no such key.
+        varied: key -> values; `CASE` -> what each cell changes, a line for each key.
         states: "finished", "failed", ...
         outcomes: the same, for finished cells with the way in which they ended.
         seconds: of wall time, nan where nothing has run.
@@ -64,13 +64,13 @@ class SweepParameter:
         return bool(_unevenness(np.log(values)) < _unevenness(values))
 
     def words(self, place: float) -> str:
-        """Return a value in words: "tokens.n = 100"."""
+        """Return a value in words: "tokens.n = 100"; a case as it is: "step = 0.1"."""
         word = (
             self.labels[int(place)]
             if self.labels
             else dict(zip(self.values, distinct_words(self.values), strict=True))[place]
         )
-        return f"{self.name} = {word}"
+        return word if self.name == CASE else f"{self.name} = {word}"
 
 
 def _unevenness(values: Array) -> float:
@@ -85,7 +85,7 @@ def parameter(name: str, values: Sequence[object]) -> SweepParameter:
     labels: dict[str, str] = {}  # of each value, by its text
     for value in values:
         if repr(value) not in labels:
-            word = ABSENT if value is None else _short(value)
+            word = _short(value)
             taken = word in labels.values()  # by a long value that begins alike
             labels[repr(value)] = f"{word} ({len(labels)})" if taken else word
     numbers = {text: float(i) for i, text in enumerate(labels)}
@@ -93,8 +93,10 @@ def parameter(name: str, values: Sequence[object]) -> SweepParameter:
 
 
 def _short(value: object) -> str:
+    """Return a value as a label, each of its lines shortened in the middle."""
     text = value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
-    return canvas.plain(text if len(text) <= _LABEL else f"{text[: _LABEL // 3]}…{text[-_LABEL // 2 :]}")
+    cut = (one if len(one) <= _LABEL else f"{one[: _LABEL // 3]}…{one[-_LABEL // 2 :]}" for one in text.split("\n"))
+    return canvas.plain("\n".join(cut))
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,16 @@ class SweepLayout:
 
 def layout(varied: Mapping[str, Sequence[object]], count: int) -> SweepLayout:
     """Return the axes for the keys that vary over `count` cells."""
-    found = [parameter(name, values) for name, values in varied.items()]
-    found = [one for one in found if len(one.values) > 1]
+    every = [parameter(name, values) for name, values in varied.items()]
+    found = [one for one in every if len(one.values) > 1]
     seeds = [one for one in found if _is_seed(one)]
     kept, notes = _independent([one for one in found if not _is_seed(one)])
     kept = _merged(kept)
+    same = sorted((one for one in every if len(one.values) == 1), key=_is_seed)
     if not kept:
-        x = seeds[0] if seeds else SweepParameter("cell", np.arange(count, dtype=np.float64))
-        return SweepLayout(x, kind="each", notes=notes)
+        x = next(iter([*seeds, *same]), SweepParameter("cell", np.arange(count, dtype=np.float64)))
+        return SweepLayout(x, kind="each", notes=notes + _alike([one for one in same if one is not x]))
+    notes += _alike(same)
     if seeds:
         notes.append(f"of cells that differ in {seeds[0].name} alone the median")
     repeats = bool(seeds)
@@ -159,6 +163,11 @@ def layout(varied: Mapping[str, Sequence[object]], count: int) -> SweepLayout:
         rest = tuple(one for one in kept if one not in numbers[:2])
         return SweepLayout(numbers[0], numbers[1], rest, kind, repeats, notes)
     return _grid(kept, repeats, notes)
+
+
+def _alike(same: list[SweepParameter]) -> list[str]:
+    """Return the note about parameters that have one value."""
+    return [f"all with {', '.join(one.words(one.places[0]) for one in same)}"] if same else []
 
 
 def _grid(kept: list[SweepParameter], repeats: bool, notes: list[str]) -> SweepLayout:

@@ -8,35 +8,40 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fastpde.plot import canvas, sweep_panels
+from fastpde.plot import canvas, scales, sweep_panels
 from fastpde.plot.sweep_axes import CellColumns, SweepLayout, SweepParameter
+from fastpde.run.observables.token_clusters import SAID
 from fastpde.run.sweep_table import FAILED, FINISHED, RUNNING, STOPPED, WAITING
 
 Array = np.ndarray[Any, Any]
 MOST = 6  # observables in a picture
 _ROWS = 4  # of them where each has several panels
-_HUGE, _LARGEST = 1e30, 1e300  # numbers above which logarithms are drawn; and nothing, as no axis holds them
 # What people look at first, in this order; then come columns of the user's own.
 _NAMES = {
     "effective_rank": "effective rank",
-    "clusters": "clusters",
+    "clusters": f"clusters\n({SAID})",
     "trace": "trace of the covariance",
     "energy": "energy",
     "radius": "radius",
 }
 # Columns that are drawn only when they are asked for.
 _DETAILS = re.compile(r"t|step|steps|running|clustered|dissipation|mean_norm|mean_\d+|eigenvalue_\d+", re.ASCII)
-_UNLIKE = {"t": "time t reached", "mean_norm": "|mean|"}
-_OUTCOMES = {  # colour and marker
-    FAILED: (canvas.COLOURS[1], "X"),
-    STOPPED: (canvas.COLOURS[5], "v"),
-    RUNNING: (canvas.COLOURS[3], ">"),
-    WAITING: (canvas.FAINT, "."),
+_UNLIKE = {
+    "t": "time t reached",
+    "mean_norm": "|mean|",
+    "clustered": f"fraction of tokens in clusters\n({SAID})",
 }
-_ENDED = ((canvas.COLOURS[0], "o"), (canvas.COLOURS[2], "s"), (canvas.COLOURS[4], "D"))
+_OUTCOMES = {  # colour and marker; the colours of parameters are others, see `sweep_panels.CURVES`
+    FAILED: (canvas.COLOURS[1], "X"),
+    STOPPED: ("#8C510A", "v"),
+    RUNNING: ("#542788", ">"),
+    WAITING: ("#bbbbbb", "."),
+}
+_ENDED = (("#333333", "o"), ("#666666", "s"), ("#8f8f8f", "D"))
 
 
 def main_columns(cells: CellColumns) -> tuple[list[str], list[str]]:
@@ -72,8 +77,13 @@ def results(cells: CellColumns, shown: SweepLayout, names: list[str], left: list
         notes.append("nothing is drawn where a finished cell has no such number, or one that is too large")
     if left:
         notes.append(f"not drawn, see --columns: {', '.join(left)}")
-    _finish(drawn, title, notes, sweep_panels.handles(cells.states))
+    _finish(drawn, title, notes, sweep_panels.handles(cells.states, _neutral(shown)))
     return drawn
+
+
+def _neutral(shown: SweepLayout) -> str:
+    """Return the colour of marks in a legend: ink where each curve has marks in its own colour, else their own."""
+    return canvas.INK if shown.kind == "curves" and shown.y is not None else ""
 
 
 def ends(cells: CellColumns, shown: SweepLayout, title: str) -> Figure:
@@ -87,19 +97,22 @@ def ends(cells: CellColumns, shown: SweepLayout, title: str) -> Figure:
     drawn = canvas.figure(max(5.0, 3.7 * len(parts) + 0.4), height)
     panels = dict(zip(parts, drawn.subplots(1, len(parts), squeeze=False)[0], strict=True))
     _bars(panels["counts"], counts, looks)
-    notes = list(shown.notes)
+    notes, marks = list(shown.notes), []
     if "where" in panels:
         _where(panels["where"], cells, shown, looks)
         if shown.y is not None and (shown.rest or shown.repeats):
             notes.append("where several cells share a place, failed and unfinished ones hide finished ones")
     if "time" in panels:
-        known = replace(cells, states=np.full(len(cells), FINISHED))  # no marks: where cells failed is beside it
+        # Marks are for cells beside the curves: where the others failed, or wait, is beside it.
+        marked = np.isfinite(cells.seconds) & (shown.kind == "curves")
+        known = replace(cells, states=np.where(marked, cells.states, FINISHED))
+        marks = sweep_panels.handles(known.states, _neutral(shown))
         _panel(drawn, panels["time"], known, shown, cells.seconds, np.ones(len(cells), dtype=bool), "wall time in s")
         panels["time"].set_title("wall time in s", fontsize=10)
         notes.append(f"wall time of all cells together: {np.nansum(cells.seconds):.4g} s")
         if shown.rest and shown.kind != "each":
             notes.append(f"medians over {' and '.join(one.name for one in shown.rest)}")
-    _finish(drawn, title, notes, [])
+    _finish(drawn, title, notes, marks)
     return drawn
 
 
@@ -125,16 +138,23 @@ def _panel(
             sweep_panels.points(axes, shown.x, values, cells.states)
         else:
             sweep_panels.curves(axes, shown.x, shown.y, values, cells.states, own)
-        sweep_panels.scale(axes, values)
+        scales.vertical(axes, values, label)
         axes.set_ylabel(label, fontsize=9)
         sweep_panels.frame(axes, "x", shown.x)
         canvas.tidy(axes)
         return
-    norm = sweep_panels.limits(values)
+    norm = scales.colours(values, label)
     sweep_panels.frame(axes, "x", shown.x)
     sweep_panels.frame(axes, "y", shown.y)
     artist = sweep_panels.colours(axes, shown.x, shown.y, values, cells.states, own, norm, filled=shown.kind == "map")
-    bar = drawn.colorbar(artist, ax=axes)
+    _bar(drawn, artist, axes, norm)
+
+
+def _bar(drawn: Figure, artist: Any, axes: Any, norm: Normalize, label: str = "") -> None:
+    """Draw the colours of a norm beside axes, with their numbers."""
+    bar = drawn.colorbar(artist, ax=axes, label=label)
+    if ticks := scales.ticks(norm):
+        bar.set_ticks(ticks)
     bar.ax.tick_params(labelsize=8)
 
 
@@ -162,7 +182,7 @@ def _columns(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -
     drawn = canvas.figure(max(5.0, 2.7 * len(panels) + 1.0), 2.3 * len(values) + 1.4)
     grid = drawn.subplots(len(values), len(panels), squeeze=False, sharex=True, sharey="row")
     for number, (row, (name, numbers)) in enumerate(zip(grid, values.items(), strict=True), 1):
-        norm = sweep_panels.limits(numbers)
+        norm = scales.colours(numbers, name)
         artist: Any = None
         for axes, (_, own) in zip(row, panels, strict=True):
             sweep_panels.frame(axes, "x", shown.x, named=number == len(grid))
@@ -174,11 +194,10 @@ def _columns(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -
             filled = shown.kind == "map"
             artist = sweep_panels.colours(axes, shown.x, shown.y, numbers, cells.states, own, norm, filled=filled)
         if flat:
-            sweep_panels.scale(row[0], numbers)
+            scales.vertical(row[0], numbers, name)
             row[0].set_ylabel(name, fontsize=9)
         else:
-            bar = drawn.colorbar(artist, ax=list(row), label=name)
-            bar.ax.tick_params(labelsize=8)
+            _bar(drawn, artist, list(row), norm, name)
     for axes, (title, _) in zip(grid[0], panels, strict=True):
         axes.set_title(title, fontsize=8)
     return drawn
@@ -196,19 +215,14 @@ def _each(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -> F
             sweep_panels.points(axes, one, numbers, cells.states)
             sweep_panels.frame(axes, "x", one, named=number == len(grid))
             canvas.tidy(axes)
-        sweep_panels.scale(row[0], numbers)
+        scales.vertical(row[0], numbers, name)
         row[0].set_ylabel(name, fontsize=9)
     return drawn
 
 
 def _readable(name: str, values: Array) -> tuple[str, Array]:
-    """Return the name of an observable as a picture has it, and its values: of huge ones their logarithms."""
-    said = _NAMES.get(name) or _UNLIKE.get(name) or name.replace("_", " ")
-    values = np.where(np.abs(values) < _LARGEST, values, np.nan)
-    known = values[np.isfinite(values)]
-    if known.size and known.min() > 0.0 and known.max() > _HUGE:
-        return f"log10 of {said}", np.log10(values)
-    return said, values
+    """Return the name of an observable as a picture has it, and its values, see `scales.readable`."""
+    return scales.readable(_NAMES.get(name) or _UNLIKE.get(name) or name.replace("_", " "), values)
 
 
 def _looks(cells: CellColumns) -> dict[str, tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
     FixedFormatter,
@@ -23,10 +23,12 @@ from fastpde.run.sweep_table import FAILED, FINISHED
 
 Array = np.ndarray[Any, Any]
 UNFINISHED = "unfinished"  # what is neither finished nor failed
-_DECADES = 30.0  # ratio of the largest to the smallest positive value from which on a scale is logarithmic
 _MARKERS = "osD^vP"
+# Of parameters: none is a colour of an outcome.
+CURVES = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#882255", "#E69F00")
 _COLOUR_MAP = "viridis"
 _TICKS, _WIDTH = 7, 30  # ticks at the values themselves: at most so many, of so many characters together
+_LONGEST = 36  # characters of a label that is turned
 _NEAR = 0.1  # of the length of an axis: values nearer to each other get no ticks of their own
 # Marks of cells without a value: neither colour nor shape alone carries the meaning.
 _MARKS: dict[str, dict[str, Any]] = {
@@ -40,18 +42,6 @@ def rough(states: Array) -> Array:
     return np.where(np.isin(states, (FINISHED, FAILED)), states, UNFINISHED)
 
 
-def limits(values: Array) -> Normalize:
-    """Return the scale of colours for the finite values; it is logarithmic where they span decades."""
-    known = values[np.isfinite(values)]
-    if not known.size:
-        return Normalize(0.0, 1.0)
-    low, high = float(known.min()), float(known.max())
-    if low > 0.0 and high > _DECADES * low:
-        return LogNorm(low, high)
-    pad = 0.0 if high > low else 0.5 * max(abs(low), 1.0)  # one value: the middle of the colours
-    return Normalize(low - pad, high + pad)
-
-
 def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) -> None:
     """Set the scale, the ticks and the name of the axis "x" or "y" on which a parameter is drawn."""
     axis, values = getattr(axes, f"{letter}axis"), shown.values
@@ -59,10 +49,13 @@ def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) 
         getattr(axes, f"set_{letter}label")(shown.name, fontsize=9)
     axis.set_tick_params(labelsize=8)
     if shown.labels:
-        every = -(-len(shown.labels) // 24)  # so that labels do not touch
-        turned = letter == "x" and len("  ".join(shown.labels)) > _WIDTH
+        lines = [label.split("\n") for label in shown.labels]
+        every = -(-len(lines) * max(map(len, lines)) // 24)  # so that labels do not touch
+        turned = letter == "x" and len("  ".join(max(one, key=len) for one in lines)) > _WIDTH
         look = {"rotation": 35, "ha": "right", "rotation_mode": "anchor"} if turned else {}
-        getattr(axes, f"set_{letter}ticks")(np.arange(len(shown.labels))[::every], shown.labels[::every], **look)
+        words = [", ".join(one) for one in lines] if turned else shown.labels
+        words = [word if len(word) <= _LONGEST else f"{word[: _LONGEST - 1]}…" for word in words] if turned else words
+        getattr(axes, f"set_{letter}ticks")(np.arange(len(words))[::every], words[::every], **look)
         getattr(axes, f"set_{letter}lim")(-0.5, len(shown.labels) - 0.5)
         return
     if shown.logarithmic:
@@ -86,25 +79,6 @@ def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) 
         axis.set_minor_formatter(NullFormatter())
 
 
-def scale(axes: Any, values: Array) -> None:
-    """Make the vertical axis logarithmic where values are positive and span decades."""
-    known = values[np.isfinite(values)]
-    if known.size and known.min() > 0.0 and known.max() > _DECADES * known.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        ratio = float(known.max() / known.min())
-        axes.set_ylim(known.min() * ratio**-0.12, known.max() * ratio**0.08)
-    elif known.size:
-        axes.ticklabel_format(axis="y", scilimits=(-3, 4), useOffset=False)
-        low, high = float(known.min()), float(known.max())
-        if high - low <= 1e-9 * max(abs(low), abs(high)):  # a constant, not its rounding
-            pad = 0.1 * max(abs(low), 1e-3)
-            axes.set_ylim(low - pad, high + pad)
-        else:  # room for the marks of cells without a value at the bottom
-            axes.set_ylim(low - 0.12 * (high - low), high + 0.08 * (high - low))
-    axes.tick_params(axis="y", labelsize=8)
-
-
 def medians(places: Array, values: Array) -> tuple[Array, Array]:
     """Return the different places, and the median of the finite values at each; nan where there are none."""
     found, number = np.unique(places, axis=0, return_inverse=True)
@@ -119,30 +93,36 @@ def medians(places: Array, values: Array) -> tuple[Array, Array]:
 
 
 def curves(axes: Any, x: SweepParameter, y: SweepParameter | None, values: Array, states: Array, own: Array) -> None:
-    """Draw values of the cells `own` against x, a curve for each value of y through the medians at each place."""
+    """Draw values of the cells `own` against x, a curve for each value of y through the medians of finished ones.
+
+    Values of other cells are marked; no curve leads to them, or across places that have no others.
+    """
     kinds = y.values if y is not None else np.zeros(1)
     for i, kind in enumerate(kinds):
         mine = own if y is None else own & (y.places == kind)
-        look = {"color": canvas.COLOURS[i % len(canvas.COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
-        at, middle = medians(x.places[mine], values[mine])
+        look = {"color": CURVES[i % len(CURVES)], "marker": _MARKERS[i % len(_MARKERS)]}
+        done = mine & (rough(states) == FINISHED)
+        at, middle = medians(x.places[mine], np.where(done, values, np.nan)[mine])
         known = np.isfinite(middle)
-        if np.isfinite(values[mine]).sum() > known.sum():
+        drawn = known | ~np.isin(at, x.places[done])  # the curve is broken where no cell has finished
+        if np.isfinite(values[done]).sum() > known.sum():
             faint = {"linestyle": "none", "markersize": 3, "alpha": 0.35, "markeredgewidth": 0}
-            axes.plot(x.places[mine], values[mine], **faint, **look)
+            axes.plot(x.places[done], values[done], **faint, **look)
         line = "none" if x.labels else "-"
         label = y.words(kind) if y is not None else None
-        axes.plot(at[known], middle[known], linestyle=line, linewidth=1.4, markersize=5, label=label, **look)
-        if y is not None:  # rows of marks in the colours of the curves
-            _mark_below(axes, x, values, states, mine, 0.03 + 0.035 * i, look["color"])
+        axes.plot(at[drawn], middle[drawn], linestyle=line, linewidth=1.4, markersize=5, label=label, **look)
+        colour = look["color"] if y is not None else ""  # marks have the colours of their curves, in rows below
+        for state in _MARKS:
+            there = mine & (rough(states) == state) & np.isfinite(values)
+            axes.plot(x.places[there], values[there], linestyle="none", markersize=7, **_mark(state, colour))
+        _mark_below(axes, x, values, states, mine, 0.03 + 0.035 * i if y is not None else 0.04, colour)
     _span(axes, "x", x)
-    if y is None:
-        _mark_below(axes, x, values, states, own)
 
 
 def points(axes: Any, x: SweepParameter, values: Array, states: Array) -> None:
     """Draw the values of all cells as points against x, without curves."""
     size = float(np.clip(300.0 / max(1, len(values)), 2.0, 5.0))
-    axes.plot(x.places, values, "o", color=canvas.COLOURS[0], markersize=size, alpha=0.6, markeredgewidth=0)
+    axes.plot(x.places, values, "o", color=CURVES[0], markersize=size, alpha=0.6, markeredgewidth=0)
     _span(axes, "x", x)
     _mark_below(axes, x, values, states, np.ones(len(values), dtype=bool))
 
@@ -161,12 +141,15 @@ def _mark_below(
     axes: Any, x: SweepParameter, values: Array, states: Array, own: Array, height: float = 0.04, colour: str = ""
 ) -> None:
     """Mark at the bottom of the panel, at a height in units of it, where cells without a value are."""
-    for state, look in _MARKS.items():
+    for state in _MARKS:
         at = np.unique(x.places[own & (rough(states) == state) & ~np.isfinite(values)])
-        if colour:
-            look = look | {"color" if state == FAILED else "markeredgecolor": colour}
-        place = {"transform": axes.get_xaxis_transform(), "zorder": 5, "linestyle": "none", "markersize": 6}
-        axes.plot(at, np.full(len(at), height), **place, **look)
+        place = {"transform": axes.get_xaxis_transform(), "zorder": 1.5, "linestyle": "none", "markersize": 7}
+        axes.plot(at, np.full(len(at), height), **place, **_mark(state, colour))
+
+
+def _mark(state: str, colour: str = "") -> dict[str, Any]:
+    """Return how a cell of a state is marked, in its own colour or in another one."""
+    return _MARKS[state] | ({"color" if state == FAILED else "markeredgecolor": colour} if colour else {})
 
 
 def colours(
@@ -219,11 +202,8 @@ def _edges(shown: SweepParameter) -> Array:
     return np.exp(edges) if shown.logarithmic else edges
 
 
-def handles(states: Array) -> list[Line2D]:
-    """Return the entries of a legend for the marks of the cells without a value."""
+def handles(states: Array, colour: str = "") -> list[Line2D]:
+    """Return the entries of a legend for the marks of cells that are not finished, in their own or another colour."""
     there = set(rough(states).tolist())
-    return [
-        Line2D([], [], linestyle="none", markersize=6, label=state, **look)
-        for state, look in _MARKS.items()
-        if state in there
-    ]
+    look: dict[str, Any] = {"linestyle": "none", "markersize": 7}
+    return [Line2D([], [], label=state, **look, **_mark(state, colour)) for state in _MARKS if state in there]

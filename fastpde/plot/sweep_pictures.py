@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastpde.config import Sweep
 from fastpde.errors import InputError
 from fastpde.plot import canvas, sweep_figures
-from fastpde.plot.sweep_axes import CellColumns, layout
-from fastpde.run import directory
+from fastpde.plot.sweep_axes import CASE, CellColumns, layout
+from fastpde.run import directory, sweep_table
 from fastpde.run.sweep_table import FINISHED, Cell, Table
 
 RESULTS, ENDS = "results.png", "cells.png"
+_LINES = 3  # of the label of a case
 _USUAL = "completed"  # the status of a run that reached the end of its time span
 
 
@@ -64,18 +67,40 @@ def _contents(table: Table) -> str:
 def _cells(table: Table) -> CellColumns:
     """Return the cells of a table as columns; only finished cells have last values."""
     found, sweep = list(table.cells.values()), table.folder.sweep
-    varied = [sweep.varied(i) for i in table.cells]
     names = dict.fromkeys(name for cell in found if cell.state == FINISHED for name in cell.last)
     return CellColumns(
-        {key: [one.get(key) for one in varied] for key in sweep.keys},
+        _varied(sweep, list(table.cells)),
         np.array([cell.state for cell in found]),
         [_outcome(cell) for cell in found],
-        np.array([_number(cell.facts.get("elapsed_s")) for cell in found]),
+        np.array([sweep_table.elapsed(cell) if "elapsed_s" in cell.facts else np.nan for cell in found]),
         {
             name: np.array([_number(cell.last.get(name)) if cell.state == FINISHED else np.nan for cell in found])
             for name in names
         },
     )
+
+
+def _varied(sweep: Sweep, cells: list[int]) -> dict[str, list[object]]:
+    """Return the values of the cells with these numbers by key; where cases have different keys, each is one value."""
+    values = [sweep.varied(i) for i in cells]
+    keys, cases = sweep.keys, sweep.asked.cases
+    if len({frozenset(case) for case in cases}) == 1:
+        return {key: [one[key] for one in values] for key in keys}
+    words, each = [_case(case, keys) for case in cases], len(sweep) // len(cases)
+    found: dict[str, list[object]] = {CASE: [words[i // each] for i in cells]}
+    return found | {axis.key: [one[axis.key] for one in values] for axis in sweep.asked.vary}
+
+
+def _case(case: Mapping[str, object], keys: Sequence[str]) -> str:
+    """Return the first keys and values of a case, a line for each; of keys the part that tells them from others."""
+    ends = Counter(key.partition(".")[2] or key for key in keys)
+    lines = []
+    for key, value in case.items():
+        end = key.partition(".")[2] or key
+        lines.append(f"{end if ends[end] == 1 else key} = {sweep_table.text_of(value)}")
+    if len(lines) > _LINES:
+        lines[_LINES - 1 :] = [f"and {len(lines) - _LINES + 1} more"]
+    return "\n".join(lines) or "as configured"
 
 
 def _outcome(cell: Cell) -> str:

@@ -22,11 +22,15 @@ def of_systems(t: Array, x: Array, t_final: Array, x_final: Array, status: Seque
     first, last = x[0, shown][:, some], x_final[shown][:, some]
     there = np.asarray(np.isfinite(first).all(axis=(1, 2)))  # not ended before the first time that was kept
     starts = np.where(there, t[0], t_final[shown])
-    return panels(starts, np.where(there[:, None, None], first, last), t_final[shown], last, status)
+    firsts = np.where(there[:, None, None], first, last)
+    return panels(starts, firsts, t_final[shown], last, status, x_final.shape[1])
 
 
-def panels(t_first: Array, first: Array, t_last: Array, last: Array, status: Sequence[str]) -> Figure:
-    """Draw systems (s, k, d) at times t_first (s,) in the upper row and at times t_last in the lower row."""
+def panels(t_first: Array, first: Array, t_last: Array, last: Array, status: Sequence[str], total: int = 0) -> Figure:
+    """Draw systems (s, k, d) at times t_first (s,) in the upper row and at times t_last in the lower row.
+
+    total: the number of tokens of each, of which these may be some.
+    """
     d = first.shape[2]
     size = 2.9 if d == 3 else 2.2
     drawn = canvas.figure(max(5.0, size * len(first) + 0.3), 2 * size + 0.9)
@@ -35,7 +39,7 @@ def panels(t_first: Array, first: Array, t_last: Array, last: Array, status: Seq
     for s in range(len(first)):
         see, labels = (_ranked(first[s]), ("x", "rank at start")) if d == 1 else _view(last[s])
         colours = canvas.shades(see(first[s])[:, 0])
-        ends = (t_first[s], first[s], ""), (t_last[s], last[s], _end(status[s]))
+        ends = (t_first[s], first[s], ""), (t_last[s], last[s], token_panels.ending(status[s]))
         for row, (t, x, note) in enumerate(ends):
             kind = {"projection": "3d"} if len(labels) == 3 else {}
             axes: Any = drawn.add_subplot(2, len(first), row * len(first) + s + 1, **kind)
@@ -49,7 +53,7 @@ def panels(t_first: Array, first: Array, t_last: Array, last: Array, status: Seq
             _name_outer(axes, labels, left=s == 0, bottom=row == 1)
             axes.set_title(f"system {s}, {token_panels.title(float(t))}{note}", fontsize=8)
     how = f"d = {d}: the two principal components of each system's own last tokens; " if d > 3 else ""
-    count = f"{first.shape[1]} token{'s' * (first.shape[1] != 1)} of each system"
+    count = f"{token_panels.tokens(first.shape[1], total)} of each system"
     text = f"{how}{count}; above the first time, below the end; each panel at its own scale; "
     canvas.caption(drawn, text + "colour: order along the first axis at the start")
     return drawn
@@ -72,7 +76,3 @@ def _name_outer(axes: Any, labels: tuple[str, ...], *, left: bool, bottom: bool)
     if len(labels) == 2:
         axes.set_xlabel(labels[0] if bottom else "", fontsize=8)
         axes.set_ylabel(labels[1] if left else "", fontsize=8)
-
-
-def _end(status: str) -> str:
-    return "" if status == "completed" else f"\n({status.replace('_', ' ')})"

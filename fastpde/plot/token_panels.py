@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -35,12 +34,19 @@ class Kept(NamedTuple):
     value: Array
 
 
-def of_tokens(t: Array, x: Array) -> Figure:
-    """Draw tokens x (m, n, d) at times t (m,), thinned to as many times and tokens as a picture can show."""
+def of_tokens(t: Array, x: Array, t_final: float, x_final: Array, status: str = "") -> Figure:
+    """Draw tokens x (m, n, d) at times t (m,), thinned to as many times and tokens as a picture can show, and the last
+    ones x_final (n, d) at t_final, where a run has ended with a status.
+    """
+    some = initial.some_of(x.shape[1], PATHS if x.shape[2] == 1 else MAX_POINTS)
+    ended = len(t) > 0 and t[-1] == t_final
+    times, count = (t, len(t)) if ended else (np.append(t, t_final), len(t) + 1)
+    frames = np.arange(count) if x.shape[2] == 1 else chosen(count)
+    stored = x[frames if ended else frames[:-1]][:, some]
+    shown = Kept(times[frames], stored if ended else np.concatenate([stored, x_final[None, some]]))
     if x.shape[2] == 1:
-        return paths(Kept(t, x[:, initial.some_of(x.shape[1], PATHS)]))
-    frames, some = chosen(len(t)), initial.some_of(x.shape[1], MAX_POINTS)
-    return panels(Kept(t[frames], x[frames][:, some]))
+        return paths(shown, x.shape[1], end=ending(status))
+    return panels(shown, x.shape[1], end=ending(status))
 
 
 def chosen(count: int) -> Array:
@@ -78,25 +84,28 @@ def title(t: float) -> str:
     return f"t = {t:.4g}"
 
 
-def tokens(data: Frames) -> str:
-    """Return the number of tokens that are drawn, in words."""
-    count = data.value.shape[1]
-    return f"{count} token{'s' * (count != 1)}"
+def ending(status: str) -> str:
+    """Return what a title says of the status with which a run has ended; "" for the end of its time span."""
+    return "" if status in ("", "completed") else f"\n({status.replace('_', ' ')})"
 
 
-def caption(shown: view.View, data: Frames, more: str) -> str:
+def tokens(shown: int, total: int = 0) -> str:
+    """Return how many of all tokens are drawn, in words: "4000 of 1,000,000 tokens"."""
+    count = max(shown, total)
+    return f"{f'{shown} of ' * (total > shown)}{count:{',' * (total > shown)}} token{'s' * (count != 1)}"
+
+
+def caption(shown: view.View, count: str, more: str) -> str:
     """Return the text below a picture: the projection, the number of tokens, the meaning of colours, and `more`."""
-    parts = [
-        shown.caption,
-        tokens(data),
-        "colour: order along the first axis at the start",
-        more,
-    ]
+    parts = [shown.caption, count, "colour: order along the first axis at the start", more]
     return "; ".join(part for part in parts if part)
 
 
-def panels(data: Frames) -> Figure:
-    """Draw the cloud at each time (f,), d >= 2, in a panel of its own."""
+def panels(data: Frames, total: int = 0, end: str = "") -> Figure:
+    """Draw the cloud at each time (f,), d >= 2, in a panel of its own.
+
+    total: the number of tokens, of which these may be some; end: of the title of the last panel.
+    """
     shown = view.of(data.value[-1])
     rows = -(-len(data.time) // _COLUMNS)
     columns = min(_COLUMNS, len(data.time))
@@ -108,15 +117,14 @@ def panels(data: Frames) -> Figure:
     for i, (t, x) in enumerate(zip(data.time, data.value, strict=True)):
         axes = drawn.add_subplot(rows, columns, i + 1, **kind)
         scatter(axes, shown(x), colours, shown.labels)
-        axes.set_title(title(float(t)), fontsize=11)
-    text = caption(shown, data, "each panel at its own scale")
-    # About 16 characters of this size fit an inch.
-    drawn.supxlabel("\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=8, color=canvas.INK)
+        axes.set_title(title(float(t)) + end * (i == len(data.time) - 1), fontsize=11)
+    count = tokens(data.value.shape[1], total)
+    canvas.caption(drawn, caption(shown, count, "each panel at its own scale"))
     return drawn
 
 
-def paths(data: Frames) -> Figure:
-    """Draw the paths of tokens in one dimension against time."""
+def paths(data: Frames, total: int = 0, end: str = "") -> Figure:
+    """Draw the paths of tokens in one dimension against time; total and end: as of `panels`."""
     drawn = canvas.figure(7.0, 4.5)
     axes = drawn.add_subplot()
     x = data.value[:, :, 0].astype(np.float64)
@@ -126,6 +134,7 @@ def paths(data: Frames) -> Figure:
         axes.set_yscale("symlog", linthresh=float(max(np.abs(x[0]).max(), 1e-300)))
     axes.set_xlabel("t")
     axes.set_ylabel("x")
-    axes.set_title(f"{x.shape[1]} tokens against time; colour: order at the start", fontsize=10)
+    words = f"{tokens(x.shape[1], total)} against time; colour: order at the start"
+    axes.set_title(words + (f"{end[:-1]} at {title(float(data.time[-1]))})" if end else ""), fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     return drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from fastpde.report import rendering
 from fastpde.report.theory_checks import checks
 from fastpde.run import directory
 from fastpde.run.tables import read_observables
+
+# Columns of which there are as many as coordinates: those of a long table that are left out first.
+_COMPONENTS = re.compile(r"mean_\d+|eigenvalue_\d+", re.ASCII)
 
 
 def of_study(path: Path) -> str:
@@ -55,14 +59,14 @@ def of_run(path: Path, code: bool) -> str:
         pictures=[rendering.picture(picture) for picture in pictures],
         checks=checks(text, table, status, directory.data_of(path, status), code) if single else [],
         clusters=plateaus and [(f"{p.start:.6g}", f"{p.end:.6g}", p.count) for p in plateaus],
-        observables=rendering.excerpt(table),
+        observables=rendering.excerpt(table, spared=_COMPONENTS),
         status=_flat(status),
         configuration=text,
     )
 
 
-def _flat(status: dict[str, Any]) -> list[tuple[str, Any]]:
+def _flat(status: dict[str, Any], name: str = "") -> list[tuple[str, Any]]:
     """Return the entries of status.json, those of tables within it by dotted names at the end; lists are left out."""
-    plain = [(name, value) for name, value in status.items() if not isinstance(value, dict | list)]
-    tables = [(name, inner) for name, inner in status.items() if isinstance(inner, dict)]
-    return plain + [(f"{name}.{key}", value) for name, inner in tables for key, value in inner.items()]
+    plain = [(f"{name}{key}", value) for key, value in status.items() if not isinstance(value, dict | list)]
+    tables = [(f"{name}{key}.", inner) for key, inner in status.items() if isinstance(inner, dict)]
+    return plain + [entry for prefix, inner in tables for entry in _flat(inner, prefix)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastpde.run import machine
+from fastpde.run.progress import counted
 
 _MOST_ROWS, _MOST_COLUMNS = 30, 14  # of an excerpt
 
@@ -50,13 +52,20 @@ def picture(path: Path) -> Picture:
     return Picture(path.name, f"data:image/{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}")
 
 
-def excerpt(columns: Mapping[str, Any], most: int = _MOST_ROWS) -> Excerpt:
-    """Return at most `most` rows of a table, evenly spaced, with the first and the last one; columns: name -> (m,)."""
+def excerpt(columns: Mapping[str, Any], most: int = _MOST_ROWS, spared: re.Pattern[str] | None = None) -> Excerpt:
+    """Return at most `most` rows of a table, evenly spaced, with the first and the last one; columns: name -> (m,).
+
+    spared: the names of the columns that are left out first where there are too many; all others are then shown.
+    """
     names = list(columns)[:_MOST_COLUMNS]
+    if spared is not None:
+        less = [name for name in columns if spared.fullmatch(name)]
+        out = set(less[max(0, _MOST_COLUMNS - (len(columns) - len(less))) :])
+        names = [name for name in columns if name not in out]
     count = len(columns[names[0]])
     shown = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))  # none of none
-    left = {"rows": count - len(shown), "columns": len(columns) - len(names)}
-    more = " and ".join(f"{number} more {what}" for what, number in left.items() if number)
+    left = {"row": count - len(shown), "column": len(columns) - len(names)}
+    more = " and ".join(counted(number, f"more {what}") for what, number in left.items() if number)
     return Excerpt(names, [[_text(columns[name][i]) for name in names] for i in shown], more)
 
 

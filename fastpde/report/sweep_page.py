@@ -54,7 +54,7 @@ def page(path: Path, stream: TextIO | None = None) -> str:
 
 def _values(values: object) -> tuple[int, str]:
     """Return how many different values a key has, and these in words."""
-    found = list(dict.fromkeys("not in its case" if value is None else str(value) for value in values))  # type: ignore[attr-defined]
+    found = list(dict.fromkeys("not in its case" if value is None else sweep_table.text_of(value) for value in values))  # type: ignore[attr-defined]
     return len(found), ", ".join(found if len(found) <= _WORDS else [*found[: _WORDS - 2], "...", found[-1]])
 
 

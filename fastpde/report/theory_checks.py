@@ -128,8 +128,14 @@ def _balance(table: dict[str, Array]) -> Check:
     claim = "The energy changes by the integral of the dissipation (Theory 7)"
     t = table["t"]
     energy, rate = (table.get(name, np.full(len(t), np.nan)) for name in ("energy", "dissipation"))
-    if len(t) < 4 or not np.isfinite([energy, rate]).all() or np.ptp(energy) == 0.0:
-        return Check(claim, "unknown", "it needs four frames with both")
+    if not np.isfinite(energy).any():
+        return Check(claim, "unknown", "no energy was recorded")
+    if not np.isfinite(rate).any():
+        return Check(claim, NONE, "no dissipation is known for this attention")
+    if len(t) < 4 or not np.isfinite([energy, rate]).all():
+        return Check(claim, "unknown", "it needs four frames or more, all of them with both")
+    if np.ptp(energy) == 0.0:
+        return Check(claim, "unknown", "the energy has not changed")
     from scipy.interpolate import CubicSpline
 
     positive = energy.min() > 0.0

@@ -19,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ CONFIG, TRAJECTORY, OBSERVABLES, STATUS, LOG = (
 )
 CHECKPOINTS = ("checkpoint.0", "checkpoint.1")
 ENSEMBLE, SYSTEMS, POSITIONS = "ensemble.h5", "systems.csv", "positions.csv"
+_IN_HDF5 = re.compile(r"error message = '([^']*)'")  # of the operating system, among addresses and offsets
 _DATA = "(--data): "
 FINISHED, RUNNING, FAILED, STOPPED = "finished", "running", "failed", "stopped"
 REMEDY = "Give another --out, or remove the directory; nothing in it was changed."
@@ -55,7 +57,9 @@ def writing(what: str, path: Path) -> Iterator[None]:
     except (OutputError, InputError):
         raise
     except (OSError, RuntimeError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = str(getattr(error, "strerror", None) or error)
+        if system := _IN_HDF5.search(reason):
+            reason = system[1]
         raise OutputError(f"{what} could not be written to {path}: {reason}") from error
 
 
@@ -69,14 +73,34 @@ def own(path: str | Path, flags: int, mode: int = 0o666) -> int:
         raise OSError(error.errno, "it is a symbolic link") from None
 
 
+def is_free(path: Path) -> bool:
+    """Return whether a directory can be made at `path`: nothing is there, or an empty folder.
+
+    Raises InputError for an empty folder that the rename of a finished directory cannot replace, or would take from
+    under the shell that stands in it.
+    """
+    try:
+        if not os.path.lexists(path):
+            return True
+        if not path.is_dir() or path.is_symlink() or any(path.iterdir()):
+            return False
+        kept = "the current folder" if path.samefile(os.curdir) else "a mount point" if path.is_mount() else ""
+    except (OSError, ValueError):
+        return False
+    if kept:
+        remedy = f"It is made elsewhere and renamed at once: name a folder to be made, as --out {path / 'NAME'}."
+        raise InputError("--out", f"{path}, {kept}", "the name of a directory that can be replaced", remedy)
+    return True
+
+
 def is_finished(path: Path, config: Config) -> bool:
     """Return whether `path` holds the finished run of this very configuration; False if it can be made, or go on.
 
     Raises InputError for every other directory, which is left untouched.
     """
+    if is_free(path):
+        return False
     try:
-        if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink() and not any(path.iterdir())):
-            return False
         text = (path / CONFIG).read_text(encoding="utf-8")
         status = status_of(path)
     except (OSError, ValueError):

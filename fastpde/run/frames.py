@@ -19,6 +19,7 @@ from fastpde.run import directory, tables, trajectory
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.contents import Contents
 from fastpde.run.observables import columns
+from fastpde.run.progress import counted
 from fastpde.run.ranks import RunCommunicator
 from fastpde.run.writer import NullWriter, Writer
 
@@ -35,6 +36,7 @@ class Frames(Contents):
     Attributes:
         writer: of the directory.
         snapshot: returns the state of the integration, once there is one.
+        spent: returns the seconds of the integration in this part of the run.
     """
 
     writer: Writer | NullWriter
@@ -45,6 +47,8 @@ class Frames(Contents):
         self._t, self._frames = problem.config.time.t_start, 0
         self._stats: dict[str, Any] = {}
         self.snapshot: Callable[[], State | None] = lambda: None
+        self.spent: Callable[[], float] = float
+        self._earlier = 0.0  # seconds of the integration in earlier parts
 
     # -- what a directory holds ---------------------------------------------------------------------------------------
 
@@ -78,6 +82,7 @@ class Frames(Contents):
             watch.go_on(marks.get(name) or {})
         self._frames = marks["trajectory"]["frames"]
         self._t, self.writer.steps = state["t"], state["step"]
+        self._earlier = kept.facts.get("wall_time", kept.facts["elapsed"])  # earlier versions had the latter alone
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return the state of the integration; None if its numbers are not finite, or there is none."""
@@ -89,7 +94,8 @@ class Frames(Contents):
         cut = {name: axis for name, axis in axes.items() if axis is not None}
         spread = {name: self._communicator.spread(arrays[name], axis) for name, axis in cut.items()}
         marks = {name: watch.mark() for name, watch in self._watched}
-        return {"state": numbers, "marks": marks}, arrays | spread
+        facts = {"state": numbers, "marks": marks, "wall_time": self._earlier + self.spent()}
+        return facts, arrays | spread
 
     def span(self) -> tuple[float, float, float]:
         times = self._problem.config.time
@@ -101,7 +107,7 @@ class Frames(Contents):
         return time | {"step": self.writer.steps, "frames": self._frames} | facts
 
     def kept(self) -> str:
-        return f"{self._frames} frames up to t = {self._t:.6g}"
+        return f"{counted(self._frames, 'frame')} up to t = {self._t:.6g}"
 
     def progress(self, facts: dict[str, Any]) -> int:
         """Return the number of velocities that were computed: those of a step under way are kept, too."""
@@ -131,7 +137,8 @@ class Frames(Contents):
 
     def step(self, t: float, stats: dict[str, Any]) -> None:
         """Note an accepted step; status.json is replaced every two seconds."""
-        self._t, self.writer.steps, self._stats = t, int(stats.get("steps", self.writer.steps + 1)), stats
+        self._t, self.writer.steps = t, int(stats.get("steps", self.writer.steps + 1))
+        self._stats = stats | {"wall_time": self._earlier + stats.get("wall_time", 0.0)}
         self.writer.write_status(directory.RUNNING, "", every=_STATUS_EVERY)
 
     def ended(self, status: str, t: float) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from fastpde import initial
 from fastpde.config import Config, parse, times_of
 from fastpde.errors import InputError
-from fastpde.run import checkpoint, directory, lock
+from fastpde.run import checkpoint, directory, lock, progress
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.system_blocks import means_text
 from fastpde.run.tables import prefix_digest, read_observables
@@ -72,7 +72,7 @@ def verify(path: Path) -> tuple[list[str], list[str]]:
         return results.good, results.wrong
     same = found.get("config", digest := directory.config_digest(path)) == digest
     results.note(same, f"{directory.CONFIG} can be read", f"{directory.CONFIG} was edited")
-    whole = _checkpoints(path, results)
+    whole = _checkpoints(path, found.get("checkpoint"), results)
     from fastpde.run import trajectory_file
 
     marks = [(one.facts["marks"], f"checkpoint {one.number}") for one in whole]
@@ -85,7 +85,7 @@ def verify(path: Path) -> tuple[list[str], list[str]]:
         trajectory_file.open_all(path / name)
         kind(path, found, config, marks, results)
     except (InputError, OSError, KeyError, ValueError, TypeError) as error:
-        results.wrong.append(str(error))
+        results.wrong.append(getattr(error, "found", str(error)))
     return results.good, results.wrong
 
 
@@ -109,14 +109,16 @@ class Findings:
 Marks = list[tuple[dict[str, Any], str]]  # and whose they are
 
 
-def _checkpoints(path: Path, results: Findings) -> list[Checkpoint]:
-    """Return the checkpoints that are whole."""
+def _checkpoints(path: Path, last: object, results: Findings) -> list[Checkpoint]:
+    """Return the checkpoints that are whole; `last` is the number of the last one, as status.json has it."""
     whole = []
+    # The first checkpoint, 0, has none before it; later ones take the place of the one before the last.
+    needed = checkpoint.NAMES[: last + 1] if isinstance(last, int) else ()
     for name in checkpoint.NAMES:
         try:
             whole.append(checkpoint.read(path / name))
         except FileNotFoundError:
-            continue
+            results.expect(name not in needed, f"{name} is missing")
         except (checkpoint.Damaged, InputError, OSError) as error:
             results.wrong.append(f"{name}: {error}")
         else:
@@ -145,7 +147,7 @@ def _trajectory(path: Path, found: dict[str, Any], config: Config, marks: Marks,
     if found.get("state") == directory.FINISHED:
         many = f"{file.name} has {len(stored)} frames; the run has finished with {found.get('frames')}"
         results.expect(len(stored) == len(rows) == found.get("frames"), many)
-    results.good.append(f"{file.name} can be read: {len(stored)} frames")
+    results.good.append(f"{file.name} can be read: {progress.counted(len(stored), 'frame')}")
 
 
 def _tables(path: Path, mark: dict[str, Any], whose: str, results: Findings) -> None:

@@ -10,6 +10,11 @@ LINE_EVERY = 30.0  # seconds
 TIME, SYSTEMS, CELLS = "t =", "systems", "cells"
 
 
+def counted(count: int, what: str) -> str:
+    """Return "1 cell" or "3 cells" for the word "cell"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 class Progress(Protocol):
     """A display that is updated after every accepted step, or when systems or cells are done, and closed at the end."""
 

@@ -13,13 +13,11 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from fastpde import compiling, sums
-from fastpde.attention.variants import named
 from fastpde.config import Problem
-from fastpde.config.shapes import each_head
 from fastpde.errors import InputError
 from fastpde.meanfield import token_axis
 from fastpde.parallel.spread import Cut
-from fastpde.run import checkpoint, directory, progress, system_blocks
+from fastpde.run import checkpoint, directory, progress, remedies, system_blocks
 from fastpde.run.checkpoint import Checkpoint
 from fastpde.run.directory import OutputError
 from fastpde.run.frames import Frames
@@ -36,7 +34,6 @@ DONE, BAD, NOT_FINITE, UNWRITABLE, STOPPED = 0, 2, 3, 5, 75
 # NOT_FINITE stands for a scaling that did not converge, too.
 _CODES = {"NOT_FINITE": NOT_FINITE, "STEP_TOO_SMALL": NOT_FINITE, "NOT_CONVERGED": NOT_FINITE, "MAX_STEPS": BAD}
 AnyWriter = Writer | NullWriter
-_KEYS = {"MAX_STEPS": "time.max_steps: ", "STEP_TOO_SMALL": "time.rtol: "}
 
 
 @dataclass(frozen=True)
@@ -78,9 +75,10 @@ def run(
     stops = StopSignals(say, "the sum at work", deadline, communicator.largest)
     # BLAS is asked for moments and small matrices only; its threads would wait busily for more on the kernels' cores.
     shows = compiling.shown(sys.stderr, quiet=quiet or not communicator.leads)
-    with threadpool_limits(1, "blas"), stops as signals, late as bell, shows:
+    with threadpool_limits(1, "blas"), stops as signals, late as bell, shows as compiled:
         try:
-            return replace(_run(problem, target, quiet, Supervision(communicator, signals, bell)), late=signals.number)
+            supervision = Supervision(communicator, signals, bell, compiled)
+            return replace(_run(problem, target, quiet, supervision), late=signals.number)
         except OutputError as error:  # what is there cannot be gone on with, and was left as it is
             return Outcome(UNWRITABLE, str(error), target)
         except Stopped as stop:  # a second signal, outside of the run itself
@@ -90,11 +88,14 @@ def run(
 
 @dataclass(frozen=True)
 class Supervision:
-    """The ranks of a run, and what may stop them. `late`, None for one process, is told that they have stopped."""
+    """The ranks of a run, and what may stop them. `late`, None for one process, is told that they have stopped;
+    `compiled` returns the seconds for which this process has compiled kernels.
+    """
 
     communicator: RunCommunicator
     signals: StopSignals
     late: Late | None
+    compiled: Callable[[], float]
 
     def in_sums(self, one: bool) -> Callable[[], object]:
         """Return the function that sums call between slices; `one` says whether the run has one system or several."""
@@ -149,7 +150,7 @@ def _run(problem: Problem, target: Path, quiet: bool, supervision: Supervision) 
     problem = _calibrated(problem, target, communicator)
     rows = communicator.rows(problem.n) if one else None
     begin = communicator.together(lambda: Start([problem.tokens(rows)], problem.attention(), problem.positions(rows)))
-    writer = _writer(problem, begin, target, communicator)
+    writer = _writer(problem, begin, target, supervision)
     found = _continued(writer, target, communicator)
     if found is not None and found.facts["end"] is not None:
         writer.finish(directory.FINISHED, found.facts["end"]["message"])
@@ -250,14 +251,15 @@ def _nothing(*_: Any) -> None:
     """Do nothing."""
 
 
-def _writer(problem: Problem, begin: Start, target: Path, communicator: RunCommunicator) -> AnyWriter:
+def _writer(problem: Problem, begin: Start, target: Path, supervision: Supervision) -> AnyWriter:
     """Return the writer of this rank, with the contents of a run of one system or of several."""
-    backend = problem.backend()
+    communicator, backend = supervision.communicator, problem.backend()
     if problem.systems == 1:
         backend = communicator.backend(backend, _nothing)
     observables = chosen(problem, begin.attention, backend, begin.positions)
     contents = (Systems if problem.systems > 1 else Frames)(problem, observables, communicator)
-    contents.writer = writer = (Writer if communicator.leads else NullWriter)(problem, target, contents)
+    kind = Writer if communicator.leads else NullWriter
+    contents.writer = writer = kind(problem, target, contents, supervision.compiled)
     return writer
 
 
@@ -318,7 +320,7 @@ def _solve_one(
     problem = prepare(begin.attention, begin.tokens.pop(), **asked)
     state = None if found is None else State.of(found.facts["state"], found.arrays)
     run = Integrator(problem, state, undo=True)
-    frames.snapshot = run.held
+    frames.snapshot, frames.spent = run.held, lambda: run.stats()["wall_time"]
     while run.step() is None:
         frames.step(run.state.t, run.stats())
         shown.update(run.state.t, run.state.step)
@@ -330,9 +332,7 @@ def _solve_one(
     frames.step(run.state.t, run.stats())
     end = run.ending()
     frames.ended(end.status.value, end.t_final)
-    name = end.status.name
-    key = _scaling_key(writer.problem, end.cause) if name == "NOT_CONVERGED" else _KEYS.get(name, "")
-    return _outcome(writer, [end.status], key + end.message)
+    return _outcome(writer, [end.status], remedies.told(writer.problem, end.status.name, end.message, end.cause))
 
 
 def _solve_systems(writer: AnyWriter, begin: Start, shown: progress.Progress, supervision: Supervision) -> Outcome:
@@ -351,19 +351,8 @@ def _solve_systems(writer: AnyWriter, begin: Start, shown: progress.Progress, su
         return Outcome(DONE, "", writer.path)
     ends = systems.counts.most_common()
     counts = ", ".join(f"{count} {status.value}" for status, count in ends)
-    keys = _KEYS | {"NOT_CONVERGED": _scaling_key(writer.problem)}
-    remedies = "".join(f" {keys.get(end.name, '')}{end.message}" for end, _ in ends if not end.success)
-    return _outcome(writer, [end for end, _ in ends], f"{systems.done} systems: {counts}.{remedies}")
-
-
-def _scaling_key(problem: Problem, cause: Any = None) -> str:
-    """Return the key to change where a scaling did not converge: that of its head, if known, or of all that scale."""
-    heads = list(each_head(problem.config))
-    if cause is not None and cause.heads:
-        heads = [heads[cause.heads[0]]]
-    key = "tol" if cause is not None and cause.rounding else "max_iter"
-    names = dict.fromkeys(f"{name}.{key}" for name, block, _ in heads if named(block.kind).scales)
-    return f"{', '.join(names)}: "
+    said = [remedies.told(writer.problem, end.name, end.message) for end, _ in ends if not end.success]
+    return _outcome(writer, [end for end, _ in ends], " ".join([f"{systems.done} systems: {counts}.", *said]))
 
 
 def _outcome(writer: AnyWriter, ends: list[Any], message: str) -> Outcome:

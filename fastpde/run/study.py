@@ -26,9 +26,9 @@ def is_finished(target: Path, plan: Plan) -> bool:
 
     Raises InputError for every other directory, which is left untouched.
     """
+    if directory.is_free(target):
+        return False
     try:
-        if not os.path.lexists(target) or (target.is_dir() and not target.is_symlink() and not any(target.iterdir())):
-            return False
         note, text = (target / directory.CONFIG).read_text(encoding="utf-8").split("\n", 1)
     except (OSError, ValueError):
         raise InputError("--out", f"{target}, which is no study", "a new directory", _REMEDY) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ FACTS = "study.json"  # as in `studies.table`, whose import takes a while
 
 def cells_of(target: Path) -> Path:
     """Return the path of the file that keeps the finished cells of a study until its directory is made."""
-    return target.with_name(f"{target.name}.cells")
+    named = target if target.name not in ("", "..") else Path(os.path.abspath(target))
+    return named.parent / f"{named.name}.cells"
 
 
 def is_study(path: Path) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastpde import sums
 from fastpde.config import Sweep, memory_estimate
-from fastpde.run import estimate, machine
+from fastpde.run import estimate, machine, progress
 from fastpde.run.sweep import Share, divided
 from fastpde.run.sweep_folder import planned
 
@@ -46,7 +46,7 @@ class SweepEstimate:
             f"memory      {estimate.size(memory)} of {estimate.size(self.limit)}; "
             f"a sweep may need {memory_estimate.SHARE:.0%}",
             f"disk        {estimate.size(self.disk)}",
-            f"based on    {self.looked} cells, estimated as runs",
+            f"based on    {progress.counted(self.looked, 'cell')}, estimated as runs",
         ]
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import time
 from contextlib import suppress
@@ -208,11 +207,7 @@ def again(path: Path, code: bool = False) -> tuple[Folder, RunLock]:
 
 
 def _create(path: Path, plan: Planned) -> None:
-    try:
-        new = not os.path.lexists(path) or (path.is_dir() and not path.is_symlink() and not any(path.iterdir()))
-    except OSError:
-        new = False
-    if not new:
+    if not directory.is_free(path):
         raise InputError("--out", f"{path}, which is no sweep", "a new directory, or that of a sweep", directory.REMEDY)
     stage = directory.Stage(path)
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastpde.errors import InputError
 from fastpde.own_code import CodeRefused
-from fastpde.run import directory, inspect, lock
+from fastpde.run import directory, inspect, lock, progress
 from fastpde.run.sweep_folder import CELLS, TABLE, Digests, Folder, load
 from fastpde.run.sweep_table import FAILED, FINISHED, RUNNING, STOPPED, Table
 
@@ -21,7 +21,7 @@ def status(path: Path) -> dict[str, str]:
     """Return the states of the cells of a sweep in words, and bring its table up to date. Raises InputError."""
     folder = load(path)
     table, by = Table(folder), lock.held(path)
-    words = {"cells": table.summary().split(" cells: ")[1], "of": f"{len(table.cells)} cells"}
+    words = {"cells": table.summary().partition(": ")[2], "of": progress.counted(len(table.cells), "cell")}
     if by:
         words["process"] = f"{by.get('pid')} on {by.get('host')}"
     if math.isfinite(left := table.left()):
@@ -29,7 +29,7 @@ def status(path: Path) -> dict[str, str]:
     elif table.counts()[STOPPED] and not by:
         words["next"] = "the same command goes on"
     if others := _others(folder):
-        words["others"] = f"{others} cells of earlier plans"
+        words["others"] = f"{progress.counted(others, 'cell')} of earlier plans"
     try:
         words["table"] = str(table.write())
     except directory.OutputError as error:
@@ -39,7 +39,7 @@ def status(path: Path) -> dict[str, str]:
         cell, values = table.cells[i], folder.sweep.words(i).removeprefix(f"cell {i}")
         words[f"cell {i}"] = f"{cell.state}{values} {cell.far()}"
     if len(shown) > _SHOWN:
-        words["more"] = f"{len(shown) - _SHOWN} such cells, in the table"
+        words["more"] = f"{progress.counted(len(shown) - _SHOWN, 'such cell')}, in the table"
     return words
 
 

@@ -7,7 +7,7 @@ import sys
 
 from fastpde.config import memory_estimate
 from fastpde.errors import InputError
-from fastpde.run import directory, walltime
+from fastpde.run import directory, progress, walltime
 from fastpde.run.sweep import Share
 from fastpde.run.sweep_folder import Folder
 
@@ -68,7 +68,7 @@ def write(folder: Folder, tasks: int | None, share: Share, seconds: float | None
     directory.replace("the interpreter's path", folder.path / INTERPRETER, sys.executable)
     directory.replace("the script", folder.path / SCRIPT, text)
     each = math.ceil(len(folder.cells) / count)
-    cells = f"{len(folder.cells)} cells, up to {each} in each of {count} tasks"
+    cells = f"{progress.counted(len(folder.cells), 'cell')}, up to {each} in each of {progress.counted(count, 'task')}"
     return [f"{cells}; nothing was submitted. In the folder {folder.path}:", f"sbatch {SCRIPT}"]
 
 

@@ -20,7 +20,8 @@ from fastpde.run.sweep_folder import TABLE, Folder
 FINISHED, FAILED, RUNNING, STOPPED, WAITING = "finished", "failed", "running", "stopped", "waiting"
 STATES = (FINISHED, FAILED, RUNNING, STOPPED, WAITING)
 _COLUMNS = ("index", "cell", "state")
-_NUMBERS = {"status": "status", "steps": "step", "elapsed_s": "elapsed_s"}  # columns, and where status.json has them
+# Columns, and where status.json has them.
+_NUMBERS = {"status": "status", "steps": "step", "elapsed_s": "elapsed_s", "compile_s": "compile_s"}
 _KEPT = (*_NUMBERS.values(), "code", "message", "t", "t_end", "systems", "systems_done")  # of status.json
 _MANY = 500  # cells from which on reading them takes seconds
 _TAIL = 2**16  # bytes at the end of a table that hold its last row
@@ -117,7 +118,7 @@ class Table:
         for i, cell in self.cells.items():
             varied = self.folder.sweep.varied(i)
             ends = (cell.facts.get(word, "") for word in _NUMBERS.values())
-            values = [_text(varied[word]) if word in varied else "" for word in keys]
+            values = [text_of(varied[word]) if word in varied else "" for word in keys]
             observed = (cell.last.get(name, "") for name in names)
             writer.writerow([i, self.folder.cells[i], cell.state, *values, *ends, *observed])
         return stream.getvalue()
@@ -126,7 +127,7 @@ class Table:
         """Return the number of cells in each state, in words."""
         counts = self.counts()
         states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
-        return f"{len(self.cells)} cells: {states}"
+        return f"{progress.counted(len(self.cells), 'cell')}: {states}"
 
 
 def read(folder: Folder, stream: TextIO | None = None) -> Table:
@@ -145,10 +146,15 @@ def read(folder: Folder, stream: TextIO | None = None) -> Table:
 
 
 def elapsed(cell: Cell) -> float:
-    """Return the seconds that a cell has run, 0 where it is not known."""
-    seconds = cell.facts.get("elapsed_s")
-    return float(seconds) if isinstance(seconds, int | float) else 0.0
+    """Return the seconds that a cell has run, but for the compilation of kernels: the first cells on a machine do that
+    for all others. 0 where it is not known.
+    """
+    seconds, compiled = (cell.facts.get(name) for name in ("elapsed_s", "compile_s"))
+    if not isinstance(seconds, int | float):
+        return 0.0
+    return max(0.0, seconds - compiled) if isinstance(compiled, int | float) else float(seconds)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a value of a plan as cells.csv has it: words as they are, all else as in TOML."""
     return value if isinstance(value, str) else emit.value(value)

@@ -29,6 +29,7 @@ from fastpde.parallel.spread import Spread
 from fastpde.run.trajectory_file import (
     CHUNK,
     LARGEST,
+    Altered,
     FileWriter,
     author,
     checked,
@@ -36,7 +37,6 @@ from fastpde.run.trajectory_file import (
     early,
     name_axes,
     opened,
-    same,
 )
 
 Array = np.ndarray[Any, Any]
@@ -82,13 +82,13 @@ class TrajectoryWriter(FileWriter):
             stored = checked(file, path, "particles/tokens/id")
             shape, count = (len(ids), like.shape[1]), kept["frames"]
             if stored.shape != ids.shape or (stored[:] != ids).any() or values.shape[1:] != shape:
-                raise same(path, "the tokens are others")
+                raise Altered(path, "the tokens are others")
             if values.dtype != like.dtype or min(map(len, (values, times, steps))) < count:
-                raise same(path, f"fewer than {count} frames of {like.dtype}")
+                raise Altered(path, f"fewer than {count} frames of {like.dtype}")
             chain = Chain.over(times[:count], values)
             counted = (steps[:count] == np.arange(count)).all()
         if chain.digest() != kept["digest"] or not counted:
-            raise same(path, f"the first {count} frames were changed")
+            raise Altered(path, f"the first {count} frames were changed")
         writer = cls.__new__(cls)
         writer._begin(ids, like, frames)
         FileWriter.__init__(writer, path, None)

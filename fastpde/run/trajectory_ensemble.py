@@ -33,6 +33,7 @@ from fastpde.errors import InputError
 from fastpde.run.trajectory_file import (
     CHUNK,
     LARGEST,
+    Altered,
     FileWriter,
     author,
     checked,
@@ -40,7 +41,6 @@ from fastpde.run.trajectory_file import (
     early,
     name_axes,
     opened,
-    same,
 )
 
 Array = np.ndarray[Any, Any]
@@ -129,7 +129,7 @@ class EnsembleWriter(FileWriter):
         """
         stored = read_axes(path)
         if not (np.array_equal(stored[0], times) and np.array_equal(stored[1], ids)):
-            raise same(path, "the times or the tokens are others")
+            raise Altered(path, "the times or the tokens are others")
         chain, count = check(path, systems, kept), kept["systems"]
         writer = cls.__new__(cls)
         writer._count, writer._systems, writer._chain = count, systems, chain
@@ -241,14 +241,14 @@ def check(path: Path, systems: int, kept: dict[str, Any]) -> _Chain:
         axes = dict(_axes(file))
         found = {name: checked(file, path, name) for name in axes}
         if file.attrs.get("systems") != systems or min(len(found[name]) for name in _VOUCHED) < count:
-            raise same(path, f"fewer than {count} of {systems} systems")
+            raise Altered(path, f"fewer than {count} of {systems} systems")
         step = max(1, _AT_ONCE // max(1, found["position"][:, :1].nbytes))
         for start in range(0, count, step):
             place = slice(start, min(start + step, count))
             chain.take({name: found[name][_at(axis, place)] for name, axis in axes.items()}, axes)
     digests = chain.digests()
     if any(kept[name] != digests[name] for name in digests.keys() & kept.keys()):
-        raise same(path, f"the first {count} systems were changed")
+        raise Altered(path, f"the first {count} systems were changed")
     return chain
 
 

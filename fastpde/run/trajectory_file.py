@@ -71,13 +71,20 @@ def open_all(path: Path) -> None:
         try:
             file.visititems(lambda name, item: None)
         except (KeyError, OSError, RuntimeError, ValueError) as error:
-            raise same(path, str(error)) from None
+            reason = str(error).split(" (")[0]  # what follows are places in the file
+            raise Altered(path, f"not all of it can be read: {reason}") from None
 
 
-def same(path: Path, what: str) -> InputError:
-    """Return the InputError for a file that is not what its run has written; `what` is the difference."""
-    remedy = "Put it back, or remove the directory to begin again; nothing in it was changed."
-    return InputError("--out", f"{path}: {what}", "the file as the run has left it", remedy)
+class Altered(InputError):
+    """The error of a file that is not what its run has written. `found` names the file and says what the difference is;
+    the text is for who wants to go on with the run.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        came = f"{path.parent}, in which {path.name} was altered: {what}"
+        remedy = "Put it back, or remove the directory to begin again; nothing in it was changed."
+        super().__init__("--out", came, "the file as the run has left it", remedy)
+        self.found = f"{path.name}: {what}"
 
 
 def checked(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
@@ -85,11 +92,11 @@ def checked(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     place = file
     for part in name.split("/"):
         if not isinstance(place, h5py.Group) or not isinstance(place.get(part, getlink=True), h5py.HardLink):
-            raise same(path, f"no {name} in it")
+            raise Altered(path, f"no {name} in it")
         place = place[part]
     properties = place.id.get_create_plist() if isinstance(place, h5py.Dataset) else None
     if properties is None or properties.get_external_count() or properties.get_nfilters():
-        raise same(path, f"{name} is no plain data")
+        raise Altered(path, f"{name} is no plain data")
     return place
 
 

@@ -82,7 +82,10 @@ class Writer:
         saving: the seconds that the slowest checkpoint took.
     """
 
-    def __init__(self, problem: Problem, target: Path, contents: Contents) -> None:
+    def __init__(
+        self, problem: Problem, target: Path, contents: Contents, compiled: Callable[[], float] = float
+    ) -> None:
+        """Begin to count the time. `compiled` returns for how many seconds this process has compiled kernels."""
         self.problem, self.target, self.contents = problem, target, contents
         self.path: Path | None = None
         self._folder: Path | None = None  # where it is now: before it has its name, elsewhere
@@ -90,12 +93,13 @@ class Writer:
         self._opened: dict[str, File] = {}
         self._log: list[str] = []
         self._began, self._last = time.monotonic(), 0.0
+        self._compiled, self._before = compiled, compiled()
         self._number, self._saved = 0, time.monotonic()
         self._far = 0  # progress of the last checkpoint
         self._lock: RunLock | None = None
         self._watch, self._config = directory.Watch(), ""
-        # Seconds: of the parts before, of the slowest checkpoint, of the last one.
-        self._earlier, self.saving, self._took = 0.0, 0.0, 0.0
+        # Seconds: of the parts before, and of compilation in them; of the slowest checkpoint, of the last one.
+        self._earlier, self._compiled_earlier, self.saving, self._took = 0.0, 0.0, 0.0, 0.0
         self._outcome: dict[str, Any] = {}
         self._machine, self.versions = machine.facts(), machine.versions()
 
@@ -162,6 +166,7 @@ class Writer:
             raise InputError("--out", came, "the file as the run has left it", directory.REMEDY)
         self.path, self._folder, self._lock = path, path, lock
         self._number, self._earlier = found.number + 1, found.facts["elapsed"]
+        self._compiled_earlier = found.facts.get("compiled", 0.0)
         self._far = self.contents.progress(found.facts)
         checkpoint.clean(path)
         try:
@@ -195,7 +200,7 @@ class Writer:
         marks = self._marks()
         facts, arrays = state
         common: dict[str, Any] = {"files": self._files, "config": self._config, "versions": self.versions}
-        common |= {"elapsed": self._elapsed(), "end": end}
+        common |= {"elapsed": self._elapsed(), "compiled": self._compiling(), "end": end}
         facts = common | facts | {"marks": marks | facts.get("marks", {})}
         checkpoint.write(folder, Checkpoint(self._number, facts, arrays))
         self._number, self._saved = self._number + 1, time.monotonic()
@@ -227,6 +232,9 @@ class Writer:
     def _elapsed(self) -> float:
         return self._earlier + time.monotonic() - self._began
 
+    def _compiling(self) -> float:
+        return self._compiled_earlier + self._compiled() - self._before
+
     def write_status(self, state: str, message: str, *, every: float = 0.0) -> None:
         """Replace status.json, unless that was done less than `every` seconds ago. Raises OutputError."""
         if self.path is not None and time.monotonic() - self._last > every:
@@ -245,6 +253,7 @@ class Writer:
             **self._outcome,
             **self.contents.reached(),
             "elapsed_s": round(elapsed, 3),
+            "compile_s": round(self._compiling(), 3),
             "eta_s": round(left, 1) if math.isfinite(left) else None,
             "steps_per_s": round(self.steps / elapsed, 6) if elapsed > 0 else 0.0,
             "checkpoint": self._number - 1,
@@ -312,7 +321,7 @@ class NullWriter:
 
     saving = 0.0
 
-    def __init__(self, problem: Problem, target: Path, contents: Contents) -> None:
+    def __init__(self, problem: Problem, target: Path, contents: Contents, _: Callable[[], float] = float) -> None:
         self.problem, self.target, self.contents = problem, target, contents
         self.path: Path | None = None
         self.steps = 0

@@ -90,10 +90,7 @@ class Study(ABC):
         """Draw the picture and return it; write it as a PNG if there is a path. Raises OSError."""
         from fastpde.plot import canvas
 
-        drawn = self.figure()
-        if path is not None:
-            canvas.save(drawn, Path(path))
-        return drawn
+        return canvas.finished(self.figure(), path)
 
     def save(self, directory: str | Path) -> Path:
         """Write the files of the study into a directory, which is made if necessary; return the picture's path.

@@ -1,11 +1,14 @@
-"""How near direct sums come to the limits of this machine: its matrix products, and its exponentials."""
+"""How near sums come to the limits of this machine: its matrix products, its exponentials, and its memory."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from .._types import Array
 from ..kernels import exponentials
@@ -17,6 +20,40 @@ from .pair_sum import PairSum
 _POINTS, _BLOCK = 4096, 256
 _ROUNDS = 5
 _DIMENSIONS = (2, 16, 64)
+_SIDE = 512  # of square matrices, large enough for NumPy's products to be near their best
+_TRIES = 8  # of what a limit is measured by in each round, of milliseconds each: the fastest counts
+_LARGE = 2**22  # numbers of one thread, more than the cache of a core holds
+_FEW = 0.2  # seconds of a call from which on it is measured three times only
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a computation cannot do without, whatever its algorithm's details are.
+
+    Attributes:
+        multiply_adds: of numbers of its precision.
+        exponentials: of the same.
+        moved: bytes that are read from memory or written to it.
+    """
+
+    multiply_adds: float = 0.0
+    exponentials: float = 0.0
+    moved: float = 0.0
+
+    @staticmethod
+    def of_pairs(pairs: float, columns: int) -> Work:
+        """Return the work of a pair sum: for each pair a multiply-add per column and an exponential.
+
+        columns: those of the keys and of the values together, 2 d for one head with square matrices.
+        """
+        return Work(multiply_adds=pairs * columns, exponentials=pairs)
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.multiply_adds + other.multiply_adds,
+            self.exponentials + other.exponentials,
+            self.moved + other.moved,
+        )
 
 
 def shares() -> dict[str, str]:
@@ -45,6 +82,60 @@ def exponentials_of(dtype: np.dtype) -> float:
     return seconds / (values.size * exponentials.TIMES)
 
 
+def share(call: Callable[[], object], work: Work, dtype: np.dtype | str) -> float:
+    """Measure the share of its limit that a call reaches which does `work` with numbers of a precision.
+
+    The limit is the sum of the times for multiply-adds at the rate of NumPy's products of square matrices, for the
+    exponentials alone, and for moving the bytes as NumPy copies large arrays, all on as many threads. Call and limits
+    take turns, and the shortest time of each counts: others on the machine slow down one or the other. What does one
+    after the other is not faster than that, so a share is at most 1 but for noise, which makes it smaller.
+    """
+    dtype, threads = np.dtype(dtype), pool.threads()
+    matrices = [np.ones((3, _SIDE, _SIDE), dtype) for _ in range(threads)] if work.multiply_adds else []
+    copied = [np.ones((2, _LARGE)) for _ in range(threads)] if work.moved else []
+    amounts = np.array([work.multiply_adds, work.exponentials, work.moved])
+    seconds: list[float] = []
+    rates: list[list[float]] = []
+    with ThreadPoolExecutor(threads) as executor:
+        while len(rates) < _ROUNDS and (len(rates) < 3 or seconds[0] < _FEW):
+            time.sleep(0.02)  # threads of another library may still be waiting for work
+            call()
+            seconds.append(_seconds(call))
+            powers = _exponential(dtype) if work.exponentials else 0.0
+            rates.append([_multiply_add(executor, matrices), powers, _byte(executor, copied)])
+    return float(amounts @ np.min(rates, axis=0) / min(seconds))
+
+
+def _multiply_add(executor: ThreadPoolExecutor, matrices: list[Array]) -> float:
+    """Return the seconds per multiply-add of products (3, n, n): a @ b into c, by every thread for itself.
+
+    Where one product is shared among threads, each waits for the others, even if they have no core.
+    """
+    if not matrices:
+        return 0.0
+
+    def shortest(abc: Array) -> float:
+        return min(_seconds(lambda: np.matmul(abc[0], abc[1], out=abc[2])) for _ in range(_TRIES))
+
+    with threadpool_limits(1, "blas"):
+        return 1.0 / (_SIDE**3 * sum(1.0 / seconds for seconds in executor.map(shortest, matrices)))
+
+
+def _exponential(dtype: np.dtype) -> float:
+    """Return the seconds per exponential of arrays in the cache, on all threads."""
+    values = np.zeros((pool.threads(), exponentials.SIZE), dtype)
+    shortest = min(_seconds(lambda: exponentials.replace(values)) for _ in range(_TRIES))
+    return shortest / (values.size * exponentials.TIMES)
+
+
+def _byte(executor: ThreadPoolExecutor, copied: list[Array]) -> float:
+    """Return the seconds per byte that is read or written where every thread copies a large array."""
+    if not copied:
+        return 0.0
+    seconds = _seconds(lambda: list(executor.map(lambda pair: np.copyto(pair[0], pair[1]), copied)))
+    return seconds / sum(pair.nbytes for pair in copied)
+
+
 def _direct(x: Array) -> Callable[[], None]:
     """Return a call that makes the sum over points (1, n, d) for themselves."""
     backend, pair, out = Direct(), PairSum(Exp(), True, x, x), np.empty_like(x)
@@ -70,7 +161,12 @@ def _timed(*calls: Callable[[], object]) -> list[float]:
         for i, call in enumerate(calls):
             time.sleep(0.02)  # threads of the other library may still be waiting for work
             call()
-            began = time.perf_counter()
-            call()
-            seconds[row, i] = time.perf_counter() - began
-    return np.median(seconds, axis=0).tolist()
+            seconds[row, i] = _seconds(call)
+    found: list[float] = np.median(seconds, axis=0).tolist()
+    return found
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began

@@ -313,10 +313,16 @@ class Needy(fp.Softmax):
 def test_constructors_of_ones_own(folder, capsys):
     (folder / "needy.py").write_text(NEEDY)
     text = CONFIG.replace("cauchy:Cauchy", "needy:Needy")
+    words = (
+        "got a table with no keys; need",
+        "ValueError: size",
+        "got a table with size, more; need what needy:Needy(Q, ",
+    )
     for number, own in enumerate(("", "own = { size = -1 }", "own = { size = 1, more = 2 }")):
         (folder / f"{number}.toml").write_text(text.replace("own = { power = 2.0 }", own))
         assert cli.main(["run", f"{number}.toml", "--quiet", "--allow-code"]) == 2
-        assert "attention.own" in capsys.readouterr().err
+        errors = capsys.readouterr().err
+        assert "attention.own: " in errors and words[number] in errors and "got got" not in errors
     kind = variants.load("needy:Needy", folder).kind
     with pytest.raises(fp.InputError, match="have defaults"):
         fp.studies.stability([kind], draws=1, n=20)

@@ -194,7 +194,7 @@ def test_failed_systems_are_said_and_the_others_are_kept(small):
     outcome = run(small)
     data = read_ensemble(small.parent / "out" / "ensemble.h5")
     assert data.status.count("completed") == 1 and set(data.status) <= {"completed", "step_too_small", "not_finite"}
-    assert outcome.code == 3 and "5 of 5 systems are kept" in outcome.message and "BlowUp" in outcome.message
+    assert outcome.code == 3 and "5 of 5 systems are kept" in outcome.message and "events.blow_up" in outcome.message
     assert json.loads((outcome.path / "status.json").read_text())["state"] == "failed"
 
 

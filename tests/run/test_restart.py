@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -18,9 +21,10 @@ from edits import changed
 from results import result
 
 import fastpde
-from fastpde import config
+from fastpde import compiling, config
 from fastpde.errors import InputError
-from fastpde.run import checkpoint, inspect, lock, runner
+from fastpde.run import checkpoint, inspect, lock, runner, sweep_table
+from fastpde.run.frames import Frames
 from fastpde.run.signals import Stopped, StopSignals
 from fastpde.run.tables import read_observables
 from fastpde.run.trajectory import read_trajectory
@@ -55,6 +59,35 @@ class Cuts:
         self.count += 1
         if self.count == self.at:
             raise Stopped(signal.SIGTERM)
+
+
+def test_times_count_all_parts_of_a_run(small, monkeypatch):
+    """Of the integration and of compilation; the first part is slow, and compiles for 7 seconds of its clock."""
+    cuts, compiled, store = Cuts(monkeypatch), [0.0], Frames.frame
+
+    @contextmanager
+    def shown(*_, **__):
+        yield lambda: compiled[0]
+
+    def frame(self, t, x):
+        store(self, t, x)
+        if t in (0.0, 1.0):
+            compiled[0] += 7.0 - 6.0 * t
+        if t == 0.0:
+            time.sleep(0.3)
+
+    monkeypatch.setattr(Frames, "frame", frame)
+    monkeypatch.setattr(compiling, "shown", shown)
+    cuts.at = 20
+    assert run(small, "a").code == 75
+    assert checkpoint.newest(small.parent / "a")[0].facts["wall_time"] > 0.3
+    cuts.at = -1
+    assert run(small, "a").code == 0
+    status = json.loads((small.parent / "a" / "status.json").read_text())
+    assert status["elapsed_s"] > status["backend"]["wall_time"] > 0.3 and status["compile_s"] == 8.0
+    cell = sweep_table.look(small.parent / "a")
+    assert sweep_table.elapsed(replace(cell, facts=cell.facts | {"elapsed_s": 9.0})) == 1.0
+    assert sweep_table.elapsed(sweep_table.Cell("finished", {"elapsed_s": 9.0})) == 9.0  # of an earlier version
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -71,3 +71,12 @@ def test_status_is_replaced_whole(tmp_path, monkeypatch):
         directory.write_status(tmp_path, {"t": 2.0})
     found = directory.read_status(tmp_path)
     assert found.pop("digest") and found == {"t": 1.0}
+
+
+def test_of_an_error_of_hdf5_the_words_of_the_system_are_kept(tmp_path):
+    """They stand among addresses and offsets; other errors are said as they are."""
+    text = "Can't write data (file write failed: errno = 28, error message = 'No space left on device', buf = 0x55aa)"
+    for said, want in ((text, "No space left on device"), ("Bad chunk", "Bad chunk")):
+        with pytest.raises(directory.OutputError) as caught, directory.writing("the trajectory", tmp_path / "a.h5"):
+            raise RuntimeError(said)
+        assert str(caught.value) == f"the trajectory could not be written to {tmp_path / 'a.h5'}: {want}"

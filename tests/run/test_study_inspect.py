@@ -48,5 +48,18 @@ def test_damaged_cells_and_what_is_no_study_are_refused(tmp_path, capsys):
     assert "need a run directory" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("inside", "named"), [(".", "."), ("deeper", ".."), (".", "../a.study")])
+def test_the_cells_of_a_folder_without_a_name(tmp_path, monkeypatch, inside, named):
+    (tmp_path / "a.study" / "deeper").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a.study" / inside)
+    found = study_inspect.cells_of(Path(named))
+    assert found.resolve() == tmp_path / "a.study.cells" and not study_inspect.is_study(Path(named))
+
+
+def test_the_root_is_no_study(capsys):
+    assert not study_inspect.is_study(Path("/"))
+    assert cli.main(["status", "/"]) == 2 and "need a run directory" in capsys.readouterr().err
+
+
 def test_its_file_is_that_of_the_studies():
     assert study_inspect.FACTS == table.PARAMETERS and study_inspect.is_study(OLD / "mean-field.study")

@@ -72,6 +72,17 @@ def rows(out):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.parametrize(("count", "words"), [(1, "1 cell: 1 waiting"), (2, "2 cells: 2 waiting")])
+def test_one_cell_is_no_cells(folder, capsys, count, words):
+    Path("plan.toml").write_text(f'config = "small.toml"\n[vary]\nseed = {[*range(count)]}\n')
+    planned = sweep_folder.planned(config.load_sweep(Path("plan.toml")))
+    made, held = sweep_folder.make(Path("a.sweep"), planned)
+    held.release()
+    assert sweep_table.Table(made).summary() == words
+    out = call(capsys, "status", "a.sweep")[1]
+    assert f"cells  {count} waiting\n" in out and f"of     {words.split(':')[0]}\n" in out
+
+
 def test_a_sweep_is_its_runs_and_a_table(folder, capsys):
     code, out, errors = call(capsys, "sweep", "plan.toml", "--local", "2", "--quiet")
     assert (code, out) == (0, "4 cells: 4 finished: plan.sweep/cells.csv\n"), errors

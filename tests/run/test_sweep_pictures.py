@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import itertools
 import os
@@ -10,12 +11,13 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.colors import SymLogNorm
 
 import fastpde
 from fastpde import cli, plot, report
 from fastpde.errors import InputError
 from fastpde.plot import canvas, sweep_axes, sweep_figures, sweep_panels, sweep_pictures
-from fastpde.report import rendering
+from fastpde.report import rendering, sweep_page
 from fastpde.run import progress, sweep_folder, sweep_table
 
 N, SCALE, KIND = [10, 100, 1000], [0.1, 0.2, 0.4, 0.8], ["softmax", "l2"]
@@ -48,7 +50,10 @@ LAYOUTS = {
     "random in three": (random(30, 3), ("each", "a", "b", ["c"])),
     "together": ({"n": N, "step": [0.1, 0.01, 0.001]}, ("curves", "n", None, [])),
     "cases": ({"method": ["euler", "euler", "rk4"], "step": [0.1, 0.2, 0.1]}, ("curves", "method, step", None, [])),
-    "absent": ({"scale": [1.0, None, 2.0]}, ("curves", "scale", None, [])),
+    "different cases": (grid(case=["method = euler\nstep = 0.1", "V.scale = -1.0"], n=N), ("curves", "n", "case", [])),
+    "cases of words": (grid(case=[f"method = {i}\nstep = 0.{i}" for i in range(9)]), ("curves", "case", None, [])),
+    "one value": ({"n": [20]}, ("each", "n", None, [])),
+    "one word": ({"seed": [1], "kind": ["softmax"]}, ("each", "kind", None, [])),
 }
 
 
@@ -67,7 +72,7 @@ def test_scales_and_categories():
     assert found(grid(n=N)).x.logarithmic and not found(grid(n=[1, 2, 3])).x.logarithmic
     assert not found(grid(n=[-1.0, 1.0, 100.0])).x.logarithmic
     assert found(grid(on=[True, False])).x.labels == ("true", "false")
-    assert found({"a": [1.0, None, "x"]}).x.labels == ("1.0", sweep_axes.ABSENT, "x")
+    assert found({"a": [1.0, "x"]}).x.labels == ("1.0", "x")
     long = found(grid(Q=["a" * 90 + "b", "a" * 90 + "c"])).x.labels
     assert len(set(long)) == 2 and max(map(len, long)) < 40
     assert "step goes with n" in found({"n": N, "step": [0.1, 0.01, 0.001]}).notes
@@ -156,6 +161,73 @@ def test_curves_maps_and_points():
     assert [one.get_title() for one in panels.axes[:2]] == ["kind = softmax", "kind = l2"]
 
 
+def test_no_colour_is_of_an_outcome_and_of_a_parameter():
+    """Of each figure: colours of bars, of marks for failures, and of curves; shapes of marks differ as well."""
+    everything = ["finished", "failed", "running", "stopped", "waiting", "finished"]
+    some = cells(grid(n=N, kind=["a", "b"]), everything)
+    some = dataclasses.replace(some, outcomes=[*everything[:-1], "finished: collapsed"])
+    outcomes = {look[0] for look in sweep_figures._looks(some).values()}
+    assert len(outcomes) == 6 and not outcomes & set(sweep_panels.CURVES)
+    for figure in drawn(some):
+        curves = {one.get_color() for one in figure.legends[0].get_lines() if "kind" in one.get_label()}
+        marks = {one.get_color() for one in figure.legends[0].get_lines() if one.get_label() == "failed"}
+        assert len(curves) == 2 and len(marks) == 1 and not marks & curves and not curves & outcomes
+
+
+def test_times_of_cells_that_have_failed_are_joined_to_no_other():
+    """The wall time of a cell that failed early lies beside the curve, marked, not on it."""
+    for varied in (grid(n=[10, 100, 1000, 10000]), grid(n=[10, 100, 1000, 10000], kind=["a", "b"])):
+        count = len(varied["n"])
+        states = ["finished"] * (count // 2) + ["failed", "waiting"] * (count // 4)
+        _, figure = drawn(cells(varied, states))
+        axes = next(one for one in figure.axes if one.get_title() == "wall time in s")
+        joined = [one for one in axes.lines if one.get_linestyle() == "-"]
+        assert len(joined) == len(set(varied.get("kind", "a")))
+        known = [one.get_xdata()[np.isfinite(one.get_ydata())].tolist() for one in joined]
+        assert known == [[10.0, 100.0]] * len(joined)
+        marks = [one for one in axes.lines if one.get_marker() == "X" and len(one.get_xdata())]
+        assert {1000.0} <= {x for one in marks for x in one.get_xdata().tolist()} and "failed" in [
+            one.get_text() for one in figure.legends[0].get_texts()
+        ]
+
+
+def test_no_curve_leads_across_a_cell_that_has_failed():
+    figure, _ = drawn(cells(grid(n=[10, 100, 1000, 10000]), ["finished", "failed", "finished", "finished"]))
+    (curve,) = (one for one in figure.axes[0].lines if one.get_linestyle() == "-")
+    assert np.isfinite(curve.get_ydata()).tolist() == [True, False, True, True]
+
+
+def test_numbers_of_both_signs_over_decades():
+    """As curves and as colours: no side is flat, and labels do not touch."""
+    signed = np.concatenate([np.geomspace(1e5, 1e-5, 6), -np.geomspace(1e-5, 1e5, 6)])
+    curve, _ = drawn(cells(grid(n=list(range(12))), signed=signed))
+    shown, _ = drawn(cells(grid(n=N, scale=SCALE), signed=signed))
+    assert curve.axes[0].get_yscale() == "symlog" and isinstance(shown.axes[0].collections[0].norm, SymLogNorm)
+    for figure in (curve, shown):
+        check_labels(figure)
+    assert len(shown.axes[1].get_yticks()) >= 5
+
+
+def test_a_plan_with_one_value_is_drawn_over_it():
+    for varied, name, label in ((grid(n=[20]), "n", "20"), (grid(kind=["l2"]), "kind", "l2"), ({}, "cell", "0")):
+        for figure in drawn(cells(varied)):
+            axes = figure.axes[-1]
+            assert axes.get_xlabel() == name and [one.get_text() for one in axes.get_xticklabels()] == [label]
+    made = sweep_axes.layout(grid(n=N, d=[2], kind=["l2"]), 3)
+    assert made.x.name == "n" and "all with d = 2, kind = l2" in made.notes
+
+
+def test_what_is_counted_as_a_cluster_stands_on_the_picture():
+    figure, _ = drawn(cells(grid(n=N), clusters=np.array([3.0, 2.0, 0.0]), clustered=np.ones(3)))
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "clusters\n(≥ 1 % of tokens, ≥ 2 tokens)" and axes.get_ylim()[0] < -0.1  # 0 can be seen
+
+
+def test_a_tiny_constant_is_not_drawn_as_zero():
+    figure, _ = drawn(cells(grid(n=N), energy=np.full(3, 6e-18)))
+    assert 0.0 < figure.axes[0].get_ylim()[0] < 6e-18 < figure.axes[0].get_ylim()[1] < 1e-17
+
+
 def test_huge_numbers_are_drawn_by_their_logarithms():
     figure, _ = drawn(cells(grid(n=N), energy=np.array([1.0, 1e200, 1e300]), odd=np.array([-1e308, 1e308, 1.0])))
     check_labels(figure)
@@ -210,6 +282,32 @@ def test_pictures_and_report_of_a_sweep(folder, capsys):
     assert "2 finished, 1 failed" in report.write(folder).read_text()
     assert canvas.made_of(folder / "cells.png") != before
     assert "To go on" not in (folder / "report.html").read_text()
+
+
+def test_cases_have_labels_of_their_own(folder):
+    """Cases with different keys are one category: what each changes, and never a value that it only lacks."""
+    table = sweep_table.read(sweep_folder.load(folder))
+    varied = sweep_pictures._cells(table).varied
+    assert sweep_table.Table(table.folder, [0]).summary() == "1 cell: 1 failed"
+    assert varied == {"case": ["max_steps = 3", "std = 0.5", "Q = q<&.npy"]}
+    figure = sweep_figures.ends(sweep_pictures._cells(table), sweep_axes.layout(varied, 3), "")
+    axes = next(one for one in figure.axes if one.get_title() == "where")
+    assert axes.get_xlabel() == "case" and axes.get_xticklabels()[1].get_text() == "std = 0.5"
+
+
+def test_labels_of_cases():
+    keys = ["time.method", "time.step", "attention.V.scale", "attention.kind", "tokens.kind", "output.clusters", "seed"]
+    assert sweep_pictures._case({"time.method": "euler", "time.step": 0.1}, keys) == "method = euler\nstep = 0.1"
+    case = {"attention.V.scale": -1.0, "tokens.kind": "sphere", "output.clusters": False, "seed": 2}
+    assert sweep_pictures._case(case, keys) == "V.scale = -1.0\ntokens.kind = sphere\nand 2 more"
+    assert sweep_pictures._case({"output.clusters": False}, keys) == "clusters = false"
+    assert sweep_pictures._case({}, keys) == "as configured"
+    layout = found(grid(case=["method = euler\nstep = 0.1", "V.scale = -1.0"], n=N))
+    assert layout.y.words(0.0) == "method = euler\nstep = 0.1"
+
+
+def test_values_of_a_plan_are_those_of_toml():
+    assert sweep_page._values([False, 0.5, "a b"]) == (3, "false, 0.5, a b")
 
 
 def test_columns_that_are_asked_for(folder, capsys):

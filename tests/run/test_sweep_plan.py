@@ -133,6 +133,7 @@ WRONG = {  # plan: what the message must name
     "half a range": (VARY + "seed = { from = 1 }", "vary.seed.to"),
     "log without count": (VARY + "seed = { from = 1, to = 2, log = true }", "vary.seed.count"),
     "empty range": (VARY + "seed = { from = 2, to = 1 }", "vary.seed.to"),
+    "range of fractions": (VARY + "seed = { from = 0, to = 1.0 }", "vary.seed.to: got 1.0; need a whole number, or "),
     "wrong range": (VARY + "seed = { from = 2, to = 4, by = 1 }", "vary.seed.by"),
     "log of zero": (VARY + "time.rtol = { from = 0, to = 1, count = 3, log = true }", "from"),
     "huge range": (VARY + "seed = { from = 0, to = 9999999999 }", "vary.seed"),

@@ -58,6 +58,16 @@ def test_ends_of_what_can_be_clustered():
     assert lost is None and np.isnan(token_clusters.counted(lost)).all() and token_clusters.rows(0.5, lost) == []
 
 
+def test_a_token_alone_is_no_cluster():
+    """Of 100 tokens one is 1 %: 40 that are alone are not counted beside two clusters of 30."""
+    x = np.concatenate([np.zeros((30, 1)), np.full((30, 1), 10.0), np.arange(20.0, 60.0)[:, None]])
+    found = token_clusters.of(x, 0.01)
+    assert len(found) == 42 and token_clusters.counted(found) == [2.0, 0.6]
+    assert len(token_clusters.rows(0.0, found)) == token_clusters.MOST  # the table has the largest, whatever they hold
+    alone = token_clusters.of(np.arange(3.0)[:, None], 0.1)
+    assert token_clusters.counted(alone) == [0.0, 0.0]
+
+
 def test_work_is_linear_in_the_tokens():
     """Ten times the tokens need about as many calls of NumPy, each on arrays that are at most ten times as large."""
     x = np.random.default_rng(0).normal(size=(200_000, 2))

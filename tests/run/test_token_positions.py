@@ -178,7 +178,7 @@ WRONG = {
     "outside": (masked('"../p.npy"'), "inside"),
     "a matrix": (masked('"matrix.npy"'), "shape (30, 2)"),
     "a short file": (masked('"short.npy"'), "4 positions"),
-    "whole numbers": (masked('"whole.npy"'), "float32 or float64"),
+    "float16": (masked('"half.npy"'), "float64, float32 or whole numbers"),
     "two columns": (masked('"two.csv"'), "shape (30, 2)"),
 }
 
@@ -188,11 +188,19 @@ def test_wrong_positions_are_refused(tmp_path, case):
     text, word = WRONG[case]
     np.save(tmp_path / "matrix.npy", np.zeros((N, 2)))
     np.save(tmp_path / "short.npy", np.zeros(4))
-    np.save(tmp_path / "whole.npy", np.arange(N))
+    np.save(tmp_path / "half.npy", np.zeros(N, np.float16))
     np.savetxt(tmp_path / "two.csv", np.zeros((N, 2)), delimiter=",")
     with pytest.raises(InputError) as caught:
         load(tmp_path, text)
     assert caught.value.name.startswith("tokens.positions") and word in str(caught.value)
+
+
+def test_whole_numbers_as_positions(tmp_path):
+    np.save(tmp_path / "p.npy", np.arange(N)[::-1])
+    assert (load(tmp_path, masked('"p.npy"')).positions() == np.arange(N)[::-1]).all()
+    np.save(tmp_path / "p.npy", 2**53 + np.arange(N))  # as floats, some would be equal
+    with pytest.raises(InputError, match=r"tokens\.positions: .* beyond 2\^53; need"):
+        load(tmp_path, masked('"p.npy"')).positions()
 
 
 def test_positions_of_a_file_that_are_not_finite(tmp_path):

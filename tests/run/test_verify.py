@@ -88,6 +88,29 @@ def test_other_names_of_observables_are_found(small):
     assert any("the names of the observables" in text for text in inspect.verify(out)[1])
 
 
+def test_a_removed_checkpoint_is_found(whole):
+    """Of a run that has only begun, whose status is kept, there is no second one."""
+    for name in ("checkpoint.0", "checkpoint.1"):
+        copy = Path(shutil.copytree(whole, whole.parent / name))
+        (copy / name).unlink()
+        assert inspect.verify(copy)[1] == [f"{name} is missing"]
+
+
+def test_a_run_that_has_only_begun_has_one_checkpoint(small):
+    out = small.parent / "begun"
+    problem = config.load(changed(small, ("step = 0.05", "step = 0.05\nmax_steps = 3")))
+    assert runner.run(problem, out, quiet=True).code == 2
+    assert not (out / "checkpoint.1").exists() and inspect.verify(out)[1] == []
+
+
+def test_verify_names_the_file_and_no_option(whole):
+    name = next(path for path in whole.iterdir() if path.suffix == ".h5")
+    with h5py.File(name, "r+") as file:
+        del file["particles/tokens/position/value" if name.stem == "trajectory" else "position"]
+    wrong = inspect.verify(whole)[1]
+    assert len(wrong) == 1 and "--out" not in wrong[0] and wrong[0].startswith(name.stem), wrong
+
+
 def byte(path: Path, rng: random.Random) -> str:
     """Change a byte."""
     data = bytearray(path.read_bytes())

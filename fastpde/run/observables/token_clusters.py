@@ -1,7 +1,8 @@
 """Clusters of a run: two columns of observables.csv, and clusters.csv with the largest of every frame.
 
 The clusters of a frame are those of `fastpde.clusters`. Their length is a given fraction of the largest distance of a
-token from the mean token, so a cloud that grows or shrinks as a whole keeps its clusters.
+token from the mean token, so a cloud that grows or shrinks as a whole keeps its clusters. Counted are those that hold
+at least 1 % of the tokens, and two of them: one token alone is none, however few there are.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from fastpde.config import Problem
 from fastpde.observable import Line, Observable
 
 Array = np.ndarray[Any, Any]
-LEAST = 0.01  # of all tokens: smaller ones are not counted
+LEAST, FEWEST = 0.01, 2  # of all tokens, and tokens: smaller clusters, and tokens that are alone, are not counted
+SAID = f"≥ {100 * LEAST:g} % of tokens, ≥ {FEWEST} tokens"  # the same in words
 MOST, LARGEST = 16, 16  # clusters of a frame, and components of their positions, that are written
-COUNTED = ("clusters", "clustered")  # how many hold at least LEAST, and the fraction of tokens in them
+COUNTED = ("clusters", "clustered")  # how many are counted, and the fraction of tokens in them
 
 
 def observable(problem: Problem, attention: Any, backend: Any, positions: Any) -> Observable | None:
@@ -54,7 +56,7 @@ def counted(found: fp.Clusters | None) -> list[float]:
     """Return the numbers of `COUNTED`, nan if there are no clusters."""
     if found is None:
         return [np.nan, np.nan]
-    count = found.count(LEAST)
+    count = min(found.count(LEAST), int((found.sizes >= FEWEST).sum()))  # both have the largest first
     return [float(count), float(found.sizes[:count].sum() / len(found.labels))]
 
 
