@@ -203,7 +203,7 @@ LATE = {"numba", "llvmlite", "h5py", "jinja2", "matplotlib", "mpi4py", "ot", "sc
 HEAVY = {"batches", "compiled_runs", "sums", "plot", "kernels", "simd", "_cache", "_jit", "_library"}
 # 20 changes config, run, and what plot reads
 LATE_IN = {"__init__", "cli", "cli_machine", "cli_reading", "config", "run", "plot"}
-MANY = {"integrate", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20
+MANY = {"integrate", "jvp", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20
 
 
 def reached(path: Path, text: str) -> tuple[set[str], set[str]]:

@@ -204,6 +204,13 @@ def of_value(p: Parameter, t: float, found: Array) -> Array:
     return found.sum(axis=0).reshape(value.shape)
 
 
+def masses_of(cloud: Cloud) -> Array:
+    """Return the masses of the tokens, (B, n)."""
+    n = cloud.x.shape[1]
+    masses = np.full((1, n), 1.0 / n) if cloud.weights is None else cloud.weights
+    return np.broadcast_to(masses, cloud.x.shape[:2])
+
+
 def widened(cloud: Cloud) -> Cloud:
     """Return a cloud in float64."""
     at = None if cloud.at is None else cloud.at.astype(np.float64)

@@ -22,7 +22,7 @@ from .._types import Array
 from ..errors import InputError
 from ..sums.pair_sum import PairSum
 from .cloud import Cloud
-from .derivatives import WEIGHTS, Linearised, Pulled, through
+from .derivatives import WEIGHTS, Linearised, Pulled, masses_of, through
 from .parameters import column
 from .score import Score
 from .small_matrices import product, transposed
@@ -151,8 +151,7 @@ class LinearisedHead(Linearised):
             z = np.concatenate([z, np.ones((*z.shape[:2], 1))], axis=2)
         if self._sharp:
             bias = -self._logs
-        masses = np.full((1, n), 1.0 / n) if self.cloud.weights is None else self.cloud.weights
-        after = m * np.broadcast_to(masses, (len(y), n))[:, :, None]
+        after = m * masses_of(self.cloud)[:, :, None]
         limits = None
         if self.cloud.limits is not None:
             seen_by = m - np.searchsorted(self.cloud.limits, np.arange(n), side="right")
@@ -233,15 +232,15 @@ class LinearisedHead(Linearised):
         return self._targets.plain(h[:, :, None])[:, :, 0]
 
     def score_changes(self, dx: Array, w: Array) -> tuple[Array, Array]:
-        """Return the averages of the changes t_ij of scores over sources, and over targets of masses w, (B, n) each.
+        """Return sum_j p_ij t_ij and sum_i p_ij w_i t_ij, (B, n) each, t_ij the changes of the scores.
 
-        The targets are the tokens, of masses w, and the scores are products.
+        The targets are the tokens, and the scores are products.
         """
         moved = dx - self._backend.centre(dx)[:, None]
         a = np.concatenate([self._of_targets(dx), self._z], axis=2)
         b = np.concatenate([self._y, self._of_sources(moved)[0]], axis=2)
         rows = self._sources.second(a, b, np.ones_like(b[:, :, :1]))
-        return rows[:, :, 0], self._targets.second(b, a, w[:, :, None])[:, :, 0] / w
+        return rows[:, :, 0], self._targets.second(b, a, w[:, :, None])[:, :, 0]
 
     # -- cotangents ---------------------------------------------------------------------------------------------------
 
@@ -289,7 +288,7 @@ class LinearisedHead(Linearised):
             found["V"] = np.einsum("bni,bnj->bij", of_values, cloud.x)
         if not score.normalised:
             found["bias"] = rho.sum(axis=1)
-        masses = np.full((1, cloud.x.shape[1]), 1.0 / cloud.x.shape[1]) if cloud.weights is None else cloud.weights
+        masses = masses_of(cloud)
         if self._sharp:
             found[WEIGHTS] = rho / masses
         elif not score.normalised:

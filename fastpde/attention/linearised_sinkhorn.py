@@ -1,4 +1,4 @@
-"""Derivatives of Sinkhorn attention with converged potentials, by implicit differentiation.
+"""Derivatives of Sinkhorn attention: of converged potentials implicitly, of a fixed number of half-iterations exactly.
 
 At a point the field is that of an average with the potential g as a bias, so its derivatives are those of such a head
 once g's are known. With P_ij = w_j kappa_ij, P' its transpose in L^2(w) and t the change of the scores, potentials obey
@@ -6,13 +6,15 @@ once g's are known. With P_ij = w_j kappa_ij, P' its transpose in L^2(w) and t t
     df = -P (t + dg),      dg = -P' (t + df)      (P and P' of what stands at pairs),
 
 so (I - P P') df = -rho + P gamma with rho = P t, gamma = P' t. P P' is self-adjoint and nonnegative in L^2(w); its
-kernel are the constants. Source: Theory 12.
+kernel are the constants. After l of a fixed number of steps the same holds with dg of the step before in the first
+equation, and P' with columns divided by their sums. Source: Theory 12.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +22,9 @@ import numpy as np
 from .._types import Array
 from ..errors import FieldError
 from .cloud import Cloud
-from .derivatives import WEIGHTS, Linearised, Pulled
+from .derivatives import WEIGHTS, Linearised, Pulled, masses_of
 from .linearised_head import LinearisedHead
+from .parameters import column
 from .score import Score
 
 if TYPE_CHECKING:
@@ -30,31 +33,53 @@ if TYPE_CHECKING:
 _MOST = 1000  # iterations of the conjugate gradients
 
 
-class LinearisedSinkhorn(Linearised):
-    """The field of a Sinkhorn head.
+@dataclass(frozen=True)
+class Scaled:
+    """The parameters of a Sinkhorn head, and its score as that of an average.
 
-    Args:
-        score: with scale / eps and V / eps.
-        eps, scale: () or (B,), of which these were made; V likewise.
-        g: (B, n), the potential of the score as `LinearisedHead` forms it.
-        tol: relative residual of the conjugate gradients.
+    Attributes:
+        plain: the score with scale and V.
+        score: the same with scale / eps and V / eps.
+        eps: () or (B,).
     """
 
-    def __init__(
-        self, score: Score, plain: Score, eps: Array, cloud: Cloud, g: Array, tol: float, backend: Backend
-    ) -> None:
-        self._plain, self._eps, self._tol, self._cloud = plain, eps, tol, cloud
-        self._tokens = LinearisedHead(score, cloud.with_(at=None), backend, g)
-        self._head = self._tokens if cloud.at is None else LinearisedHead(score, cloud, backend, g)
-        n = cloud.x.shape[1]
-        masses = np.full((1, n), 1.0 / n) if cloud.weights is None else cloud.weights
-        self._w = np.broadcast_to(masses, cloud.x.shape[:2])
+    plain: Score
+    score: Score
+    eps: Array
+
+    @staticmethod
+    def of(plain: Score, eps: Array) -> Scaled:
+        """Return the parameters at one time."""
+        return Scaled(plain, replace(plain, V=plain.V / column(eps), scale=np.asarray(plain.scale / eps)), eps)
+
+    def parameters(self, found: dict[str, Array]) -> dict[str, Array]:
+        """Return the cotangents of V, scale and eps, given those of V / eps and scale / eps."""
+        eps = np.broadcast_to(self.eps, found["scale"].shape)
+        of_V = np.einsum("bij,bij->b", found["V"], np.broadcast_to(self.plain.V, found["V"].shape))
+        of_eps = -(found["scale"] * self.plain.scale + of_V) / eps**2
+        return found | {"V": found["V"] / eps[:, None, None], "scale": found["scale"] / eps, "eps": of_eps}
+
+
+class _Potentials(Linearised):
+    """A field that is an average with a potential g (B, n) as its bias; how g changes, a subclass says."""
+
+    def __init__(self, scaled: Scaled, cloud: Cloud, g: Array, backend: Backend) -> None:
+        self._scaled = scaled
+        self._tokens = LinearisedHead(scaled.score, cloud.with_(at=None), backend, g)
+        self._head = self._tokens if cloud.at is None else LinearisedHead(scaled.score, cloud, backend, g)
+        self._w = masses_of(cloud)
         self.field = self._head.field
 
+    @abstractmethod
+    def _change(self, dx: Array) -> Array:
+        """Return the change of g (B, n) when tokens move by dx."""
+
+    @abstractmethod
+    def _pull_potential(self, of_g: Array) -> Iterator[Pulled]:
+        """Yield what changes of the tokens, of Q, K, scale and of the masses do by way of g, given what g does."""
+
     def push(self, dx: Array, dat: Array) -> Array:
-        rho, gamma = self._tokens.score_changes(dx, self._w)
-        df = self._solve(-rho + self._rows(gamma))
-        return self._head.push(dx, dat, -self._columns(df) - gamma)
+        return self._head.push(dx, dat, self._change(dx))
 
     def jacobian(self) -> Array:
         return self._head.jacobian()
@@ -63,24 +88,39 @@ class LinearisedSinkhorn(Linearised):
         return self._head.divergence()
 
     def pull(self, cotangent: Array) -> Pulled:
-        """Return the cotangents of an average with the bias g, and those that come by way of g."""
-        of_bias, found = self._head.pull_with_bias(cotangent)
-        h = self._solve(self._rows(of_bias / self._w))
-        back = self._columns(h)
-        k = back + of_bias / self._w
-        by_g = self._tokens.pull_scores(self._w * h, -self._w, k)
-        both = Pulled(found.x + by_g.x, found.at, dict(found.parameters))
-        for name in ("Q", "K", "scale"):
-            both.parameters[name] = found.parameters[name] + by_g.parameters[name]
-        both.parameters[WEIGHTS] = found.parameters[WEIGHTS] + back - self._rows(k)
-        return replace(both, parameters=self._of_eps(both.parameters))
+        of_g, found = self._head.pull_with_bias(cotangent)
+        for one in self._pull_potential(of_g):
+            added = {name: found.parameters[name] + value for name, value in one.parameters.items()}
+            found = Pulled(found.x + one.x, found.at, found.parameters | added)
+        return replace(found, parameters=self._scaled.parameters(found.parameters))
 
-    def _of_eps(self, found: dict[str, Array]) -> dict[str, Array]:
-        """Return the cotangents of V, scale and eps, given those of V / eps and scale / eps."""
-        eps = np.broadcast_to(self._eps, found["scale"].shape)
-        of_V = np.einsum("bij,bij->b", found["V"], np.broadcast_to(self._plain.V, found["V"].shape))
-        of_eps = -(found["scale"] * self._plain.scale + of_V) / eps**2
-        return found | {"V": found["V"] / eps[:, None, None], "scale": found["scale"] / eps, "eps": of_eps}
+
+class LinearisedSinkhorn(_Potentials):
+    """The field of a Sinkhorn head with converged potentials.
+
+    Args:
+        scaled: its parameters.
+        cloud: in float64.
+        g: (B, n), the potential of the score as `LinearisedHead` forms it.
+        tol: relative residual of the conjugate gradients.
+    """
+
+    def __init__(self, scaled: Scaled, cloud: Cloud, g: Array, tol: float, backend: Backend) -> None:
+        super().__init__(scaled, cloud, g, backend)
+        self._tol = tol
+
+    def _change(self, dx: Array) -> Array:
+        rho, gamma = self._tokens.score_changes(dx, self._w)
+        gamma /= self._w
+        df = self._solve(-rho + self._rows(gamma))
+        return -self._columns(df) - gamma
+
+    def _pull_potential(self, of_g: Array) -> Iterator[Pulled]:
+        h = self._solve(self._rows(of_g / self._w))
+        back = self._columns(h)
+        k = back + of_g / self._w
+        found = self._tokens.pull_scores(self._w * h, -self._w, k)
+        yield replace(found, parameters=found.parameters | {WEIGHTS: back - self._rows(k)})
 
     # -- the linear equations of the potentials -----------------------------------------------------------------------
 
@@ -116,3 +156,39 @@ class LinearisedSinkhorn(Linearised):
             f"The derivative of the potentials was not found in {_MOST} iterations of conjugate gradients. "
             "A larger eps couples tokens more strongly."
         )
+
+
+class LinearisedHalfSteps(_Potentials):
+    """The field of a Sinkhorn head with an odd number of half-iterations, from g = 0.
+
+    Args:
+        scaled, cloud: as of `LinearisedSinkhorn`.
+        n_half: the number.
+    """
+
+    def __init__(self, scaled: Scaled, cloud: Cloud, n_half: int, backend: Backend) -> None:
+        g, w = np.zeros(cloud.x.shape[:2]), masses_of(cloud)
+        self._steps: list[tuple[LinearisedHead, Array]] = []  # rows of each step, and the sums of its columns
+        for _ in range(n_half // 2):
+            rows = LinearisedHead(scaled.score, cloud.with_(at=None), backend, g)
+            sums = rows.average_over_targets(w)
+            if not (sums > 0.0).all():
+                raise FieldError("a token that no other attends to: derivatives of half-iterations are not known there")
+            self._steps.append((rows, sums))
+            g = g + np.log(w / sums)
+        super().__init__(scaled, cloud, g, backend)
+
+    def _change(self, dx: Array) -> Array:
+        dg = np.zeros(dx.shape[:2])
+        for rows, sums in self._steps:
+            rho, gamma = rows.score_changes(dx, self._w)
+            df = -(rho + rows.average(dg))
+            dg = -(gamma + rows.average_over_targets(self._w * df)) / sums
+        return dg
+
+    def _pull_potential(self, of_g: Array) -> Iterator[Pulled]:
+        for rows, sums in reversed(self._steps):
+            of_f = -self._w * rows.average(of_g / sums)
+            found = rows.pull_scores(-of_f, -self._w, of_g / sums)
+            of_g = -rows.average_over_targets(of_f)
+            yield replace(found, parameters=found.parameters | {WEIGHTS: (of_f + of_g) / self._w})

@@ -20,7 +20,7 @@ from .balance import Balance
 from .cloud import Cloud
 from .derivatives import Linearised, through
 from .gaussian_field import Affine, half_steps, regression
-from .linearised_sinkhorn import LinearisedSinkhorn
+from .linearised_sinkhorn import LinearisedHalfSteps, LinearisedSinkhorn, Scaled
 from .memory import Memory
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
@@ -105,18 +105,16 @@ class Sinkhorn(SingleHead):
         out[...] = wide
 
     def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+        scaled = Scaled.of(self._score(t), self.eps(t))
         if self.n_half is not None:
-            need = "converged potentials: derivatives of a fixed number of half-iterations are not known yet"
-            raise InputError("attention", f"n_half={self.n_half}", need)
+            return LinearisedHalfSteps(scaled, cloud, self.n_half, backend)
         softmin = _Kernel(self, cloud.with_(at=None), t, backend)
         potentials, _ = self._scaled(softmin, cloud, t)
-        plain, eps = self._score(t), self.eps(t)
-        score = replace(plain, V=plain.V / column(eps), scale=np.asarray(plain.scale / eps))
         # The scores of averages have targets that are not moved: what differs belongs to the sources.
         centre, moved = softmin.centre[:, None], cloud.x - softmin.centre[:, None]
-        apart = np.einsum("bnk,bnk->bn", through(plain.Q, centre), through(plain.K, moved))
-        g = potentials.g - score.scale.reshape(-1, 1) * apart
-        return LinearisedSinkhorn(score, plain, eps, cloud, g, 0.1 * self.tol, backend)
+        apart = np.einsum("bnk,bnk->bn", through(scaled.score.Q, centre), through(scaled.score.K, moved))
+        g = potentials.g - scaled.score.scale.reshape(-1, 1) * apart
+        return LinearisedSinkhorn(scaled, cloud, g, 0.1 * self.tol, backend)
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """Return M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (Theory 2.1)."""

@@ -109,21 +109,22 @@ def test_tangents_and_cotangents(kind, masked):
         assert abs(moved - pulled) <= 1e-13 * np.abs(c * tangent).sum()
 
 
-def sinkhorn(x, at, w, p):
-    """Return the field by scalings of the whole matrix, far beyond convergence; of complex numbers too."""
+def sinkhorn(x, at, w, p, steps=1500):
+    """Return the field by scalings of the whole matrix, far beyond convergence or `steps`; of complex numbers too."""
     scores = [p["scale"] * (points @ p["Q"].T) @ (x @ p["K"].T).T / p["eps"] for points in (x, at)]
     kernel, there = (np.exp(s - s.real.max()) for s in scores)
     v = np.ones(len(x), kernel.dtype)
-    for _ in range(1500):
+    for _ in range(steps):
         u = 1.0 / (kernel @ (w * v))
         v = 1.0 / ((w * u) @ kernel)
     plan = there * (w * v)
     return (plan @ (x @ p["V"].T)) / plan.sum(axis=1, keepdims=True) / p["eps"]
 
 
+@pytest.mark.parametrize("n_half", [None, 1, 5])
 @pytest.mark.parametrize("other", [False, True])
 @pytest.mark.parametrize("shape", [(2, 3, 3), (3, 2, 1)])
-def test_converged_scalings(shape, other):
+def test_scalings(shape, other, n_half):
     """The potentials are differentiated, too; gradients of eps and of masses among them."""
     k, d, dv = shape
     rng = np.random.default_rng([k, other])
@@ -133,10 +134,11 @@ def test_converged_scalings(shape, other):
     w /= w.sum()
     Q, K = 0.7 * rng.standard_normal((2, k, d))
     p = {"Q": Q, "K": K, "V": rng.standard_normal((dv, d)), "eps": np.asarray(0.8), "scale": np.asarray(1.2)}
-    attention = fp.Sinkhorn(**p, tol=1e-13)
+    attention = fp.Sinkhorn(**p, tol=1e-13, n_half=n_half)
+    steps = {} if n_half is None else {"steps": n_half // 2}
 
     def field(x=x, at=at, w=w, **given):
-        return sinkhorn(x, x if at is None else at, w, p | given)
+        return sinkhorn(x, x if at is None else at, w, p | given, **steps)
 
     velocity, tangent = attention.jvp(x, dx, at=at, dat=dat, weights=w)
     close(velocity, field().real)
