@@ -1,6 +1,7 @@
 """Attention variants: what each is, in parameters, a law and a reduction to pair sums. No loops over tokens here."""
 
 from .base import Attention
+from .derivatives import Pullback
 from .exponential import Exponential
 from .l2 import L2
 from .linear import Linear
@@ -22,6 +23,7 @@ __all__ = [
     "Linear",
     "Masked",
     "MultiHead",
+    "Pullback",
     "Sigmoid",
     "SingleHead",
     "Sinkhorn",

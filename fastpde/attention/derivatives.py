@@ -2,7 +2,7 @@
 
 A `Linearised` is a field at one cloud, ready to be differentiated: one head's follows from its score
 (`linearised_head`), sums of heads and masks from those of their parts. All of it is computed in float64.
-Source: Theory 12.
+Source: Theory 12.1.
 """
 
 from __future__ import annotations

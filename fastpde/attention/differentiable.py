@@ -67,7 +67,7 @@ class Differentiable(ABC):
         Raises:
             InputError, InputTypeError: naming the argument; for a weight function without a known derivative.
 
-        Source: Theory 12.
+        Source: Theory 12.1.
         """
         with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
             moved = as_change("dx", dx, tokens, "as x")
@@ -101,7 +101,7 @@ class Differentiable(ABC):
 
         Raises: as `jvp`.
 
-        Source: Theory 12.
+        Source: Theory 12.1.
         """
         with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
             velocity = self._given_back(tokens, field.field)
@@ -127,7 +127,7 @@ class Differentiable(ABC):
     ) -> Array:
         """Return the Jacobian D_x Gamma_mu (m, length, d) or (B, m, length, d) at points, for a fixed measure mu.
 
-        Arguments as of `velocity`; raises as `jvp`. Source: Theory 12.
+        Arguments as of `velocity`; raises as `jvp`. Source: Theory 12.1.
         """
         with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
             return self._given_back(tokens, field.jacobian())
@@ -146,7 +146,7 @@ class Differentiable(ABC):
         """Return the divergence of the field at points, (m,) or (B, m), for a fixed measure: the trace of `jacobian`.
 
         Arguments as of `velocity`. Raises as `jvp`, and InputError for a field whose length is not d. Source: Theory
-        12.
+        12.1.
         """
         with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
             if field.field.shape[2] != tokens.shape[-1]:

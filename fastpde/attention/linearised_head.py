@@ -6,7 +6,7 @@ derivative w' of its weight function, v_j the values and t_ij the change of the 
     sum_j p_ij dv_j + sum_j p'_ij (t_ij - tbar_i) v_j,      tbar_i = sum_j p'_ij t_ij if normalised, else 0,
 
 and everything else follows from sums of two kinds, over sources and, for cotangents, over targets: `plain`, of p times
-columns, and `second`, of p' times a second score <a_i, b_j> times columns. Source: Theory 12.
+columns, and `second`, of p' times a second score <a_i, b_j> times columns. Source: Theory 12.1.
 """
 
 from __future__ import annotations

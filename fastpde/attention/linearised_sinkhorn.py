@@ -7,7 +7,7 @@ once g's are known. With P_ij = w_j kappa_ij, P' its transpose in L^2(w) and t t
 
 so (I - P P') df = -rho + P gamma with rho = P t, gamma = P' t. P P' is self-adjoint and nonnegative in L^2(w); its
 kernel are the constants. After l of a fixed number of steps the same holds with dg of the step before in the first
-equation, and P' with columns divided by their sums. Source: Theory 12.
+equation, and P' with columns divided by their sums. Source: Theory 12.1.
 """
 
 from __future__ import annotations
