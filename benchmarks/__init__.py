@@ -21,7 +21,7 @@ for linear attention that of moving its bytes. Sums in O(n) state no limit, but 
 are. A class without an error says why (`no_error`).
 
 asv takes larger numbers for worse. Of `track_share` and `track_speedup` the opposite holds: what `asv continuous` and
-the pages of regressions call an improvement of these is none. One run with `--quick` says nothing about a few per cents.
+the pages of regressions call an improvement of these is none. Runs with `--quick` say nothing about a few per cents.
 
 | module | what is there |
 |---|---|
