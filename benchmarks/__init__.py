@@ -20,6 +20,9 @@ steps and scalings the time of the multiply-adds at the rate of NumPy's matrix p
 for linear attention that of moving its bytes. Sums in O(n) state no limit, but how much faster than direct sums they
 are. A class without an error says why (`no_error`).
 
+asv takes larger numbers for worse. Of `track_share` and `track_speedup` the opposite holds: what `asv continuous` and
+the pages of regressions call an improvement of these is none. Runs with `--quick` say nothing about a few per cents.
+
 | module | what is there |
 |---|---|
 | `velocity` | every variant, size, precision and way to sum |

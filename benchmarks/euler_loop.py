@@ -16,7 +16,7 @@ import fastpde as fp
 from .common import Array
 
 DRAWS = 100
-LOOPED = 5  # of them by the loop, which takes up to a fifth of a second for each
+LOOPED = 3  # of them by the loop, which takes up to a fifth of a second for each
 STEP = {3: 0.09, 4: 0.05, 5: 0.02}
 TOL, LARGEST, STEPS = 1e-4, 1e3, 50_000
 LONG = 1e8
@@ -57,7 +57,7 @@ def error(got: Array, want: Array) -> float:
 class Limits:
     """Seconds for the limits of laws, warm.
 
-    "euler" is of 5 laws, one after the other; "fastpde" of 100 in one batch; `track_speedup` their ratio per law.
+    "euler" is of 3 laws, one after the other; "fastpde" of 100 in one batch; `track_speedup` their ratio per law.
     """
 
     params = ((3, 4, 5), ("euler", "fastpde"))

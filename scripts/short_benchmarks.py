@@ -31,7 +31,7 @@ SHORT = (
     r"^velocity\.Velocity\.\w+\('\w+', '1024x2 float64'\)",
     r"^velocity\.Velocity\.\w+\('softmax', '4096x8 float32'\)",
     r"^velocity\.Sizes\.\w+\('8192x(2|64)', 'float64'\)",
-    r"^velocity\.Summation\.\w+\('(softmax|masked|sigmoid)', '\w+'\)",
+    r"^velocity\.Summation\.\w+\('(masked|sigmoid)', '\w+'\)",
     r"^velocity\.Linear\.\w+\('1e6x2', 'float64'\)",
     r"^fast\.Fast\.\w+\('1e5x[123]'\)",
     r"^stepping\.Step\.",
@@ -42,12 +42,12 @@ SHORT = (
     r"^scalings\.Velocity\.\w+\('K = -Q', '1024x2'\)",
     r"^scalings\.Summation\.\w+\('fast'\)",
     r"^scalings\.HalfIterations\.\w+\('K = -Q', 3\.0\)",
-    r"^gaussians\.Run\.\w+\('\w+', 3\)",
+    r"^gaussians\.Run\.\w+\('(Softmax|Sinkhorn)', 3\)",
     r"^euler_loop\.Limits\.track_speedup\(3\)",
     r"^running\.Checkpoints\.",
     r"^ranks\.Velocity\.track_(seconds|error)\('\w+', 2\)",
     r"^memory\.Peak\.(peakmem_work|track_error)\('(direct|fast|linear rk4)'\)",
-    r"^starting\.",
+    r"^starting\.(Import|FirstVelocity|FirstPicture\.track_(cold|error))",
 )
 
 
@@ -63,7 +63,18 @@ def run(patterns: Sequence[str], results: Path) -> int:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     machine = ["--machine", "short", "--yes", "--config", str(file)]
     subprocess.run([*asv, "machine", *machine], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    command = [*asv, "run", "--config", str(file), "--machine", "short", "--quick", "--show-stderr"]
+    command = [
+        *asv,
+        "run",
+        "--config",
+        str(file),
+        "--machine",
+        "short",
+        "--quick",
+        "--show-stderr",
+        "--durations",
+        "20",
+    ]
     place = ["--environment", f"existing:{sys.executable}", "--set-commit-hash", commit.strip()]
     # asv takes PYTHONPATH away: an installed fastpde might be another one than that of this clone.
     environment = {**os.environ, "ASV_PYTHONPATH": str(ROOT)}

@@ -87,8 +87,8 @@ def share(call: Callable[[], object], work: Work, dtype: np.dtype | str) -> floa
 
     The limit is the sum of the times for multiply-adds at the rate of NumPy's products of square matrices, for the
     exponentials alone, and for moving the bytes as NumPy copies large arrays, all on as many threads. Call and limits
-    take turns, and the shortest time of each counts: others on the machine slow down one or the other. What does one
-    after the other is not faster than that, so a share is at most 1 but for noise, which makes it smaller.
+    take turns, and the shortest time of each counts: others on the machine slow down one or the other. A call that does
+    several of these at once, and loads and stores less than they do one by one, may be some per cents above 1.
     """
     dtype, threads = np.dtype(dtype), pool.threads()
     matrices = [np.ones((3, _SIDE, _SIDE), dtype) for _ in range(threads)] if work.multiply_adds else []
