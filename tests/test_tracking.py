@@ -214,7 +214,7 @@ def test_a_session_is_recorded(tmp_path, monkeypatch, capsys):
         assert ledger.main(["record", "--ledger", str(path), "--cases", "direct softmax, d = 8"]) == 0
     found = ledger.read(path)
     assert len(found) == 2 and all(0.0 < one["error"] < 1e-13 and one["seconds"] > 0.0 for one in found)
-    assert 0.5 < found[0]["in reference kernels"] / found[1]["in reference kernels"] < 2.0
+    assert 0.05 < found[0]["in reference kernels"] / found[1]["in reference kernels"] < 20.0  # windows of 10 ms
     assert found[0]["versions"]["numba"] and len(found[0]["commit"].rstrip("+")) == 40
 
 
