@@ -27,6 +27,7 @@ from .integrate.controller import Span
 from .integrate.dense import Chord
 from .integrate.methods import TABLEAUX
 from .integrate.options import positive_int
+from .integrate.reporting import check_progress, reporting
 from .integrate.space import VectorSpace
 from .manifold import Manifold, as_manifold
 from .meanfield import Field, bind, solve
@@ -69,7 +70,7 @@ def gradient(
     seed: int = 0,
     backend: Any = "auto",
     memory: int = _MEMORY,
-    progress: bool = False,
+    progress: Any = False,
     **asked: Any,
 ) -> Gradient:
     """Return a loss of the run of `solve` from x0, and its gradient in x0 and in all parameters.
@@ -79,7 +80,7 @@ def gradient(
             derivative in x, an array of the shape of x.
         x0: tokens (n, d), float64.
         memory: bytes that states may take. With fewer, more are computed again, but each once only.
-        progress: whether to show a bar on the way back.
+        progress: of the way back: True for a bar, or a function progress(t, stats).
         t_eval, weights, positions, manifold, noise, seed, backend: as of `solve`; the noise is that of the run.
         asked: method, step, rtol, atol and max_steps, as of `solve`.
 
@@ -92,6 +93,7 @@ def gradient(
     Source: Theory 12.2.
     """
     tokens, place = as_tokens("x0", x0), as_manifold(manifold)
+    check_progress(progress)
     if tokens.ndim != 2 or tokens.dtype != np.float64:
         raise InputError("x0", f"{tokens.dtype} of shape {tokens.shape}", "one system of float64 tokens (n, d)")
     kept = Snapshots(tokens.shape, positive_int("memory", memory))
@@ -111,7 +113,7 @@ def gradient(
     moving = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     source = Brownian(noise, seed)
     back = _Back(moving, TABLEAUX[asked.get("method", "dopri5")], kept, source if source.noise else None, sol.t[0])
-    x, parameters = back.run(at, cotangents, progress=progress)
+    x, parameters = back.run(at, cotangents, progress)
     return Gradient(float(value), x, parameters, sol, back.stats)
 
 
@@ -172,10 +174,8 @@ class _Back:
             "stride": kept.stride,
         }  # fmt: skip
 
-    def run(self, at: Array, cotangents: Array, *, progress: bool) -> tuple[Array, dict[str, Array]]:
+    def run(self, at: Array, cotangents: Array, progress: Any) -> tuple[Array, dict[str, Array]]:
         """Return the gradients in the first state and in the parameters, given those in the states at some times."""
-        from tqdm import tqdm
-
         times, direction = self._kept.times, math.copysign(1.0, self._kept.times[-1] - self._kept.times[0])
         inside: dict[int, list[tuple[float, Array]]] = {}
         at_ends: dict[int, Array] = {}
@@ -187,12 +187,13 @@ class _Back:
                 inside.setdefault(n - 1, []).append((float(t), c))
         final = len(times) - 1
         state = at_ends.get(final, np.zeros_like(self._kept.states[0])).copy()
-        with tqdm(total=final, unit=" steps", disable=not progress, dynamic_ncols=True) as bar:
+        with reporting(progress, Span(times[-1], times[0])) as report:
             for step in self._backwards():
                 step.cotangents = [((t - step.t) / step.h, c) for t, c in inside.get(step.number, [])]
                 state = self._pull_step(step, state)
                 state += at_ends.get(step.number, 0.0)
-                bar.update()
+                if report is not None:
+                    report(step.t, {"steps": final - step.number})
         state = self._manifold.pull_retraction(self._kept.states[0], state)
         return state, self._gradients
 

@@ -166,6 +166,15 @@ def test_the_path_of_the_noise_is_that_of_the_run(sphere):
     check(found, number, {"x": x, **P}, "noise")
 
 
+def test_the_way_back_is_reported():
+    seen = []
+    found = adjoint.gradient(
+        lambda x: (x.sum(), np.ones_like(x)), fp.Softmax(**P), X, (0.0, 1.0), method="rk4", step=0.25,
+        progress=lambda t, stats: seen.append((t, stats["steps"])),
+    )  # fmt: skip
+    assert seen == [(0.75, 1), (0.5, 2), (0.25, 3), (0.0, 4)] and found.stats["steps"] == 4
+
+
 def test_memory_bounds_the_states():
     """With S states in memory, at most S / 2 are kept and as many are made between two of them."""
     kept = adjoint.Snapshots((6, 2), 10 * 8 * 12)
