@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .adjoint import Gradient, gradient
 from .attention import (
     L2,
     Attention,
@@ -61,6 +62,7 @@ __all__ = [
     "Gaussian",
     "GaussianLimit",
     "GaussianSolution",
+    "Gradient",
     "InputError",
     "InputTypeError",
     "Layers",
@@ -90,6 +92,7 @@ __all__ = [
     "clusters",
     "conditional_wasserstein",
     "dissipation",
+    "gradient",
     "interaction_energy",
     "limit",
     "measured_stability_bound",

@@ -38,6 +38,18 @@ class Manifold(ABC):
     def project(self, x: Array, v: Array) -> None:
         """Replace every vector of v, in place, by its part tangent to M at the token of x, which is on M."""
 
+    def pull_retraction(self, x: Array, c: Array) -> Array:
+        """Return the transposed derivative of the retraction at points x, times vectors c. Raises InputError."""
+        raise InputError(
+            "manifold", repr(self), "fp.Euclidean() or fp.Sphere()", "Derivatives of others are not known."
+        )
+
+    def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
+        """Return the transposed derivatives of the projection of v at x, in x and in v, times c. Raises InputError."""
+        raise InputError(
+            "manifold", repr(self), "fp.Euclidean() or fp.Sphere()", "Derivatives of others are not known."
+        )
+
     def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
         """Return the vector space of states (see `fastpde.integrate.space`) whose `combine` makes tokens on M.
 
@@ -70,6 +82,12 @@ class Euclidean(Manifold):
 
     def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
         return VectorSpace(shape, dtype, partition)
+
+    def pull_retraction(self, x: Array, c: Array) -> Array:
+        return c
+
+    def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
+        return np.zeros_like(c), c
 
     def start(self, x0: Array) -> Array:
         return x0
@@ -106,6 +124,16 @@ class Sphere(Manifold):
     def project(self, x: Array, v: Array) -> None:
         for (_, rows), (_, vectors) in zip(_blocks(x), _blocks(v), strict=True):
             vectors -= _dots(rows, vectors)[:, None] * rows
+
+    def pull_retraction(self, x: Array, c: Array) -> Array:
+        norms = np.sqrt(_dots(x, x))[:, None]
+        unit = x / norms
+        return (c - _dots(unit, c)[:, None] * unit) / norms
+
+    def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
+        """Return -<x, c> v - <x, v> c and c - <x, c> x."""
+        along, across = _dots(x, c)[:, None], _dots(x, v)[:, None]
+        return -along * v - across * c, c - along * x
 
 
 def as_manifold(value: object) -> Manifold:

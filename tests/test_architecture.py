@@ -78,6 +78,7 @@ MAY = {
     "ensemble": {"attention", "batches", "compiled_runs", "compiling", "integrate", "manifold", "plot", "solutions"}
     | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
+    "adjoint": {"attention", "integrate", "manifold", "meanfield", "noise"} | BASE,
     "energy": {"attention", "sums"} | BASE,
     # Beside the public names, by `import fastpde as fp`.
     "studies": {
@@ -203,7 +204,15 @@ LATE = {"numba", "llvmlite", "h5py", "jinja2", "matplotlib", "mpi4py", "ot", "sc
 HEAVY = {"batches", "compiled_runs", "sums", "plot", "kernels", "simd", "_cache", "_jit", "_library"}
 # 20 changes config, run, and what plot reads
 LATE_IN = {"__init__", "cli", "cli_machine", "cli_reading", "config", "run", "plot"}
-MANY = {"integrate", "jvp", "solve", "mean_field", "stability", "wasserstein"}  # public, by keyword; `Stepper`: 20
+MANY = {
+    "gradient",
+    "integrate",
+    "jvp",
+    "solve",
+    "mean_field",
+    "stability",
+    "wasserstein",
+}  # public, by keyword; `Stepper`: 20
 
 
 def reached(path: Path, text: str) -> tuple[set[str], set[str]]:
