@@ -36,9 +36,13 @@ class Differentiable(ABC):
         for p in self.parameters():
             yield p.name, p
 
-    @abstractmethod
     def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
-        """Return the field at a cloud in float64, ready for its derivatives. The arguments have been checked."""
+        """Return the field at a cloud in float64, ready for its derivatives. The arguments have been checked.
+
+        Raises InputError where there is none.
+        """
+        need = "an attention whose derivatives are known: made of heads with scores, as subclasses of fp.SingleHead are"
+        raise InputError("attention", repr(self), need)
 
     def jvp(
         self,

@@ -334,6 +334,30 @@ def test_gaussian_tangents_are_those_of_the_closure(kind):
     close(tangent[inner], (x @ dM.T + dc + delta @ M.T)[inner], 1e-9)
 
 
+def test_an_attention_without_derivatives_says_so():
+    class Still(fp.Attention):
+        averages = False
+
+        def parameters(self):
+            return iter(())
+
+        def dimensions(self, t):
+            return 2, 2
+
+        def evaluate(self, cloud, t, backend, out):
+            out[...] = 0.0
+
+        def totals(self, cloud, t, backend):
+            return iter(())
+
+        def closure(self, mean, factor, t):
+            raise fp.NoGaussianClosure("none")
+
+    assert (Still().velocity(np.ones((3, 2))) == 0.0).all()
+    with pytest.raises(fp.InputError, match="derivatives are known"):
+        Still().jvp(np.ones((3, 2)), np.ones((3, 2)))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
