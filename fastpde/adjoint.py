@@ -79,7 +79,7 @@ def gradient(
         loss: loss(x) of the final tokens x (n, d), or with t_eval of all x (m, n, d); returns its value and its
             derivative in x, an array of the shape of x.
         x0: tokens (n, d), float64.
-        memory: bytes that states may take. With fewer, more are computed again, but each once only.
+        memory: bytes that states of the run may take, beside the stages of one step. With fewer, more are made again.
         progress: of the way back: True for a bar, or a function progress(t, stats).
         t_eval, weights, positions, manifold, noise, seed, backend: as of `solve`; the noise is that of the run.
         asked: method, step, rtol, atol and max_steps, as of `solve`.
@@ -120,7 +120,7 @@ def gradient(
 class Snapshots:
     """The times of the steps of a run, and some of its states, evenly spread over the steps, in a stated memory.
 
-    Half of the memory is for these states, half for those between two of them, which are computed again.
+    Half of the memory is for these states, half for those between two of them, which are made again, see `backwards`.
     """
 
     def __init__(self, shape: tuple[int, ...], memory: int) -> None:
@@ -138,6 +138,41 @@ class Snapshots:
             if len(self.states) > self.most:
                 self.states, self.stride = self.states[::2], 2 * self.stride
         self.times.append(t)
+
+
+def backwards(
+    first: int, last: int, y: Any, room: int, advance: Callable[[int, Any], Any]
+) -> Iterator[tuple[int, Any]]:
+    """Yield (n, y_n) for n = last - 1, ..., first, where y_{n + 1} = advance(n, y_n) and y = y_first.
+
+    At most `room` states are held beside y and one at work. With less room than states they are made again: half of
+    the room is for states spread over the range, and each part of it does with the rest.
+    """
+    if last - first <= max(1, room):
+        states = [y] if last > first else []
+        for n in range(first, last - 1):
+            states.append(advance(n, states[-1]))
+        while states:
+            yield first + len(states) - 1, states.pop()
+        return
+    own = room // 2
+    stride = -(-(last - first) // (own + 1))
+    if not own:
+        for n in range(last - 1, first - 1, -1):
+            state = y
+            for k in range(first, n):
+                state = advance(k, state)
+            yield n, state
+        return
+    starts = [(first, y)]
+    state = y
+    for n in range(first, first + stride * ((last - first - 1) // stride)):
+        state = advance(n, state)
+        if (n + 1 - first) % stride == 0:
+            starts.append((n + 1, state))
+    while starts:
+        begin, state = starts.pop()
+        yield from backwards(begin, min(begin + stride, last), state, room - own, advance)
 
 
 @dataclass
@@ -201,13 +236,11 @@ class _Back:
         """Yield the steps of the run from the last to the first."""
         times, stride = self._kept.times, self._kept.stride
         for i in range(len(self._kept.states) - 1, -1, -1):
-            first = i * stride
-            last = min(first + stride, len(times) - 1)
-            states = [self._kept.states[i]]
-            for n in range(first, last - 1):
-                states.append(self._again(n, states[-1])[1])
-            for n in range(last - 1, first - 1, -1):
-                yield self._again(n, states.pop())[0]
+            first, last = i * stride, min((i + 1) * stride, len(times) - 1)
+            for n, y in backwards(
+                first, last, self._kept.states[i], self._kept.most, lambda n, y: self._again(n, y)[1]
+            ):
+                yield self._again(n, y)[0]
 
     def _again(self, n: int, y: Array) -> tuple[_Step, Array]:
         """Make step n again; return it and the state after it."""

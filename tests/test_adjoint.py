@@ -184,6 +184,38 @@ def test_memory_bounds_the_states():
     assert kept.stride * (len(kept.states) - 1) <= 1000 < kept.stride * len(kept.states) + kept.stride
 
 
+class Counted:
+    """A number that knows how many of its kind there are, and were at most."""
+
+    alive = most = 0
+
+    def __init__(self, value):
+        self.value = value
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+
+    def __del__(self):
+        Counted.alive -= 1
+
+
+@pytest.mark.parametrize(("count", "room"), [(0, 3), (1, 1), (7, 7), (40, 6), (41, 3), (30, 2), (20, 1), (1000, 12)])
+def test_states_are_made_again_in_little_room(count, room):
+    Counted.most = Counted.alive = 0
+    calls = []
+
+    def advance(n, y):
+        assert y.value == n
+        calls.append(n)
+        return Counted(n + 1)
+
+    start, expected = Counted(5), 5 + count
+    for n, y in adjoint.backwards(5, 5 + count, start, room, advance):
+        expected -= 1
+        assert n == y.value == expected
+    assert expected == 5 and Counted.most <= room + 3
+    assert len(calls) <= (2 if count <= room**2 // 4 else count) * count
+
+
 @pytest.mark.parametrize(
     ("loss", "given", "message"),
     [

@@ -43,7 +43,7 @@ def gradient(f, value):
     return found
 
 
-def close(got, want, tol=1e-12):
+def assert_close(got, want, tol=1e-12):
     np.testing.assert_allclose(got, want, rtol=0, atol=tol * max(float(np.abs(want).max()), 1e-300))
 
 
@@ -86,24 +86,24 @@ def test_tangents_and_cotangents(kind, masked):
         dx = one.rng.standard_normal(one.x.shape)
         dat = None if one.at is None else one.rng.standard_normal(one.at.shape)
         velocity, tangent = one.attention.jvp(one.x, dx, dat=dat, **one.options)
-        close(velocity, one.field().real)
+        assert_close(velocity, one.field().real)
         want = derivative(lambda x, one=one: one.field(x=x), one.x, dx)
         if dat is not None:
             want = want + derivative(lambda at, one=one: one.field(at=at), one.at, dat)
-        close(tangent, want)
+        assert_close(tangent, want)
         c = one.rng.standard_normal(velocity.shape)
         found = one.attention.vjp(one.x, c, **one.options)
-        close(found.velocity, velocity)
+        assert_close(found.velocity, velocity)
         loss = lambda c=c, one=one, **given: (c * one.field(**given)).sum()  # noqa: E731
-        close(found.x, gradient(lambda x, loss=loss: loss(x=x), one.x))
+        assert_close(found.x, gradient(lambda x, loss=loss: loss(x=x), one.x))
         if one.at is None:
             assert found.at is None
         else:
-            close(found.at, gradient(lambda at, loss=loss: loss(at=at), one.at))
+            assert_close(found.at, gradient(lambda at, loss=loss: loss(at=at), one.at))
         assert set(found.parameters) == {*one.p, "weights"}
         for name, value in one.p.items():
-            close(found.parameters[name], gradient(lambda v, name=name, loss=loss: loss(**{name: v}), value))
-        close(found.parameters["weights"], gradient(lambda w, loss=loss: loss(w=w), one.w))
+            assert_close(found.parameters[name], gradient(lambda v, name=name, loss=loss: loss(**{name: v}), value))
+        assert_close(found.parameters["weights"], gradient(lambda w, loss=loss: loss(w=w), one.w))
         moved = (c * tangent).sum()
         pulled = (found.x * dx).sum() + (0.0 if dat is None else (found.at * dat).sum())
         assert abs(moved - pulled) <= 1e-13 * np.abs(c * tangent).sum()
@@ -141,21 +141,21 @@ def test_scalings(shape, other, n_half):
         return sinkhorn(x, x if at is None else at, w, p | given, **steps)
 
     velocity, tangent = attention.jvp(x, dx, at=at, dat=dat, weights=w)
-    close(velocity, field().real)
+    assert_close(velocity, field().real)
     want = derivative(lambda x: field(x=x), x, dx)
     want = want + derivative(lambda at: field(at=at), at, dat) if other else want
-    close(tangent, want)
+    assert_close(tangent, want)
     c = rng.standard_normal(velocity.shape)
     found = attention.vjp(x, c, at=at, weights=w)
-    close(found.x, gradient(lambda x: (c * field(x=x)).sum(), x))
+    assert_close(found.x, gradient(lambda x: (c * field(x=x)).sum(), x))
     if other:
-        close(found.at, gradient(lambda at: (c * field(at=at)).sum(), at))
+        assert_close(found.at, gradient(lambda at: (c * field(at=at)).sum(), at))
     for name, value in p.items():
-        close(found.parameters[name], gradient(lambda v, name=name: (c * field(**{name: v})).sum(), value))
-    close(found.parameters["weights"], gradient(lambda w: (c * field(w=w)).sum(), w))
+        assert_close(found.parameters[name], gradient(lambda v, name=name: (c * field(**{name: v})).sum(), value))
+    assert_close(found.parameters["weights"], gradient(lambda w: (c * field(w=w)).sum(), w))
     points = x if at is None else at
     low, high = (attention.velocity(x, at=points + h * np.eye(d)[0], weights=w) for h in (-1e-4, 1e-4))
-    close(attention.jacobian(x, at=points, weights=w)[:, :, 0], (high - low) / 2e-4, 1e-6)
+    assert_close(attention.jacobian(x, at=points, weights=w)[:, :, 0], (high - low) / 2e-4, 1e-6)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -168,9 +168,9 @@ def test_jacobians_and_divergences(kind, masked):
         want = np.stack(
             [derivative(lambda at, one=one: one.field(at=at), points, np.tile(e, (len(points), 1))) for e in units], 2
         )
-        close(one.attention.jacobian(one.x, **one.options), want)
+        assert_close(one.attention.jacobian(one.x, **one.options), want)
         if shape[1] == shape[2]:
-            close(one.attention.divergence(one.x, **one.options), np.trace(want, axis1=1, axis2=2))
+            assert_close(one.attention.divergence(one.x, **one.options), np.trace(want, axis1=1, axis2=2))
         else:
             with pytest.raises(fp.InputError, match="length"):
                 one.attention.divergence(one.x, **one.options)
@@ -193,23 +193,23 @@ def test_heads_with_matrices(listed):
         )
 
     _, tangent = attention.jvp(x, dx, positions=places)
-    close(tangent, derivative(field, x, dx))
+    assert_close(tangent, derivative(field, x, dx))
     found = attention.vjp(x, c, positions=places)
-    close(found.x, gradient(lambda x: (c * field(x)).sum(), x))
+    assert_close(found.x, gradient(lambda x: (c * field(x)).sum(), x))
     of_W = gradient(lambda W: (c * field(x, W)).sum(), W)
-    close(np.stack([found.parameters[f"W[{h}]"] for h in range(3)]) if listed else found.parameters["W"], of_W)
+    assert_close(np.stack([found.parameters[f"W[{h}]"] for h in range(3)]) if listed else found.parameters["W"], of_W)
     for h, part in enumerate(parts):
         for name, value in part.p.items():
             of = gradient(lambda v, h=h, name=name: (c * field(x, h=h, **{name: v})).sum(), value)
-            close(found.parameters[f"heads[{h}].{name}"], of)
+            assert_close(found.parameters[f"heads[{h}].{name}"], of)
 
     def at_points(at):
         each = (naive(p.kind, x, at, np.full(6, 1 / 6), p.p, seen if i == 2 else None) for i, p in enumerate(parts))
         return sum(one @ W[i].T for i, one in enumerate(each))
 
     columns = [derivative(at_points, x, np.tile(e, (6, 1))) for e in np.eye(3)]
-    close(attention.jacobian(x, positions=places), np.stack(columns, axis=2))
-    close(attention.divergence(x, positions=places), np.trace(np.stack(columns, axis=2), axis1=1, axis2=2))
+    assert_close(attention.jacobian(x, positions=places), np.stack(columns, axis=2))
+    assert_close(attention.divergence(x, positions=places), np.trace(np.stack(columns, axis=2), axis1=1, axis2=2))
 
 
 def test_batches_have_the_derivatives_of_each_system():
@@ -224,15 +224,15 @@ def test_batches_have_the_derivatives_of_each_system():
     for b in range(3):
         one = several.system(b)
         alone = one.jvp(x[b], dx[b])
-        close(velocity[b], alone[0])
-        close(tangent[b], alone[1])
+        assert_close(velocity[b], alone[0])
+        assert_close(tangent[b], alone[1])
         pulled = one.vjp(x[b], c[b])
-        close(found.x[b], pulled.x)
-        close(found.parameters["heads[0].Q"][b], pulled.parameters["heads[0].Q"])
-        close(found.parameters["weights"][b], pulled.parameters["weights"])
+        assert_close(found.x[b], pulled.x)
+        assert_close(found.parameters["heads[0].Q"][b], pulled.parameters["heads[0].Q"])
+        assert_close(found.parameters["weights"][b], pulled.parameters["weights"])
         total = {name: value + pulled.parameters[name] for name, value in total.items()}
     for name, value in total.items():
-        close(found.parameters[name], value)
+        assert_close(found.parameters[name], value)
         assert found.parameters[name].shape == np.shape(value)
 
 
@@ -246,7 +246,7 @@ def test_parameters_in_time_single_precision_and_own_weights():
     assert (moving.vjp(x, c, t=0.5).parameters["Q"] == still.vjp(x, c).parameters["Q"]).all()
     single = still.jvp(x.astype(np.float32), dx)
     assert single[0].dtype == single[1].dtype == np.float32
-    close(single[1], still.jvp(x.astype(np.float32).astype(float), dx)[1], 1e-7)
+    assert_close(single[1], still.jvp(x.astype(np.float32).astype(float), dx)[1], 1e-7)
     for normalised in (False, True):
         weight = fp.Weight(lambda s: 1.0 / (1.0 + s * s), derivative=lambda s: -2.0 * s / (1.0 + s * s) ** 2)
         kind = fp.Softmax if normalised else fp.Exponential
@@ -257,8 +257,8 @@ def test_parameters_in_time_single_precision_and_own_weights():
             w = 1.0 / (1.0 + s * s)
             return w @ (x @ V.T) / (w.sum(axis=1, keepdims=True) if normalised else len(x))
 
-        close(own.jvp(x, dx)[1], derivative(field, x, dx))
-        close(own.vjp(x, c).x, gradient(lambda x, field=field: (c * field(x)).sum(), x))
+        assert_close(own.jvp(x, dx)[1], derivative(field, x, dx))
+        assert_close(own.vjp(x, c).x, gradient(lambda x, field=field: (c * field(x)).sum(), x))
     with pytest.raises(fp.InputError, match="derivative="):
         fp.Exponential(Q, K, V, weight=fp.Weight(lambda s: s * s)).jvp(x, dx)
 
@@ -275,8 +275,8 @@ def test_far_from_the_origin(kind):
     def field(x):
         return naive(kind, x, x, one.w, one.p)
 
-    close(attention.jvp(far, dx)[1], derivative(field, far, dx), 1e-9)
-    close(attention.vjp(far, c).x, gradient(lambda x: (c * field(x)).sum(), far), 1e-9)
+    assert_close(attention.jvp(far, dx)[1], derivative(field, far, dx), 1e-9)
+    assert_close(attention.vjp(far, c).x, gradient(lambda x: (c * field(x)).sum(), far), 1e-9)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "l2", "sigmoid"])
@@ -289,8 +289,8 @@ def test_large_logits(kind):
     with np.errstate(over="ignore"):
         want = derivative(lambda x: naive(kind, x, x, one.w, one.p), one.x, dx)
         of_x = gradient(lambda x: (c * naive(kind, x, x, one.w, one.p)).sum(), one.x)
-    close(attention.jvp(one.x, dx)[1], want, 1e-9)
-    close(attention.vjp(one.x, c).x, of_x, 1e-9)
+    assert_close(attention.jvp(one.x, dx)[1], want, 1e-9)
+    assert_close(attention.vjp(one.x, c).x, of_x, 1e-9)
 
 
 @pytest.mark.parametrize("d", [1, 2])
@@ -331,7 +331,7 @@ def test_gaussian_tangents_are_those_of_the_closure(kind):
     M, _ = closure(0.0)
     inner = w > 1e-12
     tangent = attention.jvp(x, delta, weights=w)[1]
-    close(tangent[inner], (x @ dM.T + dc + delta @ M.T)[inner], 1e-9)
+    assert_close(tangent[inner], (x @ dM.T + dc + delta @ M.T)[inner], 1e-9)
 
 
 def test_an_attention_without_derivatives_says_so():
