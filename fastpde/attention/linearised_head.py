@@ -209,18 +209,12 @@ class LinearisedHead(Linearised):
         maps, V = self._target_maps(), self.score.V
         if maps.shape[1] > 1:  # a map of each target
             return np.trace(self.jacobian(), axis1=2, axis2=3)
-        turned = maps[:, 0] @ V if self._late else maps[:, 0]  # (B, r, e): <y, turned v> is the second score
-        column_ = np.einsum(
-            "bnr,bre,bne->bn", self._y, np.broadcast_to(turned, (len(self._y), *turned.shape[1:])), self._values
-        )
+        turned = maps[:, 0] @ V if self._late else maps[:, 0]
+        turned = np.broadcast_to(turned, (len(self._y), *turned.shape[1:]))  # <y, turned v> is the second score
+        column_ = np.einsum("bnr,bre,bne->bn", self._y, turned, self._values)
         found = self._sources.slope(column_[:, :, None])[:, :, 0]
         if self.score.normalised:
-            found -= np.einsum(
-                "bmr,bre,bme->bm",
-                self._sources.slope(self._y),
-                np.broadcast_to(turned, (len(self._y), *turned.shape[1:])),
-                self._mean,
-            )
+            found -= np.einsum("bmr,bre,bme->bm", self._sources.slope(self._y), turned, self._mean)
         return found
 
     def average(self, h: Array) -> Array:
