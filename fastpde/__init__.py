@@ -3,7 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .adjoint import Gradient, gradient
 from .attention import (
     L2,
     Attention,
@@ -28,6 +27,7 @@ from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, Ste
 from .manifold import Euclidean, Sphere
 from .meanfield import solve
 from .observable import Observable
+from .sensitivity.adjoint import Gradient, gradient
 from .stability import measured_stability_bound, stability_bound, support_bound
 from .transport.bures import bures_wasserstein
 from .transport.conditional import conditional_wasserstein

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde import adjoint
 from fastpde.integrate.methods import TABLEAUX
 from fastpde.noise import Brownian
+from fastpde.sensitivity import snapshots
 
 STEP = 1e-30
 RNG = np.random.default_rng(0)
@@ -93,7 +93,7 @@ def test_steps_of_every_kind(method, options, sphere):
     attention, at, span = fp.Softmax(**P), np.array([0.13, 0.5, 1.37, 2.0]), (0.0, 2.0)
     c = np.random.default_rng(2).standard_normal((4, *x.shape))
     ours, naive = loss(c)
-    found = adjoint.gradient(ours, attention, x, span, t_eval=at, **options)
+    found = fp.gradient(ours, attention, x, span, t_eval=at, **options)
     times = steps(attention, x, span, **options)
     assert found.stats["steps"] == len(times) - 1 and (method != "rk4" or found.stats["steps"] == 50)
 
@@ -102,7 +102,7 @@ def test_steps_of_every_kind(method, options, sphere):
 
     assert abs(found.value - number().real) < 1e-12 * abs(found.value)
     check(found, number, {"x": x, **P}, method)
-    little = adjoint.gradient(ours, attention, x, span, t_eval=at, memory=6 * 8 * x.size, **options)
+    little = fp.gradient(ours, attention, x, span, t_eval=at, memory=6 * 8 * x.size, **options)
     assert little.stats["kept"] < found.stats["kept"] and little.stats["velocities"] > found.stats["velocities"]
     np.testing.assert_allclose(little.x0, found.x0, rtol=1e-13, atol=1e-14)
 
@@ -113,7 +113,7 @@ def test_masks_heads_and_weights():
     W = RNG.standard_normal((2, 2, 2))
     attention = fp.MultiHead([fp.Masked(fp.Softmax(**P)), fp.Softmax(**second)], W=W)
     ours, naive = loss(np.random.default_rng(3).standard_normal(X.shape))
-    found = adjoint.gradient(ours, attention, X, (0.0, 1.0), method="rk4", step=0.1, backend="direct")
+    found = fp.gradient(ours, attention, X, (0.0, 1.0), method="rk4", step=0.1, backend="direct")
     times = steps(attention, X, (0.0, 1.0), method="rk4", step=0.1, backend="direct")
 
     def number(x=X, W=W, **p):
@@ -130,7 +130,7 @@ def test_layers_and_functions_of_time():
     attention = fp.Softmax(lambda t: (1.0 + t) * P["Q"], fp.Layers(stack, 1.0), P["V"])
     ours, naive = loss(np.random.default_rng(4).standard_normal(X.shape))
     options = {"method": "heun", "step": 1 / 12, "backend": "direct"}
-    found = adjoint.gradient(ours, attention, X, (0.0, 1.0), **options)
+    found = fp.gradient(ours, attention, X, (0.0, 1.0), **options)
     times = steps(attention, X, (0.0, 1.0), **options)
 
     def number(x=X, K=stack, V=P["V"]):
@@ -155,7 +155,7 @@ def test_the_path_of_the_noise_is_that_of_the_run(sphere):
     attention, at = fp.Softmax(**P), np.array([0.33, 1.0])
     ours, naive = loss(np.random.default_rng(5).standard_normal((2, *x.shape)))
     options = {"method": "heun", "step": 0.1, "noise": 0.3, "seed": 7, "backend": "direct", **place}
-    found = adjoint.gradient(ours, attention, x, (0.0, 1.0), t_eval=at, **options)
+    found = fp.gradient(ours, attention, x, (0.0, 1.0), t_eval=at, **options)
     times = steps(attention, x, (0.0, 1.0), **options)
 
     def number(x=x, **p):
@@ -168,7 +168,7 @@ def test_the_path_of_the_noise_is_that_of_the_run(sphere):
 
 def test_the_way_back_is_reported():
     seen = []
-    found = adjoint.gradient(
+    found = fp.gradient(
         lambda x: (x.sum(), np.ones_like(x)), fp.Softmax(**P), X, (0.0, 1.0), method="rk4", step=0.25,
         progress=lambda t, stats: seen.append((t, stats["steps"])),
     )  # fmt: skip
@@ -177,7 +177,7 @@ def test_the_way_back_is_reported():
 
 def test_memory_bounds_the_states():
     """With S states in memory, at most S / 2 are kept and as many are made between two of them."""
-    kept = adjoint.Snapshots((6, 2), 10 * 8 * 12)
+    kept = snapshots.Snapshots((6, 2), 10 * 8 * 12)
     for n in range(1001):
         kept.take(0.001 * n, X)
     assert len(kept.times) == 1001 and len(kept.states) <= kept.most == 5
@@ -209,7 +209,7 @@ def test_states_are_made_again_in_little_room(count, room):
         return Counted(n + 1)
 
     start, expected = Counted(5), 5 + count
-    for n, y in adjoint.backwards(5, 5 + count, start, room, advance):
+    for n, y in snapshots.backwards(5, 5 + count, start, room, advance):
         expected -= 1
         assert n == y.value == expected
     assert expected == 5 and Counted.most <= room + 3
@@ -229,4 +229,4 @@ def test_states_are_made_again_in_little_room(count, room):
 def test_what_is_refused(loss, given, message):
     asked = {"x0": X, **given}
     with pytest.raises(fp.InputError, match=message):
-        adjoint.gradient(loss, fp.Softmax(**P), asked.pop("x0"), (0.0, 1.0), **asked)
+        fp.gradient(loss, fp.Softmax(**P), asked.pop("x0"), (0.0, 1.0), **asked)
