@@ -33,6 +33,7 @@ SHORT = (
     r"^velocity\.Sizes\.\w+\('8192x(2|64)', 'float64'\)",
     r"^velocity\.Summation\.\w+\('(masked|sigmoid)', '\w+'\)",
     r"^velocity\.Linear\.\w+\('1e6x2', 'float64'\)",
+    r"^derivatives\.Derivative\.\w+\('\w+', 8\)",
     r"^fast\.Fast\.\w+\('1e5x[123]'\)",
     r"^stepping\.Step\.",
     r"^stepping\.Methods\.(time|track_error)\w*\('(rk4|tsit5)'\)",

@@ -91,6 +91,32 @@ def _velocity(name: str, kind: str, n: int, d: int, dtype: str = "float64", *, t
     return Case(name, KERNEL, build)
 
 
+def _pullback(name: str, n: int, d: int) -> Case:
+    """Return the case of the derivative of sum_i <c_i, velocity_i> of softmax attention, direct.
+
+    Its error is that of its product with a direction, against differences of fourth order.
+    """
+
+    def build() -> tuple[Call, Callable[[Array], float]]:
+        import fastpde as fp
+
+        x, matrices, backend = _tokens(n, d), _matrices(d), fp.Direct()
+        cotangent, direction = _tokens(n, d)[::-1].copy(), _tokens(d, n).T.copy()
+        attention, h = fp.Softmax(*matrices), 1e-3
+        sides = [
+            weight * (cotangent * attention.velocity(x + step * h * direction, backend=backend)).sum() / h
+            for step, weight in ((1, 2 / 3), (-1, -2 / 3), (2, -1 / 12), (-2, 1 / 12))
+        ]
+
+        def error(got: Array) -> float:
+            size = np.linalg.norm(got) * np.linalg.norm(direction)
+            return float(abs((got * direction).sum() - sum(sides)) / size)
+
+        return lambda: attention.vjp(x, cotangent, backend=backend).x, error
+
+    return Case(name, KERNEL, build)
+
+
 def _many(name: str, systems: int, n: int, d: int) -> Case:
     """Return the case of one velocity of many small systems, each with matrices of its own."""
 
@@ -179,6 +205,7 @@ CASES = (
     _velocity("softmax in O(n), d = 2", "softmax", 60_000, 2, tol=1e-8),
     _velocity("sigmoid in O(n), d = 2", "sigmoid", 60_000, 2, tol=1e-8),
     _velocity("masked softmax in O(n), d = 1", "masked", 60_000, 1, tol=1e-8),
+    _pullback("derivative of softmax, d = 8", 2048, 8),
     _many("512 systems of 32 tokens, d = 2", 512, 32, 2),
     _sinkhorn("Sinkhorn, d = 2", 512, 2),
     _solve("run, rk4, n = 200", (200, 2), 1.0, "rk4", 0.05),

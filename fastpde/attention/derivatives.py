@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,13 +74,12 @@ class Pullback:
 
 
 class Linearised(ABC):
-    """A field at the tokens and targets of one cloud, in float64, ready for its derivatives.
+    """A field at the tokens and targets of one cloud, in float64, ready for its derivatives."""
 
-    Attributes:
-        field: (B, m, length), the field itself.
-    """
-
-    field: Array
+    @property
+    @abstractmethod
+    def field(self) -> Array:
+        """The field itself, (B, m, length)."""
 
     @abstractmethod
     def push(self, dx: Array, dat: Array) -> Array:
@@ -104,9 +104,14 @@ class LinearisedHeads(Linearised):
     The names of parameters are "heads[h].NAME"; the matrices are W, (B, H, length, dv), or W[h].
     """
 
-    def __init__(self, parts: Sequence[Linearised], outputs: Sequence[Array] | None, *, stacked: bool) -> None:
-        self._parts, self._outputs, self._stacked = parts, outputs, stacked
-        self.field = self._sum(lambda part: part.field)
+    def __init__(
+        self, parts: Sequence[Linearised], outputs: Sequence[Array] | None, backend: Backend, *, stacked: bool
+    ) -> None:
+        self._parts, self._outputs, self._backend, self._stacked = parts, outputs, backend, stacked
+
+    @cached_property
+    def field(self) -> Array:
+        return self._sum(lambda part: part.field)
 
     def push(self, dx: Array, dat: Array) -> Array:
         return self._sum(lambda part: part.push(dx, dat))
@@ -117,7 +122,9 @@ class LinearisedHeads(Linearised):
             one = part.jacobian()
             if self._outputs is not None:
                 shape = one.shape
-                one = through(self._outputs[h], one.swapaxes(1, 2).reshape(len(one), shape[2], -1).swapaxes(1, 2))
+                one = through(
+                    self._backend, self._outputs[h], one.swapaxes(1, 2).reshape(len(one), shape[2], -1).swapaxes(1, 2)
+                )
                 one = one.swapaxes(1, 2).reshape(len(one), -1, shape[1], shape[3]).swapaxes(1, 2)
             found = found + one
         return np.asarray(found)
@@ -132,8 +139,8 @@ class LinearisedHeads(Linearised):
         for h, part in enumerate(self._parts):
             own = cotangent
             if self._outputs is not None:
-                own = through(np.swapaxes(self._outputs[h], -1, -2), cotangent)
-                of_outputs.append(np.einsum("bmi,bmj->bij", cotangent, part.field))
+                own = through(self._backend, np.swapaxes(self._outputs[h], -1, -2), cotangent)
+                of_outputs.append(self._backend.outer(cotangent, part.field))
             one = part.pull(own).named(f"heads[{h}].")
             found = one if found is None else found.plus(one)
         assert found is not None, "there is at least one head"
@@ -147,7 +154,7 @@ class LinearisedHeads(Linearised):
         found: Array | float = 0.0
         for h, part in enumerate(self._parts):
             one = of(part)
-            found = found + (one if self._outputs is None else through(self._outputs[h], one))
+            found = found + (one if self._outputs is None else through(self._backend, self._outputs[h], one))
         return np.asarray(found)
 
 
@@ -159,7 +166,10 @@ class LinearisedMask(Linearised):
         assert seen is not None, "a cloud under a mask"
         self._part, self._own = part, cloud.at is None
         self._sources, self._targets = seen.order, seen.order if cloud.at is None else seen.target_order
-        self.field = _placed(part.field, self._targets)
+
+    @cached_property
+    def field(self) -> Array:
+        return _placed(self._part.field, self._targets)
 
     def push(self, dx: Array, dat: Array) -> Array:
         return _placed(self._part.push(_sorted(dx, self._sources), _sorted(dat, self._targets)), self._targets)
@@ -179,9 +189,18 @@ class LinearisedMask(Linearised):
         return _placed(self._part.divergence(), self._targets)
 
 
-def through(matrix: Array, vectors: Array) -> Array:
+def through(backend: Backend, matrix: Array, vectors: Array) -> Array:
     """Return matrix (p, q) or (B, p, q) times vectors (B, n, q)."""
-    return np.einsum("...ij,bnj->bni" if matrix.ndim == 2 else "bij,bnj->bni", matrix, vectors)
+    out = np.empty((*vectors.shape[:2], matrix.shape[-2]))
+    backend.project(np.ascontiguousarray(vectors), matrix, out)
+    return out
+
+
+def of_columns(backend: Backend, matrix: Array, matrices: Array) -> Array:
+    """Return matrix (p, q) or (B, p, q) times matrices (B, n, q, r)."""
+    systems, n, q, r = matrices.shape
+    columns = matrices.swapaxes(2, 3).reshape(systems, n * r, q)
+    return through(backend, matrix, columns).reshape(systems, n, r, -1).swapaxes(2, 3)
 
 
 def _sorted(rows: Array, order: Array | None) -> Array:

@@ -80,7 +80,8 @@ class Differentiable(ABC):
             points = moved if at is None else np.zeros((len(moved), *np.shape(at)[-2:]))
             if dat is not None:
                 points = as_change("dat", dat, np.asarray(at), "as at")
-            return self._given_back(tokens, field.field), self._given_back(tokens, field.push(moved, points))
+            tangent = field.push(moved, points)  # first: it makes the field in the same sums
+            return self._given_back(tokens, field.field), self._given_back(tokens, tangent)
 
     def vjp(
         self,
@@ -153,8 +154,9 @@ class Differentiable(ABC):
         12.1.
         """
         with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
-            if field.field.shape[2] != tokens.shape[-1]:
-                came = f"a field of length {field.field.shape[2]} in dimension {tokens.shape[-1]}"
+            d, length = cast("Attention", self).dimensions(t)
+            if length != d:
+                came = f"a field of length {length} in dimension {d}"
                 raise InputError("attention", came, "one whose length is the dimension of the tokens")
             return self._given_back(tokens, field.divergence())
 

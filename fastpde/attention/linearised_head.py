@@ -20,17 +20,15 @@ import numpy as np
 from .. import weights
 from .._types import Array
 from ..errors import InputError
-from ..sums.pair_sum import PairSum
+from ..sums.pair_sum import PairSum, SecondScore
 from .cloud import Cloud
-from .derivatives import WEIGHTS, Linearised, Pulled, masses_of, through
+from .derivatives import WEIGHTS, Linearised, Pulled, masses_of, of_columns, through
 from .parameters import column
 from .score import Score
 from .small_matrices import product, transposed
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
-
-_COLUMNS = 256  # of one sum: more are made in several
 
 
 class _Sums:
@@ -55,48 +53,51 @@ class _Sums:
         self._backend, self._pair, self._scaled, self._after = backend, pair, scaled, after
         self._way = slice(None, None, -1) if backwards else slice(None)
         slope = weights.slope_of(pair.weight)
-        self._slope = replace(pair, weight=slope)
+        self._slope = pair if weights.is_exponential(pair.weight) else replace(pair, weight=slope)
         if isinstance(pair.weight, weights.Linear):  # w' = 1, as the linear weight of the score 1
             targets, keys = (np.ones((*a.shape[:2], 1), a.dtype) for a in (pair.targets, pair.keys))
             self._slope = replace(self._slope, targets=targets, keys=keys)
 
-    def plain(self, columns: Array) -> Array:
-        """Return sum p columns, (B, m, c)."""
-        return self._sum(self._pair, columns)
+    def plain(self, columns: Array, logs: Array | None = None) -> Array:
+        """Return sum p columns, (B, m, c); write the logs of the total weights into `logs` (B, m)."""
+        return self._sum(self._pair, columns, logs)
 
     def slope(self, columns: Array) -> Array:
         """Return sum p' columns, (B, m, c)."""
         return self._sum(self._slope, columns)
 
-    def second(self, a: Array, b: Array, columns: Array) -> Array:
-        """Return sum p' <a, b> columns, (B, m, c), of a (B, m, q) and b (B, n, q)."""
-        systems, n, q = b.shape
-        each = max(1, _COLUMNS // q)
-        found = []
-        for first in range(0, columns.shape[2], each):
-            some = columns[:, :, first : first + each]
-            products = np.einsum("bnc,bnq->bncq", some, b).reshape(systems, n, -1)
-            sums = self.slope(products).reshape(systems, -1, some.shape[2], q)
-            found.append(np.einsum("bmcq,bmq->bmc", sums, a))
-        return np.concatenate(found, axis=2)
+    def both(self, columns: Array, a: Array, b: Array, others: Array, logs: Array | None = None) -> tuple[Array, Array]:
+        """Return sum p columns (B, m, c), and sum p' <a, b> [others, 1] (B, m, e + 1), of a (B, m, q) and b (B, n, q).
 
-    def _sum(self, pair: PairSum, columns: Array) -> Array:
-        columns = columns[:, self._way]
-        if self._scaled is not None:
-            columns = columns * self._scaled
+        The logs of the total weights go into `logs` (B, m).
+        """
+        apart = self._slope is not self._pair
+        first = columns[:, :, :0] if apart else columns
+        second = SecondScore(self._turned(a), self._turned(self._times(b)), self._turned(others))
+        pair = replace(self._slope, values=self._turned(self._times(first)))
+        out, out_second = (np.empty((*pair.targets.shape[:2], c)) for c in (first.shape[2], others.shape[2] + 1))
+        self._backend.attend_second(pair, second, out, out_second, logs)
+        return self.plain(columns, logs) if apart else self._finished(out), self._finished(out_second)
+
+    def _sum(self, pair: PairSum, columns: Array, logs: Array | None = None) -> Array:
         out = np.empty((*pair.targets.shape[:2], columns.shape[2]))
-        self._backend.attend(replace(pair, values=np.ascontiguousarray(columns)), out)
+        self._backend.attend(replace(pair, values=self._turned(self._times(columns))), out, logs)
+        return self._finished(out)
+
+    def _times(self, columns: Array) -> Array:
+        return columns if self._scaled is None else columns * self._scaled[:, self._way]
+
+    def _turned(self, rows: Array) -> Array:
+        return np.ascontiguousarray(rows[:, self._way])
+
+    def _finished(self, out: Array) -> Array:
         if self._after is not None:
             out *= self._after
         return out[:, self._way]
 
 
 class LinearisedHead(Linearised):
-    """The field of one head at tokens and targets in float64, ready for its derivatives.
-
-    Attributes:
-        field: (B, m, dv), the field itself.
-    """
+    """The field of one head at tokens and targets in float64, ready for its derivatives."""
 
     def __init__(self, score: Score, cloud: Cloud, backend: Backend, g: Array | None = None) -> None:
         if score.distance and not score.shifts:
@@ -111,13 +112,16 @@ class LinearisedHead(Linearised):
         self._late = dv >= d  # V is applied to sums of tokens
         self._origin = self._centre if score.normalised else np.zeros_like(self._centre)
         moved = x - self._origin[:, None]
-        self._values = moved if self._late else through(score.V, moved)
+        self._values = moved if self._late else self._through(score.V, moved)
         self._sharp = score.normalised and weights.is_exponential(score.weight)
         self._sources = self._over_sources()
-        mean = self._sources.plain(self._values)
-        self._mean = mean
-        centre = through(score.V, self._origin[:, None])
-        self.field = (through(score.V, mean) if self._late else mean) + (centre if score.normalised else 0.0)
+        self._found: Array | None = None  # the sums of values, once they have been made
+
+    @cached_property
+    def field(self) -> Array:
+        V = self.score.V
+        found = self._through(V, self._mean) if self._late else self._mean
+        return found + self._through(V, self._origin[:, None]) if self.score.normalised else found
 
     # -- sums ---------------------------------------------------------------------------------------------------------
 
@@ -126,30 +130,46 @@ class LinearisedHead(Linearised):
         pair = PairSum(
             score.weight, self._sharp, self._z, self._y, self._values, self._bias, cloud.weights, cloud.limits
         )
-        self._pair = pair
-        self._logs = np.zeros(self._z.shape[:2])
+        self._logs = np.empty(self._z.shape[:2]) if self._sharp else None
         self._inverse: Array | None = None
-        if not score.normalised:
-            return _Sums(self._backend, pair)
-        if self._sharp:
-            nothing = np.empty((*self._y.shape[:2], 0))
-            plain = replace(pair, values=nothing, normalised=False)
-            self._backend.attend(plain, np.empty((*self._z.shape[:2], 0)), self._logs)
+        if self._sharp or not score.normalised:
             return _Sums(self._backend, pair)
         totals = np.empty((*self._z.shape[:2], 1))
         self._backend.attend(replace(pair, values=np.ones((*self._y.shape[:2], 1))), totals)
         self._inverse = np.reciprocal(totals)
         return _Sums(self._backend, pair, after=self._inverse)
 
+    @property
+    def _mean(self) -> Array:
+        """The sums of p times values, (B, m, e)."""
+        if self._found is None:
+            self._average(self._values[:, :, :0])
+        assert self._found is not None
+        return self._found
+
+    def _average(self, columns: Array, second: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
+        """Return `_Sums.both` of the sources, or `plain` and nothing; the field is made in the same pass if need be."""
+        logs = None
+        if self._found is None:
+            columns, logs = np.concatenate([self._values, columns], axis=2), self._logs
+        if second is None:
+            found, others = self._sources.plain(columns, logs), columns[:, :0]
+        else:
+            found, others = self._sources.both(columns, *second, logs)
+        if self._found is None:
+            self._found, found = np.split(found, [self._values.shape[2]], axis=2)
+        return found, others
+
     @cached_property
     def _targets(self) -> _Sums:
         """Return sums over targets, for every source: what sees it under a mask are the last targets."""
+        _ = self._mean  # with it the logs of the totals
         m, n = self._z.shape[1], self._y.shape[1]
         y, z, bias = self._y, self._z, None
         if self._bias is not None:  # of a source: one more coordinate of its key
             y = np.concatenate([y, self._bias[:, :, None]], axis=2)
             z = np.concatenate([z, np.ones((*z.shape[:2], 1))], axis=2)
-        if self._sharp:
+        if self._logs is not None:
             bias = -self._logs
         after = m * masses_of(self.cloud)[:, :, None]
         limits = None
@@ -175,7 +195,7 @@ class LinearisedHead(Linearised):
         score = self.score
         if score.shifts and not score.distance:  # a common motion of all sources changes no weight
             common = self._backend.centre(dx)[:, None]
-            moved, all_of = dx - common, through(score.V, common)
+            moved, all_of = dx - common, self._through(score.V, common)
         else:
             moved, all_of = dx, np.zeros(())
         dz, (dy, db) = self._of_targets(dat), self._of_sources(moved)
@@ -183,39 +203,44 @@ class LinearisedHead(Linearised):
         a, b = np.concatenate([dz, self._z], axis=2), np.concatenate([self._y, dy], axis=2)
         if db is not None:
             a, b = np.concatenate([a, np.ones_like(a[:, :, :1])], axis=2), np.concatenate([b, db], axis=2)
-        change = self._sources.plain(moved if self._late else through(score.V, moved))
+        plain, second = self._average(moved if self._late else self._through(score.V, moved), (a, b, self._values))
+        change = plain + second[:, :, :-1]
         if score.normalised:
-            tbar = np.einsum("bmq,bmq->bm", a, self._sources.slope(b))[:, :, None]
-            if self._sharp:  # p' = p, and t - tbar, formed before it is summed, loses fewer digits
-                a, b = np.concatenate([a, -tbar], axis=2), np.concatenate([b, np.ones_like(b[:, :, :1])], axis=2)
-            else:
-                change -= tbar * self._mean
-        change += self._sources.second(a, b, self._values)
-        return (through(score.V, change) if self._late else change) + all_of
+            change -= second[:, :, -1:] * self._mean
+        return (self._through(score.V, change) if self._late else change) + all_of
 
     def jacobian(self) -> Array:
         """Return D Gamma(x) (B, m, dv, d) at the targets, for fixed sources."""
         systems, m, r = self._z.shape
         e = self._values.shape[2]
         products = np.einsum("bne,bnr->bner", self._values, self._y).reshape(systems, -1, e * r)
-        moments = self._sources.slope(products).reshape(systems, m, e, r)
+        products, keys = np.split(self._slopes(np.concatenate([products, self._y], axis=2)), [e * r], axis=2)
+        moments = products.reshape(systems, m, e, r)
         if self.score.normalised:
-            moments -= np.einsum("bme,bmr->bmer", self._mean, self._sources.slope(self._y))
-        found = np.einsum("bmer,bmrd->bmed", moments, self._target_maps())
-        return _left(self.score.V, found) if self._late else found
+            moments -= np.einsum("bme,bmr->bmer", self._mean, keys)
+        left = self._maps()[0]
+        if self.score.turn is not None:
+            moments = np.einsum("bmer,mrq->bmeq", moments, self.score.turn(self.cloud.target_positions))
+        found = self._through(transposed(left), moments.reshape(systems, m * e, -1)).reshape(systems, m, e, -1)
+        return of_columns(self._backend, self.score.V, found) if self._late else found
 
     def divergence(self) -> Array:
         """Return the divergence (B, m) of the field at the targets, for fixed sources; dv = d."""
-        maps, V = self._target_maps(), self.score.V
-        if maps.shape[1] > 1:  # a map of each target
-            return np.trace(self.jacobian(), axis1=2, axis2=3)
-        turned = maps[:, 0] @ V if self._late else maps[:, 0]
-        turned = np.broadcast_to(turned, (len(self._y), *turned.shape[1:]))  # <y, turned v> is the second score
-        column_ = np.einsum("bnr,bre,bne->bn", self._y, turned, self._values)
-        found = self._sources.slope(column_[:, :, None])[:, :, 0]
-        if self.score.normalised:
-            found -= np.einsum("bmr,bre,bme->bm", self._sources.slope(self._y), turned, self._mean)
-        return found
+        if self.score.turn is not None:  # a map of each target
+            return super().divergence()
+        left, V = self._maps()[0], self.score.V
+        turned = left @ V if self._late else left  # <y, turned v> is what a source adds
+        column_ = np.einsum("bnr,bnr->bn", self._y, self._through(turned, self._values))
+        own = self._late and self._own and self._sharp  # values are keys
+        found = self._slopes(np.concatenate([column_[:, :, None], self._y[:, :, : 0 if own else None]], axis=2))
+        if not self.score.normalised:
+            return found[:, :, 0]
+        keys = self._mean if own else found[:, :, 1:]
+        return found[:, :, 0] - np.einsum("bmr,bmr->bm", keys, self._through(turned, self._mean))
+
+    def _slopes(self, columns: Array) -> Array:
+        """Return sum p' columns (B, m, c)."""
+        return self._average(columns)[0] if self._sharp else self._sources.slope(columns)
 
     def average(self, h: Array) -> Array:
         """Return sum_j p_ij h_j (B, m) of h (B, n)."""
@@ -233,8 +258,8 @@ class LinearisedHead(Linearised):
         moved = dx - self._backend.centre(dx)[:, None]
         a = np.concatenate([self._of_targets(dx), self._z], axis=2)
         b = np.concatenate([self._y, self._of_sources(moved)[0]], axis=2)
-        rows = self._sources.second(a, b, np.ones_like(b[:, :, :1]))
-        return rows[:, :, 0], self._targets.second(b, a, w[:, :, None])[:, :, 0]
+        rows = np.einsum("bmq,bmq->bm", a, self._sources.slope(b))
+        return rows, np.einsum("bnq,bnq->bn", b, self._targets.slope(w[:, :, None] * a))
 
     # -- cotangents ---------------------------------------------------------------------------------------------------
 
@@ -245,26 +270,26 @@ class LinearisedHead(Linearised):
         """Return what changes t_ij of the scores do to sum_ij p_ij (u_i + v_i k_j) t_ij; the targets are the tokens."""
         a = np.stack([u, v], axis=2)
         b = np.stack([np.ones_like(k), k], axis=2)
-        of_targets, of_keys = self._sources.second(a, b, self._y), self._targets.second(b, a, self._z)
+        of_targets = self._sources.both(self._y[:, :, :0], a, b, self._y)[1][:, :, :-1]
+        of_keys = self._targets.both(self._z[:, :, :0], b, a, self._z)[1][:, :, :-1]
         x = self._pull_sources(of_keys, k) + self._pull_targets(of_targets)
         return Pulled(x, None, self._of_score(of_targets, of_keys, k))
 
     def pull_with_bias(self, cotangent: Array) -> tuple[Array, Pulled]:
         """Return what changes of the biases (B, n) do to sum_i <cotangent_i, Gamma_i>, and the rest as `pull`."""
         score, cloud, V = self.score, self.cloud, self.score.V
-        c = through(transposed(V), cotangent) if self._late else cotangent
+        c = self._through(transposed(V), cotangent) if self._late else cotangent
         along = np.einsum("bme,bme->bm", c, self._mean)[:, :, None]
         ones = np.ones((*self._y.shape[:2], 1))
         a, b = c, self._values  # r_ij = <a_i, b_j>, what a change of the score does
         if score.normalised:
             a, b = np.concatenate([c, -along], axis=2), np.concatenate([self._values, ones], axis=2)
-        of_targets = self._sources.second(a, b, self._y)  # (B, m, r)
-        of_values = self._targets.plain(c)  # (B, n, e)
-        there = self._targets.second(b, a, np.concatenate([self._z, np.ones((*self._z.shape[:2], 1))], axis=2))
+        of_targets = self._sources.both(self._y[:, :, :0], a, b, self._y)[1][:, :, :-1]  # (B, m, r)
+        of_values, there = self._targets.both(c, b, a, self._z)  # (B, n, e)
         of_keys, rho = there[:, :, :-1], there[:, :, -1]
         at = self._pull_targets(of_targets)
         x = self._pull_sources(of_keys, rho)
-        x += of_values if self._late else through(transposed(V), of_values)
+        x += of_values if self._late else self._through(transposed(V), of_values)
         own = cloud.at is None
         parameters = self._parameters(of_targets, of_keys, rho, of_values, cotangent)
         return rho, Pulled(x + at if own else x, None if own else at, parameters)
@@ -277,9 +302,9 @@ class LinearisedHead(Linearised):
         found = self._of_score(of_targets, of_keys, rho)
         if self._late:
             mean = self._mean + (self._origin[:, None] if score.normalised else 0.0)
-            found["V"] = np.einsum("bmi,bmj->bij", c, mean)
+            found["V"] = self._backend.outer(c, mean)
         else:
-            found["V"] = np.einsum("bni,bnj->bij", of_values, cloud.x)
+            found["V"] = self._backend.outer(of_values, cloud.x)
         if not score.normalised:
             found["bias"] = rho.sum(axis=1)
         masses = masses_of(cloud)
@@ -297,23 +322,23 @@ class LinearisedHead(Linearised):
         if score.turn is not None:
             of_targets = self._turned(of_targets, cloud.target_positions, back=True)
             of_keys = self._turned(of_keys, cloud.token_positions, back=True)
-        raised = through(Q, cloud.targets)
+        raised = self._through(Q, cloud.targets)
         if score.distance:
-            raised = raised - through(K, self._centre[:, None])
-        lowered = through(K, of_targets) if self._own else of_targets
-        dQ = factor * np.einsum("bmi,bmj->bij", lowered, cloud.targets)
-        if self._own:
-            dK = factor * np.einsum("bmi,bmj->bij", raised, of_targets)
-        else:
-            dK = np.einsum("bni,bnj->bij", of_keys, moved)
+            raised = raised - self._through(K, self._centre[:, None])
+        lowered = self._through(K, of_targets) if self._own else of_targets
+        dQ = factor * self._backend.outer(lowered, cloud.targets)
+        dK = factor * self._backend.outer(raised, of_targets) if self._own else self._backend.outer(of_keys, moved)
         dscale = factor[:, 0, 0] / score.scale.reshape(-1) * np.einsum("bmi,bmi->b", lowered, raised)
         if score.distance:
-            second = np.einsum("bn,bni,bnj->bij", rho, moved, cloud.x)
+            second = self._backend.outer(rho[:, :, None] * moved, cloud.x)
             dK = dK - 2.0 * scale * product(K, second)
-            dscale -= np.einsum("bn,bnk,bnk->b", rho, through(K, moved), through(K, moved))
+            dscale -= np.einsum("bn,bnk->b", rho, self._through(K, moved) ** 2)
         return {"Q": dQ, "K": dK, "scale": dscale}
 
     # -- the linear maps from tokens to operands ----------------------------------------------------------------------
+
+    def _through(self, matrix: Array, vectors: Array) -> Array:
+        return through(self._backend, matrix, vectors)
 
     @property
     def _own(self) -> bool:
@@ -329,52 +354,38 @@ class LinearisedHead(Linearised):
 
     def _of_targets(self, dat: Array) -> Array:
         """Return the change of the targets' operands."""
-        found = through(self._maps()[0], dat)
+        found = self._through(self._maps()[0], dat)
         return self._turned(found, self.cloud.target_positions) if self.score.turn else found
 
     def _of_sources(self, dx: Array) -> tuple[Array, Array | None]:
         """Return the change of the keys, and of their biases (B, n, 1)."""
         right = self._maps()[1]
-        dy = dx if right is None else through(right, dx)
+        dy = dx if right is None else self._through(right, dx)
         if self.score.turn is not None:
             dy = self._turned(dy, self.cloud.token_positions)
         if not self.score.distance:
             return dy, None
         K, scale = self.score.K, self.score.scale.reshape(-1, 1)
-        apart = through(K, self.cloud.x - self._centre[:, None])
-        return dy, (-2.0 * scale * np.einsum("bnk,bnk->bn", apart, through(K, dx)))[:, :, None]
+        apart = self._through(K, self.cloud.x - self._centre[:, None])
+        return dy, (-2.0 * scale * np.einsum("bnk,bnk->bn", apart, self._through(K, dx)))[:, :, None]
 
     def _turned(self, vectors: Array, places: Array, *, back: bool = False) -> Array:
         assert self.score.turn is not None
         turns = self.score.turn(places)
         return np.einsum("nji,bnj->bni" if back else "nij,bnj->bni", turns, vectors)
 
-    def _target_maps(self) -> Array:
-        """Return D z(x) (B or 1, m or 1, r, d)."""
-        left = self._maps()[0]
-        if self.score.turn is None:
-            return left.reshape(-1, 1, *left.shape[-2:])
-        return np.einsum(
-            "nij,bjd->bnid", self.score.turn(self.cloud.target_positions), left.reshape(-1, *left.shape[-2:])
-        )
-
     def _pull_targets(self, of_targets: Array) -> Array:
         if self.score.turn is not None:
             of_targets = self._turned(of_targets, self.cloud.target_positions, back=True)
-        return through(transposed(self._maps()[0]), of_targets)
+        return self._through(transposed(self._maps()[0]), of_targets)
 
     def _pull_sources(self, of_keys: Array, rho: Array) -> Array:
         right = self._maps()[1]
         if self.score.turn is not None:
             of_keys = self._turned(of_keys, self.cloud.token_positions, back=True)
-        found = of_keys.copy() if right is None else through(transposed(right), of_keys)
+        found = of_keys.copy() if right is None else self._through(transposed(right), of_keys)
         if self.score.distance:
             K, scale = self.score.K, self.score.scale.reshape(-1, 1, 1)
-            apart = through(K, self.cloud.x - self._centre[:, None])
-            found -= 2.0 * scale * rho[:, :, None] * through(transposed(K), apart)
+            apart = self._through(K, self.cloud.x - self._centre[:, None])
+            found -= 2.0 * scale * rho[:, :, None] * self._through(transposed(K), apart)
         return found
-
-
-def _left(matrix: Array, found: Array) -> Array:
-    """Return matrix (p, q) or (B, p, q) times matrices (B, m, q, r)."""
-    return np.einsum("pq,bmqr->bmpr", matrix, found) if matrix.ndim == 2 else np.einsum("bpq,bmqr->bmpr", matrix, found)

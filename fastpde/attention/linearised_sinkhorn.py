@@ -68,7 +68,10 @@ class _Potentials(Linearised):
         self._tokens = LinearisedHead(scaled.score, cloud.with_(at=None), backend, g)
         self._head = self._tokens if cloud.at is None else LinearisedHead(scaled.score, cloud, backend, g)
         self._w = masses_of(cloud)
-        self.field = self._head.field
+
+    @property
+    def field(self) -> Array:
+        return self._head.field
 
     @abstractmethod
     def _change(self, dx: Array) -> Array:

@@ -219,7 +219,7 @@ class MultiHead(Composite):
 
     def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
         parts = [head.linearised(cloud, t, backend) for head in self.heads]
-        return LinearisedHeads(parts, self.outputs(t), stacked=self._stack is not None)
+        return LinearisedHeads(parts, self.outputs(t), backend, stacked=self._stack is not None)
 
     def terms(self, t: float | None = None) -> Iterator[Term]:
         outputs = None if t is None else self.outputs(t)

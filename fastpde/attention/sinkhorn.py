@@ -112,7 +112,9 @@ class Sinkhorn(SingleHead):
         potentials, _ = self._scaled(softmin, cloud, t)
         # The scores of averages have targets that are not moved: what differs belongs to the sources.
         centre, moved = softmin.centre[:, None], cloud.x - softmin.centre[:, None]
-        apart = np.einsum("bnk,bnk->bn", through(scaled.score.Q, centre), through(scaled.score.K, moved))
+        apart = np.einsum(
+            "bik,bnk->bn", through(backend, scaled.score.Q, centre), through(backend, scaled.score.K, moved)
+        )
         g = potentials.g - scaled.score.scale.reshape(-1, 1) * apart
         return LinearisedSinkhorn(scaled, cloud, g, 0.1 * self.tol, backend)
 

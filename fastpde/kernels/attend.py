@@ -132,35 +132,44 @@ def add_values(layout, P, rows, values, chunk, chunk_rows, skipped, sums, sums_a
 
 
 @jit(inline=True)
+def write_row(layout, factor, exponent, shift, total, sums, at, row):
+    """Write the result of one target into `row` (c,) from its sums, which begin at `at`.
+
+    If factor < 0 (normalised), the sums are divided by `total`; otherwise they are multiplied by `factor` and the shift
+    is undone. `exponent` is the power of two that was taken out of the values.
+    """
+    normalised = factor < 0.0
+    lift = exponent + (0.0 if normalised else shift)
+    whole = int(min(max(lift, -_ALL_GONE), _ALL_GONE))
+    power = power_of_two(min(max(whole, _FLUSH), -_FLUSH))
+    for c in range(row.shape[0]):
+        value = sums[at + c * layout.width]
+        value = value / total if normalised else value * factor
+        # ldexp is a library call: it is used only where one multiplication does not suffice.
+        row[c] = value * power if _FLUSH <= whole <= -_FLUSH else math.ldexp(value, whole)
+
+
+@jit(inline=True)
 def write_tile(layout, factor, exponents, shifts, first, sums, sums_at, rows, out, log_total):
     """Write the results of `rows` targets of one tile into `out`, and the logs of their total weights into `log_total`.
 
-    If factor < 0 (normalised), the sums are divided by the column of weights; otherwise they are multiplied by `factor`
-    and the shift is undone. A `log_total` of shape (0, 0) is not written.
+    The column of weights is the total of `write_row`. A `log_total` of shape (0, 0) is not written.
     """
     dv = out.shape[1]
-    normalised = factor < 0.0
     for lane in range(rows):
         at = sums_at + lane
         total = sums[at + dv * layout.width]
         shift = float(shifts[first + lane]) + exponents[1]
         if log_total.shape[0]:
             log_total[0, lane] = (shift + math.log2(total * abs(factor))) / LOG2E
-        lift = exponents[0] + (0.0 if normalised else shift)
-        exponent = int(min(max(lift, -_ALL_GONE), _ALL_GONE))
-        power = power_of_two(min(max(exponent, _FLUSH), -_FLUSH))
-        for c in range(dv):
-            value = sums[at + c * layout.width]
-            value = value / total if normalised else value * factor
-            # ldexp is a library call: it is used only where one multiplication does not suffice.
-            out[lane, c] = value * power if _FLUSH <= exponent <= -_FLUSH else math.ldexp(value, exponent)
+        write_row(layout, factor, exponents[0], shift, total, sums, at, out[lane])
 
 
-@jit(borrowed=True)
-def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_total):
-    """Sum over all sources of system b for up to TILES tiles of its targets z (m, k), into out (m, dv)."""
+@jit(inline=True)
+def begin_tiles(weight, layout, packed, b, z, limits, memory):
+    """Load up to TILES tiles of targets z (m, k) of system b, and find which of them are wide; return how many."""
     zt, P, tops, shifts, ends, sums, tiles = memory
-    width, base = layout.width, b * layout.rows
+    width = layout.width
     count = -(-z.shape[0] // width)
     lowest = -1.0e307 if P.itemsize == 8 else -1.0e37
     for c in range(count * layout.total * width):
@@ -175,36 +184,72 @@ def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_to
         for lane in range(width):
             tops[tile * width + lane] = lowest if wide and shiftable(weight) else 0.0
             shifts[tile * width + lane] = tops[tile * width + lane]
+    return count
+
+
+@jit(inline=True)
+def grow_tile(weight, layout, P, rows, start, tile, memory):
+    """Raise the shifts of a wide tile to the scores P of `rows` sources; `start` is the first one."""
+    _, _, tops, shifts, ends, sums, tiles = memory
+    at = tile * layout.width
+    if tiles[2, tile] != 0 and shiftable(weight):
+        raise_tops(P, rows, ends, at, start, tops, at)
+        grow_shift(layout, tops, shifts, at, sums, at * layout.total)
+
+
+@jit(inline=True)
+def score_tile(weight, layout, packed, base, start, groups, tile, memory):
+    """Write what one tile sees of `groups` groups of sources into P: their weights if the tile is narrow, else scores.
+
+    A weight that panels do not apply leaves scores, too. base: the first row of the system's sources.
+    """
+    zt, P, tiles = memory[0], memory[1], memory[6]
+    wide = tiles[2, tile] != 0
+    for g in range(groups):
+        j, at = start + g * layout.group, g * layout.group * layout.width
+        if wide or not fused(weight):
+            score_panel(
+                Linear(), P, at, zt, tile * layout.width * layout.k, packed.keys, (base + j) * layout.k, packed.bias,
+                base + j, layout.k,
+            )  # fmt: skip
+        else:
+            score_panel(
+                weight, P, at, zt, tile * layout.width * layout.k, packed.keys, (base + j) * layout.k, packed.bias,
+                base + j, layout.k,
+            )  # fmt: skip
+
+
+@jit(inline=True)
+def weigh_tile(weight, layout, rows, start, tile, memory):
+    """Make weights of what `score_tile` has left of `rows` sources, 0 for those that a target does not see."""
+    _, P, _, shifts, ends, _, tiles = memory
+    at = tile * layout.width
+    if tiles[2, tile] != 0:
+        apply_shifted(weight, P, rows, shifts, at)
+    elif not fused(weight):
+        apply_weight(weight, P, rows)
+    if tiles[0, tile] < start + rows:
+        mask_rows(P, max(0, tiles[0, tile] - start), rows, ends, at, start)
+
+
+@jit(borrowed=True)
+def _sum_group(weight, factor, layout, packed, b, z, limits, memory, out, log_total):
+    """Sum over all sources of system b for up to TILES tiles of its targets z (m, k), into out (m, dv)."""
+    P, shifts, sums, tiles = memory[1], memory[3], memory[5], memory[6]
+    width, base = layout.width, b * layout.rows
+    count = begin_tiles(weight, layout, packed, b, z, limits, memory)
     for start in range(0, layout.rows, CHUNK):
         chunk_rows = min(CHUNK, layout.rows - start)
         for tile in range(count):
-            low, high, wide = tiles[0, tile], tiles[1, tile], tiles[2, tile] != 0
-            if high <= start:
+            if tiles[1, tile] <= start:
                 continue
-            groups = min(chunk_rows // layout.group, -(-(high - start) // layout.group))
-            rows, lanes_at, sums_at = groups * layout.group, tile * width, tile * layout.total * width
-            for g in range(groups):
-                j = start + g * layout.group
-                if wide or not fused(weight):
-                    score_panel(
-                        Linear(), P, g * layout.group * width, zt, lanes_at * layout.k,
-                        packed.keys, (base + j) * layout.k, packed.bias, base + j, layout.k,
-                    )  # fmt: skip
-                else:
-                    score_panel(
-                        weight, P, g * layout.group * width, zt, lanes_at * layout.k,
-                        packed.keys, (base + j) * layout.k, packed.bias, base + j, layout.k,
-                    )  # fmt: skip
-            if wide and shiftable(weight):
-                raise_tops(P, rows, ends, lanes_at, start, tops, lanes_at)
-                grow_shift(layout, tops, shifts, lanes_at, sums, sums_at)
-            if wide:
-                apply_shifted(weight, P, rows, shifts, lanes_at)
-            elif not fused(weight):
-                apply_weight(weight, P, rows)
-            if low < start + rows:
-                mask_rows(P, max(0, low - start), rows, ends, lanes_at, start)
-            add_values(layout, P, rows, packed.values, base + start, chunk_rows, 0, sums, sums_at)
+            groups = min(chunk_rows // layout.group, -(-(tiles[1, tile] - start) // layout.group))
+            rows = groups * layout.group
+            score_tile(weight, layout, packed, base, start, groups, tile, memory)
+            grow_tile(weight, layout, P, rows, start, tile, memory)
+            weigh_tile(weight, layout, rows, start, tile, memory)
+            at = tile * layout.total * width
+            add_values(layout, P, rows, packed.values, base + start, chunk_rows, 0, sums, at)
     for tile in range(count):
         rows, first = min(width, z.shape[0] - tile * width), tile * width
         write_tile(

@@ -1,6 +1,7 @@
 """The primitives of the direct sum, written as explicit vectors. Lanes are targets; one tile is VECTORS vectors.
 
   score_panel   P[j, lane] = weight(bias[j] + sum_r targets[r, lane] sources[r, j])     for one group of sources
+  times_panel   P[j, lane] *= sum_r targets[r, lane] sources[r, j]                      for one group of sources
   apply_weight  P = weight(P) in place, for a chunk of scores
   raise_tops    top[lane] = max(top[lane], P[j, lane]) over the sources j that the lane may see
   apply_shifted P = weight(P - shift) in place, clamped
@@ -46,11 +47,14 @@ def void(context, builder, signature):
 def emit_scores(builder, lanes, group, targets, z_at, z_step, sources, y_at, y_step, bias, b_at, k):
     """Emit the VECTORS x group accumulators of one score panel; return [vector][source] lists of LLVM values.
 
-    `z_step` and `y_step` are the distances between the rows, one per coordinate, of targets and sources.
+    `z_step` and `y_step` are the distances between the rows, one per coordinate, of targets and sources. Without a bias
+    (None) scores begin at 0.
     """
     cells = [[cgutils.alloca_once(builder, lanes.type) for _ in range(group)] for _ in range(VECTORS)]
     for q in range(group):
-        start = splat(builder, lanes, builder.load(builder.gep(bias, [builder.add(b_at, I64(q))])))
+        start = lanes.constant(0.0)
+        if bias is not None:
+            start = splat(builder, lanes, builder.load(builder.gep(bias, [builder.add(b_at, I64(q))])))
         for v in range(VECTORS):
             builder.store(start, cells[v][q])
     with cgutils.for_range(builder, k) as loop:
@@ -83,6 +87,25 @@ def score_panel(typingctx, weight, P, p_at, targets, z_at, sources, y_at, bias, 
     return types.void(
         weight, P, types.int64, targets, types.int64, sources, types.int64, bias, types.int64, types.int64
     ), codegen
+
+
+@intrinsic
+def times_panel(typingctx, P, p_at, targets, z_at, sources, y_at, k):
+    """Multiply P[j, :] by <target, source j> for one group of sources."""
+    lanes = lanes_of(P.dtype.bitwidth)
+
+    def codegen(context, builder, signature, args):
+        p, p0, targets, z_at, sources, y_at, k = pointers(context, builder, signature, args)
+        group, step = group_size(lanes.bits), I64(VECTORS * lanes.count)
+        scores = emit_scores(builder, lanes, group, targets, z_at, step, sources, y_at, I64(group), None, None, k)
+        for q in range(group):
+            for v in range(VECTORS):
+                at = builder.add(p0, I64((q * VECTORS + v) * lanes.count))
+                store(builder, builder.fmul(load(builder, lanes.type, p, at), scores[v][q]), p, at)
+        return void(context, builder, signature)
+
+    i = types.int64
+    return types.void(P, i, targets, i, sources, i, i), codegen
 
 
 def _call(bits):

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from .._types import Array
 from ..errors import InputError
 from ..parallel.partition import Partition, Undivided
 from ..simd import pool
-from .pair_sum import PairSum
+from .pair_sum import PairSum, SecondScore
 from .workspace import Workspace
+
+_COLUMNS = 256  # of one sum: more are made in several
 
 
 class Evaluation:
@@ -70,6 +75,27 @@ class Backend(ABC):
     def attend(self, pair: PairSum, out: Array, log_total: Array | None = None) -> None:
         """Write the sums into `out` (B, m, c), and the logs of the total weights into `log_total` (B, m) float64."""
 
+    def attend_second(
+        self, pair: PairSum, second: SecondScore, out: Array, out_second: Array, log_total: Array | None = None
+    ) -> None:
+        """Write the sums as `attend` does, and those with a second score into `out_second` (B, m, c + 1).
+
+        Here they are made of sums of the products of columns of `second`, to the tolerance of `attend`.
+        """
+        self.attend(pair, out, log_total)
+        (systems, n, q), values = second.keys.shape, second.values
+        ones = np.ones((systems, n, 1))
+        each = max(1, _COLUMNS // q)
+        for first in range(0, values.shape[2] + 1, each):
+            some = values[:, :, first : first + each]
+            if some.shape[2] < each:
+                some = np.concatenate([some, ones], axis=2)
+            products = np.einsum("bnc,bnq->bncq", some, second.keys).reshape(systems, n, -1)
+            sums = np.empty((*pair.targets.shape[:2], products.shape[2]))
+            self.attend(replace(pair, values=products), sums)
+            sums = sums.reshape(systems, -1, some.shape[2], q)
+            np.einsum("bmcq,bmq->bmc", sums, second.targets, out=out_second[:, :, first : first + some.shape[2]])
+
     @abstractmethod
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
@@ -77,6 +103,13 @@ class Backend(ABC):
         """Write matrix[b] (x[b, i] - origin[b]) + shift[b] into out[b, i] for tokens x (B, n, d).
 
         The matrix is (q, d) or (B, q, d), None: the identity; origin (B, d) and shift (B, q) default to zero.
+        """
+
+    @abstractmethod
+    def outer(self, u: Array, v: Array, partition: Partition | None = None) -> Array:
+        """Return the matrices sum_i u[b, i] v[b, i]^T (B, p, q) of rows u (B, n, p) and v (B, n, q) of tokens.
+
+        partition: as of `centre`.
         """
 
     @abstractmethod

@@ -15,7 +15,7 @@ from .backend import Backend
 from .checked import Checked
 from .costs import TYPICAL, Costs
 from .direct import Direct
-from .pair_sum import PairSum
+from .pair_sum import PairSum, SecondScore
 from .slices import check
 from .summation import Task
 
@@ -64,6 +64,25 @@ class Choosing(Backend):
             one = pair.system(b)
             if not self._made(one, out[b], _NONE if logs is None else logs[0]):
                 self._directly(one, out[b : b + 1], logs)
+
+    def attend_second(
+        self, pair: PairSum, second: SecondScore, out: Array, out_second: Array, log_total: Array | None = None
+    ) -> None:
+        """Sum by columns each system whose sum with `pair.values` alone would be made in O(n), the others directly."""
+        if not (ways.serving(pair) and self._tries(pair)):
+            self._direct.attend_second(pair, second, out, out_second, log_total)
+            self.count(len(out))
+            return
+        for b in range(len(out)):
+            check()
+            part = slice(b, b + 1)
+            one, other = pair.system(b), second.system(b)
+            logs = None if log_total is None else log_total[part]
+            if self._choose(self._task(one, out[b], _NONE if logs is None else logs[0])) is not None:
+                super().attend_second(one, other, out[part], out_second[part], logs)
+            else:
+                self._direct.attend_second(one, other, out[part], out_second[part], logs)
+                self.count(1)
 
     def _made(self, pair: PairSum, out: Array, log_total: Array) -> bool:
         """Make the sum of one system in O(n); return whether there was a way, and no check has failed."""
@@ -131,6 +150,9 @@ class Choosing(Backend):
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
     ) -> None:
         self._direct.project(x, matrix, out, origin, shift)
+
+    def outer(self, u: Array, v: Array, partition: Partition | None = None) -> Array:
+        return self._direct.outer(u, v, partition)
 
     def centre(self, x: Array, partition: Partition | None = None) -> Array:
         return self._direct.centre(x, partition)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .._types import Array
-from ..kernels import attend, moments, pack, project
+from ..kernels import attend, moments, pack, project, second_score
+from ..kernels.attend import Workspace as Threads
 from ..kernels.layout import Layout, layout_for
 from ..parallel.partition import Partition, Undivided
 from ..simd import pool
@@ -17,9 +19,10 @@ from ..simd.called import kernel_of
 from ..weights import WEIGHTS, Linear, Weight, is_exponential
 from .backend import Backend
 from .costs import Estimate, pair_seconds
-from .pair_sum import FLOATS, PairSum
+from .pair_sum import FLOATS, PairSum, SecondScore
 from .slices import Slices, check
 from .summation import Task
+from .workspace import Workspace
 
 _LINEAR = 2e-9  # seconds per token, key column and value column of a sum with linear weights
 _OTHER = 1.4  # time of a sum with another weight than the exponential: a division per pair
@@ -49,22 +52,9 @@ class Direct(Backend):
             check()
             self._attend_linear(pair, Undivided(pair.keys.shape[1]), out)
             return
-        systems, n, k = pair.keys.shape
-        dtype = pair.keys.dtype
-        limits = _ALL if pair.limits is None else np.atleast_2d(pair.limits)
-        # Every target of a masked sum sees the first source. No bit may depend on how many more all of them see.
-        layout = layout_for(n, k, pair.carried.shape[2], dtype)._replace(seen=n if pair.limits is None else 1)
-        packed = pack.allocate(systems, layout, dtype, self.workspace)
-        threads = pool.threads()
-        scratch = attend.allocate(threads, layout, dtype, self.workspace)
-        none = _NONE.astype(dtype)
-        bias = none if pair.bias is None else pair.bias
-        weights = _NONE if pair.masses is None else pair.masses
-        factor = (-1.0 if pair.normalised else 1.0) / (n if pair.masses is None else 1)
-        logs = _NONE if log_total is None else log_total
-        shiftable = is_exponential(pair.weight)
-        pack.pack_sources(pair.keys, bias, weights, pair.carried, shiftable, layout, packed)
-        weight = kernel_of(pair.weight)
+        layout, packed, scratch = self._packed(pair, self.workspace)
+        limits, factor = _ALL if pair.limits is None else np.atleast_2d(pair.limits), _factor(pair)
+        logs, weight = _NONE if log_total is None else log_total, kernel_of(pair.weight)
         for part in self._parts(pair, layout):
             targets = pair.targets[:, part]
             size, portion = attend.division(targets, pair.limits is not None, layout)
@@ -74,10 +64,44 @@ class Direct(Backend):
                 logs[:, part],
             )  # fmt: skip
 
-    def _parts(self, pair: PairSum, layout: Layout) -> Iterator[slice]:
+    def attend_second(
+        self, pair: PairSum, second: SecondScore, out: Array, out_second: Array, log_total: Array | None = None
+    ) -> None:
+        if isinstance(pair.weight, Linear):
+            super().attend_second(pair, second, out, out_second, log_total)
+            return
+        layout, packed, scratch = self._packed(pair, self.workspace)
+        own = self.workspace.part("second")
+        other, more, _ = self._packed(replace(pair, keys=second.keys, values=second.values, bias=None), own)
+        kept = second_score.allocate(len(scratch.targets), other, own)
+        limits, factor = _ALL if pair.limits is None else np.atleast_2d(pair.limits), _factor(pair)
+        logs, weight = _NONE if log_total is None else log_total, kernel_of(pair.weight)
+        for part in self._parts(pair, layout, other.k + other.total):
+            targets = pair.targets[:, part]
+            size, portion = attend.division(targets, pair.limits is not None, layout)
+            second_score.attend(
+                weight, factor, layout, other, size, portion, packed, more, targets, second.targets[:, part],
+                limits[:, part], scratch, kept, out[:, part], out_second[:, part], logs[:, part],
+            )  # fmt: skip
+
+    def _packed(self, pair: PairSum, workspace: Workspace) -> tuple[Layout, pack.Packed, Threads]:
+        """Pack the sources of a sum; return its layout with them, and the workspace of the threads."""
+        systems, n, k = pair.keys.shape
+        dtype = pair.keys.dtype
+        # Every target of a masked sum sees the first source. No bit may depend on how many more all of them see.
+        layout = layout_for(n, k, pair.carried.shape[2], dtype)._replace(seen=n if pair.limits is None else 1)
+        packed = pack.allocate(systems, layout, dtype, workspace)
+        scratch = attend.allocate(pool.threads(), layout, dtype, workspace)
+        bias = _NONE.astype(dtype) if pair.bias is None else pair.bias
+        weights = _NONE if pair.masses is None else pair.masses
+        pack.pack_sources(pair.keys, bias, weights, pair.carried, is_exponential(pair.weight), layout, packed)
+        return layout, packed, scratch
+
+    def _parts(self, pair: PairSum, layout: Layout, more: int = 0) -> Iterator[slice]:
         """Return slices of the targets; for several systems, one slice of all.
 
-        Slices of several systems would not be contiguous, and arrays of that kind need kernels of their own.
+        Slices of several systems would not be contiguous, and arrays of that kind need kernels of their own. `more`:
+        columns beside those of the pair.
         """
         (systems, m, k), (n, c) = pair.targets.shape, pair.carried.shape[1:]
         if systems > 1:
@@ -85,7 +109,7 @@ class Direct(Backend):
             return iter([slice(0, m)])
         threads = pool.threads()
         groups = threads if pair.limits is None else 2 * threads  # every thread has the same number of them
-        return self._slices.of(m, attend.TILES * layout.width * groups, n * (4.0 + k + c) / threads)
+        return self._slices.of(m, attend.TILES * layout.width * groups, n * (4.0 + k + c + more) / threads)
 
     def estimate(self, task: Task) -> Estimate:
         """Predict what the sum would take. How large scores are is known if the task has been reduced."""
@@ -111,13 +135,19 @@ class Direct(Backend):
             moment, limits = self.workspace("moments", (systems, 1, c, k), np.float64), np.atleast_2d(pair.limits)
             moments.attend_masked(pair.targets, pair.keys, pair.carried, weights, limits, moment, out)
             return
-        keys = self._tiles("keys", pair.keys, partition)
-        values = keys if pair.values is None else self._tiles("values", pair.values, partition)
-        weights = _NONE if pair.masses is None else self._tiles("weights", pair.masses, partition)
-        each = self.workspace("moments", (systems, -(-keys.shape[1] // moments.TILE), c, k), np.float64)
-        moments.of_tiles(keys, values, weights, 1.0 / partition.n, each)
-        C = _added(each.reshape(*each.shape[:2], c * k), partition).reshape(systems, c, k)
-        moments.apply(C, pair.targets, out)
+        moments.apply(
+            self._moment(pair.keys, pair.carried, pair.masses, 1.0 / partition.n, partition), pair.targets, out
+        )
+
+    def _moment(self, keys: Array, values: Array, masses: Array | None, each: float, partition: Partition) -> Array:
+        """Return sum_j m_j v_j y_j^T (B, c, k), m_j the masses or `each`, over the tokens of all processes."""
+        systems, (c, k) = len(keys), (values.shape[2], keys.shape[2])
+        y = self._tiles("keys", keys, partition)
+        v = y if values is keys else self._tiles("values", values, partition)
+        weights = _NONE if masses is None else self._tiles("weights", masses, partition)
+        found = self.workspace("moments", (systems, -(-y.shape[1] // moments.TILE), c, k), np.float64)
+        moments.of_tiles(y, v, weights, each, found)
+        return _added(found.reshape(*found.shape[:2], c * k), partition).reshape(systems, c, k)
 
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None
@@ -134,6 +164,11 @@ class Direct(Backend):
         stack = matrix.reshape(-1, *matrix.shape[-2:])
         linear = project.prepare(stack, shift, x.dtype, pool.threads(), self.workspace)
         project.project(x, np.zeros((1, d)) if origin is None else origin, linear, out)
+
+    def outer(self, u: Array, v: Array, partition: Partition | None = None) -> Array:
+        partition = Undivided(u.shape[1]) if partition is None else partition
+        rows, columns = np.ascontiguousarray(u), np.ascontiguousarray(v)
+        return self._moment(columns, rows, None, 1.0, partition).copy()
 
     def centre(self, x: Array, partition: Partition | None = None) -> Array:
         partition = Undivided(x.shape[1]) if partition is None else partition
@@ -159,6 +194,15 @@ class Direct(Backend):
                 report(f"{np.dtype(dtype).name} {type(weight).__name__}")
                 for seen in (None, limits):
                     backend.attend(PairSum(weight, False, x, x, x, limits=seen), out)
+                if dtype == np.float64:
+                    report(f"second score {type(weight).__name__}")
+                    second = SecondScore(x, x, x)
+                    backend.attend_second(PairSum(weight, False, x, x, x), second, out, np.empty((1, 2, 2)))
+
+
+def _factor(pair: PairSum) -> float:
+    """Return the factor of the kernels: negative if sums are divided by their totals."""
+    return (-1.0 if pair.normalised else 1.0) / (pair.keys.shape[1] if pair.masses is None else 1)
 
 
 def _wide(task: Task) -> float:

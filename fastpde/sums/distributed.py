@@ -178,6 +178,9 @@ class Mpi(Backend):
     ) -> None:
         self._inner.project(x, matrix, out, origin, shift)
 
+    def outer(self, u: Array, v: Array, partition: Partition | None = None) -> Array:
+        return self._inner.outer(u, v, self.partition(u.shape[1]))
+
     def centre(self, x: Array, partition: Partition | None = None) -> Array:
         return self._inner.centre(x, self.partition(x.shape[1]))
 

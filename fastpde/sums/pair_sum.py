@@ -14,6 +14,22 @@ FLOATS = (np.float64, np.float32)  # the precisions of tokens
 
 
 @dataclass(frozen=True)
+class SecondScore:
+    """What a pair sum is asked for beside its own values: sum_j m_j w(s_ij) <a_i, b_j> [v_j, 1], in float64.
+
+    Where the sum is normalised, these are divided by the same total.
+    """
+
+    targets: Array  # (B, m, q), the a_i
+    keys: Array  # (B, n, q), the b_j
+    values: Array  # (B, n, c), the v_j
+
+    def system(self, b: int) -> SecondScore:
+        """Return what is asked for of system b alone."""
+        return SecondScore(*(a[b : b + 1] for a in (self.targets, self.keys, self.values)))
+
+
+@dataclass(frozen=True)
 class PairSum:
     """A pair sum: sum_j m_j w(<z, y_j> + b_j) v_j for every target z, divided by the sum of m_j w if normalised.
 

@@ -65,6 +65,9 @@ class Probe(Backend):
     ) -> None:
         self._exact.project(x, matrix, out, origin, shift)
 
+    def outer(self, u: Array, v: Array, partition: Partition | None = None) -> Array:
+        return self._exact.outer(u, v, partition)
+
     def centre(self, x: Array, partition: Partition | None = None) -> Array:
         return self._exact.centre(x, partition)
 
