@@ -126,13 +126,13 @@ class Sphere(Manifold):
             vectors -= _dots(rows, vectors)[:, None] * rows
 
     def pull_retraction(self, x: Array, c: Array) -> Array:
-        norms = np.sqrt(_dots(x, x))[:, None]
+        norms = np.sqrt(_products(x, x))
         unit = x / norms
-        return (c - _dots(unit, c)[:, None] * unit) / norms
+        return (c - _products(unit, c) * unit) / norms
 
     def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
         """Return -<x, c> v - <x, v> c and c - <x, c> x."""
-        along, across = _dots(x, c)[:, None], _dots(x, v)[:, None]
+        along, across = _products(x, c), _products(x, v)
         return -along * v - across * c, c - along * x
 
 
@@ -152,6 +152,11 @@ def _blocks(x: Array) -> Iterator[tuple[int, Array]]:
     step = max(1, _BLOCK // tokens.shape[1])
     for start in range(0, len(tokens), step):
         yield start, tokens[start : start + step]
+
+
+def _products(x: Array, y: Array) -> Array:
+    """Return <x_i, y_i> (..., 1) of arrays (..., d) in float64."""
+    return np.einsum("...j,...j->...", x, y)[..., None]
 
 
 def _dots(x: Array, y: Array) -> Array:

@@ -78,7 +78,7 @@ MAY = {
     "ensemble": {"attention", "batches", "compiled_runs", "compiling", "integrate", "manifold", "plot", "solutions"}
     | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
-    "sensitivity": {"attention", "integrate", "manifold", "meanfield", "noise"} | BASE,
+    "sensitivity": {"attention", "ensemble", "integrate", "manifold", "meanfield", "noise"} | BASE,
     "energy": {"attention", "sums"} | BASE,
     # Beside the public names, by `import fastpde as fp`.
     "studies": {

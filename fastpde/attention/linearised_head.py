@@ -11,6 +11,7 @@ columns, and `second`, of p' times a second score <a_i, b_j> times columns. Sour
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,80 +21,16 @@ import numpy as np
 from .. import weights
 from .._types import Array
 from ..errors import InputError
-from ..sums.pair_sum import PairSum, SecondScore
+from ..sums.pair_sum import PairSum
 from .cloud import Cloud
 from .derivatives import WEIGHTS, Linearised, Pulled, masses_of, of_columns, through
+from .linearised_sums import Sums
 from .parameters import column
 from .score import Score
 from .small_matrices import product, transposed
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
-
-
-class _Sums:
-    """Sums over one index of p and p' for every value of the other.
-
-    Args:
-        pair: the sum with the weight w; its values are replaced.
-        scaled: (B, n, 1), what columns are multiplied by; None: nothing.
-        after: (B, m, 1), what results are multiplied by; None: nothing.
-        backwards: whether the indices of the pair, of `scaled` and of `after` run from last to first.
-    """
-
-    def __init__(
-        self,
-        backend: Backend,
-        pair: PairSum,
-        scaled: Array | None = None,
-        after: Array | None = None,
-        *,
-        backwards: bool = False,
-    ) -> None:
-        self._backend, self._pair, self._scaled, self._after = backend, pair, scaled, after
-        self._way = slice(None, None, -1) if backwards else slice(None)
-        slope = weights.slope_of(pair.weight)
-        self._slope = pair if weights.is_exponential(pair.weight) else replace(pair, weight=slope)
-        if isinstance(pair.weight, weights.Linear):  # w' = 1, as the linear weight of the score 1
-            targets, keys = (np.ones((*a.shape[:2], 1), a.dtype) for a in (pair.targets, pair.keys))
-            self._slope = replace(self._slope, targets=targets, keys=keys)
-
-    def plain(self, columns: Array, logs: Array | None = None) -> Array:
-        """Return sum p columns, (B, m, c); write the logs of the total weights into `logs` (B, m)."""
-        return self._sum(self._pair, columns, logs)
-
-    def slope(self, columns: Array) -> Array:
-        """Return sum p' columns, (B, m, c)."""
-        return self._sum(self._slope, columns)
-
-    def both(self, columns: Array, a: Array, b: Array, others: Array, logs: Array | None = None) -> tuple[Array, Array]:
-        """Return sum p columns (B, m, c), and sum p' <a, b> [others, 1] (B, m, e + 1), of a (B, m, q) and b (B, n, q).
-
-        The logs of the total weights go into `logs` (B, m).
-        """
-        apart = self._slope is not self._pair
-        first = columns[:, :, :0] if apart else columns
-        second = SecondScore(self._turned(a), self._turned(self._times(b)), self._turned(others))
-        pair = replace(self._slope, values=self._turned(self._times(first)))
-        out, out_second = (np.empty((*pair.targets.shape[:2], c)) for c in (first.shape[2], others.shape[2] + 1))
-        self._backend.attend_second(pair, second, out, out_second, logs)
-        return self.plain(columns, logs) if apart else self._finished(out), self._finished(out_second)
-
-    def _sum(self, pair: PairSum, columns: Array, logs: Array | None = None) -> Array:
-        out = np.empty((*pair.targets.shape[:2], columns.shape[2]))
-        self._backend.attend(replace(pair, values=self._turned(self._times(columns))), out, logs)
-        return self._finished(out)
-
-    def _times(self, columns: Array) -> Array:
-        return columns if self._scaled is None else columns * self._scaled[:, self._way]
-
-    def _turned(self, rows: Array) -> Array:
-        return np.ascontiguousarray(rows[:, self._way])
-
-    def _finished(self, out: Array) -> Array:
-        if self._after is not None:
-            out *= self._after
-        return out[:, self._way]
 
 
 class LinearisedHead(Linearised):
@@ -125,7 +62,7 @@ class LinearisedHead(Linearised):
 
     # -- sums ---------------------------------------------------------------------------------------------------------
 
-    def _over_sources(self) -> _Sums:
+    def _over_sources(self) -> Sums:
         score, cloud = self.score, self.cloud
         pair = PairSum(
             score.weight, self._sharp, self._z, self._y, self._values, self._bias, cloud.weights, cloud.limits
@@ -133,11 +70,16 @@ class LinearisedHead(Linearised):
         self._logs = np.empty(self._z.shape[:2]) if self._sharp else None
         self._inverse: Array | None = None
         if self._sharp or not score.normalised:
-            return _Sums(self._backend, pair)
+            return Sums(self._backend, pair, history=self._history("sources"))
         totals = np.empty((*self._z.shape[:2], 1))
         self._backend.attend(replace(pair, values=np.ones((*self._y.shape[:2], 1))), totals)
         self._inverse = np.reciprocal(totals)
-        return _Sums(self._backend, pair, after=self._inverse)
+        return Sums(self._backend, pair, after=self._inverse, history=self._history("sources"))
+
+    def _history(self, index: str) -> Callable[[str], Array] | None:
+        """Return the counts of the sums over one index in the run to which the cloud belongs; None: to none."""
+        memory, systems = self.cloud.memory, len(self.cloud.x)
+        return None if memory is None else lambda kind: memory.history(f"linear.{index}.{kind}", systems)
 
     @property
     def _mean(self) -> Array:
@@ -148,7 +90,7 @@ class LinearisedHead(Linearised):
         return self._found
 
     def _average(self, columns: Array, second: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
-        """Return `_Sums.both` of the sources, or `plain` and nothing; the field is made in the same pass if need be."""
+        """Return `Sums.both` of the sources, or `plain` and nothing; the field is made in the same pass if need be."""
         logs = None
         if self._found is None:
             columns, logs = np.concatenate([self._values, columns], axis=2), self._logs
@@ -161,7 +103,7 @@ class LinearisedHead(Linearised):
         return found, others
 
     @cached_property
-    def _targets(self) -> _Sums:
+    def _targets(self) -> Sums:
         """Return sums over targets, for every source: what sees it under a mask are the last targets."""
         _ = self._mean  # with it the logs of the totals
         m, n = self._z.shape[1], self._y.shape[1]
@@ -183,7 +125,8 @@ class LinearisedHead(Linearised):
             None if bias is None else np.ascontiguousarray(bias), None, limits,
         )  # fmt: skip
         scaled = self._inverse if self._inverse is None or limits is None else self._inverse[:, ::-1]
-        return _Sums(self._backend, pair, scaled, after, backwards=limits is not None)
+        history = self._history("targets")
+        return Sums(self._backend, pair, scaled, after, backwards=limits is not None, history=history)
 
     # -- tangents -----------------------------------------------------------------------------------------------------
 
@@ -231,11 +174,11 @@ class LinearisedHead(Linearised):
         left, V = self._maps()[0], self.score.V
         turned = left @ V if self._late else left  # <y, turned v> is what a source adds
         column_ = np.einsum("bnr,bnr->bn", self._y, self._through(turned, self._values))
-        own = self._late and self._own and self._sharp  # values are keys
-        found = self._slopes(np.concatenate([column_[:, :, None], self._y[:, :, : 0 if own else None]], axis=2))
+        y = self._y[:, :, : 0 if self._keys_are_values else None]
+        found = self._slopes(np.concatenate([column_[:, :, None], y], axis=2))
         if not self.score.normalised:
             return found[:, :, 0]
-        keys = self._mean if own else found[:, :, 1:]
+        keys = self._mean if self._keys_are_values else found[:, :, 1:]
         return found[:, :, 0] - np.einsum("bmr,bmr->bm", keys, self._through(turned, self._mean))
 
     def _slopes(self, columns: Array) -> Array:
@@ -279,12 +222,16 @@ class LinearisedHead(Linearised):
         """Return what changes of the biases (B, n) do to sum_i <cotangent_i, Gamma_i>, and the rest as `pull`."""
         score, cloud, V = self.score, self.cloud, self.score.V
         c = self._through(transposed(V), cotangent) if self._late else cotangent
-        along = np.einsum("bme,bme->bm", c, self._mean)[:, :, None]
-        ones = np.ones((*self._y.shape[:2], 1))
-        a, b = c, self._values  # r_ij = <a_i, b_j>, what a change of the score does
+        some = score.normalised and self._sharp and not self._keys_are_values
+        keys, second = self._average(self._y[:, :, : None if some else 0], (c, self._values, self._y))
+        of_targets, a, b = second[:, :, :-1], c, self._values  # <a_i, b_j> is what a change of the score does
         if score.normalised:
-            a, b = np.concatenate([c, -along], axis=2), np.concatenate([self._values, ones], axis=2)
-        of_targets = self._sources.both(self._y[:, :, :0], a, b, self._y)[1][:, :, :-1]  # (B, m, r)
+            along = np.einsum("bme,bme->bm", c, self._mean)[:, :, None]
+            if not some:
+                keys = self._mean if self._keys_are_values else self._sources.slope(self._y)
+            of_targets = of_targets - along * keys
+            a = np.concatenate([c, -along], axis=2)
+            b = np.concatenate([self._values, np.ones((*self._y.shape[:2], 1))], axis=2)
         of_values, there = self._targets.both(c, b, a, self._z)  # (B, n, e)
         of_keys, rho = there[:, :, :-1], there[:, :, -1]
         at = self._pull_targets(of_targets)
@@ -339,6 +286,11 @@ class LinearisedHead(Linearised):
 
     def _through(self, matrix: Array, vectors: Array) -> Array:
         return through(self._backend, matrix, vectors)
+
+    @property
+    def _keys_are_values(self) -> bool:
+        """Whether sums of p' keys are the sums of p values, of a normalised head."""
+        return self._late and self._own and self._sharp
 
     @property
     def _own(self) -> bool:

@@ -218,7 +218,9 @@ class MultiHead(Composite):
                 out += term
 
     def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
-        parts = [head.linearised(cloud, t, backend) for head in self.heads]
+        memories = [None if cloud.memory is None else cloud.memory.head(h) for h in range(len(self.heads))]
+        own = [cloud.with_(memory=memory) for memory in memories]
+        parts = [head.linearised(one, t, backend) for head, one in zip(self.heads, own, strict=True)]
         return LinearisedHeads(parts, self.outputs(t), backend, stacked=self._stack is not None)
 
     def terms(self, t: float | None = None) -> Iterator[Term]:

@@ -123,6 +123,9 @@ class Parameter:
 
         if not callable(source):
             return replace(self, source=own(source))
+        if type(source) is Layers and source.has(self.axes):
+            stack = np.stack([own(value) for value in source.stack])
+            return replace(self, source=Layers(stack, source.t_end))
         return replace(self, source=lambda t: own(as_numbers(f"{self.name}({t})", source(t))))
 
     def systems(self, t: float) -> int:

@@ -30,6 +30,10 @@ class Chord:
         """Return theta b_s."""
         return tuple(theta * weight for weight in self.b)
 
+    def slopes_at(self, theta: float) -> tuple[float, ...]:
+        """Return the derivatives of the weights, b_s."""
+        return self.b
+
 
 @dataclass(frozen=True)
 class Summed:

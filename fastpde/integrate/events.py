@@ -56,6 +56,10 @@ class Event:
         rows = [None] * len(y) if velocity is None else velocity
         return [self.value_of_all(*each, partition) for each in zip(t, y, rows, strict=True)]
 
+    def gradient(self, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return the derivatives of `value` in t, and in y of shape (n, d), for `fp.gradient`. Raises InputError."""
+        raise InputError("events", show(self), "an event with a method `gradient`, see fp.Event")
+
     def satisfied_at_start(self, value: float) -> bool:
         """Return whether the value at t0 counts as the event."""
         return self.direction * value >= 0.0 if self.direction else value == 0.0
@@ -127,6 +131,13 @@ class BlowUp(Event):
     ) -> Sequence[float] | np.ndarray:
         return _largest_norms(y, partition) / self.radius - 1.0
 
+    def gradient(self, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return 0, and the unit vector of the outermost token divided by the radius, zero elsewhere."""
+        outermost, unit = _outermost(y)
+        found = np.zeros_like(y)
+        found[outermost] = unit / self.radius
+        return 0.0, found
+
 
 class Collapsed(Event):
     """The event that the tokens have met: max_i |x_i - mean| <= tol, for every system of a batch (B, n, d).
@@ -163,6 +174,13 @@ class Collapsed(Event):
         mean = np.stack(partition.sums(columns), axis=1) / partition.n
         return _largest_norms(systems - mean[:, None], partition) / self.tol - 1.0
 
+    def gradient(self, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return 0, and the unit vector of the outermost token divided by tol, minus the share of the mean in it."""
+        outermost, unit = _outermost(y - y.mean(axis=0))
+        found = np.tile(-unit / (len(y) * self.tol), (len(y), 1))
+        found[outermost] += unit / self.tol
+        return 0.0, found
+
 
 class FunctionEvent(Event):
     """The event of a user's function event(t, x) -> float; its attributes are `terminal` (True) and `direction` (0).
@@ -183,12 +201,30 @@ class FunctionEvent(Event):
         """Return event(t, x)."""
         return self._function(t, y)
 
+    def gradient(self, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return event.gradient(t, x), a number and an array (n, d). Raises InputError if there is none that fits."""
+        own = getattr(self._function, "gradient", None)
+        if not callable(own):
+            need = "a function with an attribute `gradient`: gradient(t, x) returns the derivatives in t and in x"
+            raise InputError("events", show(self._function), need)
+        slope, found = own(t, read_only(y))
+        if np.shape(found) != y.shape:
+            raise InputError("events", f"a gradient of shape {np.shape(found)}", f"shape {y.shape}, that of x")
+        return float(slope), np.asarray(found, dtype=np.float64)
+
     def satisfied_at_start(self, value: float) -> bool:
         """Return whether t0 is a root; the far side is no event, because a function stands for a change of sign.
 
         With a direction a root at t0 is not one either: nothing has crossed yet (a ball thrown up from the ground).
         """
         return self.direction == 0 and value == 0.0
+
+
+def _outermost(y: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return which token (n, d) is the farthest from the origin, and its unit vector (d,)."""
+    lengths = np.linalg.norm(y, axis=1)
+    i = int(np.argmax(lengths))
+    return i, y[i] / lengths[i]
 
 
 def as_event(name: str, event: object) -> Event:

@@ -93,6 +93,10 @@ class Tableau:
         """Return b_s(theta) (S,), by Horner's rule, for a number or an array theta."""
         return tuple(_horner(row, theta) for row in self.dense)
 
+    def slopes_at(self, theta: float) -> tuple[float, ...]:
+        """Return the derivatives b_s'(theta) (S,), so that y'(t0 + theta h) = sum_s b_s'(theta) k_s."""
+        return tuple(sum((i + 1) * coefficient * theta**i for i, coefficient in enumerate(row)) for row in self.dense)
+
     @cached_property
     def by_sum(self) -> tuple[tuple[float, ...], ...] | None:
         """P (3, degree) of the continuous extension by k_first, sum_s b_s k_s and k_last, or None.

@@ -22,6 +22,20 @@ from .workspace import Workspace
 _COLUMNS = 256  # of one sum: more are made in several
 
 
+def _distinct(columns: Array) -> tuple[list[int], list[int]]:
+    """Return which columns (B, n, c) differ from all before them, and for each the place of its equal among these."""
+    kept: list[int] = []
+    places = []
+    few = columns[:, :8]
+    for c in range(columns.shape[2]):
+        same = [i for i, k in enumerate(kept) if np.array_equal(few[:, :, k], few[:, :, c])]
+        same = [i for i in same if np.array_equal(columns[:, :, kept[i]], columns[:, :, c])]
+        if not same:
+            kept.append(c)
+        places.append(same[0] if same else len(kept) - 1)
+    return kept, places
+
+
 class Evaluation:
     """The context of an evaluation by a backend: it is of one thread at a time, see `Backend.evaluation`."""
 
@@ -82,19 +96,20 @@ class Backend(ABC):
 
         Here they are made of sums of the products of columns of `second`, to the tolerance of `attend`.
         """
-        self.attend(pair, out, log_total)
-        (systems, n, q), values = second.keys.shape, second.values
-        ones = np.ones((systems, n, 1))
+        (systems, n, q), first = second.keys.shape, pair.carried
+        values = np.concatenate([second.values, np.ones((systems, n, 1))], axis=2)
         each = max(1, _COLUMNS // q)
-        for first in range(0, values.shape[2] + 1, each):
-            some = values[:, :, first : first + each]
-            if some.shape[2] < each:
-                some = np.concatenate([some, ones], axis=2)
-            products = np.einsum("bnc,bnq->bncq", some, second.keys).reshape(systems, n, -1)
-            sums = np.empty((*pair.targets.shape[:2], products.shape[2]))
-            self.attend(replace(pair, values=products), sums)
-            sums = sums.reshape(systems, -1, some.shape[2], q)
-            np.einsum("bmcq,bmq->bmc", sums, second.targets, out=out_second[:, :, first : first + some.shape[2]])
+        for start in range(0, values.shape[2], each):
+            products = np.einsum("bnc,bnq->bncq", values[:, :, start : start + each], second.keys)
+            columns = np.concatenate([first, products.reshape(systems, n, -1)], axis=2)
+            kept, places = _distinct(columns)
+            sums = np.empty((*pair.targets.shape[:2], len(kept)))
+            self.attend(replace(pair, values=columns[:, :, kept]), sums, log_total)
+            if first.shape[2]:
+                out[...] = sums[:, :, places[: first.shape[2]]]
+            sums = sums[:, :, places[first.shape[2] :]].reshape(systems, sums.shape[1], -1, q)
+            np.einsum("bmcq,bmq->bmc", sums, second.targets, out=out_second[:, :, start : start + each])
+            first, log_total = first[:, :, :0], None
 
     @abstractmethod
     def project(

@@ -20,6 +20,7 @@ from .slices import check
 from .summation import Task
 
 _NONE = np.empty(0)
+_FEW = 64  # columns instead of a second score
 ONE_THREAD = Costs(threads=1.0)
 
 
@@ -68,21 +69,13 @@ class Choosing(Backend):
     def attend_second(
         self, pair: PairSum, second: SecondScore, out: Array, out_second: Array, log_total: Array | None = None
     ) -> None:
-        """Sum by columns each system whose sum with `pair.values` alone would be made in O(n), the others directly."""
-        if not (ways.serving(pair) and self._tries(pair)):
+        """Sum by columns what can be made in O(n) if the columns are few, the rest directly."""
+        columns = second.keys.shape[2] * (second.values.shape[2] + 1)
+        if columns <= _FEW and ways.serving(pair) and self._tries(pair):
+            super().attend_second(pair, second, out, out_second, log_total)
+        else:
             self._direct.attend_second(pair, second, out, out_second, log_total)
             self.count(len(out))
-            return
-        for b in range(len(out)):
-            check()
-            part = slice(b, b + 1)
-            one, other = pair.system(b), second.system(b)
-            logs = None if log_total is None else log_total[part]
-            if self._choose(self._task(one, out[b], _NONE if logs is None else logs[0])) is not None:
-                super().attend_second(one, other, out[part], out_second[part], logs)
-            else:
-                self._direct.attend_second(one, other, out[part], out_second[part], logs)
-                self.count(1)
 
     def _made(self, pair: PairSum, out: Array, log_total: Array) -> bool:
         """Make the sum of one system in O(n); return whether there was a way, and no check has failed."""

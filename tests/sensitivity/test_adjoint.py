@@ -48,7 +48,7 @@ def run(velocity, x, times, method, *, sphere=False, at=(), noise=None):
             y = retract(y) if s else x
             k.append(tangent(y, velocity(t + tableau.c[s] * h, y)))
         for time in at:
-            if t < time <= end:
+            if t < np.real(time) <= end:
                 theta = (time - t) / h
                 weights = [theta * b for b in tableau.b] if noise is not None else tableau.weights_at(theta)
                 change = sum(w * v for w, v in zip(weights, k, strict=True)) + (theta * more)
@@ -105,6 +105,52 @@ def test_steps_of_every_kind(method, options, sphere):
     little = fp.gradient(ours, attention, x, span, t_eval=at, memory=6 * 8 * x.size, **options)
     assert little.stats["kept"] < found.stats["kept"] and little.stats["velocities"] > found.stats["velocities"]
     np.testing.assert_allclose(little.x0, found.x0, rtol=1e-13, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("euler", {"step": 0.25}), ("rk4", {"step": 0.2}), ("dopri5", {"rtol": 1e-6})]
+)
+@pytest.mark.parametrize("sphere", [False, True])
+def test_a_batch_is_its_systems(method, options, sphere):
+    """Parameters of each system, of all together, of layers, and masses: what the systems have alone, or its sum."""
+    rng = np.random.default_rng(11)
+    x, q, k = rng.standard_normal((3, 5, 2)), rng.standard_normal((3, 2, 2)), rng.standard_normal((2, 2))
+    x = x / np.linalg.norm(x, axis=2, keepdims=True) if sphere else x
+    stacks = rng.standard_normal((4, 3, 2, 2)), rng.standard_normal((4, 2, 2))
+    w, c = rng.uniform(0.5, 1.0, (3, 5)), rng.standard_normal((2, 3, 5, 2))
+    w /= w.sum(axis=1, keepdims=True)
+    given = {"method": method, "t_eval": [0.3, 1.0], "backend": "direct", **options}
+    given |= {"manifold": fp.Sphere()} if sphere else {}
+
+    def field(b=None):
+        own = stacks[0] if b is None else stacks[0][:, b]
+        first = fp.Softmax(q if b is None else q[b], k, fp.Layers(own, 1.0))
+        return fp.MultiHead([first, fp.Masked(fp.L2(k, k, fp.Layers(stacks[1], 1.0)))])
+
+    found = fp.gradient(loss(c)[0], field(), x, (0.0, 1.0), weights=w, **given)
+    each = [fp.gradient(loss(c[:, b])[0], field(b), x[b], (0.0, 1.0), weights=w[b], **given) for b in range(3)]
+    assert abs(found.value - sum(one.value for one in each)) < 1e-12 * abs(found.value)
+    close = {"rtol": 1e-11, "atol": 1e-12}
+    np.testing.assert_allclose(found.x0, [one.x0 for one in each], **close)
+    np.testing.assert_allclose(found.parameters["weights"], [one.parameters["weights"] for one in each], **close)
+    assert set(found.parameters) == set(each[0].parameters)
+    for name in set(found.parameters) - {"weights"}:
+        value, alone = found.parameters[name], [one.parameters[name] for one in each]
+        if name in ("heads[0].Q", "heads[0].V"):
+            np.testing.assert_allclose(value, np.stack(alone, axis=int(name.endswith("V"))), **close, err_msg=name)
+        else:
+            np.testing.assert_allclose(value, sum(alone), **close, err_msg=name)
+
+
+def test_the_noise_of_a_batch():
+    """Each system has its own; the first is that of a run alone."""
+    x = np.stack([X, X])
+    c = np.stack([np.ones_like(X), np.zeros_like(X)])
+    given = {"method": "heun", "step": 0.1, "noise": 0.3, "backend": "direct"}
+    found = fp.gradient(loss(c)[0], fp.Softmax(**P), x, (0.0, 1.0), **given)
+    alone = fp.gradient(loss(c[0])[0], fp.Softmax(**P), X, (0.0, 1.0), **given)
+    np.testing.assert_allclose(found.x0[0], alone.x0, rtol=1e-12, atol=1e-13)
+    assert np.abs(found.x0[1] - alone.x0).max() > 0.1
 
 
 def test_masks_heads_and_weights():
@@ -223,10 +269,89 @@ def test_states_are_made_again_in_little_room(count, room):
         (lambda x: (0.0, np.full_like(x, np.nan)), {}, "loss: got a derivative that is not finite"),
         (lambda x: (0.0, x), {"max_steps": 2}, "t_span: got a run that ended"),
         (lambda x: (0.0, x), {"memory": 0}, "memory"),
-        (lambda x: (0.0, x), {"x0": np.ones((2, 6, 2))}, "x0: got float64 of shape"),
+        (lambda x: (0.0, x), {"x0": X.astype(np.float32)}, "x0: got float32"),
+        (lambda x: 0.0, {}, "loss: got a function that returns 0.0"),
+        (lambda x, t: (0.0, x), {"events": [fp.Collapsed(1e-9)]}, "loss: got a function that returns .0.0"),
+        (lambda x: (0.0, x), {"events": [fp.Collapsed(1e-9)], "t_eval": [1.0]}, "events: got 1"),
+        (lambda x: (0.0, x), {"x0": np.ones((2, 6, 2)), "events": [fp.Collapsed(1e-9)]}, "events: got 1"),
+        (lambda x, t: (0.0, x, 0.0), {"events": [lambda t, x: 1.0]}, "events: got .* an attribute `gradient`"),
     ],
 )
 def test_what_is_refused(loss, given, message):
     asked = {"x0": X, **given}
     with pytest.raises(fp.InputError, match=message):
         fp.gradient(loss, fp.Softmax(**P), asked.pop("x0"), (0.0, 1.0), **asked)
+
+
+@pytest.mark.parametrize("sphere", [False, True])
+@pytest.mark.parametrize("event", ["function", "blow-up", "collapsed"])
+def test_the_end_at_an_event(event, sphere):
+    """The time of the end follows the state; the reference moves it by the implicit function of the event."""
+    if sphere and event == "blow-up":
+        pytest.skip("tokens stay on the sphere")
+    x = X / np.linalg.norm(X, axis=1, keepdims=True) if sphere else X
+    p = P | {"V": 2.0 * np.eye(2), "Q": 0.3 * P["Q"]}
+    if event == "collapsed" and not sphere:
+        p["V"] = -p["V"]
+        p["Q"] = p["K"]  # the tokens attract each other
+        p["V"] = p["V"] - 1.0 * np.eye(2)
+    then = fp.solve(fp.Softmax(**p), x, (0.0, 0.53), manifold=fp.Sphere() if sphere else None).x_final
+
+    def first(t, y):
+        return float(y[0, 0] - then[0, 0] + 0.01 * (t - 0.53))
+
+    first.gradient = lambda t, y: (0.01, np.eye(1, y.size).reshape(y.shape))
+
+    def radius(y):
+        return float(np.linalg.norm(y, axis=1).max())
+
+    grown, spread = radius(then), radius(then - then.mean(axis=0))
+    events = {"function": first, "blow-up": fp.BlowUp(grown), "collapsed": fp.Collapsed(spread)}
+    chosen = events[event]
+    options = {"rtol": 1e-4, "backend": "direct", "manifold": fp.Sphere() if sphere else None}
+    attention, c = fp.Softmax(**p), np.random.default_rng(8).standard_normal(x.shape)
+
+    def ours(y, t):
+        return float((c * y).sum() + t * t), c, 2.0 * t
+
+    found = fp.gradient(ours, attention, x, (0.0, 30.0), events=[chosen], **options)
+    sol = found.solution
+    assert sol.status is not fp.Status.COMPLETED and sol.stats["steps"] > 1
+    times = steps(attention, x, (0.0, 30.0), events=[chosen], **options)
+    times[-1] = times[-2] + sol.stats["last_step"]
+    assert times[-2] < sol.t_final < times[-1], "the event is within a step"
+
+    def state(x=x, t=sol.t_final, **changed):
+        return run(lambda _, y: softmax(y, p | changed), x, times, "dopri5", sphere=sphere, at=[t])[0]
+
+    def value(t, y):
+        if event == "function":
+            return y[0, 0] - then[0, 0] + 0.01 * (t - 0.53)
+        y = y - (y.mean(axis=0) if event == "collapsed" else 0.0)
+        outermost = np.argmax(np.abs(y.real * y.real).sum(axis=1))
+        return np.sqrt((y[outermost] * y[outermost]).sum()) / (chosen.tol if event == "collapsed" else chosen.radius)
+
+    assert abs(found.value - (c * state()).sum() - sol.t_final**2) < 1e-12
+    later = sol.t_final + 1j * STEP
+    there = state(t=later)
+    rate, slope = np.imag(there) / STEP, np.imag(value(later, there)) / STEP
+    for name, direction in {"x": 1.0 + X[::-1], **dict.fromkeys("QKV", 1.0 + P["Q"])}.items():
+        base = x if name == "x" else p[name]
+        moved = state(**{name: base + 1j * STEP * direction})
+        dt = -np.imag(value(sol.t_final, moved)) / STEP / slope
+        want = (c * (np.imag(moved) / STEP + rate * dt)).sum() + 2.0 * sol.t_final * dt
+        got = ((found.x0 if name == "x" else found.parameters[name]) * direction).sum()
+        assert abs(got - want) <= 1e-10 * max(1.0, abs(want)), name
+
+
+def test_a_steady_state_ends_with_a_step():
+    stable = fp.Softmax(0.1 * P["Q"], P["K"], -np.eye(2))
+    found = fp.gradient(
+        lambda x, t: (float(x.sum()), np.ones_like(x), 0.0), stable, X, (0.0, 50.0), events=[fp.SteadyState(0.3)]
+    )
+    assert found.solution.status is fp.Status.STEADY_STATE
+    times = steps(stable, X, (0.0, 50.0), events=[fp.SteadyState(0.3)])
+    direction = np.random.default_rng(0).standard_normal(X.shape)
+    field = lambda _, y: softmax(y, P | {"V": -np.eye(2), "Q": 0.1 * P["Q"]})  # noqa: E731
+    want = np.imag(run(field, X + 1j * STEP * direction, times, "dopri5").sum()) / STEP
+    assert abs((found.x0 * direction).sum() - want) <= 1e-10

@@ -70,7 +70,7 @@ def test_a_choosing_backend_makes_large_sums_in_o_n():
         backend.attend_second(pair, second, out, out_second)
         found.append((out, out_second))
         if isinstance(backend, fp.Fast):
-            assert backend.stats()["fast_sums"] == 2
+            assert backend.stats()["fast_sums"] == 1
             assert backend.stats()["direct_sums"] == 0
     for got, want in zip(*found, strict=True):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-9 * np.abs(want).max())

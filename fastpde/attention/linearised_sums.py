@@ -1,0 +1,89 @@
+"""Sums over one index of the weights of a head, and of their derivatives, for every value of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import weights
+from .._types import Array
+from ..sums.pair_sum import PairSum, SecondScore
+
+if TYPE_CHECKING:
+    from ..sums.backend import Backend
+
+
+class Sums:
+    """Sums over one index of p and p' for every value of the other.
+
+    Args:
+        pair: the sum with the weight w; its values are replaced.
+        scaled: (B, n, 1), what columns are multiplied by; None: nothing.
+        after: (B, m, 1), what results are multiplied by; None: nothing.
+        backwards: whether the indices of the pair, of `scaled` and of `after` run from last to first.
+        history: history(kind) counts the sums of a kind in a run, see `PairSum.history`; None: each is a single one.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        pair: PairSum,
+        scaled: Array | None = None,
+        after: Array | None = None,
+        *,
+        backwards: bool = False,
+        history: Callable[[str], Array] | None = None,
+    ) -> None:
+        self._history = history
+        self._backend, self._pair, self._scaled, self._after = backend, pair, scaled, after
+        self._way = slice(None, None, -1) if backwards else slice(None)
+        slope = weights.slope_of(pair.weight)
+        self._slope = pair if weights.is_exponential(pair.weight) else replace(pair, weight=slope)
+        if isinstance(pair.weight, weights.Linear):  # w' = 1, as the linear weight of the score 1
+            targets, keys = (np.ones((*a.shape[:2], 1), a.dtype) for a in (pair.targets, pair.keys))
+            self._slope = replace(self._slope, targets=targets, keys=keys)
+
+    def plain(self, columns: Array, logs: Array | None = None) -> Array:
+        """Return sum p columns, (B, m, c); write the logs of the total weights into `logs` (B, m)."""
+        return self._sum(self._pair, columns, logs)
+
+    def slope(self, columns: Array) -> Array:
+        """Return sum p' columns, (B, m, c)."""
+        return self._sum(self._slope, columns)
+
+    def both(self, columns: Array, a: Array, b: Array, others: Array, logs: Array | None = None) -> tuple[Array, Array]:
+        """Return sum p columns (B, m, c), and sum p' <a, b> [others, 1] (B, m, e + 1), of a (B, m, q) and b (B, n, q).
+
+        The logs of the total weights go into `logs` (B, m).
+        """
+        apart = self._slope is not self._pair
+        first = columns[:, :, :0] if apart else columns
+        second = SecondScore(self._turned(a), self._turned(self._times(b)), self._turned(others))
+        pair = replace(self._slope, values=self._turned(self._times(first)), history=self._counted("second"))
+        out, out_second = (np.empty((*pair.targets.shape[:2], c)) for c in (first.shape[2], others.shape[2] + 1))
+        self._backend.attend_second(pair, second, out, out_second, logs)
+        return self.plain(columns, logs) if apart else self._finished(out), self._finished(out_second)
+
+    def _sum(self, pair: PairSum, columns: Array, logs: Array | None = None) -> Array:
+        out = np.empty((*pair.targets.shape[:2], columns.shape[2]))
+        kind = "plain" if pair is self._pair else "slope"
+        values = self._turned(self._times(columns))
+        self._backend.attend(replace(pair, values=values, history=self._counted(kind)), out, logs)
+        return self._finished(out)
+
+    def _counted(self, kind: str) -> Array | None:
+        return None if self._history is None else self._history(kind)
+
+    def _times(self, columns: Array) -> Array:
+        return columns if self._scaled is None else columns * self._scaled[:, self._way]
+
+    def _turned(self, rows: Array) -> Array:
+        return np.ascontiguousarray(rows[:, self._way])
+
+    def _finished(self, out: Array) -> Array:
+        if self._after is not None:
+            out *= self._after
+        return out[:, self._way]

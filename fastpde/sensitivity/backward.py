@@ -1,0 +1,237 @@
+"""The way back over the steps of a run: from cotangents of its states to those of its start and of all parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .._types import Array
+from ..attention.derivatives import WEIGHTS, Linearised, of_value
+from ..attention.parameters import Layers, Parameter
+from ..integrate.breaks import Breaks
+from ..integrate.controller import Span
+from ..integrate.dense import Chord
+from ..integrate.space import VectorSpace
+from ..integrate.tableau import Tableau
+from ..meanfield import Field
+from ..noise import Brownian
+from .snapshots import Snapshots, backwards
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A terminal event, which ends the run at a time that follows from the state.
+
+    Attributes:
+        slope, gradient: the derivatives of its value e(t, x) in t, and in x (n, d), where it happened.
+        of_time: the derivative of the loss in the time.
+    """
+
+    slope: float
+    gradient: Array
+    of_time: float
+
+
+@dataclass
+class _Step:
+    """A step made again: its arguments before they were moved to the manifold, and its stages.
+
+    Attributes:
+        number, t, h, y: of the step, and the state where it begins.
+        arguments: (S, *shape) Y_s before the retraction; the last is y1.
+        stages: (S or S + 1, *shape), with noise its increment over h as the last.
+        fields: of the stages, ready for derivatives; the last is that of y1, if it has been asked for.
+        cotangents: of states within the step, with their theta.
+    """
+
+    number: int
+    t: float
+    h: float
+    y: Array
+    arguments: Array
+    stages: Array
+    noise: Array | None = None  # before it was made tangent
+    fields: dict[int, Linearised] = field(default_factory=dict)
+    cotangents: list[tuple[float, Array]] = field(default_factory=list)
+
+
+class WayBack:
+    """The way back over the steps of a run, of one system or of several that take the same steps.
+
+    Args:
+        moving: the field of the run.
+        tableau: of its method.
+        kept: its steps, and some of its states.
+        noise: of the run, or None.
+        ending: the event at the last of the times that `run` is given, if one has ended the run within a step.
+    """
+
+    def __init__(
+        self, moving: Field, tableau: Tableau, kept: Snapshots, noise: Brownian | None, ending: Ending | None = None
+    ) -> None:
+        self._field, self._tableau, self._kept, self._noise = moving, tableau, kept, noise
+        self._manifold, self._ending = moving.manifold, ending
+        self._breaks = Breaks(moving.breaks, Span(kept.times[0], kept.times[-1]))
+        self._gradients: dict[str, Array] = {}
+        self.stats = {
+            "steps": len(kept.times) - 1, "velocities": 0, "pullbacks": 0, "kept": len(kept.states),
+            "stride": kept.stride,
+        }  # fmt: skip
+
+    def run(
+        self, at: Array, cotangents: Array, report: Callable[[float, dict[str, float]], object] | None
+    ) -> tuple[Array, dict[str, Array]]:
+        """Return the gradients in the first state and in the parameters, given those in the states at some times.
+
+        report(t, stats) is called after each step.
+        """
+        times, direction = self._kept.times, math.copysign(1.0, self._kept.times[-1] - self._kept.times[0])
+        inside: dict[int, list[tuple[float, Array]]] = {}
+        at_ends: dict[int, Array] = {}
+        for t, c in zip(at, cotangents, strict=True):
+            n = int(np.searchsorted(direction * np.asarray(times), direction * t))
+            if n < len(times) and times[n] == t and (self._ending is None or t != at[-1]):
+                at_ends[n] = at_ends.get(n, 0.0) + c
+            else:
+                inside.setdefault(min(n, len(times) - 1) - 1, []).append((float(t), c))
+        final = len(times) - 1
+        state = at_ends.get(final, np.zeros_like(self._kept.states[0])).copy()
+        for step in self._backwards():
+            step.cotangents = [((t - step.t) / step.h, c) for t, c in inside.get(step.number, [])]
+            state = self._pull_step(step, state)
+            state += at_ends.get(step.number, 0.0)
+            if report is not None:
+                report(step.t, {"steps": final - step.number})
+        state = self._manifold.pull_retraction(self._kept.states[0], state)
+        return state, self._gradients
+
+    def _backwards(self) -> Iterator[_Step]:
+        """Yield the steps of the run from the last to the first."""
+        times, stride = self._kept.times, self._kept.stride
+        for i in range(len(self._kept.states) - 1, -1, -1):
+            first, last = i * stride, min((i + 1) * stride, len(times) - 1)
+            for n, y in backwards(
+                first, last, self._kept.states[i], self._kept.most, lambda n, y: self._again(n, y)[1]
+            ):
+                yield self._again(n, y, linear=True)[0]
+
+    def _again(self, n: int, y: Array, *, linear: bool = False) -> tuple[_Step, Array]:
+        """Make step n again, its fields ready for derivatives if `linear`; return it and the state after it."""
+        times, tableau, space = self._kept.times, self._tableau, VectorSpace(y.shape, y.dtype)
+        t, h, count = times[n], times[n + 1] - times[n], tableau.stages
+        stages = np.zeros((count + (self._noise is not None), *y.shape))
+        arguments = np.empty((count, *y.shape))
+        step = _Step(n, t, h, y, arguments, stages)
+        a = [list(row) + [node] * (self._noise is not None) for row, node in zip(tableau.a, tableau.c, strict=True)]
+        if self._noise is not None:
+            step.noise = np.empty_like(y)
+            self._noise(n, h, y, step.noise)
+            stages[-1] = step.noise
+            self._manifold.project(y, stages[-1])
+        for s in range(count):
+            space.combine(y, h, a[s], stages, arguments[s])
+            if s < count - 1:
+                self._velocity(step, s, linear=linear)
+        return step, self._moved(arguments[-1], 1)
+
+    def _pull_step(self, step: _Step, state: Array) -> Array:
+        """Return the gradient in the state before a step, given that in the state after it."""
+        tableau, h, count = self._tableau, step.h, self._tableau.stages
+        of_stages = np.zeros_like(step.stages)
+        before = np.zeros_like(state)
+        extension = tableau if self._noise is None else Chord((*tableau.b, 1.0))
+        if step.cotangents and self._noise is None and tableau.dense_needs_last:
+            self._velocity(step, count - 1, linear=True)
+        for theta, c in step.cotangents:
+            weights = extension.weights_at(theta)
+            there = step.y + h * np.tensordot(weights, step.stages, axes=1)
+            moved = self._manifold.pull_retraction(there, c)
+            if self._ending is not None and step.number == len(self._kept.times) - 2 and c is step.cotangents[-1][1]:
+                moved = self._at_event(there, moved, np.tensordot(extension.slopes_at(theta), step.stages, axes=1))
+            before += moved
+            for s, weight in enumerate(weights):
+                of_stages[s] += h * weight * moved
+        for s in range(count - 1, -1, -1):
+            pulled = state if s == count - 1 else np.zeros_like(state)
+            if of_stages[s].any():
+                pulled = pulled + self._pull_velocity(step, s, of_stages[s])
+            if s:
+                pulled = self._manifold.pull_retraction(step.arguments[s], pulled)
+            before += pulled
+            for r, weight in enumerate(tableau.a[s][:s]):
+                of_stages[r] += h * weight * pulled
+            if self._noise is not None:
+                of_stages[-1] += h * tableau.c[s] * pulled
+        if step.noise is not None:
+            before += self._manifold.pull_projection(step.y, step.noise, of_stages[-1])[0]
+        return before
+
+    def _at_event(self, there: Array, moved: Array, rate: Array) -> Array:
+        """Return the cotangent of the state at the event for a fixed time, from that for the time of the event.
+
+        `moved` is before the retraction, as is `rate`, the derivative of the state in time.
+        """
+        ending = self._ending
+        assert ending is not None, "there is an event"
+        gradient = self._manifold.pull_retraction(there, ending.gradient)
+        of_time = ending.of_time + float((moved * rate).sum())
+        found: Array = moved - of_time / (ending.slope + float((gradient * rate).sum())) * gradient
+        return found
+
+    # -- velocities ---------------------------------------------------------------------------------------------------
+
+    def _time(self, step: _Step, s: int) -> float:
+        """Return the time of stage s, on the side of the step at a break."""
+        node, end = self._tableau.c[s], self._kept.times[step.number + 1]
+        if node == 0.0:
+            return self._breaks.begins(step.t)
+        return self._breaks.ends(end) if node == 1.0 else step.t + node * step.h
+
+    def _moved(self, y: Array, s: int) -> Array:
+        """Return an argument on the manifold; that of the first stage is a state."""
+        out = y.copy()
+        if s:
+            self._manifold.retract(out)
+        return out
+
+    def _velocity(self, step: _Step, s: int, *, linear: bool) -> None:
+        """Compute stage s of a step."""
+        t, y, out, moving = self._time(step, s), self._moved(step.arguments[s], s), step.stages[s], self._field
+        self.stats["velocities"] += 1
+        if not linear:
+            moving(t, y, out)
+            return
+        with moving.backend.evaluation():
+            shape = moving.cloud.x.shape
+            step.fields[s] = moving.attention.linearised(moving.cloud.with_(x=y.reshape(shape)), t, moving.backend)
+            out[...] = step.fields[s].field.reshape(out.shape)
+        moving.manifold.project(y, out)
+
+    def _pull_velocity(self, step: _Step, s: int, c: Array) -> Array:
+        """Return J(y)^T c of the field on the manifold, and add what it does to the parameters."""
+        moving, t, linear = self._field, self._time(step, s), step.fields[s]
+        with moving.backend.evaluation():
+            y, shape = self._moved(step.arguments[s], s), moving.cloud.x.shape
+            of_state, along = self._manifold.pull_projection(y, linear.field.reshape(y.shape), c)
+            found = linear.pull(along.reshape(shape))
+        self.stats["pullbacks"] += 1
+        for name, p in (*moving.attention.named_parameters(), (WEIGHTS, None)):
+            if name in found.parameters:
+                self._add(name, p, t, found.parameters[name])
+        return of_state + found.x.reshape(y.shape)
+
+    def _add(self, name: str, p: Parameter | None, t: float, found: Array) -> None:
+        if p is None:
+            masses = self._field.cloud.weights
+            value = found if masses is not None and len(masses) > 1 else found.sum(axis=0)
+        elif p.constant:
+            value = of_value(p, t, found)
+        elif isinstance(p.source, Layers):
+            value = np.zeros(p.source.stack.shape)
+            value[p.source.place(t)] = of_value(p, t, found)
+        else:
+            return
+        self._gradients[name] = self._gradients.get(name, 0.0) + value
