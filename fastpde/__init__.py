@@ -28,6 +28,8 @@ from .manifold import Euclidean, Sphere
 from .meanfield import solve
 from .observable import Observable
 from .sensitivity.adjoint import Gradient, gradient
+from .sensitivity.lipschitz import Lipschitz, lipschitz
+from .sensitivity.stationary import Stationary, stationary
 from .stability import measured_stability_bound, stability_bound, support_bound
 from .transport.bures import bures_wasserstein
 from .transport.conditional import conditional_wasserstein
@@ -67,6 +69,7 @@ __all__ = [
     "InputTypeError",
     "Layers",
     "Linear",
+    "Lipschitz",
     "Masked",
     "Mpi",
     "MultiHead",
@@ -82,6 +85,7 @@ __all__ = [
     "Softmax",
     "Solution",
     "Sphere",
+    "Stationary",
     "Status",
     "SteadyState",
     "TransportError",
@@ -95,12 +99,14 @@ __all__ = [
     "gradient",
     "interaction_energy",
     "limit",
+    "lipschitz",
     "measured_stability_bound",
     "open_run",
     "plateaus",
     "sinkhorn_energy",
     "solve",
     "stability_bound",
+    "stationary",
     "studies",
     "support_bound",
     "wasserstein",

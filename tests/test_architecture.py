@@ -30,7 +30,7 @@ ONLY = {
     "mpi4py": r"(sums/distributed|run/(ranks|mpi_facts))\.py",
     "ot": r"transport/wasserstein\.py",
     "scipy": r"(observe|stability|dissipation|clusters"
-    r"|(integrate|transport|gaussian|run|studies|plot|config|report)/.*)\.py",
+    r"|(integrate|transport|gaussian|sensitivity|run|studies|plot|config|report)/.*)\.py",
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
@@ -211,6 +211,7 @@ MANY = {
     "solve",
     "mean_field",
     "stability",
+    "stationary",
     "wasserstein",
 }  # public, by keyword; `Stepper`: 20
 

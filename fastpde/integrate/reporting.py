@@ -13,7 +13,7 @@ from fastpde.integrate.options import show
 
 Report = Callable[[float, dict[str, float]], object]
 
-_FORMAT = "{l_bar}{bar}| t = {n:.4g} of {total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+_FORMAT = "{l_bar}{bar}| %s = {n:.4g} of {total:.4g} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 def check_progress(progress: object) -> bool | Report:
@@ -24,8 +24,8 @@ def check_progress(progress: object) -> bool | Report:
 
 
 @contextmanager
-def reporting(progress: bool | Report, span: Span) -> Iterator[Report | None]:
-    """Yield the function report(t, stats) to call after every accepted step, or None."""
+def reporting(progress: bool | Report, span: Span, what: str = "t") -> Iterator[Report | None]:
+    """Yield the function report(t, stats) to call after every accepted step, or None; `what`: what is counted."""
     if progress is not True:
         yield progress or None
         return
@@ -34,7 +34,7 @@ def reporting(progress: bool | Report, span: Span) -> Iterator[Report | None]:
     total = abs(span.end - span.start)
     with (
         compiling.shown(sys.stderr),
-        tqdm(total=total, unit=" t", bar_format=_FORMAT, file=sys.stderr) as bar,
+        tqdm(total=total, unit=f" {what}", bar_format=_FORMAT % what, file=sys.stderr) as bar,
     ):
 
         def report(t: float, stats: dict[str, float]) -> None:
