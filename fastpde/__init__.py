@@ -19,7 +19,7 @@ from .attention import (
 )
 from .clusters import Clusters, Plateau, clusters, plateaus
 from .dissipation import EnergyRecord, dissipation
-from .energy import interaction_energy, sinkhorn_energy
+from .energy import energy_gradient, energy_hvp, interaction_energy, sinkhorn_energy
 from .ensemble import EnsembleSolution
 from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure, TransportError
 from .gaussian import Gaussian, GaussianLimit, GaussianSolution, Outcome, bures_dissipation, bures_energy, limit
@@ -96,6 +96,8 @@ __all__ = [
     "clusters",
     "conditional_wasserstein",
     "dissipation",
+    "energy_gradient",
+    "energy_hvp",
     "gradient",
     "interaction_energy",
     "limit",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ._types import Array, as_tokens
 from .attention.base import Attention
 from .attention.cloud import Cloud, make_cloud
+from .attention.composite import terms_of
+from .attention.derivatives import Linearised, as_change, backend_of, masses_of, widened
 from .attention.sinkhorn import Sinkhorn
-from .errors import InputTypeError
+from .errors import InputError, InputTypeError
+
+if TYPE_CHECKING:
+    from .sums.backend import Backend
 
 
 def interaction_energy(
@@ -99,3 +106,107 @@ def sinkhorn_energy(
     with summing.evaluation():
         total = attention.energy(cloud, float(t), summing)
     return total if tokens.ndim == 3 else float(total[0])
+
+
+def energy_gradient(
+    attention: Attention,
+    x: Any,
+    *,
+    t: float = 0.0,
+    weights: Any = None,
+    positions: Any = None,
+    backend: Any = "auto",
+    log: bool = False,
+) -> Array:
+    """Return the gradient of the energy in the places of the tokens, (n, d) or (B, n, d).
+
+    The energy is `interaction_energy`, of Sinkhorn attention `sinkhorn_energy`, and of MultiHead the sum over heads,
+    also of both kinds; Q^T K need not be symmetric. With V = Q^T K symmetric the gradient is w_i times the velocity of
+    `fp.Exponential`, and -2 eps w_i times that of `fp.Sinkhorn`.
+
+    Args:
+        x: tokens (n, d) or (B, n, d); the other arguments as in `velocity`.
+        log: of log E, which does not overflow; not for Sinkhorn heads.
+
+    Returns:
+        an array of the shape and dtype of x; computed in float64.
+
+    Raises:
+        InputError, InputTypeError: naming the argument; for energies of distances (L2), of positions, or of a weight
+        function of one's own, whose second derivative is not known; where it overflows. ConvergenceError: of a Sinkhorn
+        scaling.
+
+    Source: Theory 7, 12.2.
+    """
+    with _slope_of_energy(attention, x, t, weights, positions, backend, log) as slope:
+        return slope.given_back(slope.gradient)
+
+
+def energy_hvp(
+    attention: Attention,
+    x: Any,
+    dx: Any,
+    *,
+    t: float = 0.0,
+    weights: Any = None,
+    positions: Any = None,
+    backend: Any = "auto",
+    log: bool = False,
+) -> tuple[Array, Array]:
+    """Return `energy_gradient` and its change to first order when tokens move by dx: the Hessian times dx.
+
+    dx: (n, d) or (B, n, d), as x. The other arguments, and errors, as of `energy_gradient`. No matrix of all tokens is
+    made: in O(n) memory, and to sums of the backend. Source: Theory 7, 12.2.
+    """
+    with _slope_of_energy(attention, x, t, weights, positions, backend, log) as slope:
+        change = slope.hessian(as_change("dx", dx, slope.tokens, "as x"))
+        return slope.given_back(slope.gradient), slope.given_back(change)
+
+
+class _Slope:
+    """The gradient of an energy (B, n, d), or of its logarithm, and its Hessian as a map."""
+
+    def __init__(self, tokens: Array, force: Linearised, masses: Array, log: bool) -> None:
+        self.tokens, self._force, self._log = tokens, force, log
+        self._factor = (2.0 if log else 1.0) * masses[:, :, None]  # the energy of the shifted scores is 1/2
+        self.gradient = self._factor * force.field
+
+    def hessian(self, dx: Array) -> Array:
+        """Return the change of the gradient when tokens move by dx (B, n, d)."""
+        change = self._factor * self._force.push(dx, dx)
+        if self._log:
+            change -= np.einsum("bnd,bnd->b", self.gradient, dx)[:, None, None] * self.gradient
+        return change
+
+    def given_back(self, found: Array) -> Array:
+        """Return an array (B, n, d) in the shape and dtype of the tokens."""
+        return found.reshape(self.tokens.shape).astype(self.tokens.dtype, copy=False)
+
+
+@contextmanager
+def _slope_of_energy(
+    attention: Attention, x: Any, t: float, weights: Any, positions: Any, backend: Any, log: bool
+) -> Iterator[_Slope]:
+    """Check the arguments of `energy_gradient`; return a context with the gradient."""
+    from .sums import resolve
+
+    if not isinstance(attention, Attention):
+        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    tokens = as_tokens("x", x)
+    summing: Backend = backend_of(resolve(backend))
+    cloud = widened(make_cloud(attention, tokens, summing, weights, positions))
+    attention.check(cloud.x, t)
+    shift = np.zeros(len(cloud.x))
+    if log:
+        if any(isinstance(term.head, Sinkhorn) for term in terms_of(attention)):
+            raise InputError("log", "True", "False for Sinkhorn heads, whose energy may have either sign")
+        asked = {"t": t, "weights": weights, "positions": positions, "backend": summing}
+        shift += interaction_energy(attention, tokens.astype(np.float64), **asked, log=True) + np.log(2.0)
+        if not np.isfinite(shift).all():
+            raise InputError("log", "True", "False for an energy that is not positive")
+    with summing.evaluation(), np.errstate(over="ignore", invalid="ignore"):
+        force = attention.energy_force(cloud, float(t), summing, shift)
+        if not np.isfinite(force.field).all():
+            remedy = "The logarithm does not overflow: log=True."
+            raise InputError("x", "tokens whose energy has a gradient that overflows", "smaller scores", remedy)
+        yield _Slope(tokens, force, masses_of(cloud), log)

@@ -15,6 +15,7 @@ from .._types import Array, as_gaussian, as_numbers, as_tokens
 from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .balance import Balance
 from .cloud import Cloud, as_points, make_cloud
+from .derivatives import Linearised
 from .differentiable import Differentiable
 from .gaussian_field import Affine
 from .parameters import Layers, Parameter
@@ -216,6 +217,14 @@ class Attention(Differentiable):
         """
         need = "fp.Softmax, fp.Exponential or fp.Sinkhorn, or heads of these: others have no known energy balance"
         raise InputError("attention", repr(self), need)
+
+    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Linearised:
+        """Return F (B, n, d), ready for its derivatives: masses times F are the gradient of e^-shift times the energy.
+
+        The energy is the one of Theory 7, for Sinkhorn heads S_eps; shift (B,). The tokens are float64. Raises
+        InputError where it is not known.
+        """
+        raise InputError("attention", repr(self), "an attention whose energy has a known gradient")
 
     def energy_trend(self, t: float) -> int:
         """Return 1 where theory says that the flow ascends that energy, -1 where it descends it, else 0."""

@@ -16,6 +16,7 @@ from ..errors import NoGaussianClosure
 from .balance import Balance
 from .base import Attention
 from .cloud import Cloud
+from .derivatives import Linearised, LinearisedHeads
 from .gaussian_field import Affine
 from .rates import Rate, exponents_below
 from .small_matrices import product, side_by_side, times, transposed
@@ -194,6 +195,11 @@ class Composite(Attention):
         with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
             fields = [term.field(one.field) for one, term in found]
             return Balance(np.sum(energies, axis=0), np.sum(gradients, axis=0), np.sum(fields, axis=0))
+
+    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Linearised:
+        """Return the sum over the heads."""
+        parts = [term.head.energy_force(cloud, t, backend, shift, term.masked) for term in self.terms()]
+        return LinearisedHeads(parts, None, stacked=False)
 
 
 def _refuse_unequal_positions(term: Term) -> None:

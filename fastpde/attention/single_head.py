@@ -15,7 +15,7 @@ from ..batches import affine
 from ..batches.affine import AffineHeads
 from ..batches.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
-from . import balance, gaussian_field, layered, rates, small_clouds
+from . import balance, energy_forces, gaussian_field, layered, rates, small_clouds
 from .base import KEPT, Attention
 from .cloud import Cloud
 from .derivatives import Linearised
@@ -231,6 +231,11 @@ class SingleHead(Attention):
             return super().energy_balance(cloud, t, backend)
         self.check_symmetry(t)
         return balance.balance(score, cloud, backend)
+
+    def energy_force(
+        self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False
+    ) -> Linearised:
+        return energy_forces.of_score(self._score(t), cloud, backend, shift, masked)
 
     def energy_trend(self, t: float) -> int:
         return self.work_sign(t) if self.constant and balance.has_energy(self._score(t)) else 0

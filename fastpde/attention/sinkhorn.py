@@ -16,6 +16,7 @@ from ..errors import ConvergenceError, InputError, InputTypeError
 from ..parallel.partition import Partition
 from ..sums.pair_sum import PairSum
 from ..transport.scaling import Scalings, Softmin, iterate, scale
+from . import energy_forces
 from .balance import Balance
 from .cloud import Cloud
 from .derivatives import Linearised, through
@@ -139,6 +140,19 @@ class Sinkhorn(SingleHead):
         gradient = -2.0 * column(score.scale) * (means @ transposed(score.Q) @ score.K)
         return Balance(energy, gradient, means @ transposed(score.V / column(self.eps(t))))
 
+    def energy_force(
+        self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False
+    ) -> Linearised:
+        """Return that of S_eps. Raises ConvergenceError; InputError with `n_half`."""
+        self._refuse_half_steps()
+        eps = self.eps(t)
+
+        def field(score: Score) -> Linearised:
+            own = Sinkhorn(score.Q, score.K, column(eps) * score.V, eps, score.scale, self.tol, self.max_iter)
+            return own.linearised(cloud, 0.0, backend)
+
+        return energy_forces.of_plan(self._score(t), cloud, field)
+
     def energy_trend(self, t: float) -> int:
         """Return the other sign than elsewhere: V = Q^T K descends."""
         return -self.work_sign(t)
@@ -147,8 +161,7 @@ class Sinkhorn(SingleHead):
         """Yield (v / eps) (1 + 2 a R^2 / eps), for W_2: a projection in L^2(pi) bounds what the score changes."""
         if (p != 2.0).any():
             raise InputError("p", f"{p[0]:g}", "p = 2 for Sinkhorn attention", "No other bound is known.")
-        if self.n_half is not None:
-            raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
+        self._refuse_half_steps()
         eps = column(self.eps(t))
         score = self._score(t)
         yield Rate.of(norm(score.V / eps, W), p, xi=2.0 * norm(score.matrix / eps))
@@ -179,12 +192,15 @@ class Sinkhorn(SingleHead):
 
     def _energy(self, cloud: Cloud, t: float, backend: Backend) -> tuple[Array, _Kernel]:
         """Return the energy (B,), and the kernel that has summed the tokens."""
-        if self.n_half is not None:
-            raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
+        self._refuse_half_steps()
         softmin = _Kernel(self, cloud, t, backend)
         found, _ = self._scaled(softmin, cloud, t)
         total = cloud.partition.sum(softmin.weights * (found.f + found.g))
         return self.eps(t) * total - self._moved(softmin, t), softmin
+
+    def _refuse_half_steps(self) -> None:
+        if self.n_half is not None:
+            raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
 
     def keys_are_tokens(self, t: float) -> bool:
         """Return what `Score.keys_are_tokens` does; K^T Q is in units of the cloud here, always within range."""

@@ -62,7 +62,7 @@ def test_against_dense_matrices(n, sphere, masked):
     attention = fp.Masked(fp.Softmax(*p)) if masked else fp.Softmax(*p)
     given = {"positions": places} if masked else {}
     given |= {"manifold": fp.Sphere()} if sphere else {}
-    found = fp.lipschitz(attention, x, weights=w, backend="direct", **given)
+    found = fp.lipschitz(attention, x, weights=w, backend="direct", tol=1e-10, **given)
     want = constants(p, x, w, seen, sphere=sphere)
     np.testing.assert_allclose([found.norm, found.log_norm, found.point_rate], want, rtol=1e-11)
     assert found.rate == max(found.log_norm, found.point_rate)
@@ -76,7 +76,7 @@ def test_what_is_known_in_closed_form():
     """All tokens at one point: the velocity is V times the mean, whose norm is |V|; without V there is nothing."""
     V = np.array([[1.0, 2.0], [0.0, -3.0]])
     eye, x = np.eye(2), np.ones((80, 2))
-    found = fp.lipschitz(fp.Softmax(eye, eye, V), x)
+    found = fp.lipschitz(fp.Softmax(eye, eye, V), x, tol=1e-12)
     assert abs(found.norm - np.linalg.norm(V, 2)) < 1e-12
     assert abs(found.log_norm - np.linalg.eigvalsh((V + V.T) / 2).max()) < 1e-10
     assert abs(found.point_rate) < 1e-12
@@ -114,8 +114,8 @@ def test_what_is_refused(given, message):
 
 
 def test_sums_in_linear_time():
-    """Relative to the sums: tol (1 + 2 a R^2) with scores of 10 at most."""
-    x = RNG.uniform(-3.0, 3.0, (1000, 1))
+    """Relative to the sums: tol (1 + 2 a R^2) with scores of 2 at most."""
+    x = RNG.uniform(-1.5, 1.5, (1000, 1))
     attention = fp.Softmax([[1.0]], [[1.0]], [[1.0]])
     found, want = (fp.lipschitz(attention, x, backend=how, tol=1e-7) for how in (fp.Fast(1e-6), "direct"))
     for name in ("norm", "log_norm", "point_rate"):
