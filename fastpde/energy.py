@@ -12,7 +12,8 @@ from ._types import Array, as_tokens
 from .attention.base import Attention
 from .attention.cloud import Cloud, make_cloud
 from .attention.composite import terms_of
-from .attention.derivatives import Linearised, as_change, backend_of, masses_of, widened
+from .attention.derivatives import as_change, backend_of, masses_of, widened
+from .attention.energy_forces import Force
 from .attention.sinkhorn import Sinkhorn
 from .errors import InputError, InputTypeError
 
@@ -132,11 +133,10 @@ def energy_gradient(
         an array of the shape and dtype of x; computed in float64.
 
     Raises:
-        InputError, InputTypeError: naming the argument; for energies of distances (L2), of positions, or of a weight
-        function of one's own, whose second derivative is not known; where it overflows. ConvergenceError: of a Sinkhorn
-        scaling.
+        InputError, InputTypeError: naming the argument; for scores that depend on positions, and for a weight function
+        of one's own, whose second derivative is not known; where it overflows. ConvergenceError: of a Sinkhorn scaling.
 
-    Source: Theory 7, 12.2.
+    Source: Theory 7, 12.5.
     """
     with _slope_of_energy(attention, x, t, weights, positions, backend, log) as slope:
         return slope.given_back(slope.gradient)
@@ -156,7 +156,7 @@ def energy_hvp(
     """Return `energy_gradient` and its change to first order when tokens move by dx: the Hessian times dx.
 
     dx: (n, d) or (B, n, d), as x. The other arguments, and errors, as of `energy_gradient`. No matrix of all tokens is
-    made: in O(n) memory, and to sums of the backend. Source: Theory 7, 12.2.
+    made: in O(n) memory, and to sums of the backend. Source: Theory 7, 12.5.
     """
     with _slope_of_energy(attention, x, t, weights, positions, backend, log) as slope:
         change = slope.hessian(as_change("dx", dx, slope.tokens, "as x"))
@@ -166,14 +166,14 @@ def energy_hvp(
 class _Slope:
     """The gradient of an energy (B, n, d), or of its logarithm, and its Hessian as a map."""
 
-    def __init__(self, tokens: Array, force: Linearised, masses: Array, log: bool) -> None:
+    def __init__(self, tokens: Array, force: Force, masses: Array, log: bool) -> None:
         self.tokens, self._force, self._log = tokens, force, log
         self._factor = (2.0 if log else 1.0) * masses[:, :, None]  # the energy of the shifted scores is 1/2
         self.gradient = self._factor * force.field
 
     def hessian(self, dx: Array) -> Array:
         """Return the change of the gradient when tokens move by dx (B, n, d)."""
-        change = self._factor * self._force.push(dx, dx)
+        change = self._factor * self._force.push(dx)
         if self._log:
             change -= np.einsum("bnd,bnd->b", self.gradient, dx)[:, None, None] * self.gradient
         return change

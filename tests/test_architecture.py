@@ -29,6 +29,8 @@ ONLY = {
     "pyarrow": r"",
     "mpi4py": r"(sums/distributed|run/(ranks|mpi_facts))\.py",
     "ot": r"transport/wasserstein\.py",
+    "torch": r"torch\.py",
+    "jax": r"jax\.py",
     "scipy": r"(observe|stability|dissipation|clusters"
     r"|(integrate|transport|gaussian|sensitivity|run|studies|plot|config|report)/.*)\.py",
 }
@@ -80,6 +82,9 @@ MAY = {
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise"} | BASE,
     "sensitivity": {"attention", "ensemble", "integrate", "manifold", "meanfield", "noise"} | BASE,
     "energy": {"attention", "sums"} | BASE,
+    "bridge": {"attention", "ensemble", "integrate", "meanfield", "sensitivity"} | BASE,
+    "torch": {"bridge"} | BASE,
+    "jax": {"bridge"} | BASE,
     # Beside the public names, by `import fastpde as fp`.
     "studies": {
         "attention",

@@ -9,11 +9,16 @@ import fastpde as fp
 
 RNG = np.random.default_rng(0)
 STEP = 1e-30
-KINDS = {"softmax": fp.Softmax, "sigmoid": fp.Sigmoid, "exponential": fp.Exponential, "linear": fp.Linear}
+KINDS = {"softmax": fp.Softmax, "l2": fp.L2, "sigmoid": fp.Sigmoid, "exponential": fp.Exponential, "linear": fp.Linear}
 
 
 def force(kind, x, p, w, seen):
     """Return the gradient of 1/2 sum w w law(s) where seen, pair by pair; of complex tokens, too."""
+    if kind == "l2":
+        apart = (x @ p["Q"].T)[:, None] - (x @ p["K"].T)[None]
+        e = np.where(seen, 0.5 * w[:, None] * w * np.exp(-p["scale"] * (apart**2).sum(axis=2)), 0.0)
+        moved = -2.0 * p["scale"] * e[:, :, None] * apart
+        return moved.sum(axis=1) @ p["Q"] - moved.sum(axis=0) @ p["K"]
     A = p["scale"] * p["K"].T @ p["Q"]
     s = (x @ A.T) @ x.T + p.get("bias", 0.0)
     slope = {"sigmoid": lambda s: 0.25 / np.cosh(s / 2) ** 2, "linear": np.ones_like}.get(kind, np.exp)
@@ -55,6 +60,14 @@ def test_every_variant(kind, masked):
         other = RNG.standard_normal(x.shape)
         back = fp.energy_hvp(attention, x, other, **given)[1]
         assert abs((other * change).sum() - (dx * back).sum()) < 1e-13 * np.abs(other * change).sum()
+
+
+def test_distances_far_from_the_origin():
+    """Only x_i - x_j counts: as at the origin, but for the digits of the tokens themselves."""
+    x, dx, p, w, _ = setting("l2", 2, 2, symmetric=True)
+    near, far = (fp.energy_hvp(fp.L2(**p), y, dx, weights=w) for y in (x, x + 1e6))
+    for a, b in zip(near, far, strict=True):
+        assert_close(b, a, 1e-9)
 
 
 def plan(x, p, w, steps=1500):
@@ -112,7 +125,8 @@ def test_the_logarithm_does_not_overflow():
     """Small scores: the formula for log E. Large ones: finite, and that of the pair that dominates."""
     x, dx, p, w, places = setting("softmax", 2, 2)
     second = fp.Sigmoid(p["K"], p["Q"], p["V"], bias=0.5)
-    attention, given = fp.MultiHead([fp.Masked(fp.Softmax(**p)), second]), {"weights": w, "positions": places}
+    heads = [fp.Masked(fp.Softmax(**p)), second, fp.L2(**p)]
+    attention, given = fp.MultiHead(heads), {"weights": w, "positions": places}
     E = fp.interaction_energy(attention, x, **given)
     g, H = fp.energy_hvp(attention, x, dx, **given)
     gradient, change = fp.energy_hvp(attention, x, dx, log=True, **given)
@@ -130,7 +144,6 @@ def test_the_logarithm_does_not_overflow():
 @pytest.mark.parametrize(
     ("attention", "given", "message"),
     [
-        (fp.L2(*np.ones((3, 2, 2))), {}, "attention: got another score"),
         (fp.Softmax(*np.ones((3, 2, 2)), weight=fp.Weight(lambda s: s * s)), {}, "weight: got"),
         (fp.Sinkhorn(*np.ones((3, 2, 2)), n_half=3), {}, "attention: got n_half=3"),
         (fp.Sinkhorn(*np.ones((3, 2, 2))), {"log": True}, "log: got True"),

@@ -15,7 +15,6 @@ from .._types import Array, as_gaussian, as_numbers, as_tokens
 from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .balance import Balance
 from .cloud import Cloud, as_points, make_cloud
-from .derivatives import Linearised
 from .differentiable import Differentiable
 from .gaussian_field import Affine
 from .parameters import Layers, Parameter
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from ..batches.one_call import LayerCalls, OneCall
     from ..batches.reduced_form import ReducedForm
     from ..sums.backend import Backend
+    from .energy_forces import Force
 
 
 KEPT = "_kept"  # how the attributes begin in which an attention keeps what follows from its parameters
@@ -218,8 +218,8 @@ class Attention(Differentiable):
         need = "fp.Softmax, fp.Exponential or fp.Sinkhorn, or heads of these: others have no known energy balance"
         raise InputError("attention", repr(self), need)
 
-    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Linearised:
-        """Return F (B, n, d), ready for its derivatives: masses times F are the gradient of e^-shift times the energy.
+    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Force:
+        """Return F (B, n, d), with its derivative: masses times F are the gradient of e^-shift times the energy.
 
         The energy is the one of Theory 7, for Sinkhorn heads S_eps; shift (B,). The tokens are float64. Raises
         InputError where it is not known.

@@ -16,7 +16,7 @@ from ..errors import NoGaussianClosure
 from .balance import Balance
 from .base import Attention
 from .cloud import Cloud
-from .derivatives import Linearised, LinearisedHeads
+from .energy_forces import Force
 from .gaussian_field import Affine
 from .rates import Rate, exponents_below
 from .small_matrices import product, side_by_side, times, transposed
@@ -196,10 +196,9 @@ class Composite(Attention):
             fields = [term.field(one.field) for one, term in found]
             return Balance(np.sum(energies, axis=0), np.sum(gradients, axis=0), np.sum(fields, axis=0))
 
-    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Linearised:
+    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Force:
         """Return the sum over the heads."""
-        parts = [term.head.energy_force(cloud, t, backend, shift, term.masked) for term in self.terms()]
-        return LinearisedHeads(parts, None, stacked=False)
+        return Force.of([term.head.energy_force(cloud, t, backend, shift, term.masked) for term in self.terms()])
 
 
 def _refuse_unequal_positions(term: Term) -> None:

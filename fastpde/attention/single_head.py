@@ -19,6 +19,7 @@ from . import balance, energy_forces, gaussian_field, layered, rates, small_clou
 from .base import KEPT, Attention
 from .cloud import Cloud
 from .derivatives import Linearised
+from .energy_forces import Force
 from .gaussian_field import Affine
 from .linearised_head import LinearisedHead
 from .parameters import Layers, Parameter, Value, column, matrix, scalar
@@ -232,9 +233,7 @@ class SingleHead(Attention):
         self.check_symmetry(t)
         return balance.balance(score, cloud, backend)
 
-    def energy_force(
-        self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False
-    ) -> Linearised:
+    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False) -> Force:
         return energy_forces.of_score(self._score(t), cloud, backend, shift, masked)
 
     def energy_trend(self, t: float) -> int:

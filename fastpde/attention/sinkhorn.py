@@ -20,6 +20,7 @@ from . import energy_forces
 from .balance import Balance
 from .cloud import Cloud
 from .derivatives import Linearised, through
+from .energy_forces import Force
 from .gaussian_field import Affine, half_steps, regression
 from .linearised_sinkhorn import LinearisedHalfSteps, LinearisedSinkhorn, Scaled
 from .memory import Memory
@@ -140,18 +141,14 @@ class Sinkhorn(SingleHead):
         gradient = -2.0 * column(score.scale) * (means @ transposed(score.Q) @ score.K)
         return Balance(energy, gradient, means @ transposed(score.V / column(self.eps(t))))
 
-    def energy_force(
-        self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False
-    ) -> Linearised:
+    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False) -> Force:
         """Return that of S_eps. Raises ConvergenceError; InputError with `n_half`."""
         self._refuse_half_steps()
-        eps = self.eps(t)
-
-        def field(score: Score) -> Linearised:
-            own = Sinkhorn(score.Q, score.K, column(eps) * score.V, eps, score.scale, self.tol, self.max_iter)
-            return own.linearised(cloud, 0.0, backend)
-
-        return energy_forces.of_plan(self._score(t), cloud, field)
+        eps, more = self.eps(t), (self.tol, self.max_iter)
+        return energy_forces.of_plan(
+            self._score(t), cloud,
+            lambda s: Sinkhorn(s.Q, s.K, column(eps) * s.V, eps, s.scale, *more).linearised(cloud, 0.0, backend),
+        )  # fmt: skip
 
     def energy_trend(self, t: float) -> int:
         """Return the other sign than elsewhere: V = Q^T K descends."""

@@ -4,7 +4,7 @@ Vectors delta (n, d), tangent at the tokens, have coordinates u (N,): those of s
 of every tangent space. So |u|^2 = sum_i w_i |delta_i|^2, and the transposed matrix is the adjoint W^{-1} J^T W.
 
 On a manifold the velocity is P Gamma, P the projection to the tangent space, and J the tangent part of its derivative,
-P (D Gamma delta + DP[delta] Gamma); on the sphere that is P D Gamma delta - <x, Gamma> delta. Source: Theory 12.2.
+P (D Gamma delta + DP[delta] Gamma); on the sphere that is P D Gamma delta - <x, Gamma> delta. Source: Theory 12.5.
 """
 
 from __future__ import annotations

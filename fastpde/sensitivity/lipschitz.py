@@ -1,4 +1,4 @@
-"""How fast clouds move apart near a cloud: the norms of its Jacobian in the metric of W_2 (Theory 12.2)."""
+"""How fast clouds move apart near a cloud: the norms of its Jacobian in the metric of W_2 (Theory 12.5)."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def lipschitz(
         InputError, InputTypeError: naming the argument; for velocities that are not finite. FieldError: an eigenvalue
         was not found to `tol`.
 
-    Source: Theory 12.2.
+    Source: Theory 12.5.
     """
     accuracy = positive("tol", tol)
     moving, tokens = one_cloud("x", attention, x, t, weights, positions, manifold, backend)

@@ -1,4 +1,4 @@
-"""The leading eigenvalues of the Jacobian of a cloud at rest, and what they say about clouds near it (Theory 12.2)."""
+"""The leading eigenvalues of the Jacobian of a cloud at rest, and what they say about clouds near it (Theory 12.5)."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _stays_at_rest(moving: Field, at: CloudJacobian, t: float, vector: Array, ze
 
 
 def _turn(apart: Array, delta: Array, masses: Array) -> Array:
-    """Return the skew G (d, d) with the smallest sum_i w_i |delta_i - G x_i|^2: G C + C G = B - B^T, C = sum w x x^T."""
+    """Return the skew G (d, d) with the smallest sum_i w_i |delta_i - G x_i|^2: G C + C G = B - B^T."""
     C, B = (apart.T * masses) @ apart, (delta.T * masses) @ apart
     values, U = np.linalg.eigh(C)
     right, sums = U.T @ (B - B.T) @ U, values[:, None] + values

@@ -1,4 +1,4 @@
-"""Stationary clouds, at which no token moves, and how the flow behaves near them (Theory 12.2).
+"""Stationary clouds, at which no token moves, and how the flow behaves near them (Theory 12.5).
 
 The search is the continuation in pseudo-time
 
@@ -6,7 +6,7 @@ The search is the continuation in pseudo-time
 
 F the velocities and R the retraction to the manifold. For small tau it follows the flow; tau grows as velocities become
 smaller, and for large tau it is Newton's method, which finds unstable clouds too. The equations are solved by GMRES
-from products with J. Directions in which nothing changes (rotations of the cloud, ...) make J singular, not I / tau - J.
+from products with J. Directions in which nothing changes (turns of the cloud, ...) make J singular, not I / tau - J.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def stationary(
     """Look for a cloud at rest near x0, or where the flow from x0 leads, and say whether it attracts.
 
     Far from rest the search follows the flow, so it ends where a run would; started close to an unstable cloud at rest
-    it finds that. It may fail: look at `converged`. Memory is O(n), no matrix of all tokens is made but of small clouds.
+    it finds that. It may fail: look at `converged`. Memory is O(n); the matrix J is made of small clouds only.
 
     Args:
         x0: one cloud (n, d); it is taken in float64.
@@ -94,7 +94,7 @@ def stationary(
     Raises:
         InputError, InputTypeError: naming the argument.
 
-    Source: Theory 12.2; Kelley, Keyes, Convergence analysis of pseudo-transient continuation (1998), SIAM J. Numer.
+    Source: Theory 12.5; Kelley, Keyes, Convergence analysis of pseudo-transient continuation (1998), SIAM J. Numer.
     Anal. 35, 508-523.
     """
     goal, most, count = positive("tol", tol), positive_int("max_iterations", max_iterations), positive_int("k", k)
@@ -151,16 +151,16 @@ class _Search:
         right = before.coordinates(before.velocity)
         delta = before.vectors(self._solve(right))
         there = self._trial(before.x + delta) if _largest(delta) <= _MOST * self._size else None
-        old, new = np.linalg.norm(right), np.inf
+        old, new = float(np.linalg.norm(right)), np.inf
         if there is not None:
-            new = np.linalg.norm(there.coordinates(there.velocity))
+            new = float(np.linalg.norm(there.coordinates(there.velocity)))
         if there is None or not new <= _WORSE * old:
             self.stats["refused"] += 1
             self._tau /= 4.0
             return
         self.stats["steps"] += 1
         self.now = there
-        self._tau *= float(np.clip(1.5 * old / new, 0.25, 100.0)) if new > 0.0 else 1.0
+        self._tau *= min(max(1.5 * old / new, 0.25), 100.0) if new > 0.0 else 1.0
 
     def _trial(self, x: Array) -> CloudJacobian | None:
         """Return the Jacobian at a cloud, after it was moved to the manifold; None where there is none."""
@@ -189,5 +189,3 @@ class _Search:
 
 def _largest(vectors: Array) -> float:
     return float(np.linalg.norm(vectors, axis=1).max())
-
-
