@@ -17,6 +17,7 @@ version = release = fastpde.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 if find_spec("sphinx-mathjax-offline"):  # MathJax beside the pages; without it they load it from the internet
     extensions.append("sphinx-mathjax-offline")
+autodoc_mock_imports = ["jax", "torch"]  # the bridges are described without them
 exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown"}
 

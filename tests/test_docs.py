@@ -132,7 +132,7 @@ def test_examples_run(page, tmp_path, monkeypatch):
 def test_blocks_that_are_not_run_are_known():
     """Every mark is one of those below, and every block that is left out of the README is still there."""
     marks = {block.mark for page in PAGES for block in blocks(page.read_text(encoding="utf-8"))}
-    assert marks <= {"", "no-run", "mpi"}
+    assert marks <= {"", "no-run", "mpi", "torch", "jax"}
     starts = [block.code for block in blocks(README.read_text(encoding="utf-8"))]
     assert all(any(code.startswith(start) for code in starts) for start in LONG)
 
@@ -147,6 +147,19 @@ def test_example_of_several_processes_runs_alone(tmp_path):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     alone = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=alone, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("world", ["torch", "jax"])
+def test_examples_of_a_bridge_run(world):
+    """Where its library is; in a process of its own, since precisions and seeds are set for the whole of it."""
+    pytest.importorskip(world)
+    found = blocks((DOCS / "api" / "bridges.md").read_text(encoding="utf-8"))
+    code = "".join(block.code for block in found if block.mark == world)
+    assert code
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    alone = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", code], env=alone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
