@@ -12,7 +12,9 @@ from ..manifold import Euclidean
 from ..meanfield import Field
 from .cloud_jacobian import DENSE, CloudJacobian
 
-_ZERO = 1e-7  # real parts below it, relative to the size of J, are not told from zero
+# Real parts are told from zero above _ZERO |J| + _FLAT sqrt(residual): of x' = -x^2 with the residual x^2 it is 2 x.
+_ZERO, _FLAT = 1e-7, 10.0
+_REST = 1e-9  # velocities of a cloud at rest that was moved, relative to |J| and its size
 _RIGID = 1e-5  # how far an eigenvector may be from a motion of the whole cloud, relative
 _TURN = 0.5  # by which the cloud is moved to see whether it stays at rest
 
@@ -31,7 +33,7 @@ def spectrum(moving: Field, at: CloudJacobian, t: float, k: int, residual: float
     values, vectors, scale = _eigenvalues(at, k)
     if len(values) == 0:
         return Spectrum(values, "undecided", "The eigenvalues were not found.")
-    some, zero = values[:k], _ZERO * scale + 10.0 * residual
+    some, zero = values[:k], _ZERO * scale + _FLAT * np.sqrt(residual)
     real, everything = values.real, len(values) == at.size
     if (real > zero).any():
         return Spectrum(some, "repelling" if everything and (real > zero).all() else "saddle", "")
@@ -41,7 +43,8 @@ def spectrum(moving: Field, at: CloudJacobian, t: float, k: int, residual: float
     count = f"{len(still)} of the eigenvalues cannot be told from zero"
     if len(still) == len(values) and not everything:
         return Spectrum(some, "undecided", f"{count}, all that were computed: raise k.")
-    if all(_stays_at_rest(moving, at, t, vectors[:, i], zero) for i in still):
+    slow = _REST * scale * max(1.0, float(np.abs(at.x).max())) + 100.0 * residual
+    if all(_stays_at_rest(moving, at, t, vectors[:, i], slow) for i in still):
         return Spectrum(some, "attracting", f"{count}: the cloud can be turned or moved and stays at rest.")
     return Spectrum(some, "undecided", f"{count}, where the linear part alone decides nothing.")
 
@@ -51,15 +54,17 @@ def _eigenvalues(at: CloudJacobian, k: int) -> tuple[Array, Array, float]:
 
     There are none where they were not found.
     """
-    start = np.random.default_rng(0).standard_normal(at.size)
-    scale = float(np.linalg.norm(at.push(start)) / np.linalg.norm(start))
     if at.size <= max(DENSE, k + 2):
-        values, vectors = np.linalg.eig(at.matrix())
-    elif scale == 0.0:
-        return np.zeros(k, complex), np.eye(at.size, k), scale
+        matrix = at.matrix()
+        scale = float(np.linalg.norm(matrix, 2))
+        values, vectors = np.linalg.eig(matrix)
     else:
         from scipy.sparse.linalg import ArpackError, eigs
 
+        start = np.random.default_rng(0).standard_normal(at.size)
+        scale = _size(at, start)
+        if scale == 0.0:
+            return np.zeros(k, complex), np.eye(at.size, k), scale
         # Shifted: an eigenvalue near zero would have to be found to more digits than there are.
         shift = 2.0 * scale
         moved = at.operator(lambda u: at.push(u) + shift * u)
@@ -72,7 +77,19 @@ def _eigenvalues(at: CloudJacobian, k: int) -> tuple[Array, Array, float]:
     return values[order].astype(complex), vectors[:, order], scale
 
 
-def _stays_at_rest(moving: Field, at: CloudJacobian, t: float, vector: Array, zero: float) -> bool:
+def _size(at: CloudJacobian, start: Array) -> float:
+    """Return the size of J, from a few steps of power iteration with J* J."""
+    u, size = start / np.linalg.norm(start), 0.0
+    for _ in range(4):
+        u = at.pull(at.push(u))
+        size = float(np.linalg.norm(u))
+        if size == 0.0:
+            return 0.0
+        u /= size
+    return float(np.sqrt(size))
+
+
+def _stays_at_rest(moving: Field, at: CloudJacobian, t: float, vector: Array, slow: float) -> bool:
     """Return whether an eigenvector belongs to a motion of the whole cloud that leaves it at rest, however far it goes.
 
     Motions are turns x -> e^G x, G skew; in all of R^d also shifts.
@@ -96,7 +113,7 @@ def _stays_at_rest(moving: Field, at: CloudJacobian, t: float, vector: Array, ze
             there = CloudJacobian(moving, x, t)
         except (InputError, FieldError):
             return False
-        if np.linalg.norm(there.velocity, axis=1).max() > zero:
+        if np.linalg.norm(there.velocity, axis=1).max() > slow:
             return False
     return True
 

@@ -4,9 +4,9 @@ The search is the continuation in pseudo-time
 
     (I / tau - J(x)) delta = F(x),    x <- R(x + delta),
 
-F the velocities and R the retraction to the manifold. For small tau it follows the flow; tau grows as velocities become
-smaller, and for large tau it is Newton's method, which finds unstable clouds too. The equations are solved by GMRES
-from products with J. Directions in which nothing changes (turns of the cloud, ...) make J singular, not I / tau - J.
+F the velocities and R the retraction to the manifold, tau in inverse proportion to the velocities. For small tau it
+follows the flow, and for large tau it is Newton's method, which finds unstable clouds too. The equations are solved by
+GMRES from products with J. Directions in which nothing changes (turns of the cloud, ...) make J singular, not the sum.
 """
 
 from __future__ import annotations
@@ -69,14 +69,15 @@ def stationary(
     manifold: Manifold | None = None,
     backend: Any = "auto",
     tol: float = 1e-12,
-    max_iterations: int = 200,
+    max_iterations: int = 1000,
     k: int = 6,
     progress: Any = False,
 ) -> Stationary:
     """Look for a cloud at rest near x0, or where the flow from x0 leads, and say whether it attracts.
 
-    Far from rest the search follows the flow, so it ends where a run would; started close to an unstable cloud at rest
-    it finds that. It may fail: look at `converged`. Memory is O(n); the matrix J is made of small clouds only.
+    Far from rest the search follows the flow, so it mostly ends where a run would; within about a hundredth of an
+    unstable cloud at rest, from the start or on its way, it finds that. It may fail, too: look at `converged` and
+    `kind`. Memory is O(n); the matrix J is made of small clouds only.
 
     Args:
         x0: one cloud (n, d); it is taken in float64.
@@ -125,6 +126,7 @@ class _Search:
         self._size = max(1.0, _largest(self.start))
         speed = _largest(self.now.velocity)
         self._first = self._tau = _FIRST * self._size / speed if speed > 0.0 else 1.0
+        self._start_size = self._norm(self.now)
 
     @property
     def residual(self) -> float:
@@ -151,16 +153,19 @@ class _Search:
         right = before.coordinates(before.velocity)
         delta = before.vectors(self._solve(right))
         there = self._trial(before.x + delta) if _largest(delta) <= _MOST * self._size else None
-        old, new = float(np.linalg.norm(right)), np.inf
-        if there is not None:
-            new = float(np.linalg.norm(there.coordinates(there.velocity)))
+        old, new = self._norm(before), np.inf if there is None else self._norm(there)
         if there is None or not new <= _WORSE * old:
             self.stats["refused"] += 1
             self._tau /= 4.0
             return
         self.stats["steps"] += 1
         self.now = there
-        self._tau *= min(max(1.5 * old / new, 0.25), 100.0) if new > 0.0 else 1.0
+        if new > 0.0:  # in inverse proportion to the velocities, but after a refused step not at once
+            self._tau = min(self._first * self._start_size / new, 2.0 * self._tau * max(1.0, old / new))
+
+    @staticmethod
+    def _norm(at: CloudJacobian) -> float:
+        return float(np.linalg.norm(at.coordinates(at.velocity)))
 
     def _trial(self, x: Array) -> CloudJacobian | None:
         """Return the Jacobian at a cloud, after it was moved to the manifold; None where there is none."""

@@ -43,7 +43,7 @@ def test_two_opposite_clusters_are_a_saddle():
     """The eigenvalues on the tangent spaces; the normal ones of the ambient Jacobian are -2 <x, Gamma>."""
     axis = on_the_sphere(1, 3)[0]
     signs = np.array([1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
-    start = signs[:, None] * axis + 0.02 * RNG.standard_normal((7, 3))
+    start = signs[:, None] * axis + 0.005 * RNG.standard_normal((7, 3))
     start /= np.linalg.norm(start, axis=1, keepdims=True)
     eye = np.eye(3)
     found = fp.stationary(fp.Softmax(1.5 * eye, eye, eye), start, manifold=fp.Sphere(), k=14)
