@@ -145,7 +145,8 @@ class _Search:
                 report(iteration + 1, dict(self.stats))
         if self.residual <= tol:
             return ""
-        return f"The residual is {self.residual:.2g} after {most} iterations. Raise max_iterations, or run from x on."
+        remedy = "Raise max_iterations or tol, or run from x on."
+        return f"The residual is {self.residual:.2g} after {most} iterations. {remedy}"
 
     def _step(self) -> None:
         """Take a step, or refuse it; make the next one longer or shorter."""
