@@ -108,11 +108,13 @@ def test_heads_batches_and_layers():
     Q = RNG.standard_normal((3, 2, 2))
     first, second = fp.Softmax(lambda t: t * Q, np.eye(2), np.eye(2)), fp.Sigmoid(np.eye(2), Q, np.eye(2))
     third = fp.Sinkhorn(np.eye(2), Q, np.eye(2), eps=[1.0, 2.0, 3.0])
-    heads = fp.MultiHead([fp.MultiHead([first, fp.Masked(second)]), third], W=RNG.standard_normal((2, 2, 2)))
+    fourth = fp.L2(np.eye(2), Q, np.eye(2), scale=[0.5, 1.0, 1.5])
+    heads = fp.MultiHead([fp.MultiHead([first, fp.Masked(second)]), third, fourth], W=RNG.standard_normal((3, 2, 2)))
     gradient, change = fp.energy_hvp(heads, x, dx, t=0.5)
     for b in range(3):
         parts = [fp.Softmax(0.5 * Q[b], np.eye(2), np.eye(2)), fp.Masked(fp.Sigmoid(np.eye(2), Q[b], np.eye(2)))]
         parts.append(fp.Sinkhorn(np.eye(2), Q[b], np.eye(2), eps=1.0 + b))
+        parts.append(fp.L2(np.eye(2), Q[b], np.eye(2), scale=0.5 + 0.5 * b))
         alone = [fp.energy_hvp(part, x[b], dx[b]) for part in parts]
         assert_close(gradient[b], sum(g for g, _ in alone), 1e-8)  # of the scalings
         assert_close(change[b], sum(c for _, c in alone), 1e-8)

@@ -22,7 +22,7 @@ from .. import weights
 from .._types import Array
 from ..errors import InputError
 from .cloud import Cloud, Visibility
-from .derivatives import Linearised, LinearisedMask, through
+from .derivatives import Linearised, LinearisedMask
 from .linearised_head import LinearisedHead
 from .parameters import column
 from .score import Score
@@ -102,8 +102,8 @@ def _of_distances(score: Score, cloud: Cloud, backend: Backend, shift: Array, ma
     """
     Q, K, scale = score.Q, score.K, score.scale.reshape(-1, 1, 1)
     centre = backend.centre(cloud.x)[:, None]
-    gap, moved = through(Q - K, centre), cloud.x - centre
-    z, y = through(Q, moved) + gap, through(K, moved)
+    gap, moved = centre @ transposed(Q - K), cloud.x - centre
+    z, y = moved @ transposed(Q) + gap, moved @ transposed(K)
     squares = [-scale * np.einsum("bnk,bnk->bn", v, v)[:, :, None] for v in (z, y)]
     longer = cloud.with_(x=np.concatenate([moved, *squares, np.ones_like(squares[0])], axis=2))
     systems, (k, d) = len(moved), Q.shape[-2:]
@@ -113,7 +113,7 @@ def _of_distances(score: Score, cloud: Cloud, backend: Backend, shift: Array, ma
     longQ[:, k, d] = longQ[:, k + 1, -1] = longK[:, k, -1] = longK[:, k + 1, d + 1] = 1.0
     plain = replace(score, Q=longQ, K=longK, V=np.zeros((d + 3, d + 3)), scale=np.ones(()), distance=False)
     force = of_score(plain, longer, backend, shift, masked)
-    slopes = [-2.0 * scale * through(transposed(M), v) for M, v in ((Q, z), (K, y))]  # of a and b
+    slopes = [-2.0 * scale * (v @ M) for M, v in ((Q, z), (K, y))]  # of a and b
     bends = [-2.0 * scale * product(transposed(M), M) for M in (Q, K)]
 
     def lowered(f: Array) -> Array:
@@ -123,7 +123,7 @@ def _of_distances(score: Score, cloud: Cloud, backend: Backend, shift: Array, ma
         along = [np.einsum("bnd,bnd->bn", slope, dx)[:, :, None] for slope in slopes]
         change = lowered(force.push(np.concatenate([dx, *along, np.zeros_like(along[0])], axis=2)))
         for i, bend in enumerate(bends):
-            change += force.field[:, :, d + i, None] * through(bend, dx)
+            change += force.field[:, :, d + i, None] * (dx @ bend)
         return change
 
     return Force(lowered(force.field), push)
