@@ -72,13 +72,13 @@ def solve(
 
     Args:
         make, weights, positions: as of `velocity`.
-        x0: tokens (n, d).
+        x0: tokens (n, d) or (B, n, d).
         t_span, t_eval: as of `fp.solve`, constants.
         given: method, step, rtol, atol, max_steps, manifold, noise, seed and backend of `fp.solve`, memory of
             `fp.gradient`; and parameters of `make`, as of `velocity`.
 
     Returns:
-        (n, d), or (m, n, d) at times t_eval (m,), in the dtype of x0.
+        an array of the shape of x0, or (m, *shape) at times t_eval (m,), in its dtype.
 
     Raises:
         as `velocity`; for a run that does not reach its end, with its message.

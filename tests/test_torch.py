@@ -70,20 +70,34 @@ def test_masks_heads_weights_and_points():
 
 
 def test_differences():
-    """Of a run on the sphere with layers, and of a scaling with eps, by `gradcheck`."""
+    """Of a run on the sphere with layers and states on the way, and of a scaling with eps, by `gradcheck`."""
     x, Q = drawn(3, 2), drawn(2, 2, 2, seed=1)
     eps = torch.tensor(0.8, dtype=torch.float64, requires_grad=True)
 
     def run(x, Q):
         on = x / x.norm(dim=1, keepdim=True)  # differences leave the sphere, and PyTorch comes back
         make = lambda Q: fp.Softmax(fp.Layers(Q, 0.5), np.eye(2), np.eye(2))  # noqa: E731
-        return ft.solve(make, on, (0.0, 0.5), manifold=fp.Sphere(), **RUN, Q=Q)
+        return ft.solve(make, on, (0.0, 0.5), t_eval=[0.3, 0.5], manifold=fp.Sphere(), **RUN, Q=Q)
 
     def scaling(x, Q, eps):
         return ft.velocity(fp.Sinkhorn, x, Q=Q[0], K=np.eye(2), V=np.eye(2), eps=eps, tol=1e-13)
 
     assert torch.autograd.gradcheck(run, (x, Q), eps=1e-5, atol=1e-8, rtol=1e-7)
     assert torch.autograd.gradcheck(scaling, (x, Q, eps), eps=1e-5, atol=1e-8, rtol=1e-7)
+
+
+def test_a_batch_of_runs():
+    """With a Q for each system, and states on the way."""
+    x, Q, w = drawn(2, 5, 2), drawn(2, 2, 2, seed=1), torch.full((5,), 0.2, dtype=torch.float64, requires_grad=True)
+    eye = torch.eye(2, dtype=torch.float64)
+    got = ft.solve(fp.Softmax, x, (0.0, 1.0), t_eval=[0.5, 1.0], weights=w, **RUN, Q=Q, K=eye, V=eye)
+
+    def velocity(y):
+        e = w * torch.exp((y @ Q.mT) @ y.mT)
+        return (e @ y) / e.sum(dim=-1, keepdim=True)
+
+    half = rk4(velocity, x, 2, 0.25)
+    assert_same_gradients(got, torch.stack([half, rk4(velocity, half, 2, 0.25)]), (x, Q, w), 1e-12)
 
 
 def test_states_on_the_way():
