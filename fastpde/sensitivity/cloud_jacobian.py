@@ -65,18 +65,20 @@ class CloudJacobian:
         masses: (n,), of the tokens.
         size: N.
 
-    Raises InputError for velocities that are not finite.
+    Raises InputError, naming `name`, for tokens or velocities without a finite norm.
     """
 
-    def __init__(self, moving: Field, x: Array, t: float) -> None:
+    def __init__(self, moving: Field, x: Array, t: float, name: str = "x") -> None:
         self.x, self._manifold = x, moving.manifold
         self._backend = copy(moving.backend)  # with memory of its own: others of the same field stay as they are
         cloud = moving.cloud.with_(x=x[None], memory=None)
         with self._backend.evaluation(), np.errstate(over="ignore", invalid="ignore"):
             self._linear = moving.attention.linearised(cloud, t, self._backend)
         self._gamma = np.ascontiguousarray(self._linear.field[0])
-        if not np.isfinite(self._gamma).all():
-            raise InputError("x", "tokens whose velocities are not finite", "smaller tokens or scores")
+        with np.errstate(over="ignore"):
+            good = np.isfinite(np.square(self._gamma)).all() and np.isfinite(np.square(x)).all()
+        if not good:
+            raise InputError(name, "tokens that, or whose velocities, have no finite norm", "smaller tokens or scores")
         self.velocity = self._gamma.copy()
         self._manifold.project(x, self.velocity)
         self.masses = masses_of(cloud)[0]

@@ -122,7 +122,7 @@ class _Search:
     stats: dict[str, int] = field(default_factory=lambda: {"steps": 0, "refused": 0, "products": 0})
 
     def __post_init__(self) -> None:
-        self.now = CloudJacobian(self.moving, self.start, self.t)
+        self.now = CloudJacobian(self.moving, self.start, self.t, "x0")
         self._size = max(1.0, _largest(self.start))
         speed = _largest(self.now.velocity)
         self._first = self._tau = _FIRST * self._size / speed if speed > 0.0 else 1.0

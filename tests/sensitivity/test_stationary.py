@@ -104,6 +104,7 @@ def test_masks_weights_and_turning_parameters():
     ("given", "message"),
     [
         ({"x0": np.ones((2, 5, 2))}, "x0: got shape"),
+        ({"x0": np.full((5, 2), 1e200)}, "x0: got tokens that, or whose velocities"),
         ({"k": 0}, "k"),
         ({"max_iterations": 1.5}, "max_iterations"),
         ({"tol": -1.0}, "tol"),
