@@ -103,7 +103,10 @@ def test_the_rate_bounds_runs():
         ({"x": np.ones((5, 3))}, "x: got dimension 3"),
         ({"tol": 0.0}, "tol"),
         ({"manifold": fp.Sphere()}, "x: got a token"),
-        ({"attention": fp.Exponential(np.eye(2), np.eye(2), np.eye(2)), "x": np.full((5, 2), 1e3)}, "x: got tokens that, or whose"),
+        (
+            {"attention": fp.Exponential(np.eye(2), np.eye(2), np.eye(2)), "x": np.full((5, 2), 1e3)},
+            "x: got tokens that, or whose",
+        ),
         ({"attention": fp.Softmax(np.eye(2), np.eye(2), np.ones((1, 2)))}, "attention: got a field of length 1"),
     ],
 )
