@@ -21,7 +21,6 @@ from .batches.reduced_form import LARGEST_DIMENSION, MOST_TOKENS
 from .errors import InputError
 from .integrate import Problem, Status
 from .integrate.batch_loop import BatchIntegrator, Outcome
-from .integrate.options import Options
 from .integrate.reporting import check_progress, leaps_told
 from .manifold import Euclidean, Manifold, Sphere
 
@@ -117,13 +116,13 @@ class Ensemble:
     problem: Problem
 
     @staticmethod
-    def of(field: Any, x0: Array, t_span: Any, options: Options) -> Ensemble:
-        """Make the ensemble of a `meanfield.Field` from x0. Raises InputError, InputTypeError before any work."""
-        if options.observers:
+    def of(problem: Problem) -> Ensemble:
+        """Make the ensemble of a problem whose field is a `meanfield.Field`. Raises InputError before any work."""
+        if problem.observers:
             remedy = "Ask for states at given times with t_eval, or observe systems one by one."
-            raise InputError("observers", f"{len(options.observers)}", "none for tokens (B, n, d)", remedy)
-        problem = replace(Problem.checked(field, x0, t_span, options), batch=True)
-        return Ensemble(field.attention, field.cloud.with_(x=problem.y0), field.manifold, problem)
+            raise InputError("observers", f"{len(problem.observers)}", "none for tokens (B, n, d)", remedy)
+        field: Any = problem.field
+        return Ensemble(field.attention, field.cloud, field.manifold, replace(problem, batch=True))
 
     def solve(self, progress: Any, *, fuse: bool) -> EnsembleSolution:
         """Run every system to its end; with `fuse` in one kernel, if that is possible."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,17 +38,35 @@ class Manifold(ABC):
     def project(self, x: Array, v: Array) -> None:
         """Replace every vector of v, in place, by its part tangent to M at the token of x, which is on M."""
 
+    def dimension(self, d: int) -> int:
+        """Return the dimension of M in R^d. Raises InputError."""
+        raise self._unknown()
+
     def pull_retraction(self, x: Array, c: Array) -> Array:
-        """Return the transposed derivative of the retraction at points x, times vectors c. Raises InputError."""
-        raise InputError(
-            "manifold", repr(self), "fp.Euclidean() or fp.Sphere()", "Derivatives of others are not known."
-        )
+        """Return the transposed derivative of the retraction at points x, times vectors c. Raises InputError.
+
+        It is the derivative itself, too: that of the map to the nearest point is symmetric.
+        """
+        raise self._unknown()
+
+    def push_projection(self, x: Array, v: Array, dx: Array, dv: Array) -> Array:
+        """Return the change of the projection of v at x when these change by dx and dv. Raises InputError."""
+        raise self._unknown()
 
     def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
         """Return the transposed derivatives of the projection of v at x, in x and in v, times c. Raises InputError."""
-        raise InputError(
-            "manifold", repr(self), "fp.Euclidean() or fp.Sphere()", "Derivatives of others are not known."
-        )
+        raise self._unknown()
+
+    def divergence(self, x: Array, v: Array, trace: Array, image: Callable[[Array], Array]) -> Array:
+        """Return the divergence (rows,) on M, at points x (rows, d), of the projection of a field. Raises InputError.
+
+        v, trace: the field (rows, d) and the trace of its derivative D (rows,). image: image(u) returns D u (rows, d).
+        """
+        raise self._unknown()
+
+    def _unknown(self) -> InputError:
+        need, remedy = "fp.Euclidean() or fp.Sphere()", "Derivatives of others are not known."
+        return InputError("manifold", repr(self), need, remedy)
 
     def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
         """Return the vector space of states (see `fastpde.integrate.space`) whose `combine` makes tokens on M.
@@ -83,8 +101,17 @@ class Euclidean(Manifold):
     def space(self, shape: tuple[int, ...], dtype: Any, partition: Partition | None = None) -> VectorSpace:
         return VectorSpace(shape, dtype, partition)
 
+    def dimension(self, d: int) -> int:
+        return d
+
     def pull_retraction(self, x: Array, c: Array) -> Array:
         return c
+
+    def push_projection(self, x: Array, v: Array, dx: Array, dv: Array) -> Array:
+        return dv
+
+    def divergence(self, x: Array, v: Array, trace: Array, image: Callable[[Array], Array]) -> Array:
+        return trace
 
     def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
         return np.zeros_like(c), c
@@ -125,10 +152,22 @@ class Sphere(Manifold):
         for (_, rows), (_, vectors) in zip(_blocks(x), _blocks(v), strict=True):
             vectors -= _dots(rows, vectors)[:, None] * rows
 
+    def dimension(self, d: int) -> int:
+        return d - 1
+
     def pull_retraction(self, x: Array, c: Array) -> Array:
         norms = np.sqrt(_products(x, x))
         unit = x / norms
         return (c - _products(unit, c) * unit) / norms
+
+    def push_projection(self, x: Array, v: Array, dx: Array, dv: Array) -> Array:
+        """Return dv - <x, dv> x - <dx, v> x - <x, v> dx."""
+        along, across = (_dots(x, dv) + _dots(dx, v))[:, None], _dots(x, v)[:, None]
+        return dv - along * x - across * dx
+
+    def divergence(self, x: Array, v: Array, trace: Array, image: Callable[[Array], Array]) -> Array:
+        """Return tr D - <x, D x> - (d - 1) <x, v>."""
+        return trace - _dots(x, image(x)) - (x.shape[1] - 1) * _dots(x, v)
 
     def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
         """Return -<x, c> v - <x, v> c and c - <x, c> x."""

@@ -15,10 +15,12 @@ from .attention.memory import Memory
 from .ensemble import Ensemble, EnsembleSolution
 from .errors import FieldError, InputError, InputTypeError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
-from .integrate import Observer, Problem, Solution, State, integrate
+from .integrate import Observer, Problem, Solution, State
 from .integrate.options import Options
+from .integrate.solve import run
 from .manifold import Euclidean, Manifold, as_manifold
 from .noise import Brownian
+from .tangents import following
 
 if TYPE_CHECKING:
     from .sums.backend import Backend
@@ -169,6 +171,8 @@ def solve(
     backend: Any = "auto",
     events: Sequence[Any] = (),
     observers: Sequence[Observer] = (),
+    tangents: Any = None,
+    log_density: Any = None,
     progress: Any = False,
 ) -> Solution | EnsembleSolution | GaussianSolution:
     """Move tokens by x_i' = Gamma_mu(x_i), mu the law of all tokens, from t_span[0] to t_span[1].
@@ -195,6 +199,12 @@ def solve(
         backend: as for `Attention.velocity`: "auto" sums to 1e-8, relative, where n is large; "direct" exactly.
         events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or event(t, x) whose change of sign in a step counts.
         observers: `fp.Observer` objects; they never change the result.
+        tangents: directions (k, n, d) of the initial tokens of one system; the solution has the derivatives along them,
+            those of the numbers computed, for the steps that were made: nothing else changes. On a sphere directions
+            are made tangent. k tangents take k `jvp` of every stage.
+        log_density: log rho_0 (n,) at the tokens, or a function of x0 (n, d) that returns it; the solution has that of
+            the density at time t, d/dt log rho = -div Gamma_mu along tokens (on a sphere: on it). A step of "euler" is
+            a layer x + h Gamma(x), and its density exact: -log |det(I + h D Gamma)|.
         progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
 
     Returns:
@@ -209,19 +219,20 @@ def solve(
         "method": method, "step": step, "rtol": rtol, "atol": atol, "max_steps": max_steps, "t_eval": t_eval,
     }  # fmt: skip
     if isinstance(x0, Gaussian):
-        _none(manifold=manifold, noise=noise, events=events, observers=observers)
+        _none("a Gaussian law", manifold=manifold, noise=noise, events=events, observers=observers)
+        _none("a Gaussian law", tangents=tangents, log_density=log_density)
         return solve_gaussian(attention, x0, t_span, weights=weights, positions=positions, progress=progress, **asked)
-    place, tokens = as_manifold(manifold), as_tokens("x0", x0)
-    field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
-    field.check(_ends(t_span))
-    start, partition = place.start(tokens), field.cloud.partition
-    source = Brownian(noise, seed, first_system=first_system, first_token=partition.first, project=place.project)
-    space, noisy = place.space(start.shape, start.dtype, partition), source if source.noise else None
-    asked |= {"events": events, "observers": _told(observers, place, source.noise), "noise": noisy}
-    if tokens.ndim == 3:
-        whole = Ensemble.of(field, start, t_span, Options(**asked, space=space))
-        return whole.solve(progress, fuse=field.backend.fusable)
-    return integrate(field, start, t_span, **asked, progress=progress, space=space)
+    problem = prepare(
+        attention, x0, t_span, weights=weights, positions=positions, manifold=manifold, noise=noise, seed=seed,
+        first_system=first_system, backend=backend, events=events, observers=observers, **asked,
+    )  # fmt: skip
+    if problem.y0.ndim == 3:
+        remedy = "Run the systems one by one: x0[b], with first_system=b if there is noise."
+        _none("tokens (B, n, d)", remedy, tangents=tangents, log_density=log_density)
+        return Ensemble.of(problem).solve(progress, fuse=cast(Field, problem.field).backend.fusable)
+    follower = following(problem, tangents, log_density)
+    solution = run(problem, progress, follower)
+    return solution if follower is None else follower.added_to(solution)
 
 
 def prepare(
@@ -229,25 +240,29 @@ def prepare(
     x0: Any,
     t_span: tuple[float, float],
     *,
+    weights: Any = None,
     positions: Any = None,
     manifold: Manifold | None = None,
     noise: float = 0.0,
     seed: int = 0,
+    first_system: int = 0,
     backend: Any = "auto",
+    observers: Any = (),
     **asked: Any,
 ) -> Problem:
-    """Return the checked problem that `solve` integrates for tokens (n, d), for use with `integrate.Integrator`.
+    """Return the checked problem that `solve` integrates for tokens (n, d) or (B, n, d).
 
-    `asked` holds the arguments of `integrate` except noise and space. Raises InputError, InputTypeError as `solve`.
+    `asked` holds the further arguments of `integrate`, except noise and space. Raises InputError, InputTypeError as
+    `solve`.
     """
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
-    field = bind(attention, tokens, positions=positions, backend=backend, manifold=place)
+    field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))
     start, partition = place.start(tokens), field.cloud.partition
-    source = Brownian(noise, seed, first_token=partition.first, project=place.project)
+    source = Brownian(noise, seed, first_system=first_system, first_token=partition.first, project=place.project)
     space = place.space(start.shape, start.dtype, partition)
-    noisy = source if source.noise else None
-    problem = Problem.checked(field, start, t_span, Options(**asked, noise=noisy, space=space))
+    asked |= {"observers": _told(observers, place, source.noise), "noise": source if source.noise else None}
+    problem = Problem.checked(field, start, t_span, Options(**asked, space=space))
     # The field needs the shape of the tokens alone: the caller's array may go.
     field.cloud = field.cloud.with_(x=problem.y0.reshape(field.cloud.x.shape))
     return problem
@@ -267,11 +282,11 @@ def _told(observers: Any, manifold: Manifold, noise: float) -> Any:
     return observers
 
 
-def _none(**given: Any) -> None:
-    """Raise InputError naming an argument that was given although it has no meaning for a Gaussian law."""
+def _none(what: str, remedy: str = "", **given: Any) -> None:
+    """Raise InputError naming an argument that was given although it has no meaning for what moves."""
     for name, value in given.items():
         if value is not None and not (isinstance(value, int | float | np.number | tuple | list) and not value):
-            raise InputError(name, "a value", "none for a Gaussian law")
+            raise InputError(name, "a value", f"none for {what}", remedy)
 
 
 def _ends(t_span: Any) -> list[float]:

@@ -68,6 +68,12 @@ class Brownian:
         part.first_system += first
         return part
 
+    def free(self) -> Brownian:
+        """Return the same noise before it is made tangent."""
+        whole = copy(self)
+        whole._project = None
+        return whole
+
     def __call__(self, step: int, h: float, y: Array, out: Array) -> None:
         """Write the velocity of step `step`, of size h > 0 from y (n, d) or (B, n, d), into `out`."""
         scale = self.noise / math.sqrt(h)

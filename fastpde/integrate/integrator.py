@@ -77,6 +77,12 @@ class Integrator(Loop):
         """The record of the last accepted step; it belongs to the run, `state.copy()` can be kept."""
         return self._stepper.state
 
+    @property
+    def last(self) -> tuple[float, float]:
+        """Where the last accepted step began, and its signed size."""
+        move = self._stepper.clocks.move(0)
+        return move.begun, move.size
+
     def snapshot(self) -> State | None:
         """Return a copy of all that a run needs to go on from here, also after an exception has ended a step.
 

@@ -32,6 +32,9 @@ class Solution:
             step).
         cause: the error behind `Status.NOT_CONVERGED`; its text is in the message.
         settings: method, and rtol and atol or step, as they were asked for.
+        tangents, tangents_final: (m, k, *shape) and (k, *shape), the derivatives of x and x_final along k directions of
+            the initial state, where these were asked for; those of x_final include what a direction does to t_final.
+        log_density, log_density_final: (m, n) and (n,) at x and x_final, where they were asked for.
     """
 
     t: np.ndarray
@@ -45,6 +48,10 @@ class Solution:
     stats: dict[str, float]
     cause: FieldError | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    tangents: np.ndarray | None = None
+    tangents_final: np.ndarray | None = None
+    log_density: np.ndarray | None = None
+    log_density_final: np.ndarray | None = None
 
     @property
     def success(self) -> bool:
@@ -61,10 +68,12 @@ class Solution:
     def save(self, path: str | Path) -> Path:
         """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
 
-        It holds t, x, t_final, x_final, status and message (words), for event i t_events/i and x_events/i, and
-        stats/NAME and settings/NAME. `numpy.load` reads it.
+        It holds t, x, t_final, x_final, status and message (words), tangents and log densities if there are any, for
+        event i t_events/i and x_events/i, and stats/NAME and settings/NAME. `numpy.load` reads it.
         """
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
+        followed = ("tangents", "tangents_final", "log_density", "log_density_final")
+        arrays |= {name: found for name in followed if (found := getattr(self, name)) is not None}
         arrays |= {"status": self.status.value} | solutions.numbered("t_events", self.t_events)
         return solutions.save(path, arrays | solutions.numbered("x_events", self.x_events), self.stats, self.settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -76,12 +76,30 @@ def integrate(
     """
     options = Options(method, step, rtol, atol, max_steps, t_eval, events, observers, space, noise)
     check_progress(progress)
-    integrator = Integrator(Problem.checked(field, y0, t_span, options))
-    with reporting(progress, integrator.problem.span) as report:
+    return run(Problem.checked(field, y0, t_span, options), progress)
+
+
+def run(
+    problem: Problem, progress: bool | Report = False, follow: Callable[[Integrator], object] | None = None
+) -> Solution:
+    """Return the solution of a checked problem.
+
+    follow: follow(integrator), called after every accepted step, with the run at the end of this step; it changes
+    nothing there.
+
+    Raises InputTypeError for a progress of no use; warns as `integrate`.
+    """
+    check_progress(progress)
+    integrator = Integrator(problem)
+    with reporting(progress, problem.span) as report:
         while integrator.status is None:
             before = integrator.state.step
             integrator.step()
-            if report is not None and integrator.state.step > before:
+            if integrator.state.step == before:
+                continue
+            if follow is not None:
+                follow(integrator)
+            if report is not None:
                 report(integrator.state.t, integrator.stats())
     if told := integrator.needless():
         warnings.warn(told, RuntimeWarning, stacklevel=3)

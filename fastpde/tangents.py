@@ -1,0 +1,277 @@
+"""What a run carries along its tokens: tangents, and the logarithm of a density.
+
+The steps of a run are made again, with the derivative of the field at every stage: for stages k_s = F(Y_s) a tangent d
+goes through the same formulas,
+
+    dY_s = d + h sum_{r < s} a_sr dk_r,    dk_s = DF(Y_s) dY_s,    d <- d + h sum_s b_s dk_s,
+
+which is the derivative of the numbers that the run computes, for the steps that it chose. The logarithm of a density
+obeys (log rho)' = -div F along tokens, for a fixed measure. Source: Theory 12.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+
+from ._types import Array
+from .attention.derivatives import Linearised, backend_of
+from .errors import InputError, InputTypeError
+from .integrate import Integrator, Problem, Solution
+from .integrate.dense import Chord
+from .integrate.solution import Recorder
+from .manifold import Manifold
+
+# Up to so many tokens of all tangents a stage is one call for copies of the cloud, one for each tangent: its time is
+# that of calls. Above, pairs of tokens count, and what tangents share is computed once.
+_COPIED = 4096
+
+
+@dataclass
+class _Step:
+    """A step made again, from t to `end`.
+
+    Attributes:
+        y, tangents, density: (n, d), (k, n, d) and (n,), where it begins.
+        velocities: (S, n, d) of its stages, tangent to the manifold; with noise its increment over h as one more.
+        changes: (S, k, n, d) of these, along the tangents.
+        divergences: (S, n).
+        known: how many stages have been computed.
+        layer: if the method is that of layers, the velocity before it was made tangent, and its Jacobian (n, d, d).
+    """
+
+    t: float
+    end: float
+    h: float
+    y: Array
+    tangents: Array
+    density: Array
+    velocities: Array
+    changes: Array
+    divergences: Array
+    known: int = 0
+    layer: tuple[Array, Array] | None = None
+
+
+class Follower:
+    """Tangents and a log density that the steps of a run take along: call it after each of them.
+
+    Args:
+        problem: what is integrated; its field is a `meanfield.Field` of one system.
+        tangents: (k, n, d) directions of the initial tokens; k may be 0.
+        log_density: (n,) at the initial tokens; None: it is not wanted.
+
+    Attributes:
+        tangents: (k, n, d) float64, where the run is; others may be put in their place between steps.
+
+    Raises:
+        InputError: where derivatives are not known: other manifolds, several processes, a density in a run with noise.
+    """
+
+    def __init__(self, problem: Problem, tangents: Array, log_density: Array | None = None) -> None:
+        self._problem, self._tableau = problem, problem.tableau
+        moving: Any = problem.field
+        self._moving = moving
+        self._manifold: Manifold = moving.manifold
+        self._backend = backend_of(moving.backend)
+        self._noise = None if problem.noise is None else cast(Any, problem.noise).free()
+        self._dense = log_density is not None
+        if self._dense and self._noise is not None:
+            remedy = "With noise a density changes by its own gradient, too, which tokens do not know."
+            raise InputError("log_density", "a value in a run with noise", "noise = 0", remedy)
+        self._y = problem.y0.astype(np.float64)
+        self.tangents = self._pulled(self._y, tangents)
+        self._density = np.zeros(len(self._y)) if log_density is None else log_density
+        self._start = self.tangents, self._density
+        self._step: _Step | None = None
+        times = np.empty(0) if problem.t_eval is None else problem.t_eval
+        self._kept = [Recorder(times, problem.span, one) for one in self._start]
+        self._record(problem.span.start)
+
+    def __call__(self, run: Integrator) -> None:
+        """Follow the step that a run has just made."""
+        t, h = run.last
+        step = self._step = self._again(run.state.step - 1, t, run.state.t, h)
+        b = (*self._tableau.b, 1.0)
+        self._y, self.tangents = run.state.y.astype(np.float64), self._argument(step, b)[1]
+        self._density = self._log_density(step, b)
+        self._record(run.state.t if run.status is None else run.ending().t_final)
+
+    def added_to(self, sol: Solution) -> Solution:
+        """Return the solution of the run, with what has been followed."""
+        tangents, density = self._at(sol.t_final)
+        tangents = tangents + self._of_the_end(sol, tangents)
+        kept: Sequence[Array] = [one.x for one in self._kept]
+        if self._problem.t_eval is None:
+            ends = [self._start, (tangents, density)][-len(sol.t) :]
+            kept = [np.stack(both) for both in zip(*ends, strict=True)]
+        found: dict[str, Any] = {}
+        if len(tangents):
+            dtype = sol.x.dtype
+            found = {"tangents": kept[0].astype(dtype, copy=False), "tangents_final": tangents.astype(dtype)}
+        if self._dense:
+            found |= {"log_density": kept[1], "log_density_final": density.copy()}
+        return replace(sol, **found)
+
+    # -- steps --------------------------------------------------------------------------------------------------------
+
+    def _again(self, number: int, t: float, end: float, h: float) -> _Step:
+        """Make a step again, but for its last stage."""
+        y, k, count = self._y, self.tangents, self._tableau.stages
+        rows = count + (self._noise is not None)
+        step = _Step(
+            t, end, h, y, k, self._density, np.zeros((rows, *y.shape)), np.zeros((rows, *k.shape)),
+            np.zeros((count, len(y))),
+        )  # fmt: skip
+        if self._noise is not None:
+            noise = step.velocities[-1]
+            self._noise(number, h, y, noise)
+            step.changes[-1] = self._pushed(y, noise.copy(), k, np.zeros_like(k))
+            self._manifold.project(y, noise)
+        for s, row in enumerate(self._tableau.a[:-1]):
+            there, moved = self._argument(step, (*row, self._tableau.c[s])) if s else (y, k)
+            self._stage(step, there, moved)
+        return step
+
+    def _argument(self, step: _Step, weights: Sequence[float]) -> tuple[Array, Array]:
+        """Return y + h sum_s weights_s k_s on the manifold, and its change along the tangents."""
+        weights = weights[: len(step.velocities)]
+        y = step.y + step.h * np.tensordot(weights, step.velocities, axes=1)
+        moved = self._pulled(y, step.tangents + step.h * np.tensordot(weights, step.changes, axes=1))
+        self._manifold.retract(y)
+        return y, moved
+
+    def _stage(self, step: _Step, y: Array, tangents: Array) -> None:
+        """Compute the next stage: the velocity at y, its changes along the tangents there, its divergence."""
+        s, breaks, count = step.known, self._problem.breaks, len(tangents)
+        node = self._tableau.c[s]
+        t = breaks.begins(step.t) if node == 0.0 else breaks.ends(step.end) if node == 1.0 else step.t + node * step.h
+        copies = count if 0 < count * len(y) <= _COPIED else 1
+        with self._backend.evaluation():
+            cloud = self._moving.cloud.with_(x=np.repeat(y[None], copies, axis=0), memory=None)
+            linear = self._moving.attention.linearised(cloud, t, self._backend)
+            each = tangents.reshape(-1, copies, *y.shape)
+            changes = np.array([linear.push(some, some) for some in each]).reshape(tangents.shape)
+            if self._dense and self._tableau.name == "euler":
+                step.layer = linear.field[0], linear.jacobian()[0]
+            elif self._dense:
+                step.divergences[s] = divergence(self._manifold, cloud.x, linear)[0]
+        step.changes[s] = self._pushed(y, linear.field[0], tangents, changes)
+        step.velocities[s] = linear.field[0]
+        self._manifold.project(y, step.velocities[s])
+        step.known = s + 1
+
+    def _pulled(self, y: Array, tangents: Array) -> Array:
+        """Return tangents at y, after this is moved to the manifold; the derivative of that is symmetric."""
+        return self._manifold.pull_retraction(*_rows(y, tangents)).reshape(tangents.shape)
+
+    def _pushed(self, y: Array, v: Array, tangents: Array, changes: Array) -> Array:
+        """Return the changes of v once it is made tangent at y, given those before."""
+        (points, dx), (vectors, dv) = _rows(y, tangents), _rows(v, changes)
+        return self._manifold.push_projection(points, vectors, dx, dv).reshape(tangents.shape)
+
+    def _log_density(self, step: _Step, weights: Sequence[float]) -> Array:
+        """Return the log density where the weights of the stages lead.
+
+        A step of Euler's method is a layer, a map of tokens, and the density of what it makes of them is exact: small
+        volumes are multiplied by the singular values of its derivative.
+        """
+        if step.layer is None:
+            return step.density - step.h * np.tensordot(weights[: len(step.divergences)], step.divergences, axes=1)
+        (v, jacobian), y, h = step.layer, step.y, weights[0] * step.h
+        basis = np.repeat(np.eye(y.shape[1])[:, None], len(y), axis=1)
+        self._manifold.project(*_rows(y, basis))
+        change = self._pushed(y, v, basis, np.einsum("nij,bnj->bni", jacobian, basis))
+        image = self._pulled(y + h * step.velocities[0], basis + h * change)
+        values = np.linalg.svd(np.moveaxis(image, 0, 2), compute_uv=False)
+        with np.errstate(divide="ignore"):  # a layer that makes two tokens one
+            return step.density - np.log(values[:, : self._manifold.dimension(y.shape[1])]).sum(axis=1)
+
+    # -- between the ends of a step -----------------------------------------------------------------------------------
+
+    def _at(self, t: float) -> tuple[Array, Array]:
+        """Return tangents and log density at a time within the last step."""
+        step = self._step
+        if step is None or t == step.end:
+            return self.tangents, self._density
+        weights, _ = self._extension(step, t)
+        return self._argument(step, weights)[1], self._log_density(step, weights)
+
+    def _extension(self, step: _Step, t: float) -> tuple[Sequence[float], Sequence[float]]:
+        """Return the weights of the stages in y(t), over h, and their derivatives in the fraction of the step."""
+        theta, noisy = (t - step.t) / step.h, self._noise is not None
+        if not noisy and self._tableau.dense_needs_last and step.known < self._tableau.stages:
+            self._stage(step, self._y, self.tangents)
+        extension = Chord((*self._tableau.b, 1.0)) if noisy else self._tableau
+        return extension.weights_at(theta), extension.slopes_at(theta)
+
+    def _record(self, until: float) -> None:
+        for i, recorder in enumerate(self._kept):
+            recorder.advance(until, lambda t, out, i=i: np.copyto(out, self._at(t)[i]))  # type: ignore[misc]
+
+    def _of_the_end(self, sol: Solution, tangents: Array) -> Array | float:
+        """Return how the final tokens move along tangents because the event that ends the run comes sooner or later."""
+        step, happened = self._step, zip(self._problem.events, sol.t_events, strict=True)
+        last = [event for event, times in happened if event.terminal and sol.t_final in times[-1:]]
+        if step is None or not last or last[0].uses_velocity:  # such an event is at the end of a step
+            return 0.0
+        event, t, x = last[0], sol.t_final, sol.x_final.astype(np.float64)
+        weights, slopes = self._extension(step, t)
+        velocity = np.tensordot(slopes, step.velocities, axes=1)
+        velocity = self._manifold.pull_retraction(
+            step.y + step.h * np.tensordot(weights, step.velocities, axes=1), velocity
+        )
+        size, span = np.abs(x).max() or 1.0, self._problem.span
+
+        def change(dt: float, dx: Array) -> float:
+            largest = np.abs(dx).max()
+            scale = size / largest if largest else 1.0
+            scale = min(scale, abs(span.end - span.start)) if dt else scale
+            return event.derivative(t, x, scale * dt, scale * dx) / scale
+
+        rate = change(1.0, velocity)
+        sooner = [change(0.0, one) / rate for one in tangents]
+        return -np.array(sooner)[:, None, None] * velocity
+
+
+def following(problem: Problem, tangents: Any, log_density: Any) -> Follower | None:
+    """Return what follows the run of a problem, as it was asked for; None if nothing was. Raises InputError."""
+    if tangents is None and log_density is None:
+        return None
+    start, (n, d) = problem.y0, problem.y0.shape
+    along = np.empty((0, n, d)) if tangents is None else _numbers("tangents", tangents)
+    if along.shape[1:] != (n, d) or (tangents is not None and not len(along)):
+        raise InputError("tangents", f"shape {along.shape}", f"shape (k, {n}, {d}), directions of the tokens")
+    if log_density is None:
+        return Follower(problem, along)
+    found = _numbers("log_density", log_density(start.copy()) if callable(log_density) else log_density)
+    if found.shape != (n,):
+        raise InputError("log_density", f"shape {found.shape}", f"shape ({n},), or a function of x ({n}, {d})")
+    return Follower(problem, along, found)
+
+
+def divergence(manifold: Manifold, x: Array, linear: Linearised) -> Array:
+    """Return the divergence (B, n) on a manifold of a field that is made tangent to it, at its tokens x (B, n, d)."""
+
+    def image(u: Array) -> Array:
+        return linear.push(np.zeros_like(x), u.reshape(x.shape)).reshape(u.shape)
+
+    points, v = (a.reshape(-1, x.shape[2]) for a in (x, linear.field))
+    return manifold.divergence(points, v, linear.divergence().reshape(-1), image).reshape(x.shape[:2])
+
+
+def _numbers(name: str, value: Any) -> Array:
+    found = np.asarray(value)
+    if found.dtype.kind not in "iuf":
+        raise InputTypeError(name, f"dtype {found.dtype}", "numbers")
+    if not np.isfinite(found).all():
+        raise InputError(name, "numbers that are not finite", "finite numbers")
+    return found.astype(np.float64)
+
+
+def _rows(y: Array, many: Array) -> tuple[Array, Array]:
+    """Return y (n, d), repeated, and many (k, n, d) as rows (k n, d)."""
+    return np.broadcast_to(y, many.shape).reshape(-1, y.shape[1]), many.reshape(-1, y.shape[1])
