@@ -25,8 +25,8 @@ from .integrate.dense import Chord
 from .integrate.solution import Recorder
 from .manifold import Manifold
 
-# Up to so many tokens of all tangents a stage is one call for copies of the cloud, one for each tangent: its time is
-# that of calls. Above, pairs of tokens count, and what tangents share is computed once.
+# As many tangents as have so many tokens together are computed in one call, for as many copies of the cloud: the time
+# of small sums is that of calls. In large ones pairs of tokens count, and what tangents share is computed once.
 _COPIED = 4096
 
 
@@ -149,12 +149,14 @@ class Follower:
         s, breaks, count = step.known, self._problem.breaks, len(tangents)
         node = self._tableau.c[s]
         t = breaks.begins(step.t) if node == 0.0 else breaks.ends(step.end) if node == 1.0 else step.t + node * step.h
-        copies = count if 0 < count * len(y) <= _COPIED else 1
+        copies = max(1, min(count, _COPIED // len(y)))
         with self._backend.evaluation():
             cloud = self._moving.cloud.with_(x=np.repeat(y[None], copies, axis=0), memory=None)
             linear = self._moving.attention.linearised(cloud, t, self._backend)
-            each = tangents.reshape(-1, copies, *y.shape)
-            changes = np.array([linear.push(some, some) for some in each]).reshape(tangents.shape)
+            changes = np.empty_like(tangents)
+            for first in range(0, count, copies):
+                some = tangents[np.arange(first, first + copies) % count]  # the last ones may be some of the first again
+                changes[first : first + copies] = linear.push(some, some)[: count - first]
             if self._dense and self._tableau.name == "euler":
                 step.layer = linear.field[0], linear.jacobian()[0]
             elif self._dense:

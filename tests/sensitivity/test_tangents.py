@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from scipy.optimize import brentq
 
 import fastpde as fp
+from fastpde import tangents
+from fastpde.noise import Brownian
 
 from .test_adjoint import STEP, P, X, run, softmax, steps
 
 RNG = np.random.default_rng(0)
 AT = np.array([0.0, 0.13, 0.5, 1.37, 2.0])
+D = np.random.default_rng(1).standard_normal((3, *X.shape))
 
 
 def on_sphere(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def check(found, states, x, directions):
-    """Compare tangents (m, k, n, d) at the times after t0 with the complex step of states(x)."""
-    want = np.array([np.imag(states(x + 1j * STEP * one)) / STEP for one in directions])
+def averages(x, p, w):
+    """Softmax attention of tokens with masses w (n,), or (n, n) of what each of them sees."""
+    s = (x @ p["Q"].T) @ (x @ p["K"].T).T
+    e = w * np.exp(s - s.real.max(axis=1, keepdims=True))
+    return (e @ (x @ p["V"].T)) / e.sum(axis=1, keepdims=True)
+
+
+def check(found, states, x):
+    """Compare tangents (m, k, n, d) along D, at the times after t0, with the complex step of states(x).
+
+    Rounding of a few eps in each of some hundred stages, relative to the largest tangent.
+    """
+    want = np.array([np.imag(states(x + 1j * STEP * one)) / STEP for one in D])
     np.testing.assert_allclose(found.swapaxes(0, 1), want, rtol=0, atol=1e-12 * max(1.0, np.abs(want).max()))
 
 
@@ -38,7 +54,7 @@ def check(found, states, x, directions):
 def test_every_method_between_and_at_the_ends_of_steps(method, options, sphere):
     """The steps have the bits of a run without tangents."""
     options = {**options, "method": method, "t_eval": AT} | ({"manifold": fp.Sphere()} if sphere else {})
-    x, attention, D = on_sphere(X) if sphere else X, fp.Softmax(**P), RNG.standard_normal((3, *X.shape))
+    x, attention = on_sphere(X) if sphere else X, fp.Softmax(**P)
     found = fp.solve(attention, x, (0.0, 2.0), tangents=D, **options)
     plain = fp.solve(attention, x, (0.0, 2.0), **options)
     assert np.array_equal(found.x, plain.x) and found.stats["steps"] == plain.stats["steps"]
@@ -47,7 +63,208 @@ def test_every_method_between_and_at_the_ends_of_steps(method, options, sphere):
     def states(y):
         return run(lambda t, z: softmax(z, P), y, times, method, sphere=sphere, at=AT[1:])
 
-    check(found.tangents[1:], states, x, D)
+    check(found.tangents[1:], states, x)
     assert np.array_equal(found.tangents[-1], found.tangents_final)
     if sphere:
         np.testing.assert_allclose(np.einsum("mnd,mknd->mkn", found.x, found.tangents), 0.0, atol=1e-13)
+    else:
+        assert np.array_equal(found.tangents[0], D)
+
+
+def test_masks_heads_weights_and_no_times_of_output():
+    """Without t_eval the rows are the start and the end. Backwards in time, too."""
+    seen, w = np.tril(np.ones((6, 6), bool)), RNG.uniform(0.5, 1.5, 6)
+    w /= w.sum()
+    second = {name: 0.5 * RNG.standard_normal((2, 2)) for name in "QKV"}
+    W = RNG.standard_normal((2, 2, 2))
+    attention = fp.MultiHead([fp.Masked(fp.Softmax(**P)), fp.Softmax(**second)], W=W)
+    for span in ((0.0, 1.0), (1.0, 0.0)):
+        options = {"method": "rk4", "step": 0.1, "weights": w}
+        found = fp.solve(attention, X, span, tangents=D, **options)
+        times = steps(attention, X, span, **options)[:: 1 if span[1] else -1]
+
+        def field(t, y):
+            return averages(y, P, w * seen) @ W[0].T + averages(y, second, w) @ W[1].T
+
+        check(found.tangents[1:], lambda y: run(field, y, times, "rk4")[None], X)  # noqa: B023
+        assert np.array_equal(found.tangents[-1], found.tangents_final) and len(found.tangents) == 2
+
+
+def test_layers_and_functions_of_time():
+    """Steps end between layers, and the field at the end of a step is that of its own layer."""
+    stack = 0.7 * RNG.standard_normal((3, 2, 2))
+    attention = fp.Softmax(lambda t: (1.0 + t) * P["Q"], fp.Layers(stack, 1.0), P["V"])
+    options = {"method": "dopri5", "rtol": 1e-4, "t_eval": np.array([0.3, 0.6, 1.0])}
+    found = fp.solve(attention, X, (0.0, 1.0), tangents=D, **options)
+    times = steps(attention, X, (0.0, 1.0), **options)
+
+    def states(y):
+        kept = []
+        for first, last in itertools.pairwise(times):
+            K = stack[min(2, int(3 * first + 1e-9))]
+
+            def field(t, z, K=K):
+                return softmax(z, P | {"Q": (1.0 + t) * P["Q"], "K": K})
+
+            own = [t for t in options["t_eval"] if first < t <= last]
+            kept += list(run(field, y, [first, last], "dopri5", at=own)) if own else []
+            y = run(field, y, [first, last], "dopri5")
+        return np.array(kept)
+
+    check(found.tangents, states, X)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+@pytest.mark.parametrize("sphere", [False, True])
+def test_the_path_of_the_noise_is_that_of_the_run(sphere, method):
+    x = on_sphere(X) if sphere else X
+    options = {"method": method, "step": 0.1, "noise": 0.3, "seed": 7, "t_eval": np.array([0.33, 1.0])}
+    options |= {"manifold": fp.Sphere()} if sphere else {}
+    found = fp.solve(fp.Softmax(**P), x, (0.0, 1.0), tangents=D, **options)
+    times = steps(fp.Softmax(**P), x, (0.0, 1.0), **options)
+
+    def states(y):
+        noise = Brownian(0.3, 7)
+        return run(lambda t, z: softmax(z, P), y, times, method, sphere=sphere, at=options["t_eval"], noise=noise)
+
+    check(found.tangents, states, x)
+
+
+def level(t, x):
+    return float(x[0, 0] + x[1, 1] ** 2 + 0.1 * t)
+
+
+def knows(t, x):
+    return level(t, x)
+
+
+knows.derivative = lambda t, x, dt, dx: dx[0, 0] + 2 * x[1, 1] * dx[1, 1] + 0.1 * dt
+
+
+@pytest.mark.parametrize("method", ["dopri5", "rk4", "heun noise"])
+@pytest.mark.parametrize("kind", ["level", "knows", "BlowUp", "Collapsed"])
+@pytest.mark.parametrize("sphere", [False, True])
+def test_an_event_moves_the_end(kind, method, sphere):
+    """The end of a run is that of its steps, cut at the root: against differences of fourth order of such ends.
+
+    These are right to 1e-9: h^4 = 1e-12 times high derivatives, roots to 1e-15 / h.
+    """
+    if sphere and kind == "BlowUp":
+        pytest.skip("norms are one")
+    x, place = (on_sphere(X + np.array([1.5, 0.0])), {"manifold": fp.Sphere()}) if sphere else (X, {})
+    method, noisy = method.split()[0], "noise" in method
+    options = {"method": method, "step": 0.1, **place} if method != "dopri5" else {"rtol": 1e-4, **place}
+    options |= {"noise": 0.1, "seed": 3} if noisy else {}
+    attention = fp.Softmax(**P)
+    whole = fp.solve(attention, x, (0.0, 2.0), t_eval=[0.0, 0.731], **options)
+    value = {
+        "level": level, "knows": level,
+        "BlowUp": lambda t, y: np.linalg.norm(y, axis=1).max(),
+        "Collapsed": lambda t, y: np.linalg.norm(y - y.mean(axis=0), axis=1).max(),
+    }[kind]  # fmt: skip
+    there = value(0.731, whole.x[1])
+    shifted = {"level": level, "knows": knows}.get(kind)
+    if shifted is not None:
+        event = lambda t, y: shifted(t, y) - there  # noqa: E731
+        if kind == "knows":
+            event.derivative = knows.derivative
+    else:
+        event = getattr(fp, kind)(there)
+        start = value(0.0, x)
+        if (start > there) != (kind == "Collapsed"):
+            event.direction = -event.direction
+    found = fp.solve(attention, x, (0.0, 2.0), tangents=D, events=[event], **options)
+    assert found.status.value in ("event", "blow_up", "collapsed") and 0.0 < found.t_final < 2.0
+    times = steps(attention, x, (0.0, 2.0), **options)
+    begun = max(t for t in times if t < found.t_final)
+    last = times[: times.index(begun) + 2]
+
+    def end(y):
+        def state(t):
+            noise = Brownian(0.1, 3) if noisy else None
+            return run(lambda _, z: softmax(z, P), y, last, method, sphere=sphere, at=[t], noise=noise)[0]
+
+        def at(t):
+            return value(t, state(t)) - there
+
+        t = found.t_final
+        return state(brentq(at, max(t - 0.02, begun + 1e-9), min(t + 0.02, last[-1]), xtol=1e-15, rtol=1e-15))
+
+    h = 2e-4
+    for one, got in zip(D, found.tangents_final, strict=True):
+        ends = [end(on_sphere(x + s * h * one) if sphere else x + s * h * one) for s in (-2, -1, 1, 2)]
+        want = np.tensordot([1, -8, 8, -1], ends, axes=1) / (12 * h)
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-9 * max(1.0, np.abs(want).max()))
+
+
+@pytest.mark.parametrize("tokens", [1, 12])
+def test_tangents_are_computed_one_by_one_and_together(tokens, monkeypatch):
+    """Many tokens have no copies of their cloud: with one, and with two of three tangents in a call."""
+    options = {"tangents": D, "method": "rk4", "step": 0.2}
+    together = fp.solve(fp.L2(**P), X, (0.0, 1.0), **options)
+    monkeypatch.setattr(tangents, "_COPIED", tokens)
+    found = fp.solve(fp.L2(**P), X, (0.0, 1.0), **options)
+    np.testing.assert_allclose(found.tangents, together.tangents, rtol=1e-13, atol=1e-14)
+
+
+def test_sums_in_linear_time_and_float32():
+    """Tangents through O(n) sums are right to some tol; those of a float32 run to its rounding, in its dtype."""
+    x = RNG.standard_normal((4000, 1))
+    attention = fp.Softmax([[1.0]], [[0.7]], [[-0.8]])
+    options = {"tangents": RNG.standard_normal((1, *x.shape)), "method": "heun", "step": 0.25}
+    exact = fp.solve(attention, x, (0.0, 0.5), backend="direct", **options)
+    fast = fp.solve(attention, x, (0.0, 0.5), backend=fp.Fast(1e-8), **options)
+    assert fast.stats["fast_sums"] > 0
+    assert np.array_equal(fast.x, fp.solve(attention, x, (0.0, 0.5), backend=fp.Fast(1e-8), method="heun", step=0.25).x)
+    assert 0.0 < np.abs(fast.tangents - exact.tangents).max() < 1e-7
+    single = fp.solve(attention, x[:50].astype("f4"), (0.0, 0.5), **options | {"tangents": options["tangents"][:, :50]})
+    double = fp.solve(attention, x[:50], (0.0, 0.5), **options | {"tangents": options["tangents"][:, :50]})
+    assert single.tangents.dtype == single.tangents_final.dtype == np.float32
+    np.testing.assert_allclose(single.tangents, double.tangents, atol=5e-6)
+
+
+def test_sinkhorn_attention():
+    """Potentials are right to tol = 1e-13: against differences of fourth order of runs."""
+    attention, h = fp.Sinkhorn(**P, eps=0.8, tol=1e-13), 1e-3
+    options = {"method": "rk4", "step": 0.25}
+    found = fp.solve(attention, X, (0.0, 0.5), tangents=D[:1], **options)
+    ends = [fp.solve(attention, X + s * h * D[0], (0.0, 0.5), **options).x_final for s in (-2, -1, 1, 2)]
+    want = np.tensordot([1, -8, 8, -1], ends, axes=1) / (12 * h)
+    np.testing.assert_allclose(found.tangents_final[0], want, rtol=0, atol=1e-9 * np.abs(want).max())
+
+
+def test_runs_that_do_not_go_far(tmp_path):
+    """What has been reached has tangents; an event at the start ends the run there."""
+    attention = fp.Softmax(**P)
+    short = fp.solve(attention, X, (0.0, 2.0), tangents=D, t_eval=AT, max_steps=1, rtol=1e-4)
+    assert not short.success and len(short.tangents) == len(short.t) < len(AT)
+    assert short.tangents_final.shape == D.shape and not np.array_equal(short.tangents_final, D)
+    none = fp.solve(attention, X, (0.0, 2.0), tangents=D, events=[fp.BlowUp(0.1)])
+    assert none.tangents.shape == (1, *D.shape) and np.array_equal(none.tangents_final, D)
+    with np.load(short.save(tmp_path / "run")) as kept:
+        assert np.array_equal(kept["tangents"], short.tangents) and "log_density" not in kept
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"tangents": D[0]}, "tangents: got shape"),
+        ({"tangents": D[:, :, :1]}, "tangents: got shape"),
+        ({"tangents": D * np.nan}, "tangents: got numbers that are not finite"),
+        ({"tangents": np.full(D.shape, "a")}, "tangents: got dtype"),
+        ({"tangents": D[:0]}, "tangents: got shape"),
+        ({"tangents": D, "x0": np.stack([X, X])}, "tangents: got a value; need none for tokens"),
+        ({"tangents": D, "x0": fp.Gaussian(0.0, np.eye(2))}, "tangents: got a value; need none for a Gaussian law"),
+        ({"log_density": np.zeros(5)}, "log_density: got shape"),
+        ({"log_density": lambda x: x}, "log_density: got shape"),
+        (
+            {"log_density": np.zeros(6), "noise": 0.1, "method": "euler", "step": 0.1},
+            "log_density: got a value in a run",
+        ),
+        ({"log_density": np.zeros((2, 6)), "x0": np.stack([X, X])}, "log_density: got a value; need none for tokens"),
+    ],
+)
+def test_what_is_refused(given, message):
+    asked = {"x0": X, **given}
+    with pytest.raises((ValueError, TypeError), match=message):
+        fp.solve(fp.Softmax(**P), asked.pop("x0"), (0.0, 1.0), **asked)
