@@ -29,6 +29,7 @@ from .meanfield import solve
 from .observable import Observable
 from .sensitivity.adjoint import Gradient, gradient
 from .sensitivity.lipschitz import Lipschitz, lipschitz
+from .sensitivity.lyapunov import Lyapunov, lyapunov
 from .sensitivity.stationary import Stationary, stationary
 from .stability import measured_stability_bound, stability_bound, support_bound
 from .transport.bures import bures_wasserstein
@@ -70,6 +71,7 @@ __all__ = [
     "Layers",
     "Linear",
     "Lipschitz",
+    "Lyapunov",
     "Masked",
     "Mpi",
     "MultiHead",
@@ -102,6 +104,7 @@ __all__ = [
     "interaction_energy",
     "limit",
     "lipschitz",
+    "lyapunov",
     "measured_stability_bound",
     "open_run",
     "plateaus",

@@ -100,6 +100,16 @@ class Follower:
         self._density = self._log_density(step, b)
         self._record(run.state.t if run.status is None else run.ending().t_final)
 
+    def error(self) -> Array:
+        """Return the estimate (k, n, d) of the error of tangents in the last step, which was of an adaptive method.
+
+        Its first and its last tangents must be those that it had.
+        """
+        step, weights = self._step, self._tableau.b_error
+        assert step is not None and weights is not None, "a step of an adaptive method"
+        self._finish(step)
+        return step.h * np.tensordot(weights, step.changes, axes=1)
+
     def added_to(self, sol: Solution) -> Solution:
         """Return the solution of the run, with what has been followed."""
         tangents, density = self._at(sol.t_final)
@@ -155,7 +165,7 @@ class Follower:
             linear = self._moving.attention.linearised(cloud, t, self._backend)
             changes = np.empty_like(tangents)
             for first in range(0, count, copies):
-                some = tangents[np.arange(first, first + copies) % count]  # the last ones may be some of the first again
+                some = tangents[np.arange(first, first + copies) % count]  # of the last ones some may be the first
                 changes[first : first + copies] = linear.push(some, some)[: count - first]
             if self._dense and self._tableau.name == "euler":
                 step.layer = linear.field[0], linear.jacobian()[0]
@@ -165,6 +175,11 @@ class Follower:
         step.velocities[s] = linear.field[0]
         self._manifold.project(y, step.velocities[s])
         step.known = s + 1
+
+    def _finish(self, step: _Step) -> None:
+        """Compute the last stage of the last step, unless that has been done."""
+        if step.known < self._tableau.stages:
+            self._stage(step, self._y, self.tangents)
 
     def _pulled(self, y: Array, tangents: Array) -> Array:
         """Return tangents at y, after this is moved to the manifold; the derivative of that is symmetric."""
@@ -205,8 +220,8 @@ class Follower:
     def _extension(self, step: _Step, t: float) -> tuple[Sequence[float], Sequence[float]]:
         """Return the weights of the stages in y(t), over h, and their derivatives in the fraction of the step."""
         theta, noisy = (t - step.t) / step.h, self._noise is not None
-        if not noisy and self._tableau.dense_needs_last and step.known < self._tableau.stages:
-            self._stage(step, self._y, self.tangents)
+        if not noisy and self._tableau.dense_needs_last:
+            self._finish(step)
         extension = Chord((*self._tableau.b, 1.0)) if noisy else self._tableau
         return extension.weights_at(theta), extension.slopes_at(theta)
 

@@ -84,8 +84,8 @@ def run(
 ) -> Solution:
     """Return the solution of a checked problem.
 
-    follow: follow(integrator), called after every accepted step, with the run at the end of this step; it changes
-    nothing there.
+    follow: follow(integrator), called after every accepted step, with the run at the end of this step; all that it may
+    change there is the size proposed for the next step.
 
     Raises InputTypeError for a progress of no use; warns as `integrate`.
     """

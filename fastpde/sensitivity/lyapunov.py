@@ -1,0 +1,183 @@
+"""Lyapunov exponents of a run: the mean rates at which small disturbances of its tokens grow.
+
+k tangents are carried along. Every few steps they are made orthonormal, D = Q R, in the product sum_i w_i <a_i, b_i>,
+which is that of W_2 on tangents; the mean of log R_jj over time is the j-th exponent. Source: Benettin, Galgani,
+Giorgilli, Strelcyn, Lyapunov characteristic exponents (1980), Meccanica 15, 9-30; Theory 12.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from .._types import Array
+from ..attention.base import Attention
+from ..attention.derivatives import masses_of
+from ..errors import InputError
+from ..integrate import Integrator, Solution
+from ..integrate.options import positive_int, real
+from ..integrate.solve import run
+from ..manifold import Manifold
+from ..meanfield import Field, prepare
+from ..tangents import Follower
+
+if TYPE_CHECKING:
+    from ..plot.canvas import Figure
+
+_BLOCKS = 10  # of the time that is averaged over, for errors
+_PURPOSE = 4  # of the seed's numbers; those below belong to tokens, parameters, subsets and noise
+
+
+@dataclass(frozen=True)
+class Lyapunov:
+    """The largest Lyapunov exponents of a run, returned by `lyapunov`.
+
+    Attributes:
+        exponents: (k,), the largest first, per unit of time in the direction of the run; -inf where a direction is
+            lost.
+        errors: (k,) standard errors of these means, from the means of ten blocks of time; nan if there is one only.
+            They tell fluctuations, not what is left of the beginning: that is seen in the profile.
+        times, profile: (m,) and (m, k), the means from the end of the part dropped to these times.
+        solution: the run.
+    """
+
+    exponents: Array
+    errors: Array
+    times: Array
+    profile: Array
+    solution: Solution
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draw the means against time, and the exponents with their errors, and return the Matplotlib figure.
+
+        It is written as a PNG if there is a path. Raises OSError.
+        """
+        from ..plot import canvas, exponents
+
+        return canvas.finished(exponents.figure(self.times, self.profile, self.exponents, self.errors), path)
+
+
+def lyapunov(
+    attention: Attention,
+    x0: Any,
+    t_span: tuple[float, float],
+    *,
+    k: int = 1,
+    drop: float = 0.5,
+    every: int = 1,
+    weights: Any = None,
+    positions: Any = None,
+    manifold: Manifold | None = None,
+    noise: float = 0.0,
+    seed: int = 0,
+    backend: Any = "auto",
+    progress: Any = False,
+    **asked: Any,
+) -> Lyapunov:
+    """Return the k largest Lyapunov exponents of the run of `solve` from x0.
+
+    Args:
+        x0: tokens (n, d) of one system.
+        k: how many, at most n d, on a sphere n (d - 1). A step takes k `jvp` of every stage and 2 n d k^2 operations.
+        drop: the part of the time at the beginning that is left out, at least 0 and below 1.
+        every: steps between two factorisations; more save time where tokens are few and k is large.
+        seed: of the first directions, and of the noise; with noise exponents are those of its path.
+        progress: True for a bar, or a function progress(t, stats).
+        weights, positions, manifold, noise, backend: as of `solve`.
+        asked: method, step, rtol, atol and max_steps, as of `solve`. Adaptive steps are those of `solve` or smaller,
+            such that tangents are right to rtol in each of them, too.
+
+    Returns:
+        a `Lyapunov`.
+
+    Raises:
+        InputError, InputTypeError: naming the argument; for a run that did not reach the end, with its message.
+
+    Source: Theory 12.3.
+    """
+    count, every, drop = positive_int("k", k), positive_int("every", every), real("drop", drop)
+    if not 0.0 <= drop < 1.0:
+        raise InputError("drop", str(drop), "a number of at least 0 and below 1")
+    problem = prepare(
+        attention, x0, t_span, weights=weights, positions=positions, manifold=manifold, noise=noise, seed=seed,
+        backend=backend, t_eval=None, events=(), observers=(), **asked,
+    )  # fmt: skip
+    if problem.y0.ndim != 2:
+        raise InputError("x0", f"shape {problem.y0.shape}", "tokens (n, d) of one system")
+    moving, (n, d) = cast(Field, problem.field), problem.y0.shape
+    most = n * moving.manifold.dimension(d)
+    if count > most:
+        raise InputError("k", str(count), f"at most {most}, the number of directions of {n} tokens")
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_PURPOSE,)))
+    follower = Follower(problem, generator.standard_normal((count, n, d)))
+    growth = _Growth(follower, problem.controller, masses_of(moving.cloud)[0], every)
+    solution = run(problem, progress, growth)
+    if not solution.success:
+        raise InputError("t_span", f"a run that ended: {solution.message}", "one that reaches its end")
+    return _averaged(np.array([problem.span.start, *growth.times]), np.array(growth.logs), drop, solution)
+
+
+class _Growth:
+    """The growth of tangents between factorisations: the times (m,) of these, and the logarithms of R_jj (m, k).
+
+    Where tokens are at rest the control of their steps allows steps of any size. So tangents limit adaptive steps, too:
+    a proposed one is lowered to the size at which the error of a tangent is rtol of its length.
+    """
+
+    def __init__(self, follower: Follower, controller: Any, masses: Array, every: int) -> None:
+        self._follower, self._roots, self._every = follower, np.sqrt(masses)[:, None], every
+        self._rule = controller.rule if controller.adaptive else None
+        self.times: list[float] = []
+        self.logs: list[Array] = []
+        self._orthonormalise()
+
+    def __call__(self, run: Integrator) -> None:
+        before = self._follower.tangents
+        self._follower(run)
+        if self._rule is not None:
+            after, error = (self._lengths(one) for one in (self._follower.tangents, self._follower.error()))
+            worst = np.max(error / np.maximum(self._lengths(before), after)) / self._rule.rtol
+            clock, (_, h) = run.state.clock, run.last
+            with np.errstate(divide="ignore"):
+                clock.h = min(clock.h, h * self._rule.safety * worst ** (-1.0 / self._rule.order), key=abs)
+        if run.state.step % self._every == 0 or run.status is not None:
+            self.times.append(run.state.t)
+            self.logs.append(self._orthonormalise())
+
+    def _lengths(self, tangents: Array) -> Array:
+        return np.linalg.norm((tangents * self._roots).reshape(len(tangents), -1), axis=1)
+
+    def _orthonormalise(self) -> Array:
+        """Make the tangents orthonormal; return the logarithms of R_jj (k,)."""
+        scaled = self._follower.tangents * self._roots
+        if not np.isfinite(scaled).all():
+            raise InputError("every", str(self._every), "fewer steps between factorisations: tangents have overflowed")
+        q, r = np.linalg.qr(scaled.reshape(len(scaled), -1).T)
+        self._follower.tangents = q.T.reshape(scaled.shape) / self._roots
+        with np.errstate(divide="ignore"):
+            return np.log(np.abs(np.diagonal(r)))
+
+
+def _averaged(times: Array, logs: Array, drop: float, solution: Solution) -> Lyapunov:
+    """Return the means of growth per time, given that of intervals (m, k) between times (m + 1,)."""
+    elapsed = np.abs(times - times[0])
+    first = int(np.searchsorted(elapsed, drop * elapsed[-1])) if len(logs) else 0
+    if first >= len(logs):
+        raise InputError("t_span", f"a run of {len(logs)} steps", "steps after the part that is dropped", "Lower drop.")
+    lengths, logs = np.diff(elapsed)[first:], logs[first:]
+    after = elapsed[first + 1 :] - elapsed[first]
+    profile = np.cumsum(logs, axis=0) / after[:, None]
+    block = np.minimum((after - 0.5 * lengths) * (_BLOCKS / after[-1]), _BLOCKS - 1).astype(int)
+    kept, block = np.unique(block, return_inverse=True)
+    share = np.bincount(block, lengths) / after[-1]
+    means = np.array([np.bincount(block, column) for column in logs.T]).T / (share * after[-1])[:, None]
+    errors = np.full(logs.shape[1], np.nan)
+    if len(kept) > 1:
+        with np.errstate(invalid="ignore"):
+            squares = share**2 @ (means - profile[-1]) ** 2
+        errors = np.sqrt(squares * len(kept) / (len(kept) - 1))
+    order = np.argsort(-profile[-1], kind="stable")
+    return Lyapunov(profile[-1][order], errors[order], times[first + 1 :], profile[:, order], solution)
