@@ -40,12 +40,14 @@ class Lyapunov:
             lost.
         errors: (k,) standard errors of these means, from the means of ten blocks of time; nan if there is one only.
             They tell fluctuations, not what is left of the beginning: that is seen in the profile.
-        times, profile: (m,) and (m, k), the means from the end of the part dropped to these times.
+        start: where the part ends that is dropped.
+        times, profile: (m,) and (m, k), the means from `start` to these times.
         solution: the run.
     """
 
     exponents: Array
     errors: Array
+    start: float
     times: Array
     profile: Array
     solution: Solution
@@ -180,4 +182,5 @@ def _averaged(times: Array, logs: Array, drop: float, solution: Solution) -> Lya
             squares = share**2 @ (means - profile[-1]) ** 2
         errors = np.sqrt(squares * len(kept) / (len(kept) - 1))
     order = np.argsort(-profile[-1], kind="stable")
-    return Lyapunov(profile[-1][order], errors[order], times[first + 1 :], profile[:, order], solution)
+    start, times = float(times[first]), times[first + 1 :]
+    return Lyapunov(profile[-1][order], errors[order], start, times, profile[:, order], solution)
