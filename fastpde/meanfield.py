@@ -17,10 +17,9 @@ from .errors import FieldError, InputError, InputTypeError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Problem, Solution, State
 from .integrate.options import Options
-from .integrate.solve import run
 from .manifold import Euclidean, Manifold, as_manifold
 from .noise import Brownian
-from .tangents import following
+from .tangents import run_along
 
 if TYPE_CHECKING:
     from .sums.backend import Backend
@@ -199,9 +198,8 @@ def solve(
         backend: as for `Attention.velocity`: "auto" sums to 1e-8, relative, where n is large; "direct" exactly.
         events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or event(t, x) whose change of sign in a step counts.
         observers: `fp.Observer` objects; they never change the result.
-        tangents: directions (k, n, d) of the initial tokens of one system; the solution has the derivatives along them,
-            those of the numbers computed, for the steps that were made: nothing else changes. On a sphere directions
-            are made tangent. k tangents take k `jvp` of every stage.
+        tangents: directions (k, n, d) of the initial tokens of one system, on a sphere made tangent; the solution has
+            the derivatives of its numbers along them, for the steps that it made, and is the same otherwise.
         log_density: log rho_0 (n,) at the tokens, or a function of x0 (n, d) that returns it; the solution has that of
             the density at time t, d/dt log rho = -div Gamma_mu along tokens (on a sphere: on it). A step of "euler" is
             a layer x + h Gamma(x), and its density exact: -log |det(I + h D Gamma)|.
@@ -218,21 +216,18 @@ def solve(
     asked: dict[str, Any] = {
         "method": method, "step": step, "rtol": rtol, "atol": atol, "max_steps": max_steps, "t_eval": t_eval,
     }  # fmt: skip
+    along = {"tangents": tangents, "log_density": log_density}
     if isinstance(x0, Gaussian):
-        _none("a Gaussian law", manifold=manifold, noise=noise, events=events, observers=observers)
-        _none("a Gaussian law", tangents=tangents, log_density=log_density)
+        _none("a Gaussian law", manifold=manifold, noise=noise, events=events, observers=observers, **along)
         return solve_gaussian(attention, x0, t_span, weights=weights, positions=positions, progress=progress, **asked)
     problem = prepare(
         attention, x0, t_span, weights=weights, positions=positions, manifold=manifold, noise=noise, seed=seed,
         first_system=first_system, backend=backend, events=events, observers=observers, **asked,
     )  # fmt: skip
     if problem.y0.ndim == 3:
-        remedy = "Run the systems one by one: x0[b], with first_system=b if there is noise."
-        _none("tokens (B, n, d)", remedy, tangents=tangents, log_density=log_density)
+        _none("tokens (B, n, d): run the systems one by one, as x0[b]", **along)
         return Ensemble.of(problem).solve(progress, fuse=cast(Field, problem.field).backend.fusable)
-    follower = following(problem, tangents, log_density)
-    solution = run(problem, progress, follower)
-    return solution if follower is None else follower.added_to(solution)
+    return run_along(problem, progress, **along)
 
 
 def prepare(
@@ -282,11 +277,11 @@ def _told(observers: Any, manifold: Manifold, noise: float) -> Any:
     return observers
 
 
-def _none(what: str, remedy: str = "", **given: Any) -> None:
+def _none(what: str, **given: Any) -> None:
     """Raise InputError naming an argument that was given although it has no meaning for what moves."""
     for name, value in given.items():
         if value is not None and not (isinstance(value, int | float | np.number | tuple | list) and not value):
-            raise InputError(name, "a value", f"none for {what}", remedy)
+            raise InputError(name, "a value", f"none for {what}")
 
 
 def _ends(t_span: Any) -> list[float]:

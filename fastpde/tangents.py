@@ -17,12 +17,13 @@ from typing import Any, cast
 
 import numpy as np
 
-from ._types import Array
+from ._types import Array, as_numbers
 from .attention.derivatives import Linearised, backend_of
-from .errors import InputError, InputTypeError
+from .errors import InputError
 from .integrate import Integrator, Problem, Solution
 from .integrate.dense import Chord
 from .integrate.solution import Recorder
+from .integrate.solve import run
 from .manifold import Manifold
 
 # As many tangents as have so many tokens together are computed in one call, for as many copies of the cloud: the time
@@ -254,20 +255,25 @@ class Follower:
         return -np.array(sooner)[:, None, None] * velocity
 
 
-def following(problem: Problem, tangents: Any, log_density: Any) -> Follower | None:
-    """Return what follows the run of a problem, as it was asked for; None if nothing was. Raises InputError."""
+def run_along(problem: Problem, progress: Any, tangents: Any, log_density: Any) -> Solution:
+    """Return the solution of a problem, with tangents and a log density if they are not None.
+
+    Arguments as of `fastpde.solve`. Raises InputError, InputTypeError before any work.
+    """
     if tangents is None and log_density is None:
-        return None
+        return run(problem, progress)
     start, (n, d) = problem.y0, problem.y0.shape
-    along = np.empty((0, n, d)) if tangents is None else _numbers("tangents", tangents)
+    along = np.empty((0, n, d)) if tangents is None else as_numbers("tangents", tangents).astype(np.float64)
     if along.shape[1:] != (n, d) or (tangents is not None and not len(along)):
         raise InputError("tangents", f"shape {along.shape}", f"shape (k, {n}, {d}), directions of the tokens")
-    if log_density is None:
-        return Follower(problem, along)
-    found = _numbers("log_density", log_density(start.copy()) if callable(log_density) else log_density)
-    if found.shape != (n,):
-        raise InputError("log_density", f"shape {found.shape}", f"shape ({n},), or a function of x ({n}, {d})")
-    return Follower(problem, along, found)
+    density = None
+    if log_density is not None:
+        found = log_density(start.copy()) if callable(log_density) else log_density
+        density = as_numbers("log_density", found).astype(np.float64)
+        if density.shape != (n,):
+            raise InputError("log_density", f"shape {density.shape}", f"shape ({n},), or a function of x ({n}, {d})")
+    follower = Follower(problem, along, density)
+    return follower.added_to(run(problem, progress, follower))
 
 
 def divergence(manifold: Manifold, x: Array, linear: Linearised) -> Array:
@@ -278,15 +284,6 @@ def divergence(manifold: Manifold, x: Array, linear: Linearised) -> Array:
 
     points, v = (a.reshape(-1, x.shape[2]) for a in (x, linear.field))
     return manifold.divergence(points, v, linear.divergence().reshape(-1), image).reshape(x.shape[:2])
-
-
-def _numbers(name: str, value: Any) -> Array:
-    found = np.asarray(value)
-    if found.dtype.kind not in "iuf":
-        raise InputTypeError(name, f"dtype {found.dtype}", "numbers")
-    if not np.isfinite(found).all():
-        raise InputError(name, "numbers that are not finite", "finite numbers")
-    return found.astype(np.float64)
 
 
 def _rows(y: Array, many: Array) -> tuple[Array, Array]:

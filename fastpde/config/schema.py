@@ -32,6 +32,11 @@ def _share(name: str, value: object) -> float | None:
     return float(checks.number(above=0.0, below=1.0)(name, value))
 
 
+def _recorded(name: str, value: object) -> bool | None:
+    """Check true and false; return None for false, as if it were not there."""
+    return checks.boolean(name, value) or None
+
+
 _COUNT = checks.integer(1)
 _POSITIVE = checks.number(above=0.0)
 
@@ -282,6 +287,7 @@ class Output:
     that takes more than half a second waits until it costs a hundredth of the time.
     `energy` "auto", the default, is true for n <= 20,000, or n <= 200,000 where sums may be in O(n): the energy costs
     one sum at every frame. It is false with Sinkhorn heads, whose energy costs a whole scaling, and for ensembles.
+    `divergence` is whether the mean divergence of the field is recorded, the rate at which the entropy grows.
     `observables` are observables of the user's own, "module:name".
     `clusters` is the length of `fastpde.clusters` as a fraction of the cloud's radius; true stands for 0.05.
     """
@@ -291,6 +297,7 @@ class Output:
     max_tokens: int = key(_COUNT, 100_000)
     checkpoint: float = key(_POSITIVE, 60.0)
     energy: bool | None = key(checks.automatic, None)
+    divergence: bool | None = key(_recorded, None)
     clusters: float | None = key(_share, None)
     observables: tuple[str, ...] | None = key(checks.own_names, None)
 

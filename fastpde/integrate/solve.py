@@ -102,5 +102,5 @@ def run(
             if report is not None:
                 report(integrator.state.t, integrator.stats())
     if told := integrator.needless():
-        warnings.warn(told, RuntimeWarning, stacklevel=3)
+        warnings.warn(told, RuntimeWarning, stacklevel=4)
     return integrator.solution()
