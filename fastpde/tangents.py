@@ -19,6 +19,7 @@ import numpy as np
 
 from ._types import Array, as_numbers
 from .attention.derivatives import Linearised, backend_of
+from .attention.memory import Memory
 from .errors import InputError
 from .integrate import Integrator, Problem, Solution
 from .integrate.dense import Chord
@@ -83,6 +84,7 @@ class Follower:
         if self._dense and self._noise is not None:
             remedy = "With noise a density changes by its own gradient, too, which tokens do not know."
             raise InputError("log_density", "a value in a run with noise", "noise = 0", remedy)
+        self._memory = Memory()
         self._y = problem.y0.astype(np.float64)
         self.tangents = self._pulled(self._y, tangents)
         self._density = np.zeros(len(self._y)) if log_density is None else log_density
@@ -162,18 +164,20 @@ class Follower:
         t = breaks.begins(step.t) if node == 0.0 else breaks.ends(step.end) if node == 1.0 else step.t + node * step.h
         copies = max(1, min(count, _COPIED // len(y)))
         with self._backend.evaluation():
-            cloud = self._moving.cloud.with_(x=np.repeat(y[None], copies, axis=0), memory=None)
+            cloud = self._moving.cloud.with_(x=np.repeat(y[None], copies, axis=0), memory=self._memory)
             linear = self._moving.attention.linearised(cloud, t, self._backend)
+            if (failure := self._memory.failure()) is not None:
+                raise failure
             changes = np.empty_like(tangents)
             for first in range(0, count, copies):
                 some = tangents[np.arange(first, first + copies) % count]  # of the last ones some may be the first
                 changes[first : first + copies] = linear.push(some, some)[: count - first]
+            whole = step.velocities[s] = linear.field[0]  # after the changes, whose sums make it, too
             if self._dense and self._tableau.name == "euler":
-                step.layer = linear.field[0], linear.jacobian()[0]
+                step.layer = whole, linear.jacobian()[0]
             elif self._dense:
                 step.divergences[s] = divergence(self._manifold, cloud.x, linear)[0]
-        step.changes[s] = self._pushed(y, linear.field[0], tangents, changes)
-        step.velocities[s] = linear.field[0]
+        step.changes[s] = self._pushed(y, whole, tangents, changes)
         self._manifold.project(y, step.velocities[s])
         step.known = s + 1
 

@@ -10,6 +10,8 @@ from scipy.optimize import brentq
 
 import fastpde as fp
 from fastpde import tangents
+from fastpde.integrate.solve import run as integrate_run
+from fastpde.meanfield import bind, prepare
 from fastpde.noise import Brownian
 
 from .test_adjoint import STEP, P, X, run, softmax, steps
@@ -142,15 +144,14 @@ knows.derivative = lambda t, x, dt, dx: dx[0, 0] + 2 * x[1, 1] * dx[1, 1] + 0.1 
 
 
 @pytest.mark.parametrize("method", ["dopri5", "rk4", "heun noise"])
-@pytest.mark.parametrize("kind", ["level", "knows", "BlowUp", "Collapsed"])
-@pytest.mark.parametrize("sphere", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "sphere"), [("level", False), ("level", True), ("knows", False), ("BlowUp", False), ("Collapsed", True)]
+)
 def test_an_event_moves_the_end(kind, method, sphere):
     """The end of a run is that of its steps, cut at the root: against differences of fourth order of such ends.
 
     These are right to 1e-9: h^4 = 1e-12 times high derivatives, roots to 1e-15 / h.
     """
-    if sphere and kind == "BlowUp":
-        pytest.skip("norms are one")
     x, place = (on_sphere(X + np.array([1.5, 0.0])), {"manifold": fp.Sphere()}) if sphere else (X, {})
     method, noisy = method.split()[0], "noise" in method
     options = {"method": method, "step": 0.1, **place} if method != "dopri5" else {"rtol": 1e-4, **place}
@@ -223,14 +224,24 @@ def test_sums_in_linear_time_and_float32():
     np.testing.assert_allclose(single.tangents, double.tangents, atol=5e-6)
 
 
-def test_sinkhorn_attention():
-    """Potentials are right to tol = 1e-13: against differences of fourth order of runs."""
-    attention, h = fp.Sinkhorn(**P, eps=0.8, tol=1e-13), 1e-3
+@pytest.mark.parametrize("heads", [1, 2])
+def test_sinkhorn_attention(heads):
+    """Potentials, of each head from its own last ones, are right to tol = 1e-13: against differences of runs."""
+    parts = [fp.Sinkhorn(**P, eps=0.8, tol=1e-13), fp.Sinkhorn(P["K"], P["V"], P["Q"], tol=1e-13)]
+    attention, h = fp.MultiHead(parts) if heads == 2 else parts[0], 1e-3
     options = {"method": "rk4", "step": 0.25}
     found = fp.solve(attention, X, (0.0, 0.5), tangents=D[:1], **options)
     ends = [fp.solve(attention, X + s * h * D[0], (0.0, 0.5), **options).x_final for s in (-2, -1, 1, 2)]
     want = np.tensordot([1, -8, 8, -1], ends, axes=1) / (12 * h)
     np.testing.assert_allclose(found.tangents_final[0], want, rtol=0, atol=1e-9 * np.abs(want).max())
+
+
+def test_a_scaling_that_tangents_need_and_do_not_get():
+    problem = prepare(fp.Sinkhorn(**P, eps=0.8), X, (0.0, 0.5), method="rk4", step=0.25)
+    follower = tangents.Follower(problem, D)
+    follower._moving = bind(fp.Sinkhorn(**P, eps=0.8, tol=1e-13, max_iter=3), X)
+    with pytest.raises(fp.ConvergenceError, match=r"Sinkhorn scaling at t = 0.0"):
+        integrate_run(problem, follow=follower)
 
 
 def test_runs_that_do_not_go_far(tmp_path):
