@@ -96,10 +96,10 @@ class Follower:
 
     def __call__(self, run: Integrator) -> None:
         """Follow the step that a run has just made."""
-        t, h = run.last
-        step = self._step = self._again(run.state.step - 1, t, run.state.t, h)
-        b = (*self._tableau.b, 1.0)
-        self._y, self.tangents = run.state.y.astype(np.float64), self._argument(step, b)[1]
+        (t, h), b = run.last, (*self._tableau.b, 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):  # tangents grow faster than tokens
+            step = self._step = self._again(run.state.step - 1, t, run.state.t, h)
+            self._y, self.tangents = run.state.y.astype(np.float64), self._argument(step, b)[1]
         self._density = self._log_density(step, b)
         self._record(run.state.t if run.status is None else run.ending().t_final)
 
@@ -255,8 +255,9 @@ class Follower:
             return event.derivative(t, x, scale * dt, scale * dx) / scale
 
         rate = change(1.0, velocity)
-        sooner = [change(0.0, one) / rate for one in tangents]
-        return -np.array(sooner)[:, None, None] * velocity
+        with np.errstate(divide="ignore", invalid="ignore"):  # an event that its value only touches
+            later = np.array([-change(0.0, one) for one in tangents]) / rate
+            return later[:, None, None] * velocity
 
 
 def run_along(problem: Problem, progress: Any, tangents: Any, log_density: Any) -> Solution:
