@@ -50,7 +50,10 @@ class Manifold(ABC):
         raise self._unknown()
 
     def push_projection(self, x: Array, v: Array, dx: Array, dv: Array) -> Array:
-        """Return the change of the projection of v at x when these change by dx and dv. Raises InputError."""
+        """Return the change of the projection of v at x (n, d) when these change by dx and dv (..., n, d).
+
+        Raises InputError.
+        """
         raise self._unknown()
 
     def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
@@ -58,9 +61,9 @@ class Manifold(ABC):
         raise self._unknown()
 
     def divergence(self, x: Array, v: Array, trace: Array, image: Callable[[Array], Array]) -> Array:
-        """Return the divergence (rows,) on M, at points x (rows, d), of the projection of a field. Raises InputError.
+        """Return the divergence (..., n) on M of a field's projection, at points x (..., n, d). Raises InputError.
 
-        v, trace: the field (rows, d) and the trace of its derivative D (rows,). image: image(u) returns D u (rows, d).
+        v, trace: the field, as x, and the trace of its derivative D (..., n). image: image(u) returns D u of vectors.
         """
         raise self._unknown()
 
@@ -162,12 +165,13 @@ class Sphere(Manifold):
 
     def push_projection(self, x: Array, v: Array, dx: Array, dv: Array) -> Array:
         """Return dv - <x, dv> x - <dx, v> x - <x, v> dx."""
-        along, across = (_dots(x, dv) + _dots(dx, v))[:, None], _dots(x, v)[:, None]
+        along, across = _products(x, dv) + _products(dx, v), _products(x, v)
         return dv - along * x - across * dx
 
     def divergence(self, x: Array, v: Array, trace: Array, image: Callable[[Array], Array]) -> Array:
         """Return tr D - <x, D x> - (d - 1) <x, v>."""
-        return trace - _dots(x, image(x)) - (x.shape[1] - 1) * _dots(x, v)
+        found: Array = trace - (_products(x, image(x)) + (x.shape[-1] - 1) * _products(x, v))[..., 0]
+        return found
 
     def pull_projection(self, x: Array, v: Array, c: Array) -> tuple[Array, Array]:
         """Return -<x, c> v - <x, v> c and c - <x, c> x."""

@@ -142,7 +142,7 @@ class Follower:
         if self._noise is not None:
             noise = step.velocities[-1]
             self._noise(number, h, y, noise)
-            step.changes[-1] = self._pushed(y, noise.copy(), k, np.zeros_like(k))
+            step.changes[-1] = self._manifold.push_projection(y, noise.copy(), k, np.zeros_like(k))
             self._manifold.project(y, noise)
         for s, row in enumerate(self._tableau.a[:-1]):
             there, moved = self._argument(step, (*row, self._tableau.c[s])) if s else (y, k)
@@ -177,7 +177,7 @@ class Follower:
                 step.layer = whole, linear.jacobian()[0]
             elif self._dense:
                 step.divergences[s] = divergence(self._manifold, cloud.x, linear)[0]
-        step.changes[s] = self._pushed(y, whole, tangents, changes)
+        step.changes[s] = self._manifold.push_projection(y, whole, tangents, changes)
         self._manifold.project(y, step.velocities[s])
         step.known = s + 1
 
@@ -188,12 +188,7 @@ class Follower:
 
     def _pulled(self, y: Array, tangents: Array) -> Array:
         """Return tangents at y, after this is moved to the manifold; the derivative of that is symmetric."""
-        return self._manifold.pull_retraction(*_rows(y, tangents)).reshape(tangents.shape)
-
-    def _pushed(self, y: Array, v: Array, tangents: Array, changes: Array) -> Array:
-        """Return the changes of v once it is made tangent at y, given those before."""
-        (points, dx), (vectors, dv) = _rows(y, tangents), _rows(v, changes)
-        return self._manifold.push_projection(points, vectors, dx, dv).reshape(tangents.shape)
+        return self._manifold.pull_retraction(y, tangents)
 
     def _log_density(self, step: _Step, weights: Sequence[float]) -> Array:
         """Return the log density where the weights of the stages lead.
@@ -205,8 +200,8 @@ class Follower:
             return step.density - step.h * np.tensordot(weights[: len(step.divergences)], step.divergences, axes=1)
         (v, jacobian), y, h = step.layer, step.y, weights[0] * step.h
         basis = np.repeat(np.eye(y.shape[1])[:, None], len(y), axis=1)
-        self._manifold.project(*_rows(y, basis))
-        change = self._pushed(y, v, basis, np.einsum("nij,bnj->bni", jacobian, basis))
+        self._manifold.project(np.broadcast_to(y, basis.shape), basis)
+        change = self._manifold.push_projection(y, v, basis, np.einsum("nij,bnj->bni", jacobian, basis))
         image = self._pulled(y + h * step.velocities[0], basis + h * change)
         values = np.linalg.svd(np.moveaxis(image, 0, 2), compute_uv=False)
         with np.errstate(divide="ignore"):  # a layer that makes two tokens one
@@ -238,25 +233,15 @@ class Follower:
         """Return how the final tokens move along tangents because the event that ends the run comes sooner or later."""
         step, happened = self._step, zip(self._problem.events, sol.t_events, strict=True)
         last = [event for event, times in happened if event.terminal and sol.t_final in times[-1:]]
-        if step is None or not last or last[0].uses_velocity:  # such an event is at the end of a step
+        at_a_step = not last or last[0].uses_velocity  # the time is that of a step, which is taken as it is
+        if step is None or at_a_step or not len(tangents):
             return 0.0
-        event, t, x = last[0], sol.t_final, sol.x_final.astype(np.float64)
-        weights, slopes = self._extension(step, t)
-        velocity = np.tensordot(slopes, step.velocities, axes=1)
-        velocity = self._manifold.pull_retraction(
-            step.y + step.h * np.tensordot(weights, step.velocities, axes=1), velocity
-        )
-        size, span = np.abs(x).max() or 1.0, self._problem.span
-
-        def change(dt: float, dx: Array) -> float:
-            largest = np.abs(dx).max()
-            scale = size / largest if largest else 1.0
-            scale = min(scale, abs(span.end - span.start)) if dt else scale
-            return event.derivative(t, x, scale * dt, scale * dx) / scale
-
-        rate = change(1.0, velocity)
+        slope, gradient = last[0].gradient(sol.t_final, sol.x_final.astype(np.float64))
+        weights, slopes = self._extension(step, sol.t_final)
+        y, velocity = (np.tensordot(w, step.velocities, axes=1) for w in (weights, slopes))
+        velocity = self._pulled(step.y + step.h * y, velocity)
         with np.errstate(divide="ignore", invalid="ignore"):  # an event that its value only touches
-            later = np.array([-change(0.0, one) for one in tangents]) / rate
+            later = -np.tensordot(tangents, gradient, axes=2) / (slope + np.vdot(gradient, velocity))
             return later[:, None, None] * velocity
 
 
@@ -277,6 +262,9 @@ def run_along(problem: Problem, progress: Any, tangents: Any, log_density: Any) 
         density = as_numbers("log_density", found).astype(np.float64)
         if density.shape != (n,):
             raise InputError("log_density", f"shape {density.shape}", f"shape ({n},), or a function of x ({n}, {d})")
+    for event in problem.events:
+        if len(along) and event.terminal and not event.uses_velocity:
+            event.gradient(problem.span.start, start)
     follower = Follower(problem, along, density)
     return follower.added_to(run(problem, progress, follower))
 
@@ -285,12 +273,6 @@ def divergence(manifold: Manifold, x: Array, linear: Linearised) -> Array:
     """Return the divergence (B, n) on a manifold of a field that is made tangent to it, at its tokens x (B, n, d)."""
 
     def image(u: Array) -> Array:
-        return linear.push(np.zeros_like(x), u.reshape(x.shape)).reshape(u.shape)
+        return linear.push(np.zeros_like(x), u)
 
-    points, v = (a.reshape(-1, x.shape[2]) for a in (x, linear.field))
-    return manifold.divergence(points, v, linear.divergence().reshape(-1), image).reshape(x.shape[:2])
-
-
-def _rows(y: Array, many: Array) -> tuple[Array, Array]:
-    """Return y (n, d), repeated, and many (k, n, d) as rows (k n, d)."""
-    return np.broadcast_to(y, many.shape).reshape(-1, y.shape[1]), many.reshape(-1, y.shape[1])
+    return manifold.divergence(x, linear.field, linear.divergence(), image)

@@ -57,7 +57,7 @@ class Event:
         return [self.value_of_all(*each, partition) for each in zip(t, y, rows, strict=True)]
 
     def gradient(self, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return the derivatives of `value` in t, and in y of shape (n, d), for `fp.gradient`. Raises InputError."""
+        """Return the derivatives of `value` in t and in y (n, d), for those of runs. Raises InputError."""
         raise InputError("events", show(self), "an event with a method `gradient`, see fp.Event")
 
     def satisfied_at_start(self, value: float) -> bool:

@@ -136,16 +136,15 @@ def level(t, x):
     return float(x[0, 0] + x[1, 1] ** 2 + 0.1 * t)
 
 
-def knows(t, x):
-    return level(t, x)
-
-
-knows.derivative = lambda t, x, dt, dx: dx[0, 0] + 2 * x[1, 1] * dx[1, 1] + 0.1 * dt
+def gradient(t, x):
+    found = np.zeros_like(x)
+    found[0, 0], found[1, 1] = 1.0, 2 * x[1, 1]
+    return 0.1, found
 
 
 @pytest.mark.parametrize("method", ["dopri5", "rk4", "heun noise"])
 @pytest.mark.parametrize(
-    ("kind", "sphere"), [("level", False), ("level", True), ("knows", False), ("BlowUp", False), ("Collapsed", True)]
+    ("kind", "sphere"), [("level", False), ("level", True), ("BlowUp", False), ("Collapsed", True)]
 )
 def test_an_event_moves_the_end(kind, method, sphere):
     """The end of a run is that of its steps, cut at the root: against differences of fourth order of such ends.
@@ -159,16 +158,14 @@ def test_an_event_moves_the_end(kind, method, sphere):
     attention = fp.Softmax(**P)
     whole = fp.solve(attention, x, (0.0, 2.0), t_eval=[0.0, 0.731], **options)
     value = {
-        "level": level, "knows": level,
+        "level": level,
         "BlowUp": lambda t, y: np.linalg.norm(y, axis=1).max(),
         "Collapsed": lambda t, y: np.linalg.norm(y - y.mean(axis=0), axis=1).max(),
     }[kind]  # fmt: skip
     there = value(0.731, whole.x[1])
-    shifted = {"level": level, "knows": knows}.get(kind)
-    if shifted is not None:
-        event = lambda t, y: shifted(t, y) - there  # noqa: E731
-        if kind == "knows":
-            event.derivative = knows.derivative
+    if kind == "level":
+        event = lambda t, y: level(t, y) - there  # noqa: E731
+        event.gradient = gradient
     else:
         event = getattr(fp, kind)(there)
         start = value(0.0, x)
@@ -266,6 +263,7 @@ def test_runs_that_do_not_go_far(tmp_path):
         ({"tangents": D[:0]}, "tangents: got shape"),
         ({"tangents": D, "x0": np.stack([X, X])}, "tangents: got a value; need none for tokens"),
         ({"tangents": D, "x0": fp.Gaussian(0.0, np.eye(2))}, "tangents: got a value; need none for a Gaussian law"),
+        ({"tangents": D, "events": [level]}, "events: got .* need a function with an attribute `gradient`"),
         ({"log_density": np.zeros(5)}, "log_density: got shape"),
         ({"log_density": lambda x: x}, "log_density: got shape"),
         (
