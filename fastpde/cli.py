@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-_STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths")
+_STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths", "sequence-task")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

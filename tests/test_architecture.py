@@ -218,6 +218,7 @@ MANY = {
     "prepare",
     "solve",
     "mean_field",
+    "sequence_task",
     "stability",
     "stationary",
     "wasserstein",

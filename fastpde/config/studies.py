@@ -25,6 +25,8 @@ _is_closed = attrgetter("is_closed")
 _FIELDS, _CLOSED = suiting(_has_limit), suiting(_is_closed)
 _PAIRS = (*VARIANTS, "multihead", "masked")
 _SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
+_TASKS = ("recall", "regression", "sorting")
+_TRAINED = ("softmax", "l2", "sigmoid", "sinkhorn")
 _MOST = 64  # dimensions: a bound on what a typing error can ask for
 _ROOT = "studies of Gaussian laws need a field that keeps them Gaussian"
 
@@ -157,17 +159,35 @@ class Stability:
     seed: int = key(_SEED, 0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SequenceTask:
+    """The configuration of `fp.studies.sequence_task`."""
+
+    tasks: tuple[str, ...] = key(_list(checks.choice(*_TASKS), '["recall"]'), _TASKS)
+    variants: tuple[str, ...] = key(_list(checks.choice(*_TRAINED), '["softmax", "l2"]'), _TRAINED)
+    rates: tuple[float, ...] = key(_list(checks.number(above=0.0), "[0.01, 0.1]"), (0.003, 0.01, 0.03, 0.1, 0.3))
+    seeds: int = key(checks.integer(1, 10**6), 10)
+    steps: int = key(checks.integer(20), 300)
+    batch: int = key(_COUNT, 16)
+    length: int = key(checks.integer(2), 12)
+    layers: int = key(_COUNT, 2)
+    heads: int = key(_COUNT, 1)
+    rank: int = key(_COUNT, 4)
+    seed: int = key(_SEED, 0)
+
+
 def _grid(config: CovariancePaths) -> tuple[int, float]:
     return config.starts.grid, config.starts.limit
 
 
-Section = RankCollapse | PhaseDiagram | CovariancePaths | MeanField | Stability
+Section = RankCollapse | PhaseDiagram | CovariancePaths | MeanField | Stability | SequenceTask
 STUDIES: dict[str, type[Section]] = {
     "rank-collapse": RankCollapse,
     "phase-diagram": PhaseDiagram,
     "covariance-paths": CovariancePaths,
     "mean-field": MeanField,
     "stability": Stability,
+    "sequence-task": SequenceTask,
 }
 
 
@@ -181,7 +201,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """The number of laws, clouds or pairs."""
+        """The number of laws, clouds, pairs or models."""
         import fastpde as fp
 
         found = self.config
@@ -189,6 +209,8 @@ class Plan:
             return len(fp.studies.grid(*_grid(found)))
         if isinstance(found, MeanField):
             return found.draws * len(found.variants) * len(found.strengths) * len(found.sizes)
+        if isinstance(found, SequenceTask):
+            return found.seeds * len(found.rates) * len(found.variants) * len(found.tasks)
         several = {RankCollapse: "dimensions", Stability: "variants"}.get(type(found))
         return found.draws * (len(getattr(found, several)) if several else 1)
 
@@ -207,7 +229,7 @@ class Plan:
     @property
     def resumable(self) -> bool:
         """Whether the study keeps finished cells in a file and goes on from there."""
-        return isinstance(self.config, MeanField | Stability)
+        return isinstance(self.config, MeanField | Stability | SequenceTask)
 
     def run(self, progress: Any, cells: Any = None) -> Any:
         """Run the study and return its result, an `fp.studies.Study`. cells: the file of finished cells.

@@ -2,7 +2,8 @@
 
 `rank_collapse` finds ranks of limits (Theory 4.2), `phase_diagram` how random Gaussian laws end, `covariance_paths`
 paths of laws in the cone of 2 x 2 covariances. `mean_field` compares n tokens with their law (Theory 8.3), `stability`
-pairs of clouds with the bounds of Theory 8.1. `load` reads what `save` wrote.
+pairs of clouds with the bounds of Theory 8.1. `sequence_task` trains small Transformers on sequences. `load` reads what
+`save` wrote.
 """
 
 from .covariance_paths import CovariancePaths, covariance_paths, grid
@@ -10,6 +11,7 @@ from .mean_field import MeanField, mean_field
 from .phase_diagram import PhaseDiagram, phase_diagram
 from .rank_collapse import RankCollapse, rank_collapse
 from .saved import is_study, load
+from .sequence_task import SequenceTask, sequence_task
 from .stability import Stability, stability
 from .table import Column, Study
 
@@ -19,6 +21,7 @@ __all__ = [
     "MeanField",
     "PhaseDiagram",
     "RankCollapse",
+    "SequenceTask",
     "Stability",
     "Study",
     "covariance_paths",
@@ -28,5 +31,6 @@ __all__ = [
     "mean_field",
     "phase_diagram",
     "rank_collapse",
+    "sequence_task",
     "stability",
 ]

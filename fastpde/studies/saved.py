@@ -11,11 +11,12 @@ from .covariance_paths import CovariancePaths
 from .mean_field import MeanField
 from .phase_diagram import PhaseDiagram
 from .rank_collapse import RankCollapse
+from .sequence_task import SequenceTask
 from .stability import Stability
 from .table import PARAMETERS, Study
 
 KINDS: dict[str, type[Study]] = {
-    kind.name: kind for kind in (RankCollapse, PhaseDiagram, CovariancePaths, MeanField, Stability)
+    kind.name: kind for kind in (RankCollapse, PhaseDiagram, CovariancePaths, MeanField, Stability, SequenceTask)
 }
 
 
