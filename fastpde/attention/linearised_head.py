@@ -193,30 +193,80 @@ class LinearisedHead(Linearised):
         """Return sum_i p_ij h_i (B, n) of h (B, m)."""
         return self._targets.plain(h[:, :, None])[:, :, 0]
 
-    def score_changes(self, dx: Array, w: Array) -> tuple[Array, Array]:
-        """Return sum_j p_ij t_ij and sum_i p_ij w_i t_ij, (B, n) each, t_ij the changes of the scores.
+    @cached_property
+    def _columns(self) -> tuple[Sums, Sums, Array]:
+        """Return sums with P'_ij = w_i p_ij / (w_j c_j), w_j c_j = sum_i w_i p_ij: over targets, over sources; log c.
 
-        The targets are the tokens, and the scores are products.
+        The targets are the tokens. Weights of pairs are at most one and totals are kept as logarithms, so that a token
+        to which others hardly attend has its average, too.
         """
+        _ = self._mean  # with it the logs of the totals
+        assert self._logs is not None and self._bias is not None, "an average by exp, with a potential"
+        ones = np.ones((*self._y.shape[:2], 1))
+        y, z = np.concatenate([self._y, self._bias[:, :, None]], axis=2), np.concatenate([self._z, ones], axis=2)
+        pair = PairSum(self.score.weight, True, y, z, None, -self._logs, self.cloud.weights)
+        over_targets, logs = Sums(self._backend, pair, history=self._history("columns")), np.empty(self._y.shape[:2])
+        over_targets.plain(ones[:, :, :0], logs)
+        lowered = np.log(masses_of(self.cloud)) - self._logs
+        z = np.concatenate([self._z, lowered[:, :, None]], axis=2)
+        y, bias = np.concatenate([self._y, ones], axis=2), self._bias - logs
+        pair, n = PairSum(self.score.weight, False, z, y, None, bias), float(y.shape[1])
+        return over_targets, Sums(self._backend, pair, after=n * ones, history=self._history("rows")), logs
+
+    @property
+    def column_logs(self) -> Array:
+        """The logarithms (B, n) of c_j = sum_i w_i p_ij / w_j."""
+        return self._columns[2]
+
+    def column_average(self, h: Array) -> Array:
+        """Return sum_i P'_ij h_i (B, n) of h (B, n)."""
+        return self._columns[0].plain(h[:, :, None])[:, :, 0]
+
+    def column_average_back(self, h: Array) -> Array:
+        """Return sum_j P'_ij h_j (B, n) of h (B, n)."""
+        return self._columns[1].plain(h[:, :, None])[:, :, 0]
+
+    def row_changes(self, dx: Array) -> Array:
+        """Return sum_j p_ij t_ij (B, n), t_ij the changes of the scores; the targets are the tokens."""
+        a, b = self._changes(dx)
+        return np.einsum("bmq,bmq->bm", a, self._sources.slope(b))
+
+    def column_changes(self, dx: Array) -> Array:
+        """Return sum_i P'_ij t_ij (B, n)."""
+        a, b = self._changes(dx)
+        return np.einsum("bnq,bnq->bn", b, self._columns[0].plain(a))
+
+    def changes_over_targets(self, dx: Array, w: Array) -> Array:
+        """Return sum_i p_ij w_i t_ij (B, n)."""
+        a, b = self._changes(dx)
+        return np.einsum("bnq,bnq->bn", b, self._targets.slope(w[:, :, None] * a))
+
+    def _changes(self, dx: Array) -> tuple[Array, Array]:
+        """Return a and b (B, n, q) with t_ij = <a_i, b_j>, up to a number for each i that is the same for all j."""
         moved = dx - self._backend.centre(dx)[:, None]
         a = np.concatenate([self._of_targets(dx), self._z], axis=2)
-        b = np.concatenate([self._y, self._of_sources(moved)[0]], axis=2)
-        rows = np.einsum("bmq,bmq->bm", a, self._sources.slope(b))
-        return rows, np.einsum("bnq,bnq->bn", b, self._targets.slope(w[:, :, None] * a))
+        return a, np.concatenate([self._y, self._of_sources(moved)[0]], axis=2)
 
     # -- cotangents ---------------------------------------------------------------------------------------------------
 
     def pull(self, cotangent: Array) -> Pulled:
         return self.pull_with_bias(cotangent)[1]
 
-    def pull_scores(self, u: Array, v: Array, k: Array) -> Pulled:
-        """Return what changes t_ij of the scores do to sum_ij p_ij (u_i + v_i k_j) t_ij; the targets are the tokens."""
-        a = np.stack([u, v], axis=2)
-        b = np.stack([np.ones_like(k), k], axis=2)
-        of_targets = self._sources.both(self._y[:, :, :0], a, b, self._y)[1][:, :, :-1]
-        of_keys = self._targets.both(self._z[:, :, :0], b, a, self._z)[1][:, :, :-1]
-        x = self._pull_sources(of_keys, k) + self._pull_targets(of_targets)
-        return Pulled(x, None, self._of_score(of_targets, of_keys, k))
+    def pull_scores(self, u: Array, k: Array, *, columns: bool) -> Pulled:
+        """Return what changes t_ij of the scores do to sum_ij (u_i p_ij + P'_ij k_j) t_ij; the targets are the tokens.
+
+        P' is divided by the sums of its columns if `columns`, else w_i p_ij.
+        """
+        w = masses_of(self.cloud)[:, :, None]
+        u, k = u[:, :, None], k[:, :, None]
+        if columns:
+            of_targets, of_keys = self._columns[1].plain(k * self._y), self._columns[0].plain(self._z)
+        else:
+            of_targets, of_keys = w * self._sources.plain(k * self._y), self._targets.plain(w * self._z)
+        of_targets += u * self._sources.plain(self._y)
+        of_keys = k * of_keys + self._targets.plain(u * self._z)
+        x = self._pull_sources(of_keys, k[:, :, 0]) + self._pull_targets(of_targets)
+        return Pulled(x, None, self._of_score(of_targets, of_keys, k[:, :, 0]))
 
     def pull_with_bias(self, cotangent: Array) -> tuple[Array, Pulled]:
         """Return what changes of the biases (B, n) do to sum_i <cotangent_i, Gamma_i>, and the rest as `pull`."""

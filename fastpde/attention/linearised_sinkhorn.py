@@ -113,8 +113,8 @@ class LinearisedSinkhorn(_Potentials):
         self._tol = tol
 
     def _change(self, dx: Array) -> Array:
-        rho, gamma = self._tokens.score_changes(dx, self._w)
-        gamma /= self._w
+        rho = self._tokens.row_changes(dx)
+        gamma = self._tokens.changes_over_targets(dx, self._w) / self._w
         df = self._solve(-rho + self._rows(gamma))
         return -self._columns(df) - gamma
 
@@ -122,7 +122,7 @@ class LinearisedSinkhorn(_Potentials):
         h = self._solve(self._rows(of_g / self._w))
         back = self._columns(h)
         k = back + of_g / self._w
-        found = self._tokens.pull_scores(self._w * h, -self._w, k)
+        found = self._tokens.pull_scores(self._w * h, -k, columns=False)
         yield replace(found, parameters=found.parameters | {WEIGHTS: back - self._rows(k)})
 
     # -- the linear equations of the potentials -----------------------------------------------------------------------
@@ -170,28 +170,24 @@ class LinearisedHalfSteps(_Potentials):
     """
 
     def __init__(self, scaled: Scaled, cloud: Cloud, n_half: int, backend: Backend) -> None:
-        g, w = np.zeros(cloud.x.shape[:2]), masses_of(cloud)
-        self._steps: list[tuple[LinearisedHead, Array]] = []  # rows of each step, and the sums of its columns
+        g = np.zeros(cloud.x.shape[:2])
+        self._steps: list[LinearisedHead] = []  # the rows of each step
         for _ in range(n_half // 2):
             rows = LinearisedHead(scaled.score, cloud.with_(at=None), backend, g)
-            sums = rows.average_over_targets(w)
-            if not (sums > 0.0).all():
-                raise FieldError("a token that no other attends to: derivatives of half-iterations are not known there")
-            self._steps.append((rows, sums))
-            g = g + np.log(w / sums)
+            self._steps.append(rows)
+            g = g - rows.column_logs
         super().__init__(scaled, cloud, g, backend)
 
     def _change(self, dx: Array) -> Array:
         dg = np.zeros(dx.shape[:2])
-        for rows, sums in self._steps:
-            rho, gamma = rows.score_changes(dx, self._w)
-            df = -(rho + rows.average(dg))
-            dg = -(gamma + rows.average_over_targets(self._w * df)) / sums
+        for rows in self._steps:
+            df = -(rows.row_changes(dx) + rows.average(dg))
+            dg = -(rows.column_changes(dx) + rows.column_average(df))
         return dg
 
     def _pull_potential(self, of_g: Array) -> Iterator[Pulled]:
-        for rows, sums in reversed(self._steps):
-            of_f = -self._w * rows.average(of_g / sums)
-            found = rows.pull_scores(-of_f, -self._w, of_g / sums)
+        for rows in reversed(self._steps):
+            of_f = -rows.column_average_back(of_g)
+            found = rows.pull_scores(-of_f, -of_g, columns=True)
             of_g = -rows.average_over_targets(of_f)
             yield replace(found, parameters=found.parameters | {WEIGHTS: (of_f + of_g) / self._w})

@@ -158,6 +158,37 @@ def test_scalings(shape, other, n_half):
     assert_close(attention.jacobian(x, at=points, weights=w)[:, :, 0], (high - low) / 2e-4, 1e-6)
 
 
+def test_half_steps_where_a_token_is_hardly_attended_to():
+    """Logits of some thousands: sums of columns are below every number; the reference works in logarithms."""
+    rng = np.random.default_rng(9)
+    x, dx, c = rng.standard_normal((3, 6, 2))
+    Q, V = 50.0 * rng.standard_normal((2, 2)), rng.standard_normal((2, 2))
+    K = 50.0 * rng.standard_normal((2, 2))
+
+    def log_mean(a, axis):
+        top = a.real.max(axis=axis, keepdims=True)
+        return top + np.log(np.exp(a - top).mean(axis=axis, keepdims=True))
+
+    def field(x=x, Q=Q):
+        scores, g = (x @ Q.T) @ (x @ K.T).T, np.zeros((1, 6))
+        for _ in range(2):
+            f = -log_mean(scores + g, 1)
+            g = -log_mean(scores + f, 0)
+        a = scores + g
+        plan = np.exp(a - a.real.max(axis=1, keepdims=True))
+        return (plan @ (x @ V.T)) / plan.sum(axis=1, keepdims=True)
+
+    attention = fp.Sinkhorn(Q, K, V, n_half=5)
+    velocity, tangent = attention.jvp(x, dx)
+    assert np.ptp((x @ Q.T) @ (x @ K.T).T) > 3000.0
+    assert_close(velocity, field().real, 1e-9)
+    assert_close(tangent, derivative(lambda x: field(x=x), x, dx), 1e-9)
+    found = attention.vjp(x, c)
+    assert_close(found.x, gradient(lambda x: (c * field(x=x)).sum(), x), 1e-9)
+    # Each token sees one other, which no small change of Q changes.
+    np.testing.assert_allclose(found.parameters["Q"], gradient(lambda Q: (c * field(Q=Q)).sum(), Q), atol=1e-9)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_jacobians_and_divergences(kind, masked):
