@@ -17,6 +17,7 @@ import numpy as np
 
 from .._types import Array
 from ..errors import InputError
+from ..parallel.partition import Partition, Undivided
 from .cloud import Cloud
 from .parameters import Parameter
 
@@ -164,29 +165,31 @@ class LinearisedMask(Linearised):
     def __init__(self, part: Linearised, cloud: Cloud) -> None:
         seen = cloud.visibility
         assert seen is not None, "a cloud under a mask"
-        self._part, self._own = part, cloud.at is None
-        self._sources, self._targets = seen.order, seen.order if cloud.at is None else seen.target_order
+        self._part, own = part, cloud.at is None
+        self._of_sources = cloud.partition, seen.order
+        self._of_targets = self._of_sources if own else (Undivided(len(seen.limits)), seen.target_order)
 
     @cached_property
     def field(self) -> Array:
-        return _placed(self._part.field, self._targets)
+        return _placed(self._part.field, *self._of_targets)
 
     def push(self, dx: Array, dat: Array) -> Array:
-        return _placed(self._part.push(_sorted(dx, self._sources), _sorted(dat, self._targets)), self._targets)
+        moved = _sorted(dx, *self._of_sources), _sorted(dat, *self._of_targets)
+        return _placed(self._part.push(*moved), *self._of_targets)
 
     def pull(self, cotangent: Array) -> Pulled:
-        found = self._part.pull(_sorted(cotangent, self._targets))
+        found = self._part.pull(_sorted(cotangent, *self._of_targets))
         parameters = dict(found.parameters)
         if WEIGHTS in parameters:
-            parameters[WEIGHTS] = _placed(parameters[WEIGHTS], self._sources)
-        at = None if found.at is None else _placed(found.at, self._targets)
-        return Pulled(_placed(found.x, self._sources), at, parameters)
+            parameters[WEIGHTS] = _placed(parameters[WEIGHTS], *self._of_sources)
+        at = None if found.at is None else _placed(found.at, *self._of_targets)
+        return Pulled(_placed(found.x, *self._of_sources), at, parameters)
 
     def jacobian(self) -> Array:
-        return _placed(self._part.jacobian(), self._targets)
+        return _placed(self._part.jacobian(), *self._of_targets)
 
     def divergence(self) -> Array:
-        return _placed(self._part.divergence(), self._targets)
+        return _placed(self._part.divergence(), *self._of_targets)
 
 
 def through(backend: Backend, matrix: Array, vectors: Array) -> Array:
@@ -203,16 +206,12 @@ def of_columns(backend: Backend, matrix: Array, matrices: Array) -> Array:
     return through(backend, matrix, columns).reshape(systems, n, r, -1).swapaxes(2, 3)
 
 
-def _sorted(rows: Array, order: Array | None) -> Array:
-    return rows if order is None else rows[:, order]
+def _sorted(rows: Array, partition: Partition, order: Array | None) -> Array:
+    return rows if order is None else partition.ordered(np.ascontiguousarray(rows), order, np.empty_like(rows))
 
 
-def _placed(rows: Array, order: Array | None) -> Array:
-    if order is None:
-        return rows
-    out = np.empty_like(rows)
-    out[:, order] = rows
-    return out
+def _placed(rows: Array, partition: Partition, order: Array | None) -> Array:
+    return rows if order is None else partition.placed(np.ascontiguousarray(rows), order, np.empty_like(rows))
 
 
 def of_value(p: Parameter, t: float, found: Array) -> Array:
@@ -225,8 +224,8 @@ def of_value(p: Parameter, t: float, found: Array) -> Array:
 
 def masses_of(cloud: Cloud) -> Array:
     """Return the masses of the tokens, (B, n)."""
-    n = cloud.x.shape[1]
-    masses = np.full((1, n), 1.0 / n) if cloud.weights is None else cloud.weights
+    n = cloud.partition.n
+    masses = np.full((1, cloud.x.shape[1]), 1.0 / n) if cloud.weights is None else cloud.weights
     return np.broadcast_to(masses, cloud.x.shape[:2])
 
 

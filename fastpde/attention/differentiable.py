@@ -12,7 +12,7 @@ import numpy as np
 from .._types import Array, as_tokens
 from ..errors import InputError
 from .cloud import Cloud, as_points, make_cloud
-from .derivatives import WEIGHTS, Linearised, Pullback, as_change, backend_of, of_value, widened
+from .derivatives import WEIGHTS, Linearised, Pullback, as_change, of_value, widened
 from .parameters import Parameter
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Differentiable(ABC):
         """Check the arguments of `velocity`; return a context with the tokens and the field, ready for derivatives."""
         from ..sums import resolve
 
-        tokens, summing = as_tokens("x", x), backend_of(resolve(backend))
+        tokens, summing = as_tokens("x", x), resolve(backend)
         cloud = make_cloud(
             cast("Attention", self), tokens, summing, weights, positions, as_points(at, tokens), at_positions
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ import numpy as np
 from .. import weights
 from .._types import Array
 from ..errors import InputError
+from ..parallel.partition import Partition, Undivided
 from ..sums.pair_sum import PairSum
 from .cloud import Cloud
 from .derivatives import WEIGHTS, Linearised, Pulled, masses_of, of_columns, through
@@ -106,27 +107,23 @@ class LinearisedHead(Linearised):
     def _targets(self) -> Sums:
         """Return sums over targets, for every source: what sees it under a mask are the last targets."""
         _ = self._mean  # with it the logs of the totals
-        m, n = self._z.shape[1], self._y.shape[1]
-        y, z, bias = self._y, self._z, None
+        y, z, bias = self._y, self._z, None if self._logs is None else -self._logs
         if self._bias is not None:  # of a source: one more coordinate of its key
             y = np.concatenate([y, self._bias[:, :, None]], axis=2)
             z = np.concatenate([z, np.ones((*z.shape[:2], 1))], axis=2)
-        if self._logs is not None:
-            bias = -self._logs
-        after = m * masses_of(self.cloud)[:, :, None]
-        limits = None
+        partition = self.cloud.partition if self.cloud.at is None else Undivided(z.shape[1])
+        after = partition.n * masses_of(self.cloud)[:, :, None]
+        limits, turned = None, None
         if self.cloud.limits is not None:
-            seen_by = m - np.searchsorted(self.cloud.limits, np.arange(n), side="right")
-            limits = np.maximum(seen_by, 1)[::-1].astype(np.int64)
-            after = np.where((seen_by > 0)[:, None], after, 0.0)[:, ::-1]
-            y, z, bias = y[:, ::-1], z[:, ::-1], None if bias is None else bias[:, ::-1]
-        pair = PairSum(
-            self.score.weight, False, np.ascontiguousarray(y), np.ascontiguousarray(z), None,
-            None if bias is None else np.ascontiguousarray(bias), None, limits,
-        )  # fmt: skip
-        scaled = self._inverse if self._inverse is None or limits is None else self._inverse[:, ::-1]
-        history = self._history("targets")
-        return Sums(self._backend, pair, scaled, after, backwards=limits is not None, history=history)
+            own = self.cloud.partition
+            places = own.first + np.arange(own.here)
+            seen_by = partition.n - np.searchsorted(partition.gathered(self.cloud.limits[None])[0], places, "right")
+            after = np.where((seen_by > 0)[:, None], after, 0.0)
+            turned = partial(_reversed, own)
+            limits = turned(np.maximum(seen_by, 1)[None])[0].astype(np.int64)
+            y, z, bias = turned(y), turned(z), None if bias is None else turned(bias)
+        pair = PairSum(self.score.weight, False, y, z, None, bias, None, limits)
+        return Sums(self._backend, pair, self._inverse, after, turned=turned, history=self._history("targets"))
 
     # -- tangents -----------------------------------------------------------------------------------------------------
 
@@ -210,7 +207,7 @@ class LinearisedHead(Linearised):
         lowered = np.log(masses_of(self.cloud)) - self._logs
         z = np.concatenate([self._z, lowered[:, :, None]], axis=2)
         y, bias = np.concatenate([self._y, ones], axis=2), self._bias - logs
-        pair, n = PairSum(self.score.weight, False, z, y, None, bias), float(y.shape[1])
+        pair, n = PairSum(self.score.weight, False, z, y, None, bias), float(self.cloud.partition.n)
         return over_targets, Sums(self._backend, pair, after=n * ones, history=self._history("rows")), logs
 
     @property
@@ -271,6 +268,8 @@ class LinearisedHead(Linearised):
     def pull_with_bias(self, cotangent: Array) -> tuple[Array, Pulled]:
         """Return what changes of the biases (B, n) do to sum_i <cotangent_i, Gamma_i>, and the rest as `pull`."""
         score, cloud, V = self.score, self.cloud, self.score.V
+        if cloud.at is not None and not cloud.partition.whole:
+            raise InputError("at", "points", "none on several processes: their cotangents belong to one process alone")
         c = self._through(transposed(V), cotangent) if self._late else cotangent
         some = score.normalised and self._sharp and not self._keys_are_values
         keys, second = self._average(self._y[:, :, : None if some else 0], (c, self._values, self._y))
@@ -303,7 +302,7 @@ class LinearisedHead(Linearised):
         else:
             found["V"] = self._backend.outer(of_values, cloud.x)
         if not score.normalised:
-            found["bias"] = rho.sum(axis=1)
+            found["bias"] = cloud.partition.sum(rho)
         masses = masses_of(cloud)
         if self._sharp:
             found[WEIGHTS] = rho / masses
@@ -325,11 +324,12 @@ class LinearisedHead(Linearised):
         lowered = self._through(K, of_targets) if self._own else of_targets
         dQ = factor * self._backend.outer(lowered, cloud.targets)
         dK = factor * self._backend.outer(raised, of_targets) if self._own else self._backend.outer(of_keys, moved)
-        dscale = factor[:, 0, 0] / score.scale.reshape(-1) * np.einsum("bmi,bmi->b", lowered, raised)
+        total = cloud.partition.sum if cloud.at is None else Undivided(raised.shape[1]).sum
+        dscale = factor[:, 0, 0] / score.scale.reshape(-1) * total(np.einsum("bmi,bmi->bm", lowered, raised))
         if score.distance:
             second = self._backend.outer(rho[:, :, None] * moved, cloud.x)
             dK = dK - 2.0 * scale * product(K, second)
-            dscale -= np.einsum("bn,bnk->b", rho, self._through(K, moved) ** 2)
+            dscale -= cloud.partition.sum(rho * (self._through(K, moved) ** 2).sum(axis=2))
         return {"Q": dQ, "K": dK, "scale": dscale}
 
     # -- the linear maps from tokens to operands ----------------------------------------------------------------------
@@ -391,3 +391,10 @@ class LinearisedHead(Linearised):
             apart = self._through(K, self.cloud.x - self._centre[:, None])
             found -= 2.0 * scale * rho[:, :, None] * self._through(transposed(K), apart)
         return found
+
+
+def _reversed(partition: Partition, rows: Array) -> Array:
+    """Return rows (B, n, ...) from the last to the first of all tokens."""
+    if partition.whole:
+        return np.ascontiguousarray(rows[:, ::-1])
+    return partition.ordered(np.ascontiguousarray(rows), np.arange(partition.n)[::-1], np.empty_like(rows, order="C"))

@@ -140,7 +140,8 @@ class LinearisedSinkhorn(_Potentials):
 
         Raises FieldError if they do not converge: then the potentials are not determined by the tokens.
         """
-        mean = lambda v: (self._w * v).sum(axis=1, keepdims=True)  # noqa: E731
+        total = self._tokens.cloud.partition.sum
+        mean = lambda v: total(self._w * v)[:, None]  # noqa: E731
         dot: Callable[[Array, Array], Array] = lambda u, v: mean(u * v)  # noqa: E731
         residual = right - mean(right)
         found, along, size = np.zeros_like(residual), residual.copy(), dot(residual, residual)

@@ -23,7 +23,8 @@ class Sums:
         pair: the sum with the weight w; its values are replaced.
         scaled: (B, n, 1), what columns are multiplied by; None: nothing.
         after: (B, m, 1), what results are multiplied by; None: nothing.
-        backwards: whether the indices of the pair, of `scaled` and of `after` run from last to first.
+        turned: turned(rows) brings rows (B, n, ...) into the order of the pair, which is its own inverse; None: they
+            are in that order.
         history: history(kind) counts the sums of a kind in a run, see `PairSum.history`; None: each is a single one.
     """
 
@@ -34,12 +35,12 @@ class Sums:
         scaled: Array | None = None,
         after: Array | None = None,
         *,
-        backwards: bool = False,
+        turned: Callable[[Array], Array] | None = None,
         history: Callable[[str], Array] | None = None,
     ) -> None:
         self._history = history
         self._backend, self._pair, self._scaled, self._after = backend, pair, scaled, after
-        self._way = slice(None, None, -1) if backwards else slice(None)
+        self._turned: Callable[[Array], Array] = np.ascontiguousarray if turned is None else turned
         slope = weights.slope_of(pair.weight)
         self._slope = pair if weights.is_exponential(pair.weight) else replace(pair, weight=slope)
         if isinstance(pair.weight, weights.Linear):  # w' = 1, as the linear weight of the score 1
@@ -78,12 +79,8 @@ class Sums:
         return None if self._history is None else self._history(kind)
 
     def _times(self, columns: Array) -> Array:
-        return columns if self._scaled is None else columns * self._scaled[:, self._way]
-
-    def _turned(self, rows: Array) -> Array:
-        return np.ascontiguousarray(rows[:, self._way])
+        return columns if self._scaled is None else columns * self._scaled
 
     def _finished(self, out: Array) -> Array:
-        if self._after is not None:
-            out *= self._after
-        return out[:, self._way]
+        out = self._turned(out)
+        return out if self._after is None else out * self._after

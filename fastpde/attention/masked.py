@@ -55,7 +55,10 @@ class Masked(Composite):
         cloud.placed(result, out)
 
     def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
-        return LinearisedMask(self.attention.linearised(cloud.ordered(backend), t, backend), cloud)
+        ordered = cloud.ordered(backend)  # in memory that the next evaluation uses
+        own = {name: getattr(ordered, name) for name in ("x", "at", "weights")}
+        kept = ordered.with_(**{name: None if value is None else value.copy() for name, value in own.items()})
+        return LinearisedMask(self.attention.linearised(kept, t, backend), cloud)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         yield from self.attention.named_parameters()

@@ -16,7 +16,7 @@ from ..weights import Linear
 from . import resolve
 from .backend import Backend
 from .direct import Direct
-from .pair_sum import PairSum
+from .pair_sum import PairSum, SecondScore
 
 
 class Mpi(Backend):
@@ -135,6 +135,22 @@ class Mpi(Backend):
         if pair.history is not None:  # each process has checked its own targets
             pair.history[:] = partition.largest(pair.history)
 
+    def attend_second(
+        self, pair: PairSum, second: SecondScore, out: Array, out_second: Array, log_total: Array | None = None
+    ) -> None:
+        if self._before is not None:
+            self._before()
+        partition = self.partition(pair.keys.shape[1])
+        if partition.whole:
+            self._inner.attend_second(pair, second, out, out_second, log_total)
+            return
+        self._gathered_sums += len(pair.keys)
+        keys, values = self._all_of("keys", second.keys, partition), self._all_of("values", second.values, partition)
+        others = SecondScore(second.targets, keys.copy(), values.copy())
+        self._inner.attend_second(self._gathered(pair, partition), others, out, out_second, log_total)
+        if pair.history is not None:
+            pair.history[:] = partition.largest(pair.history)
+
     def _deals(self, pair: PairSum, partition: Partition) -> bool:
         """Return whether targets are redistributed: the later a target of a masked direct sum, the more work it is."""
         if pair.limits is None or not isinstance(self._inner, Direct) or isinstance(pair.weight, Linear):
@@ -159,19 +175,21 @@ class Mpi(Backend):
 
     def _gathered(self, pair: PairSum, partition: Partition) -> PairSum:
         """Return the same sum with the sources of all processes."""
-        assert isinstance(partition, Block), "some tokens are elsewhere"
 
         def all_of(name: str, rows: Array | None) -> Array | None:
-            if rows is None:
-                return None
-            out = self.workspace(f"all_{name}", (len(rows), partition.n, *rows.shape[2:]), rows.dtype)
-            return partition.gathered_into(rows, out)
+            return None if rows is None else self._all_of(name, rows, partition)
 
-        keys: Any = all_of("keys", pair.keys)
+        keys = self._all_of("keys", pair.keys, partition)
         values = all_of("values", pair.values)
         return replace(
             pair, keys=keys, values=values, bias=all_of("bias", pair.bias), masses=all_of("weights", pair.masses)
         )
+
+    def _all_of(self, name: str, rows: Array, partition: Partition) -> Array:
+        """Return the rows (B, n, ...) of all processes, in the workspace."""
+        assert isinstance(partition, Block), "some tokens are elsewhere"
+        out = self.workspace(f"all_{name}", (len(rows), partition.n, *rows.shape[2:]), rows.dtype)
+        return partition.gathered_into(rows, out)
 
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None

@@ -157,6 +157,8 @@ def test_masks_heads_and_weights():
     seen = np.tril(np.ones((6, 6), bool))
     second = {name: 0.5 * RNG.standard_normal((2, 2)) for name in "QKV"}
     W = RNG.standard_normal((2, 2, 2))
+    places = np.array([3.0, 1.0, 2.0, 6.0, 4.0, 5.0])  # positions in no order
+    seen = places[None] <= places[:, None]
     attention = fp.MultiHead([fp.Masked(fp.Softmax(**P)), fp.Softmax(**second)], W=W)
     ours, naive = loss(np.random.default_rng(3).standard_normal(X.shape))
     found = fp.gradient(ours, attention, X, (0.0, 1.0), method="rk4", step=0.1, backend="direct")

@@ -88,6 +88,21 @@ def velocity(attention, x, **own):
     return run
 
 
+def derivatives(attention, x, **own):
+    """The same for tangents, divergences and cotangents, and for what is summed over all tokens."""
+    dx, c = np.random.default_rng(2).standard_normal((2, *x.shape))
+
+    def run(rows, backend):
+        mine = {name: value[rows(len(value))] for name, value in own.items()} | {"backend": backend}
+        here = x[rows(len(x))]
+        tangent = attention.jvp(here, dx[rows(len(x))], **mine)[1]
+        found = attention.vjp(here, c[rows(len(x))], **mine)
+        others = [value for name, value in sorted(found.parameters.items()) if name != "weights"]
+        return [tangent, found.x, attention.divergence(here, **mine)[:, None]], others
+
+    return run
+
+
 def solution(attention, x, t_end=0.4, positions=None, **asked):
     """The same for a run: states, and what all ranks must agree on."""
 
@@ -145,6 +160,7 @@ def direct(comparison):
     for name, attention in ATTENTIONS.items():
         own = {"weights": weights} | ({"positions": positions} if attention.masked else {})
         comparison.compare(f"{name}, velocity", velocity(attention, x, **own))
+        comparison.compare(f"{name}, derivatives", derivatives(attention, x, **own))
         comparison.compare(f"{name}, rk4", solution(attention, x, method="rk4", step=0.2))
     narrow = ATTENTIONS["softmax"]
     events = [fp.BlowUp(2.0, terminal=False), fp.Collapsed(1.0, terminal=False), crossing, fp.SteadyState(1e-9)]
