@@ -154,15 +154,15 @@ def test_the_noise_of_a_batch():
 
 
 def test_masks_heads_and_weights():
-    seen = np.tril(np.ones((6, 6), bool))
     second = {name: 0.5 * RNG.standard_normal((2, 2)) for name in "QKV"}
     W = RNG.standard_normal((2, 2, 2))
     places = np.array([3.0, 1.0, 2.0, 6.0, 4.0, 5.0])  # positions in no order
     seen = places[None] <= places[:, None]
     attention = fp.MultiHead([fp.Masked(fp.Softmax(**P)), fp.Softmax(**second)], W=W)
     ours, naive = loss(np.random.default_rng(3).standard_normal(X.shape))
-    found = fp.gradient(ours, attention, X, (0.0, 1.0), method="rk4", step=0.1, backend="direct")
-    times = steps(attention, X, (0.0, 1.0), method="rk4", step=0.1, backend="direct")
+    options = {"method": "rk4", "step": 0.1, "backend": "direct", "positions": places}
+    found = fp.gradient(ours, attention, X, (0.0, 1.0), **options)
+    times = steps(attention, X, (0.0, 1.0), **options)
 
     def number(x=X, W=W, **p):
         first = {name: p.get(f"heads[0].{name}", P[name]) for name in "QKV"}
