@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,7 +18,7 @@ from ..weights import Exp
 from .direct import Direct
 from .pair_sum import PairSum
 
-_POINTS, _BLOCK = 4096, 256
+_POINTS = 4096
 _ROUNDS = 5
 _DIMENSIONS = (2, 16, 64)
 _SIDE = 512  # of square matrices, large enough for NumPy's products to be near their best
@@ -57,29 +58,26 @@ class Work:
 
 
 def shares() -> dict[str, str]:
-    """Return, as a table for people, the share of its limits that a direct sum of softmax attention reaches.
-
-    A pair needs two products of vectors, of keys and of values, and an exponential. The limits are the times of NumPy's
-    matrix products for blocks of targets, and of the exponentials alone, on as many threads.
-    """
+    """Return, as a table for people, how fast a direct sum of softmax attention is, and the `share` of its limit."""
     found = {}
-    for dtype in (np.float64, np.float32):
-        powers = exponentials_of(np.dtype(dtype))
+    for name in ("float64", "float32"):
         for d in _DIMENSIONS:
-            x = np.random.default_rng(d).standard_normal((1, _POINTS, d)).astype(dtype) / d**0.5
-            seconds, products = _timed(_direct(x), _products(x[0]))
-            found[f"direct sums, {np.dtype(dtype).name}, d = {d}"] = (
-                f"{_POINTS**2 / seconds / 1e9:.2g} billion pairs per second: {products / seconds:.0%} of the speed of "
-                f"matrix products, {powers * _POINTS**2 / seconds:.0%} of that of exponentials"
+            x = np.random.default_rng(d).standard_normal((1, _POINTS, d)).astype(name) / d**0.5
+            backend, pair, out = Direct(), PairSum(Exp(), True, x, x), np.empty_like(x)
+            times: list[float] = []
+            sum_once = partial(backend.attend, pair, out)
+            part = share(partial(_timed, sum_once, times), Work.of_pairs(_POINTS**2, 2 * d), name)
+            found[f"direct sums, {name}, d = {d}"] = (
+                f"{_POINTS**2 / min(times) / 1e9:.2g} billion pairs per second, {part:.0%} of what multiply-adds at "
+                "the speed of matrix products, and exponentials, allow"
             )
     return found
 
 
 def exponentials_of(dtype: np.dtype) -> float:
-    """Measure the seconds per exponential of arrays in the cache, on all threads."""
-    values = np.zeros((pool.threads(), exponentials.SIZE), dtype)
-    (seconds,) = _timed(lambda: exponentials.replace(values))
-    return seconds / (values.size * exponentials.TIMES)
+    """Measure the seconds per exponential of arrays in the cache, on all threads: the shortest of several times."""
+    time.sleep(0.02)
+    return min(_exponential(dtype) for _ in range(_ROUNDS))
 
 
 def share(call: Callable[[], object], work: Work, dtype: np.dtype | str) -> float:
@@ -136,34 +134,8 @@ def _byte(executor: ThreadPoolExecutor, copied: list[Array]) -> float:
     return seconds / sum(pair.nbytes for pair in copied)
 
 
-def _direct(x: Array) -> Callable[[], None]:
-    """Return a call that makes the sum over points (1, n, d) for themselves."""
-    backend, pair, out = Direct(), PairSum(Exp(), True, x, x), np.empty_like(x)
-    return lambda: backend.attend(pair, out)
-
-
-def _products(x: Array) -> Callable[[], None]:
-    """Return a call that makes the matrix products of a sum over points (n, d) with themselves, block by block."""
-    scores, sums, y = np.empty((_BLOCK, len(x)), x.dtype), np.empty((_BLOCK, x.shape[1]), x.dtype), x.T.copy()
-
-    def call() -> None:
-        for start in range(0, len(x), _BLOCK):
-            np.matmul(x[start : start + _BLOCK], y, out=scores)
-            np.matmul(scores, x, out=sums)
-
-    return call
-
-
-def _timed(*calls: Callable[[], object]) -> list[float]:
-    """Return the median seconds of each call, made in turn, after one that is not counted and a pause."""
-    seconds = np.empty((_ROUNDS, len(calls)))
-    for row in range(_ROUNDS):
-        for i, call in enumerate(calls):
-            time.sleep(0.02)  # threads of the other library may still be waiting for work
-            call()
-            seconds[row, i] = _seconds(call)
-    found: list[float] = np.median(seconds, axis=0).tolist()
-    return found
+def _timed(call: Callable[[], object], times: list[float]) -> None:
+    times.append(_seconds(call))
 
 
 def _seconds(call: Callable[[], object]) -> float:
