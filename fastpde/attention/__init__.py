@@ -5,6 +5,7 @@ from .derivatives import Pullback
 from .exponential import Exponential
 from .l2 import L2
 from .linear import Linear
+from .linearised_law import GaussianPullback
 from .masked import Masked
 from .multi_head import MultiHead
 from .parameters import Layers
@@ -19,6 +20,7 @@ __all__ = [
     "VARIANTS",
     "Attention",
     "Exponential",
+    "GaussianPullback",
     "Layers",
     "Linear",
     "Masked",

@@ -16,7 +16,6 @@ from ..errors import InputError, InputTypeError, NoGaussianClosure
 from .balance import Balance
 from .cloud import Cloud, as_points, make_cloud
 from .differentiable import Differentiable
-from .gaussian_field import Affine
 from .parameters import Layers, Parameter
 from .rates import Rate
 from .small_matrices import transposed
@@ -229,13 +228,6 @@ class Attention(Differentiable):
     def energy_trend(self, t: float) -> int:
         """Return 1 where theory says that the flow ascends that energy, -1 where it descends it, else 0."""
         return 0
-
-    @abstractmethod
-    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
-        """Return (M, c) of the field Gamma(x) = M x + c of N(mean, L L^T), mean (..., d), L (..., d, r), float64.
-
-        Raises NoGaussianClosure where the field is not affine.
-        """
 
     def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
         """Return Gamma_mu(x) (..., m, length) for mu = N(mean, L L^T) at points x (..., m, d), in closed form."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .._types import Array, as_tokens
+from .._types import Array, as_gaussian, as_numbers, as_tokens
 from ..errors import InputError
 from .cloud import Cloud, as_points, make_cloud
 from .derivatives import WEIGHTS, Linearised, Pullback, as_change, of_value, widened
+from .gaussian_field import Affine
+from .linearised_law import GaussianPullback, LinearisedLaw
 from .parameters import Parameter
+from .small_matrices import transposed
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
@@ -160,6 +163,99 @@ class Differentiable(ABC):
                 raise InputError("attention", came, "one whose length is the dimension of the tokens")
             return self._given_back(tokens, field.divergence())
 
+    # -- Gaussian laws ------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+        """Return (M, c) of the field Gamma(x) = M x + c of N(mean, L L^T), mean (..., d), L (..., d, r), float64.
+
+        Raises NoGaussianClosure where the field is not affine.
+        """
+
+    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        """Return the field of laws N(mean, L L^T), mean (B, d), L (B, d, r), ready for its derivatives.
+
+        Raises NoGaussianClosure where the field is not affine, InputError where its derivatives are not known.
+        """
+        self.closure(mean, factor, t)
+        need = "an attention whose closure has known derivatives: that of its score, of heads or masks of such"
+        raise InputError("attention", repr(self), need)
+
+    def gaussian_jvp(
+        self, mean: Any, cov: Any, dmean: Any, dcov: Any, *, parameters: Mapping[str, Any] | None = None, t: float = 0.0
+    ) -> tuple[Affine, Affine]:
+        """Return the affine field (M, c) of N(mean, cov), see `affine`, and its change to first order.
+
+        Args:
+            mean, cov, t: as of `affine`.
+            dmean, dcov: changes of the shapes of mean and cov, dcov symmetric; also those that raise the rank.
+            parameters: name -> change, of the shape of the parameter's value; names as of `vjp`. Others stay.
+
+        Returns:
+            (M, c) and (dM, dc), each (..., length, d) and (..., length) float64: the mean and the covariance move with
+            mean' = M mean + c and cov' = M cov + cov M^T, whose changes follow by the product rule.
+
+        Raises:
+            NoGaussianClosure: for an attention that does not keep Gaussians Gaussian, with the reason.
+            InputError, InputTypeError: naming the argument.
+
+        Source: Theory 12.4.
+        """
+        law, lead = self._law(mean, cov, t)
+        B, d = len(law.M), law.M.shape[-1]
+        move = _change("dmean", dmean, (*lead, d), "as mean").reshape(B, d)
+        widen = _change("dcov", dcov, (*lead, d, d), "as cov").reshape(B, d, d)
+        if np.any(np.abs(widen - transposed(widen)) > 1e-12 * np.abs(widen).max(initial=0.0)):
+            raise InputError("dcov", "a matrix that is not symmetric", "a symmetric matrix")
+        known, changes = dict(self.named_parameters()), {}
+        for name, value in (parameters or {}).items():
+            if name not in known:
+                raise InputError("parameters", repr(name), f"names among {', '.join(known)}")
+            changes[name] = _change(f"parameters[{name!r}]", value, known[name](t).shape, "as its value")
+        moved = law.push(move, widen, changes)
+        return self._split((law.M, law.c), lead), self._split(moved, lead)
+
+    def gaussian_vjp(self, mean: Any, cov: Any, of_M: Any, of_c: Any, *, t: float = 0.0) -> GaussianPullback:
+        """Return the gradient of <of_M, M> + <of_c, c> in mean, covariance and all parameters, M and c as of `affine`.
+
+        Args:
+            mean, cov, t: as of `affine`.
+            of_M, of_c: (..., length, d) and (..., length), as M and c.
+
+        Returns:
+            a `GaussianPullback`.
+
+        Raises: as `gaussian_jvp`.
+
+        Source: Theory 12.4.
+        """
+        law, lead = self._law(mean, cov, t)
+        M, c = self._split((law.M, law.c), lead)
+        into_M, into_c = _change("of_M", of_M, M.shape, "as M"), _change("of_c", of_c, c.shape, "as c")
+        found = law.pull(into_M.reshape(law.M.shape), into_c.reshape(law.c.shape))
+        d = M.shape[-1]
+        parameters = {name: of_value(p, t, found.parameters[name]) for name, p in self.named_parameters()}
+        return GaussianPullback(M, c, found.mean.reshape(*lead, d), found.cov.reshape(*lead, d, d), parameters)
+
+    def _law(self, mean: Any, cov: Any, t: float) -> tuple[LinearisedLaw, tuple[int, ...]]:
+        """Check the arguments of `affine`; return the field of B laws, and the axes of which B is the product."""
+        centre, factor = as_gaussian(mean, cov)
+        own = cast("Attention", self)
+        own.check_dimension(centre.shape[-1], t, "mean")
+        *lead, d = centre.shape
+        count = max(p.systems(t) for p in self.parameters())
+        if count > 1 and lead not in ([], [count]):
+            raise InputError("mean", f"shape {centre.shape}", f"one law, or {count} as the parameters of the attention")
+        lead = lead or ([count] if count > 1 else [])
+        centre = np.broadcast_to(centre, (*lead, d)).reshape(-1, d)
+        factor = np.broadcast_to(factor, (*lead, d, d)).reshape(-1, d, d)
+        return self.linearised_law(centre, factor, float(t)), tuple(lead)
+
+    @staticmethod
+    def _split(field: Affine, lead: tuple[int, ...]) -> Affine:
+        M, c = field
+        return M.reshape(*lead, *M.shape[1:]), c.reshape(*lead, *c.shape[1:])
+
     @contextmanager
     def _linearised(
         self, x: Any, at: Any, t: float, weights: Any, positions: Any, at_positions: Any, backend: Any
@@ -179,3 +275,11 @@ class Differentiable(ABC):
     def _given_back(tokens: Array, found: Array) -> Array:
         found = found.astype(tokens.dtype, copy=False)
         return found if tokens.ndim == 3 else found[0]
+
+
+def _change(name: str, value: Any, shape: tuple[int, ...], need: str) -> Array:
+    """Check a change or a cotangent; return it in float64. Raises InputError, InputTypeError."""
+    found = as_numbers(name, value).astype(np.float64)
+    if found.shape != shape:
+        raise InputError(name, f"shape {found.shape}", f"shape {shape}, {need}")
+    return found

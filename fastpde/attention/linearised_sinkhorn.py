@@ -13,7 +13,7 @@ equation, and P' with columns divided by their sums. Source: Theory 12.1.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -51,6 +51,14 @@ class Scaled:
     def of(plain: Score, eps: Array) -> Scaled:
         """Return the parameters at one time."""
         return Scaled(plain, replace(plain, V=plain.V / column(eps), scale=np.asarray(plain.scale / eps)), eps)
+
+    def changes(self, given: Mapping[str, Array]) -> dict[str, Array]:
+        """Return the changes of Q, K, V / eps and scale / eps, given those of some parameters."""
+        deps = np.asarray(given.get("eps", 0.0))
+        dV, dscale = (np.asarray(given.get(name, 0.0)) for name in ("V", "scale"))
+        found = {name: given[name] for name in ("Q", "K") if name in given}
+        found["V"] = (dV - column(deps) * self.score.V) / column(self.eps)
+        return found | {"scale": (dscale - deps * self.score.scale) / self.eps}
 
     def parameters(self, found: dict[str, Array]) -> dict[str, Array]:
         """Return the cotangents of V, scale and eps, given those of V / eps and scale / eps."""

@@ -12,6 +12,7 @@ from .base import Attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
 from .derivatives import Linearised, LinearisedMask
+from .linearised_law import LinearisedLaw
 from .parameters import Parameter
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ class Masked(Composite):
         own = {name: getattr(ordered, name) for name in ("x", "at", "weights")}
         kept = ordered.with_(**{name: None if value is None else value.copy() for name, value in own.items()})
         return LinearisedMask(self.attention.linearised(kept, t, backend), cloud)
+
+    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        self.closure(mean, factor, t)  # raises where equal positions do not stay equal
+        return self.attention.linearised_law(mean, factor, t)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         yield from self.attention.named_parameters()

@@ -16,6 +16,7 @@ from .base import KEPT, Attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
 from .derivatives import Linearised, LinearisedHeads
+from .linearised_law import LinearisedLaw, LinearisedLawOfHeads
 from .parameters import Layers, Parameter, Value, matrix, parameter
 from .single_head import SingleHead
 from .small_matrices import product
@@ -222,6 +223,10 @@ class MultiHead(Composite):
         own = [cloud.with_(memory=memory) for memory in memories]
         parts = [head.linearised(one, t, backend) for head, one in zip(self.heads, own, strict=True)]
         return LinearisedHeads(parts, self.outputs(t), backend, stacked=self._stack is not None)
+
+    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        parts = [head.linearised_law(mean, factor, t) for head in self.heads]
+        return LinearisedLawOfHeads(parts, self.outputs(t), stacked=self._stack is not None)
 
     def terms(self, t: float | None = None) -> Iterator[Term]:
         outputs = None if t is None else self.outputs(t)

@@ -21,7 +21,9 @@ from .cloud import Cloud
 from .derivatives import Linearised
 from .energy_forces import Force
 from .gaussian_field import Affine
+from .gaussian_maps import map_of
 from .linearised_head import LinearisedHead
+from .linearised_law import LinearisedLaw, LinearisedLawOfHead
 from .parameters import Layers, Parameter, Value, column, matrix, scalar
 from .score import Score
 from .small_matrices import one_head, product, transposed
@@ -173,6 +175,14 @@ class SingleHead(Attention):
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         return gaussian_field.closure(self._score(t), mean, factor, type(self).__name__)
+
+    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        if type(self).closure is not SingleHead.closure:  # of a subclass, which nothing here knows
+            return super().linearised_law(mean, factor, t)
+        score = self._score(t)
+        gaussian_field.closure(score, mean, factor, type(self).__name__)  # raises where there is none
+        kind = affine.TILT if score.shifts else affine.LINEAR
+        return LinearisedLawOfHead(score, map_of(kind, 0, score.linear, score.curvature, mean, factor))
 
     def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
         score = self._score(t)

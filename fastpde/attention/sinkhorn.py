@@ -22,6 +22,8 @@ from .cloud import Cloud
 from .derivatives import Linearised, through
 from .energy_forces import Force
 from .gaussian_field import Affine, half_steps, regression
+from .gaussian_maps import map_of
+from .linearised_law import LinearisedLaw, LinearisedLawOfSinkhorn
 from .linearised_sinkhorn import LinearisedHalfSteps, LinearisedSinkhorn, Scaled
 from .memory import Memory
 from .parameters import Parameter, Value, column, scalar
@@ -131,6 +133,16 @@ class Sinkhorn(SingleHead):
         N = regression(A, factor)
         return V @ N, times(V, mean - times(N, mean))
 
+    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        scaled = Scaled.of(self._score(t), self.eps(t))
+        kind, count = self._form
+        return LinearisedLawOfSinkhorn(scaled, map_of(kind, count, scaled.score.matrix, None, mean, factor))
+
+    @property
+    def _form(self) -> tuple[str, int]:
+        """The form of its Gaussian closure, and the number of half-iterations."""
+        return (affine.PLAN, 0) if self.n_half is None else (affine.STEPS, self.n_half)
+
     def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
         """Return S_eps, its gradient -2 A int y kappa(x, y) dmu(y) and the field, all from one scaling."""
         self.check_symmetry(t)
@@ -169,7 +181,7 @@ class Sinkhorn(SingleHead):
     def affine_heads(self) -> AffineHeads | None:
         if not self.constant:
             return None
-        kind, count = (affine.PLAN, 0) if self.n_half is None else (affine.STEPS, self.n_half)
+        kind, count = self._form
         score, eps = self._score(0.0), column(self.eps(0.0))
         return AffineHeads((kind,), (count,), one_head(score.matrix / eps), one_head(score.V / eps))
 

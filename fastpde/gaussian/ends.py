@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .._types import Array
-from ..attention.gaussian_field import regression
+from ..attention.gaussian_maps import Changes, map_of
 from ..attention.small_matrices import transposed
-from ..batches.affine import LINEAR, PLAN, STEPS, AffineHeads
+from ..batches.affine import AffineHeads
 from .units import size
 
 
@@ -57,10 +57,11 @@ def linearised(heads: AffineHeads, S: Array, span: Array) -> Linear:
     """Return F and its derivative at S (d, d), of range `span`, for the heads (1, heads, d, d) of one attention."""
     basis = _basis(span)
     M, changes = np.zeros_like(S), np.zeros_like(basis)
-    D = np.zeros_like(heads.A) if heads.D is None else heads.D
+    values, vectors = np.linalg.eigh(S)
+    factor, still = vectors * np.sqrt(np.maximum(values, 0.0)), np.zeros(len(S))
     for h, (kind, count) in enumerate(zip(heads.kinds, heads.counts, strict=True)):
-        N, change = _regressed(kind, count, heads.A[0, h], D[0, h], S, basis)
-        M, changes = M + heads.V[0, h] @ N, changes + heads.V[0, h] @ change
+        law = map_of(kind, count, heads.A[0, h], None if heads.D is None else heads.D[0, h], still, factor)
+        M, changes = M + heads.V[0, h] @ law.N, changes + heads.V[0, h] @ law.push(Changes(still, basis))[0]
     rates, slopes = M @ S, changes @ S + M @ basis
     coordinates = basis.reshape(len(basis), -1)
 
@@ -68,47 +69,6 @@ def linearised(heads: AffineHeads, S: Array, span: Array) -> Linear:
         return (matrices + transposed(matrices)).reshape(*matrices.shape[:-2], -1) @ coordinates.T
 
     return Linear(coordinates @ S.reshape(-1), seen(rates), seen(slopes).T)
-
-
-def _regressed(kind: str, count: int, A: Array, D: Array, S: Array, basis: Array) -> tuple[Array, Array]:
-    """Return N (d, d) of the field V N x of a head, and its derivatives (N, d, d) along a basis."""
-    if kind == PLAN:
-        return _planned(A, S, basis)
-    if kind == STEPS:
-        return _stepped(A, count, S, basis)
-    X = np.linalg.inv(np.eye(len(S)) + (0.0 if kind == LINEAR else 2.0) * S @ D)
-    return X @ S @ A, X @ basis @ X.T @ A
-
-
-def _planned(A: Array, S: Array, basis: Array) -> tuple[Array, Array]:
-    """Return N and its derivatives X A for converged Sinkhorn attention, along a basis of changes dS (N, d, d).
-
-    X solves X - F X F^T = E dS E^T - N E' dS E'^T N^T with F = N N', E = I - F, E' = I - N' N, and N' as N with A^T
-    (Theory 12.4).
-    """
-    values, vectors = np.linalg.eigh(S)
-    factor = vectors * np.sqrt(np.maximum(values, 0.0))
-    N, back = regression(A, factor), regression(A.T, factor)
-    F, unit = N @ back, np.eye(len(S))
-    E, other = unit - F, N @ (unit - back @ N)
-    right = E @ basis @ E.T - other @ basis @ other.T
-    stein = np.eye(S.size) - np.kron(F, F)
-    return N, np.linalg.solve(stein, right.reshape(len(basis), -1).T).T.reshape(basis.shape) @ A
-
-
-def _stepped(A: Array, count: int, S: Array, basis: Array) -> tuple[Array, Array]:
-    """Return N and its derivatives for `count` half-iterations, as `attention.gaussian_field.half_steps`.
-
-    The derivative of P is dP = X dS X^T - P dG P with X = (I + S G)^{-1}.
-    """
-    G, bend = np.zeros_like(S), np.zeros_like(basis)
-    for index in range(count):
-        step = A if index % 2 == 0 else A.T
-        X = np.linalg.inv(np.eye(len(S)) + S @ G)
-        P = X @ S
-        change = X @ basis @ X.T - P @ bend @ P
-        G, bend = step.T @ P @ step, step.T @ change @ step
-    return P @ step, change @ step
 
 
 def shape_at_rest(heads: AffineHeads, S: Array, span: Array) -> tuple[float, float]:
