@@ -29,6 +29,7 @@ from .manifold import Euclidean, Sphere
 from .meanfield import solve
 from .observable import Observable
 from .sensitivity.adjoint import Gradient, gradient
+from .sensitivity.law_adjoint import GaussianGradient
 from .sensitivity.lipschitz import Lipschitz, lipschitz
 from .sensitivity.lyapunov import Lyapunov, lyapunov
 from .sensitivity.stationary import Stationary, stationary
@@ -64,6 +65,7 @@ __all__ = [
     "Exponential",
     "Fast",
     "Gaussian",
+    "GaussianGradient",
     "GaussianLimit",
     "GaussianPullback",
     "GaussianSolution",

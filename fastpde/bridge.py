@@ -21,7 +21,7 @@ from .ensemble import EnsembleSolution
 from .errors import InputError, InputTypeError
 from .integrate import Solution
 from .meanfield import solve
-from .sensitivity.adjoint import gradient
+from .sensitivity.adjoint import Gradient, gradient
 
 Arrays = dict[str, Array]
 PARAMETER = "parameter "  # before the names of parameters among those of arrays
@@ -199,7 +199,7 @@ class RunCall(Call):
         return sol.x_final if options["t_eval"] is None else sol.x
 
     def _pull(self, attention: Attention, options: dict[str, Any], c: Array) -> tuple[Arrays, Arrays, float | None]:
-        found = gradient(lambda x: (0.0, c), attention, **_started(options, "memory"))
+        found = cast(Gradient, gradient(lambda x: (0.0, c), attention, **_started(options, "memory")))
         return {"x": found.x0}, found.parameters, None
 
 

@@ -218,14 +218,14 @@ def solve(
     }  # fmt: skip
     along = {"tangents": tangents, "log_density": log_density}
     if isinstance(x0, Gaussian):
-        _none("a Gaussian law", manifold=manifold, noise=noise, events=events, observers=observers, **along)
+        refuse("a Gaussian law", manifold=manifold, noise=noise, events=events, observers=observers, **along)
         return solve_gaussian(attention, x0, t_span, weights=weights, positions=positions, progress=progress, **asked)
     problem = prepare(
         attention, x0, t_span, weights=weights, positions=positions, manifold=manifold, noise=noise, seed=seed,
         first_system=first_system, backend=backend, events=events, observers=observers, **asked,
     )  # fmt: skip
     if problem.y0.ndim == 3:
-        _none("tokens (B, n, d): run the systems one by one, as x0[b]", **along)
+        refuse("tokens (B, n, d): run the systems one by one, as x0[b]", **along)
         return Ensemble.of(problem).solve(progress, fuse=cast(Field, problem.field).backend.fusable)
     return run_along(problem, progress, **along)
 
@@ -277,7 +277,7 @@ def _told(observers: Any, manifold: Manifold, noise: float) -> Any:
     return observers
 
 
-def _none(what: str, **given: Any) -> None:
+def refuse(what: str, **given: Any) -> None:
     """Raise InputError naming an argument that was given although it has no meaning for what moves."""
     for name, value in given.items():
         if value is not None and not (isinstance(value, int | float | np.number | tuple | list) and not value):

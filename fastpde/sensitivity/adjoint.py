@@ -20,7 +20,8 @@ from ..attention.base import Attention
 from ..attention.derivatives import WEIGHTS
 from ..ensemble import EnsembleSolution
 from ..ensemble import reporting as reporting_systems
-from ..errors import InputError, InputTypeError
+from ..errors import InputError
+from ..gaussian import Gaussian
 from ..integrate import Observer, Solution, Status, integrate
 from ..integrate.controller import Span
 from ..integrate.events import Event, as_event
@@ -28,9 +29,11 @@ from ..integrate.methods import TABLEAUX
 from ..integrate.options import positive_int
 from ..integrate.reporting import check_progress, reporting
 from ..manifold import Manifold, as_manifold
-from ..meanfield import Field, bind, solve
+from ..meanfield import Field, bind, refuse, solve
 from ..noise import Brownian
 from .backward import Ending, WayBack
+from .law_adjoint import GaussianGradient, gradient_of_law
+from .retracing import as_cotangent
 from .snapshots import Snapshots
 
 _MEMORY = 1 << 30  # bytes for states
@@ -83,14 +86,15 @@ def gradient(
     memory: int = _MEMORY,
     progress: Any = False,
     **asked: Any,
-) -> Gradient:
+) -> Gradient | GaussianGradient:
     """Return a loss of the run of `solve` from x0, and its gradient in x0 and in all parameters.
 
     Args:
         loss: loss(x) of the final tokens x, of the shape of x0, or with t_eval of all x (m, *shape); returns its value
             and its derivative in x, an array of the shape of x. With events: loss(x, t), t the time of the end, and it
-            returns the derivative in t, too.
-        x0: tokens (n, d), or (B, n, d) for B systems; float64.
+            returns the derivative in t, too. Of a Gaussian law loss(mean, cov), of arrays (d,) and (d, d), or (m, d)
+            and (m, d, d), returns its value and the pair of its derivatives.
+        x0: tokens (n, d), or (B, n, d) for B systems; float64. Or one law, `fp.Gaussian(mean, cov)`.
         events: as of `solve`, for one system, without t_eval. A terminal one needs derivatives of its value:
             `fp.BlowUp` and `fp.Collapsed` have them; a function has an attribute gradient(t, x) -> (derivative in t,
             derivative in x (n, d)). `fp.SteadyState` ends a run with a step, and that step is taken as it is.
@@ -101,18 +105,23 @@ def gradient(
         asked: method, step, rtol, atol and max_steps, as of `solve`.
 
     Returns:
-        a `Gradient`: exact, to rounding, for the steps that were taken.
+        a `Gradient`, of a law a `GaussianGradient`: exact, to rounding, for the steps that were taken.
 
     Raises:
         InputError, InputTypeError: naming the argument; for a run that did not reach the end, with its message.
+        NoGaussianClosure: for an attention that does not keep Gaussians Gaussian.
 
-    Source: Theory 12.2.
+    Source: Theory 12.2, 12.4.
     """
-    tokens, place = as_tokens("x0", x0), as_manifold(manifold)
     check_progress(progress)
+    memory = positive_int("memory", memory)
+    if isinstance(x0, Gaussian):
+        refuse("a Gaussian law", weights=weights, positions=positions, manifold=manifold, noise=noise, events=events)
+        return gradient_of_law(loss, attention, x0, t_span, t_eval, memory, progress, asked)
+    tokens, place = as_tokens("x0", x0), as_manifold(manifold)
     if tokens.dtype != np.float64:
         raise InputError("x0", f"{tokens.dtype}", "float64 tokens")
-    watched, kept = _events(events, tokens, t_span, t_eval), Snapshots(tokens.shape, positive_int("memory", memory))
+    watched, kept = _events(events, tokens, t_span, t_eval), Snapshots(tokens.shape, memory)
     given: dict[str, Any] = {"weights": weights, "positions": positions, "backend": backend, "manifold": place}
     if tokens.ndim == 2:
         asked |= {"observers": [Observer(kept.take, steps=1)], "events": watched}
@@ -220,11 +229,5 @@ def _differentiated(loss: Callable[..., Any], x: Array, t: float | None) -> tupl
     if not isinstance(found, tuple) or len(found) != count:
         need = "one that returns its value and its derivative in x" + (", and that in t" if count == 3 else "")
         raise InputError("loss", f"a function that returns {found!r:.60}", need)
-    c = np.asarray(found[1])
-    if c.dtype.kind not in "iuf":
-        raise InputTypeError("loss", f"a derivative of dtype {c.dtype}", "numbers")
-    if c.shape != x.shape:
-        raise InputError("loss", f"a derivative of shape {c.shape}", f"shape {x.shape}, that of x")
-    if not np.isfinite(c).all():
-        raise InputError("loss", "a derivative that is not finite", "finite numbers")
-    return float(found[0]), c.astype(np.float64), 0.0 if t is None else float(found[2])
+    c = as_cotangent(found[1], x, "that of x")
+    return float(found[0]), c, 0.0 if t is None else float(found[2])

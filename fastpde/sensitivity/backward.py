@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from .._types import Array
-from ..attention.derivatives import WEIGHTS, Linearised, of_value
-from ..attention.parameters import Layers, Parameter
-from ..integrate.breaks import Breaks
-from ..integrate.controller import Span
+from ..attention.derivatives import WEIGHTS, Linearised
 from ..integrate.dense import Chord
 from ..integrate.space import VectorSpace
 from ..integrate.tableau import Tableau
 from ..meanfield import Field
 from ..noise import Brownian
-from .snapshots import Snapshots, backwards
+from .retracing import ParameterTotals, StageTimes, by_step, last_first
+from .snapshots import Snapshots
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,8 @@ class WayBack:
     ) -> None:
         self._field, self._tableau, self._kept, self._noise = moving, tableau, kept, noise
         self._manifold, self._ending = moving.manifold, ending
-        self._breaks = Breaks(moving.breaks, Span(kept.times[0], kept.times[-1]))
-        self._gradients: dict[str, Array] = {}
+        self._when = StageTimes(kept.times, tableau.c, moving.breaks)
+        self._gradients = ParameterTotals()
         self.stats = {
             "steps": len(kept.times) - 1, "velocities": 0, "pullbacks": 0, "kept": len(kept.states),
             "stride": kept.stride,
@@ -88,35 +85,18 @@ class WayBack:
 
         report(t, stats) is called after each step.
         """
-        times, direction = self._kept.times, math.copysign(1.0, self._kept.times[-1] - self._kept.times[0])
-        inside: dict[int, list[tuple[float, Array]]] = {}
-        at_ends: dict[int, Array] = {}
-        for t, c in zip(at, cotangents, strict=True):
-            n = int(np.searchsorted(direction * np.asarray(times), direction * t))
-            if n < len(times) and times[n] == t and (self._ending is None or t != at[-1]):
-                at_ends[n] = at_ends.get(n, 0.0) + c
-            else:
-                inside.setdefault(min(n, len(times) - 1) - 1, []).append((float(t), c))
+        times = self._kept.times
+        inside, at_ends = by_step(times, at, cotangents, cut=self._ending is not None)
         final = len(times) - 1
-        state = at_ends.get(final, np.zeros_like(self._kept.states[0])).copy()
-        for step in self._backwards():
+        state = sum(at_ends.get(final, []), np.zeros_like(self._kept.states[0]))
+        for step in last_first(self._kept, self._again, lambda n, y: self._again(n, y, linear=True)):
             step.cotangents = [((t - step.t) / step.h, c) for t, c in inside.get(step.number, [])]
             state = self._pull_step(step, state)
-            state += at_ends.get(step.number, 0.0)
+            state = sum(at_ends.get(step.number, []), state)
             if report is not None:
                 report(step.t, {"steps": final - step.number})
         state = self._manifold.pull_retraction(self._kept.states[0], state)
         return state, self._gradients
-
-    def _backwards(self) -> Iterator[_Step]:
-        """Yield the steps of the run from the last to the first."""
-        times, stride = self._kept.times, self._kept.stride
-        for i in range(len(self._kept.states) - 1, -1, -1):
-            first, last = i * stride, min((i + 1) * stride, len(times) - 1)
-            for n, y in backwards(
-                first, last, self._kept.states[i], self._kept.most, lambda n, y: self._again(n, y)[1]
-            ):
-                yield self._again(n, y, linear=True)[0]
 
     def _again(self, n: int, y: Array, *, linear: bool = False) -> tuple[_Step, Array]:
         """Make step n again, its fields ready for derivatives if `linear`; return it and the state after it."""
@@ -183,13 +163,6 @@ class WayBack:
 
     # -- velocities ---------------------------------------------------------------------------------------------------
 
-    def _time(self, step: _Step, s: int) -> float:
-        """Return the time of stage s, on the side of the step at a break."""
-        node, end = self._tableau.c[s], self._kept.times[step.number + 1]
-        if node == 0.0:
-            return self._breaks.begins(step.t)
-        return self._breaks.ends(end) if node == 1.0 else step.t + node * step.h
-
     def _moved(self, y: Array, s: int) -> Array:
         """Return an argument on the manifold; that of the first stage is a state."""
         out = y.copy()
@@ -199,7 +172,12 @@ class WayBack:
 
     def _velocity(self, step: _Step, s: int, *, linear: bool) -> None:
         """Compute stage s of a step."""
-        t, y, out, moving = self._time(step, s), self._moved(step.arguments[s], s), step.stages[s], self._field
+        t, y, out, moving = (
+            self._when.at(step.number, s),
+            self._moved(step.arguments[s], s),
+            step.stages[s],
+            self._field,
+        )
         self.stats["velocities"] += 1
         if not linear:
             moving(t, y, out)
@@ -212,7 +190,7 @@ class WayBack:
 
     def _pull_velocity(self, step: _Step, s: int, c: Array) -> Array:
         """Return J(y)^T c of the field on the manifold, and add what it does to the parameters."""
-        moving, t, linear = self._field, self._time(step, s), step.fields[s]
+        moving, t, linear = self._field, self._when.at(step.number, s), step.fields[s]
         with moving.backend.evaluation():
             y, shape = self._moved(step.arguments[s], s), moving.cloud.x.shape
             of_state, along = self._manifold.pull_projection(y, linear.field.reshape(y.shape), c)
@@ -220,18 +198,6 @@ class WayBack:
         self.stats["pullbacks"] += 1
         for name, p in (*moving.attention.named_parameters(), (WEIGHTS, None)):
             if name in found.parameters:
-                self._add(name, p, t, found.parameters[name])
+                own = p is None and moving.cloud.weights is not None and len(moving.cloud.weights) > 1
+                self._gradients.add(name, p, t, found.parameters[name], apart=own)
         return of_state + found.x.reshape(y.shape)
-
-    def _add(self, name: str, p: Parameter | None, t: float, found: Array) -> None:
-        if p is None:
-            masses = self._field.cloud.weights
-            value = found if masses is not None and len(masses) > 1 else found.sum(axis=0)
-        elif p.constant:
-            value = of_value(p, t, found)
-        elif isinstance(p.source, Layers):
-            value = np.zeros(p.source.stack.shape)
-            value[p.source.place(t)] = of_value(p, t, found)
-        else:
-            return
-        self._gradients[name] = self._gradients.get(name, 0.0) + value

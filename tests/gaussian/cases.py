@@ -52,3 +52,29 @@ def attentions(d):
     found: dict = {kind: getattr(fp, kind)(Q, K, V, scale=0.8) for kind in AFFINE}
     found |= {"Sinkhorn": fp.Sinkhorn(Q, K, V, eps=0.7, tol=1e-13), "3 half": fp.Sinkhorn(Q, K, V, eps=0.7, n_half=3)}
     return {**found, "MultiHead": fp.MultiHead(heads, W=W), "heads": fp.MultiHead(heads)}
+
+
+def half_steps(A, mean, S, count):
+    """Theory 2.1 with plain inverses, of complex numbers too: E[y | x] = M x + b."""
+    one, G, slope = np.eye(len(mean)), 0.0 * S, 0.0 * mean
+    for index in range(count):
+        step = A if index % 2 == 0 else A.T
+        P = np.linalg.inv(one + S @ G) @ S
+        b = mean + P @ (slope - G @ mean)
+        M, G, slope = P @ step, step.T @ P @ step, -step.T @ b
+    return M, b
+
+
+def field(kind, mean, S, p):
+    """Return (M, c) of N(mean, S) by formulas that are analytic in all that goes in."""
+    A, V = p["scale"] * p["K"].T @ p["Q"], p["V"]
+    if kind == "Softmax":
+        return V @ S @ A, V @ mean
+    if kind == "L2":
+        R = np.linalg.inv(np.eye(len(mean)) + 2 * S @ (p["scale"] * p["K"].T @ p["K"]))
+        return 2 * V @ R @ S @ A, V @ R @ mean
+    if kind == "Linear":
+        return V @ (S + np.outer(mean, mean)) @ A, 0.0 * V @ mean
+    # The scaling has converged to rounding long before 81 half-iterations.
+    M, b = half_steps(A / p["eps"], mean, S, 3 if kind == "3 half" else 81)
+    return V @ M / p["eps"], V @ b / p["eps"]

@@ -7,35 +7,9 @@ import pytest
 
 import fastpde as fp
 
-from .cases import attentions, law, matrices, nodes
+from .cases import attentions, field, law, matrices, nodes
 
 STEP = 1e-30
-
-
-def half_steps(A, mean, S, count):
-    """Theory 2.1 with plain inverses, of complex numbers too: E[y | x] = M x + b."""
-    one, G, slope = np.eye(len(mean)), 0.0 * S, 0.0 * mean
-    for index in range(count):
-        step = A if index % 2 == 0 else A.T
-        P = np.linalg.inv(one + S @ G) @ S
-        b = mean + P @ (slope - G @ mean)
-        M, G, slope = P @ step, step.T @ P @ step, -step.T @ b
-    return M, b
-
-
-def field(kind, mean, S, p):
-    """Return (M, c) of N(mean, S) by formulas that are analytic in all that goes in."""
-    A, V = p["scale"] * p["K"].T @ p["Q"], p["V"]
-    if kind == "Softmax":
-        return V @ S @ A, V @ mean
-    if kind == "L2":
-        R = np.linalg.inv(np.eye(len(mean)) + 2 * S @ (p["scale"] * p["K"].T @ p["K"]))
-        return 2 * V @ R @ S @ A, V @ R @ mean
-    if kind == "Linear":
-        return V @ (S + np.outer(mean, mean)) @ A, 0.0 * V @ mean
-    # The scaling has converged to rounding long before 201 half-iterations.
-    M, b = half_steps(A / p["eps"], mean, S, 3 if kind == "3 half" else 201)
-    return V @ M / p["eps"], V @ b / p["eps"]
 
 
 def made(kind, p):

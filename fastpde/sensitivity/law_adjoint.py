@@ -1,0 +1,204 @@
+"""Gradients of a run of a Gaussian law: the discrete adjoint of its steps, in the mean and the covariance.
+
+A step makes L+ = Phi L of the factor of S = L L^T, with Phi a polynomial of the matrices M of its stages, and these
+depend on L by S alone. So S+ = Phi S Phi^T is a function of the mean and S, and its derivative asks for no inverse: the
+stages are written as Y_s = Psi_s L with frames Psi_s (d, d), I at the start, which move by Psi' = M Psi, and S is a
+parameter of the step. With S*_+ (symmetric) the cotangent of S+,
+
+    Phi* = 2 S*_+ Phi S,    S* = Phi^T S*_+ Phi + sum_s Psi_s^T P*_s Psi_s,
+
+P*_s the cotangent of the covariance of stage s in the field there. Source: Theory 12.2, 12.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..attention.base import Attention
+from ..attention.small_matrices import transposed
+from ..errors import InputError
+from ..gaussian import Gaussian, GaussianSolution, solve_gaussian
+from ..integrate import Observer
+from ..integrate.controller import Span
+from ..integrate.methods import TABLEAUX
+from ..integrate.reporting import reporting
+from ..integrate.space import VectorSpace
+from .retracing import ParameterTotals, StageTimes, as_cotangent, by_step, last_first
+from .snapshots import Snapshots
+
+
+@dataclass(frozen=True)
+class GaussianGradient:
+    """The gradient of a loss of the run of a Gaussian law, returned by `gradient`.
+
+    Attributes:
+        value: the loss.
+        mean: (d,), its gradient in the initial mean.
+        cov: (d, d), that in the initial covariance: symmetric, also for changes that raise its rank.
+        parameters: name -> gradient, as of `Gradient`.
+        solution: the run.
+        stats: as of `Gradient`.
+    """
+
+    value: float
+    mean: Array
+    cov: Array
+    parameters: dict[str, Array]
+    solution: GaussianSolution
+    stats: dict[str, int]
+
+
+def gradient_of_law(
+    loss: Callable[[Array, Array], tuple[float, Any]],
+    attention: Attention,
+    law: Gaussian,
+    t_span: tuple[float, float],
+    t_eval: Any,
+    memory: int,
+    progress: Any,
+    asked: dict[str, Any],
+) -> GaussianGradient:
+    """Return what `gradient` does for a Gaussian law; `asked` are options of `integrate`."""
+    if law.mean.ndim != 1:
+        raise InputError("x0", repr(law), "one Gaussian law")
+    d = len(law.mean)
+    kept = Snapshots((d, 1 + d), memory)
+    sol = solve_gaussian(
+        attention, law, t_span, t_eval=t_eval, observers=[Observer(kept.take, steps=1)], **asked
+    )  # fmt: skip
+    if not np.isnan(sol.blowup_time) or not sol.success or (t_eval is not None and len(sol.t) != np.size(t_eval)):
+        raise InputError("t_span", f"a run that ended: {sol.message}", "one that reaches its end")
+    mean, cov = (sol.mean, sol.cov) if t_eval is not None else (sol.mean[-1], sol.cov[-1])
+    found = loss(mean, cov)
+    try:
+        value, (of_mean, of_cov) = found
+    except (TypeError, ValueError):
+        need = "one that returns its value and the pair of its derivatives in mean and covariance"
+        raise InputError("loss", f"a function that returns {found!r:.60}", need) from None
+    shape = (-1, d, d)
+    of_cov = as_cotangent(of_cov, cov, "that of the covariance").reshape(shape)
+    of_mean = as_cotangent(of_mean, mean, "that of the mean").reshape(-1, d)
+    at = sol.t if t_eval is not None else sol.t[-1:]
+    cotangents = list(zip(of_mean, 0.5 * (of_cov + transposed(of_cov)), strict=True))
+    back = _Back(attention, TABLEAUX[asked.get("method", "dopri5")], kept)
+    (mean, cov), parameters = back.run(at, cotangents, progress)
+    return GaussianGradient(float(value), mean, cov, parameters, sol, back.stats)
+
+
+@dataclass
+class _Step:
+    """A step made again: its number, the covariance where it begins, and its stages.
+
+    Attributes:
+        arguments: (S, d, 1 + 2 d), [mean, L, Psi] of each stage; the last is the state after the step.
+        stages: (S, d, 1 + 2 d), their velocities.
+    """
+
+    number: int
+    h: float
+    S: Array
+    arguments: Array
+    stages: Array
+    cotangents: list[tuple[float, Any]] = field(default_factory=list)
+
+
+class _Back:
+    """The way back over the steps of the run of a law; a cotangent is one of the mean (d,) and of S (d, d)."""
+
+    def __init__(self, attention: Attention, tableau: Any, kept: Snapshots) -> None:
+        self._attention, self._tableau, self._kept = attention, tableau, kept
+        self._d = len(kept.states[0])
+        self._when = StageTimes(kept.times, tableau.c, attention.breaks)
+        self._gradients = ParameterTotals()
+        self.stats = {
+            "steps": len(kept.times) - 1, "velocities": 0, "pullbacks": 0, "kept": len(kept.states),
+            "stride": kept.stride,
+        }  # fmt: skip
+
+    def run(self, at: Array, cotangents: list[Any], progress: Any) -> tuple[tuple[Array, Array], dict[str, Array]]:
+        """Return the gradients in the first law and in the parameters, given those in the laws at some times."""
+        times, d = self._kept.times, self._d
+        inside, at_ends = by_step(times, at, cotangents)
+        final = len(times) - 1
+        of_mean, of_S = np.zeros(d), np.zeros((d, d))
+        with reporting(progress, Span(times[-1], times[0])) as report:
+            for c in at_ends.get(final, []):
+                of_mean, of_S = of_mean + c[0], of_S + c[1]
+            for step in last_first(self._kept, self._again):
+                step.cotangents = [((t - times[step.number]) / step.h, c) for t, c in inside.get(step.number, [])]
+                of_mean, of_S = self._pull_step(step, of_mean, of_S)
+                for c in at_ends.get(step.number, []):
+                    of_mean, of_S = of_mean + c[0], of_S + c[1]
+                if report is not None:
+                    report(times[step.number], {"steps": final - step.number})
+        return (of_mean, of_S), self._gradients
+
+    def _again(self, n: int, y: Array) -> tuple[_Step, Array]:
+        """Make step n again; return it and the state [mean, L] after it."""
+        d, tableau = self._d, self._tableau
+        start = np.concatenate([y, np.eye(d)], axis=1)
+        h, count, space = (
+            self._kept.times[n + 1] - self._kept.times[n],
+            tableau.stages,
+            VectorSpace(start.shape, y.dtype),
+        )
+        step = _Step(n, h, y[:, 1:] @ y[:, 1:].T, np.empty((count, *start.shape)), np.zeros((count, *start.shape)))
+        for s in range(count):
+            space.combine(start, h, tableau.a[s], step.stages, step.arguments[s])
+            if s < count - 1:
+                self._velocity(step, s)
+        return step, step.arguments[-1][:, : 1 + d].copy()
+
+    def _velocity(self, step: _Step, s: int) -> None:
+        y = step.arguments[s]
+        M, c = self._attention.closure(y[:, 0], y[:, 1 : 1 + self._d], self._when.at(step.number, s))
+        np.matmul(M, y, out=step.stages[s])
+        step.stages[s, :, 0] += c
+        self.stats["velocities"] += 1
+
+    def _pull_step(self, step: _Step, of_mean: Array, of_S: Array) -> tuple[Array, Array]:
+        """Return the cotangents of mean and S before a step, given those after it."""
+        d, tableau, h, count = self._d, self._tableau, step.h, self._tableau.stages
+        of_stages = np.zeros((count, d, 1 + d))  # of the velocities of [mean, Psi]
+        before = np.zeros(d)
+        if step.cotangents and tableau.dense_needs_last:
+            self._velocity(step, count - 1)
+        after, found = _through(step.arguments[-1][:, 1 + d :], step.S, of_mean, of_S)
+        for theta, (c_mean, c_S) in step.cotangents:
+            weights = tableau.weights_at(theta)
+            frame = np.eye(d) + h * np.tensordot(weights, step.stages[:, :, 1 + d :], axes=1)
+            moved, more = _through(frame, step.S, c_mean, c_S)
+            found, before = found + more, before + c_mean
+            for s, weight in enumerate(weights):
+                of_stages[s] += h * weight * moved
+        for s in range(count - 1, -1, -1):
+            pulled = after if s == count - 1 else np.zeros_like(after)
+            if of_stages[s].any():
+                moved, more = self._pull_velocity(step, s, of_stages[s])
+                pulled, found = pulled + moved, found + more
+            before = before + pulled[:, 0]
+            for r, weight in enumerate(tableau.a[s][:s]):
+                of_stages[r] += h * weight * pulled
+        return before, 0.5 * (found + found.T)
+
+    def _pull_velocity(self, step: _Step, s: int, c: Array) -> tuple[Array, Array]:
+        """Return the cotangents of [mean, Psi] of a stage and of S, and add those of the parameters."""
+        d, y, t = self._d, step.arguments[s], self._when.at(step.number, s)
+        mean, frame = y[:, 0], y[:, 1 + d :]
+        law = self._attention.linearised_law(mean[None], y[None, :, 1 : 1 + d], t)
+        found = law.pull((c @ np.concatenate([mean[:, None], frame], axis=1).T)[None], c[None, :, 0])
+        self.stats["pullbacks"] += 1
+        for name, p in self._attention.named_parameters():
+            self._gradients.add(name, p, t, found.parameters[name])
+        moved, more = _through(frame, step.S, found.mean[0], found.cov[0])
+        return law.M[0].T @ c + moved, more
+
+
+def _through(frame: Array, S: Array, of_mean: Array, of_cov: Array) -> tuple[Array, Array]:
+    """Return the cotangents of [mean, Psi] (d, 1 + d) and of S, given those of the mean and of Psi S Psi^T."""
+    return np.concatenate([of_mean[:, None], 2.0 * of_cov @ frame @ S], axis=1), frame.T @ of_cov @ frame

@@ -1,0 +1,103 @@
+"""What a way back over the steps of a run needs, whatever moves: times of stages, cotangents by step, totals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._types import Array
+from ..attention.derivatives import of_value
+from ..attention.parameters import Layers, Parameter
+from ..errors import InputError, InputTypeError
+from ..integrate.breaks import Breaks
+from ..integrate.controller import Span
+from .snapshots import Snapshots, backwards
+
+By = dict[int, list[tuple[float, Array]]]
+
+
+class StageTimes:
+    """The times at which the stages of the steps of a run evaluate its field, on the side of the step at a break.
+
+    Args:
+        times: those of the steps of the run, (m,).
+        nodes: of the method, (S,).
+        breaks: the times at which the field jumps.
+    """
+
+    def __init__(self, times: Sequence[float], nodes: Sequence[float], breaks: Sequence[float]) -> None:
+        self._times, self._nodes = times, nodes
+        self._breaks = Breaks(breaks, Span(times[0], times[-1]))
+
+    def at(self, n: int, s: int) -> float:
+        """Return the time of stage s of step n."""
+        t, end, node = self._times[n], self._times[n + 1], self._nodes[s]
+        if node == 0.0:
+            return self._breaks.begins(t)
+        return self._breaks.ends(end) if node == 1.0 else t + node * (end - t)
+
+
+def by_step(
+    times: Sequence[float], at: Any, cotangents: Iterable[Any], *, cut: bool = False
+) -> tuple[By, dict[int, list[Any]]]:
+    """Sort cotangents of states at the times `at` by the step that they lie in, or by the end of a step.
+
+    cut: whether the last of the times lies within the last step, though it may be its end.
+
+    Returns step -> [(t, cotangent)], and number of a state -> cotangents.
+    """
+    direction = 1.0 if times[-1] >= times[0] else -1.0
+    inside: By = {}
+    at_ends: dict[int, list[Any]] = {}
+    for t, c in zip(at, cotangents, strict=True):
+        n = int(np.searchsorted(direction * np.asarray(times), direction * t))
+        if n < len(times) and times[n] == t and not (cut and t == at[-1]):
+            at_ends.setdefault(n, []).append(c)
+        else:
+            inside.setdefault(min(n, len(times) - 1) - 1, []).append((float(t), c))
+    return inside, at_ends
+
+
+def last_first(kept: Snapshots, again: Any, whole: Any = None) -> Iterator[Any]:
+    """Yield the steps of a run from the last to the first; again(n, y) makes step n from y and the state after it.
+
+    whole: the same with all that the way back needs of a step; None: `again` has that.
+    """
+    for i in range(len(kept.states) - 1, -1, -1):
+        first, last = i * kept.stride, min((i + 1) * kept.stride, len(kept.times) - 1)
+        for n, y in backwards(first, last, kept.states[i], kept.most, lambda n, y: again(n, y)[1]):
+            yield (whole or again)(n, y)[0]
+
+
+def as_cotangent(found: Any, like: Array, need: str) -> Array:
+    """Check a derivative of a loss, of the shape of `like`; return it in float64. Raises InputError, InputTypeError."""
+    c = np.asarray(found)
+    if c.dtype.kind not in "iuf":
+        raise InputTypeError("loss", f"a derivative of dtype {c.dtype}", "numbers")
+    if c.shape != like.shape:
+        raise InputError("loss", f"a derivative of shape {c.shape}", f"shape {like.shape}, {need}")
+    if not np.isfinite(c).all():
+        raise InputError("loss", "a derivative that is not finite", "finite numbers")
+    return c.astype(np.float64)
+
+
+class ParameterTotals(dict[str, Array]):
+    """The gradients of parameters, by name, summed over a run."""
+
+    def add(self, name: str, p: Parameter | None, t: float, found: Array, *, apart: bool = False) -> None:
+        """Add cotangents (B, ...) at time t; of `Layers` to those of the stack, of a function of time to none.
+
+        p: None for the masses of tokens, which systems share unless they are `apart`.
+        """
+        if p is None:
+            value = found if apart else found.sum(axis=0)
+        elif p.constant:
+            value = of_value(p, t, found)
+        elif isinstance(p.source, Layers):
+            value = np.zeros(p.source.stack.shape)
+            value[p.source.place(t)] = of_value(p, t, found)
+        else:
+            return
+        self[name] = self.get(name, 0.0) + value
