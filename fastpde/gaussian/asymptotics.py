@@ -11,6 +11,7 @@ from .._types import Array
 from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
 from .classification import Outcome, Verdict, judge, over, undecided
+from .disturbances import growth_rates
 from .explicit import Known, Theory, common, drift, explicit, is_stationary, of_degree_two
 from .measure import Gaussian
 from .paths import Way, Ways
@@ -40,6 +41,13 @@ class GaussianLimit:
         exponent: (...) p of tr S ~ t^p (growth), of tr S ~ (t* - t)^p (blow-up), or of the slowest eigenvalue that
             vanishes (an approach like a power of t); else nan.
         reason: how the outcome was decided; for a batch an object array (...).
+        growth_rates: (..., d (d + 1) / 2) complex, the rates at which disturbances of the limit grow, descending in
+            their real parts: the eigenvalues of the flow of S, linearised at it on all symmetric matrices; nan unless S
+            converges to a limit other than 0, and where the mean matters there.
+        attracting: (...) bool, for a batch an object array: True if all disturbances of first order vanish, but those
+            along the family of limits and those in directions that the scores do not see from the range of the limit,
+            which count to second order only: such a law of higher rank may yet drift along the family (Theory 12.4).
+            False if some disturbance grows exponentially; None if the linearised flow does not decide.
         t, steps: (...) how far the law was followed, in time and in steps; 0 for closed forms.
         invariant_drift: (...) relative change of N^T S^+ N, which the flow conserves (Theory 4.1); 0 if N is empty.
     """
@@ -57,6 +65,17 @@ class GaussianLimit:
     t: Any
     steps: Any
     invariant_drift: Any
+    growth_rates: Any = None
+    attracting: Any = None
+
+    def summary(self) -> str:
+        """Return in one line how the law ends, and whether that attracts others; one line for each law of a batch."""
+        d = self.shape.shape[-1]
+        rows = zip(
+            *(np.reshape(value, -1) for value in (self.outcome, self.rank, self.reason, self.attracting)),
+            np.reshape(self.growth_rates, (-1, d * (d + 1) // 2)), strict=True,
+        )  # fmt: skip
+        return "\n".join(_told(*row) for row in rows)
 
 
 def limit(
@@ -109,7 +128,8 @@ def limit(
     for first in range(0, len(mean), _BLOCK):
         part = slice(first, first + _BLOCK)
         own = attention.system(np.arange(len(mean))[part]) if count > 1 else attention
-        answers += _block(own, mean[part], cov[part], closed_forms, rtol, max_steps)
+        block = _block(own, mean[part], cov[part], closed_forms, rtol, max_steps)
+        answers += [_with_rates(own.system(b), mean[part][b], one) for b, one in enumerate(block)]
     return _stacked(answers, tuple(lead)) if lead else answers[0]
 
 
@@ -118,10 +138,31 @@ def _stacked(found: list[GaussianLimit], lead: tuple[int, ...]) -> GaussianLimit
 
     def stack(name: str) -> Array:
         each = [getattr(one, name) for one in found]
-        kind = object if name in ("outcome", "reason") else None
+        kind = object if name in ("outcome", "reason", "attracting") else None
         return np.array(each, dtype=kind).reshape(*lead, *np.shape(each[0]))
 
     return GaussianLimit(**{field.name: stack(field.name) for field in fields(GaussianLimit)})
+
+
+def _with_rates(attention: Attention, mean: Array, found: GaussianLimit) -> GaussianLimit:
+    """Return an answer for one law with what the flow linearised at its limit says."""
+    heads, d = attention.affine_heads(), found.cov.shape[0]
+    rates, attracts = np.full(d * (d + 1) // 2, complex(np.nan, np.nan)), None
+    if found.rank > 0 and heads is not None and not mean.any():
+        with np.errstate(all="ignore"):  # of units in which squares leave the range of floats
+            rates, attracts = growth_rates(heads, found.cov, found.rank, found.error)
+    return replace(found, growth_rates=rates, attracting=attracts)
+
+
+def _told(outcome: Outcome, rank: int, reason: str, attracts: bool | None, rates: Array) -> str:
+    """Return the line of a law."""
+    if outcome is not Outcome.CONVERGES or rank <= 0:
+        return f"{outcome.value}: {reason}"
+    told = {True: "attracting", False: "not attracting", None: "whether it attracts is not decided to first order"}
+    text = f"{outcome.value} to rank {rank}, {told[attracts]}"
+    moving = rates.real[np.abs(rates) > 1e-9 * np.abs(rates).max(initial=0.0)]
+    text += f" (rates {moving[0]:.4g} to {moving[-1]:.4g})" if len(moving) and np.isfinite(moving).all() else ""
+    return f"{text}: {reason}"
 
 
 def _block(
