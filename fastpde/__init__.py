@@ -23,7 +23,16 @@ from .dissipation import EnergyRecord, dissipation
 from .energy import energy_gradient, energy_hvp, interaction_energy, sinkhorn_energy
 from .ensemble import EnsembleSolution
 from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure, TransportError
-from .gaussian import Gaussian, GaussianLimit, GaussianSolution, Outcome, bures_dissipation, bures_energy, limit
+from .gaussian import (
+    Gaussian,
+    GaussianLimit,
+    GaussianSolution,
+    Outcome,
+    bures_dissipation,
+    bures_energy,
+    growth_rates,
+    limit,
+)
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
 from .meanfield import solve
@@ -105,6 +114,7 @@ __all__ = [
     "energy_gradient",
     "energy_hvp",
     "gradient",
+    "growth_rates",
     "interaction_energy",
     "limit",
     "lipschitz",

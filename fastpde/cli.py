@@ -89,7 +89,9 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-_STUDIES = ("mean-field", "stability", "rank-collapse", "phase-diagram", "covariance-paths", "sequence-task")
+_STUDIES = (
+    "mean-field", "stability", "rank-collapse", "phase-diagram", "stationary-points", "covariance-paths", "sequence-task"
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

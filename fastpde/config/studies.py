@@ -27,6 +27,7 @@ _PAIRS = (*VARIANTS, "multihead", "masked")
 _SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 _TASKS = ("recall", "regression", "sorting")
 _TRAINED = ("softmax", "l2", "sigmoid", "sinkhorn")
+_CASES = ((2, 2), (3, 3), (3, 2), (3, 1), (4, 4), (4, 2), (5, 5))
 _MOST = 64  # dimensions: a bound on what a typing error can ask for
 _ROOT = "studies of Gaussian laws need a field that keeps them Gaussian"
 
@@ -159,6 +160,24 @@ class Stability:
     seed: int = key(_SEED, 0)
 
 
+def _case(name: str, value: object) -> tuple[int, int]:
+    """Return a pair [d, k]. Raises InputError."""
+    if not isinstance(value, list) or len(value) != 2:
+        checks.refuse(name, value, "a pair, as [3, 2]: the dimension, and the rows of Q and K")
+    d, k = value
+    return checks.integer(2, _MOST)(f"{name}[0]", d), checks.integer(1, _MOST)(f"{name}[1]", k)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StationaryPoints:
+    """The configuration of `fp.studies.stationary_points`."""
+
+    cases: tuple[tuple[int, int], ...] = key(_list(_case, "[[3, 3], [3, 2]]"), _CASES)
+    draws: int = key(_COUNT, 100)
+    tau: float = key(checks.number(minimum=100.0), 1e8)
+    seed: int = key(_SEED, 0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SequenceTask:
     """The configuration of `fp.studies.sequence_task`."""
@@ -180,7 +199,7 @@ def _grid(config: CovariancePaths) -> tuple[int, float]:
     return config.starts.grid, config.starts.limit
 
 
-Section = RankCollapse | PhaseDiagram | CovariancePaths | MeanField | Stability | SequenceTask
+Section = RankCollapse | PhaseDiagram | CovariancePaths | MeanField | Stability | StationaryPoints | SequenceTask
 STUDIES: dict[str, type[Section]] = {
     "rank-collapse": RankCollapse,
     "phase-diagram": PhaseDiagram,
@@ -188,6 +207,7 @@ STUDIES: dict[str, type[Section]] = {
     "mean-field": MeanField,
     "stability": Stability,
     "sequence-task": SequenceTask,
+    "stationary-points": StationaryPoints,
 }
 
 
@@ -211,7 +231,7 @@ class Plan:
             return found.draws * len(found.variants) * len(found.strengths) * len(found.sizes)
         if isinstance(found, SequenceTask):
             return found.seeds * len(found.rates) * len(found.variants) * len(found.tasks)
-        several = {RankCollapse: "dimensions", Stability: "variants"}.get(type(found))
+        several = {RankCollapse: "dimensions", Stability: "variants", StationaryPoints: "cases"}.get(type(found))
         return found.draws * (len(getattr(found, several)) if several else 1)
 
     @property
@@ -224,12 +244,14 @@ class Plan:
                 asked = [one]
             case MeanField(variants=several) | Stability(variants=several):
                 asked = list(several)
+            case StationaryPoints():
+                asked = []
         return {name: named(name).digest for name in asked if is_own(name)}
 
     @property
     def resumable(self) -> bool:
         """Whether the study keeps finished cells in a file and goes on from there."""
-        return isinstance(self.config, MeanField | Stability | SequenceTask)
+        return isinstance(self.config, MeanField | Stability | StationaryPoints | SequenceTask)
 
     def run(self, progress: Any, cells: Any = None) -> Any:
         """Run the study and return its result, an `fp.studies.Study`. cells: the file of finished cells.

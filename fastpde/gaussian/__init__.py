@@ -3,6 +3,7 @@
 from .asymptotics import GaussianLimit, limit
 from .bures_flow import bures_dissipation, bures_energy
 from .classification import Outcome
+from .disturbances import growth_rates
 from .explicit import invariant, kernel
 from .measure import Gaussian
 from .moments_flow import GaussianSolution, solve_gaussian
@@ -14,6 +15,7 @@ __all__ = [
     "Outcome",
     "bures_dissipation",
     "bures_energy",
+    "growth_rates",
     "invariant",
     "kernel",
     "limit",

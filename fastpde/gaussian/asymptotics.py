@@ -11,7 +11,7 @@ from .._types import Array
 from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
 from .classification import Outcome, Verdict, judge, over, undecided
-from .disturbances import growth_rates
+from .disturbances import rates_at
 from .explicit import Known, Theory, common, drift, explicit, is_stationary, of_degree_two
 from .measure import Gaussian
 from .paths import Way, Ways
@@ -150,7 +150,7 @@ def _with_rates(attention: Attention, mean: Array, found: GaussianLimit) -> Gaus
     rates, attracts = np.full(d * (d + 1) // 2, complex(np.nan, np.nan)), None
     if found.rank > 0 and heads is not None and not mean.any():
         with np.errstate(all="ignore"):  # of units in which squares leave the range of floats
-            rates, attracts = growth_rates(heads, found.cov, found.rank, found.error)
+            rates, attracts = rates_at(heads, found.cov, found.rank, found.error)
     return replace(found, growth_rates=rates, attracting=attracts)
 
 

@@ -9,16 +9,63 @@ from __future__ import annotations
 import numpy as np
 
 from .._types import Array
+from ..attention.base import Attention
 from ..batches.affine import AffineHeads
+from ..errors import InputError, InputTypeError
 from .ends import family, linearised
+from .measure import Gaussian
 from .units import size
 
 _ISOTROPIC = 1e-5  # |U^T A U| / (|A| |S|) below which a limit is isotropic, as in `ends.family`
 _ZERO = 1e-6  # eigenvalues, over |V| |A| |S|, that count as zero
+_STATIONARY = 1e-4  # |S'| / (|V| |A| |S|^2) of what counts as stationary
 _LARGEST = 300  # size of a matrix whose eigenvalues are computed: symmetric matrices up to d = 24
 
 
-def growth_rates(heads: AffineHeads, S: Array, rank: int, error: float) -> tuple[Array, bool | None]:
+def growth_rates(attention: Attention, law: Gaussian) -> Array:
+    """Return the rates (d (d + 1) / 2,), complex, at which disturbances of a stationary covariance grow.
+
+    They are the eigenvalues of the flow of the covariance, linearised there on all symmetric matrices, descending in
+    their real parts. Zero are those along a family of stationary points, and in directions that count to second order.
+
+    Args:
+        attention: with constant parameters.
+        law: `fp.Gaussian`, one law, of mean 0 under linear attention; d at most 24 where scores within its range are
+            not zero or there are several heads.
+
+    Raises:
+        InputError, InputTypeError: naming the argument; for a covariance that moves, |S'| > 1e-4 |V| |A| |S|^2.
+        NoGaussianClosure: for an attention that does not keep Gaussians Gaussian.
+
+    Source: Theory 12.4.
+    """
+    if not isinstance(attention, Attention):
+        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    if not isinstance(law, Gaussian):
+        raise InputTypeError("law", type(law).__name__, "a Gaussian law, as fp.Gaussian(mean, cov)")
+    if law.mean.ndim != 1 or not (attention.mean_free or not law.mean.any()):
+        raise InputError("law", repr(law), "one law, and of mean 0 where the mean moves the covariance")
+    if not all(p.constant and p.systems(0.0) == 1 for p in attention.parameters()):
+        raise InputError("attention", repr(attention), "parameters constant in time, of one system")
+    M, heads = attention.affine(law.mean, law.cov)[0], attention.affine_heads()
+    rate = M @ law.cov
+    if heads is None:
+        raise InputError("attention", repr(attention), "one whose closure has known derivatives")
+    moves = float(size(rate + rate.T) / max(_unit(heads, law.cov) * float(size(law.cov)), np.finfo(float).tiny))
+    if moves > _STATIONARY:
+        raise InputError("law", f"a covariance with |S'| = {moves:.1e} |V| |A| |S|^2", "a stationary one, 1e-4 at most")
+    rates = rates_at(heads, law.cov, int(law.factor.any(axis=0).sum()), moves * float(size(law.cov)))[0]
+    if np.isnan(rates).any():
+        raise InputError("law", f"d = {len(law.cov)}", "d of at most 24")
+    return rates
+
+
+def _unit(heads: AffineHeads, S: Array) -> float:
+    """Return the size of rates at S, |V| |A| |S| of all heads."""
+    return float(size(S) * np.sum(size(heads.A[0]) * size(heads.V[0])))
+
+
+def rates_at(heads: AffineHeads, S: Array, rank: int, error: float) -> tuple[Array, bool | None]:
     """Return the rates (d (d + 1) / 2,) of disturbances of a limit, descending in their real parts, and their verdict.
 
     Args:
@@ -30,7 +77,7 @@ def growth_rates(heads: AffineHeads, S: Array, rank: int, error: float) -> tuple
     """
     d = len(S)
     count = d * (d + 1) // 2
-    unit = float(size(S) * np.sum(size(heads.A[0]) * size(heads.V[0])))
+    unit = _unit(heads, S)
     if not (rank and unit > 0.0 and np.isfinite(unit)):
         return np.zeros(count, complex), None
     values, vectors = np.linalg.eigh(S)

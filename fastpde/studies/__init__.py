@@ -2,8 +2,8 @@
 
 `rank_collapse` finds ranks of limits (Theory 4.2), `phase_diagram` how random Gaussian laws end, `covariance_paths`
 paths of laws in the cone of 2 x 2 covariances. `mean_field` compares n tokens with their law (Theory 8.3), `stability`
-pairs of clouds with the bounds of Theory 8.1. `sequence_task` trains small Transformers on sequences. `load` reads what
-`save` wrote.
+pairs of clouds with the bounds of Theory 8.1; `stationary_points` finds where laws go if nothing commutes (12.4).
+`sequence_task` trains small Transformers on sequences. `load` reads what `save` wrote.
 """
 
 from .covariance_paths import CovariancePaths, covariance_paths, grid
@@ -13,6 +13,7 @@ from .rank_collapse import RankCollapse, rank_collapse
 from .saved import is_study, load
 from .sequence_task import SequenceTask, sequence_task
 from .stability import Stability, stability
+from .stationary_points import StationaryPoints, stationary_points
 from .table import Column, Study
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RankCollapse",
     "SequenceTask",
     "Stability",
+    "StationaryPoints",
     "Study",
     "covariance_paths",
     "grid",
@@ -33,4 +35,5 @@ __all__ = [
     "rank_collapse",
     "sequence_task",
     "stability",
+    "stationary_points",
 ]

@@ -13,11 +13,11 @@ from .phase_diagram import PhaseDiagram
 from .rank_collapse import RankCollapse
 from .sequence_task import SequenceTask
 from .stability import Stability
+from .stationary_points import StationaryPoints
 from .table import PARAMETERS, Study
 
-KINDS: dict[str, type[Study]] = {
-    kind.name: kind for kind in (RankCollapse, PhaseDiagram, CovariancePaths, MeanField, Stability, SequenceTask)
-}
+_STUDIES = (RankCollapse, PhaseDiagram, CovariancePaths, MeanField, Stability, StationaryPoints, SequenceTask)
+KINDS: dict[str, type[Study]] = {kind.name: kind for kind in _STUDIES}
 
 
 def is_study(directory: str | Path) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.gaussian.disturbances import growth_rates
+from fastpde.gaussian.disturbances import rates_at
 
 from .cases import field
 
@@ -59,7 +59,7 @@ def test_isotropic_limits(d, r, kind):
         p |= {"eps": np.array(0.8)} if kind in ("Sinkhorn", "3 half") else {}
         attention = fp.Sinkhorn(**p, n_half=3) if kind == "3 half" else getattr(fp, kind)(**p)
         S = U @ U.T / np.trace(U @ U.T)
-        rates, attracts = growth_rates(attention.affine_heads(), S, r, 0.0)
+        rates, attracts = rates_at(attention.affine_heads(), S, r, 0.0)
         want = np.linalg.eigvals(linearised(kind, S, p))
         assert len(rates) == d * (d + 1) // 2 and paired(rates, want) < 2e-5
         assert (np.diff(rates.real) <= 0.0).all()
@@ -76,8 +76,8 @@ def test_heads_have_the_spectrum_of_their_sum():
     d, r = 4, 1
     Q, K, V, U = isotropic(d, r, 0)
     S = U @ U.T / np.trace(U @ U.T)
-    one = growth_rates(fp.Softmax(Q, K, V).affine_heads(), S, r, 0.0)
-    two = growth_rates(fp.MultiHead([fp.Softmax(Q, K, 0.3 * V), fp.Softmax(Q, K, 0.7 * V)]).affine_heads(), S, r, 0.0)
+    one = rates_at(fp.Softmax(Q, K, V).affine_heads(), S, r, 0.0)
+    two = rates_at(fp.MultiHead([fp.Softmax(Q, K, 0.3 * V), fp.Softmax(Q, K, 0.7 * V)]).affine_heads(), S, r, 0.0)
     assert paired(two[0], one[0]) < 1e-6 and one[1] == two[1]
 
 
@@ -112,3 +112,22 @@ def test_an_unstable_start_is_at_rest_and_does_not_attract():
     # u = e1: <u, A u> = 0, 2 <u, A V u> = 4 and <u, (A + A^T) V u> = 2.
     assert found.outcome is fp.Outcome.CONVERGES and found.attracting is False
     np.testing.assert_allclose(found.growth_rates.real, [4.0, 2.0, 0.0], atol=1e-12)
+
+
+def test_rates_of_a_stationary_law():
+    """The same numbers for a law that is given; one that moves has none."""
+    Q, K, V, U = isotropic(5, 2, 1)
+    attention = fp.Sinkhorn(Q, K, V, eps=0.8)
+    S = U @ U.T
+    want = rates_at(attention.affine_heads(), S, 2, 0.0)[0]
+    np.testing.assert_allclose(fp.growth_rates(attention, fp.Gaussian(1.0, S)), want, rtol=1e-10, atol=1e-10)
+    for name, arguments in {
+        "law": (attention, fp.Gaussian(0.0, S + np.eye(5))),
+        "attention": (fp.Softmax(Q, K, lambda t: V), fp.Gaussian(0.0, S)),
+    }.items():
+        with pytest.raises(fp.InputError, match=f"^{name}"):
+            fp.growth_rates(*arguments)
+    with pytest.raises(fp.InputError, match=r"^law"):
+        fp.growth_rates(fp.Linear(Q, K, V), fp.Gaussian(1.0, S))
+    with pytest.raises(fp.NoGaussianClosure):
+        fp.growth_rates(fp.Sigmoid(Q, K, V), fp.Gaussian(0.0, S))
