@@ -90,7 +90,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 _STUDIES = (
-    "mean-field", "stability", "rank-collapse", "phase-diagram", "stationary-points", "covariance-paths", "sequence-task"
+    "mean-field", "stability", "rank-collapse", "phase-diagram", "stationary-points", "covariance-paths",
+    "sequence-task",
 )  # fmt: skip
 
 

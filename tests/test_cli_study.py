@@ -40,6 +40,8 @@ WRONG = {  # study: text, what the message must name
     "huge dimension": ("phase-diagram", "dimension = 1000000", "dimension"),
     "rank too large": ("rank-collapse", "dimensions = [2, 3]\nrank = 3", "rank"),
     "unknown variant": ("phase-diagram", "variant = 'linear'", "variant"),
+    "no pair": ("stationary-points", "cases = [[3, 3], [3]]", "cases[1]"),
+    "small dimension": ("stationary-points", "cases = [[1, 1]]", "cases[0][0]"),
     "no TOML": ("phase-diagram", "draws =", "config"),
     "no closure": ("covariance-paths", "[attention]\nkind = 'sigmoid'", "attention.kind"),
     "no closure of a head": (
@@ -117,6 +119,7 @@ def test_a_study_ends_with_a_picture_and_again_does_nothing(folder, capsys):
 STOPPED = {  # study: configuration, exit code, words
     "mean-field": ("variants = ['l2']\nsizes = [4, 8]\ndraws = 2\nclt_draws = 2", 75, "run the same command again"),
     "stability": ("variants = ['linear']\ndraws = 3\nn = 4\ntimes = 2", 75, "run the same command again"),
+    "stationary-points": ("cases = [[2, 2]]\ndraws = 3\ntau = 1e4", 75, "run the same command again"),
     "phase-diagram": ("draws = 3", 143, "nothing was written"),
 }
 

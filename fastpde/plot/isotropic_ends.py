@@ -23,6 +23,8 @@ _MARKS = {
     "undecided": ("undecided", canvas.FAINT, "X"),
 }
 
+_POWERS = -0.5, 2.0
+
 
 def figure(study: StationaryPoints) -> Figure:
     """Draw a bar per case with the shares of outcomes, and the ends without a fixed growth in a plane of two numbers.
@@ -73,15 +75,14 @@ def _plane(axes: Any, study: StationaryPoints) -> None:
     for outcome, (_, colour, marker) in _MARKS.items():
         own = ends & (study["outcome"] == outcome)
         if own.any():
-            axes.scatter(
-                study["rate"][own], study["power"][own], s=16, color=colour, marker=marker, alpha=0.6, linewidths=0
-            )
+            power = np.clip(study["power"][own], *_POWERS)
+            axes.scatter(study["rate"][own], power, s=16, color=colour, marker=marker, alpha=0.6, linewidths=0)
     axes.set_xscale("symlog", linthresh=1e-3)
     axes.axvline(0.0, color=canvas.INK, linewidth=1.0, linestyle="--")
     for power in (0.0, 1.0):
         axes.axhline(power, color=canvas.FAINT, linewidth=0.8, zorder=0)
     axes.set_xlabel(r"largest growth rate of disturbances / ($|V|\,|A|\,\mathrm{tr}\,S$)")
-    axes.set_ylabel(r"$p$ of $\mathrm{tr}\,S \sim \tau^p$")
+    axes.set_ylabel(r"$p$ of $\mathrm{tr}\,S \sim \tau^p$, cut at $-1/2$ and $2$")
     axes.set_title("isotropic ends: left of the line they attract", fontsize=9)
     canvas.tidy(axes)
 

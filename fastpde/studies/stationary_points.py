@@ -42,6 +42,7 @@ _LOOK = 50  # steps between two looks at whether a shape with growth is at rest
 _REST = 1e-8, 1e-6  # |(Y Y^T)'| / |g| of such a shape, and the smallest |g|
 _CONVERGES, _GROWS = 0.25, (0.75, 1.5)  # the same of S that converges, and of S that grows exponentially
 _ISOTROPIC = 1e-2  # |F^T A F| / |A| of an isotropic shape, F an orthonormal basis of the directions that stay
+_NEUTRAL = 1e-6  # rates, in units |V| |A| tr S, that count as zero
 _VANISHES = 0.25  # -d log lambda / d log tau of an eigenvalue of the shape that vanishes
 
 
@@ -242,7 +243,7 @@ def _stability(A: Array, V: Array, U: Array) -> tuple[float, float]:
         rates = fp.growth_rates(fp.Softmax(A, np.eye(len(A)), V), fp.Gaussian(0.0, U @ U.T))
     except fp.InputError:  # not at rest to 1e-4
         return np.nan, np.nan
-    some = np.abs(rates) > 1e-6 * np.abs(rates).max()
+    some = np.abs(rates) > _NEUTRAL
     rate = float(rates.real[some].max()) if some.any() else 0.0
     if U.shape[1] > 1:
         return rate, np.nan
