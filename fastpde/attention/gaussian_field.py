@@ -6,8 +6,6 @@ Source: Theory 2, 2.1, 2.3; Castin et al. 2025.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from .. import weights
@@ -32,52 +30,6 @@ def tilted(A: Array, D: Array | None, V: Array, mean: Array, factor: Array) -> A
         return V @ factor @ transposed(factor) @ A, times(V, mean)
     P = narrowed(factor, 2.0 * D)
     return V @ P @ A, times(V, mean - 2.0 * times(P @ D, mean))
-
-
-class Plan(NamedTuple):
-    """A Sinkhorn plan of the score x.A.y: T = L U and T' = L W (..., d, r) with L^T A L = U t W^T, t and phi (..., r).
-
-    phi = 2 / (1 + sqrt(1 + 4 t^2)): so T phi T^T is P of Theory 2.1, and T' phi T'^T that of A^T.
-    """
-
-    left: Array
-    right: Array
-    t: Array
-    phi: Array
-
-
-def plan(A: Array, factor: Array) -> Plan:
-    """Return the plan of a law with the factor L (..., d, r); nan where numbers overflow."""
-    B = transposed(factor) @ A @ factor
-    fits = np.isfinite(B).all(axis=(-2, -1))[..., None, None]
-    U, t, rows = np.linalg.svd(np.where(fits, B, 0.0))
-    left, right = (np.where(fits, factor @ turn, np.nan) for turn in (U, transposed(rows)))
-    return Plan(left, right, t, 1.0 / (0.5 + np.hypot(0.5, t)))
-
-
-def regression(A: Array, factor: Array) -> Array:
-    """Return N with E[y | x] = mean + N (x - mean) under the Sinkhorn plan of the score x.A.y (Theory 2.1).
-
-    N = L phi(B B^T) L^T A, B = L^T A L, phi(s) = 2 / (1 + sqrt(1 + 4 s)), from the singular values of B.
-    """
-    found = plan(A, factor)
-    return (found.left * found.phi[..., None, :]) @ transposed(found.left) @ A
-
-
-def half_steps(A: Array, mean: Array, factor: Array, count: int) -> Affine:
-    """Return (M, c) of E[y | x] = M x + c after `count` (odd) half-iterations of Sinkhorn from g = 0 (Theory 2.1).
-
-    Potentials are quadratic, -y.G.y / 2 + l.y; a row step has G = A^T P A, l = -A^T b with P = (S^{-1} + G')^{-1} and
-    b = P (S^{-1} mean + l') = mean - P G' mean + P l' of the potential before; a column step has A^T for A.
-    """
-    G, slope = np.zeros((mean.shape[-1],) * 2), np.zeros_like(mean)
-    for index in range(count):
-        step = A if index % 2 == 0 else transposed(A)
-        P = narrowed(factor, G)
-        b = mean + times(P, slope - times(G, mean))
-        M, c = P @ step, b
-        G, slope = transposed(step) @ M, -times(transposed(step), b)
-    return M, c
 
 
 # -- of a head --------------------------------------------------------------------------------------------------------

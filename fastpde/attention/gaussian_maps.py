@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from .._types import Array
 from ..batches.affine import LINEAR, PLAN, STEPS
-from .gaussian_field import narrowed, plan
+from .gaussian_field import narrowed
 from .small_matrices import times, transposed
 
 
@@ -62,6 +63,27 @@ def map_of(kind: str, count: int, A: Array, D: Array | None, mean: Array, factor
     if kind == PLAN:
         return Planned(A, mean, factor)
     return Stepped(A, count, mean, factor) if kind == STEPS else Tilted(A, D, mean, factor)
+
+
+class Plan(NamedTuple):
+    """A Sinkhorn plan of the score x.A.y: T = L U and T' = L W (..., d, r) with L^T A L = U t W^T, t and phi (..., r).
+
+    phi = 2 / (1 + sqrt(1 + 4 t^2)): so T phi T^T is P of Theory 2.1, and T' phi T'^T that of A^T.
+    """
+
+    left: Array
+    right: Array
+    t: Array
+    phi: Array
+
+
+def plan(A: Array, factor: Array) -> Plan:
+    """Return the plan of a law with the factor L (..., d, r); nan where numbers overflow."""
+    B = transposed(factor) @ A @ factor
+    fits = np.isfinite(B).all(axis=(-2, -1))[..., None, None]
+    U, t, rows = np.linalg.svd(np.where(fits, B, 0.0))
+    left, right = (np.where(fits, factor @ turn, np.nan) for turn in (U, transposed(rows)))
+    return Plan(left, right, t, 1.0 / (0.5 + np.hypot(0.5, t)))
 
 
 class Tilted(GaussianMap):
@@ -129,40 +151,52 @@ class Planned(GaussianMap):
     """
 
     def __init__(self, A: Array, mean: Array, factor: Array) -> None:
-        found = plan(A, factor)
-        phi, t = found.phi[..., None, :], found.t[..., None]
-        self._A, self._mean = A, mean
-        self._P, self._P_back = ((T * phi) @ transposed(T) for T in (found.left, found.right))
-        self.N, self._N_back = self._P @ A, self._P_back @ transposed(A)
+        self._A, self._mean, self._plan = A, mean, plan(A, factor)
+        self._T = self._plan.left
+        self._P = (self._T * self._plan.phi[..., None, :]) @ transposed(self._T)
+        self.N = self._P @ A
         self.b = mean - times(self.N, mean)
-        self._T = found.left
-        self._g = transposed(phi) ** 2 * t * (transposed(found.right) @ transposed(A))
-        # 1 - f_i f_j of the eigenvalues f = 1 - phi of F, without its cancellation.
-        self._gaps = transposed(phi) + (1.0 - transposed(phi)) * phi
-        unit = np.eye(A.shape[-1])
-        self._E, self._E_back = unit - self.N @ self._N_back, unit - self._N_back @ self.N
+
+    @cached_property
+    def _back(self) -> tuple[Array, Array]:
+        """P' and N', of A^T."""
+        T = self._plan.right
+        P = (T * self._plan.phi[..., None, :]) @ transposed(T)
+        return P, P @ transposed(self._A)
+
+    @cached_property
+    def _rest(self) -> tuple[Array, Array]:
+        """E and N E'."""
+        N, back, unit = self.N, self._back[1], np.eye(self._A.shape[-1])
+        return unit - N @ back, N @ (unit - back @ N)
+
+    @cached_property
+    def _turned(self) -> tuple[Array, Array]:
+        """The matrix g, and 1 - f_i f_j of the eigenvalues f = 1 - phi of F, without its cancellation."""
+        phi, t = self._plan.phi[..., None], self._plan.t[..., None]
+        return phi**2 * t * (transposed(self._plan.right) @ transposed(self._A)), phi + (1.0 - phi) * transposed(phi)
 
     def push(self, change: Changes) -> tuple[Array, Array]:
-        P, N, turned = self._P, self.N, self.N @ self._E_back
-        right = self._E @ change.S @ transposed(self._E) - turned @ change.S @ transposed(turned)
+        P, N, (E, turned), (P_back, N_back) = self._P, self.N, self._rest, self._back
+        right = E @ change.S @ transposed(E) - turned @ change.S @ transposed(turned)
         if change.A is not None:
-            seen, other = P @ change.A @ self._N_back @ P, N @ self._P_back
+            seen, other = P @ change.A @ N_back @ P, N @ P_back
             bent = transposed(change.A) @ N
             right = right - seen - transposed(seen) + other @ (bent + transposed(bent)) @ transposed(other)
-        T, g = self._T, self._g
-        dP = right + T @ (g @ right @ transposed(g) / self._gaps) @ transposed(T)
+        T, (g, gaps) = self._T, self._turned
+        dP = right + T @ (g @ right @ transposed(g) / gaps) @ transposed(T)
         dN = dP @ self._A
         dN = dN if change.A is None else dN + P @ change.A
         return dN, change.mean - times(dN, self._mean) - times(N, change.mean)
 
     def pull(self, of_N: Array, of_b: Array) -> Changes:
-        P, N, turned = self._P, self.N, self.N @ self._E_back
+        P, N, (E, turned), (P_back, N_back) = self._P, self.N, self._rest, self._back
         of_N = of_N - _outer(of_b, self._mean)
-        of_P, T, g = _symmetric(of_N @ transposed(self._A)), self._T, self._g
-        Y = of_P + transposed(g) @ (transposed(T) @ of_P @ T / self._gaps) @ g
-        of_S = transposed(self._E) @ Y @ self._E - transposed(turned) @ Y @ turned
-        other = N @ self._P_back
-        of_A = P @ of_N - 2.0 * P @ Y @ transposed(self._N_back @ P) + 2.0 * N @ transposed(other) @ Y @ other
+        of_P, T, (g, gaps) = _symmetric(of_N @ transposed(self._A)), self._T, self._turned
+        Y = of_P + transposed(g) @ (transposed(T) @ of_P @ T / gaps) @ g
+        of_S = transposed(E) @ Y @ E - transposed(turned) @ Y @ turned
+        other = N @ P_back
+        of_A = P @ of_N - 2.0 * P @ Y @ transposed(N_back @ P) + 2.0 * N @ transposed(other) @ Y @ other
         return Changes(of_b - times(transposed(N), of_b), _symmetric(of_S), of_A)
 
 
@@ -175,11 +209,19 @@ class _Half:
     slope: Array
     P: Array
     b: Array
-    X: Array  # I - P G
+
+    @cached_property
+    def X(self) -> Array:
+        """I - P G = (I + S G)^{-1}."""
+        return np.eye(self.P.shape[-1]) - self.P @ self.G
 
 
 class Stepped(GaussianMap):
-    """N and b after an odd number of half-iterations of Sinkhorn, as `gaussian_field.half_steps`."""
+    """N and b of E[y | x] = N x + b after `count` (odd) half-iterations of Sinkhorn from g = 0 (Theory 2.1).
+
+    Potentials are quadratic, -y.G.y / 2 + l.y; a row step has G = A^T P A, l = -A^T b with P = (S^{-1} + G')^{-1} and
+    b = P (S^{-1} mean + l') = mean - P G' mean + P l' of the potential before; a column step has A^T for A.
+    """
 
     def __init__(self, A: Array, count: int, mean: Array, factor: Array) -> None:
         self._mean, self._steps = mean, []
@@ -188,9 +230,10 @@ class Stepped(GaussianMap):
             step = A if index % 2 == 0 else transposed(A)
             P = narrowed(factor, G)
             b = mean + times(P, slope - times(G, mean))
-            self._steps.append(_Half(step, G, slope, P, b, np.eye(len(G[0])) - P @ G))
-            G, slope = transposed(step) @ P @ step, -times(transposed(step), b)
-        self.N, self.b = P @ step, b
+            N = P @ step
+            self._steps.append(_Half(step, G, slope, P, b))
+            G, slope = transposed(step) @ N, -times(transposed(step), b)
+        self.N, self.b = N, b
 
     def push(self, change: Changes) -> tuple[Array, Array]:
         dG, dslope = np.zeros_like(change.S), np.zeros_like(change.mean)

@@ -12,7 +12,7 @@ from .. import weights
 from .._types import Array
 from ..batches import affine
 from ..batches.affine import AffineHeads
-from ..errors import ConvergenceError, InputError, InputTypeError
+from ..errors import ConvergenceError, InputError
 from ..parallel.partition import Partition
 from ..sums.pair_sum import PairSum
 from ..transport.scaling import Scalings, Softmin, iterate, scale
@@ -21,13 +21,14 @@ from .balance import Balance
 from .cloud import Cloud
 from .derivatives import Linearised, through
 from .energy_forces import Force
-from .gaussian_field import Affine, half_steps, regression
-from .gaussian_maps import map_of
+from .gaussian_field import Affine
+from .gaussian_maps import GaussianMap, map_of
 from .linearised_law import LinearisedLaw, LinearisedLawOfSinkhorn
 from .linearised_sinkhorn import LinearisedHalfSteps, LinearisedSinkhorn, Scaled
 from .memory import Memory
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
+from .scaling_arguments import count, odd, positive, tolerance
 from .score import Operands, Score, pair_sum
 from .single_head import SingleHead
 from .small_matrices import apply, gram, one_head, over_largest, times, transposed
@@ -83,8 +84,8 @@ class Sinkhorn(SingleHead):
         """
         self.eps = scalar("eps", eps)
         if self.eps.constant:
-            _positive(self.eps(0.0))
-        self.tol, self.max_iter, self.n_half = _tolerance(tol), _count("max_iter", max_iter, 3), _odd(n_half)
+            positive(self.eps(0.0))
+        self.tol, self.max_iter, self.n_half = tolerance(tol), count("max_iter", max_iter, 3), odd(n_half)
         super().__init__(Q, K, V, scale)
 
     def _as_declared(self, score: Score) -> Score:
@@ -97,7 +98,7 @@ class Sinkhorn(SingleHead):
         yield self.eps
 
     def dimensions(self, t: float) -> tuple[int, int]:
-        _positive(self.eps(t))
+        positive(self.eps(t))
         return super().dimensions(t)
 
     def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
@@ -124,19 +125,17 @@ class Sinkhorn(SingleHead):
 
     def closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """Return M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (Theory 2.1)."""
-        eps = column(self.eps(t))
-        score = self._score(t)
-        A, V = score.matrix / eps, score.V / eps
-        if self.n_half is not None:
-            M, c = half_steps(A, mean, factor, self.n_half)
-            return V @ M, times(V, c)
-        N = regression(A, factor)
-        return V @ N, times(V, mean - times(N, mean))
+        scaled, law = self._regressed(mean, factor, t)
+        return scaled.score.V @ law.N, times(scaled.score.V, law.b)
 
     def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        return LinearisedLawOfSinkhorn(*self._regressed(mean, factor, t))
+
+    def _regressed(self, mean: Array, factor: Array, t: float) -> tuple[Scaled, GaussianMap]:
+        """Return the parameters, and what V / eps is applied to."""
         scaled = Scaled.of(self._score(t), self.eps(t))
         kind, count = self._form
-        return LinearisedLawOfSinkhorn(scaled, map_of(kind, count, scaled.score.matrix, None, mean, factor))
+        return scaled, map_of(kind, count, scaled.score.matrix, None, mean, factor)
 
     @property
     def _form(self) -> tuple[str, int]:
@@ -377,35 +376,3 @@ def _unit(cloud: Cloud, centre: Array) -> Array:
     _, exponent = np.frexp(np.where(np.isfinite(size), size, 1.0))
     # Its inverse is a number, too. Along an axis without extent keys are zero in any unit, and so should the map be.
     return np.ldexp(1.0, np.clip(np.where(size == 0.0, -1000, exponent), -1000, 1000))
-
-
-def _positive(eps: Array) -> None:
-    if not (eps > 0.0).all():
-        raise InputError("eps", str(eps.min()), "numbers > 0")
-
-
-def _tolerance(tol: object) -> float:
-    if isinstance(tol, bool) or not isinstance(tol, int | float | np.floating | np.integer):
-        raise InputTypeError("tol", repr(tol), "a number > 0")
-    if not 0.0 < tol < np.inf:
-        raise InputError("tol", repr(tol), "a number > 0")
-    return float(tol)
-
-
-def _count(name: str, value: object, least: int) -> int:
-    need = f"a whole number >= {least}"
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputTypeError(name, repr(value), need)
-    if value < least:
-        raise InputError(name, repr(value), need)
-    return int(value)
-
-
-def _odd(n_half: object) -> int | None:
-    if n_half is None:
-        return None
-    count = _count("n_half", n_half, 1)
-    if count % 2 == 0:
-        reason = "After an even number the columns are exact and the rows are not: no weighted average."
-        raise InputError("n_half", repr(n_half), "an odd number of half-iterations, or None", reason)
-    return count

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastpde.attention import gaussian_field as formulas
+from fastpde.attention import gaussian_maps as maps
 from fastpde.kernels import closure as kernel
 from fastpde.kernels import small
 
@@ -52,11 +53,12 @@ def test_velocity(d, r, name):
     elif name == "linear":
         kind, count, M, c = kernel.LINEAR, 0, V @ (L @ L.T + np.outer(mean, mean)) @ A, np.zeros(d)
     elif name == "plan":
-        N = formulas.regression(A, L)
+        N = maps.Planned(A, mean, L).N
         kind, count, M, c = kernel.PLAN, 0, V @ N, V @ (mean - N @ mean)
     else:
         kind, count = kernel.STEPS, int(name[0])
-        M, c = (V @ part for part in formulas.half_steps(A, mean, L, count))
+        law = maps.Stepped(A, count, mean, L)
+        M, c = V @ law.N, V @ law.b
     want = M @ y
     want[:, 0] += c
     np.testing.assert_allclose(velocity(kind, count, A, D, V, y), want, rtol=0, atol=1e-13 * (1 + np.abs(want).max()))
