@@ -50,6 +50,7 @@ class Verdict:
 _SETTLED = 1e-8  # w t at an exponential approach with rate r; the change that remains is smaller by r t > 4
 _RANGE = 12.0  # e-folds of tr S after which growth is judged
 _LONG = 80.0  # the same where directions with small eigenvalues drive it: long enough to show what they do
+_RICCATI = 0.02  # |p - 1| of a blow-up
 _FLOOR = -46.0  # log of 1e-20: smaller eigenvalues, relative to the largest, are not resolved by a factor of S
 _UNRESOLVED = -34.0  # log of 1e-15: the same for implicit steps, whose tolerance is 1e-8
 _NEVER = 1e-9  # (t* - t) / t at which a blow-up is certain, and its time right to better than that
@@ -228,8 +229,10 @@ def _blow_up(way: Way, theory: Theory) -> Verdict | str | None:
         (way.H[q] - way.H[p]) / np.log(way.g[q] / way.g[p]) if way.g[q] > way.g[p] else np.inf
         for q, p in ((len(way.t) - 1, b), (b, a))
     )
+    # S' is of degree two in S where that is large: a shape at rest that grows has p = 1. A growth that falls behind may
+    # be that of a shape which comes to a line where it ends.
     steady = abs(late / early - 1) < 0.3 or way.g[-1] * way.t[-1] > _NEVER**-2
-    if not (0.1 < late < 50.0 and steady):
+    if not (abs(late - 1.0) < _RICCATI and steady):
         return None
     doubt = _may_turn(way, theory, 2)
     if doubt:

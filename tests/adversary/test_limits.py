@@ -125,6 +125,13 @@ def test_units_of_length_do_not_matter(power, closed_forms):
     np.testing.assert_allclose(line.cov / c, plain.cov, rtol=1e-6)
 
 
+def test_growth_that_ends_at_a_line_is_no_blow_up():
+    """S grows by e^31 towards a line on which it rests (LSODA to rtol 1e-13): a growth that falls behind is no verdict."""
+    Q, K, V, G = np.random.default_rng([1, 2, 2, 200]).standard_normal((4, 2, 2))
+    found = fp.limit(fp.Softmax(Q, K, V), fp.Gaussian(0.0, G @ G.T))
+    assert found.outcome in (fp.Outcome.CONVERGES, fp.Outcome.UNDECIDED)
+
+
 def test_a_line_that_turns_late_is_not_what_it_seems():
     """S = u u^T, u = (x, y), x' = p x, y' = 2 p y, p = x^2 - y^2 (Theory 3): x seems to blow up at 1/2, till y = x.
 
