@@ -145,15 +145,14 @@ class Sphere(Manifold):
                 raise InputError(name, came, "tokens of norm 1, for the sphere", remedy)
 
     def retract(self, x: Array) -> None:
-        for _, rows in _blocks(x):
-            norms = np.sqrt(_dots(rows, rows))
-            # x / inf = 0 is finite: the one way a token that has overflowed could pass for a good one.
-            norms[np.isinf(norms)] = np.nan
-            rows /= norms[:, None]
+        from .kernels import sphere
+
+        sphere.retract(x.reshape(-1), x.shape[-1])
 
     def project(self, x: Array, v: Array) -> None:
-        for (_, rows), (_, vectors) in zip(_blocks(x), _blocks(v), strict=True):
-            vectors -= _dots(rows, vectors)[:, None] * rows
+        from .kernels import sphere
+
+        sphere.project(x.reshape(-1), v.reshape(-1), x.shape[-1])
 
     def dimension(self, d: int) -> int:
         return d - 1

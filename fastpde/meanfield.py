@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ._types import Array, as_tokens
-from .attention import warm_start
+from .attention import small_clouds, warm_start
 from .attention.base import Attention
 from .attention.cloud import Cloud, make_cloud
 from .attention.memory import Memory
@@ -17,7 +17,8 @@ from .errors import FieldError, InputError, InputTypeError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Problem, Solution, State
 from .integrate.options import Options
-from .manifold import Euclidean, Manifold, as_manifold
+from .integrate.space import VectorSpace
+from .manifold import Euclidean, Manifold, Sphere, as_manifold
 from .noise import Brownian
 from .tangents import run_along
 
@@ -77,13 +78,47 @@ class Field:
         shape = self.cloud.x.shape
         if self._varies:
             self.check([t])
+        self._summed(
+            lambda: self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+        )
+        self.manifold.project(x, out)
+
+    def _summed(self, work: Callable[[], Any]) -> Any:
+        """Return work(), in which the backend goes on from what is remembered of it; then that is remembered."""
         held = self._memory.get(_BACKEND)
         with self.backend.evaluation():
             self.backend.restore(None if held is None else held[0])
-            self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+            done = work()
             if (found := self.backend.state()) is not None:
-                self._memory.put(_BACKEND, np.tile(found, (shape[0], 1)))
-        self.manifold.project(x, out)
+                self._memory.put(_BACKEND, np.tile(found, (len(self.cloud.x), 1)))
+        return done
+
+    def march(
+        self, times: Sequence[Sequence[float]], sizes: Array, a: Array, space: Any, x: Array
+    ) -> tuple[int, Array] | None:
+        """Move the tokens x (n, d), in place, by steps of a method in one compiled call, with the bits of single steps.
+
+        Args:
+            times: (k, S - 1), of the stages of k steps.
+            sizes: (k,), of the steps.
+            a: (S, S), the coefficients.
+            space: the arithmetic that the steps would have.
+
+        Returns:
+            How many steps were made, and the largest |entries| at the beginning and after each of them; it ends before
+            a step whose result is not finite. None if there is no such call.
+        """
+        sphere = type(self.manifold) is Sphere
+        same = type(space) is VectorSpace and space.retract == (self.manifold.retract if sphere else None)
+        if not same or type(self.manifold) not in (Euclidean, Sphere) or self._varies:
+            return None
+        cloud = self.cloud.with_(x=x.reshape(self.cloud.x.shape))
+        return cast(
+            "tuple[int, Array] | None",
+            self._summed(
+                lambda: small_clouds.march(self.attention, cloud, times, sizes, a, self.backend, sphere=sphere)
+            ),
+        )
 
     def systems(self, which: Array) -> Field:
         """Return the field of the systems of a batch with the indices `which` (k,); it remembers nothing yet."""

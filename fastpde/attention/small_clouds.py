@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -38,6 +39,32 @@ def evaluate(attention: Attention, cloud: Cloud, t: float, backend: Backend, out
             _evaluate(call, cloud, backend, out)
     backend.count(call.heads * len(out))
     return True
+
+
+def march(
+    attention: Attention, cloud: Cloud, times: Sequence[Sequence[float]], sizes: Array, a: Array, backend: Backend,
+    *, sphere: bool,
+) -> tuple[int, Array] | None:  # fmt: skip
+    """Move the tokens of a cloud, in place, by steps of a method in one compiled call; None if that is not possible.
+
+    The arguments and the result are those of `OneCall.course` and `OneCall.march`.
+    """
+    (count, n, d), whole = cloud.x.shape, cloud.partition.whole
+    if not (count == 1 and whole and backend.sums_in_one_call and is_small(n, d)):
+        return None
+    call = attention.one_call(times[0][0])
+    if call is None or not call.fits(cloud.x.dtype) or (call.masked and not cloud.is_ordered):
+        return None
+    if not (call.layered or all(p.constant for p in attention.parameters())):
+        return None
+    course = call.course(times, sizes, a, cloud.x.dtype, sphere=sphere)
+    if course is None or not len(course.sizes):
+        return None
+    with backend.evaluation():
+        seen = cloud.ordered(backend) if call.masked else cloud
+        found = call.march(seen.x, seen.weights, seen.limits, course, backend.workspace.part("one_call"))
+    backend.count(call.heads * found[0] * course.places.shape[1])
+    return found
 
 
 def _evaluate(call: OneCall, cloud: Cloud, backend: Backend, out: Array) -> None:

@@ -9,8 +9,8 @@ from weakref import ref
 import numpy as np
 
 from .._types import Array
-from ..kernels import systems
-from ..kernels.velocities import velocities
+from ..kernels import motion, systems
+from ..kernels.velocities import march, velocities
 from ..simd import pool
 from ..simd.called import kernel_of
 from ..sums.slices import check
@@ -24,16 +24,26 @@ _TOGETHER = 2e6  # bytes of the parameters of layers that are prepared together
 _ITEMS = 4  # for each thread, at least: one that was held up does not hold up the call
 
 
+class Course(NamedTuple):
+    """Steps of fixed sizes that are to be made one after the other, by a method of S stages."""
+
+    a: Array  # (S, S) its coefficients; the last row makes the result
+    sizes: Array  # (k,) of the steps, signed
+    places: Array  # (k, S - 1) which system of a form acts at each stage
+    sphere: bool
+
+
 class OneCall:
     """The field of an attention with a reduced form, at the tokens of small systems.
 
     Args:
         form: the field.
         masked: whether it is that of a masked attention, whose tokens are in the order of their positions.
+        places: returns the number of the system of the form that acts at a time; None: the field is that of all times.
     """
 
-    def __init__(self, form: ReducedForm, *, masked: bool) -> None:
-        self.masked, self.heads = masked, form.A.shape[1]
+    def __init__(self, form: ReducedForm, *, masked: bool, places: Callable[[float], int] | None = None) -> None:
+        self.masked, self.heads, self._places = masked, form.A.shape[1], places
         self._form, self._weight = form, kernel_of(form.weight)
         self._parameters: dict[np.dtype[Any], tuple[Array, Parameters | None]] = {}
         self._place: int | None = None  # of the one system of the form that is meant; None: each has its own
@@ -45,6 +55,11 @@ class OneCall:
         vars(one).update(vars(self), _place=place)
         return one
 
+    @property
+    def layered(self) -> bool:
+        """Whether the systems of the form are layers, so that the call may have fields of other times."""
+        return self._places is not None
+
     def fits(self, dtype: np.dtype[Any]) -> bool:
         """Return whether the field can be computed in a precision, see `ReducedForm.fits`."""
         if dtype not in self._parameters:
@@ -53,27 +68,71 @@ class OneCall:
         fits, _ = self._parameters[dtype]
         return bool(fits.all() if self._place is None else fits[self._place % len(fits)])
 
+    def course(
+        self, times: Sequence[Sequence[float]], sizes: Array, a: Array, dtype: np.dtype[Any], *, sphere: bool
+    ) -> Course | None:
+        """Return the steps of these sizes (k,), whose stages are at times (k, S - 1), as far as the form has them.
+
+        Returns None if some of the form's matrices do not fit the precision.
+        """
+        fits, _ = self._parameters[dtype]
+        if not fits.all():
+            return None
+        places = np.zeros((len(sizes), len(a) - 1), np.int64)
+        if self._places is not None:
+            places[:] = [[self._places(t) for t in row] for row in times]
+        known = ((places >= 0) & (places < len(self._form.A))).all(axis=1)
+        count = len(known) if known.all() else int(known.argmin())
+        return Course(a, sizes[:count], places[:count], sphere)
+
     def __call__(self, x: Array, weights: Array | None, limits: Array | None, out: Array, workspace: Workspace) -> None:
         """Write the velocities of tokens x (B, n, d), whose precision `fits`, into `out`, both contiguous.
 
         weights: (1 or B, n) float64, None: 1/n; limits: (n,) how many leading tokens each token sees, None: all.
         """
         shape, forms = self._prepared(x, weights, limits)
-        division = _division(len(x), _work(shape), shape.lanes // shape.width)
-
-        def make(own: Workspace) -> tuple[systems.Workspace, Array]:
-            rows = own("rows", (division.threads, 2, shape.rows * shape.lanes), x.dtype)
-            return systems.allocate(division.threads, shape, x.dtype, own), rows
-
-        scratch, rows = workspace.kept("small", (division.threads, shape, x.dtype), make)
+        division = _division(len(x), shape)
+        scratch, rows, means = self._memory(division.threads, shape, x.dtype, workspace)
         flat = x.reshape(-1), out.reshape(-1)
         for first in range(0, division.items, division.block):
             check()
             last = min(first + division.block, division.items)
             velocities(
-                self._weight, shape, forms, first, last, division.portion, division.parts, flat[0], scratch, rows,
-                flat[1],
+                self._weight, shape, forms, first, last, division.portion, division.cuts, division.shared, flat[0],
+                scratch, rows, means, flat[1],
             )  # fmt: skip
+
+    def march(
+        self, x: Array, weights: Array | None, limits: Array | None, course: Course, workspace: Workspace
+    ) -> tuple[int, Array]:
+        """Move the tokens x (1, n, d), in place, by up to as many steps of a course as a call should make.
+
+        Returns how many were made: it ends before a step whose result is not finite. And the largest |entries| of x at
+        the beginning and after each of them.
+        """
+        shape, forms = self._all(x, weights, limits)
+        division, stages = _division(1, shape), len(course.a) - 1
+        count = max(1, min(len(course.sizes), int(_LONG / (_work(shape) * stages))))
+        scratch, rows, means = self._memory(division.threads, shape, x.dtype, workspace)
+        method = motion.Method(course.a, np.empty(0), np.empty((0, 0)), adaptive=False, dense_needs_last=False)
+        steps = motion.allocate(1, shape, method, 0, x.dtype, workspace)
+        largest = np.empty(count + 1)
+        check()
+        made = march(
+            self._weight, shape, forms, course.sphere, division.cuts, course.places[:count], course.sizes[:count],
+            course.a, x.reshape(-1), scratch, rows, means, steps, largest,
+        )  # fmt: skip
+        return made, largest[: made + 1]
+
+    def _memory(self, threads: int, shape: systems.Shape, dtype: np.dtype[Any], workspace: Workspace) -> Any:
+        """Return the memory of the threads, for systems of their own and one that they share."""
+
+        def make(own: Workspace) -> tuple[systems.Workspace, Array, Array]:
+            rows = own("rows", (threads + 1, 2, shape.rows * shape.lanes), dtype)
+            means = own("shared_means", (shape.heads * shape.d * shape.lanes,), dtype)
+            return systems.allocate(threads, shape, dtype, own), rows, means
+
+        return workspace.kept("small", (threads, shape, dtype), make)
 
     def _prepared(self, x: Array, weights: Array | None, limits: Array | None) -> tuple[systems.Shape, systems.Forms]:
         """Return the sizes of the systems, and their parameters."""
@@ -108,7 +167,7 @@ class LayerCalls:
     """
 
     def __init__(self, layers: Sequence[Any], form: Callable[[int, int], ReducedForm | None], *, masked: bool) -> None:
-        self._layers, self._form, self._masked = layers[0], form, masked
+        self._count, self._place, self._form, self._masked = len(layers[0]), layers[0].place, form, masked
         self._together = max(1, int(_TOGETHER / sum(own.stack[0].nbytes for own in layers)))
         # Pairs, read and replaced whole: threads may share an attention, each at a time of its own.
         self._held: tuple[int, OneCall | None] = (-1, None)
@@ -116,7 +175,7 @@ class LayerCalls:
 
     def at(self, t: float) -> OneCall | None:
         """Return the call of the layer that acts at time t; None if it has no reduced form."""
-        place = self._layers.place(t)
+        place = self._place(t)
         known, call = self._now
         if known == place:
             return call
@@ -124,8 +183,10 @@ class LayerCalls:
         first = part * self._together
         held, calls = self._held
         if held != part:
-            form = self._form(first, min(first + self._together, len(self._layers)))
-            calls = None if form is None else OneCall(form, masked=self._masked)
+            form = self._form(first, min(first + self._together, self._count))
+            calls = (
+                None if form is None else OneCall(form, masked=self._masked, places=lambda t: self._place(t) - first)
+            )
             self._held = part, calls
         call = None if calls is None else calls.layer(place - first)
         self._now = place, call
@@ -146,17 +207,22 @@ class _Division(NamedTuple):
     """How a call is divided among threads."""
 
     threads: int
-    parts: int  # of a system
+    cuts: tuple[int, int]  # into how many parts the tokens and the heads of a system are divided
+    shared: bool  # whether threads share systems: there are several parts
     items: int  # parts of all systems
     block: int  # items between checks whether to stop
     portion: int  # items that a thread takes at a time
 
 
-def _division(count: int, work: float, tiles: int) -> _Division:
-    """Divide the work of `count` systems of so many tiles: items are worth a thread, and there are some for each."""
+def _division(count: int, shape: systems.Shape) -> _Division:
+    """Divide the work of `count` systems: items are worth a thread, and there are some for each."""
+    work, tiles, heads = _work(shape), shape.lanes // shape.width, shape.heads if shape.normalised else 1
     threads = max(1, min(pool.threads(), int(count * work / _LEAST)))
     wanted = max(-(-_ITEMS * threads // count) if threads > 1 else 1, int(work / _LONG))
-    parts = max(1, min(tiles, wanted, int(work / _LEAST)))
-    items, each = count * parts, work / parts
+    wanted = max(1, min(wanted, int(work / _LEAST)))
+    parts = min(tiles, wanted)
+    cuts = parts, min(heads, -(-wanted // parts))
+    pieces = cuts[0] * cuts[1]
+    items, each = count * pieces, work / pieces
     portion = max(1, items // (2 * _ITEMS * threads), int(_LEAST / each))
-    return _Division(threads, parts, items, max(1, int(_LONG / each)), portion)
+    return _Division(threads, cuts, pieces > 1, items, max(1, int(_LONG / each)), portion)

@@ -13,6 +13,7 @@ from fastpde.integrate.clocks import Lost
 from fastpde.integrate.controller import PIController
 from fastpde.integrate.dense import partition_of
 from fastpde.integrate.events import measure
+from fastpde.integrate.jumps import can_jump, jump
 from fastpde.integrate.loop import Ends, Loop
 from fastpde.integrate.observers import Watch
 from fastpde.integrate.problem import Problem
@@ -68,7 +69,7 @@ class Integrator(Loop):
         times = np.empty(0) if p.t_eval is None else p.t_eval
         self._recorder = Recorder(times, p.span, p.y0, None if state is None else start.t)
         self._final: tuple[float, np.ndarray] | None = None
-        self._fresh, self._owing = state is None, False
+        self._fresh, self._owing, self._jumps = state is None, False, can_jump(p)
         if start.t == p.span.end:
             self._begin()
 
@@ -104,6 +105,11 @@ class Integrator(Loop):
         while self.status is None and self.state.step == before:
             self.attempt()
         return self.status
+
+    def jump(self) -> None:
+        """Make the steps before the next state that is looked at in one call of the field, if that can make them."""
+        if self._jumps and self._begun and self.status is None:
+            jump(self.problem, self._stepper, self._recorder, self._watches)
 
     def interrupt(self) -> None:
         """End the run from outside; observers get no final call, because the run goes on from its state."""

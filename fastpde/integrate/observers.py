@@ -109,6 +109,16 @@ class Watch:
         if every_steps or waited:
             self.call(t, y)
 
+    @property
+    def due(self) -> float:
+        """The time of the next call that is due by time; infinity in the direction of the integration if none is."""
+        return self._point() if self._observer.by_time else self._span.direction * math.inf
+
+    def steps_left(self, step: int) -> float:
+        """Return in how many steps after step number `step` a call is due by steps; infinity: in none."""
+        every = self._observer.steps
+        return math.inf if every is None else every - step % every
+
     def _point(self, index: int | None = None) -> float:
         """Return point `index` of the time grid, by default the next one, as a multiple of the spacing.
 

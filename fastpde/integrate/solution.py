@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,6 +113,11 @@ class Recorder:
         while self._count < len(self._times) and self._span.reached(self._times[self._count], until):
             evaluate(float(self._times[self._count]), self._x[self._count, ...])
             self._count += 1
+
+    @property
+    def due(self) -> float:
+        """The next of the times; infinity in the direction of the integration if there is none."""
+        return float(self._times[self._count]) if self._count < len(self._times) else self._span.direction * math.inf
 
     @property
     def t(self) -> np.ndarray:

@@ -93,6 +93,8 @@ def run(
     integrator = Integrator(problem)
     with reporting(progress, problem.span) as report:
         while integrator.status is None:
+            if not callable(progress):
+                integrator.jump()
             before = integrator.state.step
             integrator.step()
             if integrator.state.step == before:

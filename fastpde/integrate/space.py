@@ -58,7 +58,7 @@ class VectorSpace:
         partition: Partition | None = None,
         retract: Callable[[np.ndarray], None] | None = None,
     ) -> None:
-        self._retract = retract
+        self.retract = retract
         size = math.prod(shape)
         self._systems = shape[0] if len(shape) == 3 else 1
         self._here = size // self._systems if self._systems else 0
@@ -88,8 +88,8 @@ class VectorSpace:
             # The increments are summed before y is added: one rounding at the size of y instead of S.
             self._increment(flat, weights, part, target[part])
             target[part] += source[part]
-        if weights and self._retract is not None:
-            self._retract(out)
+        if weights and self.retract is not None:
+            self.retract(out)
 
     def gather(self, total: np.ndarray, weight: float, stage: np.ndarray, first: bool) -> None:
         """Add weight * stage to `total`, or write it there if it is the first of a sum."""

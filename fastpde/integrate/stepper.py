@@ -204,6 +204,22 @@ class Stepper:
             self.drop(lost)
             return lost | self._settle(self._try()) if self.members else lost
 
+    def jump(self, times: list[list[float]], ends: Sequence[float], sizes: np.ndarray) -> None:
+        """Make steps of fixed sizes (k,) in one call of the field, as many as that makes, without what is in between.
+
+        They are those of `attempt`, to the bit. times: (k, S - 1), of their stages; ends: (k,), where they end.
+        """
+        state, clock = self.state, self.state.clock
+        np.copyto(self._trial, state.y)
+        found = self.field.march(times, sizes, np.array(self.tableau.a), self.space, self._trial)
+        if found is None or not found[0]:
+            return
+        made, largest = found
+        state.y, self._trial, self._sizes = self._trial, state.y, tuple(largest[-2:].tolist())
+        clock.leaps += int(np.count_nonzero(leaps(largest[:-1], largest[1:])))
+        clock.evaluations += made * (self.tableau.stages - 1) - clock.fresh
+        clock.t, clock.step, clock.fresh = ends[made - 1], clock.step + made, False
+
     def _try(self) -> Any:
         """Compute the stages and y1 of the step of every member; return its scaled error, of a batch those (B,) of all.
 

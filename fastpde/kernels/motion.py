@@ -207,7 +207,7 @@ def _sum_as_numpy(values, sums, leaves, merges):
 
 
 @jit(inline=True)
-def _all_finite(row):
+def all_finite(row):
     # 0 times an entry that is not finite is nan, and so is the sum; 0 times a finite entry is 0.
     total = 0.0
     for i in range(row.shape[0]):
@@ -216,7 +216,7 @@ def _all_finite(row):
 
 
 @jit(borrowed=True)
-def _largest_entry(shape, x, largest_of):
+def largest_entry(shape, x, largest_of):
     """Return the largest |entry| of the finite state x, in float64; `largest_of` (lanes,) is workspace."""
     largest_of[:] = 0.0
     for r in range(shape.d):
@@ -260,11 +260,11 @@ def end_step(shape, method, control, state, counts, local):
     t, h, error = state[AIM], state[AIM_SIZE], 0.0
     if method.adaptive:
         error = _error_norm(shape, control, method.b_error, h, y, trial, local)
-    elif _all_finite(trial):
+    elif all_finite(trial):
         before = state[LARGEST]
         if not (before >= 0.0):
-            before = _largest_entry(shape, y, local[3])
-        state[LARGEST] = _largest_entry(shape, trial, local[3])
+            before = largest_entry(shape, y, local[3])
+        state[LARGEST] = largest_entry(shape, trial, local[3])
         if _leaps(before, state[LARGEST]):
             counts[LEAPS] += 1
     else:

@@ -303,13 +303,14 @@ def _to_tangent(shape, x, out, squares):
 
 
 @jit(inline=True)
-def part_velocity(weight, shape, forms, b, x, memory, begin, end, out):
-    """Write the velocities of the tokens in lanes begin .. end - 1, whole tiles, of system b at x into `out`.
+def part_sums(weight, shape, forms, b, x, memory, low, high, begin, end, means, out):
+    """Sum over the sources of system b at x for heads low .. high - 1, at the tokens in lanes begin .. end - 1.
 
-    x has d * lanes entries at least, out rows * lanes. No bit of a lane depends on which others are asked for. The
-    velocities are those in R^d: on the sphere their parts tangent to it are left to be taken.
+    The lanes are those of whole tiles; x has d * lanes entries at least, out rows * lanes. Means go into `means` (heads
+    * d * lanes,); sums that are not normalised are velocities when they have been added up in `out`, which takes all
+    heads. No bit depends on how heads and lanes are divided.
     """
-    keys, other, targets, means, P, bias, squares, shift, tops, sums, centre, wide_shift = memory
+    keys, other, targets, _, P, bias, squares, shift, tops, sums, centre, wide_shift = memory
     d, lanes, size = shape.d, shape.lanes, shape.d * shape.rows
     p, w = b % forms.A.shape[0], b % forms.mantissas.shape[0]
     mantissas, exponents = forms.mantissas[w], forms.exponents[w]
@@ -318,7 +319,7 @@ def part_velocity(weight, shape, forms, b, x, memory, begin, end, out):
     if not shape.normalised:
         for r in range(d):
             out[r * lanes + begin : r * lanes + end] = 0.0
-    for h in range(shape.heads):
+    for h in range(low, high):
         at = h * size
         shift[:] = 0.0
         if not shape.plain:
@@ -341,18 +342,34 @@ def part_velocity(weight, shape, forms, b, x, memory, begin, end, out):
                 _write_means(shape, sums, first, means[h * d * lanes :])
             else:
                 _add_sums(shape, sums, tops, first, out)
+
+
+@jit(inline=True)
+def map_means(shape, forms, b, memory, means, out):
+    """Write sum_h V_h (c + mean of head h), c the centre of system b, which `memory` has, into `out`."""
+    shift, centre, wide_shift = memory[7], memory[10], memory[11]
+    p, size = b % forms.A.shape[0], shape.d * shape.rows
+    wide_shift[:] = 0.0
+    for h in range(shape.heads):
+        _add_image(shape, forms.V[p, h * size : (h + 1) * size], centre, wide_shift)
+    for q in range(shape.rows):
+        shift[q] = wide_shift[q]
+    _map(shape, forms.V[p], means, shape.heads * shape.d, shift, 0, shape.lanes, out)
+
+
+@jit(inline=True)
+def velocity_of_parts(shape, forms, b, x, memory, means, out):
+    """Write the velocities of system b at x into `out`, once `part_sums` has been called for all heads and tokens."""
     if shape.normalised:
-        wide_shift[:] = 0.0
-        for h in range(shape.heads):
-            _add_image(shape, forms.V[p, h * size : (h + 1) * size], centre, wide_shift)
-        for q in range(shape.rows):
-            shift[q] = wide_shift[q]
-        _map(shape, forms.V[p], means, shape.heads * d, shift, begin, end, out)
+        _centre(shape, x, memory[0], memory[10], memory[6])
+        map_means(shape, forms, b, memory, means, out)
 
 
 @jit(inline=True)
 def velocity(weight, shape, forms, b, x, memory, out):
     """Write the velocities of system b at x into `out`; both (>= d * lanes,), out with room for rows * lanes."""
-    part_velocity(weight, shape, forms, b, x, memory, 0, shape.lanes, out)
+    part_sums(weight, shape, forms, b, x, memory, 0, shape.heads, 0, shape.lanes, memory[3], out)
+    if shape.normalised:
+        map_means(shape, forms, b, memory, memory[3], out)
     if shape.sphere:
         _to_tangent(shape, x, out, memory[6])
