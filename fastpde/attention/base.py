@@ -191,7 +191,7 @@ class Attention(Differentiable):
     @property
     def breaks(self) -> tuple[float, ...]:
         """The times at which a parameter jumps."""
-        return tuple(sorted({t for p in self.parameters() for t in p.breaks}))
+        return tuple(sorted(set().union(*{p.breaks for p in self.parameters()})))  # many layers have the same
 
     def rates(self, p: Array, t: float) -> Iterator[Rate]:
         """Yield what bounds the field of each head on a ball, for exponents p (k,) of W_p (Theory 8.1, 8.2).

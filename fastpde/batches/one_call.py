@@ -81,8 +81,8 @@ class OneCall:
         places = np.zeros((len(sizes), len(a) - 1), np.int64)
         if self._places is not None:
             places[:] = [[self._places(t) for t in row] for row in times]
-        known = ((places >= 0) & (places < len(self._form.A))).all(axis=1)
-        count = len(known) if known.all() else int(known.argmin())
+        known = np.logical_and(places >= 0, places < len(self._form.A)).all(axis=1)
+        count = len(places) if known.all() else int(known.argmin())
         return Course(a, sizes[:count], places[:count], sphere)
 
     def __call__(self, x: Array, weights: Array | None, limits: Array | None, out: Array, workspace: Workspace) -> None:
@@ -220,8 +220,9 @@ def _division(count: int, shape: systems.Shape) -> _Division:
     threads = max(1, min(pool.threads(), int(count * work / _LEAST)))
     wanted = max(-(-_ITEMS * threads // count) if threads > 1 else 1, int(work / _LONG))
     wanted = max(1, min(wanted, int(work / _LEAST)))
-    parts = min(tiles, wanted)
-    cuts = parts, min(heads, -(-wanted // parts))
+    # Parts of all heads would each make the scores' keys again; those of some heads are nearly free.
+    shares = heads if heads < 2 * wanted else wanted
+    cuts = min(tiles, -(-wanted // shares)), shares if wanted > 1 else 1
     pieces = cuts[0] * cuts[1]
     items, each = count * pieces, work / pieces
     portion = max(1, items // (2 * _ITEMS * threads), int(_LEAST / each))

@@ -28,9 +28,13 @@ class Breaks:
     def __init__(self, times: Sequence[float], span: Span) -> None:
         self._span = span
         found: list[float] = []
+        (least, most), ends = (min(span), max(span)), tuple(span)
         for t in sorted(times):
-            t = next((end for end in span if _same(t, end)), t)
-            if min(span) <= t <= max(span) and not (found and _same(t, found[-1])):
+            for end in ends:
+                if _same(t, end):
+                    t = end
+                    break
+            if least <= t <= most and not (found and _same(t, found[-1])):
                 found.append(t)
         # In the order in which they are met, and increasing: each is multiplied by the direction.
         self._keys = sorted(span.direction * t for t in found)

@@ -96,11 +96,20 @@ class FixedStep:
 
     def target(self, index: int) -> tuple[float, float]:
         """Return the time at which step `index` ends, and the size of this step."""
-        end, cut = self._end(index)
-        begin, cut_before = self._end(index - 1) if index else (self.span.start, False)
-        signed, size = self.span.direction * self.step, end - begin
-        # A step that differs by the rounding of the times alone is a whole step.
-        return end, size if (cut or cut_before) and abs(size - signed) > self._rounding else signed
+        (found,) = self.targets(index, 1)
+        return found
+
+    def targets(self, first: int, count: int) -> list[tuple[float, float]]:
+        """Return the targets of `count` steps from step `first` on."""
+        begin, cut_before = self._end(first - 1) if first else (self.span.start, False)
+        signed, rounding, found = self.span.direction * self.step, self._rounding, []
+        for index in range(first, first + count):
+            end, cut = self._end(index)
+            size = end - begin
+            # A step that differs by the rounding of the times alone is a whole step.
+            found.append((end, size if (cut or cut_before) and abs(size - signed) > rounding else signed))
+            begin, cut_before = end, cut
+        return found
 
     @property
     def _rounding(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 import numpy as np
 
 from fastpde.integrate.controller import FixedStep
@@ -40,7 +39,7 @@ def jump(problem: Problem, stepper: Stepper, recorder: Recorder, watches: Sequen
     quiet = int(min(_MOST, min(left) - 1, until - 1))
     if quiet < 1 or stepper.state.under_way:
         return
-    moves = [rule.target(clock.step + i) for i in range(quiet)]
+    moves = rule.targets(clock.step, quiet)
     ends, sizes = (list(numbers) for numbers in zip(*moves, strict=True))
     inner, times, begin, breaks = problem.tableau.c[1:-1], [], clock.t, problem.breaks
     for end, h in moves:
