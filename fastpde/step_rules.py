@@ -63,6 +63,13 @@ def target(rule: PIRule, t: float, h: float, end: float) -> tuple[float, float]:
     return t + h, (t + h) - t
 
 
+def targets(rule: PIRule, t: Any, h: Any, end: Any) -> tuple[Any, Any]:
+    """Return what `target` does for arrays (k,), with the same bits; the end may be one for all."""
+    remaining, there = end - t, t + h
+    near = np.abs(remaining) <= rule.stretch * np.abs(h)
+    return np.where(near, end, there), np.where(near, remaining, there - t)
+
+
 def factor(rule: PIRule, error: float, previous: float, retries: int) -> float:
     """Return the factor on h after an accepted step; after a rejection the step does not grow at once."""
     limit = 1.0 if retries > 0 else rule.max_factor
@@ -70,6 +77,16 @@ def factor(rule: PIRule, error: float, previous: float, retries: int) -> float:
         return limit
     proposal = rule.safety * error ** (-rule.integral / rule.order)
     return min(limit, max(rule.min_factor, proposal * previous ** (rule.proportional / rule.order)))
+
+
+def factors(rule: PIRule, error: Any, previous: Any, retries: Any) -> Any:
+    """Return what `factor` does for arrays (k,), with the same bits."""
+    fall, rise = -rule.integral / rule.order, rule.proportional / rule.order
+    # Powers one by one: those of NumPy's arrays may differ in the last digit.
+    proposal = rule.safety * np.array([e**fall if e else math.inf for e in error.tolist()])
+    proposal *= np.array([e**rise for e in previous.tolist()])
+    limit = np.where(retries > 0, 1.0, rule.max_factor)
+    return np.minimum(limit, np.maximum(rule.min_factor, proposal))
 
 
 def shrink(rule: PIRule, error: float) -> float:
@@ -87,6 +104,11 @@ def remember(rule: PIRule, error: float) -> float:
 def smallest_step(t: float) -> float:
     """Return ten spacings of the floating-point numbers at t: below, t + c h cannot tell the stages apart."""
     return SPACINGS * float(np.spacing(abs(t)))
+
+
+def smallest_steps(t: Any) -> Any:
+    """Return what `smallest_step` does for an array (k,)."""
+    return SPACINGS * np.spacing(np.abs(t))
 
 
 def is_hopeless(h: float, least: float, retries: int) -> bool:

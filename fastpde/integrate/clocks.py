@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from fastpde.integrate.breaks import Breaks
 from fastpde.integrate.controller import Span
 from fastpde.integrate.status import Status
-from fastpde.step_rules import factor, is_hopeless, is_lost, remember, shrink, smallest_step, target
+from fastpde.step_rules import (
+    factor,
+    factors,
+    is_hopeless,
+    is_lost,
+    remember,
+    shrink,
+    smallest_step,
+    smallest_steps,
+    target,
+    targets,
+)
 
 # Systems that cannot go on: why, the time of their state, and after how many steps.
 Lost = dict[int, tuple[Status, float, int]]
@@ -66,106 +78,281 @@ class Move:
     h: float = 0.0
 
 
-class Clocks:
+class Clocks(ABC):
     """The clocks of B systems: one for each, or one for all, which then make the same steps.
 
+    `which` are systems (k,), in increasing order; what is said of each clock is one for all, or k of them.
+
     Attributes:
-        every: the clocks.
         own: whether each system has a clock of its own.
 
     Args:
-        clocks: copied.
         controller: `PIController` or `FixedStep`.
         breaks: the times at which the field jumps.
         span: the interval of integration.
     """
 
-    def __init__(self, clocks: Iterable[Clock], controller: Any, breaks: Breaks, span: Span) -> None:
-        self.every = [replace(clock) for clock in clocks]
-        self._moves = [Move(clock.t, 0.0, (clock.h, clock.error, clock.retries)) for clock in self.every]
+    own: ClassVar[bool]
+
+    def __init__(self, controller: Any, breaks: Breaks, span: Span) -> None:
         self._controller, self._breaks, self._span = controller, breaks, span
-        self.own = len(self.every) > 1
 
-    def of(self, b: int) -> Clock:
-        """Return the clock of system b."""
-        return self.every[b if self.own else 0]
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of clocks."""
 
+    @abstractmethod
+    def __getitem__(self, b: int) -> Clock:
+        """Return the clock of system b; if each has its own, a copy."""
+
+    def __iter__(self) -> Iterator[Clock]:
+        return (self[b] for b in range(len(self)))
+
+    @abstractmethod
     def move(self, b: int) -> Move:
         """Return the last step and the next one of system b."""
-        return self._moves[b if self.own else 0]
 
-    def pairs(self, which: Sequence[int]) -> list[tuple[Clock, Move]]:
-        """Return the clocks of some systems and their steps: one pair for each system, or one for all."""
-        if self.own:
-            return [(self.every[b], self._moves[b]) for b in which]
-        return [(self.every[0], self._moves[0])]
+    @abstractmethod
+    def moves(self, which: Sequence[int]) -> tuple[Any, Any]:
+        """Return where the last steps of some systems began, and their sizes, (k,) each."""
 
-    def spread(self, numbers: Sequence[float], which: Sequence[int]) -> Any:
+    @abstractmethod
+    def propose(self, b: int, h: float) -> None:
+        """Propose h as the next step of system b."""
+
+    @abstractmethod
+    def spread(self, numbers: Any, which: Any) -> Any:
         """Return numbers of the clocks of `which` as an array (B,), 0 elsewhere; the number if there is one clock."""
-        if not self.own:
-            return numbers[0]
-        found = np.zeros(len(self.every))
-        found[which] = numbers
-        return found
 
+    @abstractmethod
+    def sizes(self, which: np.ndarray) -> Any:
+        """Return the sizes of the steps that are tried, as `spread` does."""
+
+    @abstractmethod
     def times(self, which: Sequence[int]) -> list[float]:
-        """Return how far some systems are."""
-        return [self.every[b].t for b in which] if self.own else [self.every[0].t] * len(which)
+        """Return how far some systems are, (k,)."""
 
+    @abstractmethod
+    def begins(self, which: np.ndarray) -> Sequence[float]:
+        """Return for each clock when the field is evaluated at the beginning of its step."""
+
+    @abstractmethod
+    def stages(self, which: np.ndarray, c: float) -> Sequence[float]:
+        """Return for each clock when the field is evaluated at the fraction c of the step that is tried."""
+
+    @abstractmethod
     def counts(self, which: Sequence[int]) -> np.ndarray:
         """Return the numbers of accepted and rejected steps of some systems, (k, 2)."""
-        pairs = [(clock.step, clock.rejected) for clock, _ in self.pairs(which)]
-        return np.broadcast_to(np.array(pairs), (len(which), 2))
 
+    @abstractmethod
     def spent(self, which: Sequence[int], most: int) -> list[int]:
         """Return those of some systems that have attempted `most` steps, accepted or not."""
-        if self.own:
-            return [b for b in which if self.every[b].attempts >= most]
-        return list(which) if self.every[0].attempts >= most else []
 
-    def aim(self, which: Sequence[int]) -> Lost:
+    @abstractmethod
+    def aim(self, which: np.ndarray) -> Lost:
         """Choose the next step of some systems; return those whose step would be too small."""
-        lost: Lost = {}
-        if not self._controller.adaptive:
-            clock, move = self.every[0], self._moves[0]
-            move.end, move.h = self._controller.target(clock.step)
-            return lost
-        rule, breaks, end = self._controller.rule, self._breaks, self._span.end
-        for b, (clock, move) in zip(which, self.pairs(which), strict=True):
-            t, h = clock.t, clock.h
-            move.end, move.h = target(rule, t, h, breaks.piece(t).end if breaks else end)
-            if move.end != end and abs(h) < smallest_step(t):
-                lost[b] = Status.STEP_TOO_SMALL, t, clock.step
-        return lost
 
-    def accept(self, which: Sequence[int], errors: Sequence[float]) -> list[bool]:
-        """Make the steps of some systems; return for each clock whether the field changes at its end."""
-        adaptive, breaks, turns = self._controller.adaptive, self._breaks, []
-        for b, (clock, move) in zip(which, self.pairs(which), strict=False):
-            h, error, retries = move.chosen = clock.h, clock.error, clock.retries
-            turned = bool(breaks) and breaks.turns(move.end)
-            move.begun, move.size = clock.t, move.h
-            if adaptive:
-                proposed = move.h * factor(self._controller.rule, errors[b], error, retries)
-                # A step that a break point has shortened is no reason to propose less than before.
-                clock.h = max(proposed, h, key=abs) if turned else proposed
-                clock.error = remember(self._controller.rule, errors[b])
-            clock.t, clock.step, clock.retries, clock.fresh = move.end, clock.step + 1, 0, adaptive and not turned
-            turns.append(turned)
-        return turns
+    @abstractmethod
+    def accept(self, which: np.ndarray, errors: Any) -> np.ndarray:
+        """Make the steps of some systems, with errors (B,); return for each clock whether the field changes at its end.
 
+        One clock has one error.
+        """
+
+    @abstractmethod
     def reject(self, b: int, error: float, failure: Status) -> Status | None:
         """Shrink the step of system b, whose state or velocity is the `failure` if its error is not finite.
 
         Returns a status if it cannot go on.
         """
+
+    def _ends_it(self, clock: Clock, error: float, failure: Status) -> Status | None:
+        """Return a status if a clock whose step has been shrunk cannot go on."""
         end = Status.STEP_TOO_SMALL if math.isfinite(error) else failure
+        hopeless = is_hopeless(clock.h, smallest_step(clock.t), clock.retries)
+        lost = end is Status.NOT_CONVERGED and is_lost(clock.h, clock.retries, self._span.end - self._span.start)
+        return end if hopeless or lost else None
+
+
+def clocks_of(given: list[Clock] | Clocks, controller: Any, breaks: Breaks, span: Span) -> Clocks:
+    """Return clocks that go on from those given."""
+    kind = OneClock if len(given) == 1 else OwnClocks
+    return kind(given, controller, breaks, span)
+
+
+class OneClock(Clocks):
+    """One clock, of all systems."""
+
+    own = False
+
+    def __init__(self, given: list[Clock] | Clocks, controller: Any, breaks: Breaks, span: Span) -> None:
+        super().__init__(controller, breaks, span)
+        self._clock = clock = replace(given[0])
+        self._move = Move(clock.t, 0.0, (clock.h, clock.error, clock.retries))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, b: int) -> Clock:
+        return self._clock
+
+    def __iter__(self) -> Iterator[Clock]:
+        return iter((self._clock,))
+
+    def move(self, b: int) -> Move:
+        return self._move
+
+    def moves(self, which: Sequence[int]) -> tuple[Any, Any]:
+        return self._move.begun, self._move.size
+
+    def propose(self, b: int, h: float) -> None:
+        self._clock.h = h
+
+    def spread(self, numbers: Any, which: Any) -> Any:
+        return numbers[0]
+
+    def sizes(self, which: np.ndarray) -> Any:
+        return self._move.h
+
+    def times(self, which: Sequence[int]) -> list[float]:
+        return [self._clock.t] * len(which)
+
+    def begins(self, which: np.ndarray) -> Sequence[float]:
+        return [self._breaks.begins(self._clock.t)]
+
+    def stages(self, which: np.ndarray, c: float) -> Sequence[float]:
+        # c = 1 means the end of the step, not t + h, which may differ from it by rounding.
+        return [self._breaks.ends(self._move.end) if c == 1.0 else self._clock.t + c * self._move.h]
+
+    def counts(self, which: Sequence[int]) -> np.ndarray:
+        return np.broadcast_to(np.array([self._clock.step, self._clock.rejected]), (len(which), 2))
+
+    def spent(self, which: Sequence[int], most: int) -> list[int]:
+        return list(which) if self._clock.attempts >= most else []
+
+    def aim(self, which: np.ndarray) -> Lost:
+        clock, move = self._clock, self._move
         if not self._controller.adaptive:
-            return end
-        clock, span = self.of(b), self._span
-        clock.h = self.move(b).h * shrink(self._controller.rule, error)
+            move.end, move.h = self._controller.target(clock.step)
+            return {}
+        end = self._span.end
+        until = self._breaks.piece(clock.t).end if self._breaks else end
+        move.end, move.h = target(self._controller.rule, clock.t, clock.h, until)
+        small = move.end != end and abs(clock.h) < smallest_step(clock.t)
+        return {int(which[0]): (Status.STEP_TOO_SMALL, clock.t, clock.step)} if small else {}
+
+    def accept(self, which: np.ndarray, errors: Any) -> np.ndarray:
+        clock, move, adaptive = self._clock, self._move, self._controller.adaptive
+        h, error, retries = move.chosen = clock.h, clock.error, clock.retries
+        turned = bool(self._breaks) and self._breaks.turns(move.end)
+        move.begun, move.size = clock.t, move.h
+        if adaptive:
+            made = float(errors[which[0]]) if isinstance(errors, np.ndarray) else errors
+            proposed = move.h * factor(self._controller.rule, made, error, retries)
+            # A step that a break point has shortened is no reason to propose less than before.
+            clock.h = max(proposed, h, key=abs) if turned else proposed
+            clock.error = remember(self._controller.rule, made)
+        clock.t, clock.step, clock.retries, clock.fresh = move.end, clock.step + 1, 0, adaptive and not turned
+        return np.array([turned])
+
+    def reject(self, b: int, error: float, failure: Status) -> Status | None:
+        if not self._controller.adaptive:
+            return Status.STEP_TOO_SMALL if math.isfinite(error) else failure
+        clock = self._clock
+        clock.h = self._move.h * shrink(self._controller.rule, error)
         clock.rejected += 1
         clock.retries += 1
-        hopeless = is_hopeless(clock.h, smallest_step(clock.t), clock.retries)
-        lost = end is Status.NOT_CONVERGED and is_lost(clock.h, clock.retries, span.end - span.start)
-        return end if hopeless or lost else None
+        return self._ends_it(clock, error, failure)
+
+
+class OwnClocks(Clocks):
+    """A clock for each of B systems that make adaptive steps: what `Clock` and `Move` have, in arrays (B,)."""
+
+    own = True
+
+    def __init__(self, given: list[Clock] | Clocks, controller: Any, breaks: Breaks, span: Span) -> None:
+        super().__init__(controller, breaks, span)
+        self._t, self._h, self._error = (
+            np.array([getattr(clock, name) for clock in given], np.float64) for name in ("t", "h", "error")
+        )
+        self._step, self._retries, self._rejected = (
+            np.array([getattr(clock, name) for clock in given], np.int64) for name in ("step", "retries", "rejected")
+        )
+        self._begun, self._size, self._end, self._tried = self._t.copy(), *np.zeros((3, len(given)))
+
+    def __len__(self) -> int:
+        return len(self._t)
+
+    def __getitem__(self, b: int) -> Clock:
+        t, h, error = (float(numbers[b]) for numbers in (self._t, self._h, self._error))
+        step, retries, rejected = (int(numbers[b]) for numbers in (self._step, self._retries, self._rejected))
+        return Clock(t, step, h=h, error=error, retries=retries, rejected=rejected)
+
+    def move(self, b: int) -> Move:
+        clock = self[b]
+        begun, size, end, h = (float(numbers[b]) for numbers in (self._begun, self._size, self._end, self._tried))
+        return Move(begun, size, (clock.h, clock.error, clock.retries), end, h)
+
+    def moves(self, which: Sequence[int]) -> tuple[Any, Any]:
+        return self._begun[which], self._size[which]
+
+    def propose(self, b: int, h: float) -> None:
+        self._h[b] = h
+
+    def spread(self, numbers: Any, which: Any) -> Any:
+        found = np.zeros(len(self))
+        found[which] = numbers
+        return found
+
+    def sizes(self, which: np.ndarray) -> Any:
+        return self.spread(self._tried[which], which)
+
+    def times(self, which: Sequence[int]) -> list[float]:
+        return list(self._t[which].tolist())
+
+    def begins(self, which: np.ndarray) -> Sequence[float]:
+        times = list(self._t[which].tolist())
+        return [self._breaks.begins(t) for t in times] if self._breaks else times
+
+    def stages(self, which: np.ndarray, c: float) -> Sequence[float]:
+        if c == 1.0:
+            ends = list(self._end[which].tolist())
+            return [self._breaks.ends(t) for t in ends] if self._breaks else ends
+        return list((self._t[which] + c * self._tried[which]).tolist())
+
+    def counts(self, which: Sequence[int]) -> np.ndarray:
+        return np.stack([self._step[which], self._rejected[which]], axis=1)
+
+    def spent(self, which: Sequence[int], most: int) -> list[int]:
+        attempts = self._step + self._rejected
+        return [] if attempts.max() < most else [b for b in which if attempts[b] >= most]
+
+    def aim(self, which: np.ndarray) -> Lost:
+        t, h, end = self._t[which], self._h[which], self._span.end
+        until: Any = np.array([self._breaks.piece(s).end for s in t.tolist()]) if self._breaks else end
+        ends, sizes = targets(self._controller.rule, t, h, until)
+        self._end[which], self._tried[which] = ends, sizes
+        small = (np.abs(h) < smallest_steps(t)) & (ends != end)
+        if not small.any():
+            return {}
+        return {b: (Status.STEP_TOO_SMALL, float(self._t[b]), int(self._step[b])) for b in which[small].tolist()}
+
+    def accept(self, which: np.ndarray, errors: Any) -> np.ndarray:
+        rule, made, tried, h = self._controller.rule, errors[which], self._tried[which], self._h[which]
+        ends, turned = self._end[which], np.zeros(len(which), np.bool_)
+        if self._breaks:
+            turned[:] = [self._breaks.turns(t) for t in ends.tolist()]
+        proposed = tried * factors(rule, made, self._error[which], self._retries[which])
+        # A step that a break point has shortened is no reason to propose less than before.
+        self._h[which] = np.where(turned & (np.abs(h) > np.abs(proposed)), h, proposed)
+        self._error[which] = np.maximum(made, rule.smallest_error)  # as `remember`
+        self._begun[which], self._size[which] = self._t[which], tried
+        self._t[which], self._retries[which] = ends, 0
+        self._step[which] += 1
+        return turned
+
+    def reject(self, b: int, error: float, failure: Status) -> Status | None:
+        self._h[b] = float(self._tried[b]) * shrink(self._controller.rule, error)
+        self._rejected[b] += 1
+        self._retries[b] += 1
+        return self._ends_it(self[b], error, failure)

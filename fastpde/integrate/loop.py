@@ -98,7 +98,7 @@ class Loop(ABC):
         if self.problem.events:
             self._values[members] = self._measure(members)
             for b, values in zip(members, self._values.tolist(), strict=True):
-                clock = stepper.clocks.of(b)
+                clock = stepper.clocks[b]
                 if clock.step == 0 and (hit := self._trackers[b].at_start(clock.t, values)) is not None:
                     hits[b] = hit
         self._begun = True
@@ -119,7 +119,7 @@ class Loop(ABC):
         clocks, hits, before, after = self._stepper.clocks, {}, self._values[moved], self._measure(moved)
         for i in np.flatnonzero(self._crossed(before, after)).tolist():
             b = moved[i]
-            old, new = (clocks.move(b).begun, before[i].tolist()), (clocks.of(b).t, after[i].tolist())
+            old, new = (clocks.move(b).begun, before[i].tolist()), (clocks[b].t, after[i].tolist())
             if (hit := self._trackers[b].after_step(old, new, self._root(b))) is not None:
                 hits[b] = hit
         self._values[moved] = after

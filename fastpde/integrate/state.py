@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastpde.integrate.calls import copied
-from fastpde.integrate.clocks import Clock
+from fastpde.integrate.clocks import Clock, Clocks
 from fastpde.integrate.stages import NONE
 
 # Names in `State.parts`.
@@ -23,7 +23,7 @@ class State:
     """The record of all that a step depends on: saving it, and nothing else, makes a restart exact to the bit.
 
     Attributes:
-        clocks: one, or one for each system of a batch.
+        clocks: one, or one for each system of a batch; in a `Stepper` they are its own.
         y: the last accepted state; of a batch (B, ...).
         f: f(t, y), the first stage of the next step; meaningless where it is not fresh.
         memory: named arrays that the field keeps between evaluations (its `memory`, if it has one).
@@ -33,7 +33,7 @@ class State:
         total: h sum_s b_s k_s of these stages.
     """
 
-    clocks: list[Clock]
+    clocks: list[Clock] | Clocks
     y: np.ndarray
     f: np.ndarray
     memory: dict[str, np.ndarray] = dataclass_field(default_factory=dict)

@@ -12,14 +12,15 @@ import numpy as np
 from fastpde.errors import FieldError
 from fastpde.integrate.breaks import Breaks
 from fastpde.integrate.calls import Calls, call_or_undo, remembered
-from fastpde.integrate.clocks import Clocks, Lost
+from fastpde.integrate.clocks import Lost, clocks_of
 from fastpde.integrate.controller import Span
 from fastpde.integrate.dense import Piece
+from fastpde.integrate.judge import Judge, holds_somewhere
 from fastpde.integrate.stages import NONE, holder
 from fastpde.integrate.state import State
 from fastpde.integrate.status import Status
 from fastpde.integrate.tableau import Tableau
-from fastpde.step_rules import first_guess, first_step, leaps, second_guess
+from fastpde.step_rules import first_guess, first_step, second_guess
 
 Field = Callable[[float, np.ndarray, np.ndarray], None]
 
@@ -90,12 +91,11 @@ class Stepper:
         self._held: Any = holder(tableau, space, state.y, noisy=noise is not None, whole=apart, dense=dense)
         self._trial: Any = np.empty_like(state.y, order="C")
         self._turned: Any = np.full_like(self._trial, np.nan) if apart or systems else self._held.last
-        self.clocks = Clocks(state.clocks, controller, self._breaks, span)
+        self.clocks = clocks_of(state.clocks, controller, self._breaks, span)
         y, memory = np.array(state.y, order="C"), remembered(field, state.memory)
-        self.state = replace(state, y=y, memory=memory, clocks=self.clocks.every)
+        self.state = replace(state, y=y, memory=memory, clocks=self.clocks)
         self._held.begin(self.state, state, self._trial)
-        # The largest entries before and after the last step of a fixed size: numbers, or (B,).
-        self._sizes: tuple[Any, Any] | None = None
+        self._judge = Judge(space, controller, batch=systems is not None)
         self.cause: FieldError | None = None  # the error behind NOT_CONVERGED
         self.members, self._which = list(range(systems or 1)), np.arange(systems or 1)
         self.moved: list[int] = []
@@ -119,7 +119,7 @@ class Stepper:
         assert self._calls is not None and self._noise is None
         self._calls.keep(self._which)
         state, which = self.state, self.members
-        clocks = [state.clocks[b] for b in which] if self.clocks.own else state.clocks
+        clocks = [self.clocks[b] for b in which] if self.clocks.own else state.clocks
         some = replace(state, clocks=clocks, y=state.y[which], f=state.f[which])
         found = Stepper(
             self.field, self.tableau, self.controller, space, self.span, some,
@@ -139,15 +139,14 @@ class Stepper:
         if self._calls is None:
             if not state.clock.fresh:
                 with np.errstate(all="ignore"):
-                    self._evaluate([self._breaks.begins(state.t)], state.y, state.f)
+                    self._evaluate(self.clocks.begins(self._which), state.y, state.f)
                 state.clock.fresh = True
             return state.f
         asked = self._which if which is None else np.asarray(which)
         stale = asked[~self._fresh[asked]]
         if len(stale):
             with np.errstate(all="ignore"):
-                times = [self._breaks.begins(clock.t) for clock, _ in self.clocks.pairs(stale.tolist())]
-                self._evaluate(times, state.y, state.f, stale)
+                self._evaluate(self.clocks.begins(stale), state.y, state.f, stale)
             self._fresh[stale] = True
         return state.f
 
@@ -158,7 +157,7 @@ class Stepper:
             if self._calls is None:
                 self.state.f = self._held.first
 
-    def _evaluate(self, times: list[float], y: np.ndarray, out: np.ndarray, which: Any = None) -> None:
+    def _evaluate(self, times: Sequence[float], y: np.ndarray, out: np.ndarray, which: Any = None) -> None:
         """Evaluate f at the times of the clocks, of a batch for the systems `which`, None: all members."""
         if self._calls is not None:
             some = self._which if which is None else np.asarray(which)
@@ -171,6 +170,11 @@ class Stepper:
             self.field(times[0], y, out)
         self.state.clock.evaluations += 1
 
+    def _times(self, c: float) -> Sequence[float]:
+        """Return when stages at the fraction c of the steps that are tried are evaluated; one time may be for all."""
+        still = self._calls is not None and self.field.constant
+        return (self.span.start,) if still else self.clocks.stages(self._which, c)
+
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> Lost:
@@ -181,11 +185,12 @@ class Stepper:
             guesses = self._first_steps()
         lost: Lost = {}
         for b, guess in zip(self.members, guesses, strict=True):
-            clock = self.clocks.of(b)
+            clock = self.clocks[b]
             if guess is None:
                 lost[b] = self._not_finite(b), clock.t, clock.step
             else:
-                clock.h = self.span.direction * first_step(guess, self.span.end - clock.t, clock.t)
+                h = first_step(guess, self.span.end - clock.t, clock.t)
+                self.clocks.propose(b, self.span.direction * h)
         return lost
 
     def attempt(self) -> Lost:
@@ -200,7 +205,7 @@ class Stepper:
                 self._calls.keep(self._which)
             if not state.summed or state.clock.fresh:  # a sum may have the first stage in it, and f be gone
                 self._hand_over(self.refresh())
-            lost = self.clocks.aim(self.members)
+            lost = self.clocks.aim(self._which)
             self.drop(lost)
             return lost | self._settle(self._try()) if self.members else lost
 
@@ -215,8 +220,8 @@ class Stepper:
         if found is None or not found[0]:
             return
         made, largest = found
-        state.y, self._trial, self._sizes = self._trial, state.y, tuple(largest[-2:].tolist())
-        clock.leaps += int(np.count_nonzero(leaps(largest[:-1], largest[1:])))
+        state.y, self._trial = self._trial, state.y
+        clock.leaps += self._judge.count_leaps(largest)
         clock.evaluations += made * (self.tableau.stages - 1) - clock.fresh
         clock.t, clock.step, clock.fresh = ends[made - 1], clock.step + made, False
 
@@ -225,70 +230,56 @@ class Stepper:
 
         Without an error estimate that is 0 if y1 is finite, else nan.
         """
-        state, tableau, held, paced = self.state, self.tableau, self._held, self.clocks.pairs(self.members)
-        h, adaptive = self.clocks.spread([move.h for _, move in paced], self.members), self.controller.adaptive
-        ends = [self._breaks.ends(move.end) for _, move in paced]
+        state, tableau, held = self.state, self.tableau, self._held
+        h, adaptive = self.clocks.sizes(self._which), self.controller.adaptive
         if self._noise is not None:
             self._noise(state.step, h, state.y, held.noise)
         for s in held.missing(state):
             held.argument(state, s, h, self._trial)
-            c = tableau.c[s]
-            # c = 1 means the end of the step, not t + h, which may differ from it by rounding.
-            times = ends if c == 1.0 else [clock.t + c * move.h for clock, move in paced]
-            self._evaluate(times, self._trial, held.slot(s))
+            self._evaluate(self._times(tableau.c[s]), self._trial, held.slot(s))
             held.note(state, s)
         held.result(state, h, self._trial)
-        errors = None if adaptive else self._finite()
-        if errors is not None and not _any(errors == 0.0):
+        errors = None if adaptive else self._judge.finite(state.y, self._trial)
+        if errors is not None and not holds_somewhere(errors == 0.0):
             return errors
-        if self._closes(paced[0][1].end) and len(state.stages) < tableau.stages - 1:
-            self._evaluate(ends, self._trial, held.last)
+        if self._closes() and len(state.stages) < tableau.stages - 1:
+            self._evaluate(self._times(1.0), self._trial, held.last)
             held.note(state, tableau.stages - 1)
         return self._norms(tableau.b_error, h, self._trial) if errors is None else errors
 
-    def _finite(self) -> Any:
-        """Return 0 for every system whose trial is finite, else nan; remember the largest entries."""
-        before = self._largest(self.state.y) if self._sizes is None else self._sizes[1]
-        self._sizes = before, self._largest(self._trial)
-        return self._sizes[1] * 0.0
-
-    def _largest(self, y: np.ndarray) -> Any:
-        """Return the largest |entry|, of a batch of every system (B,); inf or nan where one is not finite."""
-        return self.space.max_norm(y) if self._calls is None else self.space.max_norms(y)
-
     def _norms(self, coefs: Any, h: Any, y1: np.ndarray) -> Any:
         """Return the scaled size of h sum_s coefs[s] k_s, of a batch for every system (B,)."""
-        asked = self._held.rows, coefs, h, self.state.y, y1, self.controller.rtol, self.controller.atol
-        return self.space.error_norm(*asked) if self._calls is None else self.space.error_norms(*asked)
+        return self._judge.norms(self._held.rows, coefs, h, self.state.y, y1)
 
-    def _closes(self, t: float) -> bool:
-        """Return whether a step to t evaluates its last stage.
+    def _closes(self) -> bool:
+        """Return whether the step that is tried, or was the last one, evaluates its last stage.
 
         It does so for an error estimate. It also does where the next step begins with another f and the continuous
         extension uses this one, whether or not output is wanted: so output changes no step.
         """
-        return self.controller.adaptive or (self.tableau.dense_needs_last and self._breaks.turns(t))
+        return self.controller.adaptive or (
+            self.tableau.dense_needs_last and self._breaks.turns(self.clocks.move(0).end)
+        )
 
     def _settle(self, errors: Any) -> Lost:
         """Accept the steps with small errors and reject the others; return the members that cannot go on."""
         state, lost = self.state, {}
         state.stages = NONE
         state.forget_sum()
-        each, good = self._each(errors), errors <= 1.0  # False for nan
-        if good if self._calls is None else good[self._which].all():
-            accepted = self.members
-        else:
-            accepted = [b for b in self.members if each[b] <= 1.0]
-            for b in sorted(set(self.members).difference(accepted)):
+        good = errors <= 1.0  # False for nan
+        accepted, fine = self._which, good if self._calls is None else good[self._which].all()
+        if not fine:
+            each, accepted = self._judge.each(errors), self._which[np.atleast_1d(good)[self._which]]
+            for b in sorted(set(self.members).difference(accepted.tolist())):
                 failure = Status.NOT_FINITE if math.isfinite(each[b]) else self._not_finite(b)
                 if (end := self.clocks.reject(b, each[b], failure)) is not None:
-                    lost[b] = end, self.clocks.of(b).t, self.clocks.of(b).step
-        self.moved = accepted
-        if not accepted:
+                    lost[b] = end, self.clocks[b].t, self.clocks[b].step
+        self.moved = self.members if fine else accepted.tolist()
+        if not self.moved:
             return lost
-        turns = self.clocks.accept(accepted, each)
-        if self._sizes is not None:
-            state.clocks[0].leaps += _any(leaps(*self._sizes))
+        turns = self.clocks.accept(accepted, errors)
+        if not self.controller.adaptive:
+            state.clocks[0].leaps += self._judge.leaps()
         if self._calls is None:
             state.y, self._trial = self._trial, state.y
             state.f = self._turned if turns[0] else self._held.last
@@ -296,7 +287,7 @@ class Stepper:
             self._exchange(accepted, turns)
         return lost
 
-    def _exchange(self, accepted: list[int], turns: list[bool]) -> None:
+    def _exchange(self, accepted: np.ndarray, turns: np.ndarray) -> None:
         """Make the trials of the accepted systems of a batch their states, and the other way round."""
         state, every = self.state, len(accepted) == len(self.members)
         if every:
@@ -306,8 +297,7 @@ class Stepper:
         if self.controller.adaptive:
             some = slice(None) if every else accepted
             state.f[some] = self._held.last[some]
-        fresh = np.logical_not(turns) if self.controller.adaptive else False
-        self._fresh[self._which if every else accepted] = fresh
+        self._fresh[accepted] = np.logical_not(turns) if self.controller.adaptive else False
 
     def _not_finite(self, b: int) -> Status:
         """Return NOT_FINITE, or NOT_CONVERGED if the field says that it could not compute the velocity."""
@@ -326,25 +316,21 @@ class Stepper:
         # The last stage is free until the step: it holds y for its own norm, then the second slope.
         np.copyto(last, state.y)
         pick = [(0.0,) * i + (1.0,) + (0.0,) * (count - 1 - i) for i in (0, count - 1)]
-        sizes, slopes = (self._each(self._norms(coefs, 1.0, state.y)) for coefs in (pick[1], pick[0]))
+        sizes, slopes = (self._judge.each(self._norms(coefs, 1.0, state.y)) for coefs in (pick[1], pick[0]))
         fine = [b for b in members if math.isfinite(slopes[b])]
         if not fine:
             return [None] * len(members)
         h0 = {}
         for b in fine:
-            clock = self.clocks.of(b)
+            clock = self.clocks[b]
             h0[b] = min(first_guess(sizes[b], slopes[b]), abs(self._breaks.piece(clock.t).end - clock.t))
         signed = [self.span.direction * h for h in h0.values()]
         self.space.combine(state.y, self.clocks.spread(signed, fine), pick[0], self._held.rows, self._trial)
-        times = [self._breaks.ends(self.clocks.of(b).t + h) for b, h in zip(fine, signed, strict=True)]
+        times = [self._breaks.ends(t + h) for t, h in zip(self.clocks.times(fine), signed, strict=True)]
         self._evaluate(times, self._trial, last, fine)
         inverse = self.clocks.spread([1.0 / h for h in h0.values()], fine)
-        bends, order = self._each(self._norms((-1.0, *pick[1][1:]), inverse, state.y)), self.controller.order
+        bends, order = self._judge.each(self._norms((-1.0, *pick[1][1:]), inverse, state.y)), self.controller.order
         return [second_guess(h0[b], slopes[b], bends[b], order) if b in h0 else None for b in members]
-
-    def _each(self, numbers: Any) -> list[float]:
-        """Return the number of every system as one of Python: those of NumPy would widen a float32 state."""
-        return [numbers] if self._calls is None else numbers.tolist()
 
     # -- within and before the last step ------------------------------------------------------------------------------
 
@@ -358,11 +344,10 @@ class Stepper:
         if which is None:
             if needs and self.state.f is held.last:
                 self.refresh()
-            return held.piece(self.clocks.move(0).begun, self.clocks.move(0).size, self._trial)
-        if needs and not self._closes(self.clocks.move(0).end):
+            return held.piece(*self.clocks.moves([0]), self._trial)
+        if needs and not self._closes():
             held.last[which] = self.refresh(which)[which]
-        moves = [self.clocks.move(b) for b in which]
-        begun, sizes = np.array([move.begun for move in moves]), np.array([move.size for move in moves])
+        begun, sizes = (np.broadcast_to(numbers, len(which)) for numbers in self.clocks.moves(which))
         return held.piece(begun, sizes, self._trial[which], which)
 
     def evaluate(self, t: Any, out: np.ndarray, which: Sequence[int] | None = None) -> None:
@@ -404,12 +389,7 @@ class Stepper:
         move, state = self.clocks.move(0), self.state
         (h, error, retries), clock = move.chosen, state.clock
         then = replace(clock, t=move.begun, step=clock.step - 1, fresh=True, h=h, error=error, retries=retries)
-        return replace(state, clocks=[then], y=self._trial, **self._held.known(self._closes(clock.t)))
-
-
-def _any(found: Any) -> bool:
-    """Return a truth value, or whether one of several is true; `np.any` of one would take 5 us."""
-    return bool(found.any() if isinstance(found, np.ndarray) else found)
+        return replace(state, clocks=[then], y=self._trial, **self._held.known(self._closes()))
 
 
 def _no_failure() -> None:

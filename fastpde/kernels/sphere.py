@@ -1,4 +1,4 @@
-"""The unit sphere in compiled code: the part of a vector tangent to it at a token, and the token's division by its norm.
+"""The unit sphere in compiled code: parts of vectors tangent to it at tokens, and tokens divided by their norms.
 
 Tokens and vectors are flat arrays. Coordinate r of token i is entry i * apart + r * step: apart, step are d, 1 for
 tokens (n, d), and 1, lanes for rows of lanes as in `systems`. Whatever the layout, a token has the same bits.
@@ -17,7 +17,7 @@ from .._jit import jit
 def _dot(x, y, at, step, d):
     """Return <x, y> of one token in float64, even and odd coordinates apart, those of a group of eight from behind.
 
-    That is the order of NumPy's einsum where vectors have two numbers, which computed this before.
+    That is the order of NumPy's einsum where its vectors have two numbers.
     """
     even, odd, r = 0.0, 0.0, 0
     while r + 8 <= d:

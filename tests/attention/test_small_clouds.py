@@ -154,6 +154,27 @@ def test_layers_are_those_of_their_time(name, together, monkeypatch):
     assert_close(one, other, eps=1e-12)
 
 
+@pytest.mark.parametrize("name", ["softmax", "weights", "sigmoid"])
+def test_no_bit_depends_on_how_a_system_is_divided(name, monkeypatch):
+    """Parts of tokens and shares of heads, of one system and of several, in one call and in several."""
+    kind = fp.Sigmoid if name == "sigmoid" else fp.Softmax
+    attention, x = fp.MultiHead([kind(Q, K, EYE), kind(Q2, K, K2), kind(K, Q2, EYE)]), RNG.normal(size=(2, 200, 2))
+    weights = np.linspace(0.5, 1.5, 200) / 200 if name == "weights" else None
+    found, division = [], one_call._division
+
+    def divided(cuts, block):
+        pieces = cuts[0] * cuts[1]
+        return lambda count, shape: division(count, shape)._replace(
+            cuts=cuts, shared=pieces > 1, items=count * pieces, block=block, portion=1
+        )
+
+    for cuts in ((1, 1), (4, 1), *(() if name == "sigmoid" else ((1, 2), (4, 3)))):
+        for block in (1, 3, 100):
+            monkeypatch.setattr(one_call, "_division", divided(cuts, block))
+            found.append(attention.velocity(x, weights=weights))
+    assert all((one == found[0]).all() for one in found)
+
+
 @pytest.mark.parametrize("name", ["head", "layers of W"])
 def test_threads_may_be_at_other_layers(name, monkeypatch):
     monkeypatch.setattr(one_call, "_TOGETHER", 100.0)

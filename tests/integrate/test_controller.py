@@ -2,10 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from fastpde.integrate.controller import FixedStep, PIController, Span
-from fastpde.step_rules import factor, first_guess, remember, second_guess, shrink, smallest_step, target
+from fastpde.step_rules import (
+    factor,
+    factors,
+    first_guess,
+    remember,
+    second_guess,
+    shrink,
+    smallest_step,
+    smallest_steps,
+    target,
+    targets,
+)
 
 CONTROL = PIController(1e-6, 1e-9, order=5)
 
@@ -100,3 +112,20 @@ def test_first_step_guesses():
 def test_smallest_step_tells_stages_apart():
     t = 12345.678
     assert len({t + c * smallest_step(t) for c in (0.0, 0.2, 0.3, 0.8, 8 / 9, 1.0)}) == 6
+
+
+@pytest.mark.parametrize("direction", [1.0, -1.0])
+def test_rules_of_many_clocks_have_the_bits_of_one(direction):
+    """The ends of steps, their sizes, and factors: also at the end, after rejections, and of errors 0 and tiny."""
+    rule, rng, count = PIController(1e-6, 1e-9, 5).rule, np.random.default_rng(0), 400
+    t, end = direction * rng.uniform(0.0, 1.0, count), direction * 1.0
+    h = direction * 10.0 ** rng.uniform(-3.0, 0.3, count)
+    errors, previous = 10.0 ** rng.uniform(-9.0, 0.0, (2, count))
+    errors[:3] = 0.0, 1.0, 5e-324
+    retries = rng.integers(0, 3, count)
+    assert [*zip(*targets(rule, t, h, end), strict=True)] == [
+        target(rule, *one, end) for one in zip(t.tolist(), h.tolist(), strict=True)
+    ]
+    numbers = zip(errors.tolist(), previous.tolist(), retries.tolist(), strict=True)
+    assert factors(rule, errors, previous, retries).tolist() == [factor(rule, *one) for one in numbers]
+    assert smallest_steps(t).tolist() == [smallest_step(s) for s in t.tolist()]
