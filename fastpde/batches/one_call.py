@@ -132,7 +132,8 @@ class OneCall:
             means = own("shared_means", (shape.heads * shape.d * shape.lanes,), dtype)
             return systems.allocate(threads, shape, dtype, own), rows, means
 
-        return workspace.kept("small", (threads, shape, dtype), make)
+        kind = f"small.{shape.heads}.{shape.normalised}.{shape.tilted}.{shape.plain}"  # heads of two kinds take turns
+        return workspace.kept(kind, (threads, shape, dtype), make)
 
     def _prepared(self, x: Array, weights: Array | None, limits: Array | None) -> tuple[systems.Shape, systems.Forms]:
         """Return the sizes of the systems, and their parameters."""

@@ -109,6 +109,10 @@ class Clocks(ABC):
         return (self[b] for b in range(len(self)))
 
     @abstractmethod
+    def some(self, which: Sequence[int]) -> Clocks:
+        """Return the clocks of some systems, which go on; these are gone."""
+
+    @abstractmethod
     def move(self, b: int) -> Move:
         """Return the last step and the next one of system b."""
 
@@ -117,8 +121,8 @@ class Clocks(ABC):
         """Return where the last steps of some systems began, and their sizes, (k,) each."""
 
     @abstractmethod
-    def propose(self, b: int, h: float) -> None:
-        """Propose h as the next step of system b."""
+    def propose(self, which: Sequence[int], sizes: Sequence[float]) -> None:
+        """Propose the next steps of some systems."""
 
     @abstractmethod
     def spread(self, numbers: Any, which: Any) -> Any:
@@ -175,7 +179,9 @@ class Clocks(ABC):
 
 
 def clocks_of(given: list[Clock] | Clocks, controller: Any, breaks: Breaks, span: Span) -> Clocks:
-    """Return clocks that go on from those given."""
+    """Return clocks that go on from those given, of which single ones are copied."""
+    if isinstance(given, Clocks):
+        return given
     kind = OneClock if len(given) == 1 else OwnClocks
     return kind(given, controller, breaks, span)
 
@@ -185,7 +191,7 @@ class OneClock(Clocks):
 
     own = False
 
-    def __init__(self, given: list[Clock] | Clocks, controller: Any, breaks: Breaks, span: Span) -> None:
+    def __init__(self, given: list[Clock], controller: Any, breaks: Breaks, span: Span) -> None:
         super().__init__(controller, breaks, span)
         self._clock = clock = replace(given[0])
         self._move = Move(clock.t, 0.0, (clock.h, clock.error, clock.retries))
@@ -199,14 +205,17 @@ class OneClock(Clocks):
     def __iter__(self) -> Iterator[Clock]:
         return iter((self._clock,))
 
+    def some(self, which: Sequence[int]) -> Clocks:
+        return self
+
     def move(self, b: int) -> Move:
         return self._move
 
     def moves(self, which: Sequence[int]) -> tuple[Any, Any]:
         return self._move.begun, self._move.size
 
-    def propose(self, b: int, h: float) -> None:
-        self._clock.h = h
+    def propose(self, which: Sequence[int], sizes: Sequence[float]) -> None:
+        (self._clock.h,) = sizes
 
     def spread(self, numbers: Any, which: Any) -> Any:
         return numbers[0]
@@ -270,7 +279,7 @@ class OwnClocks(Clocks):
 
     own = True
 
-    def __init__(self, given: list[Clock] | Clocks, controller: Any, breaks: Breaks, span: Span) -> None:
+    def __init__(self, given: list[Clock], controller: Any, breaks: Breaks, span: Span) -> None:
         super().__init__(controller, breaks, span)
         self._t, self._h, self._error = (
             np.array([getattr(clock, name) for clock in given], np.float64) for name in ("t", "h", "error")
@@ -279,6 +288,14 @@ class OwnClocks(Clocks):
             np.array([getattr(clock, name) for clock in given], np.int64) for name in ("step", "retries", "rejected")
         )
         self._begun, self._size, self._end, self._tried = self._t.copy(), *np.zeros((3, len(given)))
+
+    def some(self, which: Sequence[int]) -> Clocks:
+        if len(which) == 1:
+            return OneClock([self[which[0]]], self._controller, self._breaks, self._span)
+        for name, numbers in [*vars(self).items()]:
+            if isinstance(numbers, np.ndarray):
+                vars(self)[name] = numbers[which]
+        return self
 
     def __len__(self) -> int:
         return len(self._t)
@@ -296,8 +313,8 @@ class OwnClocks(Clocks):
     def moves(self, which: Sequence[int]) -> tuple[Any, Any]:
         return self._begun[which], self._size[which]
 
-    def propose(self, b: int, h: float) -> None:
-        self._h[b] = h
+    def propose(self, which: Sequence[int], sizes: Sequence[float]) -> None:
+        self._h[which] = sizes
 
     def spread(self, numbers: Any, which: Any) -> Any:
         found = np.zeros(len(self))

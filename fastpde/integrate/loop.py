@@ -97,9 +97,9 @@ class Loop(ABC):
         hits: dict[int, Hit] = {}
         if self.problem.events:
             self._values[members] = self._measure(members)
-            for b, values in zip(members, self._values.tolist(), strict=True):
-                clock = stepper.clocks[b]
-                if clock.step == 0 and (hit := self._trackers[b].at_start(clock.t, values)) is not None:
+            times, steps = stepper.clocks.times(members), stepper.clocks.counts(members)[:, 0]
+            for b, t, step, values in zip(members, times, steps, self._values.tolist(), strict=True):
+                if step == 0 and (hit := self._trackers[b].at_start(t, values)) is not None:
                     hits[b] = hit
         self._begun = True
         self._close(members, hits)

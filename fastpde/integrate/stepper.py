@@ -119,8 +119,7 @@ class Stepper:
         assert self._calls is not None and self._noise is None
         self._calls.keep(self._which)
         state, which = self.state, self.members
-        clocks = [self.clocks[b] for b in which] if self.clocks.own else state.clocks
-        some = replace(state, clocks=clocks, y=state.y[which], f=state.f[which])
+        some = replace(state, clocks=self.clocks.some(which), y=state.y[which], f=state.f[which])
         found = Stepper(
             self.field, self.tableau, self.controller, space, self.span, some,
             breaks=self._breaks, dense=self.dense, systems=len(which),
@@ -184,13 +183,14 @@ class Stepper:
         with np.errstate(all="ignore"):
             guesses = self._first_steps()
         lost: Lost = {}
-        for b, guess in zip(self.members, guesses, strict=True):
-            clock = self.clocks[b]
+        chosen: dict[int, float] = {}
+        for b, t, guess in zip(self.members, self.clocks.times(self.members), guesses, strict=True):
             if guess is None:
-                lost[b] = self._not_finite(b), clock.t, clock.step
+                lost[b] = self._not_finite(b), t, self.clocks[b].step
             else:
-                h = first_step(guess, self.span.end - clock.t, clock.t)
-                self.clocks.propose(b, self.span.direction * h)
+                chosen[b] = self.span.direction * first_step(guess, self.span.end - t, t)
+        if chosen:
+            self.clocks.propose(list(chosen), list(chosen.values()))
         return lost
 
     def attempt(self) -> Lost:
@@ -320,10 +320,10 @@ class Stepper:
         fine = [b for b in members if math.isfinite(slopes[b])]
         if not fine:
             return [None] * len(members)
-        h0 = {}
-        for b in fine:
-            clock = self.clocks[b]
-            h0[b] = min(first_guess(sizes[b], slopes[b]), abs(self._breaks.piece(clock.t).end - clock.t))
+        h0 = {
+            b: min(first_guess(sizes[b], slopes[b]), abs(self._breaks.piece(t).end - t))
+            for b, t in zip(fine, self.clocks.times(fine), strict=True)
+        }
         signed = [self.span.direction * h for h in h0.values()]
         self.space.combine(state.y, self.clocks.spread(signed, fine), pick[0], self._held.rows, self._trial)
         times = [self._breaks.ends(t + h) for t, h in zip(self.clocks.times(fine), signed, strict=True)]
