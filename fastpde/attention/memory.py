@@ -97,8 +97,10 @@ class Memory:
 
     def failed(self, systems: int) -> Array:
         """Return for which of `count` systems the last evaluation with finite tokens failed, (B,)."""
-        masks = [failed for failed, _ in self._failures.values()]
-        return np.logical_or.reduce([np.zeros(systems, bool), *masks])
+        found = np.zeros(systems, np.bool_)
+        for failed, _ in self._failures.values():
+            found |= failed
+        return found
 
     def failure(self) -> FieldError | None:
         """Return the error of the first head that failed."""

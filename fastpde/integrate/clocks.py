@@ -137,6 +137,10 @@ class Clocks(ABC):
         """Return how far some systems are, (k,)."""
 
     @abstractmethod
+    def arrived(self, which: Sequence[int]) -> list[int]:
+        """Return those of some systems that are at the end of the span."""
+
+    @abstractmethod
     def begins(self, which: np.ndarray) -> Sequence[float]:
         """Return for each clock when the field is evaluated at the beginning of its step."""
 
@@ -225,6 +229,9 @@ class OneClock(Clocks):
 
     def times(self, which: Sequence[int]) -> list[float]:
         return [self._clock.t] * len(which)
+
+    def arrived(self, which: Sequence[int]) -> list[int]:
+        return list(which) if self._clock.t == self._span.end else []
 
     def begins(self, which: np.ndarray) -> Sequence[float]:
         return [self._breaks.begins(self._clock.t)]
@@ -326,6 +333,10 @@ class OwnClocks(Clocks):
 
     def times(self, which: Sequence[int]) -> list[float]:
         return list(self._t[which].tolist())
+
+    def arrived(self, which: Sequence[int]) -> list[int]:
+        there = self._t == self._span.end
+        return [b for b in which if there[b]] if there.any() else []
 
     def begins(self, which: np.ndarray) -> Sequence[float]:
         times = list(self._t[which].tolist())

@@ -134,11 +134,9 @@ class Loop(ABC):
 
     def _close(self, which: Sequence[int], hits: dict[int, Hit]) -> None:
         """End the systems that an event has ended, or that have arrived."""
-        end, events, times = self.problem.span.end, self.problem.events, self._stepper.clocks.times(which)
+        end, events = self.problem.span.end, self.problem.events
         ends: Ends = {b: (events[hit.event].status, hit.t) for b, hit in hits.items()}
-        if end in times:
-            there = [b for b, t in zip(which, times, strict=True) if t == end and b not in hits]
-            ends |= dict.fromkeys(there, (Status.COMPLETED, end))
+        ends |= {b: (Status.COMPLETED, end) for b in self._stepper.clocks.arrived(which) if b not in hits}
         if ends:
             self._finish(ends)
 

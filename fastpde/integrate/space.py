@@ -164,9 +164,9 @@ class VectorSpace:
         flat, worst = y.reshape(-1), np.zeros(self._systems)
         for first, rows, part in self._parts(0):
             own, term = worst[first : first + rows], self._term[: part.stop - part.start]
-            # Rows become columns: NumPy's reduction of short rows takes longer than this copy.
-            block = np.abs(flat[part].reshape(rows, -1).T, out=term.reshape(-1, rows))
-            found = np.maximum.reduce(block if rows > 1 else term, axis=0)
+            np.abs(flat[part], out=term)
+            # NumPy reduces the slices of a vector in half the time that the short rows of a matrix take.
+            found = np.maximum.reduceat(term, np.arange(0, term.size, term.size // rows)) if term.size else 0.0
             np.maximum(own, found, out=own)
         return self.partition.largest(worst)
 
