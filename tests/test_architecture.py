@@ -62,7 +62,7 @@ MAY = {
     "attention": {"batches", "own_code", "sums", "weights", "transport"} | BASE,
     # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
     "integrate": {"compiling", "errors", "_times", "parallel", "plot", "solutions", "step_rules"},
-    "manifold": {"integrate"} | BASE,
+    "manifold": {"integrate", "kernels"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
     "compiled_runs": {"batches", "integrate", "manifold", "step_rules"} | BASE,
     "gaussian": {
