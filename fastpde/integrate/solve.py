@@ -93,7 +93,7 @@ def run(
     integrator = Integrator(problem)
     with reporting(progress, problem.span) as report:
         while integrator.status is None:
-            if not callable(progress):
+            if follow is None and not callable(progress):
                 integrator.jump()
             before = integrator.state.step
             integrator.step()
