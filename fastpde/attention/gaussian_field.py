@@ -21,7 +21,12 @@ def narrowed(factor: Array, D: Array) -> Array:
     """Return (S^{-1} + D)^{-1} = L (I + L^T D L)^{-1} L^T, the covariance of N(., S) e^{-y.D.y / 2}, D = D^T >= 0."""
     inner = np.eye(factor.shape[-1]) + transposed(factor) @ D @ factor
     inner = np.where(np.isfinite(inner), inner, np.nan)  # the inverse of an overflow would pass for zero
-    return factor @ np.linalg.solve(inner, transposed(factor) + np.zeros((*inner.shape[:-2], 1, 1)))
+    right = transposed(factor) + np.zeros((*inner.shape[:-2], 1, 1))
+    try:
+        return factor @ np.linalg.solve(inner, right)
+    except np.linalg.LinAlgError:  # of laws so large that the identity is lost by rounding: nan, for these alone
+        singular = np.linalg.matrix_rank(np.nan_to_num(inner)) < inner.shape[-1]
+        return factor @ np.linalg.solve(np.where(singular[..., None, None], np.nan, inner), right)
 
 
 def tilted(A: Array, D: Array | None, V: Array, mean: Array, factor: Array) -> Affine:

@@ -126,7 +126,7 @@ def test_units_of_length_do_not_matter(power, closed_forms):
 
 
 def test_growth_that_ends_at_a_line_is_no_blow_up():
-    """S grows by e^31 towards a line on which it rests (LSODA to rtol 1e-13): a growth that falls behind is no verdict."""
+    """S grows by e^31 towards a line on which it rests, as LSODA finds to rtol 1e-13."""
     Q, K, V, G = np.random.default_rng([1, 2, 2, 200]).standard_normal((4, 2, 2))
     found = fp.limit(fp.Softmax(Q, K, V), fp.Gaussian(0.0, G @ G.T))
     assert found.outcome in (fp.Outcome.CONVERGES, fp.Outcome.UNDECIDED)

@@ -7,6 +7,7 @@ import pytest
 from scipy.integrate import quad
 
 import fastpde as fp
+from fastpde.attention.gaussian_field import narrowed
 
 from ..naive import sigmoid
 from .cases import attentions, law, matrices, nodes
@@ -138,3 +139,11 @@ def test_wrong_laws_are_named(mean, cov, name):
     with pytest.raises((ValueError, TypeError), match=f"^{name}") as caught:
         fp.Softmax(*[np.eye(2)] * 3).affine(mean, cov)
     assert caught.value.name.startswith(name)
+
+
+def test_a_law_whose_inverse_is_lost_by_rounding_harms_no_other():
+    """I + L^T D L is singular in floats for the second law: nan there, and no exception for the batch."""
+    factors, D = np.stack([np.eye(2), 1e12 * np.eye(2)]), np.ones((2, 2))
+    found = narrowed(factors, D)
+    np.testing.assert_allclose(found[0], np.array([[2.0, -1.0], [-1.0, 2.0]]) / 3.0, rtol=1e-14)
+    assert np.isnan(found[1]).all()
