@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -109,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     return _left(_fail(BAD, str(error)))
                 case Stopped() as stop:
                     goes_on = call in (_run, _sweep)
-                    return _left(_fail(STOPPED, f"{stop}. {_GOES_ON}") if goes_on else _fail(stop.code, str(stop)))
+                    code = _left(_fail(STOPPED, f"{stop}. {_GOES_ON}") if goes_on else _fail(stop.code, str(stop)))
+                    return code if arguments is not None else _gone(code)
                 case BrokenPipeError():  # the reader of our output left, as `head` does
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                     return 0
@@ -123,6 +125,14 @@ def _left(code: int) -> int:
 
         ranks.joined().leave(code)
     return code
+
+
+def _gone(code: int) -> NoReturn:
+    """End the process, whose files are closed: where a signal came between, the ends of libraries may fail."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _fail(code: int, message: str, *, alone: bool = False) -> int:
