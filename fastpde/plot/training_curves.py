@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from fastpde.plot import canvas
 
@@ -44,6 +45,11 @@ def figure(study: SequenceTask) -> Figure:
         for axes in row:
             axes.set_yscale("log")
             axes.minorticks_off()
+        low, high = row[0].get_ylim()
+        subs = (1.0, 2.0, 5.0) if high < 30.0 * low else (1.0,)
+        row[0].yaxis.set_major_locator(LogLocator(subs=subs))
+        row[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        for axes in row:
             axes.axhline(1.0, color=canvas.FAINT, linewidth=0.8, linestyle=":")
             canvas.tidy(axes)
     titles = ("test, by learning rate", "training, at the best rate", "test, by length, at the best rate")
@@ -53,12 +59,13 @@ def figure(study: SequenceTask) -> Figure:
         axes.set_xlabel(label)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
+    told_in_words = study.summary()[0].upper() + study.summary()[1:]
     canvas.caption(
         drawn,
         f"Layers: {told['layers']}, heads: {told['heads']}, rank {told['rank']}; {told['steps']} steps of Adam; "
         f"medians and quartiles over {told['seeds']} seeds; dotted: a constant answer; losses above {_TOP:g} are drawn "
         "there. "
-        f"{study.summary()}.",
+        f"{told_in_words}.",
     )
     return drawn
 
