@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from fastpde.errors import InputError, InputTypeError
 
+_FEW = 12  # numbers of an array that are shown
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*")  # not the end of a number, as in "t=0.5"
 
 
@@ -66,6 +68,29 @@ def shown(solution: Any, *names: str) -> str:
     """Return what stands for a solution in a terminal: the shapes of some of its arrays, and its summary."""
     shapes = ", ".join(f"{name} {np.shape(getattr(solution, name))}" for name in names)
     return "\n  ".join([f"{type(solution).__name__}: {shapes}", *solution.summary().splitlines()])
+
+
+def brief(result: Any) -> str:
+    """Return what stands for a result in a terminal: a line per field, with the numbers of short arrays."""
+    lines = [f"{type(result).__name__}:"]
+    for item in fields(result):
+        value = getattr(result, item.name)
+        if isinstance(value, dict):
+            text = ", ".join(f"{name} {_brief(one)}" for name, one in value.items())
+        else:
+            text = _brief(value)
+        lines.append(f"{item.name}: {text.splitlines()[0] if text else ''}")
+    return "\n  ".join(lines)
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        return f"{float(value):.8g}"
+    if not isinstance(value, np.ndarray):
+        return repr(value)
+    if value.ndim == 1 and value.size <= _FEW:
+        return np.array2string(value, precision=6, max_line_width=10**6)
+    return f"shape {value.shape}"
 
 
 def told(stats: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:

@@ -59,7 +59,7 @@ MAY = {
     "stability": {"attention"} | BASE,
     "dissipation": {"attention", "sums", "manifold"} | BASE,
     "clusters": BASE,
-    "attention": {"batches", "own_code", "sums", "weights", "transport"} | BASE,
+    "attention": {"batches", "own_code", "solutions", "sums", "weights", "transport"} | BASE,
     # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
     "integrate": {"compiling", "errors", "_times", "parallel", "plot", "solutions", "step_rules"},
     "manifold": {"integrate", "kernels"} | BASE,
@@ -91,6 +91,7 @@ MAY = {
         "noise",
         "plot",
         "tangents",
+        "solutions",
     }
     | BASE,
     "energy": {"attention", "sums"} | BASE,

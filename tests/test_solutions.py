@@ -186,3 +186,14 @@ def test_pictures_of_few_and_many_times(count):
     t = np.linspace(0.0, 1.0, count)
     sol = fp.solve(SOFT, X, (0.0, 1.0), t_eval=t)
     assert len(sol.plot().axes) == min(max(count, 2), 6)  # with the end
+
+
+def test_derivatives_are_shown_by_their_shapes():
+    x = np.random.default_rng(0).standard_normal((40, 2))
+    attention = fp.Softmax(np.eye(2), np.eye(2), -np.eye(2))
+    for shown, words in (
+        (repr(attention.vjp(x, x)), "weights shape (40,)"),
+        (repr(fp.gradient(lambda y: (2.5, y), attention, x, (0.0, 0.1))), "value: 2.5\n  x0: shape (40, 2)"),
+        (repr(fp.lyapunov(attention, x, (0.0, 1.0), k=2)), "solution: Solution: t (2,), x (2, 40, 2)"),
+    ):
+        assert words in shown and len(shown) < 700 and shown.count("\n") < 9, shown

@@ -18,6 +18,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError
 from ..parallel.partition import Partition, Undivided
+from ..solutions import brief
 from .cloud import Cloud
 from .parameters import Parameter
 
@@ -72,6 +73,9 @@ class Pullback:
     x: Array
     at: Array | None
     parameters: dict[str, Array]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 class Linearised(ABC):

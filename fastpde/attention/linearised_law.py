@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._types import Array
+from ..solutions import brief
 from .gaussian_maps import Changes, GaussianMap
 from .linearised_sinkhorn import Scaled
 from .parameters import column
@@ -37,6 +38,9 @@ class GaussianPullback:
     mean: Array
     cov: Array
     parameters: dict[str, Array]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True)

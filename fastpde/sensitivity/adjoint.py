@@ -31,6 +31,7 @@ from ..integrate.reporting import check_progress, reporting
 from ..manifold import Manifold, as_manifold
 from ..meanfield import Field, bind, refuse, solve
 from ..noise import Brownian
+from ..solutions import brief
 from .backward import Ending, WayBack
 from .law_adjoint import GaussianGradient, gradient_of_law
 from .retracing import as_cotangent
@@ -57,6 +58,9 @@ class Gradient:
     parameters: dict[str, Array]
     solution: Solution | EnsembleSolution
     stats: dict[str, int]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from ..integrate.controller import Span
 from ..integrate.methods import TABLEAUX
 from ..integrate.reporting import reporting
 from ..integrate.space import VectorSpace
+from ..solutions import brief
 from .retracing import ParameterTotals, StageTimes, as_cotangent, by_step, last_first
 from .snapshots import Snapshots
 
@@ -51,6 +52,9 @@ class GaussianGradient:
     parameters: dict[str, Array]
     solution: GaussianSolution
     stats: dict[str, int]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def gradient_of_law(

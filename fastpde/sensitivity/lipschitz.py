@@ -13,6 +13,7 @@ from ..attention.base import Attention
 from ..errors import FieldError
 from ..integrate.options import positive
 from ..manifold import Manifold
+from ..solutions import brief
 from .cloud_jacobian import DENSE, CloudJacobian, one_cloud
 
 _RESTARTS = 300  # of Lanczos' method, ten products each
@@ -34,6 +35,9 @@ class Lipschitz:
     log_norm: float
     point_rate: float
     direction: Array
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def rate(self) -> float:

@@ -22,6 +22,7 @@ from ..integrate.options import positive_int, real
 from ..integrate.solve import run
 from ..manifold import Manifold
 from ..meanfield import Field, prepare
+from ..solutions import brief
 from ..tangents import Follower
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ class Lyapunov:
     times: Array
     profile: Array
     solution: Solution
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the means against time, and the exponents with their errors, and return the Matplotlib figure.

@@ -24,6 +24,7 @@ from ..integrate.options import positive, positive_int
 from ..integrate.reporting import check_progress, reporting
 from ..manifold import Manifold
 from ..meanfield import Field
+from ..solutions import brief
 from .cloud_jacobian import CloudJacobian, one_cloud
 from .spectra import spectrum
 
@@ -57,6 +58,9 @@ class Stationary:
     kind: str
     eigenvalues: Array
     stats: dict[str, int]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def stationary(
