@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import laws
 from .attention import (
     L2,
     Attention,
@@ -116,6 +117,7 @@ __all__ = [
     "gradient",
     "growth_rates",
     "interaction_energy",
+    "laws",
     "limit",
     "lipschitz",
     "lyapunov",

@@ -1,10 +1,10 @@
-"""Seeded clouds of tokens: the initial states of simulations.
+"""The random numbers of seeded clouds, and clouds and positions of files: the initial states of simulations.
 
 A token's numbers depend on the seed and on its own index, never on how many tokens are asked for: tokens come in blocks
 of `BLOCK`, and block b of the variate number v (0: normals, 1: uniforms) has a Philox stream of its own, keyed by
 `SeedSequence(seed, spawn_key=(0, v, b))`. A block is always drawn from its start, row by row, in float64, and then
 rounded, so any range of whole blocks can be made alone (by one process of many, say) and the first m of n tokens are
-the cloud of m tokens.
+the cloud of m tokens. What makes tokens of these numbers is a law, see `fastpde.laws`.
 
 The argument `rows`, a slice, selects the tokens that are made, such as those of one process of many; None: all.
 
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpde._types import NUMBERS, covariance_eigen
+from fastpde._types import NUMBERS
 from fastpde.errors import InputError
 
 BLOCK = 4096
@@ -35,7 +35,7 @@ _SHOWN = 40  # characters of a wrong entry that a message shows
 _UNREADABLE = (ValueError, EOFError, OSError, TypeError, OverflowError, SyntaxError, TokenError, RecursionError)
 
 Array = np.ndarray[Any, Any]
-Draw = Callable[[np.random.Generator, np.random.Generator, int], Array]  # streams of normals and uniforms, rows
+Place = Callable[[Array, Array], Array]  # normals (n, a) and uniforms (n, b) -> points (n, d)
 
 
 def stream(seed: int, *key: int) -> np.random.Generator:
@@ -43,19 +43,37 @@ def stream(seed: int, *key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=key)))
 
 
-def _blocks(seed: int, n: int, d: int, draw: Draw, dtype: Any, system: int, rows: slice | None) -> Array:
-    if n < 1 or d < 1:
-        raise InputError("n" if n < 1 else "d", str(n if n < 1 else d), "a whole number of at least 1")
+def in_blocks(
+    place: Place,
+    variates: tuple[int, int],
+    n: int,
+    seed: int,
+    *,
+    dtype: Any = np.float64,
+    system: int = 0,
+    rows: slice | None = None,
+) -> Array:
+    """Return n points (n, d) that `place` makes of `variates`, a normal and b uniform numbers for each, or their `rows`.
+
+    Raises InputError naming n, system or rows.
+    """
+    if n < 1:
+        raise InputError("n", str(n), "a whole number of at least 1")
     if system < 0:
         raise InputError("system", str(system), "a whole number of at least 0")
     own = (system,) if system else ()
     first, last = _range(rows, n)
-    x = np.empty((last - first, d), dtype=dtype)
+    x = np.empty((0, 0))
     for b in range(first // BLOCK, -(-last // BLOCK)):
-        normal, uniform = (stream(seed, _TOKENS, variate, b, *own) for variate in (_NORMAL, _UNIFORM))
-        drawn, skipped = draw(normal, uniform, min(BLOCK, last - b * BLOCK)), max(0, first - b * BLOCK)
-        start = b * BLOCK + skipped - first
-        x[start : start + BLOCK - skipped] = drawn[skipped:]
+        count, skipped = min(BLOCK, last - b * BLOCK), max(0, first - b * BLOCK)
+        z, u = np.empty((count, 0)), np.empty((count, 0))
+        if variates[0]:
+            z = stream(seed, _TOKENS, _NORMAL, b, *own).standard_normal((count, variates[0]))
+        if variates[1]:
+            u = stream(seed, _TOKENS, _UNIFORM, b, *own).random((count, variates[1]))
+        drawn, start = place(z, u)[skipped:], b * BLOCK + skipped - first
+        x = x if x.size else np.empty((last - first, drawn.shape[1]), dtype=dtype)
+        x[start : start + BLOCK - skipped] = drawn
     return x
 
 
@@ -67,115 +85,6 @@ def _range(rows: slice | None, n: int) -> tuple[int, int]:
     if chosen.step != 1 or not chosen:
         raise InputError("rows", str(rows), f"a slice of some of {n} tokens, in their order")
     return chosen.start, chosen.stop
-
-
-def square_root(cov: Array, name: str = "cov") -> Array:
-    """Return the symmetric root R of a covariance, R R = cov; singular ones are allowed.
-
-    Raises InputError naming `name` if `cov` (d, d) is not symmetric and positive semidefinite to rounding.
-    """
-    values, vectors = covariance_eigen(name, cov)
-    if values.ndim != 1:
-        raise InputError(name, f"shape {np.shape(cov)}", "a square matrix (d, d)")
-    return (vectors * np.sqrt(values)) @ vectors.T
-
-
-def gaussian(
-    n: int,
-    d: int,
-    *,
-    seed: int,
-    mean: Any = None,
-    root: Any = 1.0,
-    dtype: Any = np.float64,
-    system: int = 0,
-    rows: slice | None = None,
-) -> Array:
-    """Return n tokens of N(mean, R R^T), x = mean + R z; `root` is R, a number or (d, d)."""
-    shift = np.zeros(d) if mean is None else np.asarray(mean, dtype=np.float64)
-    if shift.shape != (d,):
-        raise InputError("mean", f"shape {shift.shape}", f"shape ({d},)")
-    root = np.asarray(root, dtype=np.float64)
-    if root.ndim and root.shape != (d, d):
-        raise InputError("root", f"shape {root.shape}", f"a number or shape ({d}, {d})")
-
-    def draw(normal: np.random.Generator, _: np.random.Generator, count: int) -> Array:
-        if not root.ndim:
-            return shift + normal.standard_normal((count, d)) * root
-        z = np.zeros((BLOCK, d))  # whole: how a matrix product rounds may depend on the number of rows
-        z[:count] = normal.standard_normal((count, d))
-        return (shift + z @ root.T)[:count]
-
-    return _blocks(seed, n, d, draw, dtype, system, rows)
-
-
-def _directions(normal: np.random.Generator, count: int, d: int) -> Array:
-    z = normal.standard_normal((count, d))
-    return z / np.linalg.norm(z, axis=1, keepdims=True)
-
-
-def ball(
-    n: int,
-    d: int,
-    *,
-    seed: int,
-    radius: float = 1.0,
-    dtype: Any = np.float64,
-    system: int = 0,
-    rows: slice | None = None,
-) -> Array:
-    """Return n tokens uniform in the ball |x| <= radius: x = radius u^(1/d) z / |z|."""
-
-    def draw(normal: np.random.Generator, uniform: np.random.Generator, count: int) -> Array:
-        return radius * uniform.random((count, 1)) ** (1.0 / d) * _directions(normal, count, d)
-
-    return _blocks(seed, n, d, draw, dtype, system, rows)
-
-
-def sphere(
-    n: int,
-    d: int,
-    *,
-    seed: int,
-    radius: float = 1.0,
-    dtype: Any = np.float64,
-    system: int = 0,
-    rows: slice | None = None,
-) -> Array:
-    """Return n tokens uniform on the sphere |x| = radius: x = radius z / |z|."""
-
-    def draw(normal: np.random.Generator, _: np.random.Generator, count: int) -> Array:
-        return radius * _directions(normal, count, d)
-
-    return _blocks(seed, n, d, draw, dtype, system, rows)
-
-
-def mixture(
-    n: int,
-    means: Any,
-    *,
-    seed: int,
-    std: float = 1.0,
-    weights: Any = None,
-    dtype: Any = np.float64,
-    system: int = 0,
-    rows: slice | None = None,
-) -> Array:
-    """Return n tokens of sum_m p_m N(means_m, std^2 I); `means` (m, d), `weights` p (m,) sum to 1, default uniform."""
-    means = np.asarray(means, dtype=np.float64)
-    if means.ndim != 2:
-        raise InputError("means", f"shape {means.shape}", "shape (m, d), one row per component")
-    m, d = means.shape
-    weights = np.full(m, 1.0 / m) if weights is None else np.asarray(weights, dtype=np.float64)
-    if weights.shape != (m,) or weights.min() < 0 or abs(weights.sum() - 1) > 1e-9:
-        raise InputError("weights", str(weights.tolist()), f"{m} numbers of at least 0 that sum to 1")
-    edges = np.cumsum(weights)[:-1]
-
-    def draw(normal: np.random.Generator, uniform: np.random.Generator, count: int) -> Array:
-        component = np.searchsorted(edges, uniform.random(count), side="right")
-        return means[component] + std * normal.standard_normal((count, d))
-
-    return _blocks(seed, n, d, draw, dtype, system, rows)
 
 
 def open_array(path: Path, name: str) -> Array:

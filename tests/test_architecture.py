@@ -32,7 +32,7 @@ ONLY = {
     "torch": r"torch\.py",
     "jax": r"jax\.py",
     "scipy": r"(observe|stability|dissipation|clusters"
-    r"|(integrate|transport|gaussian|sensitivity|run|studies|plot|config|report)/.*)\.py",
+    r"|(integrate|laws|transport|gaussian|sensitivity|run|studies|plot|config|report)/.*)\.py",
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
@@ -64,6 +64,7 @@ MAY = {
     "integrate": {"compiling", "errors", "_times", "parallel", "plot", "solutions", "step_rules"},
     "manifold": {"integrate", "kernels"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
+    "laws": {"initial", "integrate"} | BASE,
     "compiled_runs": {"batches", "integrate", "manifold", "step_rules"} | BASE,
     "gaussian": {
         "attention",
@@ -71,6 +72,7 @@ MAY = {
         "compiled_runs",
         "ensemble",
         "integrate",
+        "laws",
         "plot",
         "solutions",
         "step_rules",

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fastpde import initial
+from fastpde import initial, laws
+from fastpde._types import covariance_eigen
 from fastpde.attention.variants import load, named, refuse
 from fastpde.config import checks, memory_estimate, schema
 from fastpde.config.matrices import EXACT, Matrix, Scaled, Stored
@@ -199,7 +200,7 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
     else:
         systems, n, d = tokens.systems, tokens.n, int(tokens.d or 0)
         if isinstance(tokens, schema.GaussianTokens) and tokens.cov is not None:
-            initial.square_root(np.array(tokens.cov), "tokens.cov")
+            covariance_eigen("tokens.cov", np.array(tokens.cov))
     _check_sizes(config, systems, n, d, ranks)
     _check_positions(config, files, n)
     shapes = tuple(head_shape(files, head, d) for head in each_head(config))
@@ -294,23 +295,26 @@ def _tokens(problem: Problem, system: int, rows: slice | None) -> Array:
     """Return the tokens (n, d) of one system, or those in `rows`."""
     tokens: Any = problem.config.tokens
     seed, dtype, n, d = problem.config.seed, problem.config.backend.dtype, problem.n, problem.d
-    which: Any = {"seed": seed, "dtype": dtype, "system": system, "rows": rows}
     if tokens.kind == "file":
         path = problem.files.locate("tokens.path", tokens.path)
         x = initial.from_file(path, n=n, dtype=dtype, name="tokens.path", system=system, rows=rows)
         problem.manifold().check(x, "tokens.path")
         return x
-    if tokens.kind == "gaussian":
-        root = tokens.std if tokens.cov is None else initial.square_root(np.array(tokens.cov), "tokens.cov")
-        x = initial.gaussian(n, d, mean=tokens.mean, root=root, **which)
-    elif tokens.kind == "mixture":
-        x = initial.mixture(n, tokens.means, std=tokens.std, weights=tokens.weights, **which)
-    else:
-        cloud = initial.ball if tokens.kind == "ball" else initial.sphere
-        x = cloud(n, d, radius=tokens.radius, **which)
+    x = _law(tokens, d).sample(n, seed, dtype=dtype, system=system, rows=rows)
     if not _finite(x):
         raise InputError("tokens", f"numbers that overflow in {dtype}", f"a cloud within the range of {dtype}")
     return x
+
+
+def _law(tokens: Any, d: int) -> laws.Law:
+    """Return the law of the tokens of a configuration that come from no file."""
+    if tokens.kind == "gaussian":
+        cov = tokens.std**2 * np.eye(d) if tokens.cov is None else np.array(tokens.cov)
+        return laws.Gaussian(0.0 if tokens.mean is None else tokens.mean, cov)
+    if tokens.kind == "mixture":
+        cov = tokens.std**2 * np.eye(d)
+        return laws.Mixture([laws.Gaussian(mean, cov) for mean in tokens.means], tokens.weights)
+    return laws.Ball(d, tokens.radius) if tokens.kind == "ball" else laws.Sphere(d, tokens.radius)
 
 
 def _finite(x: Array) -> bool:

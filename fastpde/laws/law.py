@@ -1,0 +1,166 @@
+"""The abstract law: what samples, Sobol points, quadrature nodes and densities of all laws have in common."""
+
+from __future__ import annotations
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import initial
+from .._types import Array, as_numbers
+from ..errors import InputError
+from ..integrate.options import natural, show
+
+MOST_NODES = 4_000_000  # of one quadrature rule: a bound on what a typing error can ask for
+_HALF_CELL = 2.0**-31  # scrambled Sobol numbers are multiples of 2^-30; in the middle of their cells none is 0 or 1
+
+
+class Law(ABC):
+    """A probability law on R^d, made from independent N(0, 1) and uniform numbers by `place`.
+
+    A law of your own is a subclass with `mean`, `cov`, `variates` and `place`; `log_density` and `nodes` are refused
+    unless it has them.
+
+    Attributes:
+        mean: (d,) float64.
+        cov: (d, d) float64.
+    """
+
+    mean: Array
+    cov: Array
+
+    @property
+    def dimension(self) -> int:
+        """The dimension d."""
+        return int(self.mean.shape[-1])
+
+    @property
+    @abstractmethod
+    def variates(self) -> tuple[int, int]:
+        """The pair (a, b): how many N(0, 1) and how many uniform numbers make one sample."""
+
+    @abstractmethod
+    def place(self, z: Array, u: Array) -> Array:
+        """Return points (n, d) of the law, made from normals z (n, a) and numbers u (n, b) uniform in [0, 1).
+
+        Row i depends on row i of z and u alone.
+        """
+
+    def sample(
+        self, n: int, seed: int, *, dtype: Any = np.float64, system: int = 0, rows: slice | None = None
+    ) -> Array:
+        """Return n independent points (n, d).
+
+        Point i depends on the seed, `system` and i alone, to the bit: more points begin with those of fewer.
+
+        Args:
+            n: number of points, at least 1.
+            seed: an int >= 0.
+            dtype: float64, or float32: the float64 numbers, rounded.
+            system: the number of a cloud of an ensemble; each has random numbers of its own.
+            rows: a slice of the n points; only these are made, as by one process of many. None: all.
+
+        Raises: InputError, InputTypeError, naming the argument.
+        """
+        count, seed, system = natural("n", n), natural("seed", seed), natural("system", system)
+        return initial.in_blocks(self.place, self.variates, count, seed, dtype=dtype, system=system, rows=rows)
+
+    def sobol(self, n: int, seed: int) -> Array:
+        """Return n scrambled Sobol points (n, d): a + b coordinates of the unit cube, through the inverse distribution
+        functions and `place`.
+
+        Each point has the law, and averages over all of them have errors near 1/n where those of samples have
+        n^{-1/2}; powers of two are best. Different seeds are independent scrambles, whose spread is an error bar.
+
+        Raises: InputError, InputTypeError, naming the argument.
+
+        Source: Owen (1998), Scrambling Sobol' and Niederreiter-Xing points.
+        """
+        from scipy.special import ndtri
+        from scipy.stats import qmc
+
+        count, seed = natural("n", n), natural("seed", seed)
+        if not 1 <= count <= 2**30:
+            raise InputError("n", show(n), "from 1 to 2^30 points")
+        normals, uniforms = self.variates
+        cube = qmc.Sobol(normals + uniforms, scramble=True, seed=np.random.default_rng(seed))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that n is no power of two
+            points = cube.random(count) + _HALF_CELL
+        return self.place(ndtri(points[:, :normals]), points[:, normals:])
+
+    def nodes(self, m: int) -> tuple[Array, Array]:
+        """Return nodes x (q, d) and weights (q,), positive with sum 1, of a quadrature rule with m points per axis.
+
+        Raises: InputError, InputTypeError, where there is no rule or its nodes are too many.
+        """
+        raise InputError("law", repr(self), "a law with a quadrature rule", "Take sobol(n, seed).")
+
+    def log_density(self, x: Any) -> Array:
+        """Return the logarithm (...) of the density at points x (..., d), -inf outside of the support.
+
+        Raises: InputError, InputTypeError, for points of another dimension and laws without a density.
+        """
+        raise self.singular()
+
+    def density(self, x: Any) -> Array:
+        """Return the density (...) at points x (..., d), in units of 1 / length^d.
+
+        Raises: InputError, InputTypeError, as `log_density`.
+        """
+        return np.exp(self.log_density(x))
+
+    def singular(self) -> InputError:
+        """Return the error that says that the law has no density."""
+        return InputError("law", repr(self), f"a law with a density in R^{self.dimension}")
+
+    def points(self, x: Any) -> tuple[Array, float]:
+        """Return points x (..., d) as float64, and the rounding error of a number of their precision.
+
+        Raises InputError, InputTypeError for points of another dimension.
+        """
+        found = as_numbers("x", x)
+        if found.ndim < 1 or found.shape[-1] != self.dimension:
+            raise InputError("x", f"shape {found.shape}", f"shape (..., {self.dimension}), points of the law")
+        return found.astype(np.float64), float(np.finfo(found.dtype).eps)
+
+
+def law_of(name: str, value: object) -> Law:
+    """Return one law, no batch, or raise InputError naming `name`."""
+    if not isinstance(value, Law) or value.mean.ndim > 1:
+        came = f"the class {value.__name__}" if isinstance(value, type) else show(value)
+        raise InputError(name, came, "one law, as fp.laws.Ball(2)")
+    return value
+
+
+def laws_of(value: Any) -> list[Law]:
+    """Return a list of one law or more, or raise InputError."""
+    if not isinstance(value, Sequence) or not value:
+        raise InputError("laws", show(value), "a list of one law or more")
+    return [law_of(f"laws[{i}]", law) for i, law in enumerate(value)]
+
+
+def at_least_one(name: str, value: object) -> int:
+    """Return an int of at least 1, or raise InputError or InputTypeError."""
+    number = natural(name, value)
+    if number < 1:
+        raise InputError(name, show(value), "an int of at least 1")
+    return number
+
+
+def centre(value: Any, d: int) -> Array:
+    """Return a point (d,), read-only, of a number for all its entries or of (d,). Raises InputError naming mean."""
+    found = as_numbers("mean", value)
+    if found.shape not in ((), (d,)):
+        raise InputError("mean", f"shape {found.shape}", f"a number or shape ({d},)")
+    return fixed(np.broadcast_to(found, (d,)))
+
+
+def fixed(value: Any) -> Array:
+    """Return a copy as float64 that cannot be written."""
+    array = np.array(value, dtype=np.float64)
+    array.flags.writeable = False
+    return array
