@@ -53,7 +53,7 @@ def in_blocks(
     system: int = 0,
     rows: slice | None = None,
 ) -> Array:
-    """Return n points (n, d) that `place` makes of `variates`, a normal and b uniform numbers for each, or their `rows`.
+    """Return n points (n, d), or their `rows`, that `place` makes of `variates`: a normal and b uniform ones for each.
 
     Raises InputError naming n, system or rows.
     """

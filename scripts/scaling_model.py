@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
-from fastpde import initial, sums
+from fastpde import sums
 from fastpde.plot import canvas
 
 TOL = 1e-8
@@ -122,7 +122,7 @@ def rank_job(jobs: list[tuple[str, int]]) -> None:
     for kind, n in jobs:
         backend = fp.Mpi(fp.Fast(TOL) if kind == "fast" else "direct", comm)
         rows = backend.rows(n)
-        x = initial.gaussian(n, 2, seed=1, rows=rows)
+        x = fp.Gaussian(0.0, np.eye(2)).sample(n, 1, rows=rows)
         attention.velocity(x, backend=backend)
         calls, sent, seconds = comm.calls, backend.stats()["bytes_sent"], []
         for _ in range(REPEATS):

@@ -9,7 +9,6 @@ import pytest
 from scipy.integrate import quad
 
 import fastpde as fp
-from fastpde import initial
 from fastpde.integrate.controller import FixedStep, Span
 from fastpde.integrate.methods import METHODS, TABLEAUX
 from fastpde.integrate.state import State
@@ -36,7 +35,7 @@ def one_thread():
 
 
 def cloud(n, d, *, seed=0, dtype="float64"):
-    return initial.sphere(n, d, seed=seed, dtype=dtype)
+    return fp.laws.Sphere(d).sample(n, seed, dtype=dtype)
 
 
 def distance(x):

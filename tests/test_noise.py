@@ -57,7 +57,7 @@ def test_a_token_does_not_depend_on_its_company(d):
 
 def test_no_two_share_their_numbers():
     """Steps, systems, blocks and seeds, in every combination, and the tokens of the same seed."""
-    found = [initial.gaussian(2 * initial.BLOCK, 1, seed=0)]
+    found = [fp.Gaussian(0.0, np.eye(1)).sample(2 * initial.BLOCK, 0)]
     for seed in (0, 1, 2**70):
         for step in (0, 1, 2**40):
             found.append(draw((2, initial.BLOCK + 9, 1), step=step, seed=seed, first_system=step))
@@ -88,7 +88,7 @@ def test_the_law():
 
 
 def test_noise_on_the_sphere_is_the_tangent_part():
-    x, out = initial.sphere(30, 3, seed=0), np.empty((30, 3))
+    x, out = fp.laws.Sphere(3).sample(30, 0), np.empty((30, 3))
     Brownian(1.0, 0, project=SPHERE.project)(0, 1.0, x, out)
     free = draw((30, 3))
     np.testing.assert_allclose(out, free - (free * x).sum(axis=1, keepdims=True) * x, rtol=0, atol=1e-15)
@@ -145,7 +145,7 @@ def test_numbers_of_numpy_are_numbers():
 
 def noisy(method="heun", dtype="float64", n=700, **options):
     """A noisy run on the sphere in which every thread has work."""
-    x0 = initial.sphere(n, 3, seed=1, dtype=dtype)
+    x0 = fp.laws.Sphere(3).sample(n, 1, dtype=dtype)
     run = {"method": method, "step": 0.05, "noise": 0.4, "seed": 9, "manifold": SPHERE}
     return fp.solve(fp.Softmax(I3, I3, I3, scale=3.0), x0, (0.0, 0.5), **run | options)
 
@@ -176,7 +176,7 @@ def test_bits_do_not_depend_on_output():
 @each_noisy
 @pytest.mark.parametrize("manifold", [fp.Euclidean(), SPHERE], ids=str)
 def test_a_system_can_be_run_alone(method, manifold):
-    x0 = np.stack([initial.sphere(20, 3, seed=s) for s in range(3)])
+    x0 = np.stack([fp.laws.Sphere(3).sample(20, s) for s in range(3)])
     run = {"t_span": (0, 0.3), "method": method, "step": 0.1, "noise": 0.4, "seed": 2, "manifold": manifold}
     together = fp.solve(fp.Softmax(I3, -I3, I3), x0, **run).x_final
     for b, alone in enumerate(x0):
@@ -190,7 +190,7 @@ def test_a_system_can_be_run_alone(method, manifold):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_restart_on_the_sphere_goes_on_bit_for_bit(method, dtype):
     """Everything new after the cut, the source of noise included: only the `State` is kept."""
-    x0 = SPHERE.start(initial.sphere(30, 3, seed=1, dtype=dtype))
+    x0 = SPHERE.start(fp.laws.Sphere(3).sample(30, 1, dtype=dtype))
 
     def fresh():
         options = Options(
@@ -211,7 +211,7 @@ def test_a_restart_on_the_sphere_goes_on_bit_for_bit(method, dtype):
 
 
 def test_no_noise_is_no_noise():
-    x0 = initial.sphere(10, 3, seed=1)
+    x0 = fp.laws.Sphere(3).sample(10, 1)
     runs = [fp.solve(fp.Softmax(I3, I3, I3), x0, (0, 1), **noise) for noise in ({}, {"noise": 0.0, "seed": 5})]
     assert runs[0].x_final.tobytes() == runs[1].x_final.tobytes()
 
@@ -259,7 +259,7 @@ def test_spherical_brownian_motion(method):
     which differs by noise^4 (d-1)(d+2) h t / 4 of the whole: weak order one. Five standard errors.
     """
     n, d, h, t, noise = 20_000, 3, 0.02, 1.0, 0.8
-    x0 = initial.sphere(n, d, seed=3)
+    x0 = fp.laws.Sphere(d).sample(n, 3)
     sol = fp.solve(STILL, x0, (0.0, t), method=method, step=h, noise=noise, manifold=SPHERE)
     cosines = (sol.x_final * x0).sum(axis=1)
     error = 5 * cosines.std() / np.sqrt(n)

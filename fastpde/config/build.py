@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fastpde import initial, laws
+from fastpde import initial
 from fastpde._types import covariance_eigen
 from fastpde.attention.variants import load, named, refuse
 from fastpde.config import checks, memory_estimate, schema
 from fastpde.config.matrices import EXACT, Matrix, Scaled, Stored
 from fastpde.config.schema import Config, VariantKeys
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
+from fastpde.config.token_law import token_law
 from fastpde.errors import InputError
 from fastpde.observable import Observable
 from fastpde.own_code import imported, is_own, refused
@@ -300,21 +301,10 @@ def _tokens(problem: Problem, system: int, rows: slice | None) -> Array:
         x = initial.from_file(path, n=n, dtype=dtype, name="tokens.path", system=system, rows=rows)
         problem.manifold().check(x, "tokens.path")
         return x
-    x = _law(tokens, d).sample(n, seed, dtype=dtype, system=system, rows=rows)
+    x = token_law(tokens, d).sample(n, seed, dtype=dtype, system=system, rows=rows)
     if not _finite(x):
         raise InputError("tokens", f"numbers that overflow in {dtype}", f"a cloud within the range of {dtype}")
     return x
-
-
-def _law(tokens: Any, d: int) -> laws.Law:
-    """Return the law of the tokens of a configuration that come from no file."""
-    if tokens.kind == "gaussian":
-        cov = tokens.std**2 * np.eye(d) if tokens.cov is None else np.array(tokens.cov)
-        return laws.Gaussian(0.0 if tokens.mean is None else tokens.mean, cov)
-    if tokens.kind == "mixture":
-        cov = tokens.std**2 * np.eye(d)
-        return laws.Mixture([laws.Gaussian(mean, cov) for mean in tokens.means], tokens.weights)
-    return laws.Ball(d, tokens.radius) if tokens.kind == "ball" else laws.Sphere(d, tokens.radius)
 
 
 def _finite(x: Array) -> bool:

@@ -39,6 +39,15 @@ def _recorded(name: str, value: object) -> bool | None:
 
 _COUNT = checks.integer(1)
 _POSITIVE = checks.number(above=0.0)
+_SQUARED = 1e-150, 1e150  # standard deviations whose squares are neither 0 nor infinite
+
+
+def _deviation(name: str, value: object) -> float:
+    """Check a standard deviation: 0, or a number that can be squared."""
+    found = checks.number(minimum=0.0)(name, value)
+    if found and not _SQUARED[0] <= found <= _SQUARED[1]:
+        checks.refuse(name, value, f"0, or a number from {_SQUARED[0]:g} to {_SQUARED[1]:g}")
+    return float(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +58,7 @@ class GaussianTokens:
     n: int = key(_COUNT)
     d: int = key(_COUNT)
     mean: tuple[float, ...] | None = key(checks.vector, None)
-    std: float | None = key(checks.number(minimum=0.0), None)
+    std: float | None = key(_deviation, None)
     cov: tuple[tuple[float, ...], ...] | None = key(checks.rows, None)
     systems: int = key(_COUNT, 1)
     positions: Positions = key(positions, None)
@@ -88,7 +97,7 @@ class MixtureTokens:
     n: int = key(_COUNT)
     means: tuple[tuple[float, ...], ...] = key(checks.rows)
     d: int | None = key(_COUNT, None)
-    std: float = key(checks.number(minimum=0.0), 1.0)
+    std: float = key(_deviation, 1.0)
     weights: tuple[float, ...] | None = key(checks.vector, None)
     systems: int = key(_COUNT, 1)
     positions: Positions = key(positions, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -29,7 +30,9 @@ class Box(Law):
         a, b = as_numbers("low", low), as_numbers("high", high)
         d = max(a.size, b.size)
         if a.shape not in ((), (d,)) or b.shape not in ((), (d,)) or not d:
-            raise InputError("high", f"shapes {a.shape} and {b.shape}", "low and high of the same shape (d,), or numbers")
+            raise InputError(
+                "high", f"shapes {a.shape} and {b.shape}", "low and high of the same shape (d,), or numbers"
+            )
         self.low, self.high = fixed(np.broadcast_to(a, (d,))), fixed(np.broadcast_to(b, (d,)))
         if not (self.low < self.high).all():
             axis = int(np.argmin(self.low < self.high))
@@ -79,7 +82,7 @@ class Product(Law):
         """Make the law of a list of laws. Raises InputError for what is no list of laws."""
         self.laws = laws_of(laws)
         ends = np.cumsum([0, *(law.dimension for law in self.laws)])
-        self._parts = [slice(a, b) for a, b in zip(ends, ends[1:], strict=False)]
+        self._parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
         self.mean = fixed(np.concatenate([law.mean for law in self.laws], axis=-1))
         cov = np.zeros((ends[-1], ends[-1]))
         for part, law in zip(self._parts, self.laws, strict=True):

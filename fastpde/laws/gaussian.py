@@ -18,9 +18,9 @@ from .quadrature import hermite, tensor
 class Gaussian(Law):
     """The law N(mean, cov) on R^d, or a batch of them, with covariances of any rank.
 
-    Samples are mean + R z, where R is the symmetric root of cov and z has d independent N(0, 1) numbers; nodes are those
-    of a Gauss-Hermite rule along the eigenvectors, m for each that is not in the kernel: exact for polynomials of degree
-    2m - 1 in each of these coordinates. They are for one law: of a batch, take the laws one by one.
+    Samples are mean + R z, where R is the symmetric root of cov and z has d independent N(0, 1) numbers. Nodes are
+    those of a Gauss-Hermite rule along the eigenvectors, m for each that is not in the kernel: exact for polynomials of
+    degree 2m - 1 in each of these coordinates. They are for one law: of a batch, take the laws one by one.
 
     Attributes:
         mean: (d,) or (..., d), float64.
@@ -57,7 +57,7 @@ class Gaussian(Law):
 
     @cached_property
     def root(self) -> float | Array:
-        """The symmetric root R of the covariance, R R = cov: a number if cov is a multiple of the identity, or (d, d)."""
+        """The symmetric root R (d, d) of the covariance, R R = cov, or r if R = r I."""
         self._one()
         size = float(self.cov[0, 0])
         if (self.cov == size * np.eye(self.dimension)).all():

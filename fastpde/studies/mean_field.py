@@ -225,10 +225,10 @@ class Reference:
         attention = _attention(name, strength, d, parameters["seed"])
         t = np.linspace(0.0, 0.25 / strength, parameters["times"])
         try:
-            law: Any = fp.solve(attention, fp.Gaussian(np.zeros(d), np.eye(d)), (0.0, t[-1]), t_eval=t, rtol=1e-11)
+            law: Any = fp.solve(attention, _normal(d), (0.0, t[-1]), t_eval=t, rtol=1e-11)
             return Reference(name, strength, attention, t, law.mean, law.cov)
         except fp.NoGaussianClosure:
-            nodes, weights = hermite(d)
+            nodes, weights = _normal(d).nodes(_NODES)
             found: Any = fp.solve(
                 attention, nodes, (0.0, t[-1]), t_eval=t, weights=weights, rtol=1e-10, atol=1e-12, backend="direct"
             )
@@ -245,12 +245,9 @@ class Reference:
         return self.attention.velocity(self.nodes[frame], at=x, weights=self.weights, backend="direct")
 
 
-def hermite(d: int, nodes: int = _NODES) -> tuple[Array, Array]:
-    """Return nodes (N, d) and weights (N,) of the Gauss-Hermite rule for N(0, I), `nodes` per axis."""
-    z, w = np.polynomial.hermite_e.hermegauss(nodes)
-    grids = np.meshgrid(*[z] * d, indexing="ij")
-    weights = np.prod(np.meshgrid(*[w / w.sum()] * d, indexing="ij"), axis=0).ravel()
-    return np.stack(grids, axis=-1).reshape(-1, d), weights / weights.sum()
+def _normal(d: int) -> fp.Gaussian:
+    """Return N(0, I) in R^d."""
+    return fp.Gaussian(0.0, np.eye(d))
 
 
 def _attention(name: str, strength: float, d: int, seed: int) -> fp.SingleHead:
@@ -307,12 +304,12 @@ def predicted_covariance(attention: fp.SingleHead, x: Array) -> Array:
     """
     d, score = x.shape[1], attention.score(0.0)
     if isinstance(attention, fp.Sinkhorn):
-        y, w = hermite(d, _FEW_NODES[d])
+        y, w = _normal(d).nodes(_FEW_NODES[d])
         eps = float(attention.eps(0.0))
         psi = _influence(y @ score.matrix.T @ y.T / eps, x @ score.matrix.T @ y.T / eps, y, w)
         inner = np.einsum("j,ija,ijb->iab", w, psi, psi) / eps**2
         return np.asarray(score.V @ inner @ score.V.T)
-    y, w = hermite(d)
+    y, w = _normal(d).nodes(_NODES)
     scores = score.values(x, y)
     g = score.weight.value(scores - scores.max(axis=1, keepdims=True) if score.shifts else scores)
     if score.normalised:

@@ -86,8 +86,9 @@ def test_a_finished_run_holds_what_solve_gives(small):
     assert {file.name for file in out.iterdir()} == names
     assert config.load(out / "config.toml").config == problem.config
 
-    x0 = np.array([initial.gaussian(8, 2, seed=3, system=b) for b in range(5)])
-    assert (problem.tokens() == x0).all() and (x0[0] == initial.gaussian(8, 2, seed=3)).all()
+    law = fp.Gaussian(0.0, np.eye(2))
+    x0 = np.array([law.sample(8, 3, system=b) for b in range(5)])
+    assert (problem.tokens() == x0).all() and (x0[0] == law.sample(8, 3)).all()
     events = [fp.BlowUp(15.0), fp.Collapsed(1e-3)]
     sol = fp.solve(problem.attention(), x0, (0.0, 2.0), t_eval=[0, 0.5, 1, 1.5, 2], events=events)
     ends = [status.value for status in sol.status]

@@ -17,7 +17,7 @@ import pytest
 from edits import changed
 
 import fastpde
-from fastpde import config, initial
+from fastpde import config
 from fastpde.run import directory, runner
 from fastpde.run.frames import Frames
 from fastpde.run.tables import read_observables
@@ -37,7 +37,7 @@ def test_a_finished_run_holds_everything(small):
     assert {file.name for file in small.parent.iterdir()} == {"small.toml", "out"}
     stored = read_trajectory(out / "trajectory.h5")
     assert stored.time.tolist() == [0.0, 0.25, 0.5, 0.75, 1.0]
-    assert (stored.value[0] == initial.gaussian(30, 2, seed=3)).all()
+    assert (stored.value[0] == fastpde.Gaussian(0.0, np.eye(2)).sample(30, 3)).all()
     table = read_observables(out / "observables.csv")
     assert table["t"].tolist() == stored.time.tolist()
     assert np.isfinite(table["energy"]).all()
