@@ -164,8 +164,9 @@ def test_examples_of_a_bridge_run(world):
 
 
 def public() -> list[str]:
-    """The names of the package and of its studies, as they are written behind "fastpde."."""
-    return [*fp.__all__, *(f"studies.{name}" for name in fp.studies.__all__)]
+    """The names of the package, its studies and its laws, as they are written behind "fastpde."."""
+    laws = [f"laws.{name}" for name in fp.laws.__all__ if name != "Gaussian"]  # which is `fp.Gaussian`
+    return [*fp.__all__, *(f"studies.{name}" for name in fp.studies.__all__), *laws]
 
 
 @pytest.mark.parametrize("name", public())

@@ -279,7 +279,8 @@ def test_bad_laws_are_refused():
     for make, name in (
         (lambda: laws.Ball(0), "dimension"), (lambda: laws.Ball(2, -1.0), "radius"),
         (lambda: laws.Sphere(2, 0.0), "radius"), (lambda: laws.Ball(2, 1.0, [1.0]), "mean"),
-        (lambda: laws.Annulus(2, 1.0, 1.0), "inner"), (lambda: laws.Annulus(2, -0.5), "inner"), (lambda: laws.Box(0.0, 0.0), "high"),
+        (lambda: laws.Annulus(2, 1.0, 1.0), "inner"), (lambda: laws.Annulus(2, -0.5), "inner"),
+        (lambda: laws.Box(0.0, 0.0), "high"),
         (lambda: laws.Box([0.0, 0.0], [1.0, 1.0, 1.0]), "high"), (lambda: laws.Box(0.0, np.inf), "high"),
         (lambda: laws.Product([]), "laws"), (lambda: laws.Product([good, 3]), r"laws\[1\]"),
         (lambda: laws.Mixture([good, laws.Ball(3)]), r"laws\[1\]"), (lambda: laws.Mixture([good], [0.5]), "weights"),
