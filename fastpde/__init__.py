@@ -36,6 +36,7 @@ from .gaussian import (
 )
 from .integrate import BlowUp, Collapsed, Event, Observer, Solution, Status, SteadyState
 from .manifold import Euclidean, Sphere
+from .mean_field_flow import MeanField
 from .meanfield import solve
 from .observable import Observable
 from .sensitivity.adjoint import Gradient, gradient
@@ -87,6 +88,7 @@ __all__ = [
     "Lipschitz",
     "Lyapunov",
     "Masked",
+    "MeanField",
     "Mpi",
     "MultiHead",
     "NoGaussianClosure",

@@ -83,6 +83,7 @@ MAY = {
     | BASE,
     "tangents": {"attention", "integrate", "manifold"} | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise", "tangents"} | BASE,
+    "mean_field_flow": {"attention", "integrate", "laws"} | BASE,
     "sensitivity": {
         "attention",
         "ensemble",
