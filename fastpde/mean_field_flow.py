@@ -9,11 +9,13 @@ import numpy as np
 
 from ._types import Array, as_tokens
 from .attention import Attention
+from .attention.composite import Term, terms_of
 from .errors import ConvergenceError, FieldError, InputError, InputTypeError
-from .integrate import Solution, integrate
+from .integrate import Solution, Status, integrate
 from .integrate.options import positive, positive_int, real, show, time_span
 from .laws import Law
 from .laws.law import law_of
+from .weights import Linear, is_bounded
 
 _FIRST, _GROWTH = 6, 1.5  # points per axis: of the first rule, and how many more each next one has
 _PROBES = 128  # Sobol points that both rules move
@@ -99,6 +101,9 @@ class MeanField:
         if field.positional:
             raise InputError("field", repr(field), "an attention without positions, whose tokens have one law")
         self.attention, self.law, self.tol = field, law_of("law", law), positive("tol", tol)
+        if not np.isfinite(self.law.support_radius) and not all(map(_spares_tails, terms_of(field))):
+            remedy = "Under sums of weights that grow there may be no solution at any time if tails are unbounded."
+            raise InputError("law", repr(law), "a law of bounded support, as fp.laws.Ball(2)", remedy)
         if not 1e-12 <= self.tol <= 0.1:
             raise InputError("tol", show(tol), "a number from 1e-12 to 0.1")
         span = time_span("t_span", t_span)
@@ -114,7 +119,9 @@ class MeanField:
         self._refine(most, progress)
 
     def __repr__(self) -> str:
-        return f"MeanField({self.law!r}, {len(self.weights)} nodes, error {self.error[-1]:.1g} up to t = {self.t[-1]:g})"
+        return (
+            f"MeanField({self.law!r}, {len(self.weights)} nodes, error {self.error[-1]:.1g} up to t = {self.t[-1]:g})"
+        )
 
     def points(self, t: float) -> tuple[Array, Array]:
         """Return the nodes x (q, d) at time t and their weights (q,), whose weighted sums are integrals over the law.
@@ -142,7 +149,9 @@ class MeanField:
         return self._carry(self._path[0], points, self.t[0], t)[len(self.weights) :]
 
     def mean(self, t: float) -> Array:
-        """Return the mean (d,) of the law at time t. Raises InputError, InputTypeError for a time outside of the span.
+        """Return the mean (d,) of the law at time t.
+
+        Raises InputError, InputTypeError for a time outside of the span.
         """
         return _moments(self._nodes(self._inside(t)), self.weights)[0]
 
@@ -152,6 +161,16 @@ class MeanField:
         Raises InputError, InputTypeError for a time outside of the span.
         """
         return _moments(self._nodes(self._inside(t)), self.weights)[1]
+
+    def radius(self, t: float, m: int = 32) -> float:
+        """Return the largest |x| in the support of the law at time t, from points of its outer boundary.
+
+        The flow carries the boundary of the support to the boundary. `law.edge(m)` has m points per axis, so that the
+        result is low by about the square of the distance between them.
+
+        Raises InputError, InputTypeError: naming t or m, or the law if its support has no known boundary.
+        """
+        return float(np.linalg.norm(self.push(t, self.law.edge(m)), axis=1).max())
 
     def _refine(self, most: int, progress: Any) -> None:
         """Keep the first rule that agrees with the one before. Raises InputError if there is none."""
@@ -167,7 +186,7 @@ class MeanField:
                 if reached > _FRAMES:
                     self._path = np.ascontiguousarray(sol.x[:, : len(weights)])
                     return
-                if not (sol.success or before.success):
+                if not sol.success and reached == len(found.probes):  # as far as it can be followed
                     break
             before = found
         raise self._refused(sol, len(self.weights), reached)
@@ -191,9 +210,11 @@ class MeanField:
 
     def _refused(self, sol: Solution, count: int, reached: int) -> InputError:
         """Return the error that says up to which time two rules agree; `reached`: at how many frames."""
-        why = sol.message if not sol.success else (
-            f"Later {count} nodes do not resolve the law, as where clusters form: raise tol or most_nodes."
-        )  # fmt: skip
+        why = f"Later {count} nodes do not resolve the law, as where clusters form: raise tol or most_nodes."
+        if sol.status in (Status.STEP_TOO_SMALL, Status.NOT_FINITE):
+            why = f"The nodes probably blow up: they could be followed to t = {sol.t_final:.6g} only."
+        elif not sol.success:
+            why = sol.message
         if reached < 2:
             need = f"an earlier end: already at t = {self.t[reached]:.4g} no two rules agree to tol = {self.tol:g}"
         else:
@@ -275,6 +296,12 @@ class _Followed:
                 far = np.abs(mean - a).max() / size[frame], np.abs(cov - b).max() / size[frame] ** 2
                 off[frame] = max(off[frame], *far)
         return np.maximum.accumulate(off)
+
+
+def _spares_tails(term: Term) -> bool:
+    """Return whether the field of a head is defined by the second moments of a law: averages, bounded and linear w."""
+    head = term.head
+    return head.normalised or is_bounded(head.weight) or isinstance(head.weight, Linear)
 
 
 def _moments(x: Array, w: Array) -> tuple[Array, Array]:

@@ -83,7 +83,7 @@ MAY = {
     | BASE,
     "tangents": {"attention", "integrate", "manifold"} | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise", "tangents"} | BASE,
-    "mean_field_flow": {"attention", "integrate", "laws"} | BASE,
+    "mean_field_flow": {"attention", "integrate", "laws", "weights"} | BASE,
     "sensitivity": {
         "attention",
         "ensemble",

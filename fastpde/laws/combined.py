@@ -11,7 +11,7 @@ import numpy as np
 from .._types import Array, as_numbers, as_tokens, as_weights
 from ..errors import InputError
 from .gaussian import Gaussian
-from .law import Law, fixed, laws_of
+from .law import Law, at_least_one, fixed, laws_of
 from .quadrature import Rule, check_count, legendre, tensor, thinned
 
 
@@ -46,6 +46,11 @@ class Box(Law):
         return f"Box(d={self.dimension})"
 
     @property
+    def support_radius(self) -> float:
+        """The distance of the farthest corner from the origin."""
+        return float(np.linalg.norm(np.maximum(np.abs(self.low), np.abs(self.high))))
+
+    @property
     def variates(self) -> tuple[int, int]:
         """The pair (0, d): a sample is made from d uniform numbers."""
         return 0, self.dimension
@@ -60,6 +65,20 @@ class Box(Law):
         Raises InputError, InputTypeError naming m.
         """
         return tensor([legendre(m, a, b) for a, b in zip(self.low, self.high, strict=True)])
+
+    def edge(self, m: int) -> Array:
+        """Return the corners and other points (q, d) of the faces, (m + 1)^{d-1} on each.
+
+        Raises InputError, InputTypeError naming m.
+        """
+        count, d = at_least_one("m", m) + 1, self.dimension
+        check_count(m, [2 * d, *[count] * (d - 1)])
+        share = 0.5 - 0.5 * np.cos(np.linspace(0.0, math.pi, count))
+        sides = []
+        for axis in range(d):
+            ways = [np.array([0.0, 1.0]) if i == axis else share for i in range(d)]
+            sides.append(np.stack(np.meshgrid(*ways, indexing="ij"), axis=-1).reshape(-1, d))
+        return np.asarray(self.low + self._length * np.concatenate(sides))
 
     def log_density(self, x: Any) -> Array:
         """Return minus the logarithm of the volume (...) at points x (..., d), -inf outside.
@@ -91,6 +110,11 @@ class Product(Law):
 
     def __repr__(self) -> str:
         return f"Product({self.laws})"
+
+    @property
+    def support_radius(self) -> float:
+        """The root of the sum of the squares of those of the laws."""
+        return math.hypot(*(law.support_radius for law in self.laws))
 
     @property
     def variates(self) -> tuple[int, int]:
@@ -158,6 +182,11 @@ class Mixture(Law):
         return f"Mixture({self.laws})" if len(self.laws) <= 4 else f"Mixture of {len(self.laws)} laws"
 
     @property
+    def support_radius(self) -> float:
+        """The largest one of the laws whose weight is not 0."""
+        return max(law.support_radius for p, law in zip(self.weights, self.laws, strict=True) if p > 0.0)
+
+    @property
     def variates(self) -> tuple[int, int]:
         """The pair of the largest numbers of normal and of uniform numbers of the laws, one uniform number more."""
         counts = [law.variates for law in self.laws]
@@ -185,6 +214,13 @@ class Mixture(Law):
         check_count(m, [sum(len(w) for _, w in rules)])
         w = np.concatenate([p * w for p, (_, w) in zip(self.weights, rules, strict=True)])
         return thinned(np.concatenate([x for x, _ in rules]), w)
+
+    def edge(self, m: int) -> Array:
+        """Return the points (q, d) of the edges of all laws whose weight is not 0.
+
+        Raises InputError, InputTypeError, where a law has none.
+        """
+        return np.concatenate([law.edge(m) for p, law in zip(self.weights, self.laws, strict=True) if p > 0.0])
 
     def log_density(self, x: Any) -> Array:
         """Return log sum_m p_m density_m (...) at points x (..., d).
@@ -222,6 +258,11 @@ class Empirical(Law):
         return f"Empirical(n={len(self.x)}, d={self.dimension})"
 
     @property
+    def support_radius(self) -> float:
+        """The distance of the farthest point from the origin."""
+        return float(np.linalg.norm(self.x, axis=1).max())
+
+    @property
     def variates(self) -> tuple[int, int]:
         """The pair (0, 1): a uniform number chooses a point."""
         return 0, 1
@@ -233,3 +274,7 @@ class Empirical(Law):
     def nodes(self, m: int) -> tuple[Array, Array]:
         """Return the points (n, d) and their weights (n,), for every m."""
         return self.x.copy(), self.weights.copy()
+
+    def edge(self, m: int) -> Array:
+        """Return the points (n, d), for every m."""
+        return self.x.copy()

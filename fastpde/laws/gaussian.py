@@ -50,6 +50,12 @@ class Gaussian(Law):
         return f"Gaussian(d={d}{f', systems={tuple(lead)}' if lead else ''})"
 
     @property
+    def support_radius(self) -> float:
+        """Infinity, or |mean| if the covariance is zero."""
+        self._one()
+        return math.inf if self.factor.any() else float(np.linalg.norm(self.mean))
+
+    @property
     def variates(self) -> tuple[int, int]:
         """The pair (d, 0): a sample is made from d normal numbers."""
         self._one()

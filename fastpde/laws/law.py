@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -36,6 +37,11 @@ class Law(ABC):
     def dimension(self) -> int:
         """The dimension d."""
         return int(self.mean.shape[-1])
+
+    @property
+    def support_radius(self) -> float:
+        """The largest |x| in the support; inf if it is unbounded, or not known."""
+        return math.inf
 
     @property
     @abstractmethod
@@ -98,6 +104,13 @@ class Law(ABC):
         Raises: InputError, InputTypeError, where there is no rule or its nodes are too many.
         """
         raise InputError("law", repr(self), "a law with a quadrature rule", "Take sobol(n, seed).")
+
+    def edge(self, m: int) -> Array:
+        """Return points (q, d), m per axis, on the outer boundary of the support.
+
+        Raises: InputError, InputTypeError, where the support is unbounded or its boundary is not known.
+        """
+        raise InputError("law", repr(self), "a law whose support has a known boundary, as fp.laws.Ball(2)")
 
     def log_density(self, x: Any) -> Array:
         """Return the logarithm (...) of the density at points x (..., d), -inf outside of the support.

@@ -14,7 +14,7 @@ from .._types import Array, as_numbers
 from ..errors import InputError, InputTypeError
 from ..integrate.options import positive, real, show
 from .law import Law, at_least_one, centre, fixed
-from .quadrature import Rule, legendre, polar, radii
+from .quadrature import Rule, directions, legendre, polar, radii
 
 _CELLS = 256  # of each piece of a radial density, in which it is a polynomial
 _DEGREE = 8  # Gauss points of a cell
@@ -37,6 +37,16 @@ class Round(Law):
     def variates(self) -> tuple[int, int]:
         """The pair (d, 1): d normal numbers make a direction, and a uniform one the radius."""
         return self.dimension, 1
+
+    @property
+    def support_radius(self) -> float:
+        """The largest |x| in the support, |mean| + r for the largest r."""
+        return float(np.linalg.norm(self.mean) + self.outermost)
+
+    @property
+    @abstractmethod
+    def outermost(self) -> float:
+        """The largest distance r from the mean."""
 
     @abstractmethod
     def radius_at(self, u: Array) -> Array:
@@ -62,6 +72,14 @@ class Round(Law):
         """
         x, w = polar(m, self.radial_rule(m), self.dimension)
         return x + self.mean, w
+
+    def edge(self, m: int) -> Array:
+        """Return points (q, d) of the outer sphere: both signs, 2m angles, or m heights times 2m angles.
+
+        Raises InputError, InputTypeError naming m, or for d > 3.
+        """
+        e, _ = directions(m, self.dimension)
+        return self.mean + self.outermost * e
 
     def log_density(self, x: Any) -> Array:
         """Return the logarithm (...) of the density at points x (..., d), -inf outside of the support.
@@ -90,6 +108,11 @@ class Ball(Round):
 
     def __repr__(self) -> str:
         return f"Ball(d={self.dimension}, radius={self.radius:g})"
+
+    @property
+    def outermost(self) -> float:
+        """The largest distance from the mean."""
+        return self.radius
 
     def radius_at(self, u: Array) -> Array:
         """Return radius u^{1/d}."""
@@ -139,6 +162,11 @@ class Sphere(Round):
         """The pair (d, 0): a sample is the direction of d normal numbers."""
         return self.dimension, 0
 
+    @property
+    def outermost(self) -> float:
+        """The largest distance from the mean."""
+        return self.radius
+
     def radius_at(self, u: Array) -> Array:
         """Return the radius."""
         return np.full((len(u), 1), self.radius)
@@ -173,6 +201,11 @@ class Annulus(Round):
 
     def __repr__(self) -> str:
         return f"Annulus(d={self.dimension}, inner={self.inner:g}, outer={self.outer:g})"
+
+    @property
+    def outermost(self) -> float:
+        """The largest distance from the mean."""
+        return self.outer
 
     def radius_at(self, u: Array) -> Array:
         """Return (inner^d + u (outer^d - inner^d))^{1/d}."""
@@ -269,6 +302,11 @@ class Radial(Round):
 
     def __repr__(self) -> str:
         return f"Radial(d={self.dimension}, edges={self.edges.tolist()})"
+
+    @property
+    def outermost(self) -> float:
+        """The largest distance from the mean."""
+        return float(self.edges[-1])
 
     def radius_at(self, u: Array) -> Array:
         """Return the radius below which there is mass u, by halvings of the cell that has it."""
