@@ -326,3 +326,28 @@ def test_a_law_of_ones_own():
         law.nodes(3)
     with pytest.raises(InputError, match="a law with a density"):
         law.density([0.5])
+
+
+def test_edges_are_on_the_boundary_and_reach_the_radius():
+    mean = [0.5, -1.0]
+    for law in (laws.Ball(2, 1.5, mean), laws.Sphere(2, 1.5, mean), laws.Annulus(2, 0.5, 1.5, mean)):
+        np.testing.assert_allclose(np.linalg.norm(law.edge(20) - mean, axis=1), 1.5, rtol=1e-14)
+        assert law.support_radius == pytest.approx(1.5 + np.hypot(0.5, 1.0))
+    assert STEPS.support_radius == 2.5 and laws.Ball(1).edge(3).tolist() == [[-1.0], [1.0]]
+    for d in (1, 2, 3):
+        box = laws.Box(np.full(d, -1.0), np.arange(2.0, 2.0 + d))
+        x = box.edge(4)
+        assert len(x) == 2 * d * 5 ** (d - 1) and (box.density(x) > 0.0).all()
+        assert ((x == box.low) | (x == box.high)).any(axis=1).all() and len(np.unique(x, axis=0)) == (5**d - 3**d)
+        assert np.linalg.norm(x, axis=1).max() == pytest.approx(box.support_radius)
+    two = laws.Mixture([laws.Ball(2, 3.0), laws.Empirical([[1.0, 5.0]])], [0.5, 0.5])
+    assert two.support_radius == pytest.approx(np.sqrt(26.0)) and len(two.edge(4)) == 9
+    assert laws.Product([laws.Sphere(2, 3.0), laws.Box(-4.0, 1.0)]).support_radius == 5.0
+    for law in (laws.Gaussian(0.0, COV), laws.Mixture([laws.Ball(2), laws.Gaussian(0.0, COV)])):
+        assert law.support_radius == math.inf
+        with pytest.raises(InputError, match="a known boundary"):
+            law.edge(4)
+    assert laws.Gaussian([3.0, 4.0], np.zeros((2, 2))).support_radius == 5.0
+    for name, law in LAWS.items():
+        r = np.linalg.norm(law.sample(2000, 0), axis=1).max()
+        assert r <= law.support_radius * (1 + 1e-14), name
