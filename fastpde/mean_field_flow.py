@@ -26,7 +26,10 @@ _MOST_STEPS = 20_000
 
 
 class _Carried:
-    """The field that weighted nodes make, for the nodes and any points behind them: rows of y (q + p, d)."""
+    """The field that weighted nodes make, for the nodes and any points behind them: rows of y (q + p, d).
+
+    If y has a column more, the rate of that is the divergence of the field at the points, and 0 at the nodes.
+    """
 
     def __init__(self, attention: Attention, weights: Array, stops: Sequence[float] = ()) -> None:
         """Keep what makes the field; steps end at the times `stops`, too."""
@@ -39,7 +42,12 @@ class _Carried:
         self._failure = None
         if np.isfinite(y).all():
             try:
-                out[...] = self.velocity(t, y[: len(self.weights)], y)
+                q, d = len(self.weights), self.attention.dimensions(t)[0]
+                x = np.ascontiguousarray(y[:, :d])
+                out[:, :d] = self.velocity(t, x[:q], x)
+                if y.shape[1] > d:
+                    out[:q, d] = 0.0
+                    out[q:, d] = self.attention.divergence(x[:q], at=x[q:], t=t, weights=self.weights, backend="direct")
             except ConvergenceError as error:
                 self._failure = error
 
@@ -146,7 +154,29 @@ class MeanField:
             FieldError: with the reason, if the points cannot be followed.
         """
         t, points = self._inside(t), self._points("x0", x0)
-        return self._carry(self._path[0], points, self.t[0], t)[len(self.weights) :]
+        return self._carry(np.concatenate([self._path[0], points]), self.t[0], t)[len(self.weights) :]
+
+    def log_density(self, t: float, x: Any) -> Array:
+        """Return the logarithm (m,) of the density of the law at time t at points x (m, d).
+
+        It is that of the law at t0 where the points come from, less the integral of the divergence along their way:
+        the points are carried back, and errors grow as the flow draws them apart on that way.
+
+        Raises:
+            InputError, InputTypeError: naming t or x, or the law if it has no density.
+            FieldError: with the reason, if the points cannot be followed back.
+
+        Source: Theory 13.2.
+        """
+        t, points = self._inside(t), self._points("x", x)
+        self.law.log_density(points[:1])  # refused before any work
+        both = np.concatenate([self._nodes(t), points])
+        found = self._carry(np.pad(both, ((0, 0), (0, 1))), t, self.t[0])[len(self.weights) :]
+        return np.asarray(self.law.log_density(found[:, :-1]) + found[:, -1])
+
+    def density(self, t: float, x: Any) -> Array:
+        """Return the density (m,) of the law at time t at points x (m, d). Raises as `log_density`."""
+        return np.exp(self.log_density(t, x))
 
     def mean(self, t: float) -> Array:
         """Return the mean (d,) of the law at time t.
@@ -235,13 +265,12 @@ class MeanField:
             progress=progress,
         )
 
-    def _carry(self, nodes: Array, points: Array, start: float, end: float) -> Array:
-        """Return nodes and points (q + p, d) at time `end`, moved from `start`. Raises FieldError."""
-        both = np.concatenate([nodes, points])
+    def _carry(self, both: Array, start: float, end: float) -> Array:
+        """Return nodes and points (q + p, ...) at time `end`, moved from `start`. Raises FieldError."""
         if start == end:
             return both
-        stops = self.t[(self.t > start) & (self.t < end)]
-        sol = self._integrate(both, np.array([start, *stops, end]))
+        stops = self.t[(self.t > min(start, end)) & (self.t < max(start, end))]
+        sol = self._integrate(both, np.array([start, *(stops if start < end else stops[::-1]), end]))
         if not sol.success:
             raise sol.cause or FieldError(sol.message)
         return np.asarray(sol.x[-1])
@@ -254,7 +283,7 @@ class MeanField:
         if t not in self._stops:
             if len(self._stops) >= _FRAMES:
                 self._stops.clear()
-            self._stops[t] = self._carry(self._path[frame], np.empty((0, self.law.dimension)), self.t[frame], t)
+            self._stops[t] = self._carry(self._path[frame], self.t[frame], t)
         return self._stops[t]
 
     def _inside(self, t: Any) -> float:

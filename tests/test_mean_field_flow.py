@@ -56,10 +56,26 @@ def test_gaussian_laws_follow_their_closure(kind):
     limit = fp.MeanField(attention, law, span, tol=1e-7)
     exact = fp.solve(attention, law, span, t_eval=[0.0, 0.25, 0.5], rtol=1e-11, atol=1e-13)
     for t, mean, cov in zip(exact.t, exact.mean, exact.cov, strict=True):
-        np.testing.assert_allclose(limit.mean(t), mean, atol=1e-7)
-        np.testing.assert_allclose(limit.cov(t), cov, atol=1e-7)
+        np.testing.assert_allclose(limit.mean(t), mean, atol=1e-9)
+        np.testing.assert_allclose(limit.cov(t), cov, atol=1e-9)
         want = attention.gaussian_velocity(POINTS, mean, cov)
-        np.testing.assert_allclose(limit.velocity(t, POINTS), want, atol=1e-6)
+        np.testing.assert_allclose(limit.velocity(t, POINTS), want, atol=1e-9)
+
+
+def test_densities_are_carried_along():
+    """Linear attention: the density of the start at P^{-1} x over det P. Softmax: that of the Gaussian closure."""
+    law = laws.Ball(2)
+    limit = fp.MeanField(fp.Linear(A, I2, V), law, (0.0, 0.8))
+    P = linear_flow(law.cov, np.array([0.0, 0.5]))[1, 1]
+    x = np.concatenate([0.6 * POINTS, [[2.0, 2.0]]])
+    want = law.density(x @ np.linalg.inv(P).T) / np.linalg.det(P)
+    np.testing.assert_allclose(limit.density(0.5, x), want, rtol=1e-8)
+    assert want[-1] == 0.0 and (limit.density(0.0, x) == law.density(x)).all()
+    attention, start = fp.Softmax(A, I2, V), laws.Gaussian([0.3, -0.1], 0.2 * I2)
+    limit = fp.MeanField(attention, start, (0.0, 0.4), tol=1e-7)
+    end = fp.solve(attention, start, (0.0, 0.4), rtol=1e-11, atol=1e-13)
+    want = laws.Gaussian(end.mean[-1], end.cov[-1]).log_density(POINTS)
+    np.testing.assert_allclose(limit.log_density(0.4, POINTS), want, atol=1e-9)
 
 
 def interval_flow(kind, points, end, nodes=60, steps=60):
