@@ -123,6 +123,7 @@ class MeanField:
         if (length := field.check(self.law.mean[None, None], span[0], "law")) != d:
             raise InputError("field", f"a field of length {length}", f"{d}, the dimension of the law")
         self._scale = float(np.sqrt(np.trace(self.law.cov) + self.law.mean @ self.law.mean)) or 1.0
+        self._next = 0  # nodes of the first rule that has too many
         self._stops: dict[float, Array] = {}  # nodes at times between the frames
         self._refine(most, progress)
 
@@ -232,15 +233,18 @@ class MeanField:
             if len(weights) > most:
                 if count < 2:
                     raise InputError("most_nodes", str(most), f"at least the {len(weights)} nodes of two rules")
+                self._next = len(weights)
                 return
             yield nodes, weights
             if len(weights) == last:  # points as they are: the second run has smaller steps
+                self._next = last
                 return
             m, last, count = int(np.ceil(_GROWTH * m)), len(weights), count + 1
 
     def _refused(self, sol: Solution, count: int, reached: int) -> InputError:
         """Return the error that says up to which time two rules agree; `reached`: at how many frames."""
-        why = f"Later {count} nodes do not resolve the law, as where clusters form: raise tol or most_nodes."
+        why = f"Later {count} nodes do not resolve the law, as where clusters form: raise tol"
+        why += f", or most_nodes to {self._next} and more." if self._next > count else "."
         if sol.status in (Status.STEP_TOO_SMALL, Status.NOT_FINITE):
             why = f"The nodes probably blow up: they could be followed to t = {sol.t_final:.6g} only."
         elif not sol.success:

@@ -18,6 +18,7 @@ from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Problem, Solution, State
 from .integrate.options import Options
 from .integrate.space import VectorSpace
+from .laws import Law
 from .manifold import Euclidean, Manifold, Sphere, as_manifold
 from .noise import Brownian
 from .tangents import run_along
@@ -285,6 +286,9 @@ def prepare(
     `asked` holds the further arguments of `integrate`, except noise and space. Raises InputError, InputTypeError as
     `solve`.
     """
+    if isinstance(x0, Law):
+        remedy = "Draw tokens, law.sample(n, seed), or follow infinitely many: fp.MeanField(attention, law, t_span)."
+        raise InputError("x0", repr(x0), "tokens (n, d), or fp.Gaussian(mean, cov)", remedy)
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))

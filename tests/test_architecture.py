@@ -82,7 +82,8 @@ MAY = {
     "ensemble": {"attention", "batches", "compiled_runs", "compiling", "integrate", "manifold", "plot", "solutions"}
     | BASE,
     "tangents": {"attention", "integrate", "manifold"} | BASE,
-    "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "manifold", "noise", "tangents"} | BASE,
+    "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "laws", "manifold", "noise", "tangents"}
+    | BASE,
     "mean_field_flow": {"attention", "integrate", "laws", "weights"} | BASE,
     "sensitivity": {
         "attention",

@@ -147,7 +147,9 @@ def test_where_nodes_hold_is_said():
         fp.MeanField(fp.Linear(3 * I2, I2, I2), laws.Sphere(2), (0.0, 1.0))
     # Clusters: the corners of a box draw it apart, and few nodes cannot follow the gaps.
     attention = fp.Softmax(8 * I2, I2, I2)
-    with pytest.raises(fp.InputError, match=r"need an end of at most (\S+), .*clusters form") as told:
+    with pytest.raises(
+        fp.InputError, match=r"need an end of at most (\S+), .*clusters form: .* most_nodes to 1024 and more"
+    ) as told:
         fp.MeanField(attention, laws.Box([-1.0, -0.5], [1.0, 0.5]), (0.0, 0.8), tol=1e-4, most_nodes=800)
     end = float(str(told.value).split("at most ")[1].split(",")[0])
     assert 0.0 < end < 0.8
@@ -170,6 +172,8 @@ def test_what_cannot_be_followed_is_refused():
             make()
     with pytest.raises(fp.InputTypeError, match="field: "):
         fp.MeanField(fp.Softmax, law, (0, 1))
+    with pytest.raises(fp.InputError, match=r"x0: got Ball.*Draw tokens.*or follow infinitely many"):
+        fp.solve(good, law, (0.0, 1.0))
     limit = fp.MeanField(fp.Linear(A, I2, V), laws.Gaussian(0.0, 0.1 * I2), (0.0, 0.5))
     for t in (-0.1, 0.6):
         with pytest.raises(fp.InputError, match=r"t: got .*; need a time from 0 to 0.5"):

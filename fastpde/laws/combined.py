@@ -85,7 +85,7 @@ class Box(Law):
 
         Raises InputError, InputTypeError: for points of another dimension.
         """
-        points, eps = self.points(x)
+        points, eps = self._checked(x)
         rounding = 2.0 * eps * np.maximum(np.abs(self.low), np.abs(self.high))
         inside = ((points >= self.low - rounding) & (points <= self.high + rounding)).all(axis=-1)
         return np.where(inside, -np.log(self._length).sum(), -np.inf)
@@ -143,7 +143,7 @@ class Product(Law):
 
         Raises InputError, InputTypeError: for points of another dimension, and where a law has no density.
         """
-        points, _ = self.points(x)
+        points, _ = self._checked(x)
         given = np.asarray(x)  # in its own precision, by which edges are judged
         points = given if given.dtype.kind == "f" else points
         return np.asarray(sum(law.log_density(points[..., s]) for s, law in zip(self._parts, self.laws, strict=True)))
@@ -227,7 +227,7 @@ class Mixture(Law):
 
         Raises InputError, InputTypeError: for points of another dimension, and where a law has no density.
         """
-        self.points(x)
+        self._checked(x)
         parts = [math.log(p) + law.log_density(x) for p, law in zip(self.weights, self.laws, strict=True) if p > 0.0]
         return np.asarray(np.logaddexp.reduce(parts, axis=0))
 

@@ -97,10 +97,10 @@ class Gaussian(Law):
         Raises InputError, InputTypeError: for points of another dimension, and singular covariances.
         """
         self._one()
-        points, _ = self.points(x)
+        points, _ = self._checked(x)
         values, vectors = covariance_eigen("cov", self.cov)
         if values[0] == 0.0:
-            raise self.singular()
+            raise self._singular()
         z = (points - self.mean) @ (vectors / np.sqrt(values))
         return np.asarray(-0.5 * ((z**2).sum(axis=-1) + np.log(values).sum() + self.dimension * math.log(2 * math.pi)))
 

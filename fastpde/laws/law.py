@@ -117,7 +117,7 @@ class Law(ABC):
 
         Raises: InputError, InputTypeError, for points of another dimension and laws without a density.
         """
-        raise self.singular()
+        raise self._singular()
 
     def density(self, x: Any) -> Array:
         """Return the density (...) at points x (..., d), in units of 1 / length^d.
@@ -126,11 +126,11 @@ class Law(ABC):
         """
         return np.exp(self.log_density(x))
 
-    def singular(self) -> InputError:
+    def _singular(self) -> InputError:
         """Return the error that says that the law has no density."""
         return InputError("law", repr(self), f"a law with a density in R^{self.dimension}")
 
-    def points(self, x: Any) -> tuple[Array, float]:
+    def _checked(self, x: Any) -> tuple[Array, float]:
         """Return points x (..., d) as float64, and the rounding error of a number of their precision.
 
         Raises InputError, InputTypeError for points of another dimension.

@@ -86,7 +86,7 @@ class Round(Law):
 
         Raises InputError, InputTypeError: for points of another dimension.
         """
-        points, eps = self.points(x)
+        points, eps = self._checked(x)
         r = np.linalg.norm(points - self.mean, axis=-1)
         return self.log_profile(r, 4.0 * eps * (r + np.linalg.norm(self.mean)))
 
@@ -177,7 +177,7 @@ class Sphere(Round):
 
     def log_profile(self, r: Array, rounding: Array) -> Array:
         """Raise InputError: there is no density."""
-        raise self.singular()
+        raise self._singular()
 
 
 class Annulus(Round):
