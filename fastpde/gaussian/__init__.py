@@ -1,11 +1,11 @@
 """Gaussian laws under attention: N(mean, cov) stays Gaussian, and mean and covariance obey ODEs (Theory 2-4)."""
 
+from ..laws.gaussian import Gaussian
 from .asymptotics import GaussianLimit, limit
 from .bures_flow import bures_dissipation, bures_energy
 from .classification import Outcome
 from .disturbances import growth_rates
 from .explicit import invariant, kernel
-from .measure import Gaussian
 from .moments_flow import GaussianSolution, solve_gaussian
 
 __all__ = [

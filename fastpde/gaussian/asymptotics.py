@@ -10,10 +10,10 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
+from ..laws.gaussian import Gaussian
 from .classification import Outcome, Verdict, judge, over, undecided
 from .disturbances import rates_at
 from .explicit import Known, Theory, common, drift, explicit, is_stationary, of_degree_two
-from .measure import Gaussian
 from .paths import Way, Ways
 from .units import in_units, power_of_two, size
 

@@ -11,7 +11,7 @@ from .._types import Array
 from ..attention import L2, Attention, MultiHead, Sinkhorn, Softmax
 from ..attention.small_matrices import transposed
 from ..errors import InputError, InputTypeError
-from .measure import Gaussian
+from ..laws.gaussian import Gaussian
 
 _NEED = (
     "V = A or V = -A with A = scale K^T Q symmetric, of fp.Softmax, fp.L2 with Q = K, fp.Sinkhorn, or of every head "

@@ -12,8 +12,8 @@ from .._types import Array
 from ..attention.base import Attention
 from ..batches.affine import AffineHeads
 from ..errors import InputError, InputTypeError
+from ..laws.gaussian import Gaussian
 from .ends import family, linearised
-from .measure import Gaussian
 from .units import size
 
 _ISOTROPIC = 1e-5  # |U^T A U| / (|A| |S|) below which a limit is isotropic, as in `ends.family`

@@ -23,10 +23,10 @@ from ..errors import InputError, InputTypeError
 from ..integrate import Solution, Status, integrate
 from ..integrate.options import time_span
 from ..integrate.reporting import check_progress
+from ..laws.gaussian import Gaussian
 from .batch import Flow
 from .blowup import blowup_times
 from .closure_field import Field
-from .measure import Gaussian
 from .per_position import MaskedField, identical, positions_of
 
 if TYPE_CHECKING:

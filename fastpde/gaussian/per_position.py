@@ -10,7 +10,7 @@ from .._types import Array, as_positions, as_weights
 from ..attention.base import Attention
 from ..attention.cloud import Visibility
 from ..errors import InputError
-from .measure import Gaussian
+from ..laws.gaussian import Gaussian
 
 
 class MaskedField:
