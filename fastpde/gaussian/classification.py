@@ -50,7 +50,7 @@ class Verdict:
 _SETTLED = 1e-8  # w t at an exponential approach with rate r; the change that remains is smaller by r t > 4
 _RANGE = 12.0  # e-folds of tr S after which growth is judged
 _LONG = 80.0  # the same where directions with small eigenvalues drive it: long enough to show what they do
-_RICCATI = 0.02  # |p - 1| of a blow-up
+_RICCATI = 0.02  # of S' ~ S^2 in a shape at rest p = 1; more than so much above it, growth falls behind
 _FLOOR = -46.0  # log of 1e-20: smaller eigenvalues, relative to the largest, are not resolved by a factor of S
 _UNRESOLVED = -34.0  # log of 1e-15: the same for implicit steps, whose tolerance is 1e-8
 _NEVER = 1e-9  # (t* - t) / t at which a blow-up is certain, and its time right to better than that
@@ -158,10 +158,10 @@ def _may_leave(way: Way, theory: Theory, keep: Array) -> str:
     )
 
 
-def _may_turn(way: Way, theory: Theory, degree: int) -> str:
+def _may_turn(way: Way, theory: Theory, degree: int, *, falls: bool = False) -> str:
     """Say why S, which grows, might yet take another shape S / |S|; empty if it keeps its shape for certain.
 
-    degree: 1 or 2, of S' in S where S is large.
+    degree: 1 or 2, of S' in S where S is large. falls: whether it grows less and less, for its size.
     """
     if not theory.closed:
         return _NOT_CLOSED
@@ -179,6 +179,8 @@ def _may_turn(way: Way, theory: Theory, degree: int) -> str:
         if gap > max(_FALLS, 10.0 * distance) or (abs(gap) < _STAYS and distance < _FALLS):
             return ""
         return f"S grows in a shape that is not stable: disturbances gain {-gap:.1e} per e-fold of |S|"
+    if falls:  # perhaps to nothing, at a line on which S rests
+        return "S grows in a shape that moves, and falls behind a blow-up in a shape at rest"
     first = max(way.below(0.9 * (way.H[-1] - way.H.min())), len(way.t) - _POINTS)
     steps = np.diff(way.path[first:]) * 0.5 * (1.0 / way.w[first + 1 :] + 1.0 / way.w[first:-1])
     found = orders(way.heads, [way.second(i) for i in range(first, len(way.t))], steps)
@@ -229,12 +231,10 @@ def _blow_up(way: Way, theory: Theory) -> Verdict | str | None:
         (way.H[q] - way.H[p]) / np.log(way.g[q] / way.g[p]) if way.g[q] > way.g[p] else np.inf
         for q, p in ((len(way.t) - 1, b), (b, a))
     )
-    # S' is of degree two in S where that is large: a shape at rest that grows has p = 1. A growth that falls behind may
-    # be that of a shape which comes to a line where it ends.
     steady = abs(late / early - 1) < 0.3 or way.g[-1] * way.t[-1] > _NEVER**-2
-    if not (abs(late - 1.0) < _RICCATI and steady):
+    if not (0.1 < late < 50.0 and steady):
         return None
-    doubt = _may_turn(way, theory, 2)
+    doubt = _may_turn(way, theory, 2, falls=late > 1.0 + _RICCATI)
     if doubt:
         return doubt
     when = float(way.t[-1] + late / way.g[-1]) * way.time
