@@ -16,7 +16,7 @@ from ..kernels.layout import Layout, layout_for
 from ..parallel.partition import Partition, Undivided
 from ..simd import pool
 from ..simd.called import kernel_of
-from ..weights import WEIGHTS, Linear, Weight, is_exponential
+from ..weights import WEIGHTS, Linear, Sigmoid, Weight, is_exponential
 from .backend import Backend
 from .costs import Estimate, pair_seconds
 from .pair_sum import FLOATS, PairSum, SecondScore
@@ -194,7 +194,9 @@ class Direct(Backend):
                 report(f"{np.dtype(dtype).name} {type(weight).__name__}")
                 for seen in (None, limits):
                     backend.attend(PairSum(weight, False, x, x, x, limits=seen), out)
-                if dtype == np.float64:
+                if dtype == np.float64 and not isinstance(
+                    weight, Linear | Sigmoid
+                ):  # w' of these is linear, or `Weight`
                     report(f"second score {type(weight).__name__}")
                     second = SecondScore(x, x, x)
                     backend.attend_second(PairSum(weight, False, x, x, x), second, out, np.empty((1, 2, 2)))
