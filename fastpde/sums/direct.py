@@ -194,9 +194,8 @@ class Direct(Backend):
                 report(f"{np.dtype(dtype).name} {type(weight).__name__}")
                 for seen in (None, limits):
                     backend.attend(PairSum(weight, False, x, x, x, limits=seen), out)
-                if dtype == np.float64 and not isinstance(
-                    weight, Linear | Sigmoid
-                ):  # w' of these is linear, or `Weight`
+                # The derivatives of the others are a linear weight and a `Weight`.
+                if dtype == np.float64 and not isinstance(weight, Linear | Sigmoid):
                     report(f"second score {type(weight).__name__}")
                     second = SecondScore(x, x, x)
                     backend.attend_second(PairSum(weight, False, x, x, x), second, out, np.empty((1, 2, 2)))
