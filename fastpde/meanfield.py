@@ -266,6 +266,14 @@ def solve(
     return run_along(problem, progress, **along)
 
 
+def refuse_law(x0: object) -> None:
+    """Raise InputError for a law where tokens are needed; it says what else a law may be given to."""
+    if isinstance(x0, Law):
+        need = "tokens (n, d)" if isinstance(x0, Gaussian) else "tokens (n, d), or fp.Gaussian(mean, cov)"
+        remedy = "Draw tokens, law.sample(n, seed), or follow infinitely many: fp.MeanField(attention, law, t_span)."
+        raise InputError("x0", repr(x0), need, remedy)
+
+
 def prepare(
     attention: Attention,
     x0: Any,
@@ -286,9 +294,7 @@ def prepare(
     `asked` holds the further arguments of `integrate`, except noise and space. Raises InputError, InputTypeError as
     `solve`.
     """
-    if isinstance(x0, Law):
-        remedy = "Draw tokens, law.sample(n, seed), or follow infinitely many: fp.MeanField(attention, law, t_span)."
-        raise InputError("x0", repr(x0), "tokens (n, d), or fp.Gaussian(mean, cov)", remedy)
+    refuse_law(x0)
     place, tokens = as_manifold(manifold), as_tokens("x0", x0)
     field = bind(attention, tokens, weights=weights, positions=positions, backend=backend, manifold=place)
     field.check(_ends(t_span))

@@ -119,14 +119,31 @@ class _Bridge(torch.autograd.Function):
         return torch.from_numpy(call.value(_arrays(names, tensors)))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, cotangent: torch.Tensor) -> tuple[Any, ...]:
-        tensors = ctx.saved_tensors
-        found = ctx.call.pull(_arrays(ctx.names, tensors), cotangent.numpy())
-        needed = ctx.needs_input_grad[2:]
-        given = [torch.from_numpy(np.asarray(found[name])) if need else None
-                 for name, need in zip(ctx.names, needed, strict=True)]  # fmt: skip
-        return None, None, *given
+        needed = [name for name, need in zip(ctx.names, ctx.needs_input_grad[2:], strict=True) if need]
+        found = dict(zip(needed, _Pull.apply(ctx.call, ctx.names, needed, cotangent, *ctx.saved_tensors), strict=True))
+        return None, None, *(found.get(name) for name in ctx.names)
+
+
+class _Pull(torch.autograd.Function):
+    """The gradient of a call in the tensors that need one.
+
+    It is a function of the tensors, so that whoever differentiates it meets an error: a gradient that were a constant
+    would have the derivative zero in `torch.autograd.functional.hessian`.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, call: Call, names: tuple[str, ...], needed: list[str], cotangent: torch.Tensor, *tensors: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        found = call.pull(_arrays(names, tensors), cotangent.detach().numpy())
+        return tuple(torch.from_numpy(np.asarray(found[name])) for name in needed)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[Any, ...]:
+        raise RuntimeError(
+            "gradients of fastpde.torch have no gradients themselves: take fp.energy_hvp, or differences"
+        )
 
 
 def _arrays(names: tuple[str, ...], tensors: tuple[torch.Tensor, ...]) -> dict[str, Array]:

@@ -164,3 +164,16 @@ def test_memory_is_shared_and_needless_gradients_are_not_made():
 def test_what_is_refused(call, message):
     with pytest.raises((fp.InputError, fp.InputTypeError), match=message):
         call(drawn(2, 2))
+
+
+def test_second_derivatives_are_refused_and_not_zero():
+    x, eye = drawn(3, 2), torch.eye(2, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="have no gradients themselves"):
+        torch.autograd.functional.hessian(lambda y: ft.velocity(fp.Softmax, y, Q=eye, K=eye, V=eye).square().sum(), x)
+
+
+def test_a_loss_that_does_not_see_the_run():
+    x, V, w = drawn(3, 2), drawn(2, 2, seed=1), torch.full((3,), 1 / 3, dtype=torch.float64, requires_grad=True)
+    end = ft.solve(fp.Softmax, x, (0.0, 0.5), weights=w, Q=np.eye(2), K=np.eye(2), V=V)
+    (0.0 * end).sum().backward()
+    assert not x.grad.any() and not V.grad.any() and not w.grad.any()

@@ -33,8 +33,8 @@ class GaussianLimit:
         cov: (..., d, d) the limit; nan unless S converges.
         spectrum: (..., d) eigenvalues of the limit, descending; nan unless S converges.
         error: (...) estimated error of cov, in the Frobenius norm.
-        shape: (..., d, d) S / tr S at the last time that was followed: also the direction in which S explodes or
-            collapses.
+        shape: (..., d, d) S / tr S at the last time that was followed, for closed forms the start. A law that is
+            followed until it explodes or collapses does so in this direction.
         blowup_time: (...) the time of the blow-up; nan without one.
         rate: (...) rate of (log tr S)' for exponential growth (> 0), of S - limit for an exponential approach (< 0),
             mean of |S'| / |S| for an oscillation; else nan.
@@ -69,10 +69,10 @@ class GaussianLimit:
     attracting: Any = None
 
     def summary(self) -> str:
-        """Return in one line how the law ends, and whether that attracts others; one line for each law of a batch."""
+        """Return in one line how and when the law ends, and whether that attracts others; one line for each law."""
         d = self.shape.shape[-1]
         rows = zip(
-            *(np.reshape(value, -1) for value in (self.outcome, self.rank, self.reason, self.attracting)),
+            *(np.reshape(one, -1) for one in (self.outcome, self.rank, self.blowup_time, self.reason, self.attracting)),
             np.reshape(self.growth_rates, (-1, d * (d + 1) // 2)), strict=True,
         )  # fmt: skip
         return "\n".join(_told(*row) for row in rows)
@@ -154,10 +154,11 @@ def _with_rates(attention: Attention, mean: Array, found: GaussianLimit) -> Gaus
     return replace(found, growth_rates=rates, attracting=attracts)
 
 
-def _told(outcome: Outcome, rank: int, reason: str, attracts: bool | None, rates: Array) -> str:
+def _told(outcome: Outcome, rank: int, time: float, reason: str, attracts: bool | None, rates: Array) -> str:
     """Return the line of a law."""
     if outcome is not Outcome.CONVERGES or rank <= 0:
-        return f"{outcome.value}: {reason}"
+        more = " to 0" if outcome is Outcome.CONVERGES else "" if np.isnan(time) else f" at t = {time:.6g}"
+        return f"{outcome.value}{more}: {reason}"
     told = {True: "attracting", False: "not attracting", None: "whether it attracts is not decided to first order"}
     text = f"{outcome.value} to rank {rank}, {told[attracts]}"
     moving = rates.real[np.abs(rates) > 1e-9 * np.abs(rates).max(initial=0.0)]

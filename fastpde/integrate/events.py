@@ -207,7 +207,12 @@ class FunctionEvent(Event):
         if not callable(own):
             need = "a function with an attribute `gradient`: gradient(t, x) returns the derivatives in t and in x"
             raise InputError("events", show(self._function), need)
-        slope, found = own(t, read_only(y))
+        answer = own(t, read_only(y))
+        if not isinstance(answer, tuple | list) or len(answer) != 2:
+            raise InputError(
+                "events", f"a gradient that returns {show(answer)}", "a pair, the derivatives in t and in x"
+            )
+        slope, found = answer
         if np.shape(found) != y.shape:
             raise InputError("events", f"a gradient of shape {np.shape(found)}", f"shape {y.shape}, that of x")
         return float(slope), np.asarray(found, dtype=np.float64)

@@ -100,6 +100,18 @@ def function(name: str, value: object, form: str) -> Callable:
     return value
 
 
+STEPPING = ("method", "step", "rtol", "atol", "max_steps")  # how steps are made
+
+
+def stepping(asked: dict[str, Any]) -> None:
+    """Raise InputTypeError, which names it, for an option that does not say how steps are made."""
+    for name in asked:
+        if name not in STEPPING:
+            raise InputTypeError(
+                name, "a value", f"none: beside its own arguments this call takes {', '.join(STEPPING)}"
+            )
+
+
 def sequence(name: str, value: object, form: str, remedy: str = "A single one is written {}=(item,).") -> list:
     """Return the items of a list, tuple or other finite iterable, or raise."""
     if isinstance(value, str | dict) or not isinstance(value, Iterable):

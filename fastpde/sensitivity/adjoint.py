@@ -26,18 +26,20 @@ from ..integrate import Observer, Solution, Status, integrate
 from ..integrate.controller import Span
 from ..integrate.events import Event, as_event
 from ..integrate.methods import TABLEAUX
-from ..integrate.options import positive_int
+from ..integrate.options import function, positive_int, stepping
 from ..integrate.reporting import check_progress, reporting
 from ..manifold import Manifold, as_manifold
-from ..meanfield import Field, bind, refuse, solve
+from ..meanfield import Field, bind, refuse, refuse_law, solve
 from ..noise import Brownian
 from ..solutions import brief
 from .backward import Ending, WayBack
 from .law_adjoint import GaussianGradient, gradient_of_law
-from .retracing import as_cotangent
+from .retracing import as_cotangent, as_value
 from .snapshots import Snapshots
 
 _MEMORY = 1 << 30  # bytes for states
+_WITHOUT = "(x) -> its value and its derivative in x"
+_WITH_TIME = "(x, t) -> its value, its derivative in x and that in t"
 
 
 @dataclass(frozen=True)
@@ -118,14 +120,17 @@ def gradient(
     Source: Theory 12.2, 12.4.
     """
     check_progress(progress)
+    stepping(asked)
     memory = positive_int("memory", memory)
     if isinstance(x0, Gaussian):
         refuse("a Gaussian law", weights=weights, positions=positions, manifold=manifold, noise=noise, events=events)
         return gradient_of_law(loss, attention, x0, t_span, t_eval, memory, progress, asked)
+    refuse_law(x0)
     tokens, place = as_tokens("x0", x0), as_manifold(manifold)
     if tokens.dtype != np.float64:
         raise InputError("x0", f"{tokens.dtype}", "float64 tokens")
     watched, kept = _events(events, tokens, t_span, t_eval), Snapshots(tokens.shape, memory)
+    function("loss", loss, _WITH_TIME if watched else _WITHOUT)
     given: dict[str, Any] = {"weights": weights, "positions": positions, "backend": backend, "manifold": place}
     if tokens.ndim == 2:
         asked |= {"observers": [Observer(kept.take, steps=1)], "events": watched}
@@ -134,9 +139,8 @@ def gradient(
     if not sol.success or (t_eval is not None and len(sol.t) != np.size(t_eval)):
         raise InputError("t_span", f"a run that ended: {sol.message}", "one that reaches its end")
     moving, source = bind(attention, tokens, **given), Brownian(noise, seed) if noise else None
-    if tokens.ndim == 2:
-        legs = [_Leg(moving, kept, source)]
-    else:
+    legs = [_Leg(moving, kept, source)]
+    if tokens.ndim == 3:
         legs = list(_legs(moving, place.start(tokens), t_span, source, kept.most, asked))
     ends = np.array([float(t_span[1]) if tokens.ndim == 3 else sol.t_final])
     at, x = (ends, sol.x_final[None]) if t_eval is None else (sol.t, sol.x)
@@ -228,10 +232,10 @@ def _ending(events: list[Event], sol: Solution, kept: Snapshots, of_time: float)
 
 def _differentiated(loss: Callable[..., Any], x: Array, t: float | None) -> tuple[float, Array, float]:
     """Return the value of a loss of x, and of the time t if there is one, and its derivatives."""
-    found = loss(x) if t is None else loss(x, t)
+    found = loss(x.copy()) if t is None else loss(x.copy(), t)
     count = 2 if t is None else 3
     if not isinstance(found, tuple) or len(found) != count:
         need = "one that returns its value and its derivative in x" + (", and that in t" if count == 3 else "")
         raise InputError("loss", f"a function that returns {found!r:.60}", need)
     c = as_cotangent(found[1], x, "that of x")
-    return float(found[0]), c, 0.0 if t is None else float(found[2])
+    return as_value(found[0]), c, 0.0 if t is None else as_value(found[2], "a derivative in t")

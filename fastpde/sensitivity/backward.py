@@ -9,6 +9,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention.derivatives import WEIGHTS, Linearised
+from ..errors import InputError
 from ..integrate.dense import Chord
 from ..integrate.space import VectorSpace
 from ..integrate.tableau import Tableau
@@ -96,7 +97,10 @@ class WayBack:
             if report is not None:
                 report(step.t, {"steps": final - step.number})
         state = self._manifold.pull_retraction(self._kept.states[0], state)
-        return state, self._gradients
+        if WEIGHTS not in self._gradients:
+            masses, n = self._field.cloud.weights, self._field.cloud.x.shape[-2]
+            self._gradients[WEIGHTS] = np.zeros(n if masses is None or len(masses) == 1 else masses.shape)
+        return state, self._gradients.completed(self._field.attention.named_parameters(), times[0])
 
     def _again(self, n: int, y: Array, *, linear: bool = False) -> tuple[_Step, Array]:
         """Make step n again, its fields ready for derivatives if `linear`; return it and the state after it."""
@@ -158,7 +162,11 @@ class WayBack:
         assert ending is not None, "there is an event"
         gradient = self._manifold.pull_retraction(there, ending.gradient)
         of_time = ending.of_time + float((moved * rate).sum())
-        found: Array = moved - of_time / (ending.slope + float((gradient * rate).sum())) * gradient
+        speed = ending.slope + float((gradient * rate).sum())
+        if speed == 0.0:
+            need = "derivatives along which it changes when the run meets it: the time of the end depends on that"
+            raise InputError("events", "an event whose derivatives do not change it along the run", need)
+        found: Array = moved - of_time / speed * gradient
         return found
 
     # -- velocities ---------------------------------------------------------------------------------------------------

@@ -26,10 +26,11 @@ from ..gaussian import Gaussian, GaussianSolution, solve_gaussian
 from ..integrate import Observer
 from ..integrate.controller import Span
 from ..integrate.methods import TABLEAUX
+from ..integrate.options import function
 from ..integrate.reporting import reporting
 from ..integrate.space import VectorSpace
 from ..solutions import brief
-from .retracing import ParameterTotals, StageTimes, as_cotangent, by_step, last_first
+from .retracing import ParameterTotals, StageTimes, as_cotangent, as_value, by_step, last_first
 from .snapshots import Snapshots
 
 
@@ -70,6 +71,7 @@ def gradient_of_law(
     """Return what `gradient` does for a Gaussian law; `asked` are options of `integrate`."""
     if law.mean.ndim != 1:
         raise InputError("x0", repr(law), "one Gaussian law")
+    function("loss", loss, "(mean, cov) -> its value and the pair of its derivatives")
     d = len(law.mean)
     kept = Snapshots((d, 1 + d), memory)
     sol = solve_gaussian(
@@ -78,20 +80,20 @@ def gradient_of_law(
     if not np.isnan(sol.blowup_time) or not sol.success or (t_eval is not None and len(sol.t) != np.size(t_eval)):
         raise InputError("t_span", f"a run that ended: {sol.message}", "one that reaches its end")
     mean, cov = (sol.mean, sol.cov) if t_eval is not None else (sol.mean[-1], sol.cov[-1])
-    found = loss(mean, cov)
+    found = loss(mean.copy(), cov.copy())
     try:
         value, (of_mean, of_cov) = found
     except (TypeError, ValueError):
         need = "one that returns its value and the pair of its derivatives in mean and covariance"
         raise InputError("loss", f"a function that returns {found!r:.60}", need) from None
-    shape = (-1, d, d)
+    value, shape = as_value(value), (-1, d, d)
     of_cov = as_cotangent(of_cov, cov, "that of the covariance").reshape(shape)
     of_mean = as_cotangent(of_mean, mean, "that of the mean").reshape(-1, d)
     at = sol.t if t_eval is not None else sol.t[-1:]
     cotangents = list(zip(of_mean, 0.5 * (of_cov + transposed(of_cov)), strict=True))
     back = _Back(attention, TABLEAUX[asked.get("method", "dopri5")], kept)
     (mean, cov), parameters = back.run(at, cotangents, progress)
-    return GaussianGradient(float(value), mean, cov, parameters, sol, back.stats)
+    return GaussianGradient(value, mean, cov, parameters, sol, back.stats)
 
 
 @dataclass
@@ -140,7 +142,7 @@ class _Back:
                     of_mean, of_S = of_mean + c[0], of_S + c[1]
                 if report is not None:
                     report(times[step.number], {"steps": final - step.number})
-        return (of_mean, of_S), self._gradients
+        return (of_mean, of_S), self._gradients.completed(self._attention.named_parameters(), times[0])
 
     def _again(self, n: int, y: Array) -> tuple[_Step, Array]:
         """Make step n again; return it and the state [mean, L] after it."""

@@ -83,6 +83,16 @@ def as_cotangent(found: Any, like: Array, need: str) -> Array:
     return c.astype(np.float64)
 
 
+def as_value(found: Any, what: str = "a value") -> float:
+    """Check a number that a loss has returned, and return it as a float. Raises InputError, InputTypeError."""
+    number = np.asarray(found)
+    if number.dtype.kind not in "iuf":
+        raise InputTypeError("loss", f"{what} of dtype {number.dtype}", "a number")
+    if number.shape != ():
+        raise InputError("loss", f"{what} of shape {number.shape}", "one number")
+    return float(number)
+
+
 class ParameterTotals(dict[str, Array]):
     """The gradients of parameters, by name, summed over a run."""
 
@@ -101,3 +111,12 @@ class ParameterTotals(dict[str, Array]):
         else:
             return
         self[name] = self.get(name, 0.0) + value
+
+    def completed(self, parameters: Iterable[tuple[str, Parameter]], t: float) -> dict[str, Array]:
+        """Return the totals, zero for parameters to which nothing was added: the loss did not depend on the run."""
+        for name, p in parameters:
+            if isinstance(p.source, Layers):
+                self.setdefault(name, np.zeros(p.source.stack.shape))
+            elif p.constant:
+                self.setdefault(name, np.zeros(p(t).shape))
+        return self

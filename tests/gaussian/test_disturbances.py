@@ -103,6 +103,8 @@ def test_limits_say_whether_they_attract():
     batch = fp.limit(fp.Softmax(Q, -Q, I2), fp.Gaussian(0.0, np.stack([I2, 2.0 * I2])))
     assert batch.growth_rates.shape == (2, 3) and batch.attracting.tolist() == [None, None]
     assert len(batch.summary().splitlines()) == 2
+    up, down = (fp.limit(fp.Softmax(I2, I2, sign * I2), fp.Gaussian(0.0, I2)).summary() for sign in (1.0, -1.0))
+    assert up.startswith("blows up at t = 0.5:") and down.startswith("converges to 0:")  # S' = 2 sign S^2
 
 
 def test_an_unstable_start_is_at_rest_and_does_not_attract():

@@ -357,3 +357,84 @@ def test_a_steady_state_ends_with_a_step():
     field = lambda _, y: softmax(y, P | {"V": -np.eye(2), "Q": 0.1 * P["Q"]})  # noqa: E731
     want = np.imag(run(field, X + 1j * STEP * direction, times, "dopri5").sum()) / STEP
     assert abs((found.x0 * direction).sum() - want) <= 1e-10
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "rk4", "step": 0.5}])
+@pytest.mark.parametrize("system", [0, 1])
+def test_systems_that_the_loss_does_not_see(system, options):
+    """Their gradients are zero; the others' are those of a run alone."""
+    x = RNG.standard_normal((2, 4, 2))
+
+    def loss(y):
+        found = np.zeros_like(y)
+        found[system] = y[system]
+        return 0.5 * (y[system] ** 2).sum(), found
+
+    attention = fp.Softmax(P["Q"], P["K"], np.stack([P["V"], -P["V"]]))
+    found = fp.gradient(loss, attention, x, (0.0, 1.0), **options)
+    alone = fp.Softmax(P["Q"], P["K"], attention.V(0.0)[system])
+    one = fp.gradient(lambda y: (0.5 * (y**2).sum(), y), alone, x[system], (0.0, 1.0), **options)
+    assert not found.x0[1 - system].any() and not found.parameters["V"][1 - system].any()
+    assert np.allclose(found.parameters["V"][system], one.parameters["V"], rtol=1e-12)
+    for name in ("Q", "K", "scale", "weights"):
+        assert np.allclose(found.parameters[name], one.parameters[name], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("weights", [None, np.full((2, 4), 0.25)])
+@pytest.mark.parametrize("span", [(0.0, 0.0), (0.0, 0.5)])
+def test_a_loss_that_does_not_depend_on_the_run(span, weights):
+    """All names are there, with zeros of the shapes that they have else; so they are for a run of no time."""
+    layers = fp.Layers(np.stack([P["V"]] * 3), 0.5)
+    attention = fp.MultiHead(
+        [fp.Masked(fp.Softmax(P["Q"], P["K"], layers)), fp.Sinkhorn(**P)], np.stack([np.eye(2)] * 2)
+    )
+    x = RNG.standard_normal((2, 4, 2))
+    none = fp.gradient(lambda y: (1.0, 0.0 * y), attention, x, span, weights=weights)
+    some = fp.gradient(lambda y: (y.sum(), np.ones_like(y)), attention, x, (0.0, 0.5), weights=weights).parameters
+    assert none.value == 1.0 and none.parameters.keys() == some.keys()
+    for name, zeros in none.parameters.items():
+        assert np.shape(zeros) == np.shape(some[name]) and not np.any(zeros), name
+
+
+def test_a_loss_may_overwrite_its_argument():
+    def loss(y):
+        y *= 2.0
+        return y.sum(), np.full_like(y, 2.0)
+
+    found = fp.gradient(loss, fp.Softmax(**P), X, (0.0, 0.5))
+    assert np.array_equal(found.solution.x_final, fp.solve(fp.Softmax(**P), X, (0.0, 0.5)).x_final)
+
+
+def single(t, x):
+    return np.abs(x).max() - 0.5
+
+
+def flat(t, x):
+    return np.abs(x).max() - 0.5
+
+
+single.gradient = lambda t, x: np.ones_like(x)
+flat.gradient = lambda t, x: (0.0, np.zeros_like(x))
+
+
+@pytest.mark.parametrize(
+    ("loss", "more", "error", "message"),
+    [
+        (lambda y: (y.sum(axis=1), y), {}, fp.InputError, r"loss: got a value of shape \(6,\); need one number"),
+        (lambda y: (1j, y), {}, fp.InputTypeError, "loss: got a value of dtype complex128"),
+        (None, {}, fp.InputTypeError, "loss: got None"),
+        (lambda y: (1.0, y), {"events": [fp.BlowUp(9.0)]}, fp.InputTypeError, r"a function \(x, t\) ->"),
+        (lambda y: (1.0, y), {"observers": []}, fp.InputTypeError, "observers: got a value; need none"),
+        (lambda y, t: (1.0, y, 0.0), {"events": [single]}, fp.InputError, "events: got a gradient that returns"),
+        (lambda y, t: (1.0, y, "a"), {"events": [fp.Collapsed(1.0)]}, fp.InputTypeError, "a derivative in t of dtype"),
+        (lambda y, t: (1.0, y, 0.0), {"events": [flat]}, fp.InputError, "derivatives do not change it along the run"),
+    ],
+)
+def test_losses_and_events_of_no_use(loss, more, error, message):
+    with pytest.raises(error, match=message):
+        fp.gradient(loss, fp.Softmax(np.eye(2), np.eye(2), -np.eye(2)), X, (0.0, 9.0), **more)
+
+
+def test_laws_are_no_tokens():
+    with pytest.raises(fp.InputError, match=r"x0: got Ball.*Draw tokens, law.sample"):
+        fp.gradient(lambda y: (1.0, y), fp.Softmax(**P), fp.laws.Ball(2), (0.0, 1.0))

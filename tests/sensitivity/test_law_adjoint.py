@@ -178,3 +178,24 @@ def test_what_has_no_gradient_says_so():
         assert caught.value.name == name
     with pytest.raises(fp.NoGaussianClosure):
         fp.gradient(loss, fp.Sigmoid(Q, K, V), start, (0.0, 1.0))
+
+
+@pytest.mark.parametrize("end", [0.0, 0.5])
+def test_a_loss_that_does_not_depend_on_the_run(end):
+    """All parameters are there, with zeros; so they are for a run of no time."""
+    found = fp.gradient(
+        lambda mean, cov: (1.0, (0.0 * mean, 0.0 * cov)), fp.L2(np.eye(2), np.eye(2), np.eye(2)),
+        fp.Gaussian(0.0, np.eye(2)), (0.0, end),
+    )  # fmt: skip
+    assert {name: np.shape(zeros) for name, zeros in found.parameters.items()} == {
+        "Q": (2, 2), "K": (2, 2), "V": (2, 2), "scale": (),
+    }  # fmt: skip
+    assert not any(np.any(zeros) for zeros in found.parameters.values())
+
+
+def test_a_value_that_is_no_number():
+    with pytest.raises(fp.InputError, match=r"loss: got a value of shape \(2, 2\); need one number"):
+        fp.gradient(
+            lambda mean, cov: (cov, (mean, cov)), fp.L2(np.eye(2), np.eye(2), np.eye(2)), fp.Gaussian(0.0, np.eye(2)),
+            (0.0, 0.5),
+        )  # fmt: skip

@@ -128,3 +128,11 @@ def test_what_is_refused(given, message):
     asked = {"x0": X, **given}
     with pytest.raises((ValueError, TypeError), match=message):
         fp.lyapunov(fp.Softmax(**P), asked.pop("x0"), (0.0, 1.0), **asked)
+
+
+def test_what_is_not_taken():
+    attention, x = fp.Softmax(np.eye(2), np.eye(2), np.eye(2)), np.eye(2)
+    with pytest.raises(fp.InputTypeError, match="t_eval: got a value; need none"):
+        fp.lyapunov(attention, x, (0.0, 1.0), t_eval=[1.0])
+    with pytest.raises(fp.InputError, match=r"x0: got Gaussian\(d=2\); need tokens \(n, d\)\. Draw"):
+        fp.lyapunov(attention, fp.Gaussian(0.0, np.eye(2)), (0.0, 1.0))
