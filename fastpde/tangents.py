@@ -23,6 +23,7 @@ from .attention.memory import Memory
 from .errors import InputError
 from .integrate import Integrator, Problem, Solution
 from .integrate.dense import Chord
+from .integrate.events import gradient_of
 from .integrate.solution import Recorder
 from .integrate.solve import run
 from .manifold import Manifold
@@ -236,7 +237,7 @@ class Follower:
         at_a_step = not last or last[0].uses_velocity  # the time is that of a step, which is taken as it is
         if step is None or at_a_step or not len(tangents):
             return 0.0
-        slope, gradient = last[0].gradient(sol.t_final, sol.x_final.astype(np.float64))
+        slope, gradient = gradient_of(last[0], sol.t_final, sol.x_final.astype(np.float64))
         weights, slopes = self._extension(step, sol.t_final)
         y, velocity = (np.tensordot(w, step.velocities, axes=1) for w in (weights, slopes))
         velocity = self._pulled(step.y + step.h * y, velocity)
@@ -264,7 +265,7 @@ def run_along(problem: Problem, progress: Any, tangents: Any, log_density: Any) 
             raise InputError("log_density", f"shape {density.shape}", f"shape ({n},), or a function of x ({n}, {d})")
     for event in problem.events:
         if len(along) and event.terminal and not event.uses_velocity:
-            event.gradient(problem.span.start, start)
+            gradient_of(event, problem.span.start, start)
     follower = Follower(problem, along, density)
     return follower.added_to(run(problem, progress, follower))
 

@@ -202,20 +202,13 @@ class FunctionEvent(Event):
         return self._function(t, y)
 
     def gradient(self, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return event.gradient(t, x), a number and an array (n, d). Raises InputError if there is none that fits."""
+        """Return event.gradient(t, x). Raises InputError if there is none."""
         own = getattr(self._function, "gradient", None)
         if not callable(own):
             need = "a function with an attribute `gradient`: gradient(t, x) returns the derivatives in t and in x"
             raise InputError("events", show(self._function), need)
-        answer = own(t, read_only(y))
-        if not isinstance(answer, tuple | list) or len(answer) != 2:
-            raise InputError(
-                "events", f"a gradient that returns {show(answer)}", "a pair, the derivatives in t and in x"
-            )
-        slope, found = answer
-        if np.shape(found) != y.shape:
-            raise InputError("events", f"a gradient of shape {np.shape(found)}", f"shape {y.shape}, that of x")
-        return float(slope), np.asarray(found, dtype=np.float64)
+        found: tuple[float, np.ndarray] = own(t, read_only(y))
+        return found
 
     def satisfied_at_start(self, value: float) -> bool:
         """Return whether t0 is a root; the far side is no event, because a function stands for a change of sign.
@@ -235,6 +228,19 @@ def _outermost(y: np.ndarray) -> tuple[int, np.ndarray]:
 def as_event(name: str, event: object) -> Event:
     """Return an `Event` as it is, or a function wrapped as one; raise for anything else."""
     return event if isinstance(event, Event) else FunctionEvent(name, event)
+
+
+def gradient_of(event: Event, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the derivatives of the value of an event in t, and in y (n, d) float64.
+
+    Raises InputError if they are not known, or are not such.
+    """
+    found = event.gradient(t, y)
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise InputError("events", f"a gradient that returns {show(found)}", "a pair, the derivatives in t and in x")
+    if np.shape(found[1]) != y.shape:
+        raise InputError("events", f"a gradient of shape {np.shape(found[1])}", f"shape {y.shape}, that of x")
+    return float(found[0]), np.asarray(found[1], dtype=np.float64)
 
 
 def read_only(array: np.ndarray) -> np.ndarray:

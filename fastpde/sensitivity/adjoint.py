@@ -24,9 +24,9 @@ from ..errors import InputError
 from ..gaussian import Gaussian
 from ..integrate import Observer, Solution, Status, integrate
 from ..integrate.controller import Span
-from ..integrate.events import Event, as_event
+from ..integrate.events import Event, as_event, gradient_of
 from ..integrate.methods import TABLEAUX
-from ..integrate.options import function, positive_int, stepping
+from ..integrate.options import function, positive_int, sequence, stepping
 from ..integrate.reporting import check_progress, reporting
 from ..manifold import Manifold, as_manifold
 from ..meanfield import Field, bind, refuse, refuse_law, solve
@@ -210,12 +210,12 @@ def _joined(each: list[dict[str, Array]], moving: Field, t: float) -> dict[str, 
 
 def _events(events: Sequence[Any], tokens: Array, t_span: tuple[float, float], t_eval: Any) -> list[Event]:
     """Return events that a gradient can take. Raises InputError, also where a terminal one has no derivative."""
-    found = [as_event(f"events[{i}]", event) for i, event in enumerate(events)]
+    found = [as_event(f"events[{i}]", event) for i, event in enumerate(sequence("events", events, "events"))]
     if found and (tokens.ndim == 3 or t_eval is not None):
         raise InputError("events", f"{len(found)}", "none for tokens (B, n, d), or with t_eval")
     for event in found:
         if event.terminal and not event.uses_velocity:
-            event.gradient(float(t_span[0]), tokens)
+            gradient_of(event, float(t_span[0]), tokens)
     return found
 
 
@@ -227,7 +227,7 @@ def _ending(events: list[Event], sol: Solution, kept: Snapshots, of_time: float)
     if hit.uses_velocity:
         return None
     kept.times[-1] = kept.times[-2] + float(sol.stats["last_step"])
-    return Ending(*hit.gradient(sol.t_final, sol.x_final), of_time)
+    return Ending(*gradient_of(hit, sol.t_final, sol.x_final), of_time)
 
 
 def _differentiated(loss: Callable[..., Any], x: Array, t: float | None) -> tuple[float, Array, float]:

@@ -417,9 +417,21 @@ single.gradient = lambda t, x: np.ones_like(x)
 flat.gradient = lambda t, x: (0.0, np.zeros_like(x))
 
 
+class Row(fp.Event):
+    """Its derivative would be spread over all tokens."""
+
+    def value(self, t, y, velocity):
+        return np.abs(y).max() - 0.5
+
+    def gradient(self, t, y):
+        return 0.0, np.ones(2)
+
+
 @pytest.mark.parametrize(
     ("loss", "more", "error", "message"),
     [
+        (lambda y, t: (1.0, y, 0.0), {"events": [Row()]}, fp.InputError, r"events: got a gradient of shape \(2,\)"),
+        (lambda y, t: (1.0, y, 0.0), {"events": Row()}, fp.InputTypeError, "events: got .*; need a sequence"),
         (lambda y: (y.sum(axis=1), y), {}, fp.InputError, r"loss: got a value of shape \(6,\); need one number"),
         (lambda y: (1j, y), {}, fp.InputTypeError, "loss: got a value of dtype complex128"),
         (None, {}, fp.InputTypeError, "loss: got None"),
