@@ -65,8 +65,9 @@ def _named(group: str, entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shown(solution: Any, *names: str) -> str:
-    """Return what stands for a solution in a terminal: the shapes of some of its arrays, and its summary."""
-    shapes = ", ".join(f"{name} {np.shape(getattr(solution, name))}" for name in names)
+    """Return what stands for a solution in a terminal: the shapes of arrays that it has, and its summary."""
+    arrays = {name: getattr(solution, name) for name in names}
+    shapes = ", ".join(f"{name} {np.shape(array)}" for name, array in arrays.items() if array is not None)
     return "\n  ".join([f"{type(solution).__name__}: {shapes}", *solution.summary().splitlines()])
 
 

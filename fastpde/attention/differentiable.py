@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .._types import Array, as_gaussian, as_numbers, as_tokens
-from ..errors import InputError
+from ..errors import InputError, InputTypeError
 from .cloud import Cloud, as_points, make_cloud
 from .derivatives import WEIGHTS, Linearised, Pullback, as_change, of_value, widened
 from .gaussian_field import Affine
@@ -208,6 +208,8 @@ class Differentiable(ABC):
         if np.any(np.abs(widen - transposed(widen)) > 1e-12 * np.abs(widen).max(initial=0.0)):
             raise InputError("dcov", "a matrix that is not symmetric", "a symmetric matrix")
         known, changes = dict(self.named_parameters()), {}
+        if not isinstance(parameters, Mapping | None):
+            raise InputTypeError("parameters", type(parameters).__name__, "a dict, name -> change")
         for name, value in (parameters or {}).items():
             if name not in known:
                 raise InputError("parameters", repr(name), f"names among {', '.join(known)}")

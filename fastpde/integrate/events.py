@@ -219,10 +219,10 @@ class FunctionEvent(Event):
 
 
 def _outermost(y: np.ndarray) -> tuple[int, np.ndarray]:
-    """Return which token (n, d) is the farthest from the origin, and its unit vector (d,)."""
+    """Return which token (n, d) is the farthest from the origin, and its unit vector (d,), 0 if all are there."""
     lengths = np.linalg.norm(y, axis=1)
     i = int(np.argmax(lengths))
-    return i, y[i] / lengths[i]
+    return i, y[i] / lengths[i] if lengths[i] > 0.0 else y[i]
 
 
 def as_event(name: str, event: object) -> Event:

@@ -60,7 +60,7 @@ class Solution:
         return self.status.success
 
     def __repr__(self) -> str:
-        return solutions.shown(self, "t", "x")
+        return solutions.shown(self, "t", "x", "tangents", "log_density")
 
     def summary(self) -> str:
         """Return a few lines: how the run ended, its steps, its tolerances, and what the sums did."""

@@ -164,3 +164,8 @@ def test_what_has_no_derivative_says_so():
         with pytest.raises(fp.InputError) as caught:
             softmax.gaussian_jvp(mean, cov, *arguments, **options)
         assert caught.value.name == name
+
+
+def test_changes_of_parameters_are_named():
+    with pytest.raises(fp.InputTypeError, match="parameters: got list; need a dict"):
+        fp.Softmax(*np.ones((3, 1, 1))).gaussian_jvp([0.0], [[1.0]], [0.0], [[1.0]], parameters=[np.ones((1, 1))])

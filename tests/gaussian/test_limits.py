@@ -311,3 +311,9 @@ def test_errors_name_the_argument():
         assert caught.value.name == name
     with pytest.raises(fp.NoGaussianClosure):
         fp.limit(fp.Sigmoid(I2, I2, I2), gaussian)
+
+
+@pytest.mark.parametrize("option", [{"closed_forms": "no"}, {"max_steps": 0.5}])
+def test_options_of_no_use(option):
+    with pytest.raises(fp.InputTypeError, match=next(iter(option))):
+        fp.limit(fp.Softmax(*np.ones((3, 1, 1))), fp.Gaussian(0.0, [[1.0]]), **option)

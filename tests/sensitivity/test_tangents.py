@@ -277,3 +277,20 @@ def test_what_is_refused(given, message):
     asked = {"x0": X, **given}
     with pytest.raises((ValueError, TypeError), match=message):
         fp.solve(fp.Softmax(**P), asked.pop("x0"), (0.0, 1.0), **asked)
+
+
+def test_what_a_solution_shows():
+    attention, x = fp.Softmax(np.eye(2), np.eye(2), -np.eye(2)), np.eye(2)
+    sol = fp.solve(attention, x, (0.0, 1.0), tangents=np.ones((3, 2, 2)), log_density=np.zeros(2))
+    assert repr(sol).startswith("Solution: t (2,), x (2, 2, 2), tangents (2, 3, 2, 2), log_density (2, 2)\n")
+    assert repr(fp.solve(attention, x, (0.0, 1.0))).startswith("Solution: t (2,), x (2, 2, 2)\n")
+
+
+def test_tokens_that_have_met_at_the_start():
+    """No vector is divided by its norm 0, neither at the check of events nor at the end."""
+    there = np.zeros((3, 2))
+    for event in (fp.Collapsed(0.1), fp.BlowUp(9.0)):
+        with np.errstate(all="raise"):
+            sol = fp.solve(fp.Softmax(*-np.eye(2)[None].repeat(3, 0)), there, (0.0, 1.0), events=[event],
+                           tangents=np.ones((1, 3, 2)))  # fmt: skip
+        assert np.isfinite(sol.tangents_final).all()
