@@ -12,6 +12,7 @@ from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
 from ..integrate.options import flag, positive_int
 from ..laws.gaussian import Gaussian
+from ..solutions import brief
 from .classification import Outcome, Verdict, judge, over, undecided
 from .disturbances import rates_at
 from .explicit import Known, Theory, common, drift, explicit, is_stationary, of_degree_two
@@ -68,6 +69,9 @@ class GaussianLimit:
     invariant_drift: Any
     growth_rates: Any = None
     attracting: Any = None
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def summary(self) -> str:
         """Return in one line how and when the law ends, and whether that attracts others; one line for each law."""
