@@ -35,6 +35,8 @@ def as_numbers(name: str, value: object) -> Array:
         array = array.astype(np.float64)
     if array.dtype.kind != "f":
         came = "None" if value is None else f"dtype {array.dtype}"
+        if hasattr(value, "sample"):
+            raise InputTypeError(name, f"a law, {value!r:.60}", "tokens", "Draw some of it: law.sample(n, seed).")
         raise InputTypeError(name, came, NUMBERS)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))

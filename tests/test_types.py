@@ -299,3 +299,14 @@ def test_functions_with_other_arguments_are_refused_before_any_work():
     with pytest.raises(InputTypeError, match=r"events\[0\]: got a function \(t\)"):
         fp.solve(attention, x, (0.0, 1.0), events=[lambda t: 1.0])
     assert fp.Observer(print, steps=1) and fp.Observer(lambda t, x, more=0: None, steps=1)
+
+
+def test_a_law_in_the_place_of_tokens():
+    attention = fp.Softmax(np.eye(2), np.eye(2), np.eye(2))
+    for call in (
+        attention.velocity,
+        lambda law: fp.lipschitz(attention, law),
+        lambda law: fp.stationary(attention, law),
+    ):
+        with pytest.raises(fp.InputTypeError, match=r"a law, .*Ball.*law\.sample\(n, seed\)"):
+            call(fp.laws.Ball(2))
