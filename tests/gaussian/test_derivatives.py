@@ -25,7 +25,7 @@ def case(kind, d, k, rank=None):
     return p, *law(d, rank=rank)
 
 
-def close(got, want, tol=1e-12):
+def assert_close(got, want, tol=1e-12):
     np.testing.assert_allclose(got, want, rtol=0, atol=tol * max(1.0, float(np.abs(want).max())))
 
 
@@ -42,8 +42,8 @@ def test_moved_nodes_have_the_gaussian_tangent(d, name, rank):
     delta = (x - mean) @ B.T + b
     velocity, tangent = attention.jvp(x, delta, weights=weights, backend="direct")
     # Sinkhorn's potentials are those of the nodes up to its tolerance, 1e-13.
-    close(x @ M.T + c, velocity)
-    close(x @ dM.T + dc + delta @ M.T, tangent)
+    assert_close(x @ M.T + c, velocity)
+    assert_close(x @ dM.T + dc + delta @ M.T, tangent)
 
 
 @pytest.mark.parametrize("rank", [None, 2, 0], ids=["full", "rank two", "point"])
@@ -59,10 +59,10 @@ def test_tangents_and_gradients_are_those_of_plain_formulas(kind, rank):
     (M, c), (dM, dc) = attention.gaussian_jvp(mean, cov, dmean, dcov, parameters=change)
     moved = {name: value + 1j * STEP * change[name] for name, value in p.items()}
     want_M, want_c = field(kind, mean + 1j * STEP * dmean, cov + 1j * STEP * dcov, moved)
-    close(M, want_M.real)
-    close(c, want_c.real)
-    close(dM, want_M.imag / STEP)
-    close(dc, want_c.imag / STEP)
+    assert_close(M, want_M.real)
+    assert_close(c, want_c.real)
+    assert_close(dM, want_M.imag / STEP)
+    assert_close(dc, want_c.imag / STEP)
 
     of_M, of_c = rng.standard_normal(M.shape), rng.standard_normal(c.shape)
     found = attention.gaussian_vjp(mean, cov, of_M, of_c)
@@ -75,12 +75,12 @@ def test_tangents_and_gradients_are_those_of_plain_formulas(kind, rank):
         for index in np.ndindex(value.shape):
             unit = np.zeros(value.shape)
             unit[index] = STEP
-            close(found.parameters[name][index], number(mean, cov, p | {name: value + 1j * unit}))
+            assert_close(found.parameters[name][index], number(mean, cov, p | {name: value + 1j * unit}))
     for i in range(3):
-        close(found.mean[i], number(mean + 1j * STEP * np.eye(3)[i], cov, p))
+        assert_close(found.mean[i], number(mean + 1j * STEP * np.eye(3)[i], cov, p))
         for j in range(3):
             unit = np.outer(np.eye(3)[i], np.eye(3)[j])
-            close(found.cov[i, j], number(mean, cov + 0.5j * STEP * (unit + unit.T), p))
+            assert_close(found.cov[i, j], number(mean, cov + 0.5j * STEP * (unit + unit.T), p))
 
 
 @pytest.mark.parametrize("stacked", [True, False])
@@ -103,8 +103,8 @@ def test_heads_add_and_their_matrices_have_gradients(stacked):
         for kind, r in [("Softmax", p), ("Sinkhorn", q)]
     ]
     moved = W + 1j * STEP * dW
-    close(dM, sum(w @ part[0] for w, part in zip(moved, parts, strict=True)).imag / STEP)
-    close(dc, sum(w @ part[1] for w, part in zip(moved, parts, strict=True)).imag / STEP)
+    assert_close(dM, sum(w @ part[0] for w, part in zip(moved, parts, strict=True)).imag / STEP)
+    assert_close(dc, sum(w @ part[1] for w, part in zip(moved, parts, strict=True)).imag / STEP)
     of_M, of_c = rng.standard_normal((3, 3)), rng.standard_normal(3)
     found = heads.gaussian_vjp(mean, cov, of_M, of_c)
     along = (found.mean * dmean).sum() + (found.cov * dcov).sum()

@@ -55,7 +55,7 @@ def losses(m, d):
     return (lambda mean, cov: (float(number(mean, cov)), (a + mean, B + cov))), number
 
 
-def check(found, start, p, velocity, times, method, at, number):
+def assert_gradient(found, start, p, velocity, times, method, at, number):
     """Compare a gradient with complex steps: of the mean, of the covariance along w w^T, and of parameters."""
     mean, factor = start.mean, start.factor
     rng = np.random.default_rng(4)
@@ -64,17 +64,17 @@ def check(found, start, p, velocity, times, method, at, number):
         return number(*run(lambda t, m, S: velocity(t, m, S, p | own), mean, factor, times, method, at)).imag / STEP
 
     v = rng.standard_normal(mean.shape)
-    close(found.mean @ v, derivative(mean=mean + 1j * STEP * v))
+    assert_close(found.mean @ v, derivative(mean=mean + 1j * STEP * v))
     for w in rng.standard_normal((3, len(mean))):  # L L^T + i h w w^T, also where that raises the rank
         more = np.concatenate([factor, np.sqrt(1j * STEP) * w[:, None]], axis=1)
-        close(w @ found.cov @ w, derivative(factor=more))
+        assert_close(w @ found.cov @ w, derivative(factor=more))
     np.testing.assert_array_equal(found.cov, found.cov.T)
     for name, value in p.items():
         change = rng.standard_normal(np.shape(value))
-        close((found.parameters[name] * change).sum(), derivative(**{name: value + 1j * STEP * change}))
+        assert_close((found.parameters[name] * change).sum(), derivative(**{name: value + 1j * STEP * change}))
 
 
-def close(got, want):
+def assert_close(got, want):
     assert abs(got - want) <= 1e-10 * max(1.0, abs(want)), (got, want)
 
 
@@ -102,7 +102,7 @@ def test_runs_of_every_kind(kind, method, options, rank):
     assert found.stats["steps"] == len(times) - 1 and (kind != "Softmax" or found.stats["steps"] == 50)
     plain = run(lambda t, m, S: field(kind, m, S, p), mean, start.factor, times, method, AT)
     assert abs(found.value - number(*plain).real) < 1e-12 * abs(found.value)
-    check(found, start, p, lambda t, m, S, p: field(kind, m, S, p), times, method, AT, number)
+    assert_gradient(found, start, p, lambda t, m, S, p: field(kind, m, S, p), times, method, AT, number)
     if kind == "Softmax":
         little = fp.gradient(ours, attention, start, (0.0, 2.0), t_eval=AT, memory=6 * 8 * 12, **options)
         assert little.stats["kept"] < found.stats["kept"] and little.stats["velocities"] > found.stats["velocities"]
@@ -134,7 +134,7 @@ def test_heads_and_the_end_of_a_run_backwards_in_time():
         # In the time s = 1 - t the run goes forward.
         ends = run(lambda s, m, S, p=moved: tuple(-a for a in velocity(1.0 - s, m, S, p)), mean,
                    fp.Gaussian(mean, cov).factor, [1.0 - t for t in times], "rk4", [1.0])  # fmt: skip
-        close((found.parameters[name] * change).sum(), number(*ends).imag / STEP)
+        assert_close((found.parameters[name] * change).sum(), number(*ends).imag / STEP)
 
 
 def test_layers_have_the_gradient_of_their_stack():
@@ -151,8 +151,8 @@ def test_layers_have_the_gradient_of_their_stack():
 
     times = [0.0, 0.25, 0.5, 0.75, 1.0]
     # The last stage of euler, of no weight, is at t = 1, where the layers end.
-    check(found, fp.Gaussian(mean, cov), {"Q": Q, "V": stack}, lambda t, m, S, p: velocity(min(t, 0.99), m, S, p),
-          times, "euler", [1.0], number)  # fmt: skip
+    early = lambda t, m, S, p: velocity(min(t, 0.99), m, S, p)  # noqa: E731
+    assert_gradient(found, fp.Gaussian(mean, cov), {"Q": Q, "V": stack}, early, times, "euler", [1.0], number)
 
 
 def test_what_has_no_gradient_says_so():
