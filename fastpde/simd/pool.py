@@ -296,6 +296,7 @@ def _start() -> None:
         library.pthread_mutex_init(ctypes.c_void_p(address + 8 * _MUTEX), None)
         for place in (_WORK, _DONE):
             library.pthread_cond_init(ctypes.c_void_p(address + 8 * place), None)
+        _serve.compile(())  # here, not by each worker beside the first sums: a short process would never cache it
     while _started < threads() - 1:
         _started += 1
         threading.Thread(target=_serve, name=f"fastpde-{_started}", daemon=True).start()
