@@ -1,6 +1,6 @@
 """The choices of fp.Auto between the kinds of sums: its time against that of fp.Direct and fp.Fast over many clouds.
 
-    python scripts/auto_choices.py [--n 1000 2000 ...] [--dims 1 2 3] [--tols 1e-6 1e-10] [--threads 2] [--repeats 5]
+    python scripts/auto_choices.py [--n 1000 2000 ...] [--dims 1 2 3 64] [--tols 1e-6 1e-10] [--threads 2] [--repeats 5]
 
 Every setting is timed with the three backends in random order, each warm; a row shows medians, and Auto's time in
 units of the better one. Every sum is checked: the largest difference from the direct one, in units of
@@ -40,7 +40,7 @@ def main() -> None:
     """Print one row per setting, and how many are beyond 1.3 times the better one."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--n", type=int, nargs="+", default=[1000, 2000, 4000, 8000, 16_000, 32_000])
-    options.add_argument("--dims", type=int, nargs="+", default=[1, 2, 3])
+    options.add_argument("--dims", type=int, nargs="+", default=[1, 2, 3, 16, 64, 128])
     options.add_argument("--tols", type=float, nargs="+", default=[1e-6, 1e-10])
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--repeats", type=int, default=5)

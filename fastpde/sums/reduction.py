@@ -26,6 +26,7 @@ from .._types import Array
 from ..kernels import reduce
 from ..kernels.cells import CHUNKS
 from ..parallel.partition import Partition, Undivided
+from .score_rank import too_many
 from .workspace import Workspace
 
 _EPS = 2.0**-52
@@ -245,6 +246,8 @@ def _reduced(
     workspace: Workspace,
     partition: Partition,
 ) -> Reduced | None:
+    if too_many(targets, keys, most, thin, partition):
+        return None
     of = frame(keys, workspace, partition)
     both = None if of is None else maps(of, targets, workspace, partition)
     if of is None or both is None:

@@ -31,6 +31,7 @@ from . import reduction
 from .cell_nodes import Cells
 from .costs import Estimate, pair_seconds
 from .pair_sum import PairSum
+from .score_rank import too_many
 from .summation import Summation, Task, examples
 from .workspace import Workspace
 
@@ -153,6 +154,8 @@ def _reduce(pair: PairSum, thin: float, workspace: Workspace) -> tuple[Array, Ar
     """
     partition = Undivided(pair.keys.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
+        if too_many(pair.targets[0], pair.keys[0], _MOST_AXES, thin, partition, centred=False):
+            return None
         of = reduction.frame(pair.keys[0], workspace, partition, centred=False)
         both = None if of is None else reduction.maps(of, pair.targets[0], workspace, partition, centred=False)
     if both is None:
