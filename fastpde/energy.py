@@ -16,6 +16,7 @@ from .attention.derivatives import as_change, backend_of, masses_of, widened
 from .attention.energy_forces import Force
 from .attention.sinkhorn import Sinkhorn
 from .errors import InputError, InputTypeError
+from .integrate.options import flag
 
 if TYPE_CHECKING:
     from .sums.backend import Backend
@@ -49,7 +50,7 @@ def interaction_energy(
 
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    tokens = as_tokens("x", x)
+    tokens, log = as_tokens("x", x), flag("log", log)
     summing = resolve(backend)
     cloud = make_cloud(attention, tokens, summing, weights, positions)
     attention.check(cloud.x, t)
@@ -192,7 +193,7 @@ def _slope_of_energy(
 
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    tokens = as_tokens("x", x)
+    tokens, log = as_tokens("x", x), flag("log", log)
     summing: Backend = backend_of(resolve(backend))
     cloud = widened(make_cloud(attention, tokens, summing, weights, positions))
     attention.check(cloud.x, t)

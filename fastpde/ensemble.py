@@ -54,6 +54,9 @@ class EnsembleSolution:
             (B,), of which those are the sums; and path: "fused" (small systems, each moved by a thread in a compiled
             loop) or "batched" (one call of the field for the velocities of all systems).
         settings: method, and rtol and atol or step, as they were asked for.
+        tangents, tangents_final: (m, k, B, n, d) and (k, B, n, d), the derivatives of x and x_final along k directions
+            of the initial states, where these were asked for.
+        log_density, log_density_final: (m, B, n) and (B, n) at x and x_final, where they were asked for.
     """
 
     t: Array
@@ -65,6 +68,10 @@ class EnsembleSolution:
     t_events: tuple[Array, ...]
     stats: dict[str, Any]
     settings: dict[str, Any] = field(default_factory=dict)
+    tangents: Array | None = None
+    tangents_final: Array | None = None
+    log_density: Array | None = None
+    log_density_final: Array | None = None
 
     @property
     def success(self) -> bool:
@@ -72,7 +79,7 @@ class EnsembleSolution:
         return all(status.success for status in self.status)
 
     def __repr__(self) -> str:
-        return solutions.shown(self, "t", "x", "x_final")
+        return solutions.shown(self, "t", "x", "x_final", "tangents", "log_density")
 
     def summary(self) -> str:
         """Return a few lines: how the systems ended and when, the steps of all, and the tolerances."""
@@ -82,11 +89,11 @@ class EnsembleSolution:
     def save(self, path: str | Path) -> Path:
         """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
 
-        It holds t, x, t_final, x_final, status (B,) and message (words), for event i t_events/i, and stats/NAME and
-        settings/NAME. `numpy.load` reads it.
+        It holds t, x, t_final, x_final, status (B,) and message (words), tangents and log densities if there are any,
+        for event i t_events/i, and stats/NAME and settings/NAME. `numpy.load` reads it.
         """
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
-        arrays |= {"status": [status.value for status in self.status]} | solutions.numbered("t_events", self.t_events)
+        arrays |= solutions.followed(self) | {"status": [status.value for status in self.status]} | solutions.numbered("t_events", self.t_events)
         return solutions.save(path, arrays, self.stats, self.settings)
 
     def plot(self, path: str | Path | None = None) -> Figure:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -21,6 +23,12 @@ class Whole:
 
 def _without_init(kind: type[Whole], args: tuple[Any, ...]) -> Whole:
     return kind.__new__(kind, *args)
+
+
+def closest(word: str, words: Iterable[str]) -> str:
+    """Return 'Did you mean "rtol"?' with the closest of some words, "" if none is close: a remedy."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f'Did you mean "{found[0]}"?' if found else ""
 
 
 def _message(name: str, came: str, need: str, remedy: str) -> str:

@@ -12,7 +12,7 @@ from .attention import small_clouds, warm_start
 from .attention.base import Attention
 from .attention.cloud import Cloud, make_cloud
 from .attention.memory import Memory
-from .ensemble import Ensemble, EnsembleSolution
+from .ensemble import EnsembleSolution
 from .errors import FieldError, InputError, InputTypeError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Problem, Solution, State
@@ -21,7 +21,7 @@ from .integrate.space import VectorSpace
 from .laws import Law
 from .manifold import Euclidean, Manifold, Sphere, as_manifold
 from .noise import Brownian
-from .tangents import run_along
+from .tangents import run_along, systems_along
 
 if TYPE_CHECKING:
     from .sums.backend import Backend
@@ -234,11 +234,11 @@ def solve(
         backend: as for `Attention.velocity`: "auto" sums to 1e-8, relative, where n is large; "direct" exactly.
         events: `fp.SteadyState`, `fp.BlowUp`, `fp.Collapsed`, or event(t, x) whose change of sign in a step counts.
         observers: `fp.Observer` objects; they never change the result.
-        tangents: directions (k, n, d) of the initial tokens of one system, on a sphere made tangent; the solution has
+        tangents: directions (k, n, d) or (k, B, n, d) of the initial tokens, on a sphere made tangent; the solution has
             the derivatives of its numbers along them, for the steps that it made, and is the same otherwise.
-        log_density: log rho_0 (n,) at the tokens, or a function of x0 (n, d) that returns it; the solution has that of
-            the density at time t, d/dt log rho = -div Gamma_mu along tokens (on a sphere: on it). A step of "euler" is
-            a layer x + h Gamma(x), and its density exact: -log |det(I + h D Gamma)|.
+        log_density: log rho_0 (n,) or (B, n) at the tokens, a function of x0 that returns it, or the law of the tokens;
+            the solution has that of the density at time t, d/dt log rho = -div Gamma_mu along tokens (on a sphere: on
+            it). A step of "euler" is a layer x + h Gamma(x), and its density exact: -log |det(I + h D Gamma)|.
         progress: True for a bar, or a function progress(t, stats); for a batch progress(systems done, stats).
 
     Returns:
@@ -260,10 +260,7 @@ def solve(
         attention, x0, t_span, weights=weights, positions=positions, manifold=manifold, noise=noise, seed=seed,
         first_system=first_system, backend=backend, events=events, observers=observers, **asked,
     )  # fmt: skip
-    if problem.y0.ndim == 3:
-        refuse("tokens (B, n, d): run the systems one by one, as x0[b]", **along)
-        return Ensemble.of(problem).solve(progress, fuse=cast(Field, problem.field).backend.fusable)
-    return run_along(problem, progress, **along)
+    return (systems_along if problem.y0.ndim == 3 else run_along)(problem, progress, **along)
 
 
 def refuse_law(x0: object) -> None:

@@ -54,6 +54,12 @@ def file_of(path: str | Path, suffix: str) -> Path:
     return asked if asked.suffix == suffix else asked.with_name(f"{asked.name}{suffix}")
 
 
+def followed(solution: Any) -> dict[str, Any]:
+    """Return the tangents and log densities of a solution, those that it has, by name."""
+    names = ("tangents", "tangents_final", "log_density", "log_density_final")
+    return {name: found for name in names if (found := getattr(solution, name)) is not None}
+
+
 def numbered(group: str, entries: Iterable[Any]) -> dict[str, Any]:
     """Return entries under the names GROUP/0, GROUP/1, ..."""
     return _named(group, {str(i): value for i, value in enumerate(entries)})
@@ -86,11 +92,12 @@ def brief(result: Any) -> str:
 
 def _brief(value: Any) -> str:
     if isinstance(value, float | np.floating):
-        return f"{float(value):.8g}"
+        return f"{float(value) + 0.0:.8g}"  # -0.0 as 0
     if not isinstance(value, np.ndarray):
         return repr(value)
     if value.ndim == 1 and value.size <= _FEW:
-        return np.array2string(value, precision=6, max_line_width=10**6)
+        shown = value + 0.0 if value.dtype.kind in "fc" else value
+        return np.array2string(shown, precision=6, max_line_width=10**6)
     return f"shape {value.shape}"
 
 

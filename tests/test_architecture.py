@@ -81,7 +81,7 @@ MAY = {
     | BASE,
     "ensemble": {"attention", "batches", "compiled_runs", "compiling", "integrate", "manifold", "plot", "solutions"}
     | BASE,
-    "tangents": {"attention", "integrate", "manifold"} | BASE,
+    "tangents": {"attention", "ensemble", "integrate", "laws", "manifold"} | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "laws", "manifold", "noise", "tangents"}
     | BASE,
     "mean_field_flow": {"attention", "integrate", "laws", "weights"} | BASE,
@@ -98,7 +98,7 @@ MAY = {
         "solutions",
     }
     | BASE,
-    "energy": {"attention", "sums"} | BASE,
+    "energy": {"attention", "integrate", "sums"} | BASE,
     "bridge": {"attention", "ensemble", "integrate", "meanfield", "sensitivity"} | BASE,
     "torch": {"bridge"} | BASE,
     "jax": {"bridge"} | BASE,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any, NoReturn
 
-from fastpde.errors import InputError
+from fastpde.errors import InputError, closest
 from fastpde.own_code import is_own
 
 Check = Callable[[str, object], Any]
@@ -36,12 +35,6 @@ def show(value: object) -> str:
 def refuse(name: str, value: object, need: str, remedy: str = "") -> NoReturn:
     """Raise the InputError for a wrong value."""
     raise InputError(name, show(value), need, remedy)
-
-
-def closest(word: str, words: Iterable[str]) -> str:
-    """Return 'Did you mean "rtol"?' with the closest of some words, "" if none is close."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f'Did you mean "{found[0]}"?' if found else ""
 
 
 def known(prefix: str, word: str, value: object, words: Iterable[str]) -> None:

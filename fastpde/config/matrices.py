@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from fastpde.config import checks
+from fastpde.errors import closest
 
 WORDS = ("layer", "head")  # axes of a stored array that are named instead of numbered
 _STORED = re.compile(r"(?P<path>[^\[\]]+\.npy)(?:\[(?P<index>[^\[\]]*)\])?")
@@ -52,7 +53,7 @@ Matrix = str | Rows | Scaled | Stored
 def _stored(name: str, value: str) -> Stored:
     found = _STORED.fullmatch(value)
     if not found:
-        checks.refuse(name, value, _NEED, checks.closest(value, ("identity", "normal")))
+        checks.refuse(name, value, _NEED, closest(value, ("identity", "normal")))
     index: list[int | str] = []
     for item in (found["index"] or "").split(",") if found["index"] is not None else []:
         word = item.strip()
@@ -98,7 +99,7 @@ def positions(name: str, value: object) -> Positions:
     if value in ("order", "uniform"):
         return None if value == "order" else "uniform"
     if not isinstance(value, str) or not value.endswith((".npy", ".csv")):
-        close = checks.closest(value, ("order", "uniform")) if isinstance(value, str) else ""
+        close = closest(value, ("order", "uniform")) if isinstance(value, str) else ""
         checks.refuse(name, value, '"order", "uniform", a list of numbers, or a file as "positions.npy"', close)
     return Stored(checks.text(name, value))
 

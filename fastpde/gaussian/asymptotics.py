@@ -10,7 +10,7 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..errors import InputError, InputTypeError
-from ..integrate.options import flag, positive_int
+from ..integrate.options import flag, positive_int, real
 from ..laws.gaussian import Gaussian
 from ..solutions import brief
 from .classification import Outcome, Verdict, judge, over, undecided
@@ -118,7 +118,7 @@ def limit(
     if not all(p.constant for p in attention.parameters()):
         raise InputError("attention", "parameters that depend on time", "constant ones")
     closed_forms, max_steps = flag("closed_forms", closed_forms), positive_int("max_steps", max_steps)
-    if not 1e-13 <= rtol <= 1e-3:
+    if not 1e-13 <= real("rtol", rtol) <= 1e-3:
         raise InputError("rtol", repr(rtol), "a number between 1e-13 and 1e-3")
     *lead, d = law.mean.shape
     length = attention.check_dimension(d, 0.0, "law")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.errors import InputError, InputTypeError
+from fastpde.errors import InputError, InputTypeError, closest
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,14 @@ def positive(name: str, value: object) -> float:
     number = real(name, value)
     if number <= 0.0:
         raise InputError(name, show(value), "a number > 0")
+    return number
+
+
+def below_one(name: str, value: object) -> float:
+    """Return a float above zero and below one, a relative accuracy, or raise."""
+    number = positive(name, value)
+    if number >= 1.0:
+        raise InputError(name, show(value), "a number above 0 and below 1")
     return number
 
 
@@ -103,13 +111,13 @@ def function(name: str, value: object, form: str) -> Callable:
 STEPPING = ("method", "step", "rtol", "atol", "max_steps")  # how steps are made
 
 
-def stepping(asked: dict[str, Any]) -> None:
-    """Raise InputTypeError, which names it, for an option that does not say how steps are made."""
+def stepping(call: Callable, asked: dict[str, Any]) -> None:
+    """Raise InputTypeError, which names it, for a further option of a call that does not say how steps are made."""
+    own = [p.name for p in inspect.signature(call).parameters.values() if p.kind is not p.VAR_KEYWORD]
     for name in asked:
         if name not in STEPPING:
-            raise InputTypeError(
-                name, "a value", f"none: beside its own arguments this call takes {', '.join(STEPPING)}"
-            )
+            need = f"none: beside its own arguments this call takes {', '.join(STEPPING)}"
+            raise InputTypeError(name, "a value", need, closest(name, [*STEPPING, *own]))
 
 
 def sequence(name: str, value: object, form: str, remedy: str = "A single one is written {}=(item,).") -> list:

@@ -73,9 +73,8 @@ class Solution:
         event i t_events/i and x_events/i, and stats/NAME and settings/NAME. `numpy.load` reads it.
         """
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
-        followed = ("tangents", "tangents_final", "log_density", "log_density_final")
-        arrays |= {name: found for name in followed if (found := getattr(self, name)) is not None}
-        arrays |= {"status": self.status.value} | solutions.numbered("t_events", self.t_events)
+        arrays |= solutions.followed(self) | {"status": self.status.value}
+        arrays |= solutions.numbered("t_events", self.t_events)
         return solutions.save(path, arrays | solutions.numbered("x_events", self.x_events), self.stats, self.settings)
 
     def plot(self, path: str | Path | None = None) -> Figure:

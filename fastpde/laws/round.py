@@ -289,7 +289,14 @@ class Radial(Round):
 
     def _profile(self, r: Array) -> Array:
         """Return the density (n,) at radii (n,). Raises InputError, InputTypeError for what is no density."""
-        found = as_numbers("density", self._density(r)).astype(np.float64)
+        try:
+            given = self._density(r)
+        except InputError:
+            raise
+        except (TypeError, ValueError) as error:  # of a function of one number
+            came, remedy = f"a function that raises {type(error).__name__}: {error}", "Or wrap it: numpy.vectorize(f)."
+            raise InputError("density", came, "one of all radii (n,) at once", remedy) from error
+        found = as_numbers("density", given).astype(np.float64)
         if found.shape not in ((), r.shape):
             raise InputError("density", f"shape {found.shape} for radii {r.shape}", "one number for each radius")
         if found.size and found.min() < 0.0:

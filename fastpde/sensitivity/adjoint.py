@@ -120,7 +120,7 @@ def gradient(
     Source: Theory 12.2, 12.4.
     """
     check_progress(progress)
-    stepping(asked)
+    stepping(gradient, asked)
     memory = positive_int("memory", memory)
     if isinstance(x0, Gaussian):
         refuse("a Gaussian law", weights=weights, positions=positions, manifold=manifold, noise=noise, events=events)

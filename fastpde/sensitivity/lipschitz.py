@@ -11,7 +11,7 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..errors import FieldError
-from ..integrate.options import positive
+from ..integrate.options import below_one
 from ..manifold import Manifold
 from ..solutions import brief
 from .cloud_jacobian import DENSE, CloudJacobian, one_cloud
@@ -70,7 +70,7 @@ def lipschitz(
         x: one cloud (n, d); it is taken in float64.
         t, weights, positions, backend: as of `velocity`. A backend in O(n) limits the accuracy to its own.
         manifold: as of `solve`: velocities and displacements are tangent to it.
-        tol: relative accuracy of the eigenvalues.
+        tol: relative accuracy of the eigenvalues, below 1.
 
     Raises:
         InputError, InputTypeError: naming the argument; for velocities that are not finite. FieldError: an eigenvalue
@@ -78,7 +78,7 @@ def lipschitz(
 
     Source: Theory 12.5.
     """
-    accuracy = positive("tol", tol)
+    accuracy = below_one("tol", tol)
     moving, tokens = one_cloud("x", attention, x, t, weights, positions, manifold, backend)
     J = CloudJacobian(moving, tokens, float(t))
     D = J.of_points()

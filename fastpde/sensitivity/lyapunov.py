@@ -104,7 +104,7 @@ def lyapunov(
 
     Source: Theory 12.3.
     """
-    stepping(asked)
+    stepping(lyapunov, asked)
     count, every, drop = positive_int("k", k), positive_int("every", every), real("drop", drop)
     if not 0.0 <= drop < 1.0:
         raise InputError("drop", str(drop), "a number of at least 0 and below 1")
@@ -124,7 +124,7 @@ def lyapunov(
     solution = run(problem, progress, growth)
     if not solution.success:
         raise InputError("t_span", f"a run that ended: {solution.message}", "one that reaches its end")
-    return _averaged(np.array([problem.span.start, *growth.times]), np.array(growth.logs), drop, solution)
+    return _averaged(np.array([problem.span.start, *growth.times]), np.array(growth.logs), drop, every, solution)
 
 
 class _Growth:
@@ -161,19 +161,34 @@ class _Growth:
         """Make the tangents orthonormal; return the logarithms of R_jj (k,)."""
         scaled = self._follower.tangents * self._roots
         if not np.isfinite(scaled).all():
-            raise InputError("every", str(self._every), "fewer steps between factorisations: tangents have overflowed")
+            if self._every > 1:
+                came = f"{self._every}, and tangents overflow in so many steps"
+                raise InputError("every", came, "fewer steps between factorisations")
+            raise InputError("step", "one in which tangents overflow", "smaller steps")
         q, r = np.linalg.qr(scaled.reshape(len(scaled), -1).T)
         self._follower.tangents = q.T.reshape(scaled.shape) / self._roots
         with np.errstate(divide="ignore"):
             return np.log(np.abs(np.diagonal(r)))
 
 
-def _averaged(times: Array, logs: Array, drop: float, solution: Solution) -> Lyapunov:
+def _too_few(factorisations: int, drop: float, every: int, steps: int) -> InputError:
+    """Return the error of a run without two factorisations after the part of it that is dropped."""
+    if not steps:
+        return InputError("t_span", "a run without a step", "a span of some length")
+    if every > 1:
+        came = f"{every}, which makes {factorisations} in a run of {steps} steps"
+        need = f"factorisations before and after the end of the part drop = {drop:g}"
+        return InputError("every", came, need, f"Take every = {max(1, steps // 20)}.")
+    need = f"steps that begin after the part drop = {drop:g} of the span"
+    return InputError("t_span", f"a run of {steps} steps", need, "Take a longer span, smaller steps, or a lower drop.")
+
+
+def _averaged(times: Array, logs: Array, drop: float, every: int, solution: Solution) -> Lyapunov:
     """Return the means of growth per time, given that of intervals (m, k) between times (m + 1,)."""
     elapsed = np.abs(times - times[0])
     first = int(np.searchsorted(elapsed, drop * elapsed[-1])) if len(logs) else 0
     if first >= len(logs):
-        raise InputError("t_span", f"a run of {len(logs)} steps", "steps after the part that is dropped", "Lower drop.")
+        raise _too_few(len(logs), drop, every, int(solution.stats["steps"]))
     lengths, logs = np.diff(elapsed)[first:], logs[first:]
     after = elapsed[first + 1 :] - elapsed[first]
     profile = np.cumsum(logs, axis=0) / after[:, None]

@@ -84,12 +84,14 @@ def as_cotangent(found: Any, like: Array, need: str) -> Array:
 
 
 def as_value(found: Any, what: str = "a value") -> float:
-    """Check a number that a loss has returned, and return it as a float. Raises InputError, InputTypeError."""
+    """Check a finite number that a loss has returned, and return it. Raises InputError, InputTypeError."""
     number = np.asarray(found)
     if number.dtype.kind not in "iuf":
         raise InputTypeError("loss", f"{what} of dtype {number.dtype}", "a number")
     if number.shape != ():
         raise InputError("loss", f"{what} of shape {number.shape}", "one number")
+    if not np.isfinite(number):
+        raise InputError("loss", f"{what} that is {number}", "a finite number")
     return float(number)
 
 

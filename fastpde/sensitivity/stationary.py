@@ -20,7 +20,7 @@ from .._types import Array
 from ..attention.base import Attention
 from ..errors import FieldError, InputError
 from ..integrate.controller import Span
-from ..integrate.options import positive, positive_int
+from ..integrate.options import below_one, positive_int
 from ..integrate.reporting import check_progress, reporting
 from ..manifold import Manifold
 from ..meanfield import Field
@@ -33,6 +33,7 @@ _WORSE = 2.0  # a step that makes velocities larger than this many times is not 
 _LINEAR = 1e-4  # relative residual of the linear equations
 _KRYLOV, _RESTARTS = 60, 5
 _LEAST = 1e-12  # of tau, relative to the first
+_AWAY = 10.0  # how far tokens that run away are from the origin, relative to the largest one at the start, or to one
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def stationary(
     Source: Theory 12.5; Kelley, Keyes, Convergence analysis of pseudo-transient continuation (1998), SIAM J. Numer.
     Anal. 35, 508-523.
     """
-    goal, most, count = positive("tol", tol), positive_int("max_iterations", max_iterations), positive_int("k", k)
+    goal, most, count = below_one("tol", tol), positive_int("max_iterations", max_iterations), positive_int("k", k)
     check_progress(progress)
     moving, start = one_cloud("x0", attention, x0, t, weights, positions, manifold, backend)
     with reporting(progress, Span(0.0, float(most)), "iteration") as report:
@@ -143,14 +144,25 @@ class _Search:
             if self.residual <= tol:
                 return ""
             if self._tau < _LEAST * self._first:
-                return f"The residual {self.residual:.2g} does not become smaller: every step is refused."
+                why = f"The residual {self.residual:.2g} does not become smaller: every step is refused."
+                return f"{why}{self._runs_away()}"
             self._step()
             if report is not None:
                 report(iteration + 1, dict(self.stats))
         if self.residual <= tol:
             return ""
-        remedy = "Raise max_iterations or tol, or run from x on."
-        return f"The residual is {self.residual:.2g} after {most} iterations. {remedy}"
+        away = self._runs_away()
+        remedy = "" if away else " Raise max_iterations or tol, or run from x on."
+        return f"The residual is {self.residual:.2g} after {most} iterations.{away or remedy}"
+
+    def _runs_away(self) -> str:
+        """Return a sentence if the token that is farthest from the origin has come from far within and goes on, or ""."""
+        far = np.linalg.norm(self.now.x, axis=1)
+        i = int(far.argmax())
+        if far[i] < _AWAY * self._size or np.vdot(self.now.x[i], self.now.velocity[i]) <= 0.0:
+            return ""
+        found = f"Tokens run away: the largest is {far[i]:.3g}, from {_largest(self.start):.3g}, and goes on outwards."
+        return f" {found} There may be no cloud at rest in its way."
 
     def _step(self) -> None:
         """Take a step, or refuse it; make the next one longer or shorter."""
