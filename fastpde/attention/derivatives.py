@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,8 @@ class Pullback:
         at: the same with respect to the points `at`; None if these are the tokens, whose motion is in x then.
         parameters: name -> array of the shape of the parameter's value: "Q", "K", "V", "scale", "bias", "eps", of
             heads "heads[0].Q" and so on, and "W" or "W[0]", ...; "weights" (n,) or (B, n) of the masses of the tokens,
-            which are not divided by their sum again. A batch is summed over systems that share a value.
+            which are not divided by their sum again. A batch is summed over systems that share a value. Parameters of
+            which a subclass makes its score are left out, unless its `pull_score` has them.
     """
 
     velocity: Array
@@ -101,6 +102,37 @@ class Linearised(ABC):
     def divergence(self) -> Array:
         """Return the trace (B, m) of the Jacobian; length = d."""
         return np.trace(self.jacobian(), axis1=2, axis2=3)
+
+
+class LinearisedByFields(Linearised):
+    """A field whose parameters are not those that its score has.
+
+    Args:
+        part: the field; its cotangents are those of what the score has.
+        pull_score: returns the cotangents of parameters by name, given those.
+    """
+
+    def __init__(self, part: Linearised, pull_score: Callable[[dict[str, Array]], dict[str, Array]]) -> None:
+        self._part, self._pull_score = part, pull_score
+
+    @property
+    def field(self) -> Array:
+        return self._part.field
+
+    def push(self, dx: Array, dat: Array) -> Array:
+        return self._part.push(dx, dat)
+
+    def jacobian(self) -> Array:
+        return self._part.jacobian()
+
+    def divergence(self) -> Array:
+        return self._part.divergence()
+
+    def pull(self, cotangent: Array) -> Pulled:
+        found = self._part.pull(cotangent)
+        masses = {name: value for name, value in found.parameters.items() if name == WEIGHTS}
+        of_score = {name: value for name, value in found.parameters.items() if name != WEIGHTS}
+        return replace(found, parameters=self._pull_score(of_score) | masses)
 
 
 class LinearisedHeads(Linearised):

@@ -114,7 +114,7 @@ class Differentiable(ABC):
         with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
             velocity = self._given_back(tokens, field.field)
             found = field.pull(as_change("cotangent", cotangent, velocity, "as the velocity"))
-            parameters = {name: of_value(p, t, found.parameters[name]) for name, p in self.named_parameters()}
+            parameters = self._of_values(found.parameters, t)
             if WEIGHTS in found.parameters:
                 masses = found.parameters[WEIGHTS]
                 shared = tokens.ndim == 2 or np.ndim(weights) == 1
@@ -236,7 +236,7 @@ class Differentiable(ABC):
         into_M, into_c = _change("of_M", of_M, M.shape, "as M"), _change("of_c", of_c, c.shape, "as c")
         found = law.pull(into_M.reshape(law.M.shape), into_c.reshape(law.c.shape))
         d = M.shape[-1]
-        parameters = {name: of_value(p, t, found.parameters[name]) for name, p in self.named_parameters()}
+        parameters = self._of_values(found.parameters, t)
         return GaussianPullback(M, c, found.mean.reshape(*lead, d), found.cov.reshape(*lead, d, d), parameters)
 
     def _law(self, mean: Any, cov: Any, t: float) -> tuple[LinearisedLaw, tuple[int, ...]]:
@@ -252,6 +252,10 @@ class Differentiable(ABC):
         centre = np.broadcast_to(centre, (*lead, d)).reshape(-1, d)
         factor = np.broadcast_to(factor, (*lead, d, d)).reshape(-1, d, d)
         return self.linearised_law(centre, factor, float(t)), tuple(lead)
+
+    def _of_values(self, found: dict[str, Array], t: float) -> dict[str, Array]:
+        """Return cotangents of parameters in the shapes of their values, of those that have one."""
+        return {name: of_value(p, t, found[name]) for name, p in self.named_parameters() if name in found}
 
     @staticmethod
     def _split(field: Affine, lead: tuple[int, ...]) -> Affine:

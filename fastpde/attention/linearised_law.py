@@ -7,12 +7,13 @@ its map (`gaussian_maps`) and its score, sums of heads from those of their parts
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .._types import Array
+from ..errors import InputError
 from ..solutions import brief
 from .gaussian_maps import Changes, GaussianMap
 from .linearised_sinkhorn import Scaled
@@ -84,14 +85,25 @@ class LinearisedLawOfHead(LinearisedLaw):
     Args:
         score: of the head; only its Q, K, V and scale are changed.
         law: N and b at B laws.
+        pull_score: returns the cotangents of parameters by name, given those of the fields of the score; None: these.
+        plain: the names of the parameters that the score has as they are, which may be changed; None: all.
     """
 
-    def __init__(self, score: Score, law: GaussianMap) -> None:
-        self._score, self._law = score, law
+    def __init__(
+        self,
+        score: Score,
+        law: GaussianMap,
+        pull_score: Callable[[dict[str, Array]], dict[str, Array]] | None = None,
+        plain: Sequence[str] | None = None,
+    ) -> None:
+        self._score, self._law, self._pull_score, self._plain = score, law, pull_score, plain
         self.M, self.c = score.V @ law.N, times(score.V, law.b)
 
     def push(self, dmean: Array, dcov: Array, parameters: Mapping[str, Array]) -> tuple[Array, Array]:
         score, law = self._score, self._law
+        if self._plain is not None and (other := set(parameters) - set(self._plain)):
+            need = f"changes of {', '.join(self._plain)}: the derivative of the score in others is not known"
+            raise InputError("parameters", repr(min(other)), need)
         dA, dD = self._changes_of_score(parameters)
         dN, db = law.push(Changes(dmean, dcov, dA, dD))
         dM, dc = score.V @ dN, times(score.V, db)
@@ -103,7 +115,10 @@ class LinearisedLawOfHead(LinearisedLaw):
         found = law.pull(back @ of_M, times(back, of_c))
         of_V = of_M @ transposed(law.N) + of_c[..., :, None] * law.b[..., None, :]
         assert found.A is not None, "every map has a score matrix"
-        return PulledLaw(found.mean, found.S, {**self._of_score(found.A, found.D), "V": of_V})
+        parameters = {**self._of_score(found.A, found.D), "V": of_V}
+        return PulledLaw(
+            found.mean, found.S, parameters if self._pull_score is None else self._pull_score(parameters)
+        )
 
     def _changes_of_score(self, parameters: Mapping[str, Array]) -> tuple[Array | None, Array | None]:
         """Return the changes of A = f scale K^T Q, f = 2 of distances and else 1, and of D = scale K^T K."""

@@ -18,7 +18,7 @@ from ..errors import InputError, InputTypeError
 from . import balance, energy_forces, gaussian_field, layered, rates, small_clouds
 from .base import KEPT, Attention
 from .cloud import Cloud
-from .derivatives import Linearised
+from .derivatives import Linearised, LinearisedByFields
 from .energy_forces import Force
 from .gaussian_field import Affine
 from .gaussian_maps import map_of
@@ -107,6 +107,19 @@ class SingleHead(Attention):
     def parameters(self) -> Iterator[Parameter]:
         yield from (self.Q, self.K, self.V, self.scale)
 
+    def pull_score(self, found: dict[str, Array], t: float) -> dict[str, Array]:
+        """Return the cotangents (B, ...) of parameters by name, given those of Q, K, V, scale and bias of the score.
+
+        A parameter that is one of these fields has that of the field. A subclass whose score is made of other
+        parameters adds theirs by the chain rule; those that this leaves out have no gradient.
+        """
+        return {name: found[name] for name in self._plain_parameters(t) if name in found}
+
+    def _plain_parameters(self, t: float) -> list[str]:
+        """Return the names of the parameters that the score has as they are."""
+        score = self._score(t)
+        return [p.name for p in self.parameters() if getattr(score, p.name, None) is p(t)]
+
     @property
     def constant(self) -> bool:
         """Whether no parameter is a function of time."""
@@ -131,7 +144,8 @@ class SingleHead(Attention):
             self._score(t).evaluate(cloud, backend, out)
 
     def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
-        return LinearisedHead(self._score(t), cloud, backend)
+        found = LinearisedHead(self._score(t), cloud, backend)
+        return found if layered.is_ours(self) else LinearisedByFields(found, lambda of: self.pull_score(of, t))
 
     def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if not weights.is_positive(self.weight):
@@ -182,7 +196,8 @@ class SingleHead(Attention):
         score = self._score(t)
         gaussian_field.closure(score, mean, factor, type(self).__name__)  # raises where there is none
         kind = affine.TILT if score.shifts else affine.LINEAR
-        return LinearisedLawOfHead(score, map_of(kind, 0, score.linear, score.curvature, mean, factor))
+        law = map_of(kind, 0, score.linear, score.curvature, mean, factor)
+        return LinearisedLawOfHead(score, law, lambda of: self.pull_score(of, t), self._plain_parameters(t))
 
     def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
         score = self._score(t)

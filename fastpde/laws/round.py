@@ -291,8 +291,6 @@ class Radial(Round):
         """Return the density (n,) at radii (n,). Raises InputError, InputTypeError for what is no density."""
         try:
             given = self._density(r)
-        except InputError:
-            raise
         except (TypeError, ValueError) as error:  # of a function of one number
             came, remedy = f"a function that raises {type(error).__name__}: {error}", "Or wrap it: numpy.vectorize(f)."
             raise InputError("density", came, "one of all radii (n,) at once", remedy) from error

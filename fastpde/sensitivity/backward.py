@@ -10,12 +10,13 @@ import numpy as np
 from .._types import Array
 from ..attention.derivatives import WEIGHTS, Linearised
 from ..errors import InputError
-from ..integrate.dense import Chord
-from ..integrate.space import VectorSpace
+from ..integrate.again import StepAgain, StepsAgain
+from ..integrate.breaks import Breaks
+from ..integrate.controller import Span
 from ..integrate.tableau import Tableau
 from ..meanfield import Field
 from ..noise import Brownian
-from .retracing import ParameterTotals, StageTimes, by_step, last_first
+from .retracing import ParameterTotals, by_step, last_first
 from .snapshots import Snapshots
 
 
@@ -35,23 +36,13 @@ class Ending:
 
 @dataclass
 class _Step:
-    """A step made again: its arguments before they were moved to the manifold, and its stages.
+    """A step made again, its fields ready for derivatives: of its stages, and of the state after it if that is asked.
 
     Attributes:
-        number, t, h, y: of the step, and the state where it begins.
-        arguments: (S, *shape) Y_s before the retraction; the last is y1.
-        stages: (S or S + 1, *shape), with noise its increment over h as the last.
-        fields: of the stages, ready for derivatives; the last is that of y1, if it has been asked for.
         cotangents: of states within the step, with their theta.
     """
 
-    number: int
-    t: float
-    h: float
-    y: Array
-    arguments: Array
-    stages: Array
-    noise: Array | None = None  # before it was made tangent
+    again: StepAgain
     fields: dict[int, Linearised] = field(default_factory=dict)
     cotangents: list[tuple[float, Array]] = field(default_factory=list)
 
@@ -70,9 +61,10 @@ class WayBack:
     def __init__(
         self, moving: Field, tableau: Tableau, kept: Snapshots, noise: Brownian | None, ending: Ending | None = None
     ) -> None:
-        self._field, self._tableau, self._kept, self._noise = moving, tableau, kept, noise
+        self._field, self._kept = moving, kept
         self._manifold, self._ending = moving.manifold, ending
-        self._when = StageTimes(kept.times, tableau.c, moving.breaks)
+        breaks = Breaks(moving.breaks, Span(kept.times[0], kept.times[-1]))
+        self._steps = StepsAgain(tableau, breaks, moving.manifold, noise)
         self._gradients = ParameterTotals()
         self.stats = {
             "steps": len(kept.times) - 1, "velocities": 0, "pullbacks": 0, "kept": len(kept.states),
@@ -91,66 +83,54 @@ class WayBack:
         final = len(times) - 1
         state = sum(at_ends.get(final, []), np.zeros_like(self._kept.states[0]))
         for step in last_first(self._kept, self._again, lambda n, y: self._again(n, y, linear=True)):
-            step.cotangents = [((t - step.t) / step.h, c) for t, c in inside.get(step.number, [])]
+            n, t, h = step.again.number, step.again.t, step.again.h
+            step.cotangents = [((at - t) / h, c) for at, c in inside.get(n, [])]
             state = self._pull_step(step, state)
-            state = sum(at_ends.get(step.number, []), state)
+            state = sum(at_ends.get(n, []), state)
             if report is not None:
-                report(step.t, {"steps": final - step.number})
+                report(t, {"steps": final - n})
         state = self._manifold.pull_retraction(self._kept.states[0], state)
-        if WEIGHTS not in self._gradients:
+        if not self._gradients:  # no step has met a cotangent: the loss does not depend on the run
             masses, n = self._field.cloud.weights, self._field.cloud.x.shape[-2]
             self._gradients[WEIGHTS] = np.zeros(n if masses is None or len(masses) == 1 else masses.shape)
-        return state, self._gradients.completed(self._field.attention.named_parameters(), times[0])
+            self._gradients.fill(self._field.attention.named_parameters(), times[0])
+        return state, self._gradients
 
     def _again(self, n: int, y: Array, *, linear: bool = False) -> tuple[_Step, Array]:
         """Make step n again, its fields ready for derivatives if `linear`; return it and the state after it."""
-        times, tableau, space = self._kept.times, self._tableau, VectorSpace(y.shape, y.dtype)
-        t, h, count = times[n], times[n + 1] - times[n], tableau.stages
-        stages = np.zeros((count + (self._noise is not None), *y.shape))
-        arguments = np.empty((count, *y.shape))
-        step = _Step(n, t, h, y, arguments, stages)
-        a = [list(row) + [node] * (self._noise is not None) for row, node in zip(tableau.a, tableau.c, strict=True)]
-        if self._noise is not None:
-            step.noise = np.empty_like(y)
-            self._noise(n, h, y, step.noise)
-            stages[-1] = step.noise
-            self._manifold.project(y, stages[-1])
-        for s in range(count):
-            space.combine(y, h, a[s], stages, arguments[s])
-            if s < count - 1:
-                self._velocity(step, s, linear=linear)
-        return step, self._moved(arguments[-1], 1)
+        begins, ends = self._kept.times[n : n + 2]
+        step = _Step(self._steps.begin(n, (begins, ends), ends - begins, y))
+        for s in range(self._steps.count - 1):
+            self._velocity(step, s, self._steps.argument(step.again, s), linear=linear)
+        return step, self._steps.argument(step.again, self._steps.count - 1)
 
     def _pull_step(self, step: _Step, state: Array) -> Array:
         """Return the gradient in the state before a step, given that in the state after it."""
-        tableau, h, count = self._tableau, step.h, self._tableau.stages
-        of_stages = np.zeros_like(step.stages)
-        before = np.zeros_like(state)
-        extension = tableau if self._noise is None else Chord((*tableau.b, 1.0))
-        if step.cotangents and self._noise is None and tableau.dense_needs_last:
-            self._velocity(step, count - 1, linear=True)
+        again, last = step.again, self._steps.count - 1
+        h, of_stages, before = again.h, np.zeros_like(again.stages), np.zeros_like(state)
+        if step.cotangents and self._steps.dense_needs_last:
+            self._velocity(step, last, self._steps.moved(again, last), linear=True)
         for theta, c in step.cotangents:
-            weights = extension.weights_at(theta)
-            there = step.y + h * np.tensordot(weights, step.stages, axes=1)
+            weights, slopes = self._steps.between(theta)
+            there = again.y + h * np.tensordot(weights, again.stages, axes=1)
             moved = self._manifold.pull_retraction(there, c)
-            if self._ending is not None and step.number == len(self._kept.times) - 2 and c is step.cotangents[-1][1]:
-                moved = self._at_event(there, moved, np.tensordot(extension.slopes_at(theta), step.stages, axes=1))
+            if self._ending is not None and again.number == len(self._kept.times) - 2 and c is step.cotangents[-1][1]:
+                moved = self._at_event(there, moved, np.tensordot(slopes, again.stages, axes=1))
             before += moved
             for s, weight in enumerate(weights):
                 of_stages[s] += h * weight * moved
-        for s in range(count - 1, -1, -1):
-            pulled = state if s == count - 1 else np.zeros_like(state)
+        for s in range(last, -1, -1):
+            pulled = state if s == last else np.zeros_like(state)
             if of_stages[s].any():
                 pulled = pulled + self._pull_velocity(step, s, of_stages[s])
             if s:
-                pulled = self._manifold.pull_retraction(step.arguments[s], pulled)
+                pulled = self._manifold.pull_retraction(again.arguments[s], pulled)
             before += pulled
-            for r, weight in enumerate(tableau.a[s][:s]):
-                of_stages[r] += h * weight * pulled
-            if self._noise is not None:
-                of_stages[-1] += h * tableau.c[s] * pulled
-        if step.noise is not None:
-            before += self._manifold.pull_projection(step.y, step.noise, of_stages[-1])[0]
+            for r, weight in enumerate(self._steps.rows[s]):
+                if weight:
+                    of_stages[r] += h * weight * pulled
+        if again.noise is not None:
+            before += self._manifold.pull_projection(again.y, again.noise, of_stages[-1])[0]
         return before
 
     def _at_event(self, there: Array, moved: Array, rate: Array) -> Array:
@@ -171,21 +151,9 @@ class WayBack:
 
     # -- velocities ---------------------------------------------------------------------------------------------------
 
-    def _moved(self, y: Array, s: int) -> Array:
-        """Return an argument on the manifold; that of the first stage is a state."""
-        out = y.copy()
-        if s:
-            self._manifold.retract(out)
-        return out
-
-    def _velocity(self, step: _Step, s: int, *, linear: bool) -> None:
-        """Compute stage s of a step."""
-        t, y, out, moving = (
-            self._when.at(step.number, s),
-            self._moved(step.arguments[s], s),
-            step.stages[s],
-            self._field,
-        )
+    def _velocity(self, step: _Step, s: int, y: Array, *, linear: bool) -> None:
+        """Compute stage s of a step, at y on the manifold."""
+        t, out, moving = self._steps.at(step.again, s), step.again.stages[s], self._field
         self.stats["velocities"] += 1
         if not linear:
             moving(t, y, out)
@@ -198,9 +166,9 @@ class WayBack:
 
     def _pull_velocity(self, step: _Step, s: int, c: Array) -> Array:
         """Return J(y)^T c of the field on the manifold, and add what it does to the parameters."""
-        moving, t, linear = self._field, self._when.at(step.number, s), step.fields[s]
+        moving, t, linear = self._field, self._steps.at(step.again, s), step.fields[s]
         with moving.backend.evaluation():
-            y, shape = self._moved(step.arguments[s], s), moving.cloud.x.shape
+            y, shape = self._steps.moved(step.again, s), moving.cloud.x.shape
             of_state, along = self._manifold.pull_projection(y, linear.field.reshape(y.shape), c)
             found = linear.pull(along.reshape(shape))
         self.stats["pullbacks"] += 1

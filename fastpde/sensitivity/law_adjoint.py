@@ -24,13 +24,15 @@ from ..attention.small_matrices import transposed
 from ..errors import InputError
 from ..gaussian import Gaussian, GaussianSolution, solve_gaussian
 from ..integrate import Observer
+from ..integrate.again import StepAgain, StepsAgain
+from ..integrate.breaks import Breaks
 from ..integrate.controller import Span
 from ..integrate.methods import TABLEAUX
 from ..integrate.options import function
 from ..integrate.reporting import reporting
-from ..integrate.space import VectorSpace
+from ..manifold import Euclidean
 from ..solutions import brief
-from .retracing import ParameterTotals, StageTimes, as_cotangent, as_value, by_step, last_first
+from .retracing import ParameterTotals, as_cotangent, as_value, by_step, last_first
 from .snapshots import Snapshots
 
 
@@ -98,18 +100,14 @@ def gradient_of_law(
 
 @dataclass
 class _Step:
-    """A step made again: its number, the covariance where it begins, and its stages.
+    """A step made again, of states [mean, L, Psi] (d, 1 + 2 d); S is the covariance where it begins.
 
     Attributes:
-        arguments: (S, d, 1 + 2 d), [mean, L, Psi] of each stage; the last is the state after the step.
-        stages: (S, d, 1 + 2 d), their velocities.
+        cotangents: of laws within the step, with their theta.
     """
 
-    number: int
-    h: float
+    again: StepAgain
     S: Array
-    arguments: Array
-    stages: Array
     cotangents: list[tuple[float, Any]] = field(default_factory=list)
 
 
@@ -117,9 +115,9 @@ class _Back:
     """The way back over the steps of the run of a law; a cotangent is one of the mean (d,) and of S (d, d)."""
 
     def __init__(self, attention: Attention, tableau: Any, kept: Snapshots) -> None:
-        self._attention, self._tableau, self._kept = attention, tableau, kept
-        self._d = len(kept.states[0])
-        self._when = StageTimes(kept.times, tableau.c, attention.breaks)
+        self._attention, self._kept, self._d = attention, kept, len(kept.states[0])
+        breaks = Breaks(attention.breaks, Span(kept.times[0], kept.times[-1]))
+        self._steps = StepsAgain(tableau, breaks, Euclidean())
         self._gradients = ParameterTotals()
         self.stats = {
             "steps": len(kept.times) - 1, "velocities": 0, "pullbacks": 0, "kept": len(kept.states),
@@ -136,71 +134,68 @@ class _Back:
             for c in at_ends.get(final, []):
                 of_mean, of_S = of_mean + c[0], of_S + c[1]
             for step in last_first(self._kept, self._again):
-                step.cotangents = [((t - times[step.number]) / step.h, c) for t, c in inside.get(step.number, [])]
+                n, begins, h = step.again.number, step.again.t, step.again.h
+                step.cotangents = [((t - begins) / h, c) for t, c in inside.get(n, [])]
                 of_mean, of_S = self._pull_step(step, of_mean, of_S)
-                for c in at_ends.get(step.number, []):
+                for c in at_ends.get(n, []):
                     of_mean, of_S = of_mean + c[0], of_S + c[1]
                 if report is not None:
-                    report(times[step.number], {"steps": final - step.number})
-        return (of_mean, of_S), self._gradients.completed(self._attention.named_parameters(), times[0])
+                    report(begins, {"steps": final - n})
+        if not self._gradients:  # the loss does not depend on the run
+            self._gradients.fill(self._attention.named_parameters(), times[0])
+        return (of_mean, of_S), self._gradients
 
     def _again(self, n: int, y: Array) -> tuple[_Step, Array]:
         """Make step n again; return it and the state [mean, L] after it."""
-        d, tableau = self._d, self._tableau
-        start = np.concatenate([y, np.eye(d)], axis=1)
-        h, count, space = (
-            self._kept.times[n + 1] - self._kept.times[n],
-            tableau.stages,
-            VectorSpace(start.shape, y.dtype),
-        )
-        step = _Step(n, h, y[:, 1:] @ y[:, 1:].T, np.empty((count, *start.shape)), np.zeros((count, *start.shape)))
-        for s in range(count):
-            space.combine(start, h, tableau.a[s], step.stages, step.arguments[s])
-            if s < count - 1:
-                self._velocity(step, s)
-        return step, step.arguments[-1][:, : 1 + d].copy()
+        begins, ends = self._kept.times[n : n + 2]
+        start = np.concatenate([y, np.eye(self._d)], axis=1)
+        step = _Step(self._steps.begin(n, (begins, ends), ends - begins, start), y[:, 1:] @ y[:, 1:].T)
+        for s in range(self._steps.count - 1):
+            self._velocity(step, s, self._steps.argument(step.again, s))
+        return step, self._steps.argument(step.again, self._steps.count - 1)[:, : 1 + self._d].copy()
 
-    def _velocity(self, step: _Step, s: int) -> None:
-        y = step.arguments[s]
-        M, c = self._attention.closure(y[:, 0], y[:, 1 : 1 + self._d], self._when.at(step.number, s))
-        np.matmul(M, y, out=step.stages[s])
-        step.stages[s, :, 0] += c
+    def _velocity(self, step: _Step, s: int, y: Array) -> None:
+        M, c = self._attention.closure(y[:, 0], y[:, 1 : 1 + self._d], self._steps.at(step.again, s))
+        out = step.again.stages[s]
+        np.matmul(M, y, out=out)
+        out[:, 0] += c
         self.stats["velocities"] += 1
 
     def _pull_step(self, step: _Step, of_mean: Array, of_S: Array) -> tuple[Array, Array]:
         """Return the cotangents of mean and S before a step, given those after it."""
-        d, tableau, h, count = self._d, self._tableau, step.h, self._tableau.stages
-        of_stages = np.zeros((count, d, 1 + d))  # of the velocities of [mean, Psi]
+        d, again, last = self._d, step.again, self._steps.count - 1
+        h, of_stages = again.h, np.zeros((last + 1, d, 1 + d))  # of the velocities of [mean, Psi]
         before = np.zeros(d)
-        if step.cotangents and tableau.dense_needs_last:
-            self._velocity(step, count - 1)
-        after, found = _through(step.arguments[-1][:, 1 + d :], step.S, of_mean, of_S)
+        if step.cotangents and self._steps.dense_needs_last:
+            self._velocity(step, last, again.arguments[last])
+        after, found = _through(again.arguments[last][:, 1 + d :], step.S, of_mean, of_S)
         for theta, (c_mean, c_S) in step.cotangents:
-            weights = tableau.weights_at(theta)
-            frame = np.eye(d) + h * np.tensordot(weights, step.stages[:, :, 1 + d :], axes=1)
+            weights, _ = self._steps.between(theta)
+            frame = np.eye(d) + h * np.tensordot(weights, again.stages[:, :, 1 + d :], axes=1)
             moved, more = _through(frame, step.S, c_mean, c_S)
             found, before = found + more, before + c_mean
             for s, weight in enumerate(weights):
                 of_stages[s] += h * weight * moved
-        for s in range(count - 1, -1, -1):
-            pulled = after if s == count - 1 else np.zeros_like(after)
+        for s in range(last, -1, -1):
+            pulled = after if s == last else np.zeros_like(after)
             if of_stages[s].any():
                 moved, more = self._pull_velocity(step, s, of_stages[s])
                 pulled, found = pulled + moved, found + more
             before = before + pulled[:, 0]
-            for r, weight in enumerate(tableau.a[s][:s]):
+            for r, weight in enumerate(self._steps.rows[s][:s]):
                 of_stages[r] += h * weight * pulled
         return before, 0.5 * (found + found.T)
 
     def _pull_velocity(self, step: _Step, s: int, c: Array) -> tuple[Array, Array]:
         """Return the cotangents of [mean, Psi] of a stage and of S, and add those of the parameters."""
-        d, y, t = self._d, step.arguments[s], self._when.at(step.number, s)
+        d, y, t = self._d, step.again.arguments[s], self._steps.at(step.again, s)
         mean, frame = y[:, 0], y[:, 1 + d :]
         law = self._attention.linearised_law(mean[None], y[None, :, 1 : 1 + d], t)
         found = law.pull((c @ np.concatenate([mean[:, None], frame], axis=1).T)[None], c[None, :, 0])
         self.stats["pullbacks"] += 1
         for name, p in self._attention.named_parameters():
-            self._gradients.add(name, p, t, found.parameters[name])
+            if name in found.parameters:
+                self._gradients.add(name, p, t, found.parameters[name])
         moved, more = _through(frame, step.S, found.mean[0], found.cov[0])
         return law.M[0].T @ c + moved, more
 

@@ -11,32 +11,9 @@ from .._types import Array
 from ..attention.derivatives import of_value
 from ..attention.parameters import Layers, Parameter
 from ..errors import InputError, InputTypeError
-from ..integrate.breaks import Breaks
-from ..integrate.controller import Span
 from .snapshots import Snapshots, backwards
 
 By = dict[int, list[tuple[float, Array]]]
-
-
-class StageTimes:
-    """The times at which the stages of the steps of a run evaluate its field, on the side of the step at a break.
-
-    Args:
-        times: those of the steps of the run, (m,).
-        nodes: of the method, (S,).
-        breaks: the times at which the field jumps.
-    """
-
-    def __init__(self, times: Sequence[float], nodes: Sequence[float], breaks: Sequence[float]) -> None:
-        self._times, self._nodes = times, nodes
-        self._breaks = Breaks(breaks, Span(times[0], times[-1]))
-
-    def at(self, n: int, s: int) -> float:
-        """Return the time of stage s of step n."""
-        t, end, node = self._times[n], self._times[n + 1], self._nodes[s]
-        if node == 0.0:
-            return self._breaks.begins(t)
-        return self._breaks.ends(end) if node == 1.0 else t + node * (end - t)
 
 
 def by_step(
@@ -114,11 +91,10 @@ class ParameterTotals(dict[str, Array]):
             return
         self[name] = self.get(name, 0.0) + value
 
-    def completed(self, parameters: Iterable[tuple[str, Parameter]], t: float) -> dict[str, Array]:
-        """Return the totals, zero for parameters to which nothing was added: the loss did not depend on the run."""
+    def fill(self, parameters: Iterable[tuple[str, Parameter]], t: float) -> None:
+        """Set the totals of all parameters to zero, but for functions of time."""
         for name, p in parameters:
             if isinstance(p.source, Layers):
-                self.setdefault(name, np.zeros(p.source.stack.shape))
+                self[name] = np.zeros(p.source.stack.shape)
             elif p.constant:
-                self.setdefault(name, np.zeros(p(t).shape))
-        return self
+                self[name] = np.zeros(p(t).shape)
