@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._types import Array, as_tokens
-from .attention.base import Attention
+from .attention.base import Attention, as_attention
 from .attention.cloud import Cloud, make_cloud
 from .attention.composite import terms_of
 from .attention.derivatives import as_change, backend_of, masses_of, widened
@@ -48,8 +48,7 @@ def interaction_energy(
     """
     from .sums import resolve
 
-    if not isinstance(attention, Attention):
-        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    as_attention(attention)
     tokens, log = as_tokens("x", x), flag("log", log)
     summing = resolve(backend)
     cloud = make_cloud(attention, tokens, summing, weights, positions)
@@ -191,8 +190,7 @@ def _slope_of_energy(
     """Check the arguments of `energy_gradient`; return a context with the gradient."""
     from .sums import resolve
 
-    if not isinstance(attention, Attention):
-        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    as_attention(attention)
     tokens, log = as_tokens("x", x), flag("log", log)
     summing: Backend = backend_of(resolve(backend))
     cloud = widened(make_cloud(attention, tokens, summing, weights, positions))

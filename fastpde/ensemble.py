@@ -93,7 +93,8 @@ class EnsembleSolution:
         for event i t_events/i, and stats/NAME and settings/NAME. `numpy.load` reads it.
         """
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
-        arrays |= solutions.followed(self) | {"status": [status.value for status in self.status]} | solutions.numbered("t_events", self.t_events)
+        arrays |= solutions.followed(self) | {"status": [status.value for status in self.status]}
+        arrays |= solutions.numbered("t_events", self.t_events)
         return solutions.save(path, arrays, self.stats, self.settings)
 
     def plot(self, path: str | Path | None = None) -> Figure:

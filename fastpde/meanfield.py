@@ -9,11 +9,11 @@ import numpy as np
 
 from ._types import Array, as_tokens
 from .attention import small_clouds, warm_start
-from .attention.base import Attention
+from .attention.base import Attention, as_attention
 from .attention.cloud import Cloud, make_cloud
 from .attention.memory import Memory
 from .ensemble import EnsembleSolution
-from .errors import FieldError, InputError, InputTypeError
+from .errors import FieldError, InputError
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Problem, Solution, State
 from .integrate.options import Options
@@ -178,9 +178,7 @@ def bind(
     """
     from .sums import resolve
 
-    if not isinstance(attention, Attention):
-        came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
-        raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
+    as_attention(attention)
     summing = resolve(backend)
     cloud = make_cloud(attention, as_tokens("x0", x0), summing, weights, positions)
     return Field(attention, cloud, summing, manifold or Euclidean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,19 @@ class Watch(Protocol):
         """Return a sentence about what contradicts the prediction; "" if nothing does."""
 
 
+class Along(Protocol):
+    """What is carried along the tokens of a run of one system, step by step; it is a part of the run's state."""
+
+    def begin(self, problem: Any, state: Any, kept: Mapping[str, Array]) -> None:
+        """Begin with a run of an `integrate.Problem`, or go on at an `integrate.State` with the `parts` of then."""
+
+    def follow(self, run: Any) -> None:
+        """Follow the last step of an `integrate.Integrator`, unless that has been done."""
+
+    def parts(self, step: int) -> dict[str, Array]:
+        """Return what is kept, after that step or the one before."""
+
+
 @dataclass(frozen=True)
 class Observable:
     """Named numbers that are computed from a cloud at a time: columns of the tables of a run.
@@ -55,6 +68,7 @@ class Observable:
         details: columns of a further table NAME.csv, whose rows compute then returns beside the numbers: (numbers,
             rows). Of systems (B, n, d) there is none.
         watch: a check of the numbers.
+        along: what they are computed of beside the tokens.
 
     Raises InputError, InputTypeError for names that a table cannot have, and for what cannot be called.
     """
@@ -66,6 +80,7 @@ class Observable:
     shared: bool = False
     details: Sequence[str] = ()
     watch: Watch | None = None
+    along: Along | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.columns, str):

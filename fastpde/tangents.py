@@ -11,7 +11,8 @@ obeys (log rho)' = -div F along tokens, for a fixed measure. Source: Theory 12.3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -34,6 +35,7 @@ from .manifold import Euclidean, Manifold
 # As many tangents as have so many tokens together are computed in one call, for as many copies of the cloud: the time
 # of small sums is that of calls. In large ones pairs of tokens count, and what tangents share is computed once.
 _COPIED = 4096
+_DENSITY, _MEMORY = "log_density", "memory."  # names in `Follower.parts`
 
 
 @dataclass
@@ -79,7 +81,7 @@ class Follower:
         moving: Any = problem.field
         self._moving = moving
         self._manifold: Manifold = moving.manifold
-        self._backend = backend_of(moving.backend)
+        self._backend = copy(backend_of(moving.backend))  # the run counts its own sums
         noise = None if problem.noise is None else cast(Any, problem.noise).free()
         self._again = StepsAgain(problem.tableau, problem.breaks, self._manifold, noise)
         self._dense = log_density is not None
@@ -115,6 +117,21 @@ class Follower:
         assert along is not None and weights is not None, "a step of an adaptive method"
         self._finish(along)
         return along.step.h * np.tensordot(weights, along.changes, axes=1)
+
+    def log_density_at(self, t: float) -> Array:
+        """Return the log density where the run is, or at a time within its last step."""
+        return self._at(t)[1]
+
+    def parts(self) -> dict[str, Array]:
+        """Return, by name, what is to be kept of the log density: with it another follower goes on from here."""
+        return {_DENSITY: self._density, **{_MEMORY + name: array for name, array in self._memory.arrays.items()}}
+
+    def restore(self, parts: Mapping[str, Array]) -> None:
+        """Go on from the `parts` of another follower, at the state from which the run goes on."""
+        self._density = parts[_DENSITY]
+        for name, array in parts.items():
+            if name.startswith(_MEMORY):
+                self._memory.arrays[name.removeprefix(_MEMORY)] = array
 
     def added_to(self, sol: Solution) -> Solution:
         """Return the solution of the run, with what has been followed."""
@@ -327,7 +344,7 @@ def _densities(problem: Problem, given: Any) -> Array:
 
 def _followed_together(
     problem: Problem, tangents: Array, density: Array | None, told: Callable[[int], object]
-) -> dict[str, Array]:
+) -> dict[str, Any]:
     """Return what is added to the solution of systems that all reach the end, by the same steps."""
     follower, (start, end), systems = Follower(problem, tangents, density), problem.span, len(problem.y0)
 
@@ -340,10 +357,10 @@ def _followed_together(
 
 def _followed_apart(
     problem: Problem, tangents: Array, density: Array | None, sol: EnsembleSolution, told: Callable[[int], object]
-) -> dict[str, Array]:
+) -> dict[str, Any]:
     """Return what is added to the solution of systems, followed one by one; nan at times that they do not reach."""
     moving: Any = problem.field
-    found: dict[str, Array] = {}
+    found: dict[str, Any] = {}
     for b, y0 in enumerate(problem.y0):
         noise = None if problem.noise is None else cast(Any, problem.noise).from_system(b)
         space = moving.manifold.space(y0.shape, y0.dtype)

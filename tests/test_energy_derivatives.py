@@ -151,6 +151,7 @@ def test_the_logarithm_does_not_overflow():
         (fp.Sinkhorn(*np.ones((3, 2, 2))), {"log": True}, "log: got True"),
         (fp.Linear(np.eye(2), -np.eye(2), np.eye(2)), {"log": True}, "log: got True"),
         (fp.Softmax, {}, "attention: got"),
+        (fp.Softmax(*np.ones((3, 2, 2))), {"log": "no"}, "log: got 'no' .*; need True or False"),
         (fp.Softmax(*np.ones((3, 2, 2))), {"dx": np.ones((3, 2))}, "dx: got shape"),
     ],
 )

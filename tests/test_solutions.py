@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -197,3 +198,14 @@ def test_derivatives_are_shown_by_their_shapes():
         (repr(fp.lyapunov(attention, x, (0.0, 1.0), k=2)), "solution: Solution: t (2,), x (2, 40, 2)"),
     ):
         assert words in shown and len(shown) < 700 and shown.count("\n") < 9, shown
+
+
+def test_zeros_are_shown_without_a_sign():
+    @dataclass(frozen=True)
+    class Found:
+        rate: float
+        values: np.ndarray
+        counts: np.ndarray
+
+    shown = solutions.brief(Found(-0.0, np.array([-0.0, 1.5, -2.0]), np.array([0, 3])))
+    assert shown == "Found:\n  rate: 0\n  values: [ 0.   1.5 -2. ]\n  counts: [0 3]"

@@ -330,6 +330,14 @@ class Attention(Differentiable):
         return length
 
 
+def as_attention(value: object) -> Attention:
+    """Return an attention as it is. Raises InputTypeError for anything else, its class among them."""
+    if not isinstance(value, Attention):
+        came = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
+    return value
+
+
 def _of_system(value: Any, b: int | Array) -> Any:
     """Return a parameter, an attention or a tuple of them as system b has it, and anything else as it is."""
     if isinstance(value, Parameter):

@@ -281,13 +281,17 @@ class LinearisedHead(Linearised):
             of_targets = of_targets - along * keys
             a = np.concatenate([c, -along], axis=2)
             b = np.concatenate([self._values, np.ones((*self._y.shape[:2], 1))], axis=2)
-        of_values, there = self._targets.both(c, b, a, self._z)  # (B, n, e)
+        apart = along if score.normalised and not self._sharp else c[:, :, :0]
+        passed, there = self._targets.both(np.concatenate([c, apart], axis=2), b, a, self._z)
+        of_values, of_totals = np.split(passed, [c.shape[2]], axis=2)  # (B, n, e), (B, n, 1) or nothing
         of_keys, rho = there[:, :, :-1], there[:, :, -1]
         at = self._pull_targets(of_targets)
         x = self._pull_sources(of_keys, rho)
         x += of_values if self._late else self._through(transposed(V), of_values)
         own = cloud.at is None
         parameters = self._parameters(of_targets, of_keys, rho, of_values, cotangent)
+        gained = rho if self._sharp else np.einsum("bne,bne->bn", of_values, self._values) - of_totals.sum(axis=2)
+        parameters[WEIGHTS] = gained / masses_of(cloud)
         return rho, Pulled(x + at if own else x, None if own else at, parameters)
 
     def _parameters(
@@ -303,11 +307,6 @@ class LinearisedHead(Linearised):
             found["V"] = self._backend.outer(of_values, cloud.x)
         if not score.normalised:
             found["bias"] = cloud.partition.sum(rho)
-        masses = masses_of(cloud)
-        if self._sharp:
-            found[WEIGHTS] = rho / masses
-        elif not score.normalised:
-            found[WEIGHTS] = np.einsum("bne,bne->bn", of_values, self._values) / masses
         return found
 
     def _of_score(self, of_targets: Array, of_keys: Array, rho: Array) -> dict[str, Array]:

@@ -116,9 +116,7 @@ class LinearisedLawOfHead(LinearisedLaw):
         of_V = of_M @ transposed(law.N) + of_c[..., :, None] * law.b[..., None, :]
         assert found.A is not None, "every map has a score matrix"
         parameters = {**self._of_score(found.A, found.D), "V": of_V}
-        return PulledLaw(
-            found.mean, found.S, parameters if self._pull_score is None else self._pull_score(parameters)
-        )
+        return PulledLaw(found.mean, found.S, parameters if self._pull_score is None else self._pull_score(parameters))
 
     def _changes_of_score(self, parameters: Mapping[str, Array]) -> tuple[Array | None, Array | None]:
         """Return the changes of A = f scale K^T Q, f = 2 of distances and else 1, and of D = scale K^T K."""

@@ -88,8 +88,10 @@ def of_token(config: Config, n: int, d: int) -> PerToken:
         sums += _HEADS * d * itemsize
     if config.output.energy:
         sums += _of_energy(config, n, d)
-    if config.output.divergence:  # targets, keys, values, columns and results in float64
+    if config.output.divergence or config.output.entropy:  # targets, keys, values, columns and results in float64
         sums += 8 * (8 * d + 4) + (_of_grid(d, alike=False) if may_be_fast(config, n, d) else 0)
+    if config.output.entropy:  # what is followed, its step and what a checkpoint may need of the one before
+        sums += 8 * (2 * d * (tableau.stages + 1) + tableau.stages + 4)
     if config.tokens.positions is not None:
         sums += _SORTED * d * itemsize + 8 * _PLACES
     kept = remembered(config)

@@ -297,6 +297,8 @@ class Output:
     `energy` "auto", the default, is true for n <= 20,000, or n <= 200,000 where sums may be in O(n): the energy costs
     one sum at every frame. It is false with Sinkhorn heads, whose energy costs a whole scaling, and for ensembles.
     `divergence` is whether the mean divergence of the field is recorded, the rate at which the entropy grows.
+    `entropy` is whether the entropy of the law of the tokens is recorded: minus the mean of its log density,
+    which every step carries along, of one system without noise.
     `observables` are observables of the user's own, "module:name".
     `clusters` is the length of `fastpde.clusters` as a fraction of the cloud's radius; true stands for 0.05.
     """
@@ -307,6 +309,7 @@ class Output:
     checkpoint: float = key(_POSITIVE, 60.0)
     energy: bool | None = key(checks.automatic, None)
     divergence: bool | None = key(_recorded, None)
+    entropy: bool | None = key(_recorded, None)
     clusters: float | None = key(_share, None)
     observables: tuple[str, ...] | None = key(checks.own_names, None)
 

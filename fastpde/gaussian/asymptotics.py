@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..attention.base import Attention
+from ..attention.base import Attention, as_attention
 from ..errors import InputError, InputTypeError
 from ..integrate.options import flag, positive_int, real
 from ..laws.gaussian import Gaussian
@@ -111,8 +111,7 @@ def limit(
 
     Source: Theory 3, 4, 10, 11.
     """
-    if not isinstance(attention, Attention):
-        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    as_attention(attention)
     if not isinstance(law, Gaussian):
         raise InputTypeError("law", type(law).__name__, "a Gaussian law, as fp.Gaussian(mean, cov)")
     if not all(p.constant for p in attention.parameters()):

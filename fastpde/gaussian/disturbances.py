@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from .._types import Array
-from ..attention.base import Attention
+from ..attention.base import Attention, as_attention
 from ..batches.affine import AffineHeads
 from ..errors import InputError, InputTypeError
 from ..laws.gaussian import Gaussian
@@ -39,8 +39,7 @@ def growth_rates(attention: Attention, law: Gaussian) -> Array:
 
     Source: Theory 12.4.
     """
-    if not isinstance(attention, Attention):
-        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    as_attention(attention)
     if not isinstance(law, Gaussian):
         raise InputTypeError("law", type(law).__name__, "a Gaussian law, as fp.Gaussian(mean, cov)")
     if law.mean.ndim != 1 or not (attention.mean_free or not law.mean.any()):

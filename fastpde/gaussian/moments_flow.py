@@ -16,10 +16,10 @@ import numpy as np
 
 from .. import solutions
 from .._types import Array
-from ..attention.base import Attention
+from ..attention.base import Attention, as_attention
 from ..attention.small_matrices import transposed
 from ..ensemble import reporting, summary
-from ..errors import InputError, InputTypeError
+from ..errors import InputError
 from ..integrate import Solution, Status, integrate
 from ..integrate.options import time_span
 from ..integrate.reporting import check_progress
@@ -123,9 +123,7 @@ def solve_gaussian(
 
     Options are those of `integrate`.
     """
-    if not isinstance(attention, Attention):
-        came = f"the class {attention.__name__}" if isinstance(attention, type) else type(attention).__name__
-        raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
+    as_attention(attention)
     t0, _ = time_span("t_span", t_span)
     check_progress(progress)
     d = start.mean.shape[-1]

@@ -85,7 +85,7 @@ class StepsAgain:
         return self.moved(step, s)
 
     def moved(self, step: StepAgain, s: int) -> np.ndarray:
-        """Return the argument of stage s on the manifold, a copy; that of the first stage is a state, which is there."""
+        """Return a copy of the argument of stage s on the manifold; that of the first stage is a state."""
         out = step.arguments[s].copy()
         if s:
             self._place.retract(out)

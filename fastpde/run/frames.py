@@ -11,7 +11,7 @@ import numpy as np
 
 from fastpde import initial
 from fastpde.config import Problem
-from fastpde.integrate import State
+from fastpde.integrate import Integrator, State
 from fastpde.meanfield import token_axis
 from fastpde.observable import Line, Observable
 from fastpde.parallel.spread import Spread
@@ -37,6 +37,7 @@ class Frames(Contents):
         writer: of the directory.
         snapshot: returns the state of the integration, once there is one.
         spent: returns the seconds of the integration in this part of the run.
+        run: the integration, once there is one.
     """
 
     writer: Writer | NullWriter
@@ -44,6 +45,8 @@ class Frames(Contents):
     def __init__(self, problem: Problem, observables: tuple[Observable, ...], communicator: RunCommunicator) -> None:
         self._problem, self._observables, self._communicator = problem, observables, communicator
         self._watched = [(one.name, one.watch) for one in observables if one.watch is not None]
+        self._carried = [(f"{one.name}.", one.along) for one in observables if one.along is not None]
+        self.run: Integrator | None = None
         self._t, self._frames = problem.config.time.t_start, 0
         self._stats: dict[str, Any] = {}
         self.snapshot: Callable[[], State | None] = lambda: None
@@ -93,6 +96,8 @@ class Frames(Contents):
         axes = {name: token_axis(name) for name in arrays}
         cut = {name: axis for name, axis in axes.items() if axis is not None}
         spread = {name: self._communicator.spread(arrays[name], axis) for name, axis in cut.items()}
+        for prefix, along in self._carried:
+            arrays |= {prefix + name: array for name, array in along.parts(state.step).items()}
         marks = {name: watch.mark() for name, watch in self._watched}
         facts = {"state": numbers, "marks": marks, "wall_time": self._earlier + self.spent()}
         return facts, arrays | spread
@@ -124,8 +129,21 @@ class Frames(Contents):
 
     # -- what a run adds ----------------------------------------------------------------------------------------------
 
+    def begin(self, problem: Any, state: State | None, kept: dict[str, Array]) -> None:
+        """Begin with an `integrate.Problem`, or go on at a state of it with the arrays that were kept."""
+        for prefix, along in self._carried:
+            own = {name.removeprefix(prefix): array for name, array in kept.items() if name.startswith(prefix)}
+            along.begin(problem, state, own)
+
+    def _follow(self) -> None:
+        """Follow the last step, if the run has made one."""
+        for _, along in self._carried:
+            if self.run is not None:
+                along.follow(self.run)
+
     def frame(self, t: float, x: Array) -> None:
         """Store the tokens and the observables of one time. Collective. Raises OutputError."""
+        self._follow()
         numbers, details = self._computed(t, x)
         self._t = max(self._t, t)
         if self.writer.path is None:
@@ -137,6 +155,7 @@ class Frames(Contents):
 
     def step(self, t: float, stats: dict[str, Any]) -> None:
         """Note an accepted step; status.json is replaced every two seconds."""
+        self._follow()
         self._t, self.writer.steps = t, int(stats.get("steps", self.writer.steps + 1))
         self._stats = stats | {"wall_time": self._earlier + stats.get("wall_time", 0.0)}
         self.writer.write_status(directory.RUNNING, "", every=_STATUS_EVERY)

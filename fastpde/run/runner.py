@@ -319,17 +319,20 @@ def _solve_one(
     asked |= {"positions": begin.positions, "observers": (observer,)}
     problem = prepare(begin.attention, begin.tokens.pop(), **asked)
     state = None if found is None else State.of(found.facts["state"], found.arrays)
-    run = Integrator(problem, state, undo=True)
+    frames.begin(problem, state, {} if found is None else found.arrays)
+    frames.run = run = Integrator(problem, state, undo=True)
     frames.snapshot, frames.spent = run.held, lambda: run.stats()["wall_time"]
     while run.step() is None:
-        frames.step(run.state.t, run.stats())
+        with signals.held():
+            frames.step(run.state.t, run.stats())
         shown.update(run.state.t, run.state.step)
         signals.check()  # not after the last step: what has ended is not to go on
         writer.beat()
         if communicator.largest(writer.due()):
             writer.save()
         signals.saving = writer.saving
-    frames.step(run.state.t, run.stats())
+    with signals.held():
+        frames.step(run.state.t, run.stats())
     end = run.ending()
     frames.ended(end.status.value, end.t_final)
     return _outcome(writer, [end.status], remedies.told(writer.problem, end.status.name, end.message, end.cause))

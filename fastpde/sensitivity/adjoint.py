@@ -99,8 +99,8 @@ def gradient(
         loss: loss(x) of the final tokens x, of the shape of x0, or with t_eval of all x (m, *shape); returns its value
             and its derivative in x, an array of the shape of x. With events: loss(x, t), t the time of the end, and it
             returns the derivative in t, too. Of a Gaussian law loss(mean, cov), of arrays (d,) and (d, d), or (m, d)
-            and (m, d, d), returns its value and the pair of its derivatives.
-        x0: tokens (n, d), or (B, n, d) for B systems; float64. Or one law, `fp.Gaussian(mean, cov)`.
+            and (m, d, d), returns its value and the pair of its derivatives; several laws have axes before d.
+        x0: tokens (n, d), or (B, n, d) for B systems; float64. Or `fp.Gaussian(mean, cov)`, one law or systems of them.
         events: as of `solve`, for one system, without t_eval. A terminal one needs derivatives of its value:
             `fp.BlowUp` and `fp.Collapsed` have them; a function has an attribute gradient(t, x) -> (derivative in t,
             derivative in x (n, d)). `fp.SteadyState` ends a run with a step, and that step is taken as it is.

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..attention.base import Attention
+from ..attention.base import Attention, as_attention
 from ..attention.small_matrices import transposed
+from ..ensemble import reporting as reporting_systems
 from ..errors import InputError
 from ..gaussian import Gaussian, GaussianSolution, solve_gaussian
 from ..integrate import Observer
@@ -28,7 +29,7 @@ from ..integrate.again import StepAgain, StepsAgain
 from ..integrate.breaks import Breaks
 from ..integrate.controller import Span
 from ..integrate.methods import TABLEAUX
-from ..integrate.options import function
+from ..integrate.options import function, time_span
 from ..integrate.reporting import reporting
 from ..manifold import Euclidean
 from ..solutions import brief
@@ -38,14 +39,14 @@ from .snapshots import Snapshots
 
 @dataclass(frozen=True)
 class GaussianGradient:
-    """The gradient of a loss of the run of a Gaussian law, returned by `gradient`.
+    """The gradient of a loss of the run of a Gaussian law, or of a batch of them, returned by `gradient`.
 
     Attributes:
         value: the loss.
-        mean: (d,), its gradient in the initial mean.
-        cov: (d, d), that in the initial covariance: symmetric, also for changes that raise its rank.
+        mean: (d,) or (..., d), its gradient in the initial means.
+        cov: (d, d) or (..., d, d), that in the initial covariances: symmetric, also for changes that raise their rank.
         parameters: name -> gradient, as of `Gradient`.
-        solution: the run.
+        solution: the run, or runs.
         stats: as of `Gradient`.
     """
 
@@ -70,32 +71,67 @@ def gradient_of_law(
     progress: Any,
     asked: dict[str, Any],
 ) -> GaussianGradient:
-    """Return what `gradient` does for a Gaussian law; `asked` are options of `integrate`."""
-    if law.mean.ndim != 1:
-        raise InputError("x0", repr(law), "one Gaussian law")
+    """Return what `gradient` does for a Gaussian law, or several; `asked` are options of `integrate`."""
+    as_attention(attention)
+    (*lead, d), t0 = law.mean.shape, time_span("t_span", t_span)[0]
+    if lead and attention.masked:
+        raise InputError("x0", repr(law), "one Gaussian law: under a mask leading axes are positions, not systems")
     function("loss", loss, "(mean, cov) -> its value and the pair of its derivatives")
-    d = len(law.mean)
-    kept = Snapshots((d, 1 + d), memory)
-    sol = solve_gaussian(
-        attention, law, t_span, t_eval=t_eval, observers=[Observer(kept.take, steps=1)], **asked
-    )  # fmt: skip
-    if not np.isnan(sol.blowup_time) or not sol.success or (t_eval is not None and len(sol.t) != np.size(t_eval)):
+    kept, tableau = Snapshots((d, 1 + d), memory), TABLEAUX[asked.get("method", "dopri5")]
+    count = max(p.systems(t0) for p in attention.parameters())
+    one = not lead and count == 1
+    watch = [Observer(kept.take, steps=1)] if one else []
+    sol = solve_gaussian(attention, law, t_span, t_eval=t_eval, observers=watch, **asked)
+    if np.isfinite(sol.blowup_time).any() or not sol.success or (t_eval is not None and len(sol.t) != np.size(t_eval)):
         raise InputError("t_span", f"a run that ended: {sol.message}", "one that reaches its end")
+    value, of_mean, of_cov = _differentiated(loss, sol, t_eval)
+    at = sol.t if t_eval is not None else sol.t[-1:]
+    if one:
+        with reporting(progress, Span(kept.times[-1], kept.times[0])) as report:
+            back = _Back(attention, tableau, kept)
+            (mean, cov), parameters = back.run(at, list(zip(of_mean[:, 0], of_cov[:, 0], strict=True)), report)
+        return GaussianGradient(value, mean, cov, parameters, sol, back.stats)
+    means, covs = np.empty(of_mean.shape[1:]), np.empty(of_cov.shape[1:])
+    start = np.broadcast_to(law.mean, (*sol.mean.shape[1:-1], d)).reshape(-1, d), law.cov.reshape(-1, d, d)
+    each, stats = [], []
+    with reporting_systems(progress, len(means)) as told:
+        for b in range(len(means)):
+            own = attention.system(b) if count > 1 else attention
+            kept, alone = Snapshots((d, 1 + d), memory), Gaussian(start[0][b], start[1][b if lead else 0])
+            solve_gaussian(own, alone, t_span, t_eval=None, observers=[Observer(kept.take, steps=1)], **asked)
+            back = _Back(own, tableau, kept)
+            (means[b], covs[b]), found = back.run(at, list(zip(of_mean[:, b], of_cov[:, b], strict=True)), None)
+            each.append(found)
+            stats.append(back.stats)
+            told(b + 1)
+    totals = {name: (max if name == "stride" else sum)(one[name] for one in stats) for name in stats[0]}
+    mean, cov = means.reshape(sol.mean.shape[1:]), covs.reshape(sol.cov.shape[1:])
+    return GaussianGradient(value, mean, cov, _joined(each, attention, t0), sol, totals)
+
+
+def _differentiated(loss: Callable[..., Any], sol: GaussianSolution, t_eval: Any) -> tuple[float, Array, Array]:
+    """Return the value of a loss of laws, and its derivatives in the means (m, B, d) and covariances (m, B, d, d)."""
     mean, cov = (sol.mean, sol.cov) if t_eval is not None else (sol.mean[-1], sol.cov[-1])
-    found = loss(mean.copy(), cov.copy())
+    found, d = loss(mean.copy(), cov.copy()), mean.shape[-1]
     try:
         value, (of_mean, of_cov) = found
     except (TypeError, ValueError):
         need = "one that returns its value and the pair of its derivatives in mean and covariance"
         raise InputError("loss", f"a function that returns {found!r:.60}", need) from None
-    value, shape = as_value(value), (-1, d, d)
-    of_cov = as_cotangent(of_cov, cov, "that of the covariance").reshape(shape)
-    of_mean = as_cotangent(of_mean, mean, "that of the mean").reshape(-1, d)
-    at = sol.t if t_eval is not None else sol.t[-1:]
-    cotangents = list(zip(of_mean, 0.5 * (of_cov + transposed(of_cov)), strict=True))
-    back = _Back(attention, TABLEAUX[asked.get("method", "dopri5")], kept)
-    (mean, cov), parameters = back.run(at, cotangents, progress)
-    return GaussianGradient(value, mean, cov, parameters, sol, back.stats)
+    value, rows = as_value(value), 1 if t_eval is None else len(mean)
+    of_cov = as_cotangent(of_cov, cov, "that of the covariance").reshape(rows, -1, d, d)
+    of_mean = as_cotangent(of_mean, mean, "that of the mean").reshape(rows, -1, d)
+    return value, of_mean, 0.5 * (of_cov + transposed(of_cov))
+
+
+def _joined(each: list[dict[str, Array]], attention: Attention, t: float) -> dict[str, Array]:
+    """Return the gradients in the parameters of several laws, from those of each: summed where they share a value."""
+    found: dict[str, Array] = {}
+    for name, p in attention.named_parameters():
+        if name in each[0]:
+            values, first = [own[name] for own in each], int(not p.constant)  # layers come before systems
+            found[name] = np.sum(values, axis=0) if p.systems(t) == 1 else np.stack(values, axis=first)
+    return found
 
 
 @dataclass
@@ -124,23 +160,22 @@ class _Back:
             "stride": kept.stride,
         }  # fmt: skip
 
-    def run(self, at: Array, cotangents: list[Any], progress: Any) -> tuple[tuple[Array, Array], dict[str, Array]]:
+    def run(self, at: Array, cotangents: list[Any], report: Any) -> tuple[tuple[Array, Array], dict[str, Array]]:
         """Return the gradients in the first law and in the parameters, given those in the laws at some times."""
         times, d = self._kept.times, self._d
         inside, at_ends = by_step(times, at, cotangents)
         final = len(times) - 1
         of_mean, of_S = np.zeros(d), np.zeros((d, d))
-        with reporting(progress, Span(times[-1], times[0])) as report:
-            for c in at_ends.get(final, []):
+        for c in at_ends.get(final, []):
+            of_mean, of_S = of_mean + c[0], of_S + c[1]
+        for step in last_first(self._kept, self._again):
+            n, begins, h = step.again.number, step.again.t, step.again.h
+            step.cotangents = [((t - begins) / h, c) for t, c in inside.get(n, [])]
+            of_mean, of_S = self._pull_step(step, of_mean, of_S)
+            for c in at_ends.get(n, []):
                 of_mean, of_S = of_mean + c[0], of_S + c[1]
-            for step in last_first(self._kept, self._again):
-                n, begins, h = step.again.number, step.again.t, step.again.h
-                step.cotangents = [((t - begins) / h, c) for t, c in inside.get(n, [])]
-                of_mean, of_S = self._pull_step(step, of_mean, of_S)
-                for c in at_ends.get(n, []):
-                    of_mean, of_S = of_mean + c[0], of_S + c[1]
-                if report is not None:
-                    report(begins, {"steps": final - n})
+            if report is not None:
+                report(begins, {"steps": final - n})
         if not self._gradients:  # the loss does not depend on the run
             self._gradients.fill(self._attention.named_parameters(), times[0])
         return (of_mean, of_S), self._gradients

@@ -124,7 +124,10 @@ def lyapunov(
     solution = run(problem, progress, growth)
     if not solution.success:
         raise InputError("t_span", f"a run that ended: {solution.message}", "one that reaches its end")
-    return _averaged(np.array([problem.span.start, *growth.times]), np.array(growth.logs), drop, every, solution)
+    times = np.array([problem.span.start, *growth.times])
+    if _first_kept(times, drop) >= len(growth.logs):
+        raise _too_few(len(growth.logs), drop, every, solution.stats["steps"])
+    return _averaged(times, np.array(growth.logs), drop, solution)
 
 
 class _Growth:
@@ -171,24 +174,27 @@ class _Growth:
             return np.log(np.abs(np.diagonal(r)))
 
 
-def _too_few(factorisations: int, drop: float, every: int, steps: int) -> InputError:
+def _first_kept(times: Array, drop: float) -> int:
+    """Return the number of the first of the times (m + 1,) after the part that is dropped; m: it is the last."""
+    elapsed = np.abs(times - times[0])
+    return int(np.searchsorted(elapsed, drop * elapsed[-1]))
+
+
+def _too_few(factorisations: int, drop: float, every: int, steps: float) -> InputError:
     """Return the error of a run without two factorisations after the part of it that is dropped."""
     if not steps:
         return InputError("t_span", "a run without a step", "a span of some length")
-    if every > 1:
-        came = f"{every}, which makes {factorisations} in a run of {steps} steps"
-        need = f"factorisations before and after the end of the part drop = {drop:g}"
-        return InputError("every", came, need, f"Take every = {max(1, steps // 20)}.")
-    need = f"steps that begin after the part drop = {drop:g} of the span"
-    return InputError("t_span", f"a run of {steps} steps", need, "Take a longer span, smaller steps, or a lower drop.")
+    if every > 1 and (1.0 - drop) * steps >= 1.0:
+        came = f"{every}: {factorisations} factorisations in {steps:.0f} steps"
+        need = f"some before and some after the part drop = {drop:g} of the span"
+        return InputError("every", came, need, f"Take every = {max(1, int(steps) // 20)}.")
+    need, remedy = f"steps that begin after the part drop = {drop:g} of it", "Take a longer span, or smaller steps."
+    return InputError("t_span", f"a run of {steps:.0f} steps", need, remedy)
 
 
-def _averaged(times: Array, logs: Array, drop: float, every: int, solution: Solution) -> Lyapunov:
+def _averaged(times: Array, logs: Array, drop: float, solution: Solution) -> Lyapunov:
     """Return the means of growth per time, given that of intervals (m, k) between times (m + 1,)."""
-    elapsed = np.abs(times - times[0])
-    first = int(np.searchsorted(elapsed, drop * elapsed[-1])) if len(logs) else 0
-    if first >= len(logs):
-        raise _too_few(len(logs), drop, every, int(solution.stats["steps"]))
+    elapsed, first = np.abs(times - times[0]), _first_kept(times, drop)
     lengths, logs = np.diff(elapsed)[first:], logs[first:]
     after = elapsed[first + 1 :] - elapsed[first]
     profile = np.cumsum(logs, axis=0) / after[:, None]

@@ -156,7 +156,7 @@ class _Search:
         return f"The residual is {self.residual:.2g} after {most} iterations.{away or remedy}"
 
     def _runs_away(self) -> str:
-        """Return a sentence if the token that is farthest from the origin has come from far within and goes on, or ""."""
+        """Return a sentence if the token that is farthest out has come from far within and goes on, else ""."""
         far = np.linalg.norm(self.now.x, axis=1)
         i = int(far.argmax())
         if far[i] < _AWAY * self._size or np.vdot(self.now.x[i], self.now.velocity[i]) <= 0.0:

@@ -289,6 +289,8 @@ def test_bad_laws_are_refused():
         (lambda: laws.Empirical(np.zeros((2, 3, 1))), "x"), (lambda: laws.Empirical(np.eye(2), [0.5, 0.6]), "weights"),
         (lambda: laws.Radial(lambda r: -1.0, 2), "density"), (lambda: laws.Radial(lambda r: 0.0, 2), "density"),
         (lambda: laws.Radial(lambda r: np.ones(3), 2), "density"),
+        (lambda: laws.Radial(lambda r: 1.0 if r < 0.5 else 0.2, 2), "density"),
+        (lambda: laws.Radial(lambda r: math.exp(-r), 2), "density"),
         (lambda: laws.Radial(lambda r: r / 0.0, 2), "density"), (lambda: laws.Radial(lambda r: r < 0.5, 2), "density"),
         (lambda: laws.Radial(lambda r: 1.0, 2, [1.0]), "edges"),
         (lambda: laws.Radial(lambda r: 1.0, 2, [1.0, 0.5]), "edges"),

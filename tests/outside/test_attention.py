@@ -18,6 +18,7 @@ import pytest
 import fastpde as fp
 from fastpde import cli
 from fastpde.attention import variants
+from fastpde.attention.parameters import scalar
 from fastpde.studies.mean_field import predicted_covariance
 
 from ..problems import ROOT
@@ -91,6 +92,59 @@ def test_heads_batches_and_ensembles():
         assert together.stats["path"] == "fused"
         alone = fp.solve(attention.system(1), x[1], (0.0, 0.5), rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(together.x[-1, 1], alone.x[-1], rtol=0, atol=1e-8)
+
+
+class Warmed(fp.SingleHead):
+    """Averages by e^{power Q_xy / 10}, with Q three times the parameter; parameters that the score does not have."""
+
+    def __init__(self, Q, K, V, power, *, told=True):
+        self.power, self.told = scalar("power", power), told
+        super().__init__(Q, K, V)
+
+    def parameters(self):
+        yield from super().parameters()
+        yield self.power
+
+    def score(self, t):
+        plain = super().score(t)
+        return replace(plain, Q=3.0 * plain.Q, scale=0.1 * self.power(t))
+
+    def pull_score(self, found, t):
+        own = {"Q": 3.0 * found["Q"], "power": 0.1 * found["scale"]} if self.told else {}
+        return super().pull_score(found, t) | own
+
+
+def test_parameters_that_the_score_does_not_have():
+    """Gradients of those that it has; of the others by the chain rule if the class says it, and else none."""
+    (Q, K, V), x, c = drawn(), tokens(7, 2), tokens(2, 7, 2)[0]
+    own, twin = Warmed(Q, K, V, 2.0), fp.Softmax(3.0 * Q, K, V, 0.2)
+    for head, like, prefix in ((own, twin, ""), (fp.MultiHead([own]), fp.MultiHead([twin]), "heads[0].")):
+        found, want = head.vjp(x, c).parameters, like.vjp(x, c).parameters
+        assert set(found) == {*(f"{prefix}{name}" for name in ("Q", "K", "V", "power")), "weights"}
+        np.testing.assert_allclose(found[f"{prefix}Q"], 3.0 * want[f"{prefix}Q"], rtol=1e-13)
+        np.testing.assert_allclose(found[f"{prefix}power"], 0.1 * want[f"{prefix}scale"], rtol=1e-13)
+        np.testing.assert_allclose(found[f"{prefix}K"], want[f"{prefix}K"], rtol=1e-13)
+    silent, law = Warmed(Q, K, V, 2.0, told=False), (np.zeros(2), np.eye(2))
+    assert set(silent.vjp(x, c).parameters) == {"K", "V", "weights"}
+    assert set(silent.gaussian_vjp(*law, np.eye(2), np.ones(2)).parameters) == {"K", "V"}
+    loss = lambda y: (float((c * y).sum()), c)  # noqa: E731
+    run = fp.gradient(loss, silent, x, (0.0, 1.0), method="rk4", step=0.5)
+    assert set(run.parameters) == {"K", "V", "weights"}
+    whole = fp.gradient(loss, own, x, (0.0, 1.0), method="rk4", step=0.5)
+    np.testing.assert_allclose(run.x0, whole.x0, rtol=1e-13)
+    assert set(whole.parameters) == {"Q", "K", "V", "power", "weights"}
+    with pytest.raises(fp.InputError, match="parameters: got 'power'; need changes of K, V"):
+        silent.gaussian_jvp(*law, np.zeros(2), np.zeros((2, 2)), parameters={"power": 1.0})
+
+
+def test_masses_under_an_average_of_another_weight():
+    """Central differences of fourth order."""
+    (Q, K, V), x, c = drawn(), tokens(6, 2), tokens(2, 6, 2)[0]
+    w, h = np.random.default_rng(1).uniform(0.5, 1.5, 6), 1e-3
+    w, step = w / w.sum(), np.array([1.0, -2.0, 0.5, 0.5, 0.7, -0.7])
+    found = Bump(Q, K, V).vjp(x, c, weights=w).parameters["weights"]
+    values = [(c * Bump(Q, K, V).velocity(x, weights=w + k * h * step)).sum() for k in (-2, -1, 1, 2)]
+    assert found @ step == pytest.approx(np.dot([1, -8, 8, -1], values) / (12 * h), rel=1e-9)
 
 
 def test_gaussian_laws_bounds_and_copies():
@@ -345,6 +399,7 @@ def test_predicted_covariance_of_a_weight_of_ones_own():
 
 BUILT_IN = """
 from fastpde.attention import variants
+from fastpde.attention.parameters import scalar
 from tests.outside.cauchy import Cauchy
 variants.VARIANTS["cauchy"] = variants.Variant("cauchy", Cauchy)
 from fastpde import cli

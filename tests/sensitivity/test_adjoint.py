@@ -432,6 +432,9 @@ class Row(fp.Event):
     [
         (lambda y, t: (1.0, y, 0.0), {"events": [Row()]}, fp.InputError, r"events: got a gradient of shape \(2,\)"),
         (lambda y, t: (1.0, y, 0.0), {"events": Row()}, fp.InputTypeError, "events: got .*; need a sequence"),
+        (lambda y: (np.nan, y), {}, fp.InputError, "loss: got a value that is nan; need a finite number"),
+        (lambda y: (1.0, y), {"metod": "rk4"}, fp.InputTypeError, r'metod: .*Did you mean "method"\?'),
+        (lambda y: (1.0, y), {"t_evl": [1.0]}, fp.InputTypeError, r'Did you mean "t_eval"\?'),
         (lambda y: (y.sum(axis=1), y), {}, fp.InputError, r"loss: got a value of shape \(6,\); need one number"),
         (lambda y: (1j, y), {}, fp.InputTypeError, "loss: got a value of dtype complex128"),
         (None, {}, fp.InputTypeError, "loss: got None"),

@@ -155,6 +155,34 @@ def test_layers_have_the_gradient_of_their_stack():
     assert_gradient(found, fp.Gaussian(mean, cov), {"Q": Q, "V": stack}, early, times, "euler", [1.0], number)
 
 
+@pytest.mark.parametrize("options", [{"method": "rk4", "step": 0.1}, {"rtol": 1e-5}])
+def test_several_laws_have_the_gradients_of_each(options):
+    """Laws with a value of Q each, and one V for all, whose gradients add; and layers, one stack for each law."""
+    rng, (mean, cov) = np.random.default_rng(8), law(3)
+    means, covs = mean * np.array([[1.0], [0.5]]), np.stack([cov, 0.5 * cov])
+    Qs, stacks = np.stack([Q, 0.5 * Q]), 0.7 * rng.standard_normal((2, 2, 3, 3))
+    a, B, at = rng.standard_normal((2, 2, 3)), rng.standard_normal((2, 2, 3, 3)), [0.45, 1.0]
+
+    def loss(mean, cov, a=a, B=B):
+        return float((a * mean).sum() + (B * cov).sum()), (a, B)
+
+    for Ks in (np.stack([K, K]), fp.Layers(stacks, 1.0)):
+        attention = fp.Softmax(Qs, Ks, P["V"])
+        found = fp.gradient(loss, attention, fp.Gaussian(means, covs), (0.0, 1.0), t_eval=at, **options)
+        apart = [
+            fp.gradient(lambda m, S, b=b: loss(m, S, a[:, b], B[:, b]), attention.system(b),
+                        fp.Gaussian(means[b], covs[b]), (0.0, 1.0), t_eval=at, **options) for b in (0, 1)
+        ]  # fmt: skip
+        assert abs(found.value - sum(one.value for one in apart)) < 1e-12 * abs(found.value)
+        for name in ("mean", "cov"):
+            assert_close(getattr(found, name), np.stack([getattr(one, name) for one in apart]))
+        each = {name: [one.parameters[name] for one in apart] for name in found.parameters}
+        assert_close(found.parameters["V"], sum(each["V"]))
+        assert_close(found.parameters["Q"], np.stack(each["Q"]))
+        assert_close(found.parameters["K"], np.stack(each["K"], axis=int(isinstance(Ks, fp.Layers))))
+        assert found.stats["steps"] == sum(one.stats["steps"] for one in apart)
+
+
 def test_what_has_no_gradient_says_so():
     mean, cov = law(2)
     Q, K, V = matrices(2)
@@ -164,7 +192,8 @@ def test_what_has_no_gradient_says_so():
         return 0.0, (mean, cov)
 
     wrong = [
-        ("x0", (loss, attention, fp.Gaussian([mean, mean], cov), (0.0, 1.0)), {}),
+        ("x0", (loss, fp.Masked(attention), fp.Gaussian([mean, mean], cov), (0.0, 1.0)), {}),
+        ("x0", (loss, fp.Softmax([Q, Q, Q], K, V), fp.Gaussian([mean, mean], cov), (0.0, 1.0)), {}),
         ("noise", (loss, attention, start, (0.0, 1.0)), {"noise": 0.1, "method": "euler", "step": 0.1}),
         ("weights", (loss, attention, start, (0.0, 1.0)), {"weights": [1.0]}),
         ("t_span", (loss, fp.Softmax(np.eye(2), np.eye(2), np.eye(2)), start, (0.0, 9.0)), {}),

@@ -102,6 +102,7 @@ def test_the_rate_bounds_runs():
         ({"x": np.ones((2, 5, 2))}, "x: got shape"),
         ({"x": np.ones((5, 3))}, "x: got dimension 3"),
         ({"tol": 0.0}, "tol"),
+        ({"tol": 2.0}, "tol: got 2.0; need a number above 0 and below 1"),
         ({"manifold": fp.Sphere()}, "x: got a token"),
         (
             {"attention": fp.Exponential(np.eye(2), np.eye(2), np.eye(2)), "x": np.full((5, 2), 1e3)},

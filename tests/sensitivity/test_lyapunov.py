@@ -120,19 +120,32 @@ def test_the_picture(tmp_path):
         ({"every": 0.5}, "every"),
         ({"x0": np.stack([X, X])}, "x0: got shape"),
         ({"max_steps": 2}, "t_span: got a run that ended"),
-        ({"method": "rk4", "step": 1.0, "drop": 0.5, "every": 3}, "t_span: got a run of 1 steps"),
+        ({"method": "rk4", "step": 1.0, "drop": 0.5, "every": 3}, "t_span: got a run of 1 steps.*Take a longer span"),
+        ({"method": "rk4", "step": 0.01, "every": 500}, r"every: got 500: 1 factorisations.*Take every = 5\."),
+        ({"span": (0.0, 0.0)}, "t_span: got a run without a step"),
         ({"events": [fp.BlowUp(9.0)]}, "events"),
     ],
 )
 def test_what_is_refused(given, message):
     asked = {"x0": X, **given}
     with pytest.raises((ValueError, TypeError), match=message):
-        fp.lyapunov(fp.Softmax(**P), asked.pop("x0"), (0.0, 1.0), **asked)
+        fp.lyapunov(fp.Softmax(**P), asked.pop("x0"), asked.pop("span", (0.0, 1.0)), **asked)
+
+
+def test_tangents_that_overflow():
+    """x' = 800 x: a step of rk4 multiplies by 1.7e10, one for x' = 1e80 x by 1e318."""
+    attention, x = fp.Softmax(np.eye(1), np.eye(1), [[800.0]]), np.zeros((1, 1))
+    with pytest.raises(fp.InputError, match=r"every: got 20, and tangents overflow.*need fewer steps between"):
+        fp.lyapunov(attention, x, (0.0, 20.0), method="rk4", step=1.0, every=20, drop=0.0)
+    with pytest.raises(fp.InputError, match="step: got one in which tangents overflow; need smaller steps"):
+        fp.lyapunov(fp.Softmax(np.eye(1), np.eye(1), [[1e80]]), x, (0.0, 20.0), method="rk4", step=1.0, drop=0.0)
 
 
 def test_what_is_not_taken():
     attention, x = fp.Softmax(np.eye(2), np.eye(2), np.eye(2)), np.eye(2)
     with pytest.raises(fp.InputTypeError, match="t_eval: got a value; need none"):
         fp.lyapunov(attention, x, (0.0, 1.0), t_eval=[1.0])
+    with pytest.raises(fp.InputTypeError, match=r'metod: .* Did you mean "method"\?'):
+        fp.lyapunov(attention, x, (0.0, 1.0), metod="rk4")
     with pytest.raises(fp.InputError, match=r"x0: got Gaussian\(d=2\); need tokens \(n, d\)\. Draw"):
         fp.lyapunov(attention, fp.Gaussian(0.0, np.eye(2)), (0.0, 1.0))

@@ -100,6 +100,14 @@ def test_masks_weights_and_turning_parameters():
     assert found.kind == "attracting"
 
 
+def test_tokens_that_run_away():
+    """Under V = 1 the largest of some tokens attends to itself, and goes outwards for ever."""
+    found = fp.stationary(fp.Softmax([[1.0]], [[1.0]], [[1.0]]), [[-1.0], [0.3], [1.2]], max_iterations=60)
+    assert not found.converged and found.kind == "undecided"
+    assert "Tokens run away: the largest is" in found.message and "from 1.2" in found.message
+    assert np.abs(found.x).max() > 10.0 and "Raise max_iterations" not in found.message
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -108,6 +116,7 @@ def test_masks_weights_and_turning_parameters():
         ({"k": 0}, "k"),
         ({"max_iterations": 1.5}, "max_iterations"),
         ({"tol": -1.0}, "tol"),
+        ({"tol": 1.0}, "tol: got 1.0; need a number above 0 and below 1"),
     ],
 )
 def test_what_is_refused(given, message):

@@ -261,7 +261,7 @@ def test_runs_that_do_not_go_far(tmp_path):
         ({"tangents": D * np.nan}, r"tangents\[0, 0, 0\]: got nan"),
         ({"tangents": np.full(D.shape, "a")}, "tangents: got dtype"),
         ({"tangents": D[:0]}, "tangents: got shape"),
-        ({"tangents": D, "x0": np.stack([X, X])}, "tangents: got a value; need none for tokens"),
+        ({"tangents": D, "x0": np.stack([X, X])}, r"tangents: got shape \(3, 6, 2\); need shape \(k, 2, 6, 2\)"),
         ({"tangents": D, "x0": fp.Gaussian(0.0, np.eye(2))}, "tangents: got a value; need none for a Gaussian law"),
         ({"tangents": D, "events": [level]}, "events: got .* need a function with an attribute `gradient`"),
         ({"log_density": np.zeros(5)}, "log_density: got shape"),
@@ -270,13 +270,98 @@ def test_runs_that_do_not_go_far(tmp_path):
             {"log_density": np.zeros(6), "noise": 0.1, "method": "euler", "step": 0.1},
             "log_density: got a value in a run",
         ),
-        ({"log_density": np.zeros((2, 6)), "x0": np.stack([X, X])}, "log_density: got a value; need none for tokens"),
+        ({"log_density": np.zeros(6), "x0": np.stack([X, X])}, r"log_density: got shape \(6,\); need shape \(2, 6\)"),
+        ({"log_density": fp.laws.Ball(3)}, "log_density: got a law in dimension 3; need one in dimension 2"),
+        ({"log_density": fp.laws.Ball(2, 0.1)}, r"whose density is zero at x0\[0\]; need a law from which"),
+        ({"log_density": fp.laws.Sphere(2)}, "law: got Sphere.*; need a law with a density"),
+        ({"log_density": fp.Gaussian(np.zeros((2, 2)), np.eye(2))}, "log_density: got Gaussian.*; need one law"),
+        (
+            {"log_density": fp.laws.Ball(2), "x0": on_sphere(X), "manifold": fp.Sphere()},
+            "log_density: got Ball.*; need values .* A law has its density in all of R",
+        ),
     ],
 )
 def test_what_is_refused(given, message):
     asked = {"x0": X, **given}
     with pytest.raises((ValueError, TypeError), match=message):
         fp.solve(fp.Softmax(**P), asked.pop("x0"), (0.0, 1.0), **asked)
+
+
+SYSTEMS = np.stack([X, 0.5 * X[::-1], X + 0.2])
+KEEN = fp.Softmax(np.stack([P["Q"], -P["Q"], 2.0 * P["Q"]]), P["K"], P["V"])
+MOVES = np.random.default_rng(3).standard_normal((2, *SYSTEMS.shape))
+
+
+def assert_systems(found, alone, atol=1e-13):
+    """Compare with runs of one system each; nan at times that one does not reach."""
+    for b, one in enumerate(alone):
+        m = len(one.t)
+        for name, own in (("tangents", found.tangents[:, :, b]), ("log_density", found.log_density[:, b])):
+            size = np.abs(getattr(one, name)).max()
+            np.testing.assert_allclose(own[:m], getattr(one, name), rtol=0, atol=atol * max(1.0, size), err_msg=name)
+            assert np.isnan(own[m:]).all(), name
+        np.testing.assert_allclose(found.tangents_final[:, b], one.tangents_final, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.log_density_final[b], one.log_density_final, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("sphere", [False, True])
+@pytest.mark.parametrize("options", [{"method": "rk4", "step": 0.1}, {"method": "euler", "step": 0.3}, {"rtol": 1e-4}])
+def test_systems_have_the_tangents_of_each(options, sphere):
+    """With parameters and steps of their own, or steps of one size, which are made again together."""
+    x = on_sphere(SYSTEMS) if sphere else SYSTEMS
+    place = {"manifold": fp.Sphere()} if sphere else {}
+    asked = {"t_eval": AT, **options, **place}
+    found = fp.solve(KEEN, x, (0.0, 2.0), tangents=MOVES, log_density=np.ones((3, 6)), **asked)
+    plain = fp.solve(KEEN, x, (0.0, 2.0), **asked)
+    assert np.array_equal(found.x, plain.x) and found.tangents.shape == (5, 2, 3, 6, 2)
+    alone = [
+        fp.solve(KEEN.system(b), x[b], (0.0, 2.0), tangents=MOVES[:, b], log_density=np.ones(6), **asked)
+        for b in range(3)
+    ]
+    assert_systems(found, alone)
+    if not sphere:
+        ends = fp.solve(KEEN, x, (0.0, 2.0), tangents=MOVES, **options)
+        assert ends.tangents.shape == (2, 2, 3, 6, 2) and ends.log_density is None
+        np.testing.assert_allclose(ends.tangents[-1], found.tangents[-1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"rtol": 1e-4}, {"method": "rk4", "step": 0.1}])
+def test_systems_that_an_event_ends(options, tmp_path):
+    """Some end early, one where it begins, and the ends move along tangents; all of it is saved and shown."""
+    x, told = np.stack([X, 0.2 * X, 9.0 * X]), []
+    attention = fp.Softmax(P["Q"], P["K"], np.eye(2))
+    asked = {"t_eval": AT, "events": [fp.BlowUp(8.0)], **options}
+    found = fp.solve(attention, x, (0.0, 2.0), tangents=MOVES, log_density=np.zeros((3, 6)),
+                     progress=lambda done, stats: told.append(done), **asked)  # fmt: skip
+    assert told == [1, 2, 3] and 0.0 == found.t_final[2] < found.t_final[0] < 2.0
+    alone = [
+        fp.solve(attention, x[b], (0.0, 2.0), tangents=MOVES[:, b], log_density=np.zeros(6), **asked) for b in range(3)
+    ]
+    assert_systems(found, alone, atol=1e-12)
+    assert "tangents (5, 2, 3, 6, 2)" in repr(found)
+    with np.load(found.save(tmp_path / "runs")) as kept:
+        assert np.array_equal(kept["tangents_final"], found.tangents_final) and "log_density" in kept
+
+
+def test_systems_under_noise_and_masks():
+    w = np.random.default_rng(5).uniform(0.5, 1.5, (3, 6))
+    w /= w.sum(axis=1, keepdims=True)
+    asked = {"method": "heun", "step": 0.1, "noise": 0.2, "seed": 3}
+    found = fp.solve(fp.Masked(KEEN), SYSTEMS, (0.0, 1.0), tangents=MOVES, weights=w, **asked)
+    for b in range(3):
+        one = fp.solve(fp.Masked(KEEN.system(b)), SYSTEMS[b], (0.0, 1.0), tangents=MOVES[:, b], weights=w[b],
+                       first_system=b, **asked)  # fmt: skip
+        np.testing.assert_allclose(found.tangents[:, :, b], one.tangents, rtol=0, atol=1e-12)
+
+
+def test_a_law_has_its_density():
+    law = fp.laws.Ball(2, 5.0)
+    for x in (X, SYSTEMS):
+        found, want = (
+            fp.solve(fp.Softmax(**P), x, (0.0, 0.5), rtol=1e-3, log_density=given) for given in (law, law.log_density)
+        )
+        assert np.array_equal(found.log_density, want.log_density)
+        assert found.log_density[0] == pytest.approx(-np.log(25.0 * np.pi))
 
 
 def test_what_a_solution_shows():

@@ -8,7 +8,7 @@ from typing import Any
 from fastpde.config import Problem
 from fastpde.errors import InputError
 from fastpde.observable import Observable
-from fastpde.run.observables import token_clusters, token_divergence, token_energy, token_moments
+from fastpde.run.observables import token_clusters, token_divergence, token_energy, token_entropy, token_moments
 
 # Each makes its observable for a run of a problem, with its attention and backend and the positions (n,) of the tokens
 # that are here, or None if it is not recorded.
@@ -16,6 +16,7 @@ REGISTRY: tuple[Callable[[Problem, Any, Any, Any], Observable | None], ...] = (
     token_moments.observable,
     token_energy.observable,
     token_divergence.observable,
+    token_entropy.observable,
     token_clusters.observable,
 )
 
