@@ -69,7 +69,8 @@ class Differentiable(ABC):
             x, at, t, weights, positions, at_positions, backend: as of `velocity`.
 
         Returns:
-            velocity and tangent, each (m, d) or (B, m, d), in the dtype of x; computed in float64.
+            velocity and tangent, each (m, d) or (B, m, d), in the dtype of x; computed in float64. Where the velocity
+            of unnormalised attention is inf, so is the tangent, or nan where infinite changes of both signs meet.
 
         Raises:
             InputError, InputTypeError: naming the argument; for a weight function without a known derivative.
@@ -105,7 +106,7 @@ class Differentiable(ABC):
             x, at, t, weights, positions, at_positions, backend: as of `velocity`.
 
         Returns:
-            a `Pullback`; computed in float64.
+            a `Pullback`; computed in float64. It has no use where the velocity is inf: entries are inf or nan.
 
         Raises: as `jvp`.
 
@@ -274,7 +275,7 @@ class Differentiable(ABC):
             cast("Attention", self), tokens, summing, weights, positions, as_points(at, tokens), at_positions
         )
         self.check(cloud.x, t)
-        with summing.evaluation():
+        with summing.evaluation(), np.errstate(over="ignore", invalid="ignore"):  # of sums without a denominator
             yield tokens, self.linearised(widened(cloud), float(t), summing)
 
     @staticmethod

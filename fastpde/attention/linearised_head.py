@@ -47,7 +47,8 @@ class LinearisedHead(Linearised):
         operands = score.operands(cloud, backend, self._centre if score.normalised else None)
         self._z, self._y, bias = operands.targets.copy(), operands.keys.copy(), operands.bias if g is None else g
         self._bias = None if bias is None else bias.copy()
-        self._late = dv >= d  # V is applied to sums of tokens
+        # V is applied to sums of tokens; not where these may overflow: 0 inf would be nan.
+        self._late = dv >= d and score.normalised
         self._origin = self._centre if score.normalised else np.zeros_like(self._centre)
         moved = x - self._origin[:, None]
         self._values = moved if self._late else self._through(score.V, moved)

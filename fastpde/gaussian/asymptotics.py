@@ -38,8 +38,8 @@ class GaussianLimit:
         shape: (..., d, d) S / tr S at the last time that was followed, for closed forms the start. A law that is
             followed until it explodes or collapses does so in this direction.
         blowup_time: (...) the time of the blow-up; nan without one.
-        rate: (...) rate of (log tr S)' for exponential growth (> 0), of S - limit for an exponential approach (< 0),
-            mean of |S'| / |S| for an oscillation; else nan.
+        rate: (...) rate of (log tr S)' for exponential growth (> 0), of S - limit for an exponential approach (< 0): of
+            the `growth_rates` that of its slowest part; mean of |S'| / |S| for an oscillation; else nan.
         exponent: (...) p of tr S ~ t^p (growth), of tr S ~ (t* - t)^p (blow-up), or of the slowest eigenvalue that
             vanishes (an approach like a power of t); else nan.
         reason: how the outcome was decided; for a batch an object array (...).

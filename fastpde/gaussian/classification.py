@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .._types import Array
-from .ends import drives_itself, exponents, family, orders, reach, shape_at_rest
+from .ends import drives_itself, exponents, family, linearised, orders, reach, shape_at_rest
 from .paths import Way
 from .units import size
 
@@ -48,6 +48,7 @@ class Verdict:
 
 
 _SETTLED = 1e-8  # w t at an exponential approach with rate r; the change that remains is smaller by r t > 4
+_LEFT, _SEEN = 1e-5, 3e-3  # of the largest w: where the rate of an approach is read off; parts of it that count there
 _RANGE = 12.0  # e-folds of tr S after which growth is judged
 _LONG = 80.0  # the same where directions with small eigenvalues drive it: long enough to show what they do
 _RICCATI = 0.02  # of S' ~ S^2 in a shape at rest p = 1; more than so much above it, growth falls behind
@@ -99,9 +100,24 @@ def _settled(way: Way, theory: Theory) -> Verdict | str | None:
     doubt = _may_leave(way, theory, keep)
     if doubt:
         return doubt
-    rate = float(np.log(max(way.w[j], 1e-300) / max(way.w[-1], 1e-300)) / (way.t[-1] - way.t[j])) / way.time
+    rate = _approach(way) / way.time
     reason = f"exponential approach, rate {rate:.4g}: |S'| t / |S| = {way.w[-1] * way.t[-1]:.1e}"
     return Verdict(Outcome.CONVERGES, reason, rate=-rate, keep=keep, approach="exponential")
+
+
+def _approach(way: Way) -> float:
+    """Return the rate of an exponential approach: the slowest of the disturbances of which it consists (Theory 12.4).
+
+    It is an eigenvalue of the flow linearised at the end. Which of them count is seen where w is _LEFT of its largest
+    value: the flow is linear there, and rounding is far below.
+    """
+    span, i = reach(way.whole[-1]), int(np.flatnonzero(way.w >= _LEFT * way.w.max())[-1])
+    flow = linearised(way.heads, way.second(-1), span)
+    values, vectors = np.linalg.eig(flow.slope)
+    parts = np.abs(np.linalg.lstsq(vectors, linearised(way.heads, way.second(i), span).S - flow.S, rcond=None)[0])
+    falls = values.real * way.t[-1] < _DECAYS
+    parts = np.where(falls, parts, 0.0)
+    return float(-values.real[parts > _SEEN * parts.max()].max()) if parts.any() else np.nan
 
 
 def _still(way: Way, theory: Theory) -> Verdict | str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -404,3 +406,22 @@ def test_wrong_directions_are_refused(given, message):
         fp.Softmax(*[np.eye(2)] * 3).jvp(np.ones((4, 2)), **given)
     with pytest.raises(fp.InputError, match="cotangent: got shape"):
         fp.Softmax(*[np.eye(2)] * 3).vjp(np.ones((4, 2)), np.ones((4, 3)))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_what_overflows(dtype):
+    """e^900 (30, 0) and its changes: inf of the right sign, other tokens as ever, and no warning."""
+    attention = fp.Exponential(np.eye(2), np.eye(2), np.diag([-1.0, 1.0]))
+    x = np.array([[30.0, 0.0], [0.0, 1.0], [-1.0, 0.5]], dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        velocity, tangent = attention.jvp(x, np.ones((3, 2)), backend="direct")
+        other = attention.vjp(x, np.ones((3, 2)), backend="direct")
+    assert np.isneginf(velocity[0, 0]) and np.isneginf(tangent[0, 0]) and np.isposinf(tangent[0, 1])
+    for found in (velocity, other.velocity):
+        np.testing.assert_allclose(found, attention.velocity(x, backend="direct"), rtol=1e-6)
+
+    def field(x):
+        return (np.exp(x[1:] @ x.T) @ (x * [-1.0, 1.0])) / 3.0
+
+    np.testing.assert_allclose(tangent[1:], derivative(field, x.astype(float), np.ones((3, 2))), rtol=1e-6)

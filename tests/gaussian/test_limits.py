@@ -26,6 +26,19 @@ def end(attention, cov, *, mean=0.0, **options):
     return fp.limit(attention, fp.Gaussian(mean, cov), **options)
 
 
+@pytest.mark.parametrize("seed", [0, 7, 11])
+def test_the_rate_of_an_approach_is_that_in_the_end(seed):
+    """Against |S - limit| of a run; of seed 7 a slow part of a few percent is left alone in the end."""
+    rng = np.random.default_rng(seed)
+    attention, B = fp.Softmax(*rng.standard_normal((3, 2, 2))), rng.standard_normal((2, 2))
+    found = end(attention, B @ B.T, closed_forms=False)
+    t = np.array([12.0, 15.0]) / -found.rate
+    sol = fp.solve(attention, fp.Gaussian(0.0, B @ B.T), (0.0, t[1]), t_eval=t, rtol=1e-11, atol=1e-13)
+    left = np.linalg.norm(sol.cov - found.cov, axis=(1, 2))
+    assert found.outcome is CONVERGES
+    assert np.log(left[1] / left[0]) / (t[1] - t[0]) == pytest.approx(found.rate, rel=0.05)
+
+
 def onto_kernel(Q, S0):
     """N (N^T S0^{-1} N)^{-1} N^T, N a basis of ker Q."""
     N = np.linalg.svd(Q)[2][np.linalg.matrix_rank(Q) :].T
