@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde import cli
+from fastpde import cli, weights
 from fastpde.attention import variants
 from fastpde.attention.parameters import scalar
 from fastpde.studies.mean_field import predicted_covariance
@@ -137,13 +137,20 @@ def test_parameters_that_the_score_does_not_have():
         silent.gaussian_jvp(*law, np.zeros(2), np.zeros((2, 2)), parameters={"power": 1.0})
 
 
+class Shares(fp.SingleHead):
+    """An average by sigmoid weights."""
+
+    weight = weights.Sigmoid()
+    normalised = True
+
+
 def test_masses_under_an_average_of_another_weight():
     """Central differences of fourth order."""
     (Q, K, V), x, c = drawn(), tokens(6, 2), tokens(2, 6, 2)[0]
     w, h = np.random.default_rng(1).uniform(0.5, 1.5, 6), 1e-3
     w, step = w / w.sum(), np.array([1.0, -2.0, 0.5, 0.5, 0.7, -0.7])
-    found = Bump(Q, K, V).vjp(x, c, weights=w).parameters["weights"]
-    values = [(c * Bump(Q, K, V).velocity(x, weights=w + k * h * step)).sum() for k in (-2, -1, 1, 2)]
+    found = Shares(Q, K, V).vjp(x, c, weights=w).parameters["weights"]
+    values = [(c * Shares(Q, K, V).velocity(x, weights=w + k * h * step)).sum() for k in (-2, -1, 1, 2)]
     assert found @ step == pytest.approx(np.dot([1, -8, 8, -1], values) / (12 * h), rel=1e-9)
 
 
@@ -402,7 +409,7 @@ from fastpde.attention import variants
 from fastpde.attention.parameters import scalar
 from tests.outside.cauchy import Cauchy
 variants.VARIANTS["cauchy"] = variants.Variant("cauchy", Cauchy)
-from fastpde import cli
+from fastpde import cli, weights
 raise SystemExit(cli.main(["run", "c.toml", "--quiet"]))
 """
 

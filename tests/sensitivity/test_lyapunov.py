@@ -135,8 +135,8 @@ def test_what_is_refused(given, message):
 def test_tangents_that_overflow():
     """x' = 800 x: a step of rk4 multiplies by 1.7e10, one for x' = 1e80 x by 1e318."""
     attention, x = fp.Softmax(np.eye(1), np.eye(1), [[800.0]]), np.zeros((1, 1))
-    with pytest.raises(fp.InputError, match=r"every: got 20, and tangents overflow.*need fewer steps between"):
-        fp.lyapunov(attention, x, (0.0, 20.0), method="rk4", step=1.0, every=20, drop=0.0)
+    with pytest.raises(fp.InputError, match=r"every: got 40, and tangents overflow.*need fewer steps between"):
+        fp.lyapunov(attention, x, (0.0, 40.0), method="rk4", step=1.0, every=40, drop=0.0)
     with pytest.raises(fp.InputError, match="step: got one in which tangents overflow; need smaller steps"):
         fp.lyapunov(fp.Softmax(np.eye(1), np.eye(1), [[1e80]]), x, (0.0, 20.0), method="rk4", step=1.0, drop=0.0)
 
