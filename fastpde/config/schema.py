@@ -296,9 +296,7 @@ class Output:
     that takes more than half a second waits until it costs a hundredth of the time.
     `energy` "auto", the default, is true for n <= 20,000, or n <= 200,000 where sums may be in O(n): the energy costs
     one sum at every frame. It is false with Sinkhorn heads, whose energy costs a whole scaling, and for ensembles.
-    `divergence` is whether the mean divergence of the field is recorded, the rate at which the entropy grows.
-    `entropy` is whether the entropy of the law of the tokens is recorded: minus the mean of its log density,
-    which every step carries along, of one system without noise.
+    `divergence` and `entropy` are whether the rate at which the entropy of the law grows, and itself, are recorded.
     `observables` are observables of the user's own, "module:name".
     `clusters` is the length of `fastpde.clusters` as a fraction of the cloud's radius; true stands for 0.05.
     """

@@ -1,10 +1,11 @@
-"""Sums of bounded weights sigma(<z, y> + b), not separable, in O(n): polynomials on cells, sums between their nodes.
+"""Sums of sigma(<z, y> + b) and of its derivative, not separable, in O(n): polynomials on cells, sums of their nodes.
 
 sigma has poles at +-i pi, +-3 i pi, ...: as a function of one coordinate of y, in a cell of half width h, it is
 
     sigma(s + a t),    |t| <= 1,    a = h max |z|,
 
-and interpolation at p Chebyshev points has an error like rho^-p, rho = |t_0 + sqrt(t_0^2 - 1)|, t_0 = (i pi - s) / a.
+and interpolation at p Chebyshev points has an error like rho^-p, rho = |t_0 + sqrt(t_0^2 - 1)|, t_0 = (i pi - s) / a;
+that of the derivative, whose poles are double, one like p rho^-p.
 So sources are replaced by the nodes of their cells, with the weights that keep the sums of polynomials; these are
 summed directly for the nodes of the targets' cells, and polynomials through the results are evaluated at the targets.
 In cells with fewer points than nodes the points stay as they are. The sum over nodes is the only one whose cost does
@@ -26,7 +27,7 @@ import numpy as np
 
 from .._types import Array
 from ..parallel.partition import Undivided
-from ..weights import Sigmoid
+from ..weights import Sigmoid, Weight, slope_of
 from . import reduction
 from .cell_nodes import Cells
 from .costs import Estimate, pair_seconds
@@ -36,7 +37,7 @@ from .summation import Summation, Task, examples
 from .workspace import Workspace
 
 _MOST_AXES = 3
-_DIVIDED = 1.2  # time of a pair with a sigmoid weight, over that of an exponential one: a division
+_DIVIDED, _CALLED = 1.2, 1.5  # time of a pair with sigma, and with its derivative, over that with an exponential
 _OVERHEAD = 5e-3  # seconds of a sum on cells, whatever its size, times the cube of the axes
 _REACHES = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)  # a of a cell: larger ones need fewer nodes in all, more per point
 _SHARE = 0.9  # of the tolerance, for interpolation; the rest is for rounding
@@ -56,10 +57,15 @@ _MEASURED = 0.7  # of the bound of one axis: what measured errors reach; over se
 
 
 class SigmoidNodes(Summation):
-    """Sigmoid weights of small scores on up to three axes, by polynomials on cells and sums between their nodes."""
+    """Sigmoid weights of small scores on up to three axes, and their derivatives, by polynomials on cells and sums
+    between their nodes.
+    """
 
     name = "nodes"
     weights = (Sigmoid,)
+
+    def serves(self, pair: PairSum) -> bool:
+        return isinstance(pair.weight, Sigmoid) or _is_slope(pair.weight)
 
     def estimate(self, task: Task) -> Estimate | None:
         pair, bias = task.pair, _one_bias(task.pair)
@@ -75,15 +81,16 @@ class SigmoidNodes(Summation):
             return None
         y, z, y_ends, z_ends = sides
         loads = float((_reach(y_ends) * _reach(z_ends)).sum())
+        law = Law(bias, loads, _is_slope(pair.weight))
         # Scores of nodes are rounded like the largest ones there are, and weights like the largest.
-        blur = 4.0 * (1.0 + loads + abs(bias)) * _sigma(bias + loads)
+        blur = 4.0 * (1.0 + loads + abs(bias)) * law.largest
         given = (1.0 - _THIN) * tol * mean - blur * _EPS
-        nodes = plan(y, z, y_ends, z_ends, bias, given, pair.carried.shape[2], task.scale) if given > 0.0 else None
+        nodes = plan(y, z, y_ends, z_ends, law, given, pair.carried.shape[2], task.scale) if given > 0.0 else None
         if nodes is None:
             return None
         rounding = float(np.finfo(task.out.dtype).eps) * blur / mean
         error = (nodes.error + blur * _EPS) / mean + _THIN * tol
-        found = Both(nodes, bias, y, z, y_ends, z_ends)
+        found = Both(nodes, law, y, z, y_ends, z_ends)
         shared = nodes.seconds - nodes.pairs
         return Estimate(shared, pairs=nodes.pairs, error=error, unit=unit, rounding=rounding, plan=found)
 
@@ -99,8 +106,8 @@ class SigmoidNodes(Summation):
             sources[0, :, c] = of.gathered(masses * pair.carried[0, :, c], workspace)
         sources *= count  # without masses a direct sum is a mean
         sums = workspace("nodes_z", (1, len(to.points), width), np.float64)
-        shift = None if plan.bias == 0.0 else np.full((1, count), plan.bias)
-        nodes = PairSum(Sigmoid(), False, to.points[None], of.points[None], sources, shift)
+        shift = None if plan.law.bias == 0.0 else np.full((1, count), plan.law.bias)
+        nodes = PairSum(pair.weight, False, to.points[None], of.points[None], sources, shift)
         task.direct(nodes, sums, np.empty((0, 0)))
         for c in range(width):
             task.out[:, c] = to.spread_out(sums[0, :, c], workspace)
@@ -112,11 +119,33 @@ class SigmoidNodes(Summation):
 
 
 @dataclass(frozen=True)
+class Law:
+    """The weight sigma(s + bias) of scores |s| <= box, or its derivative if it is `sloped`."""
+
+    bias: float
+    box: float
+    sloped: bool = False
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest s + bias."""
+        return self.bias - self.box, self.bias + self.box
+
+    @property
+    def largest(self) -> float:
+        """The largest weight."""
+        if not self.sloped:
+            return _sigma(self.bias + self.box)
+        near = max(abs(self.bias) - self.box, 0.0)
+        return _sigma(near) * _sigma(-near)
+
+
+@dataclass(frozen=True)
 class Both:
     """The cells of sources and targets, and the coordinates of these with the ends of their boxes."""
 
     cells: Plan
-    bias: float
+    law: Law
     y: Array
     z: Array
     y_ends: Array
@@ -125,6 +154,11 @@ class Both:
 
 def _sigma(u: float) -> float:
     return float(1.0 / (1.0 + np.exp(-max(u, -700.0))))
+
+
+def _is_slope(weight: Any) -> bool:
+    """Return whether a weight is the derivative of sigma."""
+    return isinstance(weight, Weight) and weight is slope_of(Sigmoid())
 
 
 def _one_bias(pair: PairSum) -> float | None:
@@ -136,7 +170,7 @@ def _one_bias(pair: PairSum) -> float | None:
 
 
 def _mean_weight(pair: PairSum, bias: float) -> float:
-    """Estimate the mean of sigma over pairs from a sample; sources are sampled by their masses."""
+    """Estimate the mean weight of pairs from a sample; sources are sampled by their masses."""
     rng, n = np.random.default_rng(0), pair.keys.shape[1]
     i, j = rng.integers(0, pair.targets.shape[1], _PAIRS), rng.integers(0, n, _PAIRS)
     if pair.masses is not None:
@@ -144,6 +178,8 @@ def _mean_weight(pair: PairSum, bias: float) -> float:
         j = np.minimum(np.searchsorted(total, total[-1] * (np.arange(_PAIRS) + 0.5) / _PAIRS), n - 1)
     z, y = pair.targets[0, i].astype(np.float64), pair.keys[0, j].astype(np.float64)
     scores = np.minimum(-np.einsum("ik,jk->ij", z, y) - bias, 700.0)  # without BLAS: bits must not depend on threads
+    if _is_slope(pair.weight):
+        return float(Sigmoid().derivative(scores).mean())
     return float((1.0 / (1.0 + np.exp(scores))).mean())
 
 
@@ -211,18 +247,17 @@ class Plan:
 
 
 def plan(
-    y: Array, z: Array, y_ends: Array, z_ends: Array, bias: float, tol: float, columns: int, scale: float = 1.0
+    y: Array, z: Array, y_ends: Array, z_ends: Array, law: Law, tol: float, columns: int, scale: float = 1.0
 ) -> Plan | None:
     """Return the cheapest cells for sources y (r, n), targets z (r, m) with error below tol; None if there are none.
 
     Costs are those of `scale` times as many points in the same boxes.
     """
-    box = float((_reach(y_ends) * _reach(z_ends)).sum())
-    ends, share = (bias - box, bias + box), _SHARE * tol / (2 * len(y))
+    share = _SHARE * tol / (2 * len(y))
     of, to = Histogram.of(y, y_ends, scale), Histogram.of(z, z_ends, scale)
-    rate = _DIVIDED * pair_seconds(len(y) + columns)
-    per_y = [of.side(_reach(z_ends), a, share, ends, columns, _SPREAD) for a in _REACHES]
-    per_z = [to.side(_reach(y_ends), a, share, ends, columns, _EVALUATE) for a in _REACHES]
+    rate = (_CALLED if law.sloped else _DIVIDED) * pair_seconds(len(y) + columns)
+    per_y = [of.side(_reach(z_ends), a, share, law, columns, _SPREAD) for a in _REACHES]
+    per_z = [to.side(_reach(y_ends), a, share, law, columns, _EVALUATE) for a in _REACHES]
 
     def of_both(p: Side, q: Side) -> Plan:
         pairs = p.nodes * q.nodes * rate
@@ -259,21 +294,21 @@ class Histogram:
         other: Array,
         reach: float,
         share: float,
-        scores: tuple[float, float],
+        law: Law,
         columns: int,
         cost: tuple[float, float],
     ) -> Side | None:
         """Return cells with `a` up to `reach` and an error of at most `share` on each axis; None if they are too many.
 
-        other: (r,) the largest |coordinates| of the other side; scores: their bounds (low, high); columns: the number
-        of value columns; cost: seconds per point, and per point and node of its cell.
+        other: (r,) the largest |coordinates| of the other side; columns: the number of value columns; cost: seconds per
+        point, and per point and node of its cell.
         """
         extent = np.maximum(np.ptp(self.ends, axis=0), 1e-300)
         loads = np.maximum(0.5 * other * extent, _LEAST)
         slabs = np.maximum(1, np.ceil(loads / reach)).astype(np.int64)
-        found = [order_for(float(a), share, *scores) for a in loads / slabs]
+        found = [order_for(float(a), share, *law.ends, law.sloped) for a in loads / slabs]
         orders = np.array([order for order, _ in found])
-        rounding = _sigma(scores[1]) * (_ROUNDING[0] + _ROUNDING[1] * orders**2.0)
+        rounding = law.largest * (_ROUNDING[0] + _ROUNDING[1] * orders**2.0)
         tensor = float(np.prod((slabs * orders).astype(float)))
         if tensor > _MOST_NODES:
             return None
@@ -286,21 +321,26 @@ class Histogram:
         return Side(slabs, orders, nodes, seconds, error)
 
 
-def order_for(a: float, tol: float, low: float, high: float) -> tuple[int, float]:
+def order_for(a: float, tol: float, low: float, high: float, sloped: bool = False) -> tuple[int, float]:
     """Return (p, error): p Chebyshev points interpolate sigma(s + a t) in t on [-1, 1] with an error below tol.
+
+    sloped: sigma' in its place.
 
     This holds for every s with scores in [low, high]; `error` is the bound with p points. The Chebyshev coefficients of
     a pair of poles decay like 4 / |a sqrt(t_0^2 - 1)| rho^-k, and the error of interpolation is at most twice the sum
-    of those that are left out (Trefethen, theorem 8.2).
+    of those that are left out (Trefethen, theorem 8.2). Those of sigma' are like 4 (k + |t_0 / root|) / |a root|^2
+    rho^-k with the same root, the derivatives in t_0 over a.
     """
     s = np.clip(np.linspace(-1.25, 1.25, 11) * a, low + a, max(low, high - a))
     pole = (1j * math.pi * _POLES[:, None] - s) / a
     root = np.sqrt(pole * pole - 1.0)
     log_rho = np.log(np.maximum(np.abs(pole + root), np.abs(pole - root)))
-    front = _MEASURED * 8.0 / (a * np.abs(root)) / -np.expm1(-log_rho)
+    front = (1.0 if sloped else _MEASURED) * 8.0 / (a * np.abs(root)) / -np.expm1(-log_rho)
+    more = np.abs(pole / root) + 1.0 / np.expm1(log_rho)
 
     def bound(order: int) -> float:
-        return float((front * np.exp(-order * log_rho)).sum(axis=0).max())
+        grown = (order + more) / (a * np.abs(root)) if sloped else 1.0
+        return float((front * grown * np.exp(-order * log_rho)).sum(axis=0).max())
 
     order = max(2, int(np.ceil((np.log(front / tol) / log_rho).max())))
     while bound(order) > tol:

@@ -62,7 +62,7 @@ def compare(attention, function, parameters, **options):
     """Compare velocity, tangent, and gradients in tokens, masses and parameters with those of function(x, w, p)."""
     leaves = {name: torch.tensor(np.asarray(value), requires_grad=True) for name, value in parameters.items()}
     x, w = torch.tensor(X, requires_grad=True), torch.tensor(W, requires_grad=True)
-    want, moved = torch.func.jvp(lambda y: function(y, w, leaves), (x,), (torch.tensor(DX),))
+    want, moved = torch.autograd.functional.jvp(lambda y: function(y, w, leaves), x, torch.tensor(DX))
     velocity, tangent = attention.jvp(X, DX, weights=W, **options)
     assert_close(velocity, want)
     assert_close(tangent, moved)

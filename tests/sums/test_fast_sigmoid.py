@@ -10,7 +10,9 @@ import fastpde as fp
 from fastpde import sums
 from fastpde.sums import sigmoid_nodes
 from fastpde.sums.cell_nodes import Cells
+from fastpde.sums.pair_sum import PairSum
 from fastpde.sums.sigmoid_nodes import order_for
+from fastpde.weights import Sigmoid, slope_of
 
 from ..naive import wide
 from .test_fast import clouds, take
@@ -29,6 +31,10 @@ def sigma(u):
     return 1 / (1 + np.exp(-np.clip(u, -700, None)))
 
 
+def slope(u):
+    return sigma(u) * sigma(-u)
+
+
 def error(attention, x, backend, rows=slice(None, None, 19), weights=None):
     """The largest error of a velocity, relative to the largest |value| times the mean weight of a pair."""
     got = attention.velocity(x, backend=backend, weights=weights)
@@ -44,19 +50,20 @@ def error(attention, x, backend, rows=slice(None, None, 19), weights=None):
 
 @pytest.mark.parametrize("a", [0.01, 0.5, 2.0, 6.0, 20.0])
 @pytest.mark.parametrize("tol", [1e-3, 1e-6, 1e-10])
-def test_orders_interpolate_within_the_bound(a, tol):
+@pytest.mark.parametrize("law", [sigma, slope])
+def test_orders_interpolate_within_the_bound(a, tol, law):
     """s + a t inside the scores, wherever the pole is; with scores far below zero fewer points do."""
     t = np.linspace(-1, 1, 501)
 
     def worst(order, places):
-        found = [chebyshev.chebinterpolate(lambda u, s=s: sigma(s + a * u), order - 1) for s in places]
-        return max(np.abs(chebyshev.chebval(t, c) - sigma(s + a * t)).max() for c, s in zip(found, places, strict=True))
+        found = [chebyshev.chebinterpolate(lambda u, s=s: law(s + a * u), order - 1) for s in places]
+        return max(np.abs(chebyshev.chebval(t, c) - law(s + a * t)).max() for c, s in zip(found, places, strict=True))
 
-    order, bound = order_for(a, tol, -50.0, 50.0)
+    order, bound = order_for(a, tol, -50.0, 50.0, law is slope)
     rounding = 1e-14  # of the oracle
     assert bound <= tol and worst(order, np.linspace(-2 * a, 2 * a, 41)) < bound + rounding
     for high in (-2.0, -8.0):
-        fewer, bound = order_for(a, tol, -50.0 - a, high)
+        fewer, bound = order_for(a, tol, -50.0 - a, high, law is slope)
         assert fewer <= order and worst(fewer, np.linspace(-50, high - a, 41)) < bound + rounding
     if order > 3:
         assert worst(order - 3, np.linspace(-a, a, 41)) > 0.02 * tol  # the bound says something
@@ -113,6 +120,41 @@ def test_many_tokens_per_cell(d, size):
                 assert error(fp.Sigmoid(*scores, V), x, backend, slice(None, None, 199), w) < tol
                 assert backend.report["grids"] == 1 and backend.report["error_bound"] < tol
                 assert backend.report["pairs"] < 0.3 * n**2 and backend.report["error_sampled"] < tol
+
+
+@pytest.mark.parametrize("bias", [0.0, -3.0])
+@pytest.mark.parametrize("d", [1, 2])
+def test_sums_of_the_derivative(always, d, bias):
+    """Errors refer to the largest |value| times the mean weight, here that of sigma'."""
+    x = np.random.default_rng(d).normal(size=(4000, d))
+    weight, values = slope_of(Sigmoid()), np.ascontiguousarray(x[None, :, ::-1])
+    for tol in TOLS:
+        pair = PairSum(weight, False, x[None], x[None], values, np.full((1, 4000), bias))
+        backend, out = fp.Fast(tol), np.empty((1, 4000, d))
+        with backend.evaluation():
+            backend.attend(pair, out)
+        assert backend.report["grids"] == 1 and backend.stats()["fast_error_bound"] < tol
+        p = slope(wide(x[::19]) @ wide(x).T + bias) / 4000
+        worst = np.abs(out[0, ::19] - p @ values[0]).max()
+        assert worst < tol * np.abs(values).max() * p.sum(axis=1).mean()
+
+
+def test_derivatives_of_sigmoid_attention():
+    """Tangents, cotangents and divergences as by direct sums, relative to their largest entry, all in O(n)."""
+    rng = np.random.default_rng(3)
+    x, dx, c = 0.7 * rng.normal(size=(3, 12000, 1))
+    attention, backend = fp.Sigmoid([[1.0]], [[1.0]], [[0.8]], bias=-1.0), fp.Fast(1e-8)
+
+    def derivatives(how):
+        return (
+            attention.jvp(x, dx, backend=how)[1],
+            attention.vjp(x, c, backend=how).x,
+            attention.divergence(x, backend=how),
+        )
+
+    for found, want in zip(derivatives(backend), derivatives("direct"), strict=True):
+        assert np.abs(found - want).max() < 1e-7 * np.abs(want).max()
+    assert backend.stats()["direct_sums"] == 0
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -176,7 +218,7 @@ def test_direct_where_cells_cannot_help():
 
 def test_the_check_finds_wrong_sums(monkeypatch):
     """Orders that are far too low: the sampled check fails, and the sum is direct."""
-    monkeypatch.setattr(sigmoid_nodes, "order_for", lambda a, tol, low, high: (2, 0.0))
+    monkeypatch.setattr(sigmoid_nodes, "order_for", lambda *_: (2, 0.0))
     x, backend = np.random.default_rng(0).normal(size=(5000, 1)), fp.Fast(1e-6)
     attention = fp.Sigmoid(*[np.eye(1)] * 3)
     np.testing.assert_array_equal(attention.velocity(x, backend=backend), attention.velocity(x, backend="direct"))
