@@ -26,6 +26,7 @@ from .errors import InputError
 from .integrate import Integrator, Problem, Solution, Status
 from .integrate.again import StepAgain, StepsAgain
 from .integrate.events import gradient_of
+from .integrate.options import function
 from .integrate.reporting import check_progress
 from .integrate.solution import Recorder
 from .integrate.solve import run
@@ -334,6 +335,7 @@ def _densities(problem: Problem, given: Any) -> Array:
             at = ", ".join(map(str, np.argwhere(~np.isfinite(found))[0]))
             raise InputError(name, f"{law!r}, whose density is zero at x0[{at}]", "a law from which the tokens are")
     else:
+        given = function(name, given, "(x) -> its logarithm at tokens") if callable(given) else given
         found = given(start.copy()) if callable(given) else given
     density = as_numbers(name, found).astype(np.float64)
     if density.shape != shape:

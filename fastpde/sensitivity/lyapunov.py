@@ -188,7 +188,8 @@ def _too_few(factorisations: int, drop: float, every: int, steps: float) -> Inpu
         came = f"{every}: {factorisations} factorisations in {steps:.0f} steps"
         need = f"some before and some after the part drop = {drop:g} of the span"
         return InputError("every", came, need, f"Take every = {max(1, int(steps) // 20)}.")
-    need, remedy = f"steps that begin after the part drop = {drop:g} of it", "Take a longer span, or smaller steps."
+    need = f"steps that begin after the part drop = {drop:g} of it"
+    remedy = "Take a lower drop, a longer span, or smaller steps."
     return InputError("t_span", f"a run of {steps:.0f} steps", need, remedy)
 
 

@@ -82,11 +82,13 @@ def test_an_event_ends_it_too(small):
     [
         ([("n = 30", "n = 30\nsystems = 3")], "true, for 3 systems; need one"),
         ([('"rk4"', '"heun"'), ("[time]", "[time]\nnoise = 0.1")], "true, in a run with noise"),
+        ([('kind = "gaussian"\nn = 30\nd = 2', 'kind = "file"\npath = "x.npy"')], "true, for tokens from a file"),
         ([('kind = "gaussian"', 'kind = "sphere"')], r"true, for tokens of Sphere.*; need a law with a density"),
     ],
 )
 def test_what_is_refused(small, edits, message):
     changed(small, ASKED, *edits)
+    np.save(small.parent / "x.npy", np.eye(2))
     with pytest.raises(InputError, match=f"output.entropy: got {message}"):
         run(small, "out")
     assert not (small.parent / "out").exists()

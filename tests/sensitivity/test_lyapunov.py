@@ -120,7 +120,7 @@ def test_the_picture(tmp_path):
         ({"every": 0.5}, "every"),
         ({"x0": np.stack([X, X])}, "x0: got shape"),
         ({"max_steps": 2}, "t_span: got a run that ended"),
-        ({"method": "rk4", "step": 1.0, "drop": 0.5, "every": 3}, "t_span: got a run of 1 steps.*Take a longer span"),
+        ({"method": "rk4", "step": 1.0, "drop": 0.5, "every": 3}, "t_span: got a run of 1 steps.*Take a lower drop"),
         ({"method": "rk4", "step": 0.01, "every": 500}, r"every: got 500: 1 factorisations.*Take every = 5\."),
         ({"span": (0.0, 0.0)}, "t_span: got a run without a step"),
         ({"events": [fp.BlowUp(9.0)]}, "events"),

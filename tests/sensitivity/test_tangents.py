@@ -271,6 +271,8 @@ def test_runs_that_do_not_go_far(tmp_path):
             "log_density: got a value in a run",
         ),
         ({"log_density": np.zeros(6), "x0": np.stack([X, X])}, r"log_density: got shape \(6,\); need shape \(2, 6\)"),
+        ({"log_density": fp.laws.Ball}, "log_density: got .*; need a function"),
+        ({"log_density": lambda: 0.0}, "log_density: got a function"),
         ({"log_density": fp.laws.Ball(3)}, "log_density: got a law in dimension 3; need one in dimension 2"),
         ({"log_density": fp.laws.Ball(2, 0.1)}, r"whose density is zero at x0\[0\]; need a law from which"),
         ({"log_density": fp.laws.Sphere(2)}, "law: got Sphere.*; need a law with a density"),
