@@ -221,8 +221,8 @@ def test_existence_under_exponential_attention(tmp_path):
     """d = 1, one radius: E1(a R0^2) / (2 v); a Gaussian law has no solution for infinitely many tokens."""
     from scipy.special import exp1
 
-    text = CONFIG.format(kind="exponential").replace("d = 2", "d = 1").replace("t_end = 0.4", "t_end = 0.01")
-    text = text.replace("step = 0.05", "step = 0.005").replace("every = 0.05", "every = 0.005")
+    text = CONFIG.format(kind="exponential").replace("d = 2", "d = 1").replace("t_end = 0.4", "t_end = 0.001")
+    text = text.replace('"rk4"\nstep = 0.05', '"dopri5"').replace("every = 0.05", "every = 0.0005")
     folder, found = ran(tmp_path, text)
     radius = read_observables(folder / "observables.csv")["radius"][0]
     assert f"t* ≥ {exp1(radius**2) / 2.0:.6g}" in found["existence-exponential"].numbers
@@ -232,7 +232,7 @@ def test_existence_under_exponential_attention(tmp_path):
 
 def test_a_gaussian_law_and_its_rank(tmp_path):
     """K = -Q of rank 1, V = I: the law's trace by its closed form, beside that of the tokens."""
-    text = CONFIG.format(kind="softmax").replace("n = 40", "n = 4000")
+    text = CONFIG.format(kind="softmax").replace("n = 40", "n = 400")
     text = text.replace('kind = "softmax"', 'kind = "softmax"\nQ = [[1.0, 0.0]]\nK = { scale = -1.0 }')
     _, found = ran(tmp_path, text)
     assert f"{1.0 + 1.0 / 1.8:.6g} of the law" in found["gaussian"].numbers  # s = 1 / (1 + 2 t) and 1

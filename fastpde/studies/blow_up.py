@@ -164,7 +164,7 @@ def blow_up(
 
     Source: Theory 13.4, 8.2; Castin et al. 2025, section 3.1.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "spectra": [_spectrum(spectrum) for spectrum in draws.several("spectra", spectra)],
         "variants": [draws.one_of("variants", name, tuple(VARIANTS)) for name in draws.several("variants", variants)],
         "radii": _increasing("radii", radii),
@@ -277,7 +277,7 @@ def _exact(attention: fp.Attention, law: fp.laws.Law, spectrum: tuple[float, ...
     """Return when linear attention blows up: it moves second moments of every law as those of a Gaussian law."""
     if len(spectrum) == 1:
         return 1.0 / (2.0 * spectrum[0] * float(law.cov[0, 0])) if spectrum[0] > 0.0 else np.inf
-    found = fp.solve(attention, fp.Gaussian(law.mean, law.cov), (0.0, 1e4), rtol=1e-12, atol=1e-14)
+    found: Any = fp.solve(attention, fp.Gaussian(law.mean, law.cov), (0.0, 1e4), rtol=1e-12, atol=1e-14)
     return float(found.blowup_time) if np.isfinite(found.blowup_time) else np.inf
 
 

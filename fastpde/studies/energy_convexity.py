@@ -116,7 +116,7 @@ def energy_convexity(
 
     Source: Theory 7; Castin et al. 2025, section 5.4.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "dimensions": [draws.whole("dimensions", d, 1) for d in draws.several("dimensions", dimensions)],
         "gaussians": draws.whole("gaussians", gaussians, 1),
         "spectra": [draws.one_of("spectra", name, SPECTRA) for name in draws.several("spectra", spectra)],

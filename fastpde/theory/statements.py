@@ -16,6 +16,7 @@ from .. import weights
 from .._types import Array
 from ..attention import L2, Attention, Masked, SingleHead, Sinkhorn, Softmax
 from ..attention.composite import Term, terms_of
+from ..errors import NoGaussianClosure
 from ..laws import Gaussian, Law
 
 PAPER = "Castin et al. 2025"
@@ -43,8 +44,7 @@ class Setting:
     def head(self) -> SingleHead | None:
         """The only head of constant parameters, masked or not; None if there are several, or parameters in time."""
         inside = self.attention.attention if isinstance(self.attention, Masked) else self.attention
-        single = isinstance(inside, SingleHead) and all(p.constant for p in inside.parameters())
-        return inside if single else None
+        return inside if isinstance(inside, SingleHead) and inside.constant else None
 
     @property
     def is_bounded(self) -> bool:
@@ -112,8 +112,6 @@ def _shrinks_hulls(setting: Setting) -> bool:
 
 def _is_gaussian(setting: Setting) -> bool:
     """Return whether tokens are drawn from a Gaussian law that stays Gaussian."""
-    from ..errors import NoGaussianClosure
-
     law = setting.law
     if not isinstance(law, Gaussian) or law.mean.ndim > 1 or setting.attention.masked:
         return False
@@ -195,8 +193,8 @@ RUNS: dict[str, Statement] = {
     ),
     "mean-field": Statement(
         "n independent tokens of a law follow its mean-field limit",
-        "E W₂²(μⁿ₀, μ₀) is of the order n^(−1/2) for d < 4, n^(−1/2) log n for d = 4, n^(−2/d) for d > 4; velocities are "
-        "off by the order n^(−1/2)",
+        "E W₂²(μⁿ₀, μ₀) is of the order n^(−1/2) for d < 4, n^(−1/2) log n for d = 4, n^(−2/d) for d > 4; velocities "
+        "are off by the order n^(−1/2)",
         f"{PAPER}, Theorem 3.1; Fournier and Guillin 2015", "8.3",
         lambda s: s.law is not None and np.isfinite(s.law.support_radius) and s.n > 1 and _is_stable(s),
     ),

@@ -36,7 +36,7 @@ SETTINGS = {
     "exponential, VA < 0": (
         fp.Exponential(I, -I, I), GAUSSIAN, {"existence-exponential", "energy", "balance"},
     ),
-    "linear": (fp.Linear(I, I, I), BALL, {"existence-linear", "energy", "balance"}),
+    "linear": (fp.Linear(I, I, I), BALL, {"existence-linear", "balance"}),
     "two heads": (
         fp.MultiHead([fp.Softmax(I, I, I), fp.Sigmoid(I, I, I)]), GAUSSIAN, {"support", "stability", "balance"},
     ),
