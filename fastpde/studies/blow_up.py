@@ -63,7 +63,7 @@ class BlowUp(Study):
             "angle": Column("number", "degrees", "between what escapes and the direction of growth; else nan"),
             **edges,
             "nodes": Column("whole", "", "of the quadrature rule"),
-            "error": Column("number", "", "relative difference of times and edges from those of a coarser rule"),
+            "error": Column("number", "", "relative difference of t_star, or of the edges, from a coarser rule"),
         }  # fmt: skip
 
     def rows(self, variant: str, spectrum: Sequence[float], turn: float = 0.0) -> Array:

@@ -46,7 +46,7 @@ class Flow(NamedTuple):
 def resolved(attention: fp.Attention, law: fp.laws.Law, edge: Array, times: Sequence[float], tol: float) -> Flow:
     """Return the flow by the first rule that agrees with the one before to `tol`, or by the finest one there is.
 
-    Compared are the blow-up time and the largest |x| of the edge at all times.
+    Compared are the blow-up times, or the largest |x| of the edge at all times if nothing blows up.
     """
     m, before = _FIRST, None
     while True:
@@ -104,9 +104,10 @@ def _size(x: Array) -> float:
 
 
 def _difference(a: Flow, b: Flow) -> float:
-    """Return the largest relative difference of the blow-up times and reaches of two flows; inf if one blows up."""
+    """Return the relative difference of two blow-up times, or the largest one of the reaches of flows that do not.
+
+    It is inf if one alone blows up.
+    """
     if a.blows_up != b.blows_up:
         return np.inf
-    values = [np.append(flow.reach, flow.t) for flow in (a, b)]
-    known = np.isfinite(values[0]) & np.isfinite(values[1])
-    return float(np.abs(values[0][known] / values[1][known] - 1.0).max())
+    return abs(a.t / b.t - 1.0) if a.blows_up else float(np.abs(a.reach / b.reach - 1.0).max())

@@ -63,7 +63,7 @@ def conditional_wasserstein(
     alone = (a.counts == 1) & (b.counts == 1)
     i, j = a.starts[alone], b.starts[alone]
     total = float(a.masses[i] @ np.linalg.norm(a.x[i] - b.x[j], axis=1) ** p)
-    for k in np.flatnonzero(~alone):
+    for k in np.flatnonzero(~alone).tolist():
         total += a.totals[k] * exact_cost(a.at(k), b.at(k), p)
     return float(total ** (1.0 / p) * unit)
 
