@@ -204,7 +204,16 @@ def _gaussian(run: Record) -> Found | None:
         return None
     want, got = float(np.trace(sol.cov[-1])), float(run.table["trace"][-1])
     numbers = f"tr S at t = {t[-1]:.6g}: {got:.6g} of the tokens, {want:.6g} of the law"
-    return STATED, f"{numbers}; n^(−1/2) = {run.setting.n**-0.5:.2g}"
+    numbers += f"; n^(−1/2) = {run.setting.n**-0.5:.2g}"
+    if all(isinstance(term.head, fp.Softmax) for term in run.setting.terms):
+        values, vectors = np.linalg.eigh(sol.cov[-1])
+        root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
+        size = max(float(np.linalg.norm(root @ A @ root, 2)) for A in run.attention.score_matrices(float(t[-1])))
+        if size > 0.5**0.5:
+            numbers += (
+                f"; |S^½ A S^½| = {size:.3g}, and random tokens leave the law where it is above 0.707 (Theory 4.6)"
+            )
+    return STATED, numbers
 
 
 def _rank(run: Record) -> Found | None:
