@@ -178,9 +178,8 @@ def _mean_field(run: Record) -> Found:
 
 
 def _hull(run: Record) -> Found:
-    found = run.setting.matrices()
-    assert found is not None
-    t, c = run.table["t"], float(found[1][0, 0])
+    t, c = run.table["t"], run.setting.factor
+    assert c is not None
     scaled = run.table["radius"] * np.exp(-c * (t - t[0]))
     good = bool((np.diff(scaled) <= run.slack * scaled[:-1]).all())
     numbers = f"c = {c:.6g}: from {scaled[0]:.6g} to {scaled[-1]:.6g}"

@@ -67,11 +67,12 @@ def followed(attention: fp.Attention, nodes: Array, weights: Array, edge: Array,
     from scipy.optimize import brentq
 
     q, d = nodes.shape
+    backend = fp.Direct()  # whose memory serves all evaluations
     start = np.append(np.concatenate([nodes, edge]).ravel(), 0.0)
 
     def slope(_: float, y: Array) -> Array:
         x = y[:-1].reshape(-1, d)
-        velocity = attention.velocity(x[:q], at=x, weights=weights, backend="direct")
+        velocity = attention.velocity(x[:q], at=x, weights=weights, backend=backend)
         clock = _size(x) / _size(velocity)
         return np.append((clock * velocity).ravel(), clock)
 

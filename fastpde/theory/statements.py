@@ -14,9 +14,9 @@ import numpy as np
 
 from .. import weights
 from .._types import Array
-from ..attention import L2, Attention, Masked, SingleHead, Sinkhorn, Softmax
+from ..attention import L2, Attention, Exponential, Masked, SingleHead, Sinkhorn, Softmax
 from ..attention.composite import Term, terms_of
-from ..errors import NoGaussianClosure
+from ..errors import InputError, NoGaussianClosure
 from ..laws import Gaussian, Law
 
 PAPER = "Castin et al. 2025"
@@ -56,10 +56,13 @@ class Setting:
         """Whether bounds of W_2 are known of the attention."""
         return not any(term.head.positional for term in self.terms)
 
-    def matrices(self) -> tuple[Array, Array] | None:
-        """Return A and V of the only head, or None."""
-        head = self.head
-        return None if head is None else (head.score_matrix(0.0), np.asarray(head.V(0.0)))
+    @property
+    def factor(self) -> float | None:
+        """The number c > 0 with V = c I for the only head; None if there is none."""
+        if self.head is None:
+            return None
+        V = np.asarray(self.head.V(0.0))
+        return float(V[0, 0]) if V[0, 0] > 0.0 and np.array_equal(V, V[0, 0] * np.eye(len(V))) else None
 
 
 @dataclass(frozen=True)
@@ -103,11 +106,7 @@ def _is_stable_behind_mask(setting: Setting) -> bool:
 
 def _shrinks_hulls(setting: Setting) -> bool:
     """Return whether V = c I with c > 0 and the field averages tokens: Softmax, L2, masked or not."""
-    found = setting.matrices()
-    if found is None or not isinstance(setting.head, Softmax | L2):
-        return False
-    V = found[1]
-    return bool(V[0, 0] > 0.0 and np.array_equal(V, V[0, 0] * np.eye(len(V))))
+    return isinstance(setting.head, Softmax | L2) and setting.factor is not None
 
 
 def _is_gaussian(setting: Setting) -> bool:
@@ -117,22 +116,20 @@ def _is_gaussian(setting: Setting) -> bool:
         return False
     try:
         setting.attention.affine(law.mean, law.cov)
-    except NoGaussianClosure:
+    except (NoGaussianClosure, InputError):
         return False
     return True
 
 
 def _collapses(setting: Setting) -> bool:
     """Return whether the theorem on the rank of the limit applies: V = V^T > 0, K = -Q, S0 > 0."""
-    head, found = setting.head, setting.matrices()
-    if not _is_gaussian(setting) or head is None or found is None or not isinstance(head, Softmax | L2 | Sinkhorn):
+    head, law = setting.head, setting.law
+    if not _is_gaussian(setting) or law is None or not isinstance(head, Softmax | L2 | Sinkhorn):
         return False
     if isinstance(head, Sinkhorn) and head.n_half is not None:
         return False
-    V, law = found[1], setting.law
     opposite = np.array_equal(head.K(0.0), -head.Q(0.0)) and bool(np.all(head.scale(0.0) > 0.0))
-    assert law is not None
-    return opposite and _is_positive(V) and _is_positive(law.cov)
+    return opposite and _is_positive(np.asarray(head.V(0.0))) and _is_positive(law.cov)
 
 
 def _is_positive(matrix: Array) -> bool:
@@ -141,17 +138,14 @@ def _is_positive(matrix: Array) -> bool:
 
 def _has_no_limit(setting: Setting) -> bool:
     """Return whether N(0, s I) has no solution: one exponential head, V = c I, c > 0, A symmetric, not <= 0."""
-    found, law = setting.matrices(), setting.law
-    if found is None or not isinstance(law, Gaussian) or law.mean.any() or setting.attention.masked:
+    head, law = setting.head, setting.law
+    if not isinstance(head, Exponential) or setting.factor is None or setting.attention.masked:
         return False
-    A, V = found
-    head = setting.head
-    assert head is not None
-    exponential = isinstance(head.weight, weights.Exp) and not head.normalised and not head.positional
-    round_law = np.array_equal(law.cov, law.cov[0, 0] * np.eye(len(V))) and law.cov[0, 0] > 0.0
-    scalar = V[0, 0] > 0.0 and np.array_equal(V, V[0, 0] * np.eye(len(V)))
-    plain = exponential and not isinstance(head, Sinkhorn) and not head.score(0.0).distance
-    return bool(plain and round_law and scalar and np.array_equal(A, A.T) and np.linalg.eigvalsh(A)[-1] > 0.0)
+    if not isinstance(law, Gaussian) or law.mean.any() or not law.cov[0, 0] > 0.0:
+        return False
+    A = head.score_matrix(0.0)
+    round_law = np.array_equal(law.cov, law.cov[0, 0] * np.eye(len(A)))
+    return bool(round_law and np.array_equal(A, A.T) and np.linalg.eigvalsh(A)[-1] > 0.0)
 
 
 RUNS: dict[str, Statement] = {
