@@ -3,7 +3,7 @@
 `rank_collapse` finds ranks of limits (Theory 4.2), `phase_diagram` how random Gaussian laws end, `covariance_paths`
 paths of laws in the cone of 2 x 2 covariances. `mean_field` compares n tokens with their law (Theory 8.3), `stability`
 pairs of clouds with the bounds of Theory 8.1; `stationary_points` finds where laws go if nothing commutes (12.4).
-`blow_up` follows laws with large supports to the end of their existence (13.4), and `energy_convexity` asks where the
+`blow_up` follows laws with large supports to the end of their existence (13.5), and `energy_convexity` asks where the
 softmax energy bends down (7). `sequence_task` trains small Transformers on sequences. `load` reads what `save` wrote.
 """
 

@@ -1,4 +1,4 @@
-"""How long laws exist under unnormalised attention if their support is large: open question 3 of the paper (13.4).
+"""How long laws exist under unnormalised attention if their support is large: open question 3 of the paper (13.5).
 
 Laws are N(0, I) truncated at the radius R, in d = 1 and 2, under attention with V a rotation and A diagonal. Under
 exponential attention with V A > 0 the time of existence falls to zero as R grows, so that N(0, I) has no solution at
@@ -162,7 +162,7 @@ def blow_up(
     Raises:
         InputError, InputTypeError: naming the argument.
 
-    Source: Theory 13.4, 8.2; Castin et al. 2025, section 3.1.
+    Source: Theory 13.5, 8.2; Castin et al. 2025, section 3.1.
     """
     parameters: dict[str, Any] = {
         "spectra": [_spectrum(spectrum) for spectrum in draws.several("spectra", spectra)],
@@ -284,7 +284,7 @@ def _exact(attention: fp.Attention, law: fp.laws.Law, spectrum: tuple[float, ...
 def _frozen(attention: fp.Attention, law: fp.laws.Law, R: float, axis: int) -> float:
     """Return int_R^inf dx / Gamma_0(x) along an axis, with the field Gamma_0 of the law at the start.
 
-    The field along the axis grows with time, so this is an upper bound of the blow-up time (Theory 13.4). In units of
+    The field along the axis grows with time, so this is an upper bound of the blow-up time (Theory 13.5). In units of
     Gamma_0 / Gamma_0' at R the integrand falls faster than e^{-u}.
     """
     nodes, weights = law.nodes(48 if law.dimension == 1 else 32)

@@ -167,7 +167,7 @@ RUNS: dict[str, Statement] = {
     "no-limit": Statement(
         "Infinitely many tokens of this Gaussian law have no solution at all: t* falls to 0 as tokens lie farther out",
         "t* ≤ ∫_R^∞ dx / Γ₀(x) → 0 as R → ∞",
-        DERIVED, "13.4", _has_no_limit,
+        DERIVED, "13.5", _has_no_limit,
     ),
     "stability": Statement(
         "The flow is well-posed: any other law in the same ball moves away by a factor C at most",
@@ -269,12 +269,12 @@ STUDIES: dict[str, tuple[Statement, ...]] = {
     ),
     "blow-up": (
         Statement("Exponential attention with VA > 0 has no solution for a law of unbounded support",
-                  "t* ≤ ∫_R^∞ dx / Γ₀(x); for N(0, 1) log t* ~ −½ a² R² (a ≤ 1), −(a − ½) R² (a ≥ 1)", DERIVED, "13.4"),
+                  "t* ≤ ∫_R^∞ dx / Γ₀(x); for N(0, 1) log t* ~ −½ a² R² (a ≤ 1), −(a − ½) R² (a ≥ 1)", DERIVED, "13.5"),
         Statement("With VA < 0 the law comes down from infinity", "the edge at t > 0 has a limit as R → ∞", DERIVED,
-                  "13.4"),
+                  "13.5"),
         Statement("Linear attention is closed in second moments", "t* = 1 / (2 v a m₀), for every law, d = 1", DERIVED,
-                  "13.4"),
-        Statement("Sigmoid attention exists for ever", "|Γ_μ(x)| ≤ v E|y|", DERIVED, "13.4"),
+                  "13.5"),
+        Statement("Sigmoid attention exists for ever", "|Γ_μ(x)| ≤ v E|y|", DERIVED, "13.5"),
     ),
     "energy-convexity": (
         Statement("The energy is not geodesically convex in the twisted metric", "E = ½ ∬ e^⟨x, Ay⟩ dμ dμ",
