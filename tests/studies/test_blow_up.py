@@ -64,7 +64,7 @@ def test_the_bound_by_the_first_field_is_its_integral(found):
 
 
 def test_attracted_laws_come_down_from_infinity(found):
-    """Theory 13.5: a = v = 1, the edges at t = 0.05 and 0.5 are those of an integration by other means."""
+    """Theory 13.5: a = v = 1, edges at t = 0.05 and 0.5 as another program found them."""
     own = found.rows("exponential", (-1.0,))
     assert found["edge_0"][own] == pytest.approx(2.160758, abs=1e-6)
     assert found["edge_1"][own] == pytest.approx(1.361947, abs=1e-6)
