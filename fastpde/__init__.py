@@ -44,7 +44,7 @@ from .sensitivity.law_adjoint import GaussianGradient
 from .sensitivity.lipschitz import Lipschitz, lipschitz
 from .sensitivity.lyapunov import Lyapunov, lyapunov
 from .sensitivity.stationary import Stationary, stationary
-from .stability import measured_stability_bound, stability_bound, support_bound
+from .theory.bounds import measured_stability_bound, stability_bound, support_bound
 from .transport.bures import bures_wasserstein
 from .transport.conditional import conditional_wasserstein
 from .transport.wasserstein import wasserstein

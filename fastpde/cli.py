@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 _STUDIES = (
     "mean-field", "stability", "rank-collapse", "phase-diagram", "stationary-points", "covariance-paths",
-    "sequence-task",
+    "sequence-task", "blow-up", "energy-convexity",
 )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ ONLY = {
     "ot": r"transport/wasserstein\.py",
     "torch": r"torch\.py",
     "jax": r"jax\.py",
-    "scipy": r"(observe|stability|dissipation|clusters"
-    r"|(integrate|laws|transport|gaussian|sensitivity|run|studies|plot|config|report)/.*)\.py",
+    "scipy": r"(observe|dissipation|clusters"
+    r"|(integrate|laws|transport|gaussian|sensitivity|run|studies|plot|config|report|theory)/.*)\.py",
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
@@ -56,7 +56,7 @@ MAY = {
     "sums": {"kernels", "simd", "weights", "_jit"} | BASE,
     "batches": {"sums", "kernels", "simd", "step_rules", "weights"} | BASE,
     "transport": {"sums", "weights"} | BASE,
-    "stability": {"attention"} | BASE,
+    "theory": {"attention", "laws", "weights"} | BASE,
     "dissipation": {"attention", "sums", "manifold"} | BASE,
     "clusters": BASE,
     "attention": {"batches", "own_code", "solutions", "sums", "weights", "transport"} | BASE,
@@ -109,6 +109,7 @@ MAY = {
         "integrate",
         "own_code",
         "plot",
+        "theory",
     },
     "initial": BASE,
     "observe": BASE,
@@ -217,10 +218,6 @@ def test_sums_name_no_variant(path):
 
 # -- circles, late imports, names, subclasses, arguments ---------------------------------------------------------------
 
-# File stems that are used twice, and the issue that renames one of them.
-TWICE = {
-    23: {"stability"},  # the study, when bounds move to theory/
-}
 # What may be imported late: heavy libraries; and what brings them, or is needed by one command alone.
 LATE = {"numba", "llvmlite", "h5py", "jinja2", "matplotlib", "mpi4py", "ot", "scipy", "tqdm", "threadpoolctl", "ast"}
 HEAVY = {"batches", "compiled_runs", "sums", "plot", "kernels", "simd", "_cache", "_jit", "_library"}
@@ -307,7 +304,7 @@ def test_solutions_import_their_pictures_late(part):
 
 def test_stems_are_unique():
     stems = [path.stem for path in FILES if path.stem not in ("__init__", "__main__")]
-    assert {stem for stem in stems if stems.count(stem) > 1} == set().union(*TWICE.values())
+    assert {stem for stem in stems if stems.count(stem) > 1} == set()
 
 
 def inherited(files: dict[Path, str]) -> set[tuple[str, str]]:

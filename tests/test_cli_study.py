@@ -42,6 +42,10 @@ WRONG = {  # study: text, what the message must name
     "unknown variant": ("phase-diagram", "variant = 'linear'", "variant"),
     "no pair": ("stationary-points", "cases = [[3, 3], [3]]", "cases[1]"),
     "small dimension": ("stationary-points", "cases = [[1, 1]]", "cases[0][0]"),
+    "three eigenvalues": ("blow-up", "spectra = [[1.0, 2.0, 3.0]]", "spectra[0]"),
+    "zero spectrum": ("blow-up", "spectra = [[0.0]]", "spectra[0]"),
+    "radii that fall": ("blow-up", "radii = [4.0, 2.0]", "radii"),
+    "no class of laws": ("energy-convexity", "dimensions = [1]\nspectra = ['indefinite']", "spectra"),
     "no TOML": ("phase-diagram", "draws =", "config"),
     "no closure": ("covariance-paths", "[attention]\nkind = 'sigmoid'", "attention.kind"),
     "no closure of a head": (
@@ -120,6 +124,8 @@ STOPPED = {  # study: configuration, exit code, words
     "mean-field": ("variants = ['l2']\nsizes = [4, 8]\ndraws = 2\nclt_draws = 2", 75, "run the same command again"),
     "stability": ("variants = ['linear']\ndraws = 3\nn = 4\ntimes = 2", 75, "run the same command again"),
     "stationary-points": ("cases = [[2, 2]]\ndraws = 3\ntau = 1e4", 75, "run the same command again"),
+    "blow-up": ("spectra = [[1.0]]\nradii = [2.0, 3.0, 4.0]\nvariants = ['linear']", 75, "run the same command again"),
+    "energy-convexity": ("gaussians = 20\ndimensions = [1]", 75, "run the same command again"),
     "phase-diagram": ("draws = 3", 143, "nothing was written"),
 }
 
@@ -167,7 +173,7 @@ def test_paths_take_an_attention_of_the_configuration(folder, capsys):
 @pytest.mark.parametrize("name", config.STUDIES)
 def test_configurations_read_back(folder, name):
     plan = config.load_study(name, None)
-    assert config.same_study(dumps(plan), plan)
+    assert config.same_study(dumps(plan), plan) and plan.code == {} and plan.rows > 0
     if name == "covariance-paths":
         (folder / "a.toml").write_text(PATHS.replace('"softmax"', '"multihead"\n[[attention.heads]]'))
         heads = config.load_study(name, folder / "a.toml")

@@ -86,9 +86,17 @@ def test_a_run_has_a_page_of_its_own(softmax, capsys):
     table = read_observables(softmax / "observables.csv")
     for value in (table["energy"][-1], table["radius"][0], table["trace"][2]):
         assert f"{value:.6g}" in page.cells
-    assert page.cells.count("holds") == 4 and "fails" not in page.cells  # finite, support, energy, its balance
+    # finite, support, hull, energy, its balance; stability and the Gaussian law
+    assert (page.cells.count("holds"), page.cells.count("stated")) == (5, 2) and "fails" not in page.cells
+    text = " ".join(page.cells)
+    assert "Theorem 3.1" in text and "docs/theory/08-stability.md#theory-8-1" in text
     assert f"{table['dissipation'][1]:.6g}" in page.cells and "energy.violations" in page.cells
     assert "marks.trajectory.frames" in page.cells and not any(cell.startswith("{") for cell in page.cells)
+
+
+def verdicts(text, table, status, **more):
+    """The checks of a run by their names."""
+    return {check.name: check for check in theory_checks.checks(text, table, status, **more)}
 
 
 def test_broken_theory_is_said(softmax):
@@ -98,26 +106,26 @@ def test_broken_theory_is_said(softmax):
     table["energy"][-1] = 0.0
     table["trace"][1] = np.nan
     status = {"energy": {"expected": "rises", "intervals": 4, "violations": 1, "first_violation_t": 0.4}}
-    # finite, support, mean (of Sinkhorn attention only), energy, its balance (frames may be too far apart)
-    found = theory_checks.checks(text, table, status)
-    assert [check.verdict for check in found] == ["fails", "fails", "not applicable", "fails", "unknown"]
-    assert "3 of 4 intervals" in found[3].numbers and "t = 0.4" in found[3].numbers
-    assert theory_checks.checks(text, table, {})[3].verdict == "unknown"
+    found = verdicts(text, table, status)
+    assert {name: found[name].verdict for name in ("finite", "support", "hull", "energy", "balance")} == {
+        "finite": "fails", "support": "fails", "hull": "fails", "energy": "fails", "balance": "unknown",
+    }  # fmt: skip
+    assert "3 of 4 intervals" in found["energy"].numbers and "t = 0.4" in found["energy"].numbers
+    assert verdicts(text, table, {})["energy"].verdict == "unknown"
 
 
-def test_a_balance_that_is_not_known_is_not_applicable(softmax):
-    """A mask, or L2 attention, has energies without a dissipation, whatever the number of frames."""
+def test_a_balance_that_is_not_known_is_not_shown(softmax):
+    """An energy may have no dissipation, whatever the number of frames."""
     text = (softmax / "config.toml").read_text()
     table = read_observables(softmax / "observables.csv")
     broken = table | {"dissipation": np.full(len(table["t"]), np.nan)}
-    found = theory_checks.checks(text, broken, {})[4]
-    assert found.verdict == "not applicable" and "no dissipation is known" in found.numbers
+    assert "balance" not in verdicts(text, broken, {})
     gap = {name: column.copy() for name, column in table.items()}
     gap["dissipation"][1] = np.nan
-    found = theory_checks.checks(text, gap, {})[4]
+    found = verdicts(text, gap, {})["balance"]
     assert found.verdict == "unknown" and "four frames" in found.numbers
-    found = theory_checks.checks(text, table | {"energy": np.full(len(table["t"]), np.nan)}, {})[4]
-    assert found.verdict == "unknown" and "no energy was recorded" in found.numbers
+    found = verdicts(text, table | {"energy": np.full(len(table["t"]), np.nan)}, {})["balance"]
+    assert found.verdict == "unknown"
 
 
 def test_own_columns_are_not_pushed_out_of_the_table():
@@ -147,11 +155,11 @@ def test_the_mean_under_sinkhorn_attention(tmp_path):
     table = read_observables(tmp_path / "run" / "observables.csv")
     text = (tmp_path / "run" / "config.toml").read_text()
     status = json.loads((tmp_path / "run" / "status.json").read_text())
-    verdicts = [check.verdict for check in theory_checks.checks(text, table, status)]
-    assert verdicts == ["holds"] * 5  # finite, support, mean, energy, its balance
+    found = verdicts(text, table, status)
+    assert all(found[name].verdict == "holds" for name in ("finite", "support", "mean", "energy", "balance"))
     table["mean_0"] = table["mean_0"] + 0.1
     table["mean_0"][0] -= 0.1
-    assert [check.verdict for check in theory_checks.checks(text, table, status)][2] == "fails"
+    assert verdicts(text, table, status)["mean"].verdict == "fails"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +168,7 @@ def test_the_mean_under_sinkhorn_attention(tmp_path):
         ((('"rk4"\nstep = 0.05', '"euler"\nstep = 0.2'),), "holds"),  # far from e^(V t / eps)
         ((("energy = true", 'energy = true\n[backend]\ndtype = "float32"'),), "holds"),
         ((('"rk4"\nstep = 0.05', '"dopri5"\nrtol = 1e-2'),), "holds"),
-        ((('kind = "sinkhorn"', 'kind = "sinkhorn"\nn_half = 3'), ("energy = true", "")), "not applicable"),
+        ((('kind = "sinkhorn"', 'kind = "sinkhorn"\nn_half = 3'), ("energy = true", "")), None),
     ],
 )
 def test_the_mean_is_judged_by_what_the_run_states(tmp_path, edits, verdict):
@@ -174,8 +182,8 @@ def test_the_mean_is_judged_by_what_the_run_states(tmp_path, edits, verdict):
     assert main(["run", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--quiet"]) == 0
     table = read_observables(tmp_path / "run" / "observables.csv")
     status = json.loads((tmp_path / "run" / "status.json").read_text())
-    found = theory_checks.checks((tmp_path / "run" / "config.toml").read_text(), table, status)[2]
-    assert found.verdict == verdict, found
+    found = verdicts((tmp_path / "run" / "config.toml").read_text(), table, status).get("mean")
+    assert (found and found.verdict) == verdict, found
 
 
 def test_clusters_are_shown(tmp_path):
@@ -188,11 +196,60 @@ def test_clusters_are_shown(tmp_path):
     assert "clusters.png" in page.pictures and "from t" in page.cells and "clustered" in page.cells
 
 
+def ran(tmp_path, text):
+    """The directory of a run, and its checks by name."""
+    (tmp_path / "a.toml").write_text(text)
+    from fastpde.cli import main
+
+    folder = tmp_path / "run"
+    main(["run", str(tmp_path / "a.toml"), "--out", str(folder), "--quiet"])
+    table, status = read_observables(folder / "observables.csv"), json.loads((folder / "status.json").read_text())
+    return folder, verdicts((folder / "config.toml").read_text(), table, status, path=folder)
+
+
+def test_a_masked_run_and_the_conditional_distance(tmp_path):
+    text = CONFIG.format(kind="softmax").replace('kind = "softmax"', 'kind = "softmax"\nmasked = true')
+    folder, found = ran(tmp_path, text)
+    assert set(found) == {"finite", "support", "stability-masked", "moved", "hull"}
+    assert found["moved"].verdict == "holds" and "conditional distance" in found["stability-masked"].claim
+    run = fp.open_run(folder)
+    far = np.sqrt(((run.x[0] - run.x[-1]) ** 2).sum(axis=1).mean())
+    assert f"d₂ = {far:.6g}" in found["moved"].numbers
+
+
+def test_existence_under_exponential_attention(tmp_path):
+    """d = 1, one radius: E1(a R0^2) / (2 v); a Gaussian law has no solution for infinitely many tokens."""
+    from scipy.special import exp1
+
+    text = CONFIG.format(kind="exponential").replace("d = 2", "d = 1").replace("t_end = 0.4", "t_end = 0.001")
+    text = text.replace('"rk4"\nstep = 0.05', '"dopri5"').replace("every = 0.05", "every = 0.0005")
+    folder, found = ran(tmp_path, text)
+    radius = read_observables(folder / "observables.csv")["radius"][0]
+    assert f"t* ≥ {exp1(radius**2) / 2.0:.6g}" in found["existence-exponential"].numbers
+    assert found["existence-exponential"].verdict == "holds" and found["no-limit"].verdict == "stated"
+    assert "support" not in found and "stability" not in found
+
+
+def test_a_gaussian_law_and_its_rank(tmp_path):
+    """K = -Q of rank 1, V = I: the law's trace by its closed form, beside that of the tokens."""
+    text = CONFIG.format(kind="softmax").replace("n = 40", "n = 400")
+    text = text.replace('kind = "softmax"', 'kind = "softmax"\nQ = [[1.0, 0.0]]\nK = { scale = -1.0 }')
+    _, found = ran(tmp_path, text)
+    assert f"{1.0 + 1.0 / 1.8:.6g} of the law" in found["gaussian"].numbers  # s = 1 / (1 + 2 t) and 1
+    assert found["rank"].numbers.startswith("rank 1 of 2") and found["energy"].verdict == "holds"
+
+
+def test_a_law_that_blows_up_where_tokens_do_not(tmp_path):
+    _, found = ran(tmp_path, CONFIG.format(kind="softmax").replace("t_end = 0.4", "t_end = 0.6"))
+    assert "blows up at t = 0.5;" in found["gaussian"].numbers and found["support"].verdict == "holds"
+
+
 def test_a_study_has_one_too(tmp_path):
     fp.studies.stability(("linear",), 2, n=5, times=2).save(tmp_path / "study")
     path = report.write(tmp_path / "study")
     page = Page(path.read_text())
     assert page.pictures == ["stability.png"] and "log_ratio" in page.cells
+    assert any("Theorem 3.1" in cell for cell in page.cells) and "no pair of 2 exceeds a bound" in path.read_text()
 
 
 @pytest.mark.parametrize("content", [{}, {"status.json": "{"}, {"study.json": "[]"}])

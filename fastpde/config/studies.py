@@ -28,6 +28,9 @@ _SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
 _TASKS = ("recall", "regression", "sorting")
 _TRAINED = ("softmax", "l2", "sigmoid", "sinkhorn")
 _CASES = ((2, 2), (3, 3), (3, 2), (3, 1), (4, 4), (4, 2), (5, 5))
+_SPECTRA = ((0.5,), (1.0,), (1.5,), (-1.0,), (1.0, 0.5), (1.0, -1.0), (-1.0, -0.5))
+_UNNORMALISED = ("exponential", "linear", "sigmoid")
+_SIGNS = ("positive", "negative", "indefinite")
 _MOST = 64  # dimensions: a bound on what a typing error can ask for
 _ROOT = "studies of Gaussian laws need a field that keeps them Gaussian"
 
@@ -195,11 +198,58 @@ class SequenceTask:
     seed: int = key(_SEED, 0)
 
 
+def _spectrum(name: str, value: object) -> tuple[float, ...]:
+    """Return one eigenvalue or two, not all 0. Raises InputError."""
+    if not isinstance(value, list) or not 1 <= len(value) <= 2:
+        checks.refuse(name, value, "one eigenvalue of A or two, as [1.0, -1.0]")
+    found = tuple(checks.number()(f"{name}[{i}]", number) for i, number in enumerate(value))
+    return found if any(found) else checks.refuse(name, value, "an eigenvalue that is not 0")
+
+
+def _increasing(name: str, value: object) -> tuple[float, ...]:
+    """Return increasing numbers > 0. Raises InputError."""
+    found: tuple[float, ...] = _list(checks.number(above=0.0), "[2.0, 4.0]")(name, value)
+    return found if found == tuple(sorted(found)) else checks.refuse(name, value, "increasing numbers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlowUp:
+    """The configuration of `fp.studies.blow_up`."""
+
+    spectra: tuple[tuple[float, ...], ...] = key(_list(_spectrum, "[[1.0], [1.0, -1.0]]"), _SPECTRA)
+    variants: tuple[str, ...] = key(_list(checks.choice(*_UNNORMALISED), '["linear"]'), _UNNORMALISED)
+    radii: tuple[float, ...] = key(_increasing, (2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0))
+    plane_radii: tuple[float, ...] = key(_increasing, (2.0, 3.0, 4.0))
+    turns: tuple[float, ...] = key(_list(checks.number(), "[0.0, 90.0]"), (0.0, 60.0))
+    times: tuple[float, ...] = key(_increasing, (0.05, 0.5, 2.0))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyConvexity:
+    """The configuration of `fp.studies.energy_convexity`."""
+
+    dimensions: tuple[int, ...] = key(_DIMENSIONS, (1, 2, 3))
+    gaussians: int = key(_COUNT, 4000)
+    spectra: tuple[str, ...] = key(_list(checks.choice(*_SIGNS), '["positive"]'), _SIGNS)
+    seed: int = key(_SEED, 0)
+
+    def settled(self, name: str) -> EnergyConvexity:
+        """Return the section. Raises InputError if no class of laws is left."""
+        if self.spectra == ("indefinite",) and self.dimensions == (1,):
+            checks.refuse(
+                "spectra", list(self.spectra), "another spectrum: an indefinite A needs a dimension of 2 or more"
+            )
+        return self
+
+
 def _grid(config: CovariancePaths) -> tuple[int, float]:
     return config.starts.grid, config.starts.limit
 
 
-Section = RankCollapse | PhaseDiagram | CovariancePaths | MeanField | Stability | StationaryPoints | SequenceTask
+Section = (
+    RankCollapse | PhaseDiagram | CovariancePaths | MeanField | Stability | StationaryPoints | SequenceTask
+    | BlowUp | EnergyConvexity
+)  # fmt: skip
 STUDIES: dict[str, type[Section]] = {
     "rank-collapse": RankCollapse,
     "phase-diagram": PhaseDiagram,
@@ -208,6 +258,8 @@ STUDIES: dict[str, type[Section]] = {
     "stability": Stability,
     "sequence-task": SequenceTask,
     "stationary-points": StationaryPoints,
+    "blow-up": BlowUp,
+    "energy-convexity": EnergyConvexity,
 }
 
 
@@ -221,7 +273,7 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """The number of laws, clouds, pairs or models."""
+        """The number of laws, clouds, pairs, models or classes of laws."""
         import fastpde as fp
 
         found = self.config
@@ -229,6 +281,12 @@ class Plan:
             return len(fp.studies.grid(*_grid(found)))
         if isinstance(found, MeanField):
             return found.draws * len(found.variants) * len(found.strengths) * len(found.sizes)
+        if isinstance(found, BlowUp):
+            planes = sum(len(spectrum) == 2 for spectrum in found.spectra)
+            per_variant = (len(found.spectra) - planes) * len(found.radii)
+            return len(found.variants) * (per_variant + planes * len(found.turns) * len(found.plane_radii))
+        if isinstance(found, EnergyConvexity):
+            return 2 * sum(d > 1 or spectrum != "indefinite" for d in found.dimensions for spectrum in found.spectra)
         if isinstance(found, SequenceTask):
             return found.seeds * len(found.rates) * len(found.variants) * len(found.tasks)
         several = {RankCollapse: "dimensions", Stability: "variants", StationaryPoints: "cases"}.get(type(found))
@@ -244,14 +302,14 @@ class Plan:
                 asked = [one]
             case MeanField(variants=several) | Stability(variants=several):
                 asked = list(several)
-            case StationaryPoints():
+            case _:
                 asked = []
         return {name: named(name).digest for name in asked if is_own(name)}
 
     @property
     def resumable(self) -> bool:
         """Whether the study keeps finished cells in a file and goes on from there."""
-        return isinstance(self.config, MeanField | Stability | StationaryPoints | SequenceTask)
+        return not isinstance(self.config, RankCollapse | PhaseDiagram | CovariancePaths)
 
     def run(self, progress: Any, cells: Any = None) -> Any:
         """Run the study and return its result, an `fp.studies.Study`. cells: the file of finished cells.

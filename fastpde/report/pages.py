@@ -13,6 +13,7 @@ from fastpde.report import rendering
 from fastpde.report.theory_checks import checks
 from fastpde.run import directory
 from fastpde.run.tables import read_observables
+from fastpde.theory import statements
 
 # Columns of which there are as many as coordinates: those of a long table that are left out first.
 _COMPONENTS = re.compile(r"mean_\d+|eigenvalue_\d+", re.ASCII)
@@ -30,6 +31,8 @@ def of_study(path: Path) -> str:
         title=f"Study {study.name}",
         about=f"{study.summary()}.",
         pictures=[rendering.picture(picture)],
+        statements=statements.STUDIES.get(study.name, ()),
+        measured=study.summary(),
         parameters=study.parameters.items(),
         columns=[(name, column.unit, column.meaning) for name, column in about.items()],
         count=len(study),
@@ -57,7 +60,7 @@ def of_run(path: Path, code: bool) -> str:
         title=f"Run {path.resolve().name}",
         about=f"{status.get('state', 'unknown state')}. {status.get('message', '')}",
         pictures=[rendering.picture(picture) for picture in pictures],
-        checks=checks(text, table, status, directory.data_of(path, status), code) if single else [],
+        checks=checks(text, table, status, directory.data_of(path, status), code, path) if single else [],
         clusters=plateaus and [(f"{p.start:.6g}", f"{p.end:.6g}", p.count) for p in plateaus],
         observables=rendering.excerpt(table, spared=_COMPONENTS),
         status=_flat(status),

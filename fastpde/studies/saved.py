@@ -7,7 +7,9 @@ from pathlib import Path
 
 import fastpde as fp
 
+from .blow_up import BlowUp
 from .covariance_paths import CovariancePaths
+from .energy_convexity import EnergyConvexity
 from .mean_field import MeanField
 from .phase_diagram import PhaseDiagram
 from .rank_collapse import RankCollapse
@@ -16,7 +18,10 @@ from .stability import Stability
 from .stationary_points import StationaryPoints
 from .table import PARAMETERS, Study
 
-_STUDIES = (RankCollapse, PhaseDiagram, CovariancePaths, MeanField, Stability, StationaryPoints, SequenceTask)
+_STUDIES = (
+    RankCollapse, PhaseDiagram, CovariancePaths, MeanField, Stability, StationaryPoints, SequenceTask, BlowUp,
+    EnergyConvexity,
+)  # fmt: skip
 KINDS: dict[str, type[Study]] = {kind.name: kind for kind in _STUDIES}
 
 

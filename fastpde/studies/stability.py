@@ -72,9 +72,9 @@ class Stability(Study):
 
     def figure(self) -> Figure:
         """Draw ratios and bounds against t, with a panel per variant."""
-        from fastpde.plot import stability
+        from fastpde.plot import pair_distances
 
-        return stability.figure(self)
+        return pair_distances.figure(self)
 
 
 def stability(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
-from scipy.special import expi
+from scipy.special import exp1, expi
 
 import fastpde as fp
+from fastpde.theory.bounds import existence_time
 
 RNG = np.random.default_rng(5)
 Q, K, V = RNG.normal(size=(3, 2, 2)) / 2
@@ -248,3 +249,21 @@ def test_no_random_pair_exceeds_the_bound(kind, p):
         worst = max(worst, (np.log(grown[1:, b]) / np.log(seen[1:])).max())
     # Some pair does move apart, at a rate that is not a rounding of the bound's: 0.02 (masked L2) to 0.9999 (linear).
     assert worst > 0.01
+
+
+def test_times_of_existence():
+    """One head has closed forms; several, and parameters in time, are where `support_bound` becomes infinite."""
+    R = 1.3
+    assert existence_time(fp.Linear(Q, K, V), R) == pytest.approx(1.0 / (2.0 * v * a * R * R), rel=1e-14)
+    one = existence_time(PLAIN["Exponential"], R)
+    assert one == pytest.approx(exp1(a * R * R) / (2.0 * v), rel=1e-12)
+    assert existence_time(fp.Masked(PLAIN["Exponential"]), R, 7.0) == one
+    for name in ("Softmax", "L2", "Sigmoid", "Sinkhorn"):
+        assert existence_time(PLAIN[name], R) == np.inf
+    # Two linear heads add up: R' = 2 v a R^3.
+    assert existence_time(fp.MultiHead([fp.Linear(Q, K, V)] * 2), R) == pytest.approx(0.25 / (v * a * R * R), rel=2e-3)
+    moving = fp.Linear(Q, K, lambda t: (1.0 + t) * V)  # int v (1 + s) ds = v (t + t^2 / 2)
+    until = existence_time(moving, R)
+    assert until + until**2 / 2.0 == pytest.approx(1.0 / (2.0 * v * a * R * R), rel=2e-3)
+    with pytest.raises(fp.InputError, match="R0"):
+        existence_time(moving, -1.0)

@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from ._types import Array, as_numbers
-from .attention import Attention, Layers
-from .attention.rates import Rate
-from .errors import InputError, InputTypeError
+from .._types import Array, as_numbers
+from ..attention import Attention, Layers
+from ..attention.rates import Rate
+from ..errors import InputError, InputTypeError
 
 # Above these the numerical integration returns inf, which is a bound too: for log C, for log R, and for the growth of
 # log R over the whole interval at its present rate. A radius that explodes gets there in a few steps.
 _MOST, _FARTHEST, _FASTEST = 1e15, 300.0, 1e6
 _RTOL = 1e-10
+_LONGEST = 1e9  # time of existence that is looked for where parameters vary, or heads are several
 _SMALLEST = -708.0  # the logarithm of a normal number: the bounds of a larger ball hold for a smaller one
 
 
@@ -93,6 +94,40 @@ def measured_stability_bound(attention: Attention, t: Any, radii: Any, p: float 
     return total if log else _exp(total)
 
 
+def existence_time(attention: Attention, R0: float, t0: float = 0.0) -> float:
+    """Return a time after t0 for which tokens exist at least that are in the ball of radius R0 about 0 at time t0.
+
+    It is inf for attention that averages and for bounded weights; else the time at which `support_bound` is infinite:
+    E1(a R0^2) / (2 v) for one head with w = exp, and 1 / (2 v a R0^2) for a linear one. For several heads, and
+    parameters in time, it is searched for to 0.1 %, from below.
+
+    Raises: as `support_bound`. Source: Theory 8.2.
+    """
+    r = _positive("R0", R0) ** 2
+    march = _March(attention, 2.0)
+    rates = list(attention.rates(march.p, t0))
+    if all(rate.power == 0 and rate.b == 0.0 for rate in rates) or not any(rate.v for rate in rates):
+        return np.inf
+    low, high = 0.0, min(_existence_alone(rate, r) for rate in rates)
+    if march.is_constant and len(rates) == 1:
+        return high
+    while march.to(t0 + high, t0, r)[0] < np.inf and high < _LONGEST:
+        low, high = high, 2.0 * high
+    while high - low > 1e-3 * high:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if march.to(t0 + middle, t0, r)[0] < np.inf else (low, middle)
+    return low
+
+
+def _existence_alone(rate: Rate, r: float) -> float:
+    """Return when R explodes from R^2 = r by R' = w R, with w as it is now; `_LONGEST` if it never does."""
+    from scipy.special import exp1
+
+    if rate.v == 0.0 or (rate.power == 0 and rate.b == 0.0):
+        return _LONGEST
+    return float((1.0 / r if rate.power == 1 else exp1(rate.b * r)) / (2.0 * rate.v))
+
+
 class _March:
     """The integration of R^2 and log C of an attention from one time to a later one, in W_p."""
 
@@ -104,6 +139,11 @@ class _March:
         self._steady = all(q.constant or isinstance(q.source, Layers) for q in parameters)
         constant = all(q.constant for q in parameters)
         self._rates = list(attention.rates(self.p, 0.0)) if constant else None
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no parameter depends on time."""
+        return self._rates is not None
 
     def to(self, high: float, low: float, r: float) -> tuple[float, float]:
         """Return R^2 at `high` and the growth of log C from `low`, where R^2 is r; (inf, inf) if R may be infinite."""

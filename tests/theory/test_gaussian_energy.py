@@ -1,18 +1,15 @@
-"""The energy of Gaussians: every formula against quadrature or finite differences, and what the search has found."""
+"""The energy of Gaussians: every formula against quadrature or finite differences."""
 
 from __future__ import annotations
-
-import csv
 
 import numpy as np
 import pytest
 
 import fastpde as fp
+from fastpde.studies.energy_convexity import SPECTRA, laws, matrices
+from fastpde.theory import gaussian_energy as ge
 
 from ..gaussian.cases import nodes
-from .loading import load
-
-ge, script = load("gaussian_energy"), load("energy_convexity")
 
 # A > 0 and a Gaussian at which E has a negative direction in the twisted metric; a few in 100000 are like it.
 RARE_A = np.array([[2.25541866, -4.8263677], [-4.8263677, 10.88912477]])
@@ -20,11 +17,11 @@ RARE_S = np.array([[[0.00207383, 0.00477169], [0.00477169, 0.01209324]]])
 RARE_M = np.array([[0.00994761, 0.01614351]])
 
 
-def case(d, *, spectrum="positive", means=True, seed=0, extent=0.4):
+def case(d, *, spectrum="positive", means="any", seed=0, extent=0.4):
     """A, and one Gaussian as a batch: m (1, d), S (1, d, d)."""
     rng = np.random.default_rng([seed, d])
-    A = script.matrices(spectrum, 1, d, rng)
-    m, S = script.gaussians(A, np.array([extent]), means, rng)
+    A = matrices(spectrum, 1, d, rng)
+    m, S = laws(A, np.array([extent]), means, rng)
     return A[0], m, S
 
 
@@ -55,7 +52,7 @@ def test_kinetic_energy_is_the_integral(d):
     assert ge.kinetic(A, m, S, M, c)[0] == pytest.approx(want, rel=1e-8)
 
 
-@pytest.mark.parametrize("spectrum", script.SPECTRA)
+@pytest.mark.parametrize("spectrum", SPECTRA)
 def test_derivatives_are_those_of_the_energy(spectrum):
     A, m, S = case(3, spectrum=spectrum)
     slope, bend = ge.derivatives(A, m, S)
@@ -89,7 +86,7 @@ def test_metric_is_the_least_kinetic_energy():
     assert ge.twisted(A, m, S)[0, 3, 3] == pytest.approx(found[1] - b * b / (4 * a), rel=1e-10)
 
 
-@pytest.mark.parametrize("spectrum", script.SPECTRA)
+@pytest.mark.parametrize("spectrum", SPECTRA)
 def test_softmax_flow_is_the_twisted_gradient(spectrum):
     """V = A = Q^T K: Gamma = grad Z / Z is affine on Gaussians, so dE = g (m', S') exactly (Theory 7)."""
     A, m, S = case(3, spectrum=spectrum)
@@ -169,21 +166,3 @@ def test_wasserstein_second_derivative_is_that_of_the_energy():
     v = np.concatenate([(second[0] - first[0])[0], (T[0] - np.eye(2))[np.triu_indices(2)]])
     E = at(0.0)
     assert v @ hessian[0] @ v == pytest.approx((at(h) - 2 * E + at(-h)) / h**2 / E, rel=1e-4)
-
-
-def test_what_was_found(tmp_path, capsys):
-    """No violation where the docstring has none, many where it has many; the table and the picture are written."""
-    assert script.main(["--gaussians", "60", "--quiet", "--out", str(tmp_path / "found")]) == 0
-    assert "indefinite" in capsys.readouterr().out
-    assert (tmp_path / "found.png").read_bytes()[:4] == b"\x89PNG"
-    with (tmp_path / "found.csv").open() as stream:
-        table = [
-            {**row, "violations": int(row["violations"]), "gaussians": int(row["gaussians"])}
-            for row in csv.DictReader(stream)
-        ]
-    for definite in ("positive", "negative"):
-        assert script.total(table, spectrum=definite, means="False")[0] == 0
-    for name in ("geodesics", "wasserstein"):
-        assert script.total(table, spectrum="positive", search=name)[0] == 0
-    bad, count = script.total(table, spectrum="indefinite", search="wasserstein")
-    assert bad > 0.8 * count
