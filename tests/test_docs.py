@@ -231,7 +231,6 @@ def test_the_checks_can_fail(tmp_path):
     text = "a\n\n```python\nx = 1\n```\n\n* b\n\n  ```python no-run\n  y = 2\n  ```\n\n```bash\nls\n```\n"
     assert blocks(text) == [Block(4, "", "x = 1\n"), Block(10, "no-run", "y = 2\n")]
     assert [block.runs for block in blocks(text)] == [True, False]
-    assert all(not Block(1, "", start + "\n").runs for start in LONG)
 
     text = "Theory 8.1, 8.2, 9; see Theory 12.4. (Theory 7), 3 more; Theory 10 (experiments 6 and 7), 11.2."
     text += "\nTheory 1.1 and 2.3"
