@@ -125,12 +125,13 @@ def test_blocks_that_are_not_run_are_known():
     assert marks <= {"", "no-run", "mpi", "torch", "jax"}
 
 
-def test_example_of_several_processes_runs_alone(tmp_path):
+@pytest.mark.parametrize("name", ["api/backends.md", "guides/several-machines.md"])
+def test_example_of_several_processes_runs_alone(name, tmp_path):
     """In a process of its own, since MPI starts once for the whole of it."""
     pytest.importorskip("mpi4py")
     if not any(shutil.which("mpiexec", path=path) for path in (str(Path(sys.executable).parent), None)):
         pytest.skip("no MPI")
-    text = (DOCS / "api" / "backends.md").read_text(encoding="utf-8")
+    text = (DOCS / name).read_text(encoding="utf-8")
     (code,) = [block.code for block in blocks(text) if block.mark == "mpi"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     alone = os.environ | {"PYTHONPATH": path}
