@@ -38,7 +38,8 @@ html_copy_source = False
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_sidebars = {name: [] for name in ("index", "architecture", "glossary", "reliability")}  # no pages below
+ALONE = ("index", "architecture", "changelog", "faq", "formats", "glossary", "performance", "reliability")
+html_sidebars = {name: [] for name in ALONE}  # no pages below
 html_theme_options = {"navigation_with_keys": False, "show_nav_level": 2, "show_toc_level": 2}
 
 HERE = Path(__file__).parent

@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 
 import fastpde as fp
-from fastpde.config.schema import TOKENS
+from fastpde.config import schema
+from fastpde.config.attention_keys import ATTENTION, Head
+from fastpde.config.token_keys import TOKENS
 
 from .problems import ROOT
 
@@ -28,9 +30,6 @@ API = sorted((DOCS / "api").glob("*.md"))
 README = ROOT / "README.md"
 FOLDERS = {path.name for place in (ROOT, ROOT / "fastpde") for path in place.iterdir() if path.is_dir()} - {"docs"}
 CONF = runpy.run_path(str(DOCS / "conf.py"))
-
-# Blocks of the README that are not run: how they begin, and why.
-LONG = {"x, y = np.random.default_rng(0).standard_normal((2, 500, 2))": "studies that take minutes"}
 
 _FENCE = re.compile(r"^(?P<indent> *)```python(?P<mark>[^\n]*)\n(?P<code>.*?)^(?P=indent)```", re.DOTALL | re.MULTILINE)
 _PROMISE = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
@@ -49,7 +48,7 @@ class Block:
 
     @property
     def runs(self) -> bool:
-        return not self.mark and not any(self.code.startswith(start) for start in LONG)
+        return not self.mark
 
 
 def blocks(text: str) -> list[Block]:
@@ -75,14 +74,6 @@ def cited(text: str) -> list[str]:
         found += re.findall(CONF["NUMBER"], numbers)
         found += [str(n) for a, b in re.findall(r"\b(\d+)-(\d+)\b", numbers) for n in range(int(a) + 1, int(b))]
     return found
-
-
-def test_the_readme_has_the_keys_of_all_kinds_of_tokens():
-    found = {}
-    for kinds, keys in re.findall(r'^\| (`"\w+"`(?:, `"\w+"`)*) \| (.*) \|$', README.read_text(), re.MULTILINE):
-        words = {*re.findall(r"`(\w+)`", keys), "systems", "positions", "kind"}
-        found |= dict.fromkeys(re.findall(r"\w+", kinds), words)
-    assert found == {kind: {item.name for item in fields(section)} for kind, section in TOKENS.items()}
 
 
 def slug(heading: str) -> str:
@@ -130,19 +121,17 @@ def test_examples_run(page, tmp_path, monkeypatch):
 
 
 def test_blocks_that_are_not_run_are_known():
-    """Every mark is one of those below, and every block that is left out of the README is still there."""
-    marks = {block.mark for page in PAGES for block in blocks(page.read_text(encoding="utf-8"))}
+    marks = {block.mark for page in [*PAGES, README] for block in blocks(page.read_text(encoding="utf-8"))}
     assert marks <= {"", "no-run", "mpi", "torch", "jax"}
-    starts = [block.code for block in blocks(README.read_text(encoding="utf-8"))]
-    assert all(any(code.startswith(start) for code in starts) for start in LONG)
 
 
-def test_example_of_several_processes_runs_alone(tmp_path):
+@pytest.mark.parametrize("name", ["api/backends.md", "guides/several-machines.md"])
+def test_example_of_several_processes_runs_alone(name, tmp_path):
     """In a process of its own, since MPI starts once for the whole of it."""
     pytest.importorskip("mpi4py")
     if not any(shutil.which("mpiexec", path=path) for path in (str(Path(sys.executable).parent), None)):
         pytest.skip("no MPI")
-    text = (DOCS / "api" / "backends.md").read_text(encoding="utf-8")
+    text = (DOCS / name).read_text(encoding="utf-8")
     (code,) = [block.code for block in blocks(text) if block.mark == "mpi"]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     alone = os.environ | {"PYTHONPATH": path}
@@ -243,7 +232,6 @@ def test_the_checks_can_fail(tmp_path):
     text = "a\n\n```python\nx = 1\n```\n\n* b\n\n  ```python no-run\n  y = 2\n  ```\n\n```bash\nls\n```\n"
     assert blocks(text) == [Block(4, "", "x = 1\n"), Block(10, "no-run", "y = 2\n")]
     assert [block.runs for block in blocks(text)] == [True, False]
-    assert all(not Block(1, "", start + "\n").runs for start in LONG)
 
     text = "Theory 8.1, 8.2, 9; see Theory 12.4. (Theory 7), 3 more; Theory 10 (experiments 6 and 7), 11.2."
     text += "\nTheory 1.1 and 2.3"
@@ -288,3 +276,21 @@ def test_docstrings_become_markup():
         r"    x, y: \|x\|^2,",
         "        more.",
     ]
+
+
+def test_pages_that_follow_from_the_code_are_as_the_code_is(monkeypatch):
+    """The command line, the keys of configurations, and the notebook of the first steps."""
+    pages = runpy.run_path(str(ROOT / "scripts" / "reference_pages.py"))["PAGES"]
+    old = [name for name, make in pages.items() if (DOCS / name).read_text(encoding="utf-8") != make()]
+    assert old == [], "run python scripts/reference_pages.py"
+
+
+def test_every_key_of_a_configuration_says_what_it_means():
+    kinds = {*TOKENS.values(), *ATTENTION.values(), Head, schema.Time, schema.Events, schema.Output, schema.Backend}
+    silent = [
+        f"{kind.__name__}.{item.name}"
+        for kind in kinds
+        for item in fields(kind)
+        if item.init and not item.metadata.get("says")
+    ]
+    assert silent == []

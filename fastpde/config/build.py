@@ -14,9 +14,10 @@ import numpy as np
 from fastpde import initial
 from fastpde._types import covariance_eigen
 from fastpde.attention.variants import load, named, refuse
-from fastpde.config import checks, memory_estimate, schema
+from fastpde.config import checks, memory_estimate, schema, token_keys
+from fastpde.config.attention_keys import VariantKeys
 from fastpde.config.matrices import EXACT, Matrix, Scaled, Stored
-from fastpde.config.schema import Config, VariantKeys
+from fastpde.config.schema import Config
 from fastpde.config.shapes import Files, HeadShape, each_head, head_shape, stored_slice
 from fastpde.config.token_law import token_law
 from fastpde.errors import InputError
@@ -196,11 +197,11 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
         if is_own(head.kind) and not number:
             _check_own(name, head)
     tokens = config.tokens
-    if isinstance(tokens, schema.FileTokens):
+    if isinstance(tokens, token_keys.FileTokens):
         systems, n, d = _stored_tokens(tokens, files)
     else:
         systems, n, d = tokens.systems, tokens.n, int(tokens.d or 0)
-        if isinstance(tokens, schema.GaussianTokens) and tokens.cov is not None:
+        if isinstance(tokens, token_keys.GaussianTokens) and tokens.cov is not None:
             covariance_eigen("tokens.cov", np.array(tokens.cov))
     _check_sizes(config, systems, n, d, ranks)
     _check_positions(config, files, n)
@@ -217,7 +218,7 @@ def resolve(config: Config, files: Files, ranks: memory_estimate.Ranks = memory_
     return Problem(config, files, n, d, shapes, systems, _own_observables(config.output.observables or (), files))
 
 
-def _stored_tokens(tokens: schema.FileTokens, files: Files) -> tuple[int, int, int]:
+def _stored_tokens(tokens: token_keys.FileTokens, files: Files) -> tuple[int, int, int]:
     """Return (systems, n, d) of the tokens of a file."""
     shape = files.array("tokens.path", tokens.path).shape
     if len(shape) not in (2, 3) or 0 in shape:

@@ -16,9 +16,9 @@ from fastpde.errors import InputError
 Section = TypeVar("Section")
 
 
-def key(check: checks.Check, default: Any = MISSING) -> Any:
-    """Return the dataclass field of one key, with its check and its default."""
-    return field(metadata={"check": check}, **({} if default is MISSING else {"default": default}))
+def key(check: checks.Check, default: Any = MISSING, *, says: str = "") -> Any:
+    """Return the dataclass field of one key, with its check, its default, and what the documentation says of it."""
+    return field(metadata={"check": check, "says": says}, **({} if default is MISSING else {"default": default}))
 
 
 def read(kind: type[Section], table: object, name: str) -> Section:

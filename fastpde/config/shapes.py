@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from fastpde.config import checks
+from fastpde.config.attention_keys import VariantKeys
 from fastpde.config.matrices import Matrix, Scaled, Stored
-from fastpde.config.schema import Config, VariantKeys
+from fastpde.config.schema import Config
 from fastpde.errors import InputError
 from fastpde.initial import open_array
 

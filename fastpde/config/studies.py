@@ -11,7 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 from fastpde.attention.variants import VARIANTS, chosen, named, suiting
-from fastpde.config import checks, emit, schema
+from fastpde.config import attention_keys, checks, emit, schema, token_keys
 from fastpde.config.build import Problem, load_own, resolve
 from fastpde.config.sections import key, read, section
 from fastpde.config.shapes import Files
@@ -58,7 +58,7 @@ class RankCollapse:
 
     dimensions: tuple[int, ...] = key(_DIMENSIONS, (3, 4, 5))
     draws: int = key(_COUNT, 100)
-    variant: str = key(schema.variant(*_CLOSED), "softmax")
+    variant: str = key(attention_keys.variant(*_CLOSED), "softmax")
     values: str = key(checks.choice("identity", "gram"), "identity")
     rank: int | None = key(_COUNT, None)
     seed: int = key(_SEED, 0)
@@ -76,7 +76,7 @@ class PhaseDiagram:
 
     dimension: int = key(checks.integer(1, _MOST), 2)
     draws: int = key(_COUNT, 500)
-    variant: str = key(schema.variant(*_CLOSED), "softmax")
+    variant: str = key(attention_keys.variant(*_CLOSED), "softmax")
     seed: int = key(_SEED, 0)
 
 
@@ -103,7 +103,7 @@ class Span:
 
 
 # Some laws blow up, and the others end on one of the lines u^T A u = 0 (Theory 4.3): like experiment 5 of Theory 10.
-_MIXED = schema.Single(
+_MIXED = attention_keys.Single(
     kind="softmax",
     K=((-0.2, -0.4), (-0.9, -0.8)),
     V=((1.8, -0.4), (0.3, -0.1)),
@@ -115,7 +115,7 @@ class CovariancePaths:
     """The configuration of `fp.studies.covariance_paths`; `seed` is that of matrices that are "normal"."""
 
     seed: int = key(_SEED, 0)
-    attention: schema.Single | schema.MultiHead = key(schema.by_kind(schema.ATTENTION), _MIXED)
+    attention: attention_keys.Single | attention_keys.MultiHead = key(schema.by_kind(attention_keys.ATTENTION), _MIXED)
     starts: Starts = key(section(Starts), Starts())
     time: Span = key(section(Span), Span())
 
@@ -130,7 +130,7 @@ class CovariancePaths:
 class MeanField:
     """The configuration of `fp.studies.mean_field`."""
 
-    variants: tuple[str, ...] = key(_list(schema.variant(*_FIELDS), '["softmax", "l2"]'), _FIELDS)
+    variants: tuple[str, ...] = key(_list(attention_keys.variant(*_FIELDS), '["softmax", "l2"]'), _FIELDS)
     sizes: tuple[int, ...] = key(_list(checks.integer(2, 10**9), "[100, 1000]"), _SIZES)
     draws: int = key(checks.integer(2), 16)
     dimension: int = key(checks.integer(1, 3), 2)
@@ -152,7 +152,7 @@ class MeanField:
 class Stability:
     """The configuration of `fp.studies.stability`."""
 
-    variants: tuple[str, ...] = key(_list(schema.variant(*_PAIRS), '["softmax", "l2"]'), _PAIRS)
+    variants: tuple[str, ...] = key(_list(attention_keys.variant(*_PAIRS), '["softmax", "l2"]'), _PAIRS)
     draws: int = key(_COUNT, 25)
     n: int = key(checks.integer(2, 2000), 48)
     dimension: int = key(checks.integer(1, _MOST), 2)
@@ -331,7 +331,7 @@ class Plan:
         """Return the problem with the attention's shapes, as of a run with tokens of dimension 2. Raises InputError."""
         found = self.config
         assert isinstance(found, CovariancePaths)
-        tokens = schema.GaussianTokens(kind="gaussian", n=1, d=2, std=1.0)
+        tokens = token_keys.GaussianTokens(kind="gaussian", n=1, d=2, std=1.0)
         time = schema.Time(t_end=found.time.t_end)
         config = schema.Config(seed=found.seed, tokens=tokens, attention=found.attention, time=time)
         problem = resolve(config, self.files)
