@@ -68,6 +68,24 @@ class Sums:
         self._backend.attend_second(pair, second, out, out_second, logs)
         return self.plain(columns, logs) if apart else self._finished(out), self._finished(out_second)
 
+    @property
+    def products_pay(self) -> bool:
+        """Whether `products` is the better way to sums of p' with a second score."""
+        return self._slope is self._pair and self._backend.products_pay(self._pair)
+
+    def products(self, columns: Array | None, logs: Array | None = None) -> tuple[Array, Array]:
+        """Return sum p columns (B, m, c), and sum p columns y^T (B, m, c, k) with the keys y; columns None: the keys.
+
+        The logs of the total weights go into `logs` (B, m).
+        """
+        values = None if columns is None else self._turned(self._times(columns))
+        pair = replace(self._pair, values=values, products=True)
+        c, k = pair.own.shape[2], pair.keys.shape[2]
+        out = np.empty((*pair.targets.shape[:2], pair.width))
+        self._backend.attend(replace(pair, history=self._counted("products")), out, logs)
+        found = self._finished(out)
+        return found[:, :, :c], found[:, :, c:].reshape(*out.shape[:2], c, k)
+
     def _sum(self, pair: PairSum, columns: Array, logs: Array | None = None) -> Array:
         out = np.empty((*pair.targets.shape[:2], columns.shape[2]))
         kind = "plain" if pair is self._pair else "slope"
@@ -84,3 +102,11 @@ class Sums:
     def _finished(self, out: Array) -> Array:
         out = self._turned(out)
         return out if self._after is None else out * self._after
+
+
+def contracted(products: Array, a: Array) -> Array:
+    """Return sum_q products[..., q, :] a[..., q] (B, m, k) of products (B, m, q, k) and a (B, m, q); q >= 1."""
+    found: Array = products[:, :, 0] * a[:, :, :1]
+    for q in range(1, a.shape[2]):
+        found += products[:, :, q] * a[:, :, q : q + 1]
+    return found

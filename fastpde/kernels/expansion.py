@@ -24,15 +24,16 @@ from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, outer_index, p
 class Expansion(NamedTuple):
     """Coefficients and outputs of a target's results, from its sum f, grad f, and the sums h_e of the channels.
 
-    The gradient is in local coordinates.
+    Gradients are in local coordinates. The last term is there if the slopes of the channels are wanted.
 
-        out = base + slopes grad f / f + sum_e columns[:, e] h_e / f,
+        out = base + slopes grad f / f + sum_e columns[:, e] h_e / f + sum_e bent[:, e] grad h_e / f,
         log_total = offset + log f + top + (sum of levels of the cell) + <tilt, u>, natural logs.
     """
 
     base: np.ndarray  # (c,)
     slopes: np.ndarray  # (c, r)
     columns: np.ndarray  # (c, e)
+    bent: np.ndarray  # (c, e, r), or (0, 0, 0)
     levels: np.ndarray  # (r, most slabs) of the slabs that are kept; a cell has the sum over the axes
     tilt: np.ndarray  # (r,)
     top: float
@@ -63,8 +64,8 @@ def _local_tensor(side, corner, tensor, right):
 
 
 @jit(inline=True)
-def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, zeros, found):
-    """Write the cell's polynomial at m points into found[j].
+def _sum_polynomials(side, m, gradient, basis, coefficients, begin, product, partial, zeros, found):
+    """Write the cell's polynomial, whose coefficients begin at `begin`, at m points into found[j].
 
     With `gradient`, write its slope along axis k into found[(1 + k) * BLOCK + j].
     """
@@ -78,7 +79,7 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
             for lane in range(0, m, WIDTH):
                 row_panel(
                     Linear(), product, result + a * BLOCK + lane, BLOCK, basis, source + lane, BLOCK,
-                    coefficients, a, lanes, zeros, 0, last_order,
+                    coefficients, begin + a, lanes, zeros, 0, last_order,
                 )  # fmt: skip
     stride, tracks, rows, other = lanes * BLOCK, 2 if gradient else 1, product, partial
     if r == 1:
@@ -96,14 +97,14 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
             for lane in range(0, m, WIDTH):
                 for track in range(tracks + 1 if gradient else 1):
                     bent = track == tracks
-                    begin = (0 if bent else track * stride) + a * order * BLOCK + lane
+                    origin = (0 if bent else track * stride) + a * order * BLOCK + lane
                     factor = lane + at + (degrees if bent else 0)
                     if k > 0:
                         to = track * step + a * BLOCK + lane
-                        sum_products(rows, begin, BLOCK, basis, factor, BLOCK, order, other, to)
+                        sum_products(rows, origin, BLOCK, basis, factor, BLOCK, order, other, to)
                     else:
                         to = (1 + r - track) * BLOCK + lane if track > 0 else lane
-                        sum_products(rows, begin, BLOCK, basis, factor, BLOCK, order, found, to)
+                        sum_products(rows, origin, BLOCK, basis, factor, BLOCK, order, found, to)
         tracks, stride = tracks + (1 if gradient else 0), step
         rows, other = other, rows
 
@@ -147,36 +148,76 @@ def _add_channel(expansion, channel, order, start, m, found):
             expansion.out[to, a] += expansion.columns[a, channel] * value
 
 
+@jit(inline=True)
+def _add_slopes(expansion, channel, start, m, found, results):
+    """Add the sums of a channel, and their slopes, to the results of the sorted points start .. start + m - 1.
+
+    The results are results[a * BLOCK + j], not yet at their places.
+    """
+    inverse = expansion.inverse[start : start + m]
+    for k in range(1 + expansion.tilt.shape[0]):
+        row = found[k * BLOCK : k * BLOCK + m]
+        for j in range(m):
+            row[j] *= inverse[j]
+        for a in range(expansion.out.shape[1]):
+            factor = expansion.bent[a, channel, k - 1] if k else expansion.columns[a, channel]
+            if factor != 0.0:
+                result = results[a * BLOCK : a * BLOCK + m]
+                for j in range(m):
+                    result[j] += factor * row[j]
+
+
+@jit(inline=True)
+def _place(expansion, order, start, m, results):
+    """Add results[a * BLOCK + j] at the places of the sorted points start .. start + m - 1."""
+    for j in range(m):
+        at = order[start + j]
+        to = expansion.targets[at] if expansion.targets.shape[0] else at
+        for a in range(expansion.out.shape[1]):
+            expansion.out[to, a] += results[a * BLOCK + j]
+
+
 @jit(borrowed=True)
-def _expand_item(index, thread, side, items, points, order, tensor, channel, gradient, expansion, memory):
+def _expand_item(index, thread, side, items, points, order, tensors, first, gradient, expansion, memory):
     """Evaluate one piece of a cell."""
-    item = items[index]
+    item, slopes = items[index], expansion.bent.shape[0] > 0
     corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
     local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
+    results, size = memory.results[thread], side.orders[side.orders.shape[0] - 1] * side.lanes
     corner_of(side, item[0], corner)
     level = expansion.top + level_of(side, corner, expansion.levels)
-    _local_tensor(side, corner, tensor, coefficients)
+    for c in range(tensors.shape[0]):
+        _local_tensor(side, corner, tensors[c], coefficients[c * size :])
     for start in range(item[1], item[2], BLOCK):
         m = min(BLOCK, item[2] - start)
         whole = prepare(side, points, start, m, local, basis)
-        if gradient:
+        if gradient or slopes:
             derive(side, whole, local, basis)
-        _sum_polynomials(
-            side, whole, gradient, basis, coefficients, product, memory.partial[thread], memory.zeros, found
-        )
-        if channel < 0:
-            _write(expansion, level, order, start, m, gradient, local, found)
-        else:
-            _add_channel(expansion, channel, order, start, m, found)
+        for i in range(results.shape[0]):
+            results[i] = 0.0
+        for c in range(tensors.shape[0]):
+            channel = first + c
+            _sum_polynomials(
+                side, whole, gradient if channel < 0 else slopes, basis, coefficients, c * size, product,
+                memory.partial[thread], memory.zeros, found,
+            )  # fmt: skip
+            if channel < 0:
+                _write(expansion, level, order, start, m, gradient, local, found)
+            elif slopes:
+                _add_slopes(expansion, channel, start, m, found, results)
+            else:
+                _add_channel(expansion, channel, order, start, m, found)
+        if slopes:
+            _place(expansion, order, start, m, results)
 
 
 @jit
-def expand(side, items, count, points, order, tensor, channel, gradient, expansion, memory):
-    """Evaluate the polynomials with the coefficients `tensor` at all points, and write the results of `reading`.
+def expand(side, items, count, points, order, tensors, first, gradient, expansion, memory):
+    """Evaluate the polynomials with the coefficients `tensors` at all points, and write the results of `expansion`.
 
-    With channel < 0, the sum itself is evaluated, with its gradient if `gradient`, and the results are written.
-    Afterwards one call for each channel = 0, 1, ..., with the tensor of that channel, adds its sums. items (count, 4)
-    are pieces of cells.
+    The tensors are those of the channels first, first + 1, ...; channel -1 is the sum f itself, with its gradient if
+    `gradient`, and comes first: with it the results are written, those of the channels are added. items (count, 4) are
+    pieces of cells.
     """
-    arguments = (side, items, points, order, tensor, channel, gradient, expansion, memory)
+    arguments = (side, items, points, order, tensors, first, gradient, expansion, memory)
     launch(memory.local.shape[0], count, 1, _expand_item, arguments)

@@ -78,7 +78,7 @@ class BoxTree(Summation):
         assert of is not None, "estimated"
         leaves = [trees.below(node) for node, _, grid in plan.parts if grid is None]
         if leaves:
-            count = trees.attend(np.concatenate(leaves), of.channels, of.gradient, of.result)
+            count = trees.attend(np.concatenate(leaves), of.further, of.gradient, of.result)
             task.report["direct_targets"] += count
         for node, corners, grid in plan.parts:
             if grid is not None:

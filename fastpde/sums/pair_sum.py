@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ class PairSum:
     targets: Array  # (B, m, k)
     keys: Array  # (B, n, k)
     values: Array | None = None  # (B, n, c); c = 0 asks for the sum of the weights alone; None: the keys
+    products: bool = False  # whether the products of each value with all coordinates of the key are summed, too
     bias: Array | None = None  # (B, n)
     masses: Array | None = None  # (1, n) or (B, n) float64, sum 1; None: 1/n
     # (m,) or (B, m) int64, not decreasing: target i sees the first limits[i] >= 1 sources; None: all.
@@ -51,14 +53,30 @@ class PairSum:
     history: Array | None = None
 
     @property
-    def carried(self) -> Array:
+    def own(self) -> Array:
         """The values (B, n, c), which may be the keys."""
         return self.keys if self.values is None else self.values
 
+    @cached_property
+    def carried(self) -> Array:
+        """The rows (B, n, width) that are summed: the values, and behind them their products with the keys, if wanted.
+
+        The products of a value with the k coordinates of the key are side by side, in the order of the values.
+        """
+        if not self.products:
+            return self.own
+        products = self.own[:, :, :, None] * self.keys[:, :, None]
+        return np.concatenate([self.own, products.reshape(*self.keys.shape[:2], -1)], axis=2)
+
+    @property
+    def width(self) -> int:
+        """The number of sums of a target."""
+        return self.own.shape[2] * (1 + (self.keys.shape[2] if self.products else 0))
+
     @property
     def columns(self) -> int:
-        """The number of columns of the keys and of the values, together."""
-        return self.keys.shape[2] + self.carried.shape[2]
+        """The number of columns of the keys and of what is summed, together."""
+        return self.keys.shape[2] + self.width
 
     @property
     def pairs(self) -> int:

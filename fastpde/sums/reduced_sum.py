@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from .._types import Array
 from ..kernels import reduce
 from ..kernels.cells import CHUNKS
-from ..parallel.partition import Partition
+from ..parallel.partition import Partition, Undivided
 from . import planning
 from .box import Box, picked
 from .pair_sum import PairSum
-from .reduction import Reduced, reduce_pair
+from .reduction import ROUNDED, Reduced, amplified, extremes, reduce_pair
 from .slices import check
 from .workspace import Workspace
 
 _MOST_AXES = 4
 _THIN = 0.02  # of tol: axes whose loads add up to less are left out
 _GIVEN = 0.92  # of tol: for grids and trees; the rest is for axes and sources that are left out
+_SAMPLE = 4096  # sources by which the spread of products is estimated
 _NONE = np.empty(0)
 
 
@@ -33,6 +34,7 @@ class ReducedSum:
         y_ends, z_ends: (2, r) their corners.
         bias: (n,) or (0,) log-weights.
         channels: (e, n) values beside the coordinates.
+        products: whether the means of the products of all channels with all coordinates are wanted, too.
         gradient: whether the means of the coordinates are wanted.
         tol: relative error of sums, and of means relative to the spread of the sources.
         workspace: memory that is reused.
@@ -50,6 +52,7 @@ class ReducedSum:
     z_ends: Array
     bias: Array
     channels: Array
+    products: bool
     gradient: bool
     tol: float
     workspace: Workspace
@@ -91,9 +94,16 @@ class ReducedSum:
         return picked(self.y, sources), bias, picked(self.channels, sources)
 
     @property
+    def further(self) -> Array:
+        """The rows (q, n) beside coordinates whose means are wanted: channels, and their products if there are any."""
+        if not self.products:
+            return self.channels
+        return np.concatenate([self.channels, (self.channels[:, None] * self.y).reshape(-1, self.y.shape[1])])
+
+    @property
     def carried(self) -> Array:
-        """The rows (q, n) whose means are wanted: coordinates, if `gradient`, and channels."""
-        return np.concatenate([self.y if self.gradient else self.y[:0], self.channels])
+        """The rows (q, n) whose means are wanted: coordinates, if `gradient`, and `further`."""
+        return np.concatenate([self.y if self.gradient else self.y[:0], self.further])
 
     def finish(self, error: float) -> float:
         """Turn means into sums where sums are wanted; return the bound of all errors, `error` that of the means."""
@@ -111,8 +121,17 @@ def reduced_sum(
     scores, or if what was left out of them has used up the tolerance.
     """
     keys = pair.keys[0]
-    values = None if pair.values is None else pair.values[0]
-    found = reduce_pair(pair.targets[0], keys, values, _MOST_AXES, _THIN * tol, workspace, partition)
+
+    def reduced(values: Array | None) -> Reduced | None:
+        return reduce_pair(pair.targets[0], keys, values, _MOST_AXES, _THIN * tol, workspace, partition)
+
+    found = None
+    if pair.products and partition is None:
+        found = reduced(np.empty((len(keys), 0)))
+        found = None if found is None else _with_products(found, pair, workspace)
+    products = found is not None
+    if found is None:
+        found = reduced(None if pair.values is None and not pair.products else pair.carried[0])
     check()
     if found is None:
         return None
@@ -126,9 +145,60 @@ def reduced_sum(
     log_factor = 0.0 if pair.masses is not None else -math.log(sources)
     result = reduce.Result(np.ascontiguousarray(found.B), found.constant, log_factor, offset, out, log_total)
     return ReducedSum(
-        found.y, found.z, found.y_ends, found.z_ends, _bias(pair), found.channels, out.shape[1] > 0, given, workspace,
-        result, partition, found.scores, found.dropped, found.amplification, pair.normalised,
+        found.y, found.z, found.y_ends, found.z_ends, _bias(pair), found.channels, products, out.shape[1] > 0, given,
+        workspace, result, partition, found.scores, found.dropped, found.amplification, pair.normalised,
     )  # fmt: skip
+
+
+def _with_products(found: Reduced, pair: PairSum, workspace: Workspace) -> Reduced | None:
+    """Return the reduced sum, of which `found` is the part without values, with the values and their products.
+
+    Channels are the values h = N channels + origin; of keys = T y + centre they are the coordinates y. So a product is
+
+        h_a key_b = sum_ek N_ae T_bk channel_e y_k + centre_b N_a channels + origin_a T_b y + origin_a centre_b.
+
+    Return None where coordinates have been left out, or numbers are out of range.
+    """
+    if found.keys is None or not len(found.y):
+        return None
+    T, centre, n = found.keys, found.centre, found.y.shape[1]
+    if pair.values is None:
+        N, origin, channels = T, centre, found.y
+        first = np.concatenate([T, np.zeros_like(T)], axis=1)
+    else:
+        low, high = extremes(pair.values[0], Undivided(n))
+        if not np.isfinite(high - low).all():
+            return None
+        origin, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
+        wide = half > ROUNDED * np.maximum(np.abs(low), np.abs(high))
+        N, channels = np.eye(len(wide))[:, wide], workspace("channels", (int(wide.sum()), n), np.float64)
+        nothing = np.empty((len(wide), 0))
+        reduce.remainders(pair.values[0], origin, nothing, found.y, np.ascontiguousarray(N.T), channels, np.empty(CHUNKS))
+        first = np.concatenate([np.zeros((len(wide), len(found.y))), N], axis=1)
+    c, (k, r), e = len(N), T.shape, len(channels)
+    second = np.concatenate(
+        [
+            np.einsum("a,bk->abk", origin, T).reshape(c * k, r),
+            np.einsum("ae,b->abe", N, centre).reshape(c * k, e),
+            np.einsum("ae,bk->abek", N, T).reshape(c * k, e * r),
+        ],
+        axis=1,
+    )
+    B = np.concatenate([np.concatenate([first, np.zeros((c, e * r))], axis=1), second])
+    reach_y, reach = np.abs(found.y_ends).max(axis=0), np.abs(channels).max(axis=1, initial=0.0)
+    reach = np.concatenate([reach_y, reach, np.outer(reach, reach_y).reshape(-1)])
+    constant = np.concatenate([origin, np.outer(origin, centre).reshape(-1)])
+    return replace(
+        found, channels=channels, B=B, constant=constant, amplification=amplified(B, reach, r, _spread(pair))
+    )
+
+
+def _spread(pair: PairSum) -> float:
+    """Return the largest distance of what is summed from its mean, in a sample of the sources."""
+    step = -(-pair.keys.shape[1] // _SAMPLE)
+    values = None if pair.values is None else pair.values[:, ::step]
+    rows = replace(pair, keys=pair.keys[:, ::step], values=values).carried[0]
+    return float(np.abs(rows - rows.mean(axis=0)).max(initial=0.0))
 
 
 def _offset(pair: PairSum, found: Reduced, workspace: Workspace) -> Array:
