@@ -130,8 +130,9 @@ class LinearisedHead(Linearised):
             y = np.concatenate([y, self._bias[:, :, None]], axis=2)
             z = np.concatenate([z, np.ones((*z.shape[:2], 1))], axis=2)
         partition = self.cloud.partition if self.cloud.at is None else Undivided(z.shape[1])
-        masses, limits, turned = masses_of(self.cloud), None, None
-        after = None if self.cloud.weights is None else partition.n * masses[:, :, None]
+        after, limits, turned = None, None, None  # a mean over targets, times their number and the mass of the source
+        if self.cloud.weights is not None or partition.n != self.cloud.partition.n:
+            after = partition.n * masses_of(self.cloud)[:, :, None]
         if self.cloud.limits is not None:
             own = self.cloud.partition
             places = own.first + np.arange(own.here)

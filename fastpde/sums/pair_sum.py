@@ -42,7 +42,6 @@ class PairSum:
     targets: Array  # (B, m, k)
     keys: Array  # (B, n, k)
     values: Array | None = None  # (B, n, c); c = 0 asks for the sum of the weights alone; None: the keys
-    products: bool = False  # whether the products of each value with all coordinates of the key are summed, too
     bias: Array | None = None  # (B, n)
     masses: Array | None = None  # (1, n) or (B, n) float64, sum 1; None: 1/n
     # (m,) or (B, m) int64, not decreasing: target i sees the first limits[i] >= 1 sources; None: all.
@@ -51,6 +50,7 @@ class PairSum:
     # (B, 2) float64, updated by the backend, for a sum that a run repeats: how often the sum of each system has been
     # made, and how many checks in a row it must yet pass before checks are rare. None: a single sum, always checked.
     history: Array | None = None
+    products: bool = False  # whether the products of each value with all coordinates of the key are summed, too
 
     @property
     def own(self) -> Array:
