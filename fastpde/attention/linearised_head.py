@@ -50,9 +50,12 @@ class LinearisedHead(Linearised):
         self._bias = None if bias is None else bias.copy()
         self._late = dv >= d  # V is applied to sums of tokens
         self._origin = self._centre if score.normalised else np.zeros_like(self._centre)
-        moved = x - self._origin[:, None]
-        self._values = moved if self._late else self._through(score.V, moved)
         self._sharp = score.normalised and weights.is_exponential(score.weight)
+        if self._keys_are_values:
+            self._values = self._y
+        else:
+            moved = x - self._origin[:, None]
+            self._values = moved if self._late else self._through(score.V, moved)
         self._sources = self._over_sources()
         self._found: Array | None = None  # the sums of values, once they have been made
 
@@ -314,19 +317,12 @@ class LinearisedHead(Linearised):
             raise InputError("at", "points", "none on several processes: their cotangents belong to one process alone")
         c = self._through(transposed(V), cotangent) if self._late else cotangent
         of_targets, keys = self._at_targets(c)
-        a, b = c, self._values  # <a_i, b_j> is what a change of the score does
+        a, along = c, None  # <a_i, v_j> + along_i is what a change of the score does
         if score.normalised:
-            along = np.einsum("bme,bme->bm", c, self._mean)[:, :, None]
-            of_targets = of_targets - along * keys
-            a = np.concatenate([c, -along], axis=2)
-            b = np.concatenate([self._values, np.ones((*self._y.shape[:2], 1))], axis=2)
-        if self._targets.products_pay:
-            plain, products = self._targets.products(a)
-            of_values, of_keys = plain[:, :, : c.shape[2]], contracted(products, b)[:, :, : self._z.shape[2]]
-            rho = np.einsum("bnq,bnq->bn", plain, b)
-        else:
-            of_values, there = self._targets.both(c, b, a, self._z)  # (B, n, e)
-            of_keys, rho = there[:, :, :-1], there[:, :, -1]
+            along = -np.einsum("bme,bme->bm", c, self._mean)[:, :, None]
+            of_targets += along * keys
+            a = np.concatenate([c, along], axis=2)
+        of_values, of_keys, rho = self._over_targets(a, along is not None)
         at = self._maps.pull_targets(of_targets)
         x = self._maps.pull_sources(of_keys, rho)
         x += of_values if self._late else self._through(transposed(V), of_values)
@@ -343,7 +339,27 @@ class LinearisedHead(Linearised):
         keys, second = self._average(self._y[:, :, : None if some else 0], (c, self._values, self._y))
         if self.score.normalised and not some:
             keys = self._mean if self._keys_are_values else self._sources.slope(self._y)
-        return second[:, :, :-1], keys
+        return second[:, :, :-1].copy(), keys
+
+    def _over_targets(self, a: Array, normalised: bool) -> tuple[Array, Array, Array]:
+        """Return sum_i p_ij c_i (B, n, e), and sum_i p'_ij <a_i, b_j> times z_i (B, n, r) and times 1 (B, n).
+
+        a is c, and b_j are the values; if `normalised`, both have one more entry, and that of b_j is 1.
+        """
+        (*_, r), (*_, e) = self._z.shape, self._values.shape
+        if not self._targets.products_pay:
+            b = self._values
+            if normalised:
+                b = np.concatenate([b, np.ones_like(b[:, :, :1])], axis=2)
+            of_values, found = self._targets.both(a[:, :, :e], b, a, self._z)
+            return of_values, found[:, :, :-1], found[:, :, -1]
+        plain, products = self._targets.products(a)
+        of_keys = contracted(products[:, :, :e, :r], self._values)
+        rho = np.einsum("bnq,bnq->bn", plain[:, :, :e], self._values)
+        if normalised:
+            of_keys += products[:, :, e, :r]
+            rho += plain[:, :, e]
+        return plain[:, :, :e], of_keys, rho
 
     def _parameters(
         self, of_targets: Array, of_keys: Array, rho: Array, of_values: Array, c: Array

@@ -105,8 +105,8 @@ class Sums:
 
 
 def contracted(products: Array, a: Array) -> Array:
-    """Return sum_q products[..., q, :] a[..., q] (B, m, k) of products (B, m, q, k) and a (B, m, q); q >= 1."""
-    found: Array = products[:, :, 0] * a[:, :, :1]
-    for q in range(1, a.shape[2]):
-        found += products[:, :, q] * a[:, :, q : q + 1]
+    """Return sum_q products[..., q, :] a[..., q] (B, m, k) of products (B, m, q, k) and a (B, m, q)."""
+    found = np.empty((*a.shape[:2], products.shape[3]))
+    for k in range(products.shape[3]):  # five times as fast as all at once
+        np.einsum("bmq,bmq->bm", products[..., k], a, out=found[..., k])
     return found

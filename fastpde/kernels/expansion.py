@@ -28,6 +28,8 @@ class Expansion(NamedTuple):
 
         out = base + slopes grad f / f + sum_e columns[:, e] h_e / f + sum_e bent[:, e] grad h_e / f,
         log_total = offset + log f + top + (sum of levels of the cell) + <tilt, u>, natural logs.
+
+    Where f is not among the sums (`divided`), there is no division by f, and no log f, base and slopes are zero.
     """
 
     base: np.ndarray  # (c,)
@@ -40,6 +42,7 @@ class Expansion(NamedTuple):
     offset: np.ndarray  # (m,) or (0,)
     targets: np.ndarray  # (q,) the places of the results of the q points; (0,): their own order
     inverse: np.ndarray  # (q,) or (0,): 1 / f of the sorted points, for the channels
+    divided: bool
     out: np.ndarray  # (m, c)
     log_total: np.ndarray  # (m,) or (0,)
 
@@ -149,38 +152,67 @@ def _add_channel(expansion, channel, order, start, m, found):
 
 
 @jit(inline=True)
-def _add_slopes(expansion, channel, start, m, found, results):
-    """Add the sums of a channel, and their slopes, to the results of the sorted points start .. start + m - 1.
-
-    The results are results[a * BLOCK + j], not yet at their places.
-    """
+def _begin(expansion, level, order, start, m, gradient, local, found, results):
+    """Write the parts of the results that need no channel into results[a * BLOCK + j], as `_write` does into `out`."""
     inverse = expansion.inverse[start : start + m]
-    for k in range(1 + expansion.tilt.shape[0]):
-        row = found[k * BLOCK : k * BLOCK + m]
+    for j in range(m):
+        inverse[j] = 1.0 / found[j] if expansion.divided else 1.0
+    if expansion.log_total.shape[0]:
         for j in range(m):
-            row[j] *= inverse[j]
-        for a in range(expansion.out.shape[1]):
-            factor = expansion.bent[a, channel, k - 1] if k else expansion.columns[a, channel]
-            if factor != 0.0:
-                result = results[a * BLOCK : a * BLOCK + m]
-                for j in range(m):
-                    result[j] += factor * row[j]
+            at = order[start + j]
+            to = expansion.targets[at] if expansion.targets.shape[0] else at
+            log = level + (math.log(found[j]) if expansion.divided else 0.0)
+            for k in range(expansion.tilt.shape[0]):
+                log += expansion.tilt[k] * local[k * BLOCK + j]
+            if expansion.offset.shape[0]:
+                log += expansion.offset[to]
+            expansion.log_total[to] = log
+    for a in range(expansion.out.shape[1]):
+        result = results[a * BLOCK : a * BLOCK + m]
+        for j in range(m):
+            result[j] = expansion.base[a]
+    if gradient:
+        for k in range(expansion.tilt.shape[0]):
+            _add_row(expansion.slopes[:, k], inverse, m, found[(1 + k) * BLOCK :], results)
 
 
 @jit(inline=True)
-def _place(expansion, order, start, m, results):
-    """Add results[a * BLOCK + j] at the places of the sorted points start .. start + m - 1."""
+def _add_row(factors, inverse, m, row, results):
+    """Multiply row[j] by inverse[j], and add factors[a] row[j] to results[a * BLOCK + j]."""
+    for j in range(m):
+        row[j] *= inverse[j]
+    for a in range(factors.shape[0]):
+        if factors[a] != 0.0:
+            result, factor = results[a * BLOCK : a * BLOCK + m], factors[a]
+            for j in range(m):
+                result[j] += factor * row[j]
+
+
+@jit(inline=True)
+def _add_slopes(expansion, channel, start, m, found, results):
+    """Add the sums of a channel, and their slopes, to the results of the sorted points start .. start + m - 1."""
+    inverse = expansion.inverse[start : start + m]
+    _add_row(expansion.columns[:, channel], inverse, m, found, results)
+    for k in range(expansion.tilt.shape[0]):
+        _add_row(expansion.bent[:, channel, k], inverse, m, found[(1 + k) * BLOCK :], results)
+
+
+@jit(inline=True)
+def _place(expansion, begins, order, start, m, results):
+    """Write results[a * BLOCK + j] to the places of the sorted points if this begins the sums, else add them there."""
     for j in range(m):
         at = order[start + j]
         to = expansion.targets[at] if expansion.targets.shape[0] else at
         for a in range(expansion.out.shape[1]):
-            expansion.out[to, a] += results[a * BLOCK + j]
+            value = results[a * BLOCK + j]
+            expansion.out[to, a] = value if begins else value + expansion.out[to, a]
 
 
 @jit(borrowed=True)
 def _expand_item(index, thread, side, items, points, order, tensors, first, gradient, expansion, memory):
     """Evaluate one piece of a cell."""
     item, slopes = items[index], expansion.bent.shape[0] > 0
+    begins = first < (0 if expansion.divided else 1)
     corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
     local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
     results, size = memory.results[thread], side.orders[side.orders.shape[0] - 1] * side.lanes
@@ -193,22 +225,26 @@ def _expand_item(index, thread, side, items, points, order, tensors, first, grad
         whole = prepare(side, points, start, m, local, basis)
         if gradient or slopes:
             derive(side, whole, local, basis)
-        for i in range(results.shape[0]):
-            results[i] = 0.0
+        if slopes and not begins:
+            for i in range(results.shape[0]):
+                results[i] = 0.0
         for c in range(tensors.shape[0]):
             channel = first + c
             _sum_polynomials(
                 side, whole, gradient if channel < 0 else slopes, basis, coefficients, c * size, product,
                 memory.partial[thread], memory.zeros, found,
             )  # fmt: skip
-            if channel < 0:
+            if slopes:
+                if c == 0 and begins:
+                    _begin(expansion, level, order, start, m, gradient, local, found, results)
+                if channel >= 0:
+                    _add_slopes(expansion, channel, start, m, found, results)
+            elif channel < 0:
                 _write(expansion, level, order, start, m, gradient, local, found)
-            elif slopes:
-                _add_slopes(expansion, channel, start, m, found, results)
             else:
                 _add_channel(expansion, channel, order, start, m, found)
         if slopes:
-            _place(expansion, order, start, m, results)
+            _place(expansion, begins, order, start, m, results)
 
 
 @jit
@@ -216,8 +252,8 @@ def expand(side, items, count, points, order, tensors, first, gradient, expansio
     """Evaluate the polynomials with the coefficients `tensors` at all points, and write the results of `expansion`.
 
     The tensors are those of the channels first, first + 1, ...; channel -1 is the sum f itself, with its gradient if
-    `gradient`, and comes first: with it the results are written, those of the channels are added. items (count, 4) are
-    pieces of cells.
+    `gradient`, and comes first (channel 0, if it is not among the sums): with it the results are written, those of
+    others are added. items (count, 4) are pieces of cells.
     """
     arguments = (side, items, points, order, tensors, first, gradient, expansion, memory)
     launch(memory.local.shape[0], count, 1, _expand_item, arguments)

@@ -60,6 +60,7 @@ def expand_nothing() -> None:
         offset=some,
         targets=np.empty(0, np.int64),
         inverse=some,
+        divided=True,
         out=plane,
         log_total=some,
     )

@@ -129,7 +129,7 @@ def _plain(at: Sorted, out: Array, workspace: Workspace) -> expansion.Expansion:
     nothing, row, at_all = np.zeros((1, 0)), np.zeros(r), np.empty(0, np.int64)
     return expansion.Expansion(
         nothing[0], nothing, np.ones((1, 1)), np.empty((0, 0, 0)), np.zeros((r, most)), row, 0.0, _NONE, at_all,
-        inverse, out, _NONE,
+        inverse, True, out, _NONE,
     )  # fmt: skip
 
 

@@ -112,7 +112,7 @@ def on_grid(reduced: ReducedSum, targets: Array | None, sources: Array | None, b
     places = _ALL if targets is None else targets
     expanded = expansion_of(reduced, to, places, box, weights.top * _LOG2)
     many = max(1, _TENSORS // (8 * int(np.prod(side_y.sizes))))  # the same on all processes
-    for first in range(-1, len(channels), many):
+    for first in range(-1 if reduced.divided else 0, len(channels), many):
         check()
         some = channels[max(first, 0) : first + many]
         tensors = _moments(reduced, side_y, of, weights._replace(plain=first < 0, channels=some))
@@ -163,6 +163,7 @@ def expansion_of(reduced: ReducedSum, to: Sorted, targets: Array, box: Box, top:
         offset=result.offset,
         targets=targets,
         inverse=reduced.workspace("inverse", (to.local.shape[1] if len(reduced.channels) else 0,), np.float64),
+        divided=reduced.divided,
         out=result.out,
         log_total=result.log_total,
     )

@@ -44,6 +44,7 @@ class ReducedSum:
         error_left: the error that the reduction has made.
         amplification: the factor from errors of these means to errors of the means of values.
         normalised: whether means are wanted; otherwise they are multiplied by the totals at last.
+        divided: whether a grid divides sums by the totals: not if these are not needed.
     """
 
     y: Array
@@ -62,6 +63,7 @@ class ReducedSum:
     error_left: float
     amplification: float
     normalised: bool
+    divided: bool
     span: Array = field(init=False)  # (r,) half widths of the box of all sources
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class ReducedSum:
     @property
     def columns(self) -> int:
         """The number of sums of a target: its total, and one for each channel."""
-        return 1 + len(self.channels)
+        return self.divided + len(self.channels)
 
     @property
     def box(self) -> Box:
@@ -125,10 +127,13 @@ def reduced_sum(
     def reduced(values: Array | None) -> Reduced | None:
         return reduce_pair(pair.targets[0], keys, values, _MOST_AXES, _THIN * tol, workspace, partition)
 
-    found = None
+    found, gradient, divided = None, pair.width > 0, True
     if pair.products and partition is None:
         found = reduced(np.empty((len(keys), 0)))
         found = None if found is None else _with_products(found, pair, workspace)
+        if found is not None:
+            gradient = found.B.shape[1] > len(found.channels) * (1 + len(found.y))
+            divided = pair.normalised or gradient or len(log_total) > 0 or pair.limits is not None or found.constant.any()
     products = found is not None
     if found is None:
         found = reduced(None if pair.values is None and not pair.products else pair.carried[0])
@@ -145,8 +150,8 @@ def reduced_sum(
     log_factor = 0.0 if pair.masses is not None else -math.log(sources)
     result = reduce.Result(np.ascontiguousarray(found.B), found.constant, log_factor, offset, out, log_total)
     return ReducedSum(
-        found.y, found.z, found.y_ends, found.z_ends, _bias(pair), found.channels, products, out.shape[1] > 0, given,
-        workspace, result, partition, found.scores, found.dropped, found.amplification, pair.normalised,
+        found.y, found.z, found.y_ends, found.z_ends, _bias(pair), found.channels, products, gradient, given,
+        workspace, result, partition, found.scores, found.dropped, found.amplification, pair.normalised, bool(divided),
     )  # fmt: skip
 
 
@@ -157,40 +162,36 @@ def _with_products(found: Reduced, pair: PairSum, workspace: Workspace) -> Reduc
 
         h_a key_b = sum_ek N_ae T_bk channel_e y_k + centre_b N_a channels + origin_a T_b y + origin_a centre_b.
 
-    Return None where coordinates have been left out, or numbers are out of range.
+    B has no columns of coordinates where these are not needed. Return None where coordinates have been left out, or numbers are out of range.
     """
     if found.keys is None or not len(found.y):
         return None
-    T, centre, n = found.keys, found.centre, found.y.shape[1]
+    T, centre, r, reach_y = found.keys, found.centre, len(found.y), np.abs(found.y_ends).max(axis=0)
     if pair.values is None:
-        N, origin, channels = T, centre, found.y
-        first = np.concatenate([T, np.zeros_like(T)], axis=1)
+        N, origin, channels, reach = T, centre, found.y, reach_y
     else:
-        low, high = extremes(pair.values[0], Undivided(n))
-        if not np.isfinite(high - low).all():
+        low, high = extremes(pair.values[0], Undivided(len(pair.values[0])))
+        size, half = np.maximum(np.abs(low), np.abs(high)), 0.5 * high - 0.5 * low
+        if not np.isfinite(2.0 * half).all():
             return None
-        origin, half = 0.5 * low + 0.5 * high, 0.5 * high - 0.5 * low
-        wide = half > ROUNDED * np.maximum(np.abs(low), np.abs(high))
-        N, channels = np.eye(len(wide))[:, wide], workspace("channels", (int(wide.sum()), n), np.float64)
-        nothing = np.empty((len(wide), 0))
-        reduce.remainders(pair.values[0], origin, nothing, found.y, np.ascontiguousarray(N.T), channels, np.empty(CHUNKS))
-        first = np.concatenate([np.zeros((len(wide), len(found.y))), N], axis=1)
-    c, (k, r), e = len(N), T.shape, len(channels)
-    second = np.concatenate(
-        [
-            np.einsum("a,bk->abk", origin, T).reshape(c * k, r),
-            np.einsum("ae,b->abe", N, centre).reshape(c * k, e),
-            np.einsum("ae,bk->abek", N, T).reshape(c * k, e * r),
-        ],
-        axis=1,
-    )
-    B = np.concatenate([np.concatenate([first, np.zeros((c, e * r))], axis=1), second])
-    reach_y, reach = np.abs(found.y_ends).max(axis=0), np.abs(channels).max(axis=1, initial=0.0)
-    reach = np.concatenate([reach_y, reach, np.outer(reach, reach_y).reshape(-1)])
+        origin = np.where(size > 2.0 * half, low + half, 0.0)
+        wide = half > ROUNDED * size
+        N, channels = np.eye(len(wide))[:, wide], workspace("channels", (int(wide.sum()), found.y.shape[1]), np.float64)
+        for row, a in zip(channels, np.flatnonzero(wide), strict=True):
+            np.subtract(pair.values[0, :, a], origin[a], out=row)
+        reach = np.maximum(np.abs(low - origin), np.abs(high - origin))[wide]
+    c, k, e = len(N), len(T), len(channels)
+    columns, slopes = np.einsum("ae,b->abe", N, centre).reshape(c * k, e), np.einsum("a,bk->abk", origin, T)
+    lead = np.concatenate([np.zeros((c, r)), slopes.reshape(c * k, r)])
+    if pair.values is None:  # coordinates are channels
+        columns, lead = columns + lead[c:], 0.0 * lead
+    products = np.einsum("ae,bk->abek", N, T).reshape(c * k, e * r)
+    B = np.block([[lead, np.concatenate([N, columns]), np.concatenate([np.zeros((c, e * r)), products])]])
+    reaches = np.concatenate([reach_y, reach, np.outer(reach, reach_y).reshape(-1)])
+    amplification = amplified(B, reaches, r, _spread(pair))
     constant = np.concatenate([origin, np.outer(origin, centre).reshape(-1)])
-    return replace(
-        found, channels=channels, B=B, constant=constant, amplification=amplified(B, reach, r, _spread(pair))
-    )
+    B = B if lead.any() else B[:, r:]
+    return replace(found, channels=channels, B=B, constant=constant, amplification=amplification)
 
 
 def _spread(pair: PairSum) -> float:
