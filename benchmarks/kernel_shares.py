@@ -118,8 +118,9 @@ def _of_moments(side: Any, items: Any, count: Any, points: Any, order: Any, *res
 
 
 def _of_expand(
-    side: Any, items: Any, count: Any, points: Any, order: Any, tensors: Any, first: Any, gradient: Any, expanded: Any, *_: Any
-) -> Work:
+    side: Any, items: Any, count: Any, points: Any, order: Any, tensors: Any, first: Any, gradient: Any, expanded: Any,
+    *_: Any,
+) -> Work:  # fmt: skip
     """Count the polynomials at each point, with their gradients along every axis, after the recurrences."""
     slopes, r, sums = len(expanded.bent) > 0, len(side.orders), len(tensors)
     bent = sums - (first < 0) if slopes else 0

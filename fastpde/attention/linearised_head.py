@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +21,6 @@ import numpy as np
 from .. import weights
 from .._types import Array
 from ..errors import InputError
-from ..parallel.partition import Partition, Undivided
 from ..sums.pair_sum import PairSum
 from .cloud import Cloud
 from .derivatives import WEIGHTS, Linearised, Pulled, masses_of, of_columns, through
@@ -73,13 +72,11 @@ class LinearisedHead(Linearised):
             score.weight, self._sharp, self._z, self._y, self._values, self._bias, cloud.weights, cloud.limits
         )
         self._logs = np.empty(self._z.shape[:2]) if self._sharp else None
-        self._inverse: Array | None = None
         if self._sharp or not score.normalised:
             return Sums(self._backend, pair, history=self._history("sources"))
         totals = np.empty((*self._z.shape[:2], 1))
         self._backend.attend(replace(pair, values=np.ones((*self._y.shape[:2], 1))), totals)
-        self._inverse = np.reciprocal(totals)
-        return Sums(self._backend, pair, after=self._inverse, history=self._history("sources"))
+        return Sums(self._backend, pair, after=np.reciprocal(totals), history=self._history("sources"))
 
     def _history(self, index: str) -> Callable[[str], Array] | None:
         """Return the counts of the sums over one index in the run to which the cloud belongs; None: to none."""
@@ -111,6 +108,19 @@ class LinearisedHead(Linearised):
         self._found = plain[:, :, :e]
         return found[:, :, :e], found[:, :, e]
 
+    def _products(self, columns: Array) -> tuple[Array, Array]:
+        """Return sums of p columns (B, m, c) and of p columns keys^T (B, m, c, r); keys are values, see `_moments`.
+
+        The field is made in the same pass if need be.
+        """
+        if self._found is not None:
+            return self._sources.products(columns)
+        e = self._values.shape[2]
+        plain, found = self._sources.products(np.concatenate([self._values, columns], axis=2), self._logs)
+        self._found = plain[:, :, :e]
+        self._moments = found[:, :, :e], self._found
+        return plain[:, :, e:], found[:, :, e:]
+
     def _average(self, columns: Array, second: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
         """Return `Sums.both` of the sources, or `plain` and nothing; the field is made in the same pass if need be."""
         logs = None
@@ -128,24 +138,7 @@ class LinearisedHead(Linearised):
     def _targets(self) -> Sums:
         """Return sums over targets, for every source: what sees it under a mask are the last targets."""
         _ = self._mean  # with it the logs of the totals
-        y, z, bias = self._y, self._z, None if self._logs is None else -self._logs
-        if self._bias is not None:  # of a source: one more coordinate of its key
-            y = np.concatenate([y, self._bias[:, :, None]], axis=2)
-            z = np.concatenate([z, np.ones((*z.shape[:2], 1))], axis=2)
-        partition = self.cloud.partition if self.cloud.at is None else Undivided(z.shape[1])
-        after, limits, turned = None, None, None  # a mean over targets, times their number and the mass of the source
-        if self.cloud.weights is not None or partition.n != self.cloud.partition.n:
-            after = partition.n * masses_of(self.cloud)[:, :, None]
-        if self.cloud.limits is not None:
-            own = self.cloud.partition
-            places = own.first + np.arange(own.here)
-            seen_by = partition.n - np.searchsorted(partition.gathered(self.cloud.limits[None])[0], places, "right")
-            after = np.where((seen_by > 0)[:, None], 1.0 if after is None else after, 0.0)
-            turned = partial(_reversed, own)
-            limits = turned(np.maximum(seen_by, 1)[None])[0].astype(np.int64)
-            y, z, bias = turned(y), turned(z), None if bias is None else turned(bias)
-        pair = PairSum(self.score.weight, False, y, z, None, bias, None, limits)
-        return Sums(self._backend, pair, self._inverse, after, turned=turned, history=self._history("targets"))
+        return self._sources.over_targets(self.cloud, self._logs, self._history("targets"))
 
     # -- tangents -----------------------------------------------------------------------------------------------------
 
@@ -166,24 +159,29 @@ class LinearisedHead(Linearised):
         if db is not None:
             a, b = np.concatenate([a, np.ones_like(a[:, :, :1])], axis=2), np.concatenate([b, db], axis=2)
         columns = moved if self._late else self._through(score.V, moved)
-        if self._moments is None:
+        if self._sources.products_pay:
+            change, mean = self._changed(columns, dz, a, b)
+        else:
             both = np.concatenate([dz, a], axis=2), np.concatenate([self._y, b], axis=2)
             change, second = self._average(columns, (*both, self._values))
             change, mean = change + second[:, :, :-1], second[:, :, -1]
-        else:
-            products, keys = self._moments
-            if self._keys_are_values:  # and dy are the changes of the values
-                plain, own = self._sources.products(b)
-                change, mean = plain[:, :, : dy.shape[2]], np.einsum("bmq,bmq->bm", plain, a)
-                own = contracted(own, a)
-            else:
-                change, second = self._sources.both(columns, a, b, self._values)
-                own, mean = second[:, :, :-1], second[:, :, -1]
-            change = change + own + contracted(products.swapaxes(2, 3), dz)
-            mean = mean + np.einsum("bmr,bmr->bm", dz, keys)
         if score.normalised:
             change -= mean[:, :, None] * self._mean
         return (self._through(score.V, change) if self._late else change) + all_of
+
+    def _changed(self, columns: Array, dz: Array, a: Array, b: Array) -> tuple[Array, Array]:
+        """Return sum p (columns + t v) (B, m, e), and sum p t (B, m), with t_ij = <dz_i, y_j> + <a_i, b_j>."""
+        if self._keys_are_values:  # b begins with the columns
+            plain, found = self._products(b)
+            change, own, mean = plain[:, :, : dz.shape[2]], contracted(found, a), np.einsum("bmq,bmq->bm", plain, a)
+        else:
+            _ = self._mean
+            change, second = self._sources.both(columns, a, b, self._values)
+            own, mean = second[:, :, :-1], second[:, :, -1]
+        assert self._moments is not None, "products pay"
+        products, keys = self._moments
+        mean = mean + np.einsum("bmr,bmr->bm", dz, keys)
+        return change + own + contracted(products.swapaxes(2, 3), dz), mean
 
     def jacobian(self) -> Array:
         """Return D Gamma(x) (B, m, dv, d) at the targets, for fixed sources."""
@@ -388,10 +386,3 @@ class LinearisedHead(Linearised):
     def _keys_are_values(self) -> bool:
         """Whether the values are the keys."""
         return self._late and self._maps.own and (self._sharp or not self.score.normalised)
-
-
-def _reversed(partition: Partition, rows: Array) -> Array:
-    """Return rows (B, n, ...) from the last to the first of all tokens."""
-    if partition.whole:
-        return np.ascontiguousarray(rows[:, ::-1])
-    return partition.ordered(np.ascontiguousarray(rows), np.arange(partition.n)[::-1], np.empty_like(rows, order="C"))

@@ -83,21 +83,45 @@ class OperandMaps:
     def of_score(self, of_targets: Array, of_keys: Array, rho: Array) -> dict[str, Array]:
         """Return the cotangents of Q, K and scale."""
         score, cloud, moved = self.score, self.cloud, self.cloud.x - self._centre[:, None]
-        Q, K, scale = score.Q, score.K, score.scale.reshape(-1, 1, 1)
-        factor = (2.0 if score.distance else 1.0) * scale
+        K, scale = score.K, score.scale.reshape(-1, 1, 1)
+        found = self._of_own(of_targets, moved) if self.own else self._of_others(of_targets, of_keys, moved)
+        if score.distance:
+            second = self._backend.outer(rho[:, :, None] * moved, cloud.x)
+            found["K"] = found["K"] - 2.0 * scale * product(K, second)
+            found["scale"] = found["scale"] - cloud.partition.sum(rho * (self.through(K, moved) ** 2).sum(axis=2))
+        return found
+
+    def _of_own(self, of_targets: Array, moved: Array) -> dict[str, Array]:
+        """Return the cotangents where keys are tokens, about a centre: all follow from the matrix sum_i u_i x_i^T."""
+        score, cloud, (Q, K) = self.score, self.cloud, (self.score.Q, self.score.K)
+        if not score.distance:
+            A = self._backend.outer(of_targets, cloud.targets)
+            raised = product(Q, transposed(A))
+        else:  # Qx - Kc = Q(x - c) + (Q - K)c loses few digits
+            centre = self._centre[:, None]
+            points = moved if cloud.at is None else cloud.targets - centre
+            both = self._backend.outer(of_targets, np.concatenate([points, np.ones_like(points[:, :, :1])], axis=2))
+            about, total = both[:, :, :-1], both[:, :, -1:]
+            A = about + total * centre
+            raised = product(Q, transposed(about)) + transposed(product(total, self.through(Q - K, centre)))
+        return self._scaled({"Q": product(K, A), "K": raised}, (K * raised).sum(axis=(1, 2)))
+
+    def _of_others(self, of_targets: Array, of_keys: Array, moved: Array) -> dict[str, Array]:
+        """Return the cotangents where keys are Kx, about a centre."""
+        score, cloud = self.score, self.cloud
         if score.turn is not None:
             of_targets = self.turned(of_targets, cloud.target_positions, back=True)
             of_keys = self.turned(of_keys, cloud.token_positions, back=True)
-        raised = self.through(Q, cloud.targets)
+        raised = self.through(score.Q, cloud.targets)
         if score.distance:
-            raised = raised - self.through(K, self._centre[:, None])
-        lowered = self.through(K, of_targets) if self.own else of_targets
-        dQ = factor * self._backend.outer(lowered, cloud.targets)
-        dK = factor * self._backend.outer(raised, of_targets) if self.own else self._backend.outer(of_keys, moved)
+            raised = raised - self.through(score.K, self._centre[:, None])
         total = cloud.partition.sum if cloud.at is None else Undivided(raised.shape[1]).sum
-        dscale = factor[:, 0, 0] / score.scale.reshape(-1) * total(np.einsum("bmi,bmi->bm", lowered, raised))
-        if score.distance:
-            second = self._backend.outer(rho[:, :, None] * moved, cloud.x)
-            dK = dK - 2.0 * scale * product(K, second)
-            dscale -= cloud.partition.sum(rho * (self.through(K, moved) ** 2).sum(axis=2))
-        return {"Q": dQ, "K": dK, "scale": dscale}
+        along = total(np.einsum("bmi,bmi->bm", of_targets, raised))
+        found = self._scaled({"Q": self._backend.outer(of_targets, cloud.targets)}, along)
+        return found | {"K": self._backend.outer(of_keys, moved)}
+
+    def _scaled(self, found: dict[str, Array], of_scale: Array) -> dict[str, Array]:
+        """Return the cotangents of matrices and of the scale, given those for the score over scale, or half of it."""
+        factor = 2.0 if self.score.distance else 1.0
+        scaled = {name: factor * self.score.scale.reshape(-1, 1, 1) * matrix for name, matrix in found.items()}
+        return scaled | {"scale": factor * of_scale}

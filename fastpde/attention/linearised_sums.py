@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import weights
 from .._types import Array
+from ..parallel.partition import Partition, Undivided
 from ..sums.pair_sum import PairSum, SecondScore
+from .cloud import Cloud
+from .derivatives import masses_of
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
@@ -46,6 +50,31 @@ class Sums:
         if isinstance(pair.weight, weights.Linear):  # w' = 1, as the linear weight of the score 1
             targets, keys = (np.ones((*a.shape[:2], 1), a.dtype) for a in (pair.targets, pair.keys))
             self._slope = replace(self._slope, targets=targets, keys=keys)
+
+    def over_targets(self, cloud: Cloud, logs: Array | None, history: Callable[[str], Array] | None = None) -> Sums:
+        """Return the sums over targets of the same weights, for every source; these are sums over sources of a cloud.
+
+        logs: (B, m) of the totals by which the weights are divided. Under a mask the last targets see a source.
+        """
+        pair = self._pair
+        y, z, bias = pair.keys, pair.targets, None if logs is None else -logs
+        if pair.bias is not None:  # of a source: one more coordinate of its key
+            y = np.concatenate([y, pair.bias[:, :, None]], axis=2)
+            z = np.concatenate([z, np.ones((*z.shape[:2], 1))], axis=2)
+        partition = cloud.partition if cloud.at is None else Undivided(z.shape[1])
+        after, limits, turned = None, None, None  # a mean over targets, times their number and the mass of the source
+        if cloud.weights is not None or partition.n != cloud.partition.n:
+            after = partition.n * masses_of(cloud)[:, :, None]
+        if cloud.limits is not None:
+            own = cloud.partition
+            places = own.first + np.arange(own.here)
+            seen_by = partition.n - np.searchsorted(partition.gathered(cloud.limits[None])[0], places, "right")
+            after = np.where((seen_by > 0)[:, None], 1.0 if after is None else after, 0.0)
+            turned = partial(_reversed, own)
+            limits = turned(np.maximum(seen_by, 1)[None])[0].astype(np.int64)
+            y, z, bias = turned(y), turned(z), None if bias is None else turned(bias)
+        there = PairSum(pair.weight, False, y, z, None, bias, None, limits)
+        return Sums(self._backend, there, self._after, after, turned=turned, history=history)
 
     def plain(self, columns: Array, logs: Array | None = None) -> Array:
         """Return sum p columns, (B, m, c); write the logs of the total weights into `logs` (B, m)."""
@@ -110,3 +139,10 @@ def contracted(products: Array, a: Array) -> Array:
     for k in range(products.shape[3]):  # five times as fast as all at once
         np.einsum("bmq,bmq->bm", products[..., k], a, out=found[..., k])
     return found
+
+
+def _reversed(partition: Partition, rows: Array) -> Array:
+    """Return rows (B, n, ...) from the last to the first of all tokens."""
+    if partition.whole:
+        return np.ascontiguousarray(rows[:, ::-1])
+    return partition.ordered(np.ascontiguousarray(rows), np.arange(partition.n)[::-1], np.empty_like(rows, order="C"))

@@ -87,7 +87,7 @@ def _multiply_out(side, basis, m, left):
 
 @jit(inline=True)
 def _piece_moments(side, points, order, tilt, level, first, last, count, memory, thread, total):
-    """Sum weight T_a T_b over the points first .. last - 1 into total[c, a * columns + b], for `count` sorts of weights.
+    """Sum weight T_a T_b over the points first .. last - 1 into total[(c * rows + a) * columns + b] for c < count.
 
     T_b is a polynomial on the last axis, T_a a product of polynomials on all others. With one axis, T_a is a polynomial
     on it and T_b = 1.

@@ -147,7 +147,7 @@ def expansion_of(reduced: ReducedSum, to: Sorted, targets: Array, box: Box, top:
     """
     result, rows, e = reduced.result, len(to.half) if reduced.gradient else 0, len(reduced.channels)
     lead, columns = np.ascontiguousarray(result.B[:, :rows]), np.ascontiguousarray(result.B[:, rows : rows + e])
-    bent = np.empty((0, 0, 0))
+    bent, inverse = np.empty((0, 0, 0)), to.local.shape[1] if e or reduced.products else 0
     if reduced.products:
         bent = np.ascontiguousarray(result.B[:, rows + e :]).reshape(len(lead), e, len(to.half))
         columns += bent @ box.y_centre
@@ -162,7 +162,7 @@ def expansion_of(reduced: ReducedSum, to: Sorted, targets: Array, box: Box, top:
         top=top + float(box.z_centre @ box.y_centre) + result.log_factor,
         offset=result.offset,
         targets=targets,
-        inverse=reduced.workspace("inverse", (to.local.shape[1] if len(reduced.channels) else 0,), np.float64),
+        inverse=reduced.workspace("inverse", (inverse,), np.float64),
         divided=reduced.divided,
         out=result.out,
         log_total=result.log_total,

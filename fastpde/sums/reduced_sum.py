@@ -21,6 +21,7 @@ from .workspace import Workspace
 _MOST_AXES = 4
 _THIN = 0.02  # of tol: axes whose loads add up to less are left out
 _GIVEN = 0.92  # of tol: for grids and trees; the rest is for axes and sources that are left out
+_FAR = 4.0  # half widths from the origin: values nearer to it are not centred, and may need no total
 _SAMPLE = 4096  # sources by which the spread of products is estimated
 _NONE = np.empty(0)
 
@@ -127,15 +128,16 @@ def reduced_sum(
     def reduced(values: Array | None) -> Reduced | None:
         return reduce_pair(pair.targets[0], keys, values, _MOST_AXES, _THIN * tol, workspace, partition)
 
-    found, gradient, divided = None, pair.width > 0, True
+    found = None
     if pair.products and partition is None:
         found = reduced(np.empty((len(keys), 0)))
         found = None if found is None else _with_products(found, pair, workspace)
-        if found is not None:
-            gradient = found.B.shape[1] > len(found.channels) * (1 + len(found.y))
-            divided = pair.normalised or gradient or len(log_total) > 0 or pair.limits is not None or found.constant.any()
-    products = found is not None
-    if found is None:
+    products, gradient, divided = found is not None, pair.width > 0, True
+    if found is not None:
+        gradient = found.B.shape[1] > len(found.channels) * (1 + len(found.y))
+        divided = pair.normalised or gradient or pair.limits is not None or len(log_total) > 0
+        divided = divided or bool(found.constant.any()) or not len(found.channels)
+    else:
         found = reduced(None if pair.values is None and not pair.products else pair.carried[0])
     check()
     if found is None:
@@ -151,7 +153,7 @@ def reduced_sum(
     result = reduce.Result(np.ascontiguousarray(found.B), found.constant, log_factor, offset, out, log_total)
     return ReducedSum(
         found.y, found.z, found.y_ends, found.z_ends, _bias(pair), found.channels, products, gradient, given,
-        workspace, result, partition, found.scores, found.dropped, found.amplification, pair.normalised, bool(divided),
+        workspace, result, partition, found.scores, found.dropped, found.amplification, pair.normalised, divided,
     )  # fmt: skip
 
 
@@ -162,7 +164,8 @@ def _with_products(found: Reduced, pair: PairSum, workspace: Workspace) -> Reduc
 
         h_a key_b = sum_ek N_ae T_bk channel_e y_k + centre_b N_a channels + origin_a T_b y + origin_a centre_b.
 
-    B has no columns of coordinates where these are not needed. Return None where coordinates have been left out, or numbers are out of range.
+    B has no columns of coordinates where these are not needed. Return None where coordinates have been left out, or
+    numbers are out of range.
     """
     if found.keys is None or not len(found.y):
         return None
@@ -174,7 +177,7 @@ def _with_products(found: Reduced, pair: PairSum, workspace: Workspace) -> Reduc
         size, half = np.maximum(np.abs(low), np.abs(high)), 0.5 * high - 0.5 * low
         if not np.isfinite(2.0 * half).all():
             return None
-        origin = np.where(size > 2.0 * half, low + half, 0.0)
+        origin = np.where(size > _FAR * half, low + half, 0.0)
         wide = half > ROUNDED * size
         N, channels = np.eye(len(wide))[:, wide], workspace("channels", (int(wide.sum()), found.y.shape[1]), np.float64)
         for row, a in zip(channels, np.flatnonzero(wide), strict=True):
