@@ -152,8 +152,8 @@ def _add_channel(expansion, channel, order, start, m, found):
 
 
 @jit(inline=True)
-def _begin(expansion, level, order, start, m, gradient, local, found, results):
-    """Write the parts of the results that need no channel into results[a * BLOCK + j], as `_write` does into `out`."""
+def _begin(expansion, level, order, start, m, local, found, results):
+    """Write 1 / f, the logs of the totals, and the base of the results, into results[a * BLOCK + j]."""
     inverse = expansion.inverse[start : start + m]
     for j in range(m):
         inverse[j] = 1.0 / found[j] if expansion.divided else 1.0
@@ -171,30 +171,30 @@ def _begin(expansion, level, order, start, m, gradient, local, found, results):
         result = results[a * BLOCK : a * BLOCK + m]
         for j in range(m):
             result[j] = expansion.base[a]
-    if gradient:
-        for k in range(expansion.tilt.shape[0]):
-            _add_row(expansion.slopes[:, k], inverse, m, found[(1 + k) * BLOCK :], results)
 
 
 @jit(inline=True)
-def _add_row(factors, inverse, m, row, results):
-    """Multiply row[j] by inverse[j], and add factors[a] row[j] to results[a * BLOCK + j]."""
-    for j in range(m):
-        row[j] *= inverse[j]
-    for a in range(factors.shape[0]):
-        if factors[a] != 0.0:
-            result, factor = results[a * BLOCK : a * BLOCK + m], factors[a]
-            for j in range(m):
-                result[j] += factor * row[j]
+def _add_sums(expansion, channel, gradient, start, m, found, results):
+    """Add the sums of a channel, and their slopes, to the results of the sorted points start .. start + m - 1.
 
-
-@jit(inline=True)
-def _add_slopes(expansion, channel, start, m, found, results):
-    """Add the sums of a channel, and their slopes, to the results of the sorted points start .. start + m - 1."""
-    inverse = expansion.inverse[start : start + m]
-    _add_row(expansion.columns[:, channel], inverse, m, found, results)
-    for k in range(expansion.tilt.shape[0]):
-        _add_row(expansion.bent[:, channel, k], inverse, m, found[(1 + k) * BLOCK :], results)
+    Of channel -1, which is f itself, these are the slopes, if `gradient`.
+    """
+    inverse, rows = expansion.inverse[start : start + m], 1 + expansion.tilt.shape[0]
+    for k in range(0 if channel >= 0 else 1, rows if channel >= 0 or gradient else 0):
+        row = found[k * BLOCK : k * BLOCK + m]
+        for j in range(m):
+            row[j] *= inverse[j]
+        for a in range(expansion.out.shape[1]):
+            if channel < 0:
+                factor = expansion.slopes[a, k - 1]
+            elif k == 0:
+                factor = expansion.columns[a, channel]
+            else:
+                factor = expansion.bent[a, channel, k - 1]
+            if factor != 0.0:
+                result = results[a * BLOCK : a * BLOCK + m]
+                for j in range(m):
+                    result[j] += factor * row[j]
 
 
 @jit(inline=True)
@@ -236,9 +236,8 @@ def _expand_item(index, thread, side, items, points, order, tensors, first, grad
             )  # fmt: skip
             if slopes:
                 if c == 0 and begins:
-                    _begin(expansion, level, order, start, m, gradient, local, found, results)
-                if channel >= 0:
-                    _add_slopes(expansion, channel, start, m, found, results)
+                    _begin(expansion, level, order, start, m, local, found, results)
+                _add_sums(expansion, channel, gradient, start, m, found, results)
             elif channel < 0:
                 _write(expansion, level, order, start, m, gradient, local, found)
             else:
