@@ -130,8 +130,10 @@ def reduced_sum(
 
     found = None
     if pair.products and partition is None:
-        found = reduced(np.empty((len(keys), 0)))
-        found = None if found is None else _with_products(found, pair, workspace)
+        plain = reduced(np.empty((len(keys), 0)))
+        if plain is None:
+            return None
+        found = _with_products(plain, pair, workspace)
     products, gradient, divided = found is not None, pair.width > 0, True
     if found is not None:
         gradient = found.B.shape[1] > len(found.channels) * (1 + len(found.y))
