@@ -110,17 +110,23 @@ def _of_apply(C: Any, targets: Any, out: Any) -> Work:
     return Work(float(targets.size) * out.shape[-1], bytes=targets.nbytes + out.nbytes)
 
 
-def _of_moments(side: Any, items: Any, count: Any, points: Any, order: Any, *_: Any) -> Work:
-    """Count moments in cells: a product of polynomials on all axes for each point, after their recurrences."""
-    return Work(float(order.size) * (np.prod(side.orders) + side.degrees))
+def _of_moments(side: Any, items: Any, count: Any, points: Any, order: Any, *rest: Any) -> Work:
+    """Count moments in cells: a product of polynomials on all axes for each point and sort of weights, after their
+    recurrences.
+    """
+    return Work(float(order.size) * (len(rest[-1]) * np.prod(side.orders) + side.degrees))
 
 
 def _of_expand(
-    side: Any, items: Any, count: Any, points: Any, order: Any, tensor: Any, channel: Any, gradient: Any, *_: Any
-) -> Work:
-    """Count the polynomial at each point and its gradient along every axis, after the recurrences."""
-    r = len(side.orders)
-    return Work(float(order.size) * (np.prod(side.orders) * (1.0 + gradient * (r > 1)) + side.degrees * (1 + gradient)))
+    side: Any, items: Any, count: Any, points: Any, order: Any, tensors: Any, first: Any, gradient: Any, expanded: Any,
+    *_: Any,
+) -> Work:  # fmt: skip
+    """Count the polynomials at each point, with their gradients along every axis, after the recurrences."""
+    slopes, r, sums = len(expanded.bent) > 0, len(side.orders), len(tensors)
+    bent = sums - (first < 0) if slopes else 0
+    bent += first < 0 and gradient
+    degrees = side.degrees * (1 + (gradient or slopes))
+    return Work(float(order.size) * (np.prod(side.orders) * (sums + bent * (r > 1)) + degrees))
 
 
 def _of_contract(tensor: Any, first: Any, rest: Any, matrix: Any, lanes: Any, *_: Any) -> Work:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,14 +21,13 @@ import numpy as np
 from .. import weights
 from .._types import Array
 from ..errors import InputError
-from ..parallel.partition import Partition, Undivided
 from ..sums.pair_sum import PairSum
 from .cloud import Cloud
 from .derivatives import WEIGHTS, Linearised, Pulled, masses_of, of_columns, through
-from .linearised_sums import Sums
-from .parameters import column
+from .linearised_maps import OperandMaps
+from .linearised_sums import Sums, contracted
 from .score import Score
-from .small_matrices import product, transposed
+from .small_matrices import transposed
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
@@ -45,14 +44,18 @@ class LinearisedHead(Linearised):
         x, (dv, d) = cloud.x, score.V.shape[-2:]
         self._centre = backend.centre(x) if score.normalised or score.distance else np.zeros((len(x), d))
         operands = score.operands(cloud, backend, self._centre if score.normalised else None)
+        self._maps = OperandMaps(score, cloud, backend, self._centre)
         self._z, self._y, bias = operands.targets.copy(), operands.keys.copy(), operands.bias if g is None else g
         self._bias = None if bias is None else bias.copy()
         # V is applied to sums of tokens; not where these may overflow: 0 inf would be nan.
         self._late = dv >= d and score.normalised
         self._origin = self._centre if score.normalised else np.zeros_like(self._centre)
-        moved = x - self._origin[:, None]
-        self._values = moved if self._late else self._through(score.V, moved)
         self._sharp = score.normalised and weights.is_exponential(score.weight)
+        if self._keys_are_values:
+            self._values = self._y
+        else:
+            moved = x - self._origin[:, None]
+            self._values = moved if self._late else self._through(score.V, moved)
         self._sources = self._over_sources()
         self._found: Array | None = None  # the sums of values, once they have been made
 
@@ -70,13 +73,11 @@ class LinearisedHead(Linearised):
             score.weight, self._sharp, self._z, self._y, self._values, self._bias, cloud.weights, cloud.limits
         )
         self._logs = np.empty(self._z.shape[:2]) if self._sharp else None
-        self._inverse: Array | None = None
         if self._sharp or not score.normalised:
             return Sums(self._backend, pair, history=self._history("sources"))
         totals = np.empty((*self._z.shape[:2], 1))
         self._backend.attend(replace(pair, values=np.ones((*self._y.shape[:2], 1))), totals)
-        self._inverse = np.reciprocal(totals)
-        return Sums(self._backend, pair, after=self._inverse, history=self._history("sources"))
+        return Sums(self._backend, pair, after=np.reciprocal(totals), history=self._history("sources"))
 
     def _history(self, index: str) -> Callable[[str], Array] | None:
         """Return the counts of the sums over one index in the run to which the cloud belongs; None: to none."""
@@ -86,10 +87,40 @@ class LinearisedHead(Linearised):
     @property
     def _mean(self) -> Array:
         """The sums of p times values, (B, m, e)."""
-        if self._found is None:
+        if self._moments is None and self._found is None:
             self._average(self._values[:, :, :0])
         assert self._found is not None
         return self._found
+
+    @cached_property
+    def _moments(self) -> tuple[Array, Array] | None:
+        """The sums of p times values times keys (B, m, e, r), and of p keys (B, m, r), with which the field is made.
+
+        None where a second score is the better way.
+        """
+        if self._found is not None or not self._sources.products_pay:
+            return None
+        columns, e = self._values, self._values.shape[2]
+        if self._keys_are_values:
+            self._found, found = self._sources.products(None, self._logs)
+            return found, self._found
+        columns = np.concatenate([columns, np.ones((*columns.shape[:2], 1))], axis=2)
+        plain, found = self._sources.products(columns, self._logs)
+        self._found = plain[:, :, :e]
+        return found[:, :, :e], found[:, :, e]
+
+    def _products(self, columns: Array) -> tuple[Array, Array]:
+        """Return sums of p columns (B, m, c) and of p columns keys^T (B, m, c, r); keys are values, see `_moments`.
+
+        The field is made in the same pass if need be.
+        """
+        if self._found is not None:
+            return self._sources.products(columns)
+        e = self._values.shape[2]
+        plain, found = self._sources.products(np.concatenate([self._values, columns], axis=2), self._logs)
+        self._found = plain[:, :, :e]
+        self._moments = found[:, :, :e], self._found
+        return plain[:, :, e:], found[:, :, e:]
 
     def _average(self, columns: Array, second: tuple[Array, Array, Array] | None = None) -> tuple[Array, Array]:
         """Return `Sums.both` of the sources, or `plain` and nothing; the field is made in the same pass if need be."""
@@ -108,23 +139,7 @@ class LinearisedHead(Linearised):
     def _targets(self) -> Sums:
         """Return sums over targets, for every source: what sees it under a mask are the last targets."""
         _ = self._mean  # with it the logs of the totals
-        y, z, bias = self._y, self._z, None if self._logs is None else -self._logs
-        if self._bias is not None:  # of a source: one more coordinate of its key
-            y = np.concatenate([y, self._bias[:, :, None]], axis=2)
-            z = np.concatenate([z, np.ones((*z.shape[:2], 1))], axis=2)
-        partition = self.cloud.partition if self.cloud.at is None else Undivided(z.shape[1])
-        after = partition.n * masses_of(self.cloud)[:, :, None]
-        limits, turned = None, None
-        if self.cloud.limits is not None:
-            own = self.cloud.partition
-            places = own.first + np.arange(own.here)
-            seen_by = partition.n - np.searchsorted(partition.gathered(self.cloud.limits[None])[0], places, "right")
-            after = np.where((seen_by > 0)[:, None], after, 0.0)
-            turned = partial(_reversed, own)
-            limits = turned(np.maximum(seen_by, 1)[None])[0].astype(np.int64)
-            y, z, bias = turned(y), turned(z), None if bias is None else turned(bias)
-        pair = PairSum(self.score.weight, False, y, z, None, bias, None, limits)
-        return Sums(self._backend, pair, self._inverse, after, turned=turned, history=self._history("targets"))
+        return self._sources.over_targets(self.cloud, self._logs, self._history("targets"))
 
     # -- tangents -----------------------------------------------------------------------------------------------------
 
@@ -139,27 +154,49 @@ class LinearisedHead(Linearised):
             moved, all_of = dx - common, self._through(score.V, common)
         else:
             moved, all_of = dx, np.zeros(())
-        dz, (dy, db) = self._of_targets(dat), self._of_sources(moved)
+        dz, (dy, db) = self._maps.of_targets(dat), self._maps.of_sources(moved)
         db = db if dg is None else dg[:, :, None]
-        a, b = np.concatenate([dz, self._z], axis=2), np.concatenate([self._y, dy], axis=2)
+        a, b = self._z, dy  # the change of a score is <dz_i, y_j> + <a_i, b_j>
         if db is not None:
             a, b = np.concatenate([a, np.ones_like(a[:, :, :1])], axis=2), np.concatenate([b, db], axis=2)
-        plain, second = self._average(moved if self._late else self._through(score.V, moved), (a, b, self._values))
-        change = plain + second[:, :, :-1]
+        columns = moved if self._late else self._through(score.V, moved)
+        if self._sources.products_pay:
+            change, mean = self._changed(columns, dz, a, b)
+        else:
+            both = np.concatenate([dz, a], axis=2), np.concatenate([self._y, b], axis=2)
+            change, second = self._average(columns, (*both, self._values))
+            change, mean = change + second[:, :, :-1], second[:, :, -1]
         if score.normalised:
-            change -= second[:, :, -1:] * self._mean
+            change -= mean[:, :, None] * self._mean
         return (self._through(score.V, change) if self._late else change) + all_of
+
+    def _changed(self, columns: Array, dz: Array, a: Array, b: Array) -> tuple[Array, Array]:
+        """Return sum p (columns + t v) (B, m, e), and sum p t (B, m), with t_ij = <dz_i, y_j> + <a_i, b_j>."""
+        if self._keys_are_values:  # b begins with the columns
+            plain, found = self._products(b)
+            change, own, mean = plain[:, :, : dz.shape[2]], contracted(found, a), np.einsum("bmq,bmq->bm", plain, a)
+        else:
+            _ = self._mean
+            change, second = self._sources.both(columns, a, b, self._values)
+            own, mean = second[:, :, :-1], second[:, :, -1]
+        assert self._moments is not None, "products pay"
+        products, keys = self._moments
+        mean = mean + np.einsum("bmr,bmr->bm", dz, keys)
+        return change + own + contracted(products.swapaxes(2, 3), dz), mean
 
     def jacobian(self) -> Array:
         """Return D Gamma(x) (B, m, dv, d) at the targets, for fixed sources."""
         systems, m, r = self._z.shape
         e = self._values.shape[2]
-        products = np.einsum("bne,bnr->bner", self._values, self._y).reshape(systems, -1, e * r)
-        products, keys = np.split(self._slopes(np.concatenate([products, self._y], axis=2)), [e * r], axis=2)
-        moments = products.reshape(systems, m, e, r)
+        if self._moments is not None:
+            moments, keys = self._moments
+        else:
+            products = np.einsum("bne,bnr->bner", self._values, self._y).reshape(systems, -1, e * r)
+            products, keys = np.split(self._slopes(np.concatenate([products, self._y], axis=2)), [e * r], axis=2)
+            moments = products.reshape(systems, m, e, r)
         if self.score.normalised:
-            moments -= np.einsum("bme,bmr->bmer", self._mean, keys)
-        left = self._maps()[0]
+            moments = moments - np.einsum("bme,bmr->bmer", self._mean, keys)
+        left = self._maps.matrices()[0]
         if self.score.turn is not None:
             moments = np.einsum("bmer,mrq->bmeq", moments, self.score.turn(self.cloud.target_positions))
         found = self._through(transposed(left), moments.reshape(systems, m * e, -1)).reshape(systems, m, e, -1)
@@ -169,8 +206,14 @@ class LinearisedHead(Linearised):
         """Return the divergence (B, m) of the field at the targets, for fixed sources; dv = d."""
         if self.score.turn is not None:  # a map of each target
             return super().divergence()
-        left, V = self._maps()[0], self.score.V
+        left, V = self._maps.matrices()[0], self.score.V
         turned = left @ V if self._late else left  # <y, turned v> is what a source adds
+        if self._moments is not None:
+            moments, keys = self._moments
+            found = np.einsum("bmer,bre->bm", moments, np.broadcast_to(turned, (len(moments), *turned.shape[-2:])))
+            if self.score.normalised:
+                found -= np.einsum("bmr,bmr->bm", keys, self._through(turned, self._mean))
+            return found
         column_ = np.einsum("bnr,bnr->bn", self._y, self._through(turned, self._values))
         y = self._y[:, :, : 0 if self._keys_are_values else None]
         found = self._slopes(np.concatenate([column_[:, :, None], y], axis=2))
@@ -242,8 +285,8 @@ class LinearisedHead(Linearised):
     def _changes(self, dx: Array) -> tuple[Array, Array]:
         """Return a and b (B, n, q) with t_ij = <a_i, b_j>, up to a number for each i that is the same for all j."""
         moved = dx - self._backend.centre(dx)[:, None]
-        a = np.concatenate([self._of_targets(dx), self._z], axis=2)
-        return a, np.concatenate([self._y, self._of_sources(moved)[0]], axis=2)
+        a = np.concatenate([self._maps.of_targets(dx), self._z], axis=2)
+        return a, np.concatenate([self._y, self._maps.of_sources(moved)[0]], axis=2)
 
     # -- cotangents ---------------------------------------------------------------------------------------------------
 
@@ -263,8 +306,8 @@ class LinearisedHead(Linearised):
             of_targets, of_keys = w * self._sources.plain(k * self._y), self._targets.plain(w * self._z)
         of_targets += u * self._sources.plain(self._y)
         of_keys = k * of_keys + self._targets.plain(u * self._z)
-        x = self._pull_sources(of_keys, k[:, :, 0]) + self._pull_targets(of_targets)
-        return Pulled(x, None, self._of_score(of_targets, of_keys, k[:, :, 0]))
+        x = self._maps.pull_sources(of_keys, k[:, :, 0]) + self._maps.pull_targets(of_targets)
+        return Pulled(x, None, self._maps.of_score(of_targets, of_keys, k[:, :, 0]))
 
     def pull_with_bias(self, cotangent: Array) -> tuple[Array, Pulled]:
         """Return what changes of the biases (B, n) do to sum_i <cotangent_i, Gamma_i>, and the rest as `pull`."""
@@ -272,35 +315,61 @@ class LinearisedHead(Linearised):
         if cloud.at is not None and not cloud.partition.whole:
             raise InputError("at", "points", "none on several processes: their cotangents belong to one process alone")
         c = self._through(transposed(V), cotangent) if self._late else cotangent
-        some = score.normalised and self._sharp and not self._keys_are_values
-        keys, second = self._average(self._y[:, :, : None if some else 0], (c, self._values, self._y))
-        of_targets, a, b = second[:, :, :-1], c, self._values  # <a_i, b_j> is what a change of the score does
+        of_targets, keys = self._at_targets(c)
+        a, along = c, None  # <a_i, v_j> + along_i is what a change of the score does
         if score.normalised:
-            along = np.einsum("bme,bme->bm", c, self._mean)[:, :, None]
-            if not some:
-                keys = self._mean if self._keys_are_values else self._sources.slope(self._y)
-            of_targets = of_targets - along * keys
-            a = np.concatenate([c, -along], axis=2)
-            b = np.concatenate([self._values, np.ones((*self._y.shape[:2], 1))], axis=2)
-        apart = along if score.normalised and not self._sharp else c[:, :, :0]
-        passed, there = self._targets.both(np.concatenate([c, apart], axis=2), b, a, self._z)
+            along = -np.einsum("bme,bme->bm", c, self._mean)[:, :, None]
+            of_targets += along * keys
+            a = np.concatenate([c, along], axis=2)
+        passed, of_keys, rho = self._over_targets(a, along is not None)
         of_values, of_totals = np.split(passed, [c.shape[2]], axis=2)  # (B, n, e), (B, n, 1) or nothing
-        of_keys, rho = there[:, :, :-1], there[:, :, -1]
-        at = self._pull_targets(of_targets)
-        x = self._pull_sources(of_keys, rho)
+        at = self._maps.pull_targets(of_targets)
+        x = self._maps.pull_sources(of_keys, rho)
         x += of_values if self._late else self._through(transposed(V), of_values)
         own = cloud.at is None
         parameters = self._parameters(of_targets, of_keys, rho, of_values, cotangent)
-        gained = rho if self._sharp else np.einsum("bne,bne->bn", of_values, self._values) - of_totals.sum(axis=2)
+        gained = rho if self._sharp else np.einsum("bne,bne->bn", of_values, self._values) + of_totals.sum(axis=2)
         parameters[WEIGHTS] = gained / masses_of(cloud)
         return rho, Pulled(x + at if own else x, None if own else at, parameters)
+
+    def _at_targets(self, c: Array) -> tuple[Array, Array]:
+        """Return sum p' <c_i, v_j> y_j (B, m, r), and of a normalised head sum p' y_j."""
+        if self._moments is not None:
+            products, keys = self._moments
+            return contracted(products, c), keys
+        some = self.score.normalised and self._sharp and not self._keys_are_values
+        keys, second = self._average(self._y[:, :, : None if some else 0], (c, self._values, self._y))
+        if self.score.normalised and not some:
+            keys = self._mean if self._keys_are_values else self._sources.slope(self._y)
+        return second[:, :, :-1].copy(), keys
+
+    def _over_targets(self, a: Array, normalised: bool) -> tuple[Array, Array, Array]:
+        """Return sum_i p_ij c_i (B, n, e), and sum_i p'_ij <a_i, b_j> times z_i (B, n, r) and times 1 (B, n).
+
+        a is c, and b_j are the values; if `normalised`, both have one more entry, and that of b_j is 1. Where p' is not
+        p, the first result has one more column then, that of the entry of a.
+        """
+        (*_, r), (*_, e) = self._z.shape, self._values.shape
+        if not self._targets.products_pay:
+            b = self._values
+            if normalised:
+                b = np.concatenate([b, np.ones_like(b[:, :, :1])], axis=2)
+            of_values, found = self._targets.both(a[:, :, :e] if self._sharp else a, b, a, self._z)
+            return of_values, found[:, :, :-1], found[:, :, -1]
+        plain, products = self._targets.products(a)
+        of_keys = contracted(products[:, :, :e, :r], self._values)
+        rho = np.einsum("bnq,bnq->bn", plain[:, :, :e], self._values)
+        if normalised:
+            of_keys += products[:, :, e, :r]
+            rho += plain[:, :, e]
+        return plain[:, :, :e], of_keys, rho
 
     def _parameters(
         self, of_targets: Array, of_keys: Array, rho: Array, of_values: Array, c: Array
     ) -> dict[str, Array]:
         """Return the cotangents of the parameters; no further sum over pairs is needed."""
         score, cloud = self.score, self.cloud
-        found = self._of_score(of_targets, of_keys, rho)
+        found = self._maps.of_score(of_targets, of_keys, rho)
         if self._late:
             mean = self._mean + (self._origin[:, None] if score.normalised else 0.0)
             found["V"] = self._backend.outer(c, mean)
@@ -310,91 +379,10 @@ class LinearisedHead(Linearised):
             found["bias"] = cloud.partition.sum(rho)
         return found
 
-    def _of_score(self, of_targets: Array, of_keys: Array, rho: Array) -> dict[str, Array]:
-        """Return the cotangents of Q, K and scale."""
-        score, cloud, moved = self.score, self.cloud, self.cloud.x - self._centre[:, None]
-        Q, K, scale = score.Q, score.K, score.scale.reshape(-1, 1, 1)
-        factor = (2.0 if score.distance else 1.0) * scale
-        if score.turn is not None:
-            of_targets = self._turned(of_targets, cloud.target_positions, back=True)
-            of_keys = self._turned(of_keys, cloud.token_positions, back=True)
-        raised = self._through(Q, cloud.targets)
-        if score.distance:
-            raised = raised - self._through(K, self._centre[:, None])
-        lowered = self._through(K, of_targets) if self._own else of_targets
-        dQ = factor * self._backend.outer(lowered, cloud.targets)
-        dK = factor * self._backend.outer(raised, of_targets) if self._own else self._backend.outer(of_keys, moved)
-        total = cloud.partition.sum if cloud.at is None else Undivided(raised.shape[1]).sum
-        dscale = factor[:, 0, 0] / score.scale.reshape(-1) * total(np.einsum("bmi,bmi->bm", lowered, raised))
-        if score.distance:
-            second = self._backend.outer(rho[:, :, None] * moved, cloud.x)
-            dK = dK - 2.0 * scale * product(K, second)
-            dscale -= cloud.partition.sum(rho * (self._through(K, moved) ** 2).sum(axis=2))
-        return {"Q": dQ, "K": dK, "scale": dscale}
-
-    # -- the linear maps from tokens to operands ----------------------------------------------------------------------
-
     def _through(self, matrix: Array, vectors: Array) -> Array:
         return through(self._backend, matrix, vectors)
 
     @property
     def _keys_are_values(self) -> bool:
-        """Whether sums of p' keys are the sums of p values, of a normalised head."""
-        return self._late and self._own and self._sharp
-
-    @property
-    def _own(self) -> bool:
-        return self.score.keys_are_tokens(self.cloud.x.dtype)
-
-    def _maps(self) -> tuple[Array, Array | None]:
-        """Return the matrices that make targets and keys of tokens; None: keys are tokens."""
-        score = self.score
-        factor = column(score.scale) * (2.0 if score.distance else 1.0)
-        if self._own:
-            return factor * product(transposed(score.K), score.Q), None
-        return factor * score.Q, score.K
-
-    def _of_targets(self, dat: Array) -> Array:
-        """Return the change of the targets' operands."""
-        found = self._through(self._maps()[0], dat)
-        return self._turned(found, self.cloud.target_positions) if self.score.turn else found
-
-    def _of_sources(self, dx: Array) -> tuple[Array, Array | None]:
-        """Return the change of the keys, and of their biases (B, n, 1)."""
-        right = self._maps()[1]
-        dy = dx if right is None else self._through(right, dx)
-        if self.score.turn is not None:
-            dy = self._turned(dy, self.cloud.token_positions)
-        if not self.score.distance:
-            return dy, None
-        K, scale = self.score.K, self.score.scale.reshape(-1, 1)
-        apart = self._through(K, self.cloud.x - self._centre[:, None])
-        return dy, (-2.0 * scale * np.einsum("bnk,bnk->bn", apart, self._through(K, dx)))[:, :, None]
-
-    def _turned(self, vectors: Array, places: Array, *, back: bool = False) -> Array:
-        assert self.score.turn is not None
-        turns = self.score.turn(places)
-        return np.einsum("nji,bnj->bni" if back else "nij,bnj->bni", turns, vectors)
-
-    def _pull_targets(self, of_targets: Array) -> Array:
-        if self.score.turn is not None:
-            of_targets = self._turned(of_targets, self.cloud.target_positions, back=True)
-        return self._through(transposed(self._maps()[0]), of_targets)
-
-    def _pull_sources(self, of_keys: Array, rho: Array) -> Array:
-        right = self._maps()[1]
-        if self.score.turn is not None:
-            of_keys = self._turned(of_keys, self.cloud.token_positions, back=True)
-        found = of_keys.copy() if right is None else self._through(transposed(right), of_keys)
-        if self.score.distance:
-            K, scale = self.score.K, self.score.scale.reshape(-1, 1, 1)
-            apart = self._through(K, self.cloud.x - self._centre[:, None])
-            found -= 2.0 * scale * rho[:, :, None] * self._through(transposed(K), apart)
-        return found
-
-
-def _reversed(partition: Partition, rows: Array) -> Array:
-    """Return rows (B, n, ...) from the last to the first of all tokens."""
-    if partition.whole:
-        return np.ascontiguousarray(rows[:, ::-1])
-    return partition.ordered(np.ascontiguousarray(rows), np.arange(partition.n)[::-1], np.empty_like(rows, order="C"))
+        """Whether the values are the keys."""
+        return self._late and self._maps.own and (self._sharp or not self.score.normalised)

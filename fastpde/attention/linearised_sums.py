@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .. import weights
 from .._types import Array
+from ..parallel.partition import Partition, Undivided
 from ..sums.pair_sum import PairSum, SecondScore
+from .cloud import Cloud
+from .derivatives import masses_of
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
@@ -47,6 +51,31 @@ class Sums:
             targets, keys = (np.ones((*a.shape[:2], 1), a.dtype) for a in (pair.targets, pair.keys))
             self._slope = replace(self._slope, targets=targets, keys=keys)
 
+    def over_targets(self, cloud: Cloud, logs: Array | None, history: Callable[[str], Array] | None = None) -> Sums:
+        """Return the sums over targets of the same weights, for every source; these are sums over sources of a cloud.
+
+        logs: (B, m) of the totals by which the weights are divided. Under a mask the last targets see a source.
+        """
+        pair = self._pair
+        y, z, bias = pair.keys, pair.targets, None if logs is None else -logs
+        if pair.bias is not None:  # of a source: one more coordinate of its key
+            y = np.concatenate([y, pair.bias[:, :, None]], axis=2)
+            z = np.concatenate([z, np.ones((*z.shape[:2], 1))], axis=2)
+        partition = cloud.partition if cloud.at is None else Undivided(z.shape[1])
+        after, limits, turned = None, None, None  # a mean over targets, times their number and the mass of the source
+        if cloud.weights is not None or partition.n != cloud.partition.n:
+            after = partition.n * masses_of(cloud)[:, :, None]
+        if cloud.limits is not None:
+            own = cloud.partition
+            places = own.first + np.arange(own.here)
+            seen_by = partition.n - np.searchsorted(partition.gathered(cloud.limits[None])[0], places, "right")
+            after = np.where((seen_by > 0)[:, None], 1.0 if after is None else after, 0.0)
+            turned = partial(_reversed, own)
+            limits = turned(np.maximum(seen_by, 1)[None])[0].astype(np.int64)
+            y, z, bias = turned(y), turned(z), None if bias is None else turned(bias)
+        there = PairSum(pair.weight, False, y, z, None, bias, None, limits)
+        return Sums(self._backend, there, self._after, after, turned=turned, history=history)
+
     def plain(self, columns: Array, logs: Array | None = None) -> Array:
         """Return sum p columns, (B, m, c); write the logs of the total weights into `logs` (B, m)."""
         return self._sum(self._pair, columns, logs)
@@ -68,6 +97,24 @@ class Sums:
         self._backend.attend_second(pair, second, out, out_second, logs)
         return self.plain(columns, logs) if apart else self._finished(out), self._finished(out_second)
 
+    @property
+    def products_pay(self) -> bool:
+        """Whether `products` is the better way to sums of p' with a second score."""
+        return self._slope is self._pair and self._backend.products_pay(self._pair)
+
+    def products(self, columns: Array | None, logs: Array | None = None) -> tuple[Array, Array]:
+        """Return sum p columns (B, m, c), and sum p columns y^T (B, m, c, k) with the keys y; columns None: the keys.
+
+        The logs of the total weights go into `logs` (B, m).
+        """
+        values = None if columns is None else self._turned(self._times(columns))
+        pair = replace(self._pair, values=values, products=True)
+        c, k = pair.own.shape[2], pair.keys.shape[2]
+        out = np.empty((*pair.targets.shape[:2], pair.width))
+        self._backend.attend(replace(pair, history=self._counted("products")), out, logs)
+        found = self._finished(out)
+        return found[:, :, :c], found[:, :, c:].reshape(*out.shape[:2], c, k)
+
     def _sum(self, pair: PairSum, columns: Array, logs: Array | None = None) -> Array:
         out = np.empty((*pair.targets.shape[:2], columns.shape[2]))
         kind = "plain" if pair is self._pair else "slope"
@@ -84,3 +131,18 @@ class Sums:
     def _finished(self, out: Array) -> Array:
         out = self._turned(out)
         return out if self._after is None else out * self._after
+
+
+def contracted(products: Array, a: Array) -> Array:
+    """Return sum_q products[..., q, :] a[..., q] (B, m, k) of products (B, m, q, k) and a (B, m, q)."""
+    found = np.empty((*a.shape[:2], products.shape[3]))
+    for k in range(products.shape[3]):  # five times as fast as all at once
+        np.einsum("bmq,bmq->bm", products[..., k], a, out=found[..., k])
+    return found
+
+
+def _reversed(partition: Partition, rows: Array) -> Array:
+    """Return rows (B, n, ...) from the last to the first of all tokens."""
+    if partition.whole:
+        return np.ascontiguousarray(rows[:, ::-1])
+    return partition.ordered(np.ascontiguousarray(rows), np.arange(partition.n)[::-1], np.empty_like(rows, order="C"))

@@ -22,14 +22,16 @@ from .chebyshev import BLOCK, corner_of, level_of, outer_index, prepare
 class SourceWeights(NamedTuple):
     """The weights 2^{level of the cell + <slopes, u> + bias - top} of sources, with exponents in units of log 2.
 
-    If `channel` is not empty, the weights are multiplied by it; it has the order of the points before sorting.
+    There are moments of the weights as they are, if `plain`, and of the weights times each of the channels, which have
+    the order of the points before sorting.
     """
 
     levels: np.ndarray  # (r, most slabs) of the slabs that are kept; a cell has the sum over the axes
     slopes: np.ndarray  # (r,)
     top: float
     bias: np.ndarray  # (n,) or (0,): none; in the order of the sorted points
-    channel: np.ndarray  # (n,) or (0,): none
+    plain: bool
+    channels: np.ndarray  # (e, n)
 
 
 @jit(inline=True)
@@ -46,11 +48,20 @@ def _weigh(tilt, level, order, start, m, whole, local, weight):
         for j in range(m):
             weight[j] += bias[j]
     exponentials(weight, whole)
-    if tilt.channel.shape[0]:
-        for j in range(m):
-            weight[j] *= tilt.channel[order[start + j]]
     for j in range(m, whole):
         weight[j] = 0.0
+
+
+@jit(inline=True)
+def _times_basis(side, basis, whole, weight, right):
+    """Write weight[j] T_b(u_j), T_b the polynomials on the last axis, into right[b * BLOCK + j]; r = 1: the weights."""
+    r = side.orders.shape[0]
+    at = (side.degrees - side.orders[r - 1]) * BLOCK
+    for b in range(side.orders[r - 1] if r > 1 else 1):
+        column = right[b * BLOCK : b * BLOCK + whole]
+        value = basis[at + b * BLOCK : at + b * BLOCK + whole]
+        for j in range(whole):
+            column[j] = weight[j] * (value[j] if r > 1 else 1.0)
 
 
 @jit(inline=True)
@@ -75,33 +86,38 @@ def _multiply_out(side, basis, m, left):
 
 
 @jit(inline=True)
-def _piece_moments(side, points, order, tilt, level, first, last, local, weight, basis, left, right, total):
-    """Sum weight T_a T_b over the points first .. last - 1 into total[a * columns + b].
+def _piece_moments(side, points, order, tilt, level, first, last, count, memory, thread, total):
+    """Sum weight T_a T_b over the points first .. last - 1 into total[(c * rows + a) * columns + b] for c < count.
 
     T_b is a polynomial on the last axis, T_a a product of polynomials on all others. With one axis, T_a is a polynomial
     on it and T_b = 1.
     """
     r, rows, columns = side.orders.shape[0], side.rows, side.columns
-    for i in range(rows * columns):
+    local, basis, weight = memory.local[thread], memory.basis[thread], memory.weight[thread]
+    left, right, scaled = memory.left[thread], memory.right[thread], memory.scaled[thread]
+    for i in range(count * rows * columns):
         total[i] = 0.0
     for start in range(first, last, BLOCK):
         m = min(BLOCK, last - start)
         whole = prepare(side, points, start, m, local, basis)
         _weigh(tilt, level, order, start, m, whole, local, weight)
-        at = (side.degrees - side.orders[r - 1]) * BLOCK
-        for b in range(side.orders[r - 1] if r > 1 else 1):
-            column = right[b * BLOCK : b * BLOCK + whole]
-            value = basis[at + b * BLOCK : at + b * BLOCK + whole]
-            for j in range(whole):
-                column[j] = weight[j] * (value[j] if r > 1 else 1.0)
         if r > 2:
             _multiply_out(side, basis, whole, left)
-        for a in range(0, rows, DOT_ROWS):
-            for b in range(0, columns, DOT_COLUMNS):
-                dot_panel(
-                    left if r > 2 else basis, a * BLOCK, BLOCK, right, b * BLOCK, BLOCK, whole, total,
-                    a * columns + b, columns,
-                )  # fmt: skip
+        for c in range(count):
+            channel = c - 1 if tilt.plain else c
+            for j in range(whole):
+                scaled[j] = weight[j]
+            if channel >= 0:
+                values = tilt.channels[channel]
+                for j in range(m):
+                    scaled[j] *= values[order[start + j]]
+            _times_basis(side, basis, whole, scaled, right)
+            for a in range(0, rows, DOT_ROWS):
+                for b in range(0, columns, DOT_COLUMNS):
+                    dot_panel(
+                        left if r > 2 else basis, a * BLOCK, BLOCK, right, b * BLOCK, BLOCK, whole, total,
+                        (c * rows + a) * columns + b, columns,
+                    )  # fmt: skip
 
 
 @jit(borrowed=True)
@@ -123,39 +139,40 @@ def _add_to_tensor(side, total, corner, tensor):
 
 
 @jit(borrowed=True)
-def _moments_item(index, thread, side, items, points, order, tilt, memory, partial, tensor):
+def _moments_item(index, thread, side, items, points, order, tilt, memory, partial, tensors):
     """Sum the moments of one piece of a cell."""
-    item = items[index]
+    item, count, size = items[index], tensors.shape[0], side.rows * side.columns
     total, corner = memory.total[thread], memory.corner[thread]
     corner_of(side, item[0], corner)
     level = level_of(side, corner, tilt.levels) - tilt.top
-    _piece_moments(
-        side, points, order, tilt, level, item[1], item[2], memory.local[thread], memory.weight[thread],
-        memory.basis[thread], memory.left[thread], memory.right[thread], total,
-    )  # fmt: skip
+    _piece_moments(side, points, order, tilt, level, item[1], item[2], count, memory, thread, total)
     if item[3] < 0:
-        _add_to_tensor(side, total, corner, tensor)
+        for c in range(count):
+            _add_to_tensor(side, total[c * size : (c + 1) * size], corner, tensors[c])
     else:
         row = partial[item[3]]
-        for i in range(side.rows * side.columns):
+        for i in range(count * size):
             row[i] = total[i]
 
 
 @jit
-def add_moments(side, items, count, points, order, tilt, memory, partial, tensor):
-    """Add the moments of all points with the weights `tilt` to `tensor` (P2M). items (count, 4) are pieces of cells.
+def add_moments(side, items, count, points, order, tilt, memory, partial, tensors):
+    """Add the moments of all points with the weights `tilt` to `tensors` (P2M), one for each sort of weights.
 
-    A cell of one piece is added to the tensor at once; pieces of larger ones are kept in `partial`, one row each, for
-    `join_pieces`. items[i, 3] is the row, or -1.
+    items (count, 4) are pieces of cells. A cell of one piece is added to the tensors at once; pieces of larger ones are
+    kept in `partial`, one row each, for `join_pieces`. items[i, 3] is the row, or -1.
     """
-    arguments = (side, items, points, order, tilt, memory, partial, tensor)
+    arguments = (side, items, points, order, tilt, memory, partial, tensors)
     launch(memory.local.shape[0], count, 1, _moments_item, arguments)
 
 
 @jit
-def join_pieces(side, items, count, partial, corner, tensor):
-    """Add the pieces that `add_moments` left in `partial` to the tensor, in order."""
+def join_pieces(side, items, count, partial, corner, tensors):
+    """Add the pieces that `add_moments` left in `partial` to the tensors, in order."""
+    size = side.rows * side.columns
     for index in range(count):
         if items[index, 3] >= 0:
             corner_of(side, items[index, 0], corner)
-            _add_to_tensor(side, partial[items[index, 3]], corner, tensor)
+            row = partial[items[index, 3]]
+            for c in range(tensors.shape[0]):
+                _add_to_tensor(side, row[c * size : (c + 1) * size], corner, tensors[c])

@@ -50,32 +50,39 @@ class Workspace(NamedTuple):
 
     local: np.ndarray  # (threads, r * BLOCK) coordinates of a block of points
     weight: np.ndarray  # (threads, BLOCK)
+    scaled: np.ndarray  # (threads, BLOCK)
     basis: np.ndarray  # (threads, 2 * sum of orders * BLOCK) polynomials, then their derivatives
     left: np.ndarray  # (threads, rows * BLOCK)
     right: np.ndarray  # (threads, columns * BLOCK)
-    total: np.ndarray  # (threads, rows * columns)
-    coefficients: np.ndarray  # (threads, last order * lanes)
+    total: np.ndarray  # (threads, sums * rows * columns)
+    coefficients: np.ndarray  # (threads, sums * last order * lanes)
     product: np.ndarray  # (threads, 2 * lanes * BLOCK)
     partial: np.ndarray  # (threads, 3 * lead / last order but one * BLOCK) of three axes or more
     found: np.ndarray  # (threads, (1 + r) * BLOCK)
+    results: np.ndarray  # (threads, width * BLOCK)
     corner: np.ndarray  # (threads, r) int64
     zeros: np.ndarray  # (WIDTH,)
 
 
-def allocate(threads: int, side: Sides, workspace) -> Workspace:
-    """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array."""
+def allocate(threads: int, side: Sides, workspace, sums: int = 1, width: int = 0) -> Workspace:
+    """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array.
+
+    sums: the number of tensors at a time; width: that of results, if there are slopes of channels.
+    """
     r, degrees = len(side.orders), side.degrees
     sizes = {
         "local": r * BLOCK,
         "weight": BLOCK,
+        "scaled": BLOCK,
         "basis": (2 * degrees + DOT_ROWS) * BLOCK,
         "left": side.rows * BLOCK if r > 2 else 0,
         "right": side.columns * BLOCK,
-        "total": side.rows * side.columns,
-        "coefficients": int(side.orders[-1]) * side.lanes,
+        "total": sums * side.rows * side.columns,
+        "coefficients": sums * int(side.orders[-1]) * side.lanes,
         "product": 2 * side.lanes * BLOCK,
         "partial": 3 * side.lead // int(side.orders[-2]) * BLOCK if r > 2 else 0,
         "found": (1 + r) * BLOCK,
+        "results": width * BLOCK,
     }
     named = {name: workspace(f"grid_{name}", (threads, size), np.float64) for name, size in sizes.items()}
     return Workspace(**named, corner=np.zeros((threads, r), np.int64), zeros=np.zeros(WIDTH))

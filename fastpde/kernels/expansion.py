@@ -24,21 +24,25 @@ from .chebyshev import BLOCK, WIDTH, corner_of, derive, level_of, outer_index, p
 class Expansion(NamedTuple):
     """Coefficients and outputs of a target's results, from its sum f, grad f, and the sums h_e of the channels.
 
-    The gradient is in local coordinates.
+    Gradients are in local coordinates. The last term is there if the slopes of the channels are wanted.
 
-        out = base + slopes grad f / f + sum_e columns[:, e] h_e / f,
+        out = base + slopes grad f / f + sum_e columns[:, e] h_e / f + sum_e bent[:, e] grad h_e / f,
         log_total = offset + log f + top + (sum of levels of the cell) + <tilt, u>, natural logs.
+
+    Where f is not among the sums (`divided`), there is no division by f, and no log f, base and slopes are zero.
     """
 
     base: np.ndarray  # (c,)
     slopes: np.ndarray  # (c, r)
     columns: np.ndarray  # (c, e)
+    bent: np.ndarray  # (c, e, r), or (0, 0, 0)
     levels: np.ndarray  # (r, most slabs) of the slabs that are kept; a cell has the sum over the axes
     tilt: np.ndarray  # (r,)
     top: float
     offset: np.ndarray  # (m,) or (0,)
     targets: np.ndarray  # (q,) the places of the results of the q points; (0,): their own order
     inverse: np.ndarray  # (q,) or (0,): 1 / f of the sorted points, for the channels
+    divided: bool
     out: np.ndarray  # (m, c)
     log_total: np.ndarray  # (m,) or (0,)
 
@@ -63,8 +67,8 @@ def _local_tensor(side, corner, tensor, right):
 
 
 @jit(inline=True)
-def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, zeros, found):
-    """Write the cell's polynomial at m points into found[j].
+def _sum_polynomials(side, m, gradient, basis, coefficients, begin, product, partial, zeros, found):
+    """Write the cell's polynomial, whose coefficients begin at `begin`, at m points into found[j].
 
     With `gradient`, write its slope along axis k into found[(1 + k) * BLOCK + j].
     """
@@ -78,7 +82,7 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
             for lane in range(0, m, WIDTH):
                 row_panel(
                     Linear(), product, result + a * BLOCK + lane, BLOCK, basis, source + lane, BLOCK,
-                    coefficients, a, lanes, zeros, 0, last_order,
+                    coefficients, begin + a, lanes, zeros, 0, last_order,
                 )  # fmt: skip
     stride, tracks, rows, other = lanes * BLOCK, 2 if gradient else 1, product, partial
     if r == 1:
@@ -96,14 +100,14 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, product, partial, z
             for lane in range(0, m, WIDTH):
                 for track in range(tracks + 1 if gradient else 1):
                     bent = track == tracks
-                    begin = (0 if bent else track * stride) + a * order * BLOCK + lane
+                    origin = (0 if bent else track * stride) + a * order * BLOCK + lane
                     factor = lane + at + (degrees if bent else 0)
                     if k > 0:
                         to = track * step + a * BLOCK + lane
-                        sum_products(rows, begin, BLOCK, basis, factor, BLOCK, order, other, to)
+                        sum_products(rows, origin, BLOCK, basis, factor, BLOCK, order, other, to)
                     else:
                         to = (1 + r - track) * BLOCK + lane if track > 0 else lane
-                        sum_products(rows, begin, BLOCK, basis, factor, BLOCK, order, found, to)
+                        sum_products(rows, origin, BLOCK, basis, factor, BLOCK, order, found, to)
         tracks, stride = tracks + (1 if gradient else 0), step
         rows, other = other, rows
 
@@ -147,36 +151,108 @@ def _add_channel(expansion, channel, order, start, m, found):
             expansion.out[to, a] += expansion.columns[a, channel] * value
 
 
+@jit(inline=True)
+def _begin(expansion, level, order, start, m, local, found, results):
+    """Write 1 / f, the logs of the totals, and the base of the results, into results[a * BLOCK + j]."""
+    inverse = expansion.inverse[start : start + m]
+    for j in range(m):
+        inverse[j] = 1.0 / found[j] if expansion.divided else 1.0
+    if expansion.log_total.shape[0]:
+        for j in range(m):
+            at = order[start + j]
+            to = expansion.targets[at] if expansion.targets.shape[0] else at
+            log = level + (math.log(found[j]) if expansion.divided else 0.0)
+            for k in range(expansion.tilt.shape[0]):
+                log += expansion.tilt[k] * local[k * BLOCK + j]
+            if expansion.offset.shape[0]:
+                log += expansion.offset[to]
+            expansion.log_total[to] = log
+    for a in range(expansion.out.shape[1]):
+        result = results[a * BLOCK : a * BLOCK + m]
+        for j in range(m):
+            result[j] = expansion.base[a]
+
+
+@jit(inline=True)
+def _add_sums(expansion, channel, gradient, start, m, found, results):
+    """Add the sums of a channel, and their slopes, to the results of the sorted points start .. start + m - 1.
+
+    Of channel -1, which is f itself, these are the slopes, if `gradient`.
+    """
+    inverse, rows = expansion.inverse[start : start + m], 1 + expansion.tilt.shape[0]
+    for k in range(0 if channel >= 0 else 1, rows if channel >= 0 or gradient else 0):
+        row = found[k * BLOCK : k * BLOCK + m]
+        for j in range(m):
+            row[j] *= inverse[j]
+        for a in range(expansion.out.shape[1]):
+            if channel < 0:
+                factor = expansion.slopes[a, k - 1]
+            elif k == 0:
+                factor = expansion.columns[a, channel]
+            else:
+                factor = expansion.bent[a, channel, k - 1]
+            if factor != 0.0:
+                result = results[a * BLOCK : a * BLOCK + m]
+                for j in range(m):
+                    result[j] += factor * row[j]
+
+
+@jit(inline=True)
+def _place(expansion, begins, order, start, m, results):
+    """Write results[a * BLOCK + j] to the places of the sorted points if this begins the sums, else add them there."""
+    for j in range(m):
+        at = order[start + j]
+        to = expansion.targets[at] if expansion.targets.shape[0] else at
+        for a in range(expansion.out.shape[1]):
+            value = results[a * BLOCK + j]
+            expansion.out[to, a] = value if begins else value + expansion.out[to, a]
+
+
 @jit(borrowed=True)
-def _expand_item(index, thread, side, items, points, order, tensor, channel, gradient, expansion, memory):
+def _expand_item(index, thread, side, items, points, order, tensors, first, gradient, expansion, memory):
     """Evaluate one piece of a cell."""
-    item = items[index]
+    item, slopes = items[index], expansion.bent.shape[0] > 0
+    begins = first < (0 if expansion.divided else 1)
     corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
     local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
+    results, size = memory.results[thread], side.orders[side.orders.shape[0] - 1] * side.lanes
     corner_of(side, item[0], corner)
     level = expansion.top + level_of(side, corner, expansion.levels)
-    _local_tensor(side, corner, tensor, coefficients)
+    for c in range(tensors.shape[0]):
+        _local_tensor(side, corner, tensors[c], coefficients[c * size :])
     for start in range(item[1], item[2], BLOCK):
         m = min(BLOCK, item[2] - start)
         whole = prepare(side, points, start, m, local, basis)
-        if gradient:
+        if gradient or slopes:
             derive(side, whole, local, basis)
-        _sum_polynomials(
-            side, whole, gradient, basis, coefficients, product, memory.partial[thread], memory.zeros, found
-        )
-        if channel < 0:
-            _write(expansion, level, order, start, m, gradient, local, found)
-        else:
-            _add_channel(expansion, channel, order, start, m, found)
+        if slopes and not begins:
+            for i in range(results.shape[0]):
+                results[i] = 0.0
+        for c in range(tensors.shape[0]):
+            channel = first + c
+            _sum_polynomials(
+                side, whole, gradient if channel < 0 else slopes, basis, coefficients, c * size, product,
+                memory.partial[thread], memory.zeros, found,
+            )  # fmt: skip
+            if slopes:
+                if c == 0 and begins:
+                    _begin(expansion, level, order, start, m, local, found, results)
+                _add_sums(expansion, channel, gradient, start, m, found, results)
+            elif channel < 0:
+                _write(expansion, level, order, start, m, gradient, local, found)
+            else:
+                _add_channel(expansion, channel, order, start, m, found)
+        if slopes:
+            _place(expansion, begins, order, start, m, results)
 
 
 @jit
-def expand(side, items, count, points, order, tensor, channel, gradient, expansion, memory):
-    """Evaluate the polynomials with the coefficients `tensor` at all points, and write the results of `reading`.
+def expand(side, items, count, points, order, tensors, first, gradient, expansion, memory):
+    """Evaluate the polynomials with the coefficients `tensors` at all points, and write the results of `expansion`.
 
-    With channel < 0, the sum itself is evaluated, with its gradient if `gradient`, and the results are written.
-    Afterwards one call for each channel = 0, 1, ..., with the tensor of that channel, adds its sums. items (count, 4)
-    are pieces of cells.
+    The tensors are those of the channels first, first + 1, ...; channel -1 is the sum f itself, with its gradient if
+    `gradient`, and comes first (channel 0, if it is not among the sums): with it the results are written, those of
+    others are added. items (count, 4) are pieces of cells.
     """
-    arguments = (side, items, points, order, tensor, channel, gradient, expansion, memory)
+    arguments = (side, items, points, order, tensors, first, gradient, expansion, memory)
     launch(memory.local.shape[0], count, 1, _expand_item, arguments)

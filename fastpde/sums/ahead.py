@@ -53,19 +53,21 @@ def expand_nothing() -> None:
         base=some,
         slopes=plane,
         columns=plane,
+        bent=np.empty((0, 0, 0)),
         levels=plane,
         tilt=some,
         top=0.0,
         offset=some,
         targets=np.empty(0, np.int64),
         inverse=some,
+        divided=True,
         out=plane,
         log_total=some,
     )
     side = chebyshev.sides(np.array([2, 2]), np.array([1, 1]))
     workspace = chebyshev.allocate(1, side, lambda _, shape, dtype: np.zeros(shape, dtype))
     pieces, order = np.empty((0, 4), np.int64), np.empty(0, np.int32)
-    expansion.expand(side, pieces, 0, plane, order, some, -1, True, expanded, workspace)
+    expansion.expand(side, pieces, 0, plane, order, plane, -1, True, expanded, workspace)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,10 @@ class Backend(ABC):
             np.einsum("bmcq,bmq->bmc", sums, second.targets, out=out_second[:, :, start : start + each])
             first, log_total = first[:, :, :0], None
 
+    def products_pay(self, pair: PairSum) -> bool:
+        """Return whether products of a few values with keys (`PairSum.products`) are better than a second score."""
+        return False
+
     @abstractmethod
     def project(
         self, x: Array, matrix: Array | None, out: Array, origin: Array | None = None, shift: Array | None = None

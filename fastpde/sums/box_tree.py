@@ -60,7 +60,7 @@ class BoxTree(Summation):
         if of is None or of.axes == 0 or task.pair.limits is not None or task.partition is not None:
             return None
         box, n, m = of.box, *(int(points.shape[1]) for points in (of.y, of.z))
-        if not planning.worth_a_tree(box.loads, least, task.targets):
+        if not planning.worth_a_tree(box.loads, least, task.targets * (of.columns if of.products else 1)):
             return None
         if task.scale != 1.0:
             sampled = _sampled(of, box, least / task.scale)
@@ -78,7 +78,7 @@ class BoxTree(Summation):
         assert of is not None, "estimated"
         leaves = [trees.below(node) for node, _, grid in plan.parts if grid is None]
         if leaves:
-            count = trees.attend(np.concatenate(leaves), of.channels, of.gradient, of.result)
+            count = trees.attend(np.concatenate(leaves), of.further, of.gradient, of.result)
             task.report["direct_targets"] += count
         for node, corners, grid in plan.parts:
             if grid is not None:

@@ -61,14 +61,15 @@ class Cells:
         """
         at, side = self.sorted, self.side
         r, most = at.centres.shape
-        tensor = workspace("tensor", (int(np.prod(side.sizes)),), np.float64)
-        tensor[:] = 0.0
+        tensors = workspace("tensor", (1, int(np.prod(side.sizes))), np.float64)
+        tensors[:] = 0.0
         partial = workspace("partial", (max(at.split, 1), side.rows * side.columns), np.float64)
         memory = chebyshev.allocate(pool.threads(), side, workspace)
-        tilt = cell_moments.SourceWeights(np.zeros((r, most)), np.zeros(r), 0.0, _NONE, np.ascontiguousarray(weights))
-        cell_moments.add_moments(side, self.items, len(self.items), at.local, at.order, tilt, memory, partial, tensor)
-        cell_moments.join_pieces(side, self.items, len(self.items), partial, memory.corner[0], tensor)
-        return np.append(self._mapped(self._blocks(tensor)[self.full]), weights[at.order[self.single]])
+        channels = np.ascontiguousarray(weights)[None]
+        tilt = cell_moments.SourceWeights(np.zeros((r, most)), np.zeros(r), 0.0, _NONE, False, channels)
+        cell_moments.add_moments(side, self.items, len(self.items), at.local, at.order, tilt, memory, partial, tensors)
+        cell_moments.join_pieces(side, self.items, len(self.items), partial, memory.corner[0], tensors)
+        return np.append(self._mapped(self._blocks(tensors[0])[self.full]), weights[at.order[self.single]])
 
     def spread_out(self, sums: Array, workspace: Workspace) -> Array:
         """Return the values at the points (m,) of the polynomials with the values `sums` (nodes,) at the nodes."""
@@ -84,7 +85,7 @@ class Cells:
         found = np.zeros((at.local.shape[1], 1))
         grid_sums = _plain(at, found, workspace)
         expansion.expand(
-            side, self.items, len(self.items), at.local, at.order, tensor, 0, False, grid_sums, memory
+            side, self.items, len(self.items), at.local, at.order, tensor[None], 0, False, grid_sums, memory
         )  # fmt: skip
         found[at.order[self.single], 0] = sums[nodes:]
         return found[:, 0]
@@ -127,8 +128,9 @@ def _plain(at: Sorted, out: Array, workspace: Workspace) -> expansion.Expansion:
     inverse[:] = 1.0
     nothing, row, at_all = np.zeros((1, 0)), np.zeros(r), np.empty(0, np.int64)
     return expansion.Expansion(
-        nothing[0], nothing, np.ones((1, 1)), np.zeros((r, most)), row, 0.0, _NONE, at_all, inverse, out, _NONE
-    )
+        nothing[0], nothing, np.ones((1, 1)), np.empty((0, 0, 0)), np.zeros((r, most)), row, 0.0, _NONE, at_all,
+        inverse, True, out, _NONE,
+    )  # fmt: skip
 
 
 def _points(order: int) -> Array:

@@ -27,6 +27,7 @@ from .workspace import Workspace
 _LOG2 = math.log(2.0)
 # Seconds of a sum beside those planned, and the part of the planned ones that are needed.
 _FIXED, _PLANNED = 1.3e-3, 0.85
+_TENSORS = 2**24  # bytes of moments that are made at a time
 _NONE = np.empty(0)
 _ALL = np.empty(0, np.int64)
 
@@ -110,13 +111,15 @@ def on_grid(reduced: ReducedSum, targets: Array | None, sources: Array | None, b
     weights = source_weights(reduced, of, y, bias, box)
     places = _ALL if targets is None else targets
     expanded = expansion_of(reduced, to, places, box, weights.top * _LOG2)
-    for c in range(-1, len(channels)):
+    many = max(1, _TENSORS // (8 * int(np.prod(side_y.sizes))))  # the same on all processes
+    for first in range(-1 if reduced.divided else 0, len(channels), many):
         check()
-        moments = _moments(reduced, side_y, of, weights if c < 0 else weights._replace(channel=channels[c]))
-        mapped = _translated(reduced, moments, side_y, side_z, matrices)
-        memory = chebyshev.allocate(pool.threads(), side_z, reduced.workspace)
-        slopes = c < 0 and reduced.gradient
-        expansion.expand(side_z, to.items, len(to.items), to.local, to.order, mapped, c, slopes, expanded, memory)
+        some = channels[max(first, 0) : first + many]
+        tensors = _moments(reduced, side_y, of, weights._replace(plain=first < 0, channels=some))
+        mapped = _translated(reduced, tensors, side_y, side_z, matrices)
+        memory = chebyshev.allocate(pool.threads(), side_z, reduced.workspace, len(mapped), len(expanded.bent))
+        slopes = first < 0 and reduced.gradient
+        expansion.expand(side_z, to.items, len(to.items), to.local, to.order, mapped, first, slopes, expanded, memory)
 
 
 def source_weights(reduced: ReducedSum, of: Sorted, y: Array, bias: Array, box: Box) -> cell_moments.SourceWeights:
@@ -132,8 +135,9 @@ def source_weights(reduced: ReducedSum, of: Sorted, y: Array, bias: Array, box: 
         box.z_centre / _LOG2,
     )
     return cell_moments.SourceWeights(
-        along[:, None] * of.centres, along * of.half, top / _LOG2 - float(along @ box.y_centre), ordered, _NONE
-    )
+        along[:, None] * of.centres, along * of.half, top / _LOG2 - float(along @ box.y_centre), ordered, True,
+        np.empty((0, len(y[0]))),
+    )  # fmt: skip
 
 
 def expansion_of(reduced: ReducedSum, to: Sorted, targets: Array, box: Box, top: float) -> expansion.Expansion:
@@ -141,47 +145,56 @@ def expansion_of(reduced: ReducedSum, to: Sorted, targets: Array, box: Box, top:
 
     top: the log of the number by which the weights were divided, less <z_c, y_c>.
     """
-    result, rows = reduced.result, len(to.half) if reduced.gradient else 0
-    lead = np.ascontiguousarray(result.B[:, :rows])
+    result, rows, e = reduced.result, len(to.half) if reduced.gradient else 0, len(reduced.channels)
+    lead, columns = np.ascontiguousarray(result.B[:, :rows]), np.ascontiguousarray(result.B[:, rows : rows + e])
+    bent, inverse = np.empty((0, 0, 0)), to.local.shape[1] if e or reduced.products else 0
+    if reduced.products:
+        bent = np.ascontiguousarray(result.B[:, rows + e :]).reshape(len(lead), e, len(to.half))
+        columns += bent @ box.y_centre
+        bent /= to.half
     return expansion.Expansion(
         base=result.constant + lead @ box.y_centre[:rows],
         slopes=lead / to.half[:rows],
-        columns=np.ascontiguousarray(result.B[:, rows:]),
+        columns=columns,
+        bent=bent,
         levels=np.abs(to.centres) * box.y_half[:, None] + to.centres * box.y_centre[:, None],
         tilt=to.half * box.y_centre,
         top=top + float(box.z_centre @ box.y_centre) + result.log_factor,
         offset=result.offset,
         targets=targets,
-        inverse=reduced.workspace("inverse", (to.local.shape[1] if len(reduced.channels) else 0,), np.float64),
+        inverse=reduced.workspace("inverse", (inverse,), np.float64),
+        divided=reduced.divided,
         out=result.out,
         log_total=result.log_total,
     )
 
 
 def _moments(reduced: ReducedSum, side: chebyshev.Sides, of: Sorted, weights: cell_moments.SourceWeights) -> Array:
-    threads = pool.threads()
-    tensor = reduced.workspace("tensor", (int(np.prod(side.sizes)),), np.float64)
-    tensor[:] = 0.0
-    partial = reduced.workspace("partial", (max(of.split, 1), side.rows * side.columns), np.float64)
-    memory = chebyshev.allocate(threads, side, reduced.workspace)
-    cell_moments.add_moments(side, of.items, len(of.items), of.local, of.order, weights, memory, partial, tensor)
-    cell_moments.join_pieces(side, of.items, len(of.items), partial, memory.corner[0], tensor)
+    """Return the moments of all sorts of weights, one row each."""
+    threads, sums = pool.threads(), weights.plain + len(weights.channels)
+    tensors = reduced.workspace("tensor", (sums, int(np.prod(side.sizes))), np.float64)
+    tensors[:] = 0.0
+    partial = reduced.workspace("partial", (max(of.split, 1), sums * side.rows * side.columns), np.float64)
+    memory = chebyshev.allocate(threads, side, reduced.workspace, sums)
+    cell_moments.add_moments(side, of.items, len(of.items), of.local, of.order, weights, memory, partial, tensors)
+    cell_moments.join_pieces(side, of.items, len(of.items), partial, memory.corner[0], tensors)
     if reduced.partition is not None:
-        reduced.partition.add_up(tensor)
-    return tensor
+        reduced.partition.add_up(tensors)
+    return tensors
 
 
 def _translated(
-    reduced: ReducedSum, tensor: Array, side_y: chebyshev.Sides, side_z: chebyshev.Sides, matrices: list[Array]
+    reduced: ReducedSum, tensors: Array, side_y: chebyshev.Sides, side_z: chebyshev.Sides, matrices: list[Array]
 ) -> Array:
-    sizes, threads = [int(size) for size in side_y.sizes], pool.threads()
+    sizes, threads, sums = [int(size) for size in side_y.sizes], pool.threads(), len(tensors)
     for k, matrix in enumerate(matrices):
         first, rest, lanes = sizes[0], int(np.prod(sizes[1:])), int(side_z.sizes[k])
-        out = reduced.workspace(f"contracted{k % 2}", (max(rest, contraction.ROW_GROUP) * lanes,), np.float64)
+        out = reduced.workspace(f"contracted{k % 2}", (sums, max(rest, contraction.ROW_GROUP) * lanes), np.float64)
         packs = reduced.workspace("packs", (threads, first * contraction.STRIP), np.float64)
-        contraction.contract(tensor, first, rest, matrix, lanes, packs, np.zeros(chebyshev.WIDTH), out)
-        tensor, sizes = out, [*sizes[1:], lanes]
-    return tensor
+        for one, found in zip(tensors, out, strict=True):
+            contraction.contract(one, first, rest, matrix, lanes, packs, np.zeros(chebyshev.WIDTH), found)
+        tensors, sizes = out, [*sizes[1:], lanes]
+    return tensors
 
 
 class ChebyshevGrid(Summation):

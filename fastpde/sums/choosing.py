@@ -9,7 +9,7 @@ import numpy as np
 from .._types import Array
 from ..errors import InputError, InputTypeError
 from ..parallel.partition import Partition
-from ..weights import Linear
+from ..weights import Exp, Linear
 from . import ways
 from .backend import Backend
 from .checked import Checked
@@ -76,6 +76,11 @@ class Choosing(Backend):
         else:
             self._direct.attend_second(pair, second, out, out_second, log_total)
             self.count(len(out))
+
+    def products_pay(self, pair: PairSum) -> bool:
+        k = pair.keys.shape[2]
+        few = k * (1 + k) <= _FEW and isinstance(pair.weight, Exp)
+        return few and bool(ways.serving(pair)) and self._tries(pair)
 
     def _made(self, pair: PairSum, out: Array, log_total: Array) -> bool:
         """Make the sum of one system in O(n); return whether there was a way, and no check has failed."""

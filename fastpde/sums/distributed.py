@@ -151,6 +151,9 @@ class Mpi(Backend):
         if pair.history is not None:
             pair.history[:] = partition.largest(pair.history)
 
+    def products_pay(self, pair: PairSum) -> bool:
+        return self.partition(pair.keys.shape[1]).whole and self._inner.products_pay(pair)
+
     def _deals(self, pair: PairSum, partition: Partition) -> bool:
         """Return whether targets are redistributed: the later a target of a masked direct sum, the more work it is."""
         if pair.limits is None or not isinstance(self._inner, Direct) or isinstance(pair.weight, Linear):

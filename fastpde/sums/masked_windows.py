@@ -269,24 +269,24 @@ def _far(reduced: ReducedSum, box: Box, plan: planning.Grid, of: _Side, to: _Sid
         wanted = np.diff(to.bounds[first : last + 1]) > 0
         tensors = reduced.workspace("tensors", (count, int(np.prod(size_y))), np.float64)
         mapped = reduced.workspace("mapped", (count, int(np.prod(size_z))), np.float64)
-        weighed = tilt._replace(levels=of.levels(tilt.levels, count))
+        weighed, width = tilt._replace(levels=of.levels(tilt.levels, count)), len(expanded.bent)
         read = expanded._replace(levels=to.levels(expanded.levels, count))
         for c in range(-1, len(reduced.channels)):
             check()
-            weighed = weighed if c < 0 else weighed._replace(channel=reduced.channels[c])
+            weighed = weighed._replace(plain=c < 0, channels=reduced.channels[max(c, 0) : c + 1])
             tensors[:] = 0.0
             side = of.behind(count)
             workspace = chebyshev.allocate(threads, side, reduced.workspace)
             cell_moments.add_moments(
                 side, sources, len(sources), of.points.local, of.points.order, weighed, workspace, np.empty((1, 1)),
-                tensors.reshape(-1),
+                tensors.reshape(1, -1),
             )  # fmt: skip
             causal.accumulate(tensors, carry[1 + c])
             causal.contract(tensors, size_y, to.padded, matrices, wanted, *memory, mapped)
             side = to.behind(count)
-            workspace = chebyshev.allocate(threads, side, reduced.workspace)
+            workspace = chebyshev.allocate(threads, side, reduced.workspace, 1, width)
             expansion.expand(
-                side, targets, len(targets), to.points.local, to.points.order, mapped.reshape(-1), c,
+                side, targets, len(targets), to.points.local, to.points.order, mapped.reshape(1, -1), c,
                 c < 0 and reduced.gradient, read, workspace,
             )  # fmt: skip
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -49,16 +50,33 @@ class PairSum:
     # (B, 2) float64, updated by the backend, for a sum that a run repeats: how often the sum of each system has been
     # made, and how many checks in a row it must yet pass before checks are rare. None: a single sum, always checked.
     history: Array | None = None
+    products: bool = False  # whether the products of each value with all coordinates of the key are summed, too
 
     @property
-    def carried(self) -> Array:
+    def own(self) -> Array:
         """The values (B, n, c), which may be the keys."""
         return self.keys if self.values is None else self.values
 
+    @cached_property
+    def carried(self) -> Array:
+        """The rows (B, n, width) that are summed: the values, and behind them their products with the keys, if wanted.
+
+        The products of a value with the k coordinates of the key are side by side, in the order of the values.
+        """
+        if not self.products:
+            return self.own
+        products = self.own[:, :, :, None] * self.keys[:, :, None]
+        return np.concatenate([self.own, products.reshape(*self.keys.shape[:2], -1)], axis=2)
+
+    @property
+    def width(self) -> int:
+        """The number of sums of a target."""
+        return self.own.shape[2] * (1 + (self.keys.shape[2] if self.products else 0))
+
     @property
     def columns(self) -> int:
-        """The number of columns of the keys and of the values, together."""
-        return self.keys.shape[2] + self.carried.shape[2]
+        """The number of columns of the keys and of what is summed, together."""
+        return self.keys.shape[2] + self.width
 
     @property
     def pairs(self) -> int:

@@ -30,7 +30,7 @@ from .score_rank import too_many
 from .workspace import Workspace
 
 _EPS = 2.0**-52
-_ROUNDED = 8.0 * _EPS  # per coordinate, relative to the largest one: a direction that is not larger may be rounding
+ROUNDED = 8.0 * _EPS  # per coordinate, relative to the largest one: a direction that is not larger may be rounding
 _SEEN = 1e-9  # relative to the largest second moment: less may be rounding of it
 _SAMPLE = 8192  # points, at least, from which moments are computed
 _ROUNDS = 3  # of the separation of thin directions from wide ones
@@ -55,6 +55,7 @@ class Reduced:
         dropped: upper bound of what is left out: of scores, and of the values' digits in units of their spread.
         amplification: the factor from errors of the means of coordinates and channels to errors of means of values, in
             units of the values' spread.
+        keys: (k, r), keys = `keys` y' + centre to rounding; None where a coordinate is left out.
     """
 
     y: Array
@@ -68,6 +69,7 @@ class Reduced:
     scores: float
     dropped: float
     amplification: float
+    keys: Array | None
 
 
 class Frame(NamedTuple):
@@ -114,7 +116,7 @@ def frame(
     half = 0.5 * high - 0.5 * low if centred else np.maximum(np.abs(low), np.abs(high))
     if not np.isfinite(2.0 * half).all():
         return None
-    noise = _ROUNDED * len(half) * half if noise is None else noise
+    noise = ROUNDED * len(half) * half if noise is None else noise
     used = np.flatnonzero(half > noise)
     scale = _powers(half[used])
     M, N = np.zeros((len(used), len(half))), np.zeros((len(half), len(used)))
@@ -281,7 +283,8 @@ def _reduced(
     _even(y, z, y_ends, z_ends, to_z, kept)
     reach = np.abs(y_ends).max(axis=0)
     found: Values | None = None
-    if values is None and rounded <= max(_BLURRED * _EPS, thin) * of.spread:
+    close = rounded <= max(_BLURRED * _EPS, thin) * of.spread
+    if values is None and close:
         found = _of_keys(of, to_z, y, kept, rest, reach)
     else:
         values_or_keys, axes = keys if values is None else values, y if len(kept) == q else y[kept]
@@ -294,8 +297,9 @@ def _reduced(
     if values is None and rounded > _BLURRED * _EPS * of.spread:
         dropped += min(thin, rounded / of.spread)
     return Reduced(
-        y, z, y_ends, z_ends, of.centre, found.channels, found.B, found.constant, scores, dropped, found.amplification
-    )
+        y, z, y_ends, z_ends, of.centre, found.channels, found.B, found.constant, scores, dropped, found.amplification,
+        np.ascontiguousarray(to_z.T) if close and not len(rest) else None,
+    )  # fmt: skip
 
 
 def _even(y: Array, z: Array, y_ends: Array, z_ends: Array, to_z: Array, axes: Array) -> None:
@@ -326,7 +330,7 @@ def outermost(ends: Array, partition: Partition) -> Array:
     return np.stack([-low, high])
 
 
-def _amplified(B: Array, reach: Array, axes: int, spread: float) -> float:
+def amplified(B: Array, reach: Array, axes: int, spread: float) -> float:
     """Return the factor from errors of means of coordinates and channels to errors of means of values.
 
     The former are relative to their `reach` (r + e,), the latter to `spread`. Errors of slopes along several axes add
@@ -345,7 +349,7 @@ def _of_keys(of: Frame, to_z: Array, y: Array, kept: Array, rest: Array, reach: 
     wanted = rest[(np.abs(to_z[rest]) * reach[rest, None]).max(axis=1, initial=0.0) > _EPS * of.spread]
     order = np.concatenate([kept, wanted])
     B = np.ascontiguousarray(to_z[order].T)
-    return Values(y[wanted], B, of.centre.copy(), _amplified(B, reach[order], len(kept), of.spread))
+    return Values(y[wanted], B, of.centre.copy(), amplified(B, reach[order], len(kept), of.spread))
 
 
 def _of_others(values: Array, y: Array, reach: Array, workspace: Workspace, partition: Partition) -> Values | None:
@@ -367,11 +371,11 @@ def _of_others(values: Array, y: Array, reach: Array, workspace: Workspace, part
     size = np.maximum(high - mean, mean - low)
     spread = float(size.max())
     B = _regressed(values, mean, scale, y, workspace, partition)
-    if _amplified(B, reach, len(y), spread) > _BENT:
+    if amplified(B, reach, len(y), spread) > _BENT:
         B[:] = 0.0
     rest, largest = workspace("channels", (c, n), np.float64), np.empty(CHUNKS)
     reduce.remainders(values, mean, B, y, np.eye(c), rest, largest)
-    noise = _ROUNDED * (np.abs(B) @ reach + size)
+    noise = ROUNDED * (np.abs(B) @ reach + size)
     of = frame(np.ascontiguousarray(rest.T), workspace, partition, noise=noise)
     if of is None:
         return None
@@ -379,7 +383,7 @@ def _of_others(values: Array, y: Array, reach: Array, workspace: Workspace, part
     reduce.remainders(values, origin, B, y, of.M, channels, largest)
     B, largest = np.concatenate([B, of.N], axis=1), partition.largest(np.abs(channels).max(axis=1, initial=0.0))
     reach = np.concatenate([reach, largest])
-    return Values(channels, B, origin, _amplified(B, reach, len(y), spread))
+    return Values(channels, B, origin, amplified(B, reach, len(y), spread))
 
 
 def _regressed(values: Array, mean: Array, scale: Array, y: Array, workspace: Workspace, partition: Partition) -> Array:

@@ -49,7 +49,7 @@ def few_directly(pair: PairSum) -> tuple[Array, Array]:
 
     Weights are exponential. Sources are summed part by part: the memory of a direct sum is larger than they are.
     """
-    n, m, c = pair.keys.shape[1], pair.targets.shape[1], pair.carried.shape[2]
+    n, m, c = pair.keys.shape[1], pair.targets.shape[1], pair.width
     direct = Direct()  # memory of its own, not to be kept
     starts = range(0, n, _SOURCES) if pair.limits is None else [0]
     if len(starts) == 1:

@@ -86,7 +86,8 @@ class TreePair:
     def attend(self, leaves: Array, channels: Array, gradient: bool, result: reduce.Result) -> int:
         """Write the results of the targets in some leaves; return how many targets these are.
 
-        channels: (e, n), not sorted; gradient: whether the means of the coordinates are wanted.
+        channels: (e, n), not sorted, with products if there are any; gradient: whether the means of the coordinates are
+        wanted.
         """
         tree, r = self.sources, self.targets.low.shape[1]
         keys = np.ascontiguousarray(tree.points[:r].T)

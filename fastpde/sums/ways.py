@@ -82,6 +82,6 @@ def warmup(
         for way in WAYS if ways is None else ways:
             report(f"{np.dtype(dtype).name} {way.name}")
             for pair in way.examples(dtype):
-                m, c = pair.targets.shape[1], pair.carried.shape[2]
+                m, c = pair.targets.shape[1], pair.width
                 totals = np.empty(m if pair.masses is not None and pair.normalised else 0)
                 only(way, pair, np.empty((m, c), dtype), totals, direct)

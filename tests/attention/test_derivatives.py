@@ -338,6 +338,36 @@ def test_sums_in_linear_time(d):
     assert 0.0 < np.abs(pulled[0] - pulled[1]).max() <= (1.0 + 2.0 * radius**2) * tol * np.abs(pulled[1]).max()
 
 
+@pytest.mark.parametrize(
+    ("shape", "kind", "options"),
+    [
+        ((1, 2, 2), "softmax", {}),
+        ((2, 2, 1), "softmax", {"weighted": True}),
+        ((2, 2, 2), "l2", {"other": True}),
+        ((2, 2, 2), "exponential", {"weighted": True}),
+        ((1, 1, 1), "l2", {"masked": True, "weighted": True}),
+    ],
+)
+def test_sums_in_linear_time_of_all_heads(shape, kind, options):
+    """Keys that are values or not, with biases, weights, other points and masks, as by direct sums."""
+    one, tol = Setting(kind, shape, n=3000, m=2000, **options), 1e-8
+    dx, fast = one.rng.standard_normal(one.x.shape), fp.Fast(tol)
+    dat = None if one.at is None else one.rng.standard_normal(one.at.shape)
+    c, found = one.rng.standard_normal((3000 if one.at is None else 2000, shape[2])), []
+    for backend in (fast, "direct"):
+        given = one.options | {"backend": backend}
+        value, tangent = one.attention.jvp(one.x, dx, dat=dat, **given)
+        pulled = one.attention.vjp(one.x, c, **given)
+        jacobian = one.attention.jacobian(one.x, **given)
+        found.append([value, tangent, pulled.x, jacobian, *pulled.parameters.values()])
+        found[-1] += [pulled.at] if one.at is not None else []
+        found[-1] += [one.attention.divergence(one.x, **given)] if shape[1] == shape[2] else []
+    assert fast.stats()["fast_sums"] > 0 and fast.stats()["direct_sums"] == fast.stats()["fast_failed"] == 0
+    radius = np.linalg.norm(one.x, axis=1).max() ** 2 * np.linalg.norm(one.p["Q"]) * np.linalg.norm(one.p["K"])
+    for got, want in zip(*found, strict=True):
+        assert_close(got, want, (1.0 + 2.0 * radius) * tol)
+
+
 @pytest.mark.parametrize("kind", ["softmax", "l2"])
 def test_gaussian_tangents_are_those_of_the_closure(kind):
     """Nodes of Gauss and Hermite moved affinely: dM x + dc + M delta, dM and dc by differences of the closed form."""
