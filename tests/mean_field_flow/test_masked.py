@@ -95,7 +95,7 @@ def test_masked_limits_follow_a_reference_of_another_make(kind):
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_masked_limits_follow_a_reference_with_more_nodes(kind):
-    check_against_reference(kind, 0.5, 32, 50)
+    check_against_reference(kind, 0.5, 24, 40)
 
 
 def test_averages_over_positions_are_spectral_and_have_their_limit_at_the_start():
