@@ -128,6 +128,8 @@ def times(axes: Any, t: Array, said: str = "t") -> None:
         axes.set_xscale("log")
     else:
         axes.set_xscale("symlog", linthresh=float(positive[0]))
+        axes.set_xlim(0.0, 1.15 * float(positive[-1]))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _ticks(transform: Any, ends: Array, width: float) -> list[float]:
