@@ -92,7 +92,9 @@ def draw(found: dict[str, Array], path: Path) -> None:
     for axes, word in zip(grid[:, 0], words, strict=True):
         axes.set_ylabel(word)
     above = "above, softmax attention in the plane, Q = K = V = I, from N(0, I)".replace(" = ", "\u00a0=\u00a0")
-    below = "below, on the side of the sphere that is seen, Q = K = 4\u00a0I, from the uniform law".replace(" = ", "\u00a0=\u00a0")
+    below = "below, on the side of the sphere that is seen, Q = K = 4\u00a0I, from the uniform law".replace(
+        " = ", "\u00a0=\u00a0"
+    )
     canvas.caption(drawn, f"The density of {n:,} tokens on a logarithmic scale: {above}; {below}")
     write(drawn, path)
 

@@ -43,7 +43,7 @@ def of_laws(t: Array, mean: Array, cov: Array, t_final: Array, status: Sequence[
             heading.append(_ellipses(grid[row, column], t, mean[:, b] * (not far), cov[:, b]))
         grid[row, column].set_title("\n".join(part for part in heading if part), fontsize=canvas.LABEL)
         curves.append(grid[row + plane, column])
-        _deviations(curves[-1], t, cov[:, b], t_final[b])
+        _deviations(curves[-1], t, cov[:, b], t_final[b] if end else np.nan)
         curves[-1].set_ylabel("principal standard deviations" if column == 0 else "")
     for axes in grid.ravel()[(1 + plane) * columns * (count // columns) :]:
         axes.set_visible(axes.has_data())
@@ -99,12 +99,13 @@ def _in_one_frame(panels: Sequence[Any]) -> bool:
 
 
 def _deviations(axes: Any, t: Array, cov: Array, t_final: float) -> None:
+    """Draw standard deviations against t; t_final: where a law has ended early, which a dotted line shows."""
     known = np.isfinite(cov).all(axis=(1, 2))
     roots = np.sqrt(np.maximum(np.linalg.eigvalsh(cov[known]), 0.0))[:, ::-1]
     roots = np.where(roots > _ZERO * roots.max(axis=1, initial=0.0, keepdims=True), roots, np.nan)
     for k, column in enumerate(roots.T):
         canvas.curve(axes, t[known], column, k)
-    if np.isfinite(t_final) and not known.all():
+    if np.isfinite(t_final):
         axes.axvline(t_final, color=canvas.FAINT, linestyle=":", linewidth=1)
     canvas.tidy(axes)
 

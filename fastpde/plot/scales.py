@@ -115,10 +115,15 @@ def _unevenness(values: Array) -> float:
     return float(np.std(steps) / np.mean(steps))
 
 
-def times(axes: Any, t: Array, said: str = "t") -> None:
-    """Name the axis of times t (m,), and make it logarithmic if these, but for a first 0, are in equal ratios."""
+def times(axes: Any, t: Array, said: str = "t", *, whole: bool = False) -> None:
+    """Name the axis of times t (m,), and make it logarithmic if these, but for a first 0, are in equal ratios.
+
+    whole: it reaches from the first to the last time, wherever there is something to draw.
+    """
     axes.set_xlabel(said)
     known = np.unique(t[np.isfinite(t)])
+    if whole and len(known) > 1:
+        axes.set_xlim(known[0] - 0.03 * (known[-1] - known[0]), known[-1] + 0.03 * (known[-1] - known[0]))
     positive = known[known > 0.0]
     if len(positive) < _TIMES or known[0] < 0.0 or positive[-1] < _DECADES * positive[0]:
         return
@@ -126,6 +131,7 @@ def times(axes: Any, t: Array, said: str = "t") -> None:
         return
     if known[0] > 0.0:
         axes.set_xscale("log")
+        axes.set_xlim(known[0] / 1.15, 1.15 * known[-1])
     else:
         axes.set_xscale("symlog", linthresh=float(positive[0]))
         axes.set_xlim(0.0, 1.15 * float(positive[-1]))

@@ -41,10 +41,12 @@ def figure(t: Array, columns: dict[str, Array]) -> Figure:
             axes, t, *scales.readable(name.replace("_", " "), columns[name]), canvas.COLOURS[i % len(canvas.COLOURS)]
         )
     panels[0].set_title("Observables of all tokens")
-    scales.times(panels[-1], t)
+    scales.times(panels[-1], t, whole=True)
     many = any(columns[name].ndim == 2 for name in shown)
+    large = [name for name in shown if not np.isfinite(scales.readable(name, columns[name])[1][-1:]).any()]
     notes = ["median and quartiles of the systems that have not ended"] * many
     notes += [f"{len(left)} more in the table: {', '.join(left)}"] if left else []
+    notes += [f"no number, or too large a one, in the end: {', '.join(large)}"] if large else []
     if notes:
         canvas.caption(drawn, "; ".join(notes))
     drawn.align_ylabels()

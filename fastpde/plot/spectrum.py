@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
+from matplotlib.ticker import LogFormatter, LogFormatterSciNotation, NullFormatter
 
 from fastpde.plot import canvas, scales
 
@@ -52,5 +52,10 @@ def _eigenvalues(axes: Any, t: Array, values: Array) -> None:
         if positive.max() / positive.min() > 30:  # decades say enough; minor labels would crowd
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
-            axes.yaxis.set_minor_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
+            plain = positive.min() >= 1e-3 and positive.max() <= 1e4
+            written = (LogFormatter if plain else LogFormatterSciNotation)(
+                labelOnlyBase=False, minor_thresholds=(2, 0.5)
+            )
+            axes.yaxis.set_minor_formatter(written)
+            axes.yaxis.set_major_formatter(written)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

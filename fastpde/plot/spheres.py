@@ -53,7 +53,9 @@ def _globe(axes: Any) -> None:
     above = np.cross(eye, right)
     circle = np.cos(_ANGLES)[:, None], np.sin(_ANGLES)[:, None]
     rim = circle[0] * right + circle[1] * above
-    axes.add_collection3d(Poly3DCollection([rim], facecolors=_INSIDE, edgecolors=canvas.FAINT, linewidths=0.9, zorder=0))
+    axes.add_collection3d(
+        Poly3DCollection([rim], facecolors=_INSIDE, edgecolors=canvas.FAINT, linewidths=0.9, zorder=0)
+    )
     for one, other in _great_circles():
         line = circle[0] * one + circle[1] * other
         front = line @ eye >= 0.0

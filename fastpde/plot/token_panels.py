@@ -96,7 +96,12 @@ class Cloud(NamedTuple):
 def _scatter(axes: Any, points: Array, colours: Array, frame: view.Frame, size: float = 1.0) -> set[str]:
     """Draw a cloud into axes that are smaller than a panel by a factor `size`; return what a caption says."""
     found = masses.discs(points, colours, frame.width)
-    look: dict[str, Any] = {"s": found.areas * size, "c": found.colours, "alpha": None, "linewidths": 0.6 * found.several}
+    look: dict[str, Any] = {
+        "s": found.areas * size,
+        "c": found.colours,
+        "alpha": None,
+        "linewidths": 0.6 * found.several,
+    }
     look["edgecolors"] = canvas.INK
     if points.shape[1] == 3:
         look["depthshade"] = False  # colour shows the order at the start, not depth
@@ -118,7 +123,9 @@ def _inset(axes: Any, points: Array, colours: Array, frame: view.Frame, near: vi
     inset = axes.inset_axes([left, bottom, _INSET, _INSET], **kind)
     _frame(inset, near, ("",) * points.shape[1])
     inset.set(xticks=[], yticks=[], **({"zticks": []} if three else {}))
-    inset.set_title(f"width {float(f'{near.width:.2g}'):g}", fontsize=canvas.SMALL, pad=2, y=1.0 if corner[1] == 0.0 else -0.2)
+    inset.set_title(
+        f"width {float(f'{near.width:.2g}'):g}", fontsize=canvas.SMALL, pad=2, y=1.0 if corner[1] == 0.0 else -0.2
+    )
     inset.patch.set(alpha=0.9)
     return _scatter(inset, points, colours, near, _INSET)
 
@@ -128,7 +135,9 @@ def _frame(axes: Any, frame: view.Frame, names: tuple[str, ...]) -> None:
     for letter, limit, name in zip("xyz", frame.limits, names, strict=False):
         getattr(axes, f"set_{letter}lim")(*limit)
         axis = getattr(axes, f"{letter}axis")
-        axis.set_major_locator(FixedLocator([-1.0, 0.0, 1.0]) if frame.sphere else MaxNLocator(3 if len(names) == 3 else 4))
+        axis.set_major_locator(
+            FixedLocator([-1.0, 0.0, 1.0]) if frame.sphere else MaxNLocator(3 if len(names) == 3 else 4)
+        )
         getattr(axes, f"set_{letter}label")(name)
     if len(names) == 3:
         axes.set_box_aspect((1, 1, 1), zoom=0.85)
