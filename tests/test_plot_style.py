@@ -142,10 +142,10 @@ def test_figures_can_be_read(name):
 
 
 def test_what_cannot_be_read_is_found():
-    for spoil in ({"xlabel": ""}, {"title": "a", "label": "b"}):
+    for spoil in ({"xlabel": ""}, {"title": "a"}):
         drawn = FIGURES["series"]()
         drawn.axes[-1].set(**spoil)
-        drawn.axes[-1].title.set_fontsize(6)
+        drawn.axes[-1].title.set_fontsize(5)
         with pytest.raises(AssertionError):
             assert_readable(drawn)
 

@@ -22,7 +22,7 @@ def figure(t: Array, profile: Array, exponents: Array, errors: Array) -> Figure:
     for j, colour in zip(range(len(exponents)), colours, strict=False):
         known = np.where(np.isfinite(profile[:, j]), profile[:, j], np.nan)
         if few:
-            canvas.curve(axes, t, known, j, f"{j + 1}: {exponents[j]:.3g}")
+            canvas.curve(axes, t, known, j, f"{j + 1}: {exponents[j]:.3g}".replace("-", "\N{MINUS SIGN}"))
         else:
             axes.plot(t, known, color=colour, linewidth=1.4)
         if np.isfinite(exponents[j]):

@@ -42,7 +42,11 @@ def discs(points: Array, colours: Array, width: float) -> Discs:
     order = np.argsort(found.labels, kind="stable")
     starts = np.cumsum(found.sizes) - found.sizes
     high, low = (reduced.reduceat(points[order], starts) for reduced in (np.maximum, np.minimum))
-    merged = (WHOLE * found.masses > _CLEAR * single[0]) & ((high - low).max(axis=1) <= _BROAD * _CLOSE * width)
+    merged = (
+        (found.sizes > 1)
+        & (WHOLE * found.masses > _CLEAR * single[0])
+        & ((high - low).max(axis=1) <= _BROAD * _CLOSE * width)
+    )
     if not merged.any():
         return apart
     alone = np.flatnonzero(~merged[found.labels])
