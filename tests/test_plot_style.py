@@ -82,6 +82,13 @@ def test_colours_survive_grey(colours):
     assert np.diff(lightness).min() > 7.0 and lightness[-1] < 76.0
 
 
+def test_words_on_colours_have_contrast():
+    """WCAG: 3 for large words; L* of both gives their luminance."""
+    for colour in (*palette.COLOURS, palette.FAINT):
+        y = [((lab(one)[0] + 16.0) / 116.0) ** 3 for one in (colour, palette.text_on(colour))]
+        assert (max(y) + 0.05) / (min(y) + 0.05) > 3.0, colour
+
+
 def test_looks_differ_in_more_than_colour():
     looks = [palette.look(i) for i in range(len(palette.COLOURS))]
     for key in ("color", "marker", "linestyle"):

@@ -32,7 +32,7 @@ _STYLE = {
     "axes.labelcolor": INK,
     "axes.labelsize": LABEL,
     "axes.linewidth": 0.8,
-    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "axes.prop_cycle": f"cycler(color={list(COLOURS)})",
     "axes.titlecolor": INK,
     "axes.titlesize": TITLE,
     "figure.titlesize": TITLE,
@@ -60,7 +60,7 @@ _GROUPS = re.compile(
 )
 
 
-def _settings() -> dict[str, Any]:
+def _settings() -> Any:
     return {name: value for name, value in mpl.rcParamsDefault.items() if _GROUPS.match(name)} | _STYLE
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,8 @@ def _bars(axes: Any, study: StationaryPoints) -> None:
                 ranks, counts = np.unique(study["rank"][own], return_counts=True)
                 text += "\nrank " + ", ".join(f"{r}: {c}" for r, c in zip(ranks, counts, strict=True))
             if share > 0.03:
-                axes.text(start + share / 2, row, text, ha="center", va="center", fontsize=canvas.SMALL, color="white")
+                colour = palette.text_on(_MARKS[outcome][1])
+                axes.text(start + share / 2, row, text, ha="center", va="center", fontsize=canvas.SMALL, color=colour)
             start += share
     axes.set_yticks(range(len(cases)), [f"d = {d}, k = {k}" for d, k in cases])
     axes.invert_yaxis()

@@ -35,6 +35,7 @@ def figure(study: Stability) -> Figure:
         axes.tick_params(labelbottom=True)
     for axes in panels[: len(names) : columns]:
         axes.set_ylabel(r"$\log\, W_2(\mu_t, \nu_t) / W_2(\mu_0, \nu_0)$")
+    drawn.align_ylabels()
     handles, labels = panels[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside upper center", ncols=3)
     told = study.parameters

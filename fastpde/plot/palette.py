@@ -11,6 +11,7 @@ from typing import Any
 INK, FAINT, GRID = "#222222", "#8f8f8f", "#e5e5e5"
 COLOURS = ("#165BAC", "#DF6517", "#57B092", "#8F082F", "#B44C8E", "#1F314C", "#EDAB70")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DARK = 0.3  # luminance: white has a contrast of 3 to it, which large words need
 LINES: tuple[Any, ...] = (
     "-",
     (0, (6, 1.5)),
@@ -20,6 +21,12 @@ LINES: tuple[Any, ...] = (
     (0, (4, 1, 1, 1, 1, 1)),
     (0, (10, 2)),
 )
+
+
+def text_on(colour: str) -> str:
+    """Return the colour of text on an area of a colour: white where that is dark."""
+    red, green, blue = (int(colour[i : i + 2], 16) / 255.0 for i in (1, 3, 5))
+    return "white" if 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 < _DARK else INK
 
 
 def look(i: int, *, marker: bool = True, line: bool = True) -> dict[str, Any]:
