@@ -103,10 +103,10 @@ def draw(path: Path, t, log_energy, off_cov, of_cov, last, few_last) -> None:
     drawn = canvas.figure(canvas.WIDEST, 3.6)
     energy, difference, cloud = drawn.subplots(1, 3)
     energy.plot(t, log_energy, "o-", markersize=4, color=canvas.COLOURS[0])
-    energy.set_title("log of the interaction energy")
+    energy.set(title="interaction energy", ylabel="log E")
     difference.plot(t, off_cov, "o-", markersize=4, color=canvas.COLOURS[1], label="all tokens - subset")
     difference.plot(t, of_cov, "--", color=canvas.FAINT, label="sampling error of the subset")
-    difference.set_title("relative difference of the covariances")
+    difference.set(title="covariances", ylabel="relative difference")
     difference.set_ylim(bottom=0.0)
     difference.legend()
     for axes in (energy, difference):
@@ -120,7 +120,7 @@ def draw(path: Path, t, log_energy, off_cov, of_cov, last, few_last) -> None:
         *few_last.T, ".", markersize=1.5, color=canvas.COLOURS[1], label=f"{len(few_last):,} tokens", rasterized=True
     )
     cloud.set_aspect("equal", adjustable="datalim")
-    cloud.set_title(f"tokens at t = {t[-1]:g}")
+    cloud.set(title=f"tokens at t = {t[-1]:g}", xlabel="$x_1$", ylabel="$x_2$")
     cloud.legend(markerscale=6)
     canvas.tidy(cloud)
     canvas.save(drawn, path)
