@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 import fastpde as fp
+from fastpde.plot import canvas
 
 FRAMES = 13
 
@@ -96,19 +97,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if rises else 1
 
 
+@canvas.in_style
 def draw(path: Path, t, log_energy, off_cov, of_cov, last, few_last) -> None:
     """Draw the energy, the difference of covariances, and where both clouds ended."""
-    from fastpde.plot import canvas
-
-    drawn = canvas.figure(13.0, 4.2)
+    drawn = canvas.figure(canvas.WIDEST, 3.6)
     energy, difference, cloud = drawn.subplots(1, 3)
     energy.plot(t, log_energy, "o-", markersize=4, color=canvas.COLOURS[0])
-    energy.set_title("log of the interaction energy", fontsize=11)
+    energy.set(title="interaction energy", ylabel="log E")
     difference.plot(t, off_cov, "o-", markersize=4, color=canvas.COLOURS[1], label="all tokens - subset")
     difference.plot(t, of_cov, "--", color=canvas.FAINT, label="sampling error of the subset")
-    difference.set_title("relative difference of the covariances", fontsize=11)
+    difference.set(title="covariances", ylabel="relative difference")
     difference.set_ylim(bottom=0.0)
-    difference.legend(frameon=False, fontsize=8)
+    difference.legend()
     for axes in (energy, difference):
         axes.set_xlabel("t")
         canvas.tidy(axes)
@@ -120,8 +120,8 @@ def draw(path: Path, t, log_energy, off_cov, of_cov, last, few_last) -> None:
         *few_last.T, ".", markersize=1.5, color=canvas.COLOURS[1], label=f"{len(few_last):,} tokens", rasterized=True
     )
     cloud.set_aspect("equal", adjustable="datalim")
-    cloud.set_title(f"tokens at t = {t[-1]:g}", fontsize=11)
-    cloud.legend(frameon=False, fontsize=8, markerscale=6)
+    cloud.set(title=f"tokens at t = {t[-1]:g}", xlabel="$x_1$", ylabel="$x_2$")
+    cloud.legend(markerscale=6)
     canvas.tidy(cloud)
     canvas.save(drawn, path)
 

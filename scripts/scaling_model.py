@@ -229,9 +229,10 @@ def largest(rates: Rates, kind: str, cores: float, cluster: Cluster = CLUSTER) -
     return low
 
 
+@canvas.in_style
 def picture(rates: Rates, checks: list[dict[str, Any]], out: Path) -> None:
     """Draw seconds against cores, and the largest n per hour."""
-    drawn = canvas.figure(13.5, 4.6)
+    drawn = canvas.figure(canvas.WIDEST, 4.0)
     here, left, right = drawn.subplots(1, 3)
     for kind, colour in zip(("direct", "fast"), canvas.COLOURS, strict=False):
         rows = [row for row in checks if row["kind"] == kind]
@@ -253,14 +254,14 @@ def picture(rates: Rates, checks: list[dict[str, Any]], out: Path) -> None:
         right.loglog(cores, [largest(rates, kind, c) for c in cores], color=colour, label=kind)
     right.set(xlabel="cores", ylabel="n", title=f"largest n of {RUN} velocities in an hour")
     for axes in (here, left, right):
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend()
         canvas.tidy(axes)
     assumed = ", ".join(f"{name} {value:g}" for name, value in asdict(CLUSTER).items())
     text = f"Cluster, assumed: {assumed}; one process per node. Larger marks: more processes. Steps: nodes, and memory."
     missing = [f"{n:.0e}" for n in EXAMPLES if not np.isfinite(on_cluster(rates, "fast", n, CLUSTER.most_cores))]
     text += f" Not in the memory of that many cores: n = {', '.join(missing)}." if missing else ""
     canvas.caption(drawn, text)
-    canvas.write(out.with_suffix(".png"), lambda stream: drawn.savefig(stream, format="png"))
+    canvas.save(drawn, out.with_suffix(".png"))
 
 
 def main() -> None:

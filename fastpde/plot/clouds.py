@@ -7,6 +7,8 @@ from pathlib import Path
 from fastpde.plot import canvas, token_panels
 from fastpde.run.trajectory import read_trajectory
 
+_FEW = 500  # tokens by which frames are chosen
+
 
 def save(source: Path, count: int, target: Path, made_of: str = "", total: int = 0) -> None:
     """Draw the tokens of a trajectory with `count` frames into `target`; made_of: see `canvas.save`.
@@ -17,7 +19,7 @@ def save(source: Path, count: int, target: Path, made_of: str = "", total: int =
     if last.value.shape[2] == 1:
         drawn = token_panels.paths(read_trajectory(source, max_tokens=token_panels.PATHS), total)
     else:
-        frames = token_panels.chosen(count)
+        frames = token_panels.chosen(count, lambda some: read_trajectory(source, frames=some, max_tokens=_FEW).value)
         shown = read_trajectory(source, frames=frames, max_tokens=token_panels.MAX_POINTS)
         drawn = token_panels.panels(shown, total)
     canvas.save(drawn, target, made_of)

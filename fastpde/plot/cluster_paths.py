@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 import fastpde as fp
-from fastpde.plot import canvas
+from fastpde.plot import canvas, scales
 from fastpde.run.observables.token_clusters import SAID
 
 Array = np.ndarray[Any, Any]
@@ -23,6 +23,7 @@ def save(table: dict[str, Array], target: Path) -> None:
     canvas.save(figure(table), target)
 
 
+@canvas.in_style
 def figure(table: dict[str, Array]) -> Figure:
     """Draw the columns of observables.csv."""
     drawn = canvas.figure(7.0, 5.6)
@@ -32,8 +33,8 @@ def figure(table: dict[str, Array]) -> Figure:
     bottom.plot(table["t"], table["effective_rank"], color=canvas.INK, linewidth=1.6)
     ranks = table["effective_rank"][np.isfinite(table["effective_rank"])]
     bottom.set_ylim(0, 1.12 * max(1.0, *ranks) if ranks.size else 1.0)
-    bottom.set_ylabel("effective rank")
-    bottom.set_xlabel("t")
+    bottom.set_ylabel("effective rank\nof the covariance")
+    scales.times(bottom, table["t"])
     for axes in (top, bottom):
         canvas.tidy(axes)
     drawn.align_ylabels()
@@ -53,8 +54,8 @@ def _numbers(axes: Any, t: Array, counts: Array, found: list[fp.Plateau]) -> Non
         label = f"the same for {_LEAST:.0%} of the time or longer" if i == 0 else None
         ends = [plateau.start, plateau.end]
         axes.plot(ends, [plateau.count] * 2, color=canvas.COLOURS[1], linewidth=4, alpha=0.5, label=label)
-    axes.set_ylabel("clusters")
-    axes.set_title(f"Clusters ({SAID})", fontsize=11)
+    axes.set_ylabel("number of clusters")
+    axes.set_title(f"Clusters ({SAID})")
     top = max(1.0, np.nanmax(counts, initial=1.0))
     if top > _MOST:
         axes.set_yscale("symlog", linthresh=1.0)
@@ -63,4 +64,4 @@ def _numbers(axes: Any, t: Array, counts: Array, found: list[fp.Plateau]) -> Non
         axes.set_ylim(-0.06 * top, 1.2 * top)  # a number of 0 can be seen, and there is room for the legend
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if found:
-        axes.legend(frameon=False, fontsize=8, loc="best")
+        axes.legend(loc="best")

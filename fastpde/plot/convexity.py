@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _STYLES = ((":", "o"), ("--", "s"), ("-", "^"), ("-.", "D"))
 
 
+@canvas.in_style
 def figure(study: EnergyConvexity) -> Figure:
     """Draw a column per spectrum of A, a row for centred Gaussians and one for any mean; a curve per search and d."""
     told = study.parameters
@@ -39,14 +40,14 @@ def figure(study: EnergyConvexity) -> Figure:
                     )  # fmt: skip
                     seen[f"{search}, d = {d}"] = line
             definite = "" if spectrum == "indefinite" else " definite"
-            axes.set_title(f"A {spectrum}{definite}, {'mean zero' if means == 'zero' else 'any mean'}", fontsize=10)
+            axes.set_title(f"A {spectrum}{definite}, {'mean zero' if means == 'zero' else 'any mean'}")
             axes.set_ylim(-0.04, 1.04)
             canvas.tidy(axes)
         row[0].set_ylabel("share at which E bends down")
     for axes in grid[1]:
         axes.set_xlabel(r"$|S^{1/2} A S^{1/2}|$")
     columns = min(3, max(1, int(np.ceil(len(seen) / 3))))
-    drawn.legend(list(seen.values()), list(seen), loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+    drawn.legend(list(seen.values()), list(seen), loc="outside upper center", ncols=columns)
     text = (
         f"{told['gaussians']} laws per class. geodesics: E'' < 0 on a Wasserstein geodesic, against the larger of the "
         "two ends; wasserstein, twisted: the Hessian of E has a negative direction (twisted: restricted to Gaussians)"

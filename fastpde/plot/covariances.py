@@ -49,13 +49,14 @@ def last(cov: Array) -> Array:
     return np.asarray(cov[rows, np.arange(cov.shape[1])])
 
 
+@canvas.in_style
 def cones(panels: Panels, *, caption: str = "", height: float | None = None) -> Figure:
     """Draw paths in the cone of covariances, one cone per panel, all at one scale.
 
     height: the largest trace that is drawn; None: the largest at a start or at the end of a law that converges. Paths
         that leave the picture are cut there.
     """
-    drawn = canvas.figure(4.4 * len(panels) + 0.6, 4.7)
+    drawn = canvas.figure(4.4 * len(panels) + 0.6, 4.9)
     _room(drawn)
     top = _height(panels) if height is None else height
     seen: set[str] = set()
@@ -64,21 +65,22 @@ def cones(panels: Panels, *, caption: str = "", height: float | None = None) -> 
         _surface(axes, top)
         _paths(axes, cov, outcomes, top)
         _frame(axes, top)
-        axes.set_title(_heading(title, outcomes), fontsize=9)
+        axes.set_title(_heading(title, outcomes))
         seen |= set(outcomes)
     _legend(drawn, seen, "end")
     canvas.caption(drawn, caption)
     return drawn
 
 
+@canvas.in_style
 def discs(panels: Panels, *, caption: str = "") -> Figure:
     """Draw the shapes S / tr S at the start, coloured by how the law ends, and at the end as black dots."""
-    drawn = canvas.figure(4.0 * len(panels) + 0.6, 5.4, layout="compressed")  # for panels of equal sides
+    drawn = canvas.figure(4.4 * len(panels) + 0.6, 5.6, layout="compressed")  # for panels of equal sides
     grid = drawn.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     seen: set[str] = set()
     for axes, (title, (cov, outcomes)) in zip(grid, panels.items(), strict=True):
         _disc(axes, cov, outcomes)
-        axes.set_title(_heading(title, outcomes), fontsize=9)
+        axes.set_title(_heading(title, outcomes))
         seen |= set(outcomes)
     grid[0].set_ylabel(r"$2 S_{12}\,/\,\mathrm{tr}\,S$")
     _legend(drawn, seen, "start")
@@ -86,13 +88,14 @@ def discs(panels: Panels, *, caption: str = "") -> Figure:
     return drawn
 
 
+@canvas.in_style
 def cone_and_disc(cov: Array, ends: Array, outcomes: Sequence[str], *, caption: str = "") -> Figure:
     """Draw one batch of laws twice: paths in the cone, and shapes at the start (in colour) and at the end (black).
 
     ends: covariances (B, 2, 2), or their shapes, that the laws reach in the end. Paths are cut at ten times the largest
         trace of a start, or lower if all limits are below.
     """
-    drawn = canvas.figure(10.2, 5.2)
+    drawn = canvas.figure(canvas.WIDEST, 5.0)
     _room(drawn)
     left: Any = drawn.add_subplot(1, 2, 1, projection="3d")
     top = min(_height({"": (cov, outcomes)}), 10.0 * float(np.trace(cov[0], axis1=1, axis2=2).max()))
@@ -102,13 +105,14 @@ def cone_and_disc(cov: Array, ends: Array, outcomes: Sequence[str], *, caption: 
     right = drawn.add_subplot(1, 2, 2)
     _disc(right, np.stack([cov[0], ends]), outcomes)
     right.set_ylabel(r"$2 S_{12}\,/\,\mathrm{tr}\,S$")
-    left.set_title(f"S, as far as tr S < {top:.3g}: white at the start", fontsize=9)
-    right.set_title("S / tr S: in colour at the start, black at the end", fontsize=9)
+    left.set_title(f"S, as far as tr S < {top:.3g}: white at the start")
+    right.set_title("S / tr S: in colour at the start, black at the end")
     _legend(drawn, set(outcomes), "")
     canvas.caption(drawn, caption)
     return drawn
 
 
+@canvas.in_style
 def ranks(panels: Mapping[str, Mapping[int, Array]], expected: Mapping[int, int], *, caption: str = "") -> Figure:
     """Draw histograms of ranks, one row per panel and one column per dimension d, with the expected rank marked.
 
@@ -121,14 +125,15 @@ def ranks(panels: Mapping[str, Mapping[int, Array]], expected: Mapping[int, int]
     for row, (title, found) in zip(grid, panels.items(), strict=True):
         for axes, d in zip(row, dimensions, strict=True):
             _histogram(axes, np.asarray(found[d], dtype=int), d, expected[d])
-        row[0].set_ylabel(f"{title}\nnumber of draws", fontsize=9)
+        row[0].set_ylabel(f"{title}\nnumber of draws")
     for axes in grid[-1]:
         axes.set_xlabel("rank of the limit")
-    drawn.legend(handles=[_expected()], loc="outside upper center", frameon=False, fontsize=9)
+    drawn.legend(handles=[_expected()], loc="outside upper center")
     canvas.caption(drawn, caption)
     return drawn
 
 
+@canvas.in_style
 def fractions(
     largest: Array, outcomes: Sequence[str], *, label: str = LARGEST, bins: int = 20, caption: str = ""
 ) -> Figure:
@@ -154,7 +159,7 @@ def fractions(
         axes.axvline(0.0, color=canvas.INK, linewidth=1.0, linestyle="--")
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0.0, 1.0), ylabel="fraction of systems")
     axes.set_xlabel(label)
-    axes.legend(frameon=False, fontsize=9, ncols=len(kinds), loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    axes.legend(ncols=len(kinds), loc="lower left", bbox_to_anchor=(0.0, 1.0))
     axes.spines[["top", "right"]].set_visible(False)
     canvas.caption(drawn, caption or f"{len(names)} systems in {len(edges) - 1} bins of equal count")
     return drawn
@@ -211,10 +216,10 @@ def _pieces(path: Array) -> list[Array]:
 
 def _frame(axes: Any, top: float) -> None:
     axes.set(xlim=(-top, top), ylim=(-top, top), zlim=(0.0, top))
-    axes.set_xlabel(r"$S_{11} - S_{22}$", fontsize=8, labelpad=-2)
-    axes.set_ylabel(r"$2 S_{12}$", fontsize=8, labelpad=-2)
-    axes.set_zlabel(r"$S_{11} + S_{22}$", fontsize=8, labelpad=-2)
-    axes.tick_params(labelsize=6, pad=-1)
+    axes.set_xlabel(r"$S_{11} - S_{22}$", labelpad=-2)
+    axes.set_ylabel(r"$2 S_{12}$", labelpad=-2)
+    axes.set_zlabel(r"$S_{11} + S_{22}$", labelpad=-2)
+    axes.tick_params(pad=-1)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.set_major_locator(_ticks())
         axis.pane.set_alpha(0.15)
@@ -255,11 +260,10 @@ def _histogram(axes: Any, ranks: Array, d: int, want: int) -> None:
     first = 0 if counts[0] else 1  # a place left of rank 0 for laws without a limit, if there are any
     places, counts = np.arange(first, len(counts)) - 1, counts[first:]
     bars = axes.bar(places, counts, width=0.8, color=canvas.COLOURS[0])
-    axes.bar_label(bars, labels=[str(c) if c else "" for c in counts], fontsize=8)
+    axes.bar_label(bars, labels=[str(c) if c else "" for c in counts], fontsize=canvas.SMALL)
     axes.axvspan(want - 0.48, want + 0.48, facecolor="none", edgecolor=canvas.COLOURS[1], linestyle="--", linewidth=1.4)
     axes.set(title=f"d = {d}", ylim=(0, 1.15 * max(1, counts.max())))
     axes.set_xticks(places, ["none" if place < 0 else str(place) for place in places])
-    axes.title.set_fontsize(10)
     canvas.tidy(axes)
 
 
@@ -297,4 +301,4 @@ def _legend(drawn: Any, seen: set[str], where: str) -> None:
         label, face, edge, size = other[where]
         handles.append(Line2D([], [], linestyle="none", marker="o", markersize=size, mfc=face, mec=edge, label=label))
     columns = min(len(handles), max(2, math.floor(drawn.get_figwidth() / 1.4)))
-    drawn.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
+    drawn.legend(handles=handles, loc="outside upper center", ncols=columns)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from fastpde.studies.blow_up import BlowUp
 
 _STYLES = "-", "--", ":", "-."
-_MARKERS = "o", "s", "^", "D", "v", "P"
 
 
+@canvas.in_style
 def figure(study: BlowUp) -> Figure:
     """Draw four panels: d = 1 with V A > 0, with V A < 0, linear attention, and laws of the plane."""
-    drawn = canvas.figure(11.0, 8.4)
+    drawn = canvas.figure(canvas.WIDEST, 8.0)
     (attracting, falling), (linear, plane) = drawn.subplots(2, 2)
     _growing(attracting, study)
     _attracted(falling, study)
@@ -29,7 +29,7 @@ def figure(study: BlowUp) -> Figure:
         canvas.tidy(axes)
         handles, labels = axes.get_legend_handles_labels()
         if handles:
-            axes.legend(handles, labels, fontsize=7, frameon=False)
+            axes.legend(handles, labels)
         else:
             axes.text(0.5, 0.5, "not in this study", transform=axes.transAxes, ha="center", color=canvas.FAINT)
     canvas.caption(drawn, f"N(0, I) truncated at R, A diagonal, V a rotation. {study.summary()}.")
@@ -49,7 +49,7 @@ def _growing(axes: Any, study: BlowUp) -> None:
         R2, colour = study["radius"][own] ** 2, canvas.COLOURS[i % len(canvas.COLOURS)]
         fitted, expected = study.exponent(a)
         told = f", slope {fitted:.3f} ({expected:.4g})" if np.isfinite(fitted) else ""
-        axes.plot(R2, study["t_star"][own], "o-", color=colour, markersize=4, linewidth=1.2, label=f"a = {a:g}{told}")
+        axes.plot(R2, study["t_star"][own], "-", marker=palette.MARKERS[i % 6], color=colour, label=f"a = {a:g}{told}")
         for name, style in (("frozen", "--"), ("tails", "-."), ("at_least", ":")):
             axes.plot(R2, study[name][own], style, color=colour, linewidth=0.9)
     for name, style in (("field of the start", "--"), ("tails alone", "-."), ("guarantee of 8.2", ":")):
@@ -66,8 +66,8 @@ def _attracted(axes: Any, study: BlowUp) -> None:
         for k, t in enumerate(study.parameters["times"]):
             if own.any():
                 axes.plot(
-                    study["radius"][own], study[f"edge_{k}"][own], _STYLES[i % 4] + _MARKERS[k % 6],
-                    color=canvas.COLOURS[k % 6], markersize=4, linewidth=1.2, label=f"a = {a:g}, t = {t:g}",
+                    study["radius"][own], study[f"edge_{k}"][own], _STYLES[i % 4] + palette.MARKERS[k % 6],
+                    color=canvas.COLOURS[k % 6], label=f"a = {a:g}, t = {t:g}",
                 )  # fmt: skip
     axes.set(xlabel="R", ylabel="edge of the support", title="exponential, d = 1, VA < 0: down from infinity")
     if axes.lines:
@@ -96,8 +96,8 @@ def _plane(axes: Any, study: BlowUp) -> None:
                 rate = study["growth"][own][0]
                 told = f"A = diag({spectrum[0]:g}, {spectrum[1]:g}), turn {turn:g}°, growth {rate:.3g}"
                 axes.plot(
-                    study["radius"][own] ** 2, study["t_star"][own], _STYLES[k % 4] + _MARKERS[i % 6],
-                    color=canvas.COLOURS[i % 6], markersize=4, linewidth=1.2, label=told,
+                    study["radius"][own] ** 2, study["t_star"][own], _STYLES[k % 4] + palette.MARKERS[i % 6],
+                    color=canvas.COLOURS[i % 6], label=told,
                 )  # fmt: skip
     axes.set_yscale("log")
     axes.set(xlabel=r"$R^2$", ylabel=r"$t^*$", title="exponential, d = 2: blow-up")

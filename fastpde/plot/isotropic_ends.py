@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,17 +26,18 @@ _MARKS = {
 _POWERS = -0.5, 2.0
 
 
+@canvas.in_style
 def figure(study: StationaryPoints) -> Figure:
     """Draw a bar per case with the shares of outcomes, and the ends without a fixed growth in a plane of two numbers.
 
     These are the largest growth rate of disturbances and the power p of tr S ~ tau^p.
     """
-    drawn = canvas.figure(11.0, 4.9)
+    drawn = canvas.figure(canvas.WIDEST, 5.0)
     left, right = drawn.subplots(1, 2, width_ratios=(1.15, 1.0))
     _bars(left, study)
     _plane(right, study)
     handles = _handles(left)
-    drawn.legend(*handles, loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    drawn.legend(*handles, loc="outside upper center", ncols=3)
     told = study.parameters
     text = (
         f"Softmax attention, Q and K (k, d), V and G (d, d) with N(0, 1) entries, S0 = G G^T: {told['draws']} laws per "
@@ -62,7 +63,8 @@ def _bars(axes: Any, study: StationaryPoints) -> None:
                 ranks, counts = np.unique(study["rank"][own], return_counts=True)
                 text += "\nrank " + ", ".join(f"{r}: {c}" for r, c in zip(ranks, counts, strict=True))
             if share > 0.03:
-                axes.text(start + share / 2, row, text, ha="center", va="center", fontsize=7, color="white")
+                colour = palette.text_on(_MARKS[outcome][1])
+                axes.text(start + share / 2, row, text, ha="center", va="center", fontsize=canvas.SMALL, color=colour)
             start += share
     axes.set_yticks(range(len(cases)), [f"d = {d}, k = {k}" for d, k in cases])
     axes.invert_yaxis()
@@ -83,7 +85,7 @@ def _plane(axes: Any, study: StationaryPoints) -> None:
         axes.axhline(power, color=canvas.FAINT, linewidth=0.8, zorder=0)
     axes.set_xlabel(r"largest growth rate of disturbances / ($|V|\,|A|\,\mathrm{tr}\,S$)")
     axes.set_ylabel(r"$p$ of $\mathrm{tr}\,S \sim \tau^p$, cut at $-1/2$ and $2$")
-    axes.set_title("isotropic ends: left of the line they attract", fontsize=9)
+    axes.set_title("isotropic ends: left of the line they attract")
     canvas.tidy(axes)
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.plot import canvas, scales, system_panels
+from fastpde.plot import canvas, palette, scales, system_panels
 from fastpde.run.trajectory_ensemble import EnsembleData, read_ends
 
 Array = np.ndarray[Any, Any]
 
 
+@canvas.in_style
 def save_moments(data: EnsembleData, target: Path, made_of: str = "") -> None:
     """Draw effective rank and spread, tr(S)^(1/2), against time; made_of: see `canvas.save`.
 
@@ -29,8 +30,8 @@ def save_moments(data: EnsembleData, target: Path, made_of: str = "") -> None:
         canvas.tidy(axes)
     panels[0].set_ylabel("effective rank")
     panels[1].set_ylabel("spread (root mean square\ndistance from the mean)")
-    panels[0].legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
-    panels[1].set_xlabel("t")
+    panels[0].legend(ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    scales.times(panels[1], data.time)
     running = np.isfinite(data.observables["t"]).sum(axis=1)
     text = f"over {_systems(data)}"
     if running[-1] < running[0]:
@@ -40,6 +41,7 @@ def save_moments(data: EnsembleData, target: Path, made_of: str = "") -> None:
     canvas.save(drawn, target, made_of)
 
 
+@canvas.in_style
 def save_ends(data: EnsembleData, target: Path) -> None:
     """Draw the fraction of systems that each event has ended, against time."""
     drawn = canvas.figure(7.0, 4.0)
@@ -50,11 +52,11 @@ def save_ends(data: EnsembleData, target: Path) -> None:
         t = np.concatenate([data.time[:1], ends, data.time[-1:]])
         share = np.concatenate([[0], np.arange(1, len(ends) + 1), [len(ends)]]) / len(data.status)
         label = f"{name.replace('_', ' ')}: {len(ends)} of {len(data.status)}"
-        axes.step(t, share, where="post", color=canvas.COLOURS[i], linewidth=1.6, label=label)
+        axes.step(t, share, where="post", label=label, **palette.look(i, marker=False))
     axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("t")
+    scales.times(axes, data.time)
     axes.set_ylabel("fraction of systems ended")
-    axes.legend(frameon=False, fontsize=9, ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.0))
     canvas.tidy(axes)
     canvas.caption(drawn, f"of {_systems(data)}")
     canvas.save(drawn, target)

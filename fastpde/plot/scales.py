@@ -19,6 +19,7 @@ _ROUNDING, _DEEPEST = 1e-12, 1e-150
 _HUGE, _LARGEST = 1e30, 1e300  # numbers above which logarithms are drawn; and nothing, as no axis holds them
 _ENDS = 1e-306, 1e306  # of a logarithmic axis
 _APART = 0.14  # of the length of an axis: the least distance of its ticks
+_TIMES, _EVEN = 4, 0.3  # times that an axis needs to be logarithmic, and the relative spread of their ratios
 _LOGS = "log10"  # in the names of logarithms
 
 
@@ -102,7 +103,39 @@ def vertical(axes: Any, values: Array, said: str = "") -> None:
             axes.set_ylim(low - pad, high + pad)
         else:
             axes.set_ylim(low - 0.12 * (high - low), high + 0.08 * (high - low))
-    axes.tick_params(axis="y", labelsize=8)
+
+
+def in_ratios(values: Array) -> bool:
+    """Return whether positive numbers (m,), m >= 3, in rising order lie more evenly on a logarithmic axis."""
+    return _unevenness(np.log(values)) < _unevenness(values)
+
+
+def _unevenness(values: Array) -> float:
+    steps = np.diff(values)
+    return float(np.std(steps) / np.mean(steps))
+
+
+def times(axes: Any, t: Array, said: str = "t", *, whole: bool = False) -> None:
+    """Name the axis of times t (m,), and make it logarithmic if these, but for a first 0, are in equal ratios.
+
+    whole: it reaches from the first to the last time, wherever there is something to draw.
+    """
+    axes.set_xlabel(said)
+    known = np.unique(t[np.isfinite(t)])
+    if whole and len(known) > 1:
+        axes.set_xlim(known[0] - 0.03 * (known[-1] - known[0]), known[-1] + 0.03 * (known[-1] - known[0]))
+    positive = known[known > 0.0]
+    if len(positive) < _TIMES or known[0] < 0.0 or positive[-1] < _DECADES * positive[0]:
+        return
+    if _unevenness(np.log(positive)) > _EVEN or not in_ratios(positive):
+        return
+    if known[0] > 0.0:
+        axes.set_xscale("log")
+        axes.set_xlim(known[0] / 1.15, 1.15 * known[-1])
+    else:
+        axes.set_xscale("symlog", linthresh=float(positive[0]))
+        axes.set_xlim(0.0, 1.15 * float(positive[-1]))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _ticks(transform: Any, ends: Array, width: float) -> list[float]:

@@ -29,6 +29,7 @@ def save(t: Array, columns: dict[str, Array], target: Path) -> None:
     canvas.save(figure(t, columns), target)
 
 
+@canvas.in_style
 def figure(t: Array, columns: dict[str, Array]) -> Figure:
     """Draw columns against the times t (m,): (m,) of one system, (m, B) of many, as their median and quartiles."""
     shown = names(columns)
@@ -39,11 +40,13 @@ def figure(t: Array, columns: dict[str, Array]) -> Figure:
         _panel(
             axes, t, *scales.readable(name.replace("_", " "), columns[name]), canvas.COLOURS[i % len(canvas.COLOURS)]
         )
-    panels[0].set_title("Observables of all tokens", fontsize=11)
-    panels[-1].set_xlabel("t")
+    panels[0].set_title("Observables of all tokens")
+    scales.times(panels[-1], t, whole=True)
     many = any(columns[name].ndim == 2 for name in shown)
+    large = [name for name in shown if not np.isfinite(scales.readable(name, columns[name])[1][-1:]).any()]
     notes = ["median and quartiles of the systems that have not ended"] * many
     notes += [f"{len(left)} more in the table: {', '.join(left)}"] if left else []
+    notes += [f"no number, or too large a one, in the end: {', '.join(large)}"] if large else []
     if notes:
         canvas.caption(drawn, "; ".join(notes))
     drawn.align_ylabels()

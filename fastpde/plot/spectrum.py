@@ -7,13 +7,14 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
+from matplotlib.ticker import LogFormatter, LogFormatterSciNotation, NullFormatter
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, scales
 
 Array = np.ndarray[Any, Any]
 
 
+@canvas.in_style
 def save(table: dict[str, Array], target: Path) -> None:
     """Draw the columns of observables.csv into `target`."""
     drawn = canvas.figure(7.0, 5.6)
@@ -24,7 +25,7 @@ def save(table: dict[str, Array], target: Path) -> None:
     bottom.set_ylabel("effective rank")
     ranks = table["effective_rank"][np.isfinite(table["effective_rank"])]
     bottom.set_ylim(0, 1.12 * max(1.0, *ranks) if ranks.size else 1.0)
-    bottom.set_xlabel("t")
+    scales.times(bottom, table["t"])
     for axes in (top, bottom):
         canvas.tidy(axes)
     drawn.align_ylabels()
@@ -38,17 +39,23 @@ def _line(axes: Any, t: Array, y: Array, colour: Any, label: str) -> None:
 def _eigenvalues(axes: Any, t: Array, values: Array) -> None:
     many = len(values) > len(canvas.COLOURS)
     for i, row in enumerate(values):
-        colour = mpl.colormaps["viridis"](0.88 * i / (len(values) - 1)) if many else canvas.COLOURS[i]
-        _line(axes, t, np.where(row > 0, row, np.nan), colour, f"$\\lambda_{{{i + 1}}}$")
-    axes.set_ylabel("eigenvalue")
-    axes.set_title(
-        "Covariance of all tokens" + (f": its {len(values)} largest eigenvalues" if many else ""), fontsize=11
-    )
+        label, positive = f"$\\lambda_{{{i + 1}}}$", np.where(row > 0, row, np.nan)
+        if many:
+            _line(axes, t, positive, mpl.colormaps["viridis"](0.88 * i / (len(values) - 1)), label)
+        else:
+            canvas.curve(axes, t, positive, i, label)
+    axes.set_ylabel("eigenvalue of the covariance")
+    axes.set_title("Covariance of all tokens" + (f": its {len(values)} largest eigenvalues" if many else ""))
     positive = values[values > 0]
     if positive.size:
         axes.set_yscale("log")
         if positive.max() / positive.min() > 30:  # decades say enough; minor labels would crowd
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
-            axes.yaxis.set_minor_formatter(LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(2, 0.5)))
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8 if many else 10)
+            plain = positive.min() >= 1e-3 and positive.max() <= 1e4
+            written = (LogFormatter if plain else LogFormatterSciNotation)(
+                labelOnlyBase=False, minor_thresholds=(2, 0.5)
+            )
+            axes.yaxis.set_minor_formatter(written)
+            axes.yaxis.set_major_formatter(written)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, scales
 
 Array = np.ndarray[Any, Any]
 CASE = "case"  # the name of what varies where the cases of a plan have different keys
@@ -61,7 +61,7 @@ class SweepParameter:
             return False
         if len(values) == 2:
             return bool(values[1] >= 30.0 * values[0])
-        return bool(_unevenness(np.log(values)) < _unevenness(values))
+        return scales.in_ratios(values)
 
     def words(self, place: float) -> str:
         """Return a value in words: "tokens.n = 100"; a case as it is: "step = 0.1"."""
@@ -71,11 +71,6 @@ class SweepParameter:
             else dict(zip(self.values, distinct_words(self.values), strict=True))[place]
         )
         return word if self.name == CASE else f"{self.name} = {word}"
-
-
-def _unevenness(values: Array) -> float:
-    steps = np.diff(values)
-    return float(np.std(steps) / np.mean(steps))
 
 
 def parameter(name: str, values: Sequence[object]) -> SweepParameter:

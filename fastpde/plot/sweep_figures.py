@@ -60,6 +60,7 @@ def is_detail(name: str) -> bool:
     return _DETAILS.fullmatch(name) is not None
 
 
+@canvas.in_style
 def results(cells: CellColumns, shown: SweepLayout, names: list[str], left: list[str], title: str) -> Figure:
     """Draw the last values of some observables over what varies; title: of the picture; left: names left out."""
     if shown.rest:
@@ -86,6 +87,7 @@ def _neutral(shown: SweepLayout) -> str:
     return canvas.INK if shown.kind == "curves" and shown.y is not None else ""
 
 
+@canvas.in_style
 def ends(cells: CellColumns, shown: SweepLayout, title: str) -> Figure:
     """Draw how many cells ended in which way, where those are, and the wall time of each."""
     counts = Counter(cells.outcomes)
@@ -108,7 +110,7 @@ def ends(cells: CellColumns, shown: SweepLayout, title: str) -> Figure:
         known = replace(cells, states=np.where(marked, cells.states, FINISHED))
         marks = sweep_panels.handles(known.states, _neutral(shown))
         _panel(drawn, panels["time"], known, shown, cells.seconds, np.ones(len(cells), dtype=bool), "wall time in s")
-        panels["time"].set_title("wall time in s", fontsize=10)
+        panels["time"].set_title("wall time in s")
         notes.append(f"wall time of all cells together: {np.nansum(cells.seconds):.4g} s")
         if shown.rest and shown.kind != "each":
             notes.append(f"medians over {' and '.join(one.name for one in shown.rest)}")
@@ -122,10 +124,10 @@ def _finish(drawn: Figure, title: str, notes: list[str], marks: list[Any]) -> No
                for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}  # fmt: skip
     found = [*legends.values(), *marks]
     if found:
-        look = {"ncols": max(1, int(drawn.get_figwidth() / 2.0)), "frameon": False, "fontsize": 8}
-        drawn.legend(handles=found, loc="outside upper center", title=title, title_fontsize=11, **look)
+        look = {"ncols": max(1, int(drawn.get_figwidth() / 2.0))}
+        drawn.legend(handles=found, loc="outside upper center", title=title, **look)
     else:
-        drawn.suptitle(title, fontsize=11)
+        drawn.suptitle(title)
     canvas.caption(drawn, "; ".join(notes))
 
 
@@ -139,7 +141,7 @@ def _panel(
         else:
             sweep_panels.curves(axes, shown.x, shown.y, values, cells.states, own)
         scales.vertical(axes, values, label)
-        axes.set_ylabel(label, fontsize=9)
+        axes.set_ylabel(label)
         sweep_panels.frame(axes, "x", shown.x)
         canvas.tidy(axes)
         return
@@ -155,7 +157,6 @@ def _bar(drawn: Figure, artist: Any, axes: Any, norm: Normalize, label: str = ""
     bar = drawn.colorbar(artist, ax=axes, label=label)
     if ticks := scales.ticks(norm):
         bar.set_ticks(ticks)
-    bar.ax.tick_params(labelsize=8)
 
 
 def _grid(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -> Figure:
@@ -169,7 +170,7 @@ def _grid(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -> F
     for axes, (name, numbers) in zip(grid, values.items(), strict=False):
         _panel(drawn, axes, cells, shown, numbers, own, name)
         if not flat:
-            axes.set_title(name, fontsize=10)
+            axes.set_title(name)
     for axes in grid[len(values) :]:
         axes.set_visible(False)
     return drawn
@@ -195,11 +196,11 @@ def _columns(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -
             artist = sweep_panels.colours(axes, shown.x, shown.y, numbers, cells.states, own, norm, filled=filled)
         if flat:
             scales.vertical(row[0], numbers, name)
-            row[0].set_ylabel(name, fontsize=9)
+            row[0].set_ylabel(name)
         else:
             _bar(drawn, artist, list(row), norm, name)
     for axes, (title, _) in zip(grid[0], panels, strict=True):
-        axes.set_title(title, fontsize=8)
+        axes.set_title(title, fontsize=canvas.SMALL)
     return drawn
 
 
@@ -216,7 +217,7 @@ def _each(cells: CellColumns, shown: SweepLayout, values: dict[str, Array]) -> F
             sweep_panels.frame(axes, "x", one, named=number == len(grid))
             canvas.tidy(axes)
         scales.vertical(row[0], numbers, name)
-        row[0].set_ylabel(name, fontsize=9)
+        row[0].set_ylabel(name)
     return drawn
 
 
@@ -235,13 +236,12 @@ def _looks(cells: CellColumns) -> dict[str, tuple[str, str]]:
 def _bars(axes: Any, counts: Counter[str], looks: dict[str, tuple[str, str]]) -> None:
     names = list(looks)
     bars = axes.barh(names, [counts[name] for name in names], color=[looks[name][0] for name in names], height=0.6)
-    axes.bar_label(bars, padding=3, fontsize=9)
+    axes.bar_label(bars, padding=3)
     axes.set_xlim(0, 1.18 * max(counts.values()))
     axes.set_ylim(len(names) - 0.4 if len(names) > 1 else 0.9, -0.6 if len(names) > 1 else -0.9)  # the first one above
-    axes.set_xlabel("cells", fontsize=9)
+    axes.set_xlabel("cells")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.set_title("how cells ended", fontsize=10)
-    axes.tick_params(labelsize=8)
+    axes.set_title("how cells ended")
     canvas.tidy(axes)
 
 
@@ -264,6 +264,6 @@ def _where(axes: Any, cells: CellColumns, shown: SweepLayout, looks: dict[str, t
     sweep_panels.frame(axes, "y", y)
     if shown.y is None:
         axes.invert_yaxis()
-    axes.set_title("where", fontsize=10)
+    axes.set_title("where")
     axes.margins(0.08)
     canvas.tidy(axes)

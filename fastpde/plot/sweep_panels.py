@@ -17,15 +17,13 @@ from matplotlib.ticker import (
     StrMethodFormatter,
 )
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, palette
 from fastpde.plot.sweep_axes import SweepParameter, distinct_words
 from fastpde.run.sweep_table import FAILED, FINISHED
 
 Array = np.ndarray[Any, Any]
 UNFINISHED = "unfinished"  # what is neither finished nor failed
-_MARKERS = "osD^vP"
-# Of parameters: none is a colour of an outcome.
-CURVES = ("#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#882255", "#E69F00")
+CURVES = (canvas.COLOURS[0], *canvas.COLOURS[2:])  # of parameters: vermilion is that of failures
 _COLOUR_MAP = "viridis"
 _TICKS, _WIDTH = 7, 30  # ticks at the values themselves: at most so many, of so many characters together
 _LONGEST = 36  # characters of a label that is turned
@@ -46,8 +44,7 @@ def frame(axes: Any, letter: str, shown: SweepParameter, *, named: bool = True) 
     """Set the scale, the ticks and the name of the axis "x" or "y" on which a parameter is drawn."""
     axis, values = getattr(axes, f"{letter}axis"), shown.values
     if named:
-        getattr(axes, f"set_{letter}label")(shown.name, fontsize=9)
-    axis.set_tick_params(labelsize=8)
+        getattr(axes, f"set_{letter}label")(shown.name)
     if shown.labels:
         lines = [label.split("\n") for label in shown.labels]
         every = -(-len(lines) * max(map(len, lines)) // 24)  # so that labels do not touch
@@ -100,7 +97,7 @@ def curves(axes: Any, x: SweepParameter, y: SweepParameter | None, values: Array
     kinds = y.values if y is not None else np.zeros(1)
     for i, kind in enumerate(kinds):
         mine = own if y is None else own & (y.places == kind)
-        look = {"color": CURVES[i % len(CURVES)], "marker": _MARKERS[i % len(_MARKERS)]}
+        look = {"color": CURVES[i % len(CURVES)], "marker": palette.MARKERS[i % len(CURVES)]}
         done = mine & (rough(states) == FINISHED)
         at, middle = medians(x.places[mine], np.where(done, values, np.nan)[mine])
         known = np.isfinite(middle)

@@ -26,53 +26,47 @@ def of_systems(t: Array, x: Array, t_final: Array, x_final: Array, status: Seque
     return panels(starts, firsts, t_final[shown], last, status, x_final.shape[1])
 
 
+@canvas.in_style
 def panels(t_first: Array, first: Array, t_last: Array, last: Array, status: Sequence[str], total: int = 0) -> Figure:
-    """Draw systems (s, k, d) at times t_first (s,) in the upper row and at times t_last in the lower row.
+    """Draw systems (s, k, d) at times t_first (s,) in the upper row and at times t_last in the lower row, in one frame.
 
     total: the number of tokens of each, of which these may be some.
     """
-    d = first.shape[2]
-    size = 2.9 if d == 3 else 2.2
-    drawn = canvas.figure(max(5.0, size * len(first) + 0.3), 2 * size + 0.9)
-    if d == 3:  # the layout does not know how far the labels of 3-D axes reach
-        drawn.set_layout_engine("constrained", rect=(0.0, 0.01, 0.99, 0.98))
-    for s in range(len(first)):
-        see, labels = (_ranked(first[s]), ("x", "rank at start")) if d == 1 else _view(last[s])
-        colours = canvas.shades(see(first[s])[:, 0])
-        ends = (t_first[s], first[s], ""), (t_last[s], last[s], token_panels.ending(status[s]))
-        for row, (t, x, note) in enumerate(ends):
-            kind = {"projection": "3d"} if len(labels) == 3 else {}
-            axes: Any = drawn.add_subplot(2, len(first), row * len(first) + s + 1, **kind)
-            points = see(x)
-            token_panels.scatter(axes, points, colours, labels)
-            if d == 3:
-                axes.set_box_aspect((1, 1, 1), zoom=0.75)  # room for the labels beside the next panel
+    count, _, d = first.shape
+    sphere = view.on_sphere(np.stack([first, last]))
+    views = [view.of(x, sphere=sphere) for x in last]
+    ends = [np.stack([see(x) for see, x in zip(views, row, strict=True)]) for row in (first, last)]
+    width = max(5.0, min(canvas.WIDEST, (2.8 if d == 3 else 2.2) * count + 0.3))
+    drawn = canvas.figure(width, 2 * width / count + 0.7 if count > 2 else 5.6)
+    grid = np.array([[i + row * count + 1 for i in range(count)] for row in range(2)])
+    if d > 1:
+        token_panels.lay_out(drawn, space=d == 3)
+    frame = view.frame(np.stack(ends), sphere=sphere)
+    said: set[str] = set()
+    meaning = ""
+    for s in range(count):
+        colours, meaning = token_panels.order(ends[0][s], sphere=sphere)
+        cloud = token_panels.Cloud(colours, views[s].labels, frame)
+        rank = np.argsort(np.argsort(ends[0][s][:, 0], kind="stable"), kind="stable") / max(1, first.shape[1] - 1)
+        for row, t in enumerate((t_first, t_last)):
+            axes: Any = drawn.add_subplot(2, count, int(grid[row, s]), **({"projection": "3d"} if d == 3 else {}))
             if d == 1:
-                axes.set_ylim(-0.08, 1.08)
-                axes.set_aspect("auto")
-            _name_outer(axes, labels, left=s == 0, bottom=row == 1)
-            axes.set_title(f"system {s}, {token_panels.title(float(t))}{note}", fontsize=8)
-    how = f"d = {d}: the two principal components of each system's own last tokens; " if d > 3 else ""
-    count = f"{token_panels.tokens(first.shape[1], total)} of each system"
-    text = f"{how}{count}; above the first time, below the end; each panel at its own scale; "
-    canvas.caption(drawn, text + "colour: order along the first axis at the start")
+                _line(axes, ends[row][s][:, 0], rank, colours, frame)
+            else:
+                said |= cloud.draw(axes, ends[row][s])
+            note = token_panels.ending(status[s]) if row else ""
+            axes.set_title(f"system {s}, {token_panels.title(float(t[s]))}{note}", fontsize=canvas.SMALL)
+            if d != 3:
+                token_panels.outer(axes, left=s == 0, bottom=row == 1)
+    how = f"d = {d}: the two principal components of each system's own last tokens" if d > 3 else ""
+    tokens = f"{token_panels.tokens(first.shape[1], total)} of each system"
+    parts = [how, tokens, "above the first time, below the end, all at one scale", meaning, *sorted(said)]
+    canvas.caption(drawn, "; ".join(part for part in parts if part))
     return drawn
 
 
-def _view(last: Array) -> tuple[Any, tuple[str, ...]]:
-    see = view.of(last)
-    return see, see.labels
-
-
-def _ranked(first: Array) -> Any:
-    """Return the function that maps tokens (k, 1) to (x, rank at the start) (k, 2), the rank scaled to [0, 1]."""
-    rank = np.argsort(np.argsort(first[:, 0], kind="stable"), kind="stable") / max(1, len(first) - 1)
-    return lambda x: np.column_stack([x[:, 0].astype(np.float64), rank])
-
-
-def _name_outer(axes: Any, labels: tuple[str, ...], *, left: bool, bottom: bool) -> None:
-    """Name the axes of the outer panels only; 3-D axes keep their names."""
-    axes.tick_params(labelsize=6)
-    if len(labels) == 2:
-        axes.set_xlabel(labels[0] if bottom else "", fontsize=8)
-        axes.set_ylabel(labels[1] if left else "", fontsize=8)
+def _line(axes: Any, x: Array, rank: Array, colours: Array, frame: view.Frame) -> None:
+    """Draw tokens (k,) of a line against their rank at the start."""
+    axes.scatter(x, rank, s=9, c=colours, linewidths=0)
+    axes.set(xlim=frame.limits[0], ylim=(-0.08, 1.08), xlabel="x", ylabel="rank at the start")
+    canvas.tidy(axes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from fastpde.studies.sequence_task import SequenceTask
 
 _SHOWN = (0.25, 0.75)  # quantiles over the seeds
-_MARKS = ("o", "s", "^", "D")
 _TOP = 3.0  # losses beyond are drawn there
 
 
+@canvas.in_style
 def figure(study: SequenceTask) -> Figure:
     """Draw a row of three panels per task."""
     told = study.parameters
     tasks, names = told["tasks"], told["variants"]
-    drawn = canvas.figure(10.5, 2.7 * len(tasks) + 1.1)
+    drawn = canvas.figure(canvas.WIDEST, 2.7 * len(tasks) + 1.1)
     panels = drawn.subplots(len(tasks), 3, squeeze=False, sharey="row")
     for row, task in zip(panels, tasks, strict=True):
         for i, name in enumerate(names):
-            style = {"color": canvas.COLOURS[i], "marker": _MARKS[i], "label": name}
+            style = palette.look(i) | {"label": name}
             by_rate = [study.cell(task, name, rate)["test_1"] for rate in told["rates"]]
             _band(row[0], told["rates"], np.array(by_rate), style)
             best = study.cell(task, name, study.best_rate(task, name))
@@ -54,11 +54,11 @@ def figure(study: SequenceTask) -> Figure:
             canvas.tidy(axes)
     titles = ("test, by learning rate", "training, at the best rate", "test, by length, at the best rate")
     for axes, title in zip(panels[0], titles, strict=True):
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title)
     for axes, label in zip(panels[-1], ("learning rate", "step", "tokens"), strict=True):
         axes.set_xlabel(label)
     handles, labels = panels[0, 0].get_legend_handles_labels()
-    drawn.legend(handles, labels, loc="outside upper center", ncols=len(names), frameon=False, fontsize=9)
+    drawn.legend(handles, labels, loc="outside upper center", ncols=len(names))
     told_in_words = study.summary()[0].upper() + study.summary()[1:]
     canvas.caption(
         drawn,
@@ -75,4 +75,4 @@ def _band(axes: Any, x: Any, values: Any, style: dict[str, Any]) -> None:
     values = np.minimum(values, _TOP)
     low, middle, high = np.quantile(values, [_SHOWN[0], 0.5, _SHOWN[1]], axis=1)
     axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
-    axes.plot(x, middle, linewidth=1.4, markersize=4, **style)
+    axes.plot(x, middle, linewidth=1.4, **style)

@@ -1,0 +1,59 @@
+"""Tokens as points, and tokens that cannot be told apart as one disc, of which the area is their number."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastpde.clusters import clusters
+
+Array = np.ndarray[Any, Any]
+WHOLE = 900.0  # area of the disc of all tokens, in square points
+_TOGETHER, _LEAST, _MOST = 6000.0, 3.0, 30.0  # area of all tokens apart, and the limits of that of one
+_CLOSE = 0.004  # of the width of a panel: tokens nearer to each other cannot be told apart
+_BROAD = 2.5  # in units of that: a group of such tokens that is larger has a shape of its own
+_CLEAR = 2.0  # areas of one token: no smaller disc is drawn
+
+
+class Discs(NamedTuple):
+    """What is drawn of a cloud: places (k, c), areas (k,) in square points, colours (k, 4), and which of them stand for
+    several tokens (k,).
+    """
+
+    places: Array
+    areas: Array
+    colours: Array
+    several: Array
+
+
+def discs(points: Array, colours: Array, width: float) -> Discs:
+    """Return what is drawn of a cloud (m, c) with colours (m, 4) in a panel of a width.
+
+    A small group of tokens that lie together is one disc at their mean, in the mean of their colours, if they are so
+    many that it is clearly larger than the point of one token.
+    """
+    count = len(points)
+    single = np.full(count, float(np.clip(_TOGETHER / count, _LEAST, _MOST)))
+    apart = Discs(points, single, colours, np.zeros(count, dtype=bool))
+    if count == 1 or not np.isfinite(points).all():
+        return apart
+    found = clusters(points, _CLOSE * width)
+    order = np.argsort(found.labels, kind="stable")
+    starts = np.cumsum(found.sizes) - found.sizes
+    high, low = (reduced.reduceat(points[order], starts) for reduced in (np.maximum, np.minimum))
+    merged = (
+        (found.sizes > 1)
+        & (WHOLE * found.masses > _CLEAR * single[0])
+        & ((high - low).max(axis=1) <= _BROAD * _CLOSE * width)
+    )
+    if not merged.any():
+        return apart
+    alone = np.flatnonzero(~merged[found.labels])
+    means = np.add.reduceat(colours[order], starts) / found.sizes[:, None]
+    return Discs(
+        np.concatenate([points[alone], found.positions[merged]]),
+        np.concatenate([single[alone], WHOLE * found.masses[merged]]),
+        np.concatenate([colours[alone], means[merged]]),
+        np.repeat([False, True], [len(alone), merged.sum()]),
+    )
