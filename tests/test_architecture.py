@@ -84,7 +84,7 @@ MAY = {
     "tangents": {"attention", "integrate", "manifold"} | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "laws", "manifold", "noise", "tangents"}
     | BASE,
-    "mean_field_flow": {"attention", "integrate", "laws", "weights"} | BASE,
+    "mean_field_flow": {"attention", "gaussian", "integrate", "laws", "sums", "weights"} | BASE,
     "sensitivity": {
         "attention",
         "ensemble",

@@ -1,4 +1,4 @@
-"""The mean-field limit of `fp.MeanField`, against closed flows, Gaussian closures and a rule of the tests' own."""
+"""The mean-field limit by quadrature nodes, against closed flows, Gaussian closures and a rule of the tests' own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 import fastpde as fp
 from fastpde import laws
 
-from . import naive
+from .. import naive
 
 I2 = np.eye(2)
 A, V = np.array([[1.0, 0.3], [-0.2, 0.8]]), np.array([[0.6, -0.5], [0.4, 0.7]])
@@ -53,7 +53,7 @@ def test_linear_attention_moves_every_law_linearly(law):
 def test_gaussian_laws_follow_their_closure(kind):
     law, span = laws.Gaussian([0.3, -0.1], [[0.4, 0.1], [0.1, 0.2]]), (0.0, 0.5)
     attention = kind(A, I2, V, tol=1e-12) if kind is fp.Sinkhorn else kind(A, I2, V)
-    limit = fp.MeanField(attention, law, span, tol=1e-7)
+    limit = fp.MeanField(attention, laws.Mixture([law]), span, tol=1e-7)  # no law that is known to have a closure
     exact = fp.solve(attention, law, span, t_eval=[0.0, 0.25, 0.5], rtol=1e-11, atol=1e-13)
     for t, mean, cov in zip(exact.t, exact.mean, exact.cov, strict=True):
         np.testing.assert_allclose(limit.mean(t), mean, atol=1e-9)
@@ -72,7 +72,7 @@ def test_densities_are_carried_along():
     np.testing.assert_allclose(limit.density(0.5, x), want, rtol=1e-8)
     assert want[-1] == 0.0 and (limit.density(0.0, x) == law.density(x)).all()
     attention, start = fp.Softmax(A, I2, V), laws.Gaussian([0.3, -0.1], 0.2 * I2)
-    limit = fp.MeanField(attention, start, (0.0, 0.4), tol=1e-7)
+    limit = fp.MeanField(attention, laws.Mixture([start]), (0.0, 0.4), tol=1e-7)
     end = fp.solve(attention, start, (0.0, 0.4), rtol=1e-11, atol=1e-13)
     want = laws.Gaussian(end.mean[-1], end.cov[-1]).log_density(POINTS)
     np.testing.assert_allclose(limit.log_density(0.4, POINTS), want, atol=1e-9)
@@ -159,14 +159,14 @@ def test_where_nodes_hold_is_said():
 def test_what_cannot_be_followed_is_refused():
     good, law = fp.Softmax(I2, I2, I2), laws.Ball(2)
     for make, name in (
-        (lambda: fp.MeanField(fp.Masked(good), law, (0, 1)), "field: got Masked"),
+        (lambda: fp.MeanField(good, lambda s: law, (0, 1)), "law: got <function"),
         (lambda: fp.MeanField(fp.Exponential(I2, I2, I2), laws.Gaussian(0.0, I2), (0, 1)), "law: .* bounded support"),
         (lambda: fp.MeanField(good, laws.Ball(3), (0, 1)), "law: got dimension 3"),
         (lambda: fp.MeanField(good, law, (1, 0)), "t_span: .*an end after its start"),
         (lambda: fp.MeanField(good, law, (0, 1), tol=1e-14), "tol: "),
         (lambda: fp.MeanField(good, law, (0, 1), most_nodes=100), "most_nodes: .*the 162 nodes of two rules"),
         (lambda: fp.MeanField(good, I2, (0, 1)), "law: "),
-        (lambda: fp.MeanField(fp.Softmax(*[np.eye(4)] * 3), laws.Ball(4), (0, 1)), "law: .*dimension 1, 2 or 3"),
+        (lambda: fp.MeanField(good, laws.Ball, (0, 1)), "law: got the class Ball"),
     ):  # fmt: skip
         with pytest.raises(fp.InputError, match=f"^{name}"):
             make()
