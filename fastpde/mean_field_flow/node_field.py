@@ -11,13 +11,17 @@ from .._types import Array
 from ..attention import Attention
 from ..attention.cloud import Cloud
 from ..attention.composite import Term, terms_of
-from ..errors import ConvergenceError, FieldError
+from ..errors import FieldError
 from ..sums import resolve
 from .node_sets import NodeSets
 
 if TYPE_CHECKING:
     from ..attention.single_head import SingleHead
     from ..sums.backend import Backend
+
+_TOGETHER = 200_000  # sources of a call, in all positions that it sums for
+
+_FAR = 4.0  # averages with weights of both signs are not much larger than their values
 
 _OfHead = Callable[["SingleHead", Cloud], Array]  # a quantity at the targets of a cloud, (S, m, ...)
 
@@ -44,11 +48,12 @@ class NodeField:
         self.breaks = tuple(sorted({*attention.breaks, *stops}))
         self._backend: Backend = resolve(backend)
         self._failure: FieldError | None = None
+        self._kept: tuple[Array | None, bool, list[tuple[Array, Array]]] = None, False, []
 
     def __call__(self, t: float, y: Array, out: Array) -> None:
         out[...] = np.nan
-        self._failure = None
-        if np.isfinite(y).all():
+        if np.isfinite(y).all():  # else a velocity before has failed, or the state has
+            self._failure = None
             try:
                 q, d = self.nodes.count, self.attention.dimensions(t)[0]
                 x, own = np.ascontiguousarray(y[..., :d]), self.nodes.places
@@ -57,11 +62,11 @@ class NodeField:
                 if y.shape[2] > d:
                     out[:, :q, d] = 0.0
                     out[:, q:, d] = self.divergence(t, x[:, :q], x[:, q:], self.places)
-            except ConvergenceError as error:
+            except FieldError as error:
                 self._failure = error
 
     def failure(self) -> FieldError | None:
-        """Return why the last evaluation wrote nan, if a scaling did not converge."""
+        """Return why the last evaluation wrote nan: a scaling did not converge, or positions are not resolved."""
         return self._failure
 
     def velocity(self, t: float, x: Array, at: Array, places: Array | None) -> Array:
@@ -72,6 +77,8 @@ class NodeField:
         def field(head: SingleHead, cloud: Cloud) -> Array:
             out = np.empty((*cloud.targets.shape[:2], head.dimensions(t)[1]))
             head.evaluate(cloud, t, self._backend, out)
+            if head.averages:
+                _refuse_unresolved(out, np.abs(head.V(t)).sum(axis=-1).max() * np.abs(cloud.x).max())
             return out
 
         return self._sum(t, x, at, places, field, lambda term, found: term.field(found))
@@ -99,34 +106,63 @@ class NodeField:
         finish: Callable[[Term, Array], Array],
     ) -> Array:
         """Return the sum over the heads of finish(term, what of_head(head, cloud) is at the targets)."""
-        assert places is not None, "positions matter"
         rule = self.nodes.rule
-        assert rule is not None, "positions matter"
+        assert rule is not None and places is not None, "positions matter"
         if len(rule.s) == 1:  # all positions are alike
             places = np.full(len(places), rule.s[0])
         cloud = Cloud(
             np.ascontiguousarray(x), np.ascontiguousarray(at), self.nodes.weights[None], None, self.nodes.places, places
         )
         with self._backend.evaluation():
-            return np.sum(
-                [finish(term, self._seen_by(term, cloud, of_head)) for term in terms_of(self.attention, t)], axis=0
-            )
+            parts = [finish(term, self._seen_by(term, cloud, of_head)) for term in terms_of(self.attention, t)]
+        return np.asarray(np.sum(parts, axis=0))
 
     def _seen_by(self, term: Term, cloud: Cloud, of_head: _OfHead) -> Array:
         """Return what of_head is of a head at all targets, which see what is at their positions and before."""
         if not term.masked:
             return of_head(term.head, cloud)
-        at, places = cloud.targets, cloud.target_positions
-        steps, group = np.unique(places, return_inverse=True)
-        order = np.argsort(group, kind="stable")
-        found = None
-        for s, rows in zip(steps, np.split(order, np.cumsum(np.bincount(group))[:-1]), strict=True):
-            seen = cloud.with_(
-                at=np.ascontiguousarray(at[:, rows]), weights=self.nodes.seen(float(s))[None], at_positions=places[rows]
+        found, places, sets = None, cloud.target_positions, len(cloud.x)
+        for rows, seen in self._groups(places, alone=term.head.positional):
+            (g, c), s = rows.shape, places[rows[:, 0]]
+            at = cloud.targets[:, rows].reshape(sets * g, c, -1)
+            one = cloud.with_(
+                x=np.repeat(cloud.x, g, axis=0), at=at, weights=np.tile(seen, (sets, 1)), at_positions=places[rows[0]]
             )
-            part = of_head(term.head, seen)
+            part = of_head(term.head, one)
+            part = part.reshape(sets, g, c, *part.shape[2:])
+            if not term.head.averages:
+                part *= s.reshape(1, g, *[1] * (part.ndim - 2))
             if found is None:
-                found = np.empty((len(part), len(places), *part.shape[2:]))
-            found[:, rows] = part if term.head.averages else s * part
+                found = np.empty((sets, len(places), *part.shape[3:]))
+            found[:, rows] = part
         assert found is not None, "there are targets"
         return found
+
+    def _groups(self, places: Array, *, alone: bool) -> list[tuple[Array, Array]]:
+        """Return which targets (g, c) are summed together, g positions with c targets each, and what these see (g, q).
+
+        alone: whether each position is a group of its own.
+        """
+        kept, for_whom, found = self._kept
+        if kept is not None and for_whom == alone and np.array_equal(kept, places):
+            return found
+        steps, group = np.unique(places, return_inverse=True)
+        sizes = np.bincount(group)
+        starts, order = np.cumsum(sizes) - sizes, np.argsort(group, kind="stable")
+        found = []
+        for c in np.unique(sizes):
+            same = np.flatnonzero(sizes == c)
+            for some in np.split(same, range(0, len(same), 1 if alone else max(1, _TOGETHER // self.nodes.count))[1:]):
+                rows = order[starts[some][:, None] + np.arange(c)]
+                found.append((rows, self.nodes.seen(steps[some])))
+        self._kept = places, alone, found
+        return found
+
+
+def _refuse_unresolved(averages: Array, largest: float) -> None:
+    """Raise FieldError if averages are far larger than what they are averages of, which is at most `largest`.
+
+    Under weights of both signs that is so near a zero of the total weight, which no total of a law has.
+    """
+    if (np.abs(averages) > _FAR * largest).any():
+        raise FieldError("The nodes of positions do not resolve how the law depends on the position.")

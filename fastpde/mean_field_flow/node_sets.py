@@ -46,17 +46,17 @@ class NodeSets:
         """The position of each node (q,)."""
         return None if self.rule is None else np.repeat(self.rule.s, self.counts)
 
-    def seen(self, s: float) -> Array:
-        """Return the weights (q,) of the nodes in averages over all positions up to s; some may be negative."""
+    def seen(self, s: Array) -> Array:
+        """Return the weights (k, q) of the nodes in averages over all positions up to s (k,); some may be negative."""
         assert self.rule is not None, "positions matter"
-        return np.repeat(self.rule.average(s) / self.rule.weights, self.counts) * self.weights
+        return np.repeat(self.rule.average(s) / self.rule.weights, self.counts, axis=1) * self.weights
 
     def moments(self, x: Array, places: Array) -> tuple[Array, Array]:
         """Return means (k, d) and covariances (k, d, d) at positions places (k,) of nodes (S, q, d) that are at x."""
         ends = np.cumsum(self.counts)[:-1]
         parts = zip(np.split(x, ends, axis=1), np.split(self.weights, ends), strict=True)
         means, covs = zip(*(_moments(each, w / w.sum()) for each, w in parts), strict=True)
-        along = np.array([[1.0] if self.rule is None else self.rule.interpolation(float(s)) for s in places])
+        along = np.ones((len(places), 1)) if self.rule is None else self.rule.interpolation(places)
         return along @ np.array(means), np.tensordot(along, np.array(covs), 1)
 
 

@@ -44,11 +44,10 @@ def integrals(s, nodes):
 class Reference:
     """Legendre nodes of positions times those of space, moved in extended precision by the classical fourth order."""
 
-    def __init__(self, kind, positions=16, nodes=16):
+    def __init__(self, kind, nodes):
         self.kind, self.p = kind, nodes
-        x, _ = np.polynomial.legendre.leggauss(positions)
-        self.s = (x + 1) / 2
         z, v = np.polynomial.legendre.leggauss(nodes)
+        self.s = (z + 1) / 2
         self.x = np.concatenate([drifting(s).mean + drifting(s).radius * z for s in self.s])
         self.w = v / 2
 
@@ -76,58 +75,59 @@ class Reference:
         return y[q:].astype(float)
 
 
-def check_against_reference(kind, end, positions=16, nodes=16, steps=20):
-    limit, exact = fp.MeanField(fp.Masked(head_of(kind)), drifting, (0.0, end)), Reference(kind, positions, nodes)
+def check_against_reference(kind, end, nodes, steps):
+    """With `nodes` positions and as many nodes in each for the flow, half as many more for the velocity at first."""
+    limit, exact = fp.MeanField(fp.Masked(head_of(kind)), drifting, (0.0, end)), Reference(kind, 3 * nodes // 2)
     at_first = exact.velocity(exact.x, POINTS[:, 0], PLACES).astype(float)
     np.testing.assert_allclose(limit.velocity(0.0, POINTS, PLACES)[:, 0], at_first, atol=1e-10)
-    moved = limit.push(end, POINTS, PLACES)
-    np.testing.assert_allclose(moved[:, 0], exact.push(POINTS[:, 0], PLACES, end, steps), atol=1e-8)
+    moved = limit.push(end, POINTS, PLACES)[:, 0]
+    np.testing.assert_allclose(moved, Reference(kind, nodes).push(POINTS[:, 0], PLACES, end, steps), atol=1e-8)
     assert limit.error[-1] <= 1e-8
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "Exponential"])
 def test_masked_limits_follow_a_reference_of_another_make(kind):
     """Steps of 1/80 have errors of 1e-9 for these fields, whose time scale is 1."""
-    check_against_reference(kind, 0.25)
+    check_against_reference(kind, 0.25, 20, 20)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
-def test_masked_limits_follow_a_reference_with_twice_the_nodes(kind):
-    check_against_reference(kind, 0.5, 24, 24, 60)
+def test_masked_limits_follow_a_reference_with_more_nodes(kind):
+    check_against_reference(kind, 0.5, 32, 50)
 
 
 def test_averages_over_positions_are_spectral_and_have_their_limit_at_the_start():
     def g(s):
         return np.exp(np.sin(5.0 * s))
 
-    errors = []
+    errors, s = [], np.array([1e-9, 0.03, 0.4, 1.0])
+    want = [quad(g, 0.0, one, epsabs=1e-14, epsrel=1e-14)[0] / one for one in s]
     for count in (4, 8, 16, 32):
-        rule, far = PositionRule(count), 0.0
-        for s in (1e-9, 0.03, 0.4, 1.0):
-            assert abs(rule.average(s).sum() - 1.0) < 1e-13 and abs(rule.interpolation(s).sum() - 1.0) < 1e-13
-            far = max(far, abs(rule.average(s) @ g(rule.s) - quad(g, 0.0, s, epsabs=1e-14)[0] / s))
-        np.testing.assert_allclose(rule.average(0.0), rule.interpolation(0.0), atol=1e-12)
-        np.testing.assert_allclose(rule.average(1.0), rule.weights, atol=1e-14)
-        errors.append(far)
-    assert errors[1] < 0.1 * errors[0] and errors[2] < 1e-3 * errors[1] and errors[3] < 1e-11
+        rule = PositionRule(count)
+        averages, ends = rule.average(s), np.array([0.0, 1.0])
+        np.testing.assert_allclose([averages.sum(axis=1), rule.interpolation(s).sum(axis=1)], 1.0, atol=1e-12)
+        np.testing.assert_allclose(rule.average(ends)[0], rule.interpolation(ends)[0], atol=1e-12)
+        np.testing.assert_allclose(rule.average(ends)[1], rule.weights, atol=1e-13)
+        errors.append(np.abs(averages @ g(rule.s) - want).max())
+    assert errors[1] < 0.2 * errors[0] and errors[2] < 1e-2 * errors[1] and errors[3] < 1e-11
     rule = PositionRule(6)
     for power in range(6):  # exact for polynomials of degree 5
-        np.testing.assert_allclose(rule.average(0.3) @ rule.s**power, 0.3**power / (power + 1), atol=1e-14)
+        np.testing.assert_allclose(rule.average(s) @ rule.s**power, s**power / (power + 1), atol=1e-13)
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "Sigmoid"])
 def test_velocities_are_spectral_in_position(kind):
-    """The error against the reference with m positions falls faster than any power: by 1e4 from 6 to 12."""
-    attention, exact = fp.Masked(head_of(kind)), Reference(kind, 24, 24)
+    """From 4 to 8 to 16 nodes, the error falls by more and more: 1/m would be 2, 1/m^4 16."""
+    attention, exact = fp.Masked(head_of(kind)), Reference(kind, 24)
     want = exact.velocity(exact.x, POINTS[:, 0], PLACES).astype(float)
     setting = Setting(attention, drifting, False, np.array([0.0, 1.0]), 6000, False)
     errors = []
-    for m in (3, 6, 12, 18):
+    for m in (4, 8, 16):
         nodes = by_rule(setting, m)
         found = NodeField(attention, nodes).velocity(0.0, nodes.x, POINTS[None], PLACES)[0, :, 0]
         errors.append(np.abs(found - want).max())
-    assert errors[0] < 0.1 and errors[1] < 0.05 * errors[0] and errors[2] < 1e-4 * errors[1] and errors[3] < 1e-11
+    assert errors[0] < 0.1 and errors[1] < 0.03 * errors[0] and errors[2] < 1e-3 * errors[1]
 
 
 def test_linear_masked_attention_follows_its_closed_form():
@@ -142,7 +142,7 @@ def test_linear_masked_attention_follows_its_closed_form():
         np.testing.assert_allclose(limit.density(t, POINTS[:3], s), 0.5 / stretch, rtol=1e-8)
         assert abs(limit.radius(t, s=s) - stretch) < 1e-8 * stretch
     with pytest.raises(fp.InputError, match=r"t_span: got the end 4; need an end of at most 2.\d+, .* to t = 3.000"):
-        fp.MeanField(attention, law, (0.0, 4.0), tol=1e-6)  # 1 / m0
+        fp.MeanField(attention, law, (0.0, 4.0), tol=1e-5, most_nodes=200)  # 1 / m0
 
 
 def test_equal_laws_stay_equal_under_masked_averages():
