@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import InputError
+from ..errors import ConvergenceError, InputError
 from ..integrate import Solution, Status
 from .setting import Setting
 
@@ -10,10 +10,11 @@ FAILED = (Status.STEP_TOO_SMALL, Status.NOT_FINITE)
 
 
 def why(sol: Solution) -> str:
-    """Return why a run of nodes ended early; empty if it did not."""
+    """Return why a run of nodes ended early; empty if it did not, or because the nodes are too few."""
     if sol.status in FAILED:
         return f"The nodes probably blow up: they could be followed to t = {sol.t_final:.6g} only."
-    return "" if sol.success else sol.message
+    few = sol.status is Status.NOT_CONVERGED and not isinstance(sol.cause, ConvergenceError)
+    return "" if sol.success or few else sol.message
 
 
 def early(setting: Setting, reached: int, what: str, remedy: str) -> InputError:

@@ -15,6 +15,7 @@ from fastpde.mean_field_flow.position_rule import PositionRule
 from fastpde.mean_field_flow.setting import Setting
 
 from .. import naive
+from ..outside.positions import Rotary
 
 A, V = [[1.3]], [[0.7]]
 POINTS, PLACES = np.array([[-0.7], [0.1], [0.4], [1.2]]), np.array([0.0, 0.2, 0.55, 1.0])
@@ -102,7 +103,7 @@ def test_averages_over_positions_are_spectral_and_have_their_limit_at_the_start(
         return np.exp(np.sin(5.0 * s))
 
     errors, s = [], np.array([1e-9, 0.03, 0.4, 1.0])
-    want = [quad(g, 0.0, one, epsabs=1e-14, epsrel=1e-14)[0] / one for one in s]
+    want = [quad(lambda u: g(one * u), 0.0, 1.0)[0] for one in s]  # noqa: B023
     for count in (4, 8, 16, 32):
         rule = PositionRule(count)
         averages, ends = rule.average(s), np.array([0.0, 1.0])
@@ -110,7 +111,7 @@ def test_averages_over_positions_are_spectral_and_have_their_limit_at_the_start(
         np.testing.assert_allclose(rule.average(ends)[0], rule.interpolation(ends)[0], atol=1e-12)
         np.testing.assert_allclose(rule.average(ends)[1], rule.weights, atol=1e-13)
         errors.append(np.abs(averages @ g(rule.s) - want).max())
-    assert errors[1] < 0.2 * errors[0] and errors[2] < 1e-2 * errors[1] and errors[3] < 1e-11
+    assert errors[1] < 0.1 * errors[0] and errors[2] < 2e-2 * errors[1] and errors[3] < 1e-6 * errors[2]
     rule = PositionRule(6)
     for power in range(6):  # exact for polynomials of degree 5
         np.testing.assert_allclose(rule.average(s) @ rule.s**power, s**power / (power + 1), atol=1e-13)
@@ -141,7 +142,7 @@ def test_linear_masked_attention_follows_its_closed_form():
         np.testing.assert_allclose(limit.velocity(t, POINTS, s), POINTS * m0 * s * stretch, rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(limit.density(t, POINTS[:3], s), 0.5 / stretch, rtol=1e-8)
         assert abs(limit.radius(t, s=s) - stretch) < 1e-8 * stretch
-    with pytest.raises(fp.InputError, match=r"t_span: got the end 4; need an end of at most 2.\d+, .* to t = 3.000"):
+    with pytest.raises(fp.InputError, match=r"t_span: got the end 4; need an end of at most \S+, .* to t = 3 only"):
         fp.MeanField(attention, law, (0.0, 4.0), tol=1e-5, most_nodes=200)  # 1 / m0
 
 
@@ -161,7 +162,7 @@ def test_equal_laws_stay_equal_under_masked_averages():
     np.testing.assert_allclose(same.velocity(0.1, x, s), plain.velocity(0.1, x), atol=1e-5)
 
 
-def test_heads_add_up_masked_or_not_and_turned_by_position():
+def test_heads_add_up_masked_or_not():
     heads = [fp.Masked(fp.Softmax(A, [[1.0]], V)), fp.Sigmoid(A, [[0.5]], V), fp.Masked(fp.Exponential(A, [[0.3]], V))]
     W = np.array([[[0.5]], [[-1.0]], [[0.8]]])
     limit = fp.MeanField(fp.MultiHead(heads, W), drifting, (0.0, 0.1), tol=1e-6)
@@ -170,6 +171,24 @@ def test_heads_add_up_masked_or_not_and_turned_by_position():
         pair = fp.MultiHead([heads[h], heads[0]], W_h * only)
         total = total + fp.MeanField(pair, drifting, (0.0, 0.1), tol=1e-6).velocity(0.0, POINTS, PLACES)
     np.testing.assert_allclose(limit.velocity(0.0, POINTS, PLACES), total, atol=1e-10)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_scores_may_depend_on_positions(masked):
+    """Against sums over nodes in 40 positions; a token at the end sees all, masked or not."""
+    head = Rotary(np.eye(2), [[1.0, 0.3], [-0.2, 0.8]], 0.5 * np.eye(2))
+    limit = fp.MeanField(fp.Masked(head) if masked else head, laws.Ball(2), (0.0, 0.1), tol=1e-4)
+    x, w = np.polynomial.legendre.leggauss(40)
+    nodes, weights = laws.Ball(2).nodes(12)
+    at, places = laws.Ball(2).sample(3, 0), np.ones(3) if masked else np.array([0.0, 0.4, 1.0])
+    want = head.velocity(
+        np.tile(nodes, (40, 1)), at=at, weights=np.outer(w / 2, weights).ravel(),
+        positions=np.repeat((x + 1) / 2, len(nodes)), at_positions=places,
+    )  # fmt: skip
+    np.testing.assert_allclose(limit.velocity(0.0, at, places), want, atol=1e-6)
+    if masked:  # the first token sees its own position alone
+        alone = head.velocity(nodes, at=at, weights=weights, positions=np.zeros(len(nodes)), at_positions=np.zeros(3))
+        np.testing.assert_allclose(limit.velocity(0.0, at, 0.0), alone, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "Sigmoid"])
@@ -203,15 +222,15 @@ def test_tokens_of_the_engine_come_near(kind):
 
 
 def test_where_masked_nodes_hold_is_said():
-    """Few nodes for scores of size 8: the refusal names a time, and half of that is fine."""
-    attention = fp.Masked(fp.Softmax([[8.0]], [[1.0]], [[1.0]]))
+    """Few nodes for scores that grow: the refusal names a time, and half of that is fine."""
+    attention = fp.Masked(fp.Softmax([[3.0]], [[1.0]], [[1.0]]))
     with pytest.raises(
         fp.InputError, match=r"t_span: .*need an end of at most \S+, .*most_nodes to 441 and more"
     ) as told:
-        fp.MeanField(attention, drifting, (0.0, 1.5), tol=1e-4, most_nodes=300)
+        fp.MeanField(attention, drifting, (0.0, 1.5), tol=1e-3, most_nodes=300)
     end = float(str(told.value).split("at most ")[1].split(",")[0])
     assert 0.0 < end < 1.5
-    fp.MeanField(attention, drifting, (0.0, end / 2), tol=1e-4, most_nodes=300)
+    fp.MeanField(attention, drifting, (0.0, end / 2), tol=1e-3, most_nodes=300)
 
 
 def test_positions_are_asked_for_where_they_matter():
