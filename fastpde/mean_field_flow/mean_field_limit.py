@@ -35,7 +35,8 @@ class MeanField:
     mean and covariance.
 
     In more dimensions, and for laws without a rule, 8 scrambled Sobol sequences are moved, each by itself; results are
-    means over the 8, and the standard error of that has to be at most tol. It is an estimate and no certificate.
+    means over the 8. The standard error of that, of where the same points are and of mean and covariance, has to be at
+    most tol. It is an estimate and no certificate.
 
     A Gaussian law under an attention that keeps it Gaussian needs no nodes, in any dimension: its mean, covariance and
     flow map are integrated, twice, with steps of two sizes.
