@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -95,7 +96,7 @@ class MeanField:
             raise InputError("t_span", show(t_span), "an end after its start")
         most = positive_int("most_nodes", most_nodes)
         self.attention, self.law = field, law
-        one = not callable(law) or isinstance(law, type) or not field.positional
+        one = isinstance(law, Law | type) or not callable(law) or not field.positional
         law_at = _always(law_of("law", law)) if one else _checked(function("law", law, "(s)"))
         setting = Setting(field, law_at, one, np.linspace(*span, _FRAMES + 1), most, progress)
         for s in setting.places:
@@ -243,6 +244,7 @@ def _checked(law: Callable[[float], Law]) -> Callable[[float], Law]:
     """Return the function of positions, whose values are checked. Raises InputError at a position without a law."""
     d = law_of("law(0.5)", law(0.5)).dimension
 
+    @lru_cache(maxsize=256)  # some laws take their time
     def law_at(s: float) -> Law:
         found = law_of(f"law({s:g})", law(s))
         if found.dimension != d:
