@@ -1,4 +1,4 @@
-"""Powers of n that are fitted to errors, with intervals."""
+"""Powers of n: those that are fitted to errors, with intervals, and those of theory."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ class Rate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.power:.3f} +- {self.half_width:.3f}"
+
+
+def fournier_guillin(p: int, d: int) -> float:
+    """Return the power of n in the bound of E W_p from n samples to their law in R^d, p = 1 or 2, without logarithms.
+
+    For W_2 it is that of the root of E W_2^2. It holds for every law with enough moments; many laws do better. Source:
+    Theory 8.3; Fournier and Guillin (2015).
+    """
+    return -min(0.5 / p, 1.0 / d)
 
 
 def fit_rate(n: Array, draw: Array, error: Array) -> Rate:

@@ -8,7 +8,7 @@ from pathlib import Path
 import fastpde as fp
 
 from .covariance_paths import CovariancePaths
-from .mean_field import MeanField
+from .limit_table import MeanField
 from .phase_diagram import PhaseDiagram
 from .rank_collapse import RankCollapse
 from .sequence_task import SequenceTask
