@@ -1,9 +1,9 @@
 """The central limit of velocities and places of tokens: n times their covariances, predicted by influence functions.
 
 The law of n tokens is near that of nodes z with weights w. A token at z changes what happens to a probe, which has no
-mass itself, by the influence IF_z / n, the derivative with respect to the weight of z that is taken from all nodes in
-proportion, IF_z = d/dw_z - sum_z' w_z' d/dw_z'. So n Cov -> sum_z w_z IF_z IF_z^T, for the velocity at a fixed point and
-for the place to which a probe has come at a later time. Under a mask tokens have a few positions, and the same number of
+mass itself, by IF_z / n, where IF_z = d/dw_z - sum_z' w_z' d/dw_z' is the derivative with respect to weight that goes
+to z and comes from all nodes in proportion. So n Cov -> sum_z w_z IF_z IF_z^T, for the velocity at a fixed point and for
+the place to which a probe has come at a later time. Under a mask tokens have a few positions, and the same number of
 them each: there influences are centred in each position. Source: Theory 8.3, 13.4.
 """
 

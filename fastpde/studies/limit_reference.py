@@ -1,4 +1,4 @@
-"""The reference of the study `mean_field`: the limit of a law, many of its points, and how fast theory lets errors grow.
+"""The reference of the study `mean_field`: the limit of a law, its points, and how fast theory lets errors grow.
 
 Under a mask all positions start with the same law, and token i of n has the position (i + 1/2) / n.
 """

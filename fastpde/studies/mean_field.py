@@ -44,8 +44,8 @@ def mean_field(
 ) -> MeanField:
     """Compare n tokens drawn from a law with its mean-field limit, for many laws, variants and n.
 
-    Attention has A = strength G, |G| = 1 a random matrix, and V = I. Tokens are followed to t = 1 / (4 strength), beside
-    the limit (`fp.MeanField`), and compared with it: their velocity at points of the law, moments, W_1, W_2 and sliced
+    Attention has A = strength G, |G| = 1 a random matrix, and V = I. Tokens are followed to t = 1 / (4 strength) beside
+    the limit (`fp.MeanField`) and compared with it: their velocity at points of the law, moments, W_1, W_2 and sliced
     W_2, and the coupling error, the distance of tokens from where the limit carries their starts. Distances are exact
     in dimension 1, and to many points of the law for at most 320 tokens in more; `limits` of the result has what these
     points allow to see. The central limit of velocities and places is measured in clouds of 256 tokens and predicted by

@@ -81,4 +81,7 @@ def test_clouds_show_what_is_predicted():
 @pytest.mark.soak
 @pytest.mark.parametrize("d", [1, 2])
 def test_clouds_of_all_variants_show_what_is_predicted(d):
-    check(fp.studies.mean_field(laws=("ball",), sizes=(10,), draws=2, dimension=d, distances=False, times=2, steps=6, clt_draws=1000))
+    found = fp.studies.mean_field(
+        sizes=(10,), draws=2, laws=("ball",), dimension=d, times=2, steps=6, distances=False, clt_draws=1000
+    )
+    check(found)

@@ -101,7 +101,7 @@ def test_a_law_of_ones_own(tmp_path):
                                   cells=tmp_path / "a.cells")  # fmt: skip
     assert found.parameters["laws"] == ["Ball(d=1, radius=2)", "Empirical(n=2, d=1)"]
     assert len(found.parameters["samples"]) == 2
-    with pytest.raises(fp.InputError, match="^cells: "):  # another law of the same text
+    with pytest.raises(fp.InputError, match=r"^cells: "):  # another law of the same text
         fp.studies.mean_field(("softmax",), (8, 16), 2, laws=(laws[0], fp.laws.Empirical([[0.0], [2.0]])), dimension=1,
                               times=2, steps=2, clt_draws=0, cells=tmp_path / "a.cells")  # fmt: skip
 
@@ -114,7 +114,7 @@ def test_strengths_have_a_panel_of_their_own():
 
 def test_a_limit_that_cannot_be_followed_is_refused():
     """Linear attention of a law with second moment m blows up at 1 / (2 |A| m) at the latest: here from 5 on."""
-    with pytest.raises(fp.InputError, match="^strengths: got 0.25 for Ball.* and linear; .*an end of at most"):
+    with pytest.raises(fp.InputError, match=r"^strengths: got 0.25 for Ball.* and linear; .*an end of at most"):
         fp.studies.mean_field(("linear",), (10,), 2, laws=(fp.laws.Ball(1, 3.0),), dimension=1)
 
 
@@ -200,7 +200,9 @@ def test_a_study_of_an_older_version_is_read():
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_tokens_follow_the_limit_at_the_rate_of_theory(d):
     """The coupling error falls like n^{-1/2} in every dimension, under all variants: slopes within 0.05."""
-    found = fp.studies.mean_field(laws=("ball",), sizes=(200, 800, 3200), draws=16, times=2, dimension=d, distances=False, clt_draws=0)
+    found = fp.studies.mean_field(
+        sizes=(200, 800, 3200), laws=("ball",), dimension=d, times=2, distances=False, clt_draws=0
+    )
     for setting in found.settings():
         rate = found.rate("coupling", setting, found.times(setting)[-1])
         print(f"d = {d}, {setting.variant}: {rate}")
