@@ -35,7 +35,8 @@ def figure(study: MeanField) -> Figure:
     """
     laws, strengths = study.parameters["laws"], study.parameters["strengths"]
     shown = _shown(study)
-    more = [name for name, has in (("clt", len(study.clt.get("t", ()))), ("growth", len(study.limits))) if has]
+    grows = len(study.limits) > 0 and np.isfinite(study["w2"]).any()
+    more = [name for name, has in (("clt", len(study.clt.get("t", ())) > 0), ("growth", grows)) if has]
     more += ["powers"] if len(strengths) > 1 else []
     columns = len(shown) + len(more)
     drawn = canvas.figure(0.5 + _WIDTH * columns, 0.9 + _HEIGHT * len(laws))

@@ -2,9 +2,9 @@
 
 The law of n tokens is near that of nodes z with weights w. A token at z changes what happens to a probe, which has no
 mass itself, by IF_z / n, where IF_z = d/dw_z - sum_z' w_z' d/dw_z' is the derivative with respect to weight that goes
-to z and comes from all nodes in proportion. So n Cov -> sum_z w_z IF_z IF_z^T, for the velocity at a fixed point and for
-the place to which a probe has come at a later time. Under a mask tokens have a few positions, and the same number of
-them each: there influences are centred in each position. Source: Theory 8.3, 13.4.
+to z and comes from all nodes in proportion. So n Cov -> sum_z w_z IF_z IF_z^T, for the velocity at a fixed point and
+for the place to which a probe has come at a later time. Under a mask tokens have a few positions, with the same number
+of tokens each: there influences are centred in each position. Source: Theory 8.3, 13.4.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class MeanField(Study):
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
         """Return a description of each column, by name and in order."""
-        late = "; under a mask only from position 1/2 on"
+        late = "; under a mask from position 1/2 on"
         return {
             "law": Column("text", "", "of tokens at t = 0"),
             "variant": Column("text", "", "of attention"),
@@ -52,14 +52,14 @@ class MeanField(Study):
             "n": Column("whole", "", "tokens"),
             "draw": Column("whole", "", "number of the draw"),
             "t": Column("number", "time", ""),
-            "velocity": Column("number", "length/time", f"root mean square of Gamma_n - Gamma at points of the law{late}"),
+            "velocity": Column("number", "length/time", f"root mean square of Gamma_n - Gamma{late}"),
             "mean": Column("number", "length", "|mean of the tokens - mean of the law|"),
             "cov": Column("number", "length^2", "|covariance of the tokens - that of the law|, Frobenius"),
             "w1": Column("number", "length", "W_1 from the tokens to the law; nan for too many tokens"),
             "w2": Column("number", "length", "W_2 from the tokens to the law; nan for too many tokens"),
             "sliced_w2": Column("number", "length", "sliced W_2 from the tokens to the law"),
-            "coupling": Column("number", "length", f"root mean square of |x - where the limit carries its start|{late}"),
-            "coupling_max": Column("number", "length", f"largest |x - where the limit carries its start|{late}"),
+            "coupling": Column("number", "length", f"root mean square of |x - x of the limit|{late}"),
+            "coupling_max": Column("number", "length", f"largest |x - x of the limit|, from the same start{late}"),
         }  # fmt: skip
 
     # -- what is in it ------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from fastpde.studies.power_laws import fit_rate, fournier_guillin
 from fastpde.studies.study_cells import Cells
 
 SMALL = {"sizes": (60, 240, 960), "draws": 6, "times": 2, "steps": 4, "points": 8, "clt_draws": 0}
+FEW = SMALL | {"laws": ("ball",), "dimension": 1, "distances": False}
 KEPT = Path(__file__).parents[1] / "run" / "kept" / "v0" / "mean-field.study"
 
 
@@ -61,9 +62,9 @@ def test_powers_are_fitted_and_their_intervals_cover():
 
 def test_a_small_study_finds_the_power_and_reads_back(tmp_path):
     done = []
-    asked = SMALL | {"clt_draws": 40}
+    asked = SMALL | {"sizes": (40, 240, 960), "draws": 4, "clt_draws": 40}
     found = fp.studies.mean_field(("softmax", "exponential"), progress=lambda k, stats: done.append(k), **asked)
-    assert done[-1] == 3 * (2 + 3 * 6) and len(found) == 3 * 3 * 6 * 2
+    assert done[-1] == 3 * (2 + 3 * 4) and len(found) == 3 * 3 * 4 * 2
     assert found.settings() == [
         ("ball", "softmax", 0.25), ("ball", "exponential", 0.25), ("gaussian", "softmax", 0.25),
     ]  # fmt: skip
@@ -107,8 +108,8 @@ def test_a_law_of_ones_own(tmp_path):
 
 
 def test_strengths_have_a_panel_of_their_own():
-    found = fp.studies.mean_field(("softmax",), laws=("ball",), strengths=(0.2, 1.2), **SMALL)
-    assert len(found.figure().axes) == 6  # four errors, growth, powers
+    found = fp.studies.mean_field(("softmax",), strengths=(0.2, 1.2), **FEW)
+    assert len(found.figure().axes) == 3  # two errors, powers
     assert "|A| = 1.2" in found.summary()
 
 
@@ -120,7 +121,7 @@ def test_a_limit_that_cannot_be_followed_is_refused():
 
 def test_an_interrupted_study_goes_on(tmp_path):
     """Interrupted after some cells, its file cut in a line: the same table, and only what is missing is made."""
-    path, whole = tmp_path / "a.cells", fp.studies.mean_field(("softmax",), laws=("ball",), **SMALL)
+    path, whole = tmp_path / "a.cells", fp.studies.mean_field(("softmax",), **FEW)
 
     class Enough(Exception):
         pass
@@ -130,18 +131,16 @@ def test_an_interrupted_study_goes_on(tmp_path):
             raise Enough
 
     with pytest.raises(Enough):
-        fp.studies.mean_field(("softmax",), laws=("ball",), cells=path, progress=stop, **SMALL)
+        fp.studies.mean_field(("softmax",), cells=path, progress=stop, **FEW)
     text = path.read_text()
     path.write_text(text[:-20])
     made = []
-    found = fp.studies.mean_field(
-        ("softmax",), laws=("ball",), cells=path, progress=lambda k, stats: made.append(k), **SMALL
-    )
+    found = fp.studies.mean_field(("softmax",), cells=path, progress=lambda k, stats: made.append(k), **FEW)
     for name in whole.columns:
         np.testing.assert_array_equal(found[name], whole[name])
     assert len(path.read_text().splitlines()) == 1 + 19
     with pytest.raises(fp.InputError, match="cells"):
-        fp.studies.mean_field(("l2",), laws=("ball",), cells=path, **SMALL)
+        fp.studies.mean_field(("l2",), cells=path, **FEW)
 
 
 def test_cells_keep_rows_to_the_bit(tmp_path):
