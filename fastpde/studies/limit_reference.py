@@ -50,7 +50,7 @@ class Reference:
         """Follow a law from t = 0 to 1 / (4 strength). Raises InputError naming strengths if it cannot be followed."""
         attention = attention_of(setting, law.dimension, parameters["seed"])
         t = np.linspace(0.0, 0.25 / setting.strength, parameters["times"])
-        more = {"tol": _TOL} if law.dimension <= _MOST_AXES else {}
+        more: dict[str, Any] = {"tol": _TOL} if law.dimension <= _MOST_AXES else {}
         try:
             limit = fp.MeanField(attention, law, (0.0, float(t[-1])), **more)
         except fp.InputError as error:

@@ -46,19 +46,17 @@ def mean_field(
 
     Attention has A = strength G, |G| = 1 a random matrix, and V = I. Tokens are followed to t = 1 / (4 strength) beside
     the limit (`fp.MeanField`) and compared with it: their velocity at points of the law, moments, W_1, W_2 and sliced
-    W_2, and the coupling error, the distance of tokens from where the limit carries their starts. Distances are exact
-    in dimension 1, and to many points of the law for at most 320 tokens in more; `limits` of the result has what these
-    points allow to see. The central limit of velocities and places is measured in clouds of 256 tokens and predicted by
-    influence functions; W_2(mu^n_t, mu_t) / W_2(mu^n_0, mu_0) stands beside the bound C(t, R0) and the local rate.
+    W_2, and how far tokens are from where the limit carries their starts. Distances are exact in dimension 1, and to
+    many points of the law, for at most 320 tokens, in more; `limits` of the result says what these allow to see. The
+    central limit is measured in clouds of 256 tokens and predicted by influence functions; the growth of W_2 to the
+    limit stands beside the bound C(t, R0) and the local rate.
 
     Args:
         variants: some of "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), "linear", "exponential", "multihead" (two
             softmax heads), "masked" (softmax, token i of n at the position (i + 1/2) / n), or classes of your own
-            without positions. Exponential attention has no limit where a law is unbounded: `summary` says what is left
-            out.
+            without positions. Where a law is unbounded exponential attention has no limit, and is left out.
         sizes: numbers of tokens.
-        draws: number of clouds of each size; the samples of draw b of n tokens have a seed that comes from
-            `np.random.default_rng([seed, n, b])`.
+        draws: number of clouds of each size; seeds of draw b of n tokens are from `default_rng([seed, n, b])`.
         laws: some of "ball" (of radius 1), "gaussian" (N(0, I)), "sphere", "annulus" (from 1/2 to 1), "box" ([-1, 1]^d)
             and "mixture" (of two Gaussians), or laws of `fp.laws`.
         dimension: the dimension d; above 3 limits are those of Sobol points, where a law does not stay Gaussian.
@@ -83,37 +81,50 @@ def mean_field(
     if getattr(backend, "processes", 1) > 1:
         remedy = "Give each process variants or sizes of its own."
         raise fp.InputError("backend", repr(backend), "one whose tokens are all in this process", remedy)
-    frames, d = whole("times", times, 2), whole("dimension", dimension, 1, _DIMENSIONS)
-    of_name, names = named_laws(laws, d), named_variants(variants)
-    strengths = [positive("strengths", s) for s in several("strengths", strengths)]
+    d, names = whole("dimension", dimension, 1, _DIMENSIONS), named_variants(variants)
+    of_name, strengths = named_laws(laws, d), [positive("strengths", s) for s in several("strengths", strengths)]
     asked, skipped = settings(of_name, names, strengths)
     parameters = {
-        "laws": list(of_name),
-        **samples_of(of_name),
         "variants": names,
         **code_of([name for name in names if name not in COMPOSED]),
-        "skipped": skipped,
         "sizes": [whole("sizes", n, 2) for n in several("sizes", sizes)],
         "draws": whole("draws", draws, 2),
+        "laws": list(of_name),
+        **samples_of(of_name),
+        "skipped": skipped,
         "dimension": d,
         "strengths": strengths,
-        "times": frames,
-        "steps": whole("steps", steps, frames - 1),
-        "points": whole("points", points, 1),
-        "distances": distances,
-        "clt_draws": whole("clt_draws", clt_draws, 0),
-        "seed": whole("seed", seed, 0),
+        **_counted(times, steps, points, clt_draws, seed),
+        "distances": _flag("distances", distances),
     }
-    if not isinstance(distances, bool):
-        raise fp.InputTypeError("distances", repr(distances), "True or False")
-    if clt_draws == 1:
-        raise fp.InputError("clt_draws", "1", "0, or at least 2 clouds")
     found = _Tables(parameters, Cells(cells, parameters), backend)
     with told(progress, cells_of(asked, parameters)) as report:
         for setting in asked:
             found.add(setting, of_name[setting.law], report)
     columns = {name: np.array([row[name] for row in found.rows]) for name in found.rows[0]}
     return MeanField(parameters, columns, limits_of(found.limits), clt_of(found.clt))
+
+
+def _flag(name: str, value: Any) -> bool:
+    """Return a bool, or raise InputTypeError."""
+    if not isinstance(value, bool):
+        raise fp.InputTypeError(name, repr(value), "True or False")
+    return value
+
+
+def _counted(times: Any, steps: Any, points: Any, clt_draws: Any, seed: Any) -> dict[str, int]:
+    """Return the parameters that are numbers of times, steps, points and clouds, and the seed, checked."""
+    frames = whole("times", times, 2)
+    found = {
+        "times": frames,
+        "steps": whole("steps", steps, frames - 1),
+        "points": whole("points", points, 1),
+        "clt_draws": whole("clt_draws", clt_draws, 0),
+        "seed": whole("seed", seed, 0),
+    }
+    if found["clt_draws"] == 1:
+        raise fp.InputError("clt_draws", "1", "0, or at least 2 clouds")
+    return found
 
 
 class _Tables:
