@@ -133,7 +133,7 @@ class MeanField:
     always: ClassVar[frozenset[str]] = frozenset({"laws"})
     variants: tuple[str, ...] = key(_list(schema.variant(*_PAIRS), '["softmax", "l2"]'), _LIMITS)
     sizes: tuple[int, ...] = key(_list(checks.integer(2, 10**9), "[100, 1000]"), _SIZES)
-    draws: int = key(checks.integer(2), 16)
+    draws: int = key(checks.integer(2), 12)
     laws: tuple[str, ...] = key(_list(checks.choice(*_LAWS), '["ball", "gaussian"]'), ("ball", "gaussian"))
     dimension: int = key(checks.integer(1, _MOST), 2)
     strengths: tuple[float, ...] = key(_list(checks.number(above=0.0), "[0.25]"), (0.25,))

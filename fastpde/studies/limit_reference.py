@@ -111,6 +111,7 @@ class Reference:
                 **self.setting._asdict(),
                 "t": float(t),
                 "error": float(np.interp(t, self.limit.t, self.limit.error)),
+                "variance": float(np.trace(self.moments[frame][1])),
                 "w1_floor": w1,
                 "w2_floor": w2,
                 "sliced_floor": slices,

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
 
 _TEXTS = ("law", "variant", "what")
-_LIMITS = ("law", "variant", "strength", "t", "error", "w1_floor", "w2_floor", "sliced_floor", "log_bound", "log_rate")
+_FLOORS = ("w1_floor", "w2_floor", "sliced_floor")
+_LIMITS = ("law", "variant", "strength", "t", "error", "variance", *_FLOORS, "log_bound", "log_rate")
 _CLT = ("law", "variant", "strength", "what", "t", "predicted", "measured", "error")
 _MORE = {"limits.csv": _LIMITS, "clt.csv": _CLT}
-_DISTANCES = ("w1", "w2")
+_DISTANCES, _CONTROLLED = ("w1", "w2"), ("velocity", "coupling", "coupling_max")
 _DEVIATIONS = 3.0  # standard errors that a covariance may be off
 
 
@@ -30,7 +31,7 @@ class MeanField(Study):
     """The tables of `mean_field`.
 
     Attributes:
-        limits: of each limit at each time: error, the relative error of the limit itself; w1_floor, w2_floor and
+        limits: of each limit at each time: error, the relative error of the limit itself; variance, E |x - E x|^2; w1_floor, w2_floor and
             sliced_floor, the distances of two references, below which none can be measured; log_bound, the logarithm of
             C(t, R0) of Theory 8.1; log_rate, the integral of the local rate of Theory 12.5.
         clt: predicted and measured, the trace of n Cov of the velocity at t = 0 (what = "velocity") and of the place
@@ -53,7 +54,7 @@ class MeanField(Study):
             "draw": Column("whole", "", "number of the draw"),
             "t": Column("number", "time", ""),
             "velocity": Column("number", "length/time", f"root mean square of Gamma_n - Gamma{late}"),
-            "mean": Column("number", "length", "|mean of the tokens - mean of the law|"),
+            "mean": Column("number", "length", f"|mean of what a token sees - that of the law|{late}"),
             "cov": Column("number", "length^2", "|covariance of the tokens - that of the law|, Frobenius"),
             "w1": Column("number", "length", "W_1 from the tokens to the law; nan for too many tokens"),
             "w2": Column("number", "length", "W_2 from the tokens to the law; nan for too many tokens"),
@@ -80,10 +81,19 @@ class MeanField(Study):
     def rate(self, error: str, setting: Sequence[Any], t: float) -> Rate:
         """Return the fitted power of n of an error at a time, over the sizes at which it is known, with its interval.
 
+        Velocities and places are wrong mostly because the mean of what a token sees is wrong at first, and how large
+        that error is on average is known: it is the control of `fit_rate` for them.
+
         error: the name of a column; setting: (law, variant, strength), as of `settings`.
         """
         rows = self.rows(setting, t) & np.isfinite(self[error])
-        return fit_rate(self["n"][rows], self["draw"][rows], self[error][rows])
+        n, draw, values = self["n"][rows], self["draw"][rows], self[error][rows]
+        if error not in _CONTROLLED or not self.limits:
+            return fit_rate(n, draw, values)
+        first = self.rows(setting, 0.0)
+        variance = self.limits["variance"][_where(self.limits, setting, 0.0)][0]
+        parts = np.array([1.0 / size if setting[1] != "masked" else float(np.mean(1.0 / late(size))) for size in n])
+        return fit_rate(n, draw, values, self["mean"][first], variance * parts)
 
     def expected(self, error: str) -> float:
         """Return the power of n of theory: for W_1 and W_2 that of the bound for all laws, -1/2 for other errors.
@@ -210,6 +220,11 @@ class MeanField(Study):
             "error": ["nan"] * count,
         }
         return cls({**parameters, "laws": ["gaussian"]}, columns, {}, columns_of(kept, _CLT))
+
+
+def late(n: int) -> Array:
+    """Return how many tokens each token sees that has a position (i + 1/2) / n of at least 1/2 under a mask."""
+    return np.arange(n // 2 + 1, n + 1)
 
 
 def columns_of(rows: Any, names: Sequence[str]) -> Mapping[str, Array]:

@@ -14,7 +14,7 @@ from . import central_limit
 from .draws import code_of, positive, several, told, whole
 from .limit_reference import Reference
 from .limit_settings import COMPOSED, Setting, cells_of, named_laws, named_variants, samples_of, settings
-from .limit_table import MeanField, clt_of, limits_of
+from .limit_table import MeanField, clt_of, late, limits_of
 from .study_cells import Cells
 from .table import Array
 
@@ -27,7 +27,7 @@ _LATE = 0.5  # under a mask tokens before this position see few others, and thei
 def mean_field(
     variants: Sequence[Any] = VARIANTS,
     sizes: Sequence[int] = SIZES,
-    draws: int = 16,
+    draws: int = 12,
     *,
     laws: Sequence[Any] = ("ball", "gaussian"),
     dimension: int = 2,
@@ -178,14 +178,16 @@ def _cloud(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], 
     )  # fmt: skip
     if not found.success:
         raise fp.InputError("backend", repr(backend), "one that can follow the tokens", found.message)
-    late = slice(None) if places is None else places >= _LATE
+    seen_by = None if places is None else late(n)
+    mine = slice(None) if seen_by is None else seen_by - 1
     rows = []
     for frame, x in enumerate(found.x):
         moved = reference.push(frame, starts, None if places is None else np.concatenate([places, at_places]))
         at, (mean, cov) = moved[n:], reference.moments[frame]
         seen = attention.velocity(x, at=at, positions=places, at_positions=at_places, backend=backend)
-        off, coupled = seen - reference.velocity(frame, at, at_places), np.linalg.norm(x - moved[:n], axis=1)[late]
+        off, coupled = seen - reference.velocity(frame, at, at_places), np.linalg.norm(x - moved[:n], axis=1)[mine]
         own = x.mean(axis=0)
+        means = own[None] if seen_by is None else np.cumsum(x, axis=0)[mine] / seen_by[:, None]
         w1, w2, sliced = reference.distances.to(x, frame) if parameters["distances"] else (np.nan,) * 3
         rows.append({
             **reference.setting._asdict(),
@@ -193,7 +195,7 @@ def _cloud(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], 
             "draw": b,
             "t": float(t[frame]),
             "velocity": _root_mean_square(np.linalg.norm(off, axis=1)),
-            "mean": float(np.linalg.norm(own - mean)),
+            "mean": _root_mean_square(np.linalg.norm(means - mean, axis=1)),
             "cov": float(np.linalg.norm((x - own).T @ (x - own) / n - cov)),
             "w1": w1,
             "w2": w2,

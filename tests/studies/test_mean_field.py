@@ -56,6 +56,12 @@ def test_powers_are_fitted_and_their_intervals_cover():
     assert covered >= 42  # 95 % of 50, less three standard deviations of a binomial
     assert np.isnan(fit_rate(n, draw, np.full(120, np.nan)).power)
     assert np.isnan(fit_rate(n[:40], draw[:40], np.ones(40)).power)
+    # An error that follows a control closely: what is left is the noise that the control does not have.
+    noise = np.abs(np.random.default_rng(3).standard_normal((2, 120)))
+    control, error = noise[0] / np.sqrt(n), noise[0] * (1.0 + 0.01 * noise[1]) / np.sqrt(n)
+    plain, better = fit_rate(n, draw, error), fit_rate(n, draw, error, control, 1.0 / n)
+    assert better.half_width < 0.1 * plain.half_width and abs(better.power + 0.5) < 2 * better.half_width + 1e-3
+    assert fit_rate(n, draw, error, noise[1], np.ones(120)).half_width < 1.5 * plain.half_width  # of no use
     assert [fournier_guillin(1, d) for d in (1, 2, 4)] == [-0.5, -0.5, -0.25]
     assert [fournier_guillin(2, d) for d in (1, 3, 4, 5)] == [-0.25, -0.25, -0.25, -0.2]
 
@@ -200,7 +206,7 @@ def test_a_study_of_an_older_version_is_read():
 def test_tokens_follow_the_limit_at_the_rate_of_theory(d):
     """The coupling error falls like n^{-1/2} in every dimension, under all variants: slopes within 0.05."""
     found = fp.studies.mean_field(
-        sizes=(200, 800, 3200), laws=("ball",), dimension=d, times=2, distances=False, clt_draws=0
+        sizes=(100, 400, 1600), draws=24, laws=("ball",), dimension=d, times=2, distances=False, clt_draws=0
     )
     for setting in found.settings():
         rate = found.rate("coupling", setting, found.times(setting)[-1])
