@@ -31,9 +31,9 @@ class MeanField(Study):
     """The tables of `mean_field`.
 
     Attributes:
-        limits: of each limit at each time: error, the relative error of the limit itself; variance, E |x - E x|^2; w1_floor, w2_floor and
-            sliced_floor, the distances of two references, below which none can be measured; log_bound, the logarithm of
-            C(t, R0) of Theory 8.1; log_rate, the integral of the local rate of Theory 12.5.
+        limits: of each limit at each time: error, the relative error of the limit itself; variance, E |x - E x|^2;
+            w1_floor, w2_floor and sliced_floor, the distances of two references, below which none can be measured;
+            log_bound, the logarithm of C(t, R0) of Theory 8.1; log_rate, the integral of the local rate of Theory 12.5.
         clt: predicted and measured, the trace of n Cov of the velocity at t = 0 (what = "velocity") and of the place
             at time t ("place") of probes, means over 8 of them; error, the standard error of what was measured.
     """
@@ -189,6 +189,12 @@ class MeanField(Study):
         from fastpde.plot import convergence
 
         return convergence.figure(self)
+
+    @property
+    def tables(self) -> dict[str, Mapping[str, Array]]:
+        """The tables beside the rows that are not empty, by name."""
+        both = {"limits": self.limits, "clt": self.clt}
+        return {name: table for name, table in both.items() if table and len(table["law"])}
 
     # -- in files -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fastpde as fp
+from fastpde.report import write
 from fastpde.studies.limit_reference import Reference
 from fastpde.studies.limit_settings import LAWS, Setting
 from fastpde.studies.power_laws import fit_rate, fournier_guillin
@@ -86,7 +87,9 @@ def test_a_small_study_finds_the_power_and_reads_back(tmp_path):
     assert found.expected("w2") == -0.25 and (found["coupling"] <= found["coupling_max"]).all()
     assert found.save(tmp_path).read_bytes()[:4] == b"\x89PNG"
     again = fp.studies.load(tmp_path)
-    assert again.summary() == found.summary()
+    assert again.summary() == found.summary() and list(again.tables) == ["limits", "clt"]
+    page = write(tmp_path).read_text()
+    assert "Table limits.csv" in page and "log_rate" in page and "exponential" in page
     for table in ("columns", "limits", "clt"):
         for name, values in getattr(found, table).items():
             np.testing.assert_array_equal(getattr(again, table)[name], values)
@@ -104,13 +107,13 @@ def test_distances_to_the_limit_grow_no_faster_than_theory_allows():
 
 def test_a_law_of_ones_own(tmp_path):
     laws = (fp.laws.Ball(1, 2.0), fp.laws.Empirical([[0.0], [1.0]]))
-    found = fp.studies.mean_field(("softmax",), (8, 16), 2, laws=laws, dimension=1, times=2, steps=2, clt_draws=0,
-                                  cells=tmp_path / "a.cells")  # fmt: skip
+    few = {"sizes": (8, 16), "draws": 2, "dimension": 1, "times": 2, "steps": 2, "distances": False, "clt_draws": 0}
+    found = fp.studies.mean_field(("softmax",), laws=laws, cells=tmp_path / "a.cells", **few)
     assert found.parameters["laws"] == ["Ball(d=1, radius=2)", "Empirical(n=2, d=1)"]
-    assert len(found.parameters["samples"]) == 2
-    with pytest.raises(fp.InputError, match=r"^cells: "):  # another law of the same text
-        fp.studies.mean_field(("softmax",), (8, 16), 2, laws=(laws[0], fp.laws.Empirical([[0.0], [2.0]])), dimension=1,
-                              times=2, steps=2, clt_draws=0, cells=tmp_path / "a.cells")  # fmt: skip
+    assert len(found.parameters["samples"]) == 2 and np.isnan(found["w2"]).all()
+    other = (laws[0], fp.laws.Empirical([[0.0], [2.0]]))  # of the same text
+    with pytest.raises(fp.InputError, match=r"^cells: "):
+        fp.studies.mean_field(("softmax",), laws=other, cells=tmp_path / "a.cells", **few)
 
 
 def test_strengths_have_a_panel_of_their_own():
