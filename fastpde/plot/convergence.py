@@ -73,6 +73,7 @@ def _colour(study: MeanField, variant: str) -> str:
 
 def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, end: int) -> None:
     """Draw an error against n with its fitted powers, and the power of n that theory allows distances."""
+    highest = []
     for setting in settings:
         t = study.times(setting)[end]
         rows = study.rows(setting, t) & np.isfinite(study[error])
@@ -84,22 +85,22 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
             axes.plot(sizes, rate.factor * sizes.astype(float) ** rate.power, color=colour, linewidth=1)
         bars = [np.maximum(middle - low, 0.0), np.maximum(high - middle, 0.0)]
         axes.errorbar(sizes, middle, yerr=bars, fmt="o", markersize=3, color=colour, label=label, linewidth=1)
-        if error in _FLOORS and len(study.limits):
-            axes.axhline(study.floor(_FLOORS[error], setting, t), color=colour, linewidth=0.8, linestyle=":")
-    _guides(axes, study, error)
+        floor = study.floor(_FLOORS[error], setting, t) if error in _FLOORS and len(study.limits) else 0.0
+        if floor > 0.0:
+            axes.axhline(floor, color=colour, linewidth=0.8, linestyle=":")
+        highest.append((sizes[0], sizes[-1], high.max()))
+    _guides(axes, study.expected(error), np.array(highest))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("n", fontsize=8)
     axes.legend(frameon=False, fontsize=6, loc="lower left")
 
 
-def _guides(axes: Any, study: MeanField, error: str) -> None:
-    """Draw the powers of n of theory through the upper left point: -1/2, and for W_2 that of the bound for all laws."""
-    rows = np.isfinite(study[error])
-    sizes = np.unique(study["n"][rows]).astype(float)
-    top = float(study[error][rows & (study["n"] == sizes[0])].max())
-    for power, style in {-0.5: "--", study.expected(error): "-."}.items():
-        line = 1.3 * top * (sizes / sizes[0]) ** power
+def _guides(axes: Any, expected: float, seen: Array) -> None:
+    """Draw n^{-1/2} and the power of theory above all errors; seen (m, 3): first and last n, and the largest error."""
+    sizes = np.array([seen[:, 0].min(), seen[:, 1].max()])
+    for power, style in {-0.5: "--", expected: "-."}.items():
+        line = 1.3 * seen[:, 2].max() * (sizes / sizes[0]) ** power
         axes.plot(sizes, line, style, color=canvas.FAINT, linewidth=1, label=f"$n^{{{power:.3g}}}$, theory")
 
 
