@@ -49,11 +49,12 @@ def figure(study: MeanField) -> Figure:
         for axes, name in zip(panels[len(shown) :], more, strict=True):
             {"clt": _clt, "growth": _growth, "powers": _powers}[name](axes, study, law)
         for axes in panels:
-            axes.tick_params(labelsize=7)
+            axes.tick_params(which="both", labelsize=7)
             canvas.tidy(axes)
         panels[0].set_ylabel(canvas.plain(law), fontsize=10)
     bars = "Points: root mean square over the draws; bars: its 16 and 84 % quantiles over resampled draws."
     bars += " Dotted: what the points of the reference allow to see." if "w2" in [name for name, *_ in shown] else ""
+    bars += " Lines: fitted powers, with the mean at t = 0 as control." if len(study.limits) else ""
     size = f"d = {study.parameters['dimension']}, |A| = {strengths[0]:g}"
     canvas.caption(drawn, f"{size}, {study.parameters['draws']} draws of each size. {bars} {study.summary()}.")
     return drawn
