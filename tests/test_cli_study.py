@@ -121,7 +121,11 @@ def test_a_study_ends_with_a_picture_and_again_does_nothing(folder, capsys):
 
 
 STOPPED = {  # study: configuration, exit code, words
-    "mean-field": ("variants = ['l2']\nsizes = [4, 8]\ndraws = 2\nclt_draws = 2", 75, "run the same command again"),
+    "mean-field": (
+        "laws = ['ball']\nvariants = ['l2']\nsizes = [4, 8]\ndraws = 2\nclt_draws = 2",
+        75,
+        "run the same command again",
+    ),
     "stability": ("variants = ['linear']\ndraws = 3\nn = 4\ntimes = 2", 75, "run the same command again"),
     "stationary-points": ("cases = [[2, 2]]\ndraws = 3\ntau = 1e4", 75, "run the same command again"),
     "blow-up": ("spectra = [[1.0]]\nradii = [2.0, 3.0, 4.0]\nvariants = ['linear']", 75, "run the same command again"),

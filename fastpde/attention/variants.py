@@ -82,11 +82,6 @@ class Variant:
         return self.keeps_gaussians and self.is_bounded
 
     @property
-    def has_limit(self) -> bool:
-        """Whether the field of n tokens has a limit for all times: nothing blows up, and positions do not matter."""
-        return self.is_bounded and not self.kind.positional
-
-    @property
     def scales(self) -> bool:
         """Whether an evaluation is an iteration of sums, a Sinkhorn scaling."""
         return issubclass(self.kind, Sinkhorn)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from fastpde.config import memory_estimate, sweep_plan
 from fastpde.config.build import Problem, resolve, times_of
@@ -113,8 +114,10 @@ def load_study(name: str, path: Path | None, *, code: bool = False) -> Plan:
 
 def same_study(text: str, found: Plan) -> bool:
     """Return whether a TOML text and a plan describe the same study."""
+    kind: Any = type(found.config)
     try:
-        return read(type(found.config), _table(text), "") == found.config
+        table = _table(text)
+        return getattr(kind, "always", frozenset()) <= table.keys() and read(kind, table, "") == found.config
     except InputError:
         return False
 

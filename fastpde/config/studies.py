@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from operator import attrgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from fastpde.attention.variants import VARIANTS, chosen, named, suiting
 from fastpde.config import attention_keys, checks, emit, schema, token_keys
@@ -20,11 +20,13 @@ from fastpde.own_code import is_own
 
 _COUNT = checks.integer(1)
 _SEED = checks.integer(0)
-_has_limit = attrgetter("has_limit")
 _is_closed = attrgetter("is_closed")
-_FIELDS, _CLOSED = suiting(_has_limit), suiting(_is_closed)
-_PAIRS = (*VARIANTS, "multihead", "masked")
-_SIZES = (100, 316, 1000, 3162, 10_000, 31_623, 100_000, 316_228, 1_000_000)
+_CLOSED = suiting(_is_closed)
+_COMPOSED = ("multihead", "masked")
+_PAIRS = (*VARIANTS, *_COMPOSED)
+_LAWS = ("ball", "gaussian", "sphere", "annulus", "box", "mixture")
+_LIMITS = ("softmax", "l2", "sigmoid", "sinkhorn", *_COMPOSED, "exponential")
+_SIZES = (100, 316, 1000, 3162, 10_000)
 _TASKS = ("recall", "regression", "sorting")
 _TRAINED = ("softmax", "l2", "sigmoid", "sinkhorn")
 _CASES = ((2, 2), (3, 3), (3, 2), (3, 1), (4, 4), (4, 2), (5, 5))
@@ -130,21 +132,27 @@ class CovariancePaths:
 class MeanField:
     """The configuration of `fp.studies.mean_field`."""
 
-    variants: tuple[str, ...] = key(_list(attention_keys.variant(*_FIELDS), '["softmax", "l2"]'), _FIELDS)
+    # Keys without which a text is that of an older version, whose study was another one.
+    always: ClassVar[frozenset[str]] = frozenset({"laws"})
+    variants: tuple[str, ...] = key(_list(attention_keys.variant(*_PAIRS), '["softmax", "l2"]'), _LIMITS)
     sizes: tuple[int, ...] = key(_list(checks.integer(2, 10**9), "[100, 1000]"), _SIZES)
-    draws: int = key(checks.integer(2), 16)
-    dimension: int = key(checks.integer(1, 3), 2)
+    draws: int = key(checks.integer(2), 12)
+    laws: tuple[str, ...] = key(_list(checks.choice(*_LAWS), '["ball", "gaussian"]'), ("ball", "gaussian"))
+    dimension: int = key(checks.integer(1, _MOST), 2)
     strengths: tuple[float, ...] = key(_list(checks.number(above=0.0), "[0.25]"), (0.25,))
     times: int = key(checks.integer(2, 1000), 3)
-    steps: int = key(checks.integer(1, 100_000), 8)
+    steps: int = key(checks.integer(1, 100_000), 12)
     points: int = key(checks.integer(1, 100_000), 32)
-    clt_draws: int = key(checks.integer(0, 10**7), 8000)
+    distances: bool = key(checks.boolean, True)
+    clt_draws: int = key(checks.integer(0, 10**7), 1000)
     seed: int = key(_SEED, 0)
 
     def settled(self, name: str) -> MeanField:
-        """Return the section. Raises InputError if it has too few steps for its times."""
+        """Return the section. Raises InputError if it has too few steps for its times, or one cloud for a variance."""
         if self.steps < self.times - 1:
             checks.refuse("steps", self.steps, f"at least {self.times - 1}, one less than times")
+        if self.clt_draws == 1:
+            checks.refuse("clt_draws", 1, "0, or at least 2 clouds")
         return self
 
 
@@ -273,14 +281,17 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """The number of laws, clouds, pairs, models or classes of laws."""
+        """The number of laws, cells, pairs, models or classes of laws. Raises InputError if no setting has a limit."""
         import fastpde as fp
+        from fastpde.studies import limit_settings
 
         found = self.config
         if isinstance(found, CovariancePaths):
             return len(fp.studies.grid(*_grid(found)))
         if isinstance(found, MeanField):
-            return found.draws * len(found.variants) * len(found.strengths) * len(found.sizes)
+            laws = limit_settings.named_laws(found.laws, found.dimension)
+            asked, _ = limit_settings.settings(laws, found.variants, found.strengths)
+            return limit_settings.cells_of(asked, vars(found))
         if isinstance(found, BlowUp):
             planes = sum(len(spectrum) == 2 for spectrum in found.spectra)
             per_variant = (len(found.spectra) - planes) * len(found.radii)
@@ -357,7 +368,8 @@ def plan(name: str, table: dict[str, Any], files: Files) -> Plan:
         case MeanField(variants=several):
             load_own(files, several, "variants")
             for asked in several:
-                chosen("variants", asked, _has_limit)
+                if asked not in _COMPOSED:
+                    chosen("variants", asked, lambda variant: not variant.kind.positional)
         case Stability(variants=several):
             load_own(files, several, "variants")
     return found

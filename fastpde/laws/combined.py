@@ -59,6 +59,10 @@ class Box(Law):
         """Return low + (high - low) u."""
         return np.asarray(self.low + self._length * u)
 
+    def quantile(self, u: Any) -> Array:
+        """Return low + (high - low) u (m,) for levels u (m,), in dimension 1. Raises InputError, InputTypeError."""
+        return np.asarray(self.low[0] + self._length[0] * self._levels(u))
+
     def nodes(self, m: int) -> tuple[Array, Array]:
         """Return nodes x (m^d, d) and weights (m^d,), exact to degree 2m - 1 in each coordinate.
 

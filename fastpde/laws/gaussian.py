@@ -91,6 +91,16 @@ class Gaussian(Law):
         z, w = tensor([hermite(m)] * columns.shape[1])
         return self.mean + z @ columns.T, w
 
+    def quantile(self, u: Any) -> Array:
+        """Return mean + sqrt(cov) z (m,), z the points below which N(0, 1) has mass u (m,), in dimension 1.
+
+        Raises InputError, InputTypeError.
+        """
+        from scipy.special import ndtri
+
+        self._one()
+        return np.asarray(self.mean[0] + math.sqrt(self.cov[0, 0]) * ndtri(self._levels(u)))
+
     def log_density(self, x: Any) -> Array:
         """Return -(|L^{-1}(x - mean)|^2 + log det cov + d log 2 pi) / 2 (...) at points x (..., d).
 

@@ -105,6 +105,13 @@ class Law(ABC):
         """
         raise InputError("law", repr(self), "a law with a quadrature rule", "Take sobol(n, seed).")
 
+    def quantile(self, u: Any) -> Array:
+        """Return the quantile function at levels u (m,) in (0, 1): points (m,), for a law on the line.
+
+        Raises: InputError, InputTypeError, where it is not known, as for laws in more dimensions.
+        """
+        raise InputError("law", repr(self), "a law on the line whose quantile function is known, as fp.laws.Ball(1)")
+
     def edge(self, m: int) -> Array:
         """Return points (q, d), m per axis, on the outer boundary of the support.
 
@@ -125,6 +132,15 @@ class Law(ABC):
         Raises: InputError, InputTypeError, as `log_density`.
         """
         return np.exp(self.log_density(x))
+
+    def _levels(self, u: Any) -> Array:
+        """Return levels (m,) of a law on the line. Raises InputError, InputTypeError naming u, or the law."""
+        if self.dimension != 1:
+            raise InputError("law", repr(self), "a law on the line, in dimension 1")
+        levels = as_numbers("u", u).astype(np.float64)
+        if levels.ndim != 1 or (levels.size and not (levels.min() > 0.0 and levels.max() < 1.0)):
+            raise InputError("u", show(u), "levels (m,) between 0 and 1")
+        return levels
 
     def _singular(self) -> InputError:
         """Return the error that says that the law has no density."""

@@ -65,6 +65,14 @@ class Round(Law):
         x = self.radius_at(u) * (z / np.linalg.norm(z, axis=1, keepdims=True))
         return np.asarray(x + self.mean) if self.mean.any() else x
 
+    def quantile(self, u: Any) -> Array:
+        """Return mean -+ r (m,), r the radius below which there is mass |2u - 1|, for levels u (m,) in dimension 1.
+
+        Raises InputError, InputTypeError.
+        """
+        away = 2.0 * self._levels(u) - 1.0
+        return np.asarray(self.mean[0] + np.sign(away) * self.radius_at(np.abs(away)[:, None])[:, 0])
+
     def nodes(self, m: int) -> tuple[Array, Array]:
         """Return nodes x (q, d) and weights (q,): a rule of the radius times one of directions, in d = 1, 2, 3.
 

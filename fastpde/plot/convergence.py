@@ -1,4 +1,4 @@
-"""Errors against the number of tokens, with fitted powers."""
+"""Errors against the number of tokens, with fitted powers; central limits and the growth of distances beside them."""
 
 from __future__ import annotations
 
@@ -11,84 +11,169 @@ from fastpde.plot import canvas
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fastpde.studies.mean_field import MeanField
+    from fastpde.studies.limit_settings import Setting
+    from fastpde.studies.limit_table import MeanField
 
 Array = np.ndarray[Any, Any]
-_PANELS = (
+_ERRORS = (  # column, number of the time, title
     ("velocity", 0, "error of the velocity at t = 0"),
+    ("coupling", -1, "coupling error at the end"),
     ("cov", -1, "error of the covariance at the end"),
+    ("w2", -1, "$W_2$ to the law at the end"),
     ("sliced_w2", -1, "sliced $W_2$ to the law at the end"),
 )
+_FLOORS = {"w2": "w2_floor", "sliced_w2": "sliced_floor"}
+_COLOURS = (*canvas.COLOURS, canvas.INK)
 _CRITICAL = np.sqrt(0.5)
+_WIDTH, _HEIGHT = 3.1, 3.1  # of a panel
 
 
 def figure(study: MeanField) -> Figure:
-    """Draw the errors of a mean-field study against n.
+    """Draw a row of panels for each law: errors against n, the ratio of covariances, the growth of W_2.
 
-    With several strengths another panel has the powers of n against the strength.
+    They are those of the first strength; with several ones another panel has the powers of n against the strength.
     """
-    strengths = study.parameters["strengths"]
-    several = len(strengths) > 1
-    shown = [panel for panel in _PANELS if np.isfinite(study[panel[0]]).any()]
-    drawn = canvas.figure(3.5 + 3.0 * (len(shown) + several), 4.4)
-    panels = drawn.subplots(1, len(shown) + several, squeeze=False)[0]
-    s = strengths[0]
-    for axes, (error, end, title) in zip(panels, shown, strict=False):
-        for name, colour in zip(study.parameters["variants"], canvas.COLOURS, strict=False):
-            _errors(axes, study, error, name, s, end, colour)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("n")
-        axes.set_title(title, fontsize=11)
-        axes.legend(frameon=False, fontsize=8, loc="lower left")
-        canvas.tidy(axes)
-    if several:
-        _powers(panels[-1], study)
+    laws, strengths = study.parameters["laws"], study.parameters["strengths"]
+    shown = _shown(study)
+    grows = len(study.limits) > 0 and np.isfinite(study["w2"]).any()
+    more = [name for name, has in (("clt", len(study.clt.get("t", ())) > 0), ("growth", grows)) if has]
+    more += ["powers"] if len(strengths) > 1 else []
+    columns = len(shown) + len(more)
+    drawn = canvas.figure(0.5 + _WIDTH * columns, 0.9 + _HEIGHT * len(laws))
+    rows = drawn.subplots(len(laws), columns, squeeze=False)
+    for law, panels in zip(laws, rows, strict=True):
+        own = [setting for setting in study.settings() if setting.law == law and setting.strength == strengths[0]]
+        for axes, (error, end, title) in zip(panels, shown, strict=False):
+            _errors(axes, study, own, error, end)
+            axes.set_title(title, fontsize=9)
+        for axes, name in zip(panels[len(shown) :], more, strict=True):
+            {"clt": _clt, "growth": _growth, "powers": _powers}[name](axes, study, law)
+        for axes in panels:
+            axes.tick_params(which="both", labelsize=7)
+            canvas.tidy(axes)
+        panels[0].set_ylabel(canvas.plain(law), fontsize=10)
     bars = "Points: root mean square over the draws; bars: its 16 and 84 % quantiles over resampled draws."
-    size = f"d = {study.parameters['dimension']}, |A| = {s:g}"
+    bars += " Dotted: what the points of the reference allow to see." if "w2" in [name for name, *_ in shown] else ""
+    bars += " Lines: fitted powers, with the mean at t = 0 as control." if len(study.limits) else ""
+    size = f"d = {study.parameters['dimension']}, |A| = {strengths[0]:g}"
     canvas.caption(drawn, f"{size}, {study.parameters['draws']} draws of each size. {bars} {study.summary()}.")
     return drawn
 
 
-def _times(study: MeanField, variant: str, strength: float) -> Array:
-    rows = (study["variant"] == variant) & (study["strength"] == strength)
-    return np.unique(study["t"][rows])
+def _shown(study: MeanField) -> list[tuple[str, int, str]]:
+    """Return the panels of errors that a table has; in one dimension the sliced distance is W_2."""
+    finite = {name: np.isfinite(study[name]).any() for name, *_ in _ERRORS}
+    hidden = {"cov"} if finite["coupling"] else set()
+    hidden |= {"sliced_w2"} if finite["w2"] and study.parameters["dimension"] == 1 else set()
+    return [panel for panel in _ERRORS if finite[panel[0]] and panel[0] not in hidden]
 
 
-def _errors(axes: Any, study: MeanField, error: str, variant: str, strength: float, end: int, colour: str) -> None:
-    t = _times(study, variant, strength)[end]
-    rows = (study["variant"] == variant) & (study["strength"] == strength) & (study["t"] == t)
-    n, values = study["n"][rows], study[error][rows]
-    if not np.isfinite(values).all():
-        return
-    sizes, stream = np.unique(n), np.random.default_rng(0)
-    middle, low, high = [], [], []
+def _colour(study: MeanField, variant: str) -> str:
+    return _COLOURS[study.parameters["variants"].index(variant) % len(_COLOURS)]
+
+
+def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, end: int) -> None:
+    """Draw an error against n with its fitted powers, and the power of n that theory allows distances."""
+    highest = []
+    for setting in settings:
+        t = study.times(setting)[end]
+        rows = study.rows(setting, t) & np.isfinite(study[error])
+        sizes, middle, low, high = _quantiles(study["n"][rows], study[error][rows])
+        rate, colour = study.rate(error, setting, t), _colour(study, setting.variant)
+        label = setting.variant
+        if np.isfinite(rate.power):
+            label += f": $n^{{{rate.power:.2f} \\pm {rate.half_width:.2f}}}$"
+            axes.plot(sizes, rate.factor * sizes.astype(float) ** rate.power, color=colour, linewidth=1)
+        bars = [np.maximum(middle - low, 0.0), np.maximum(high - middle, 0.0)]
+        axes.errorbar(sizes, middle, yerr=bars, fmt="o", markersize=3, color=colour, label=label, linewidth=1)
+        floor = study.floor(_FLOORS[error], setting, t) if error in _FLOORS and len(study.limits) else 0.0
+        if floor > 0.0:
+            axes.axhline(floor, color=colour, linewidth=0.8, linestyle=":")
+        highest.append((sizes[0], sizes[-1], high.max()))
+    _guides(axes, study.expected(error), np.array(highest))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("n", fontsize=8)
+    axes.legend(frameon=False, fontsize=6, loc="lower left")
+
+
+def _guides(axes: Any, expected: float, seen: Array) -> None:
+    """Draw n^{-1/2} and the power of theory above all errors; seen (m, 3): first and last n, and the largest error."""
+    sizes = np.array([seen[:, 0].min(), seen[:, 1].max()])
+    for power, style in {-0.5: "--", expected: "-."}.items():
+        line = 1.3 * seen[:, 2].max() * (sizes / sizes[0]) ** power
+        axes.plot(sizes, line, style, color=canvas.FAINT, linewidth=1, label=f"$n^{{{power:.3g}}}$, theory")
+
+
+def _quantiles(n: Array, values: Array) -> tuple[Array, Array, Array, Array]:
+    """Return sizes, the root mean square of the values of each, and its quantiles over resampled draws."""
+    sizes, stream, found = np.unique(n), np.random.default_rng(0), []
     for size in sizes:
         own = np.square(values[n == size])
         again = np.sqrt(own[stream.integers(0, len(own), (500, len(own)))].mean(axis=1))
-        middle.append(np.sqrt(own.mean()))
-        low.append(np.quantile(again, 0.16))
-        high.append(np.quantile(again, 0.84))
-    rate = study.rate(error, variant, strength, t)
-    bars = [np.maximum(np.subtract(middle, low), 0), np.maximum(np.subtract(high, middle), 0)]
-    power = f"{variant}: $n^{{{rate.power:.2f} \\pm {rate.half_width:.2f}}}$" if np.isfinite(rate.power) else variant
-    axes.errorbar(sizes, middle, yerr=bars, fmt="o", markersize=4, color=colour, label=power, linewidth=1)
-    axes.plot(sizes, rate.factor * sizes.astype(float) ** rate.power, color=colour, linewidth=1)
+        found.append((np.sqrt(own.mean()), np.quantile(again, 0.16), np.quantile(again, 0.84)))
+    middle, low, high = np.array(found).T
+    return sizes, middle, low, high
 
 
-def _powers(axes: Any, study: MeanField) -> None:
+def _clt(axes: Any, study: MeanField, law: str) -> None:
+    """Draw measured over predicted covariances, with three standard errors, against the time."""
+    table, variants = study.clt, study.parameters["variants"]
+    rows = (table["law"] == law) & (table["strength"] == study.parameters["strengths"][0])
+    spacing = np.diff(np.unique(table["t"][rows])).min(initial=np.inf)
+    width = 0.5 * spacing / len(variants) if np.isfinite(spacing) else 0.01
+    for i, variant in enumerate(variants):
+        own = rows & (table["variant"] == variant)
+        with np.errstate(invalid="ignore"):
+            ratio, bar = (table[name][own] / table["predicted"][own] for name in ("measured", "error"))
+        bar = np.where(np.isfinite(bar), 3.0 * bar, 0.0)
+        place = table["t"][own] + width * (i - 0.5 * (len(variants) - 1))
+        axes.errorbar(place, ratio, yerr=bar, fmt="o", markersize=3, color=_colour(study, variant), linewidth=1)
+    axes.axhline(1.0, color=canvas.FAINT, linewidth=1)
+    axes.set_xlabel("t (0: velocities; later: places)", fontsize=8)
+    axes.set_title("n Cov, measured / predicted, 3 errors", fontsize=9)
+
+
+def _growth(axes: Any, study: MeanField, law: str) -> None:
+    """Draw the largest log W_2(t) / W_2(0) to the limit, with the local rate and the bound, against the time."""
+    highest, lowest = 0.05, 0.0
+    for setting in study.settings():
+        if setting.law != law or setting.strength != study.parameters["strengths"][0]:
+            continue
+        t, colour = study.times(setting), _colour(study, setting.variant)
+        ratio = np.array([study.log_ratio(setting, one) for one in t])
+        bound, rate = np.array([study.bounds(setting, one) for one in t]).T
+        axes.plot(t, ratio, "o-", markersize=3, color=colour, linewidth=1, label=setting.variant)
+        axes.plot(t, rate, "--", color=colour, linewidth=1)
+        axes.plot(t, bound, ":", color=colour, linewidth=1)
+        known = np.concatenate([ratio, rate])[np.isfinite(np.concatenate([ratio, rate]))]
+        highest, lowest = max(highest, *known, 0.0), min(lowest, *known, 0.0)
+    room = 0.1 * (highest - lowest)
+    axes.set_ylim(lowest - room, highest + 3.0 * room)
+    axes.set_xlabel("t", fontsize=8)
+    axes.set_title(r"largest $\log W_2(t) / W_2(0)$; - - local rate, ··· bound", fontsize=8)
+    axes.legend(frameon=False, fontsize=6, loc="upper left")
+
+
+def _powers(axes: Any, study: MeanField, law: str) -> None:
+    """Draw the powers of n of the velocity's error at t = 0 against the strength."""
     strengths = np.array(study.parameters["strengths"])
-    for name, colour in zip(study.parameters["variants"], canvas.COLOURS, strict=False):
-        rates = [study.rate("velocity", name, s, 0.0) for s in strengths]
-        bars = [rate.half_width for rate in rates]
+    for variant in study.parameters["variants"]:
+        own = [s for s in study.settings() if s.law == law and s.variant == variant]
+        rates = [study.rate("velocity", setting, 0.0) for setting in own]
         axes.errorbar(
-            strengths, [rate.power for rate in rates], yerr=bars, fmt="o-", color=colour, label=name, capsize=2
+            [setting.strength for setting in own],
+            [rate.power for rate in rates],
+            yerr=[rate.half_width for rate in rates],
+            fmt="o-",
+            color=_colour(study, variant),
+            label=variant,
+            capsize=2,
         )
     axes.axhline(-0.5, color=canvas.FAINT, linewidth=1, linestyle="--")
-    if strengths.max() > 0.6 * _CRITICAL:
+    if law == "gaussian" and strengths.max() > 0.6 * _CRITICAL:
         axes.axvline(_CRITICAL, color=canvas.FAINT, linewidth=1, linestyle=":")
         axes.annotate(r"$|A| = 1/\sqrt{2}$", (_CRITICAL, 0.02), xycoords=("data", "axes fraction"), fontsize=8)
-    axes.set_xlabel("|A|")
-    axes.set_title("power of n of the velocity's error", fontsize=11)
-    axes.legend(frameon=False, fontsize=8)
-    canvas.tidy(axes)
+    axes.set_xlabel("|A|", fontsize=8)
+    axes.set_title("power of n of the velocity's error", fontsize=9)
+    axes.legend(frameon=False, fontsize=6)

@@ -37,6 +37,7 @@ def of_study(path: Path) -> str:
         columns=[(name, column.unit, column.meaning) for name, column in about.items()],
         count=len(study),
         rows=rendering.excerpt(study.columns),
+        more={name: rendering.excerpt(columns) for name, columns in study.tables.items()},
     )
 
 

@@ -10,7 +10,7 @@ import fastpde as fp
 from .blow_up import BlowUp
 from .covariance_paths import CovariancePaths
 from .energy_convexity import EnergyConvexity
-from .mean_field import MeanField
+from .limit_table import MeanField
 from .phase_diagram import PhaseDiagram
 from .rank_collapse import RankCollapse
 from .sequence_task import SequenceTask

@@ -82,6 +82,11 @@ class Study(ABC):
     def summary(self) -> str:
         """Return what was found, in one sentence without its full stop."""
 
+    @property
+    def tables(self) -> dict[str, Mapping[str, Array]]:
+        """The tables beside the rows, by name: most studies have none."""
+        return {}
+
     @abstractmethod
     def figure(self) -> Figure:
         """Draw the picture and return it, as a Matplotlib figure."""

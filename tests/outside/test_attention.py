@@ -19,7 +19,7 @@ import fastpde as fp
 from fastpde import cli, weights
 from fastpde.attention import variants
 from fastpde.attention.parameters import scalar
-from fastpde.studies.mean_field import predicted_covariance
+from fastpde.studies.central_limit import predicted_covariance
 
 from ..problems import ROOT
 from .cauchy import Bump, Cauchy, bump, cauchy
@@ -400,7 +400,7 @@ def test_predicted_covariance_of_a_weight_of_ones_own():
     for own in (Cauchy(Q, K, V), Bump(Q, K, V)):
         clouds = stream.standard_normal((4000, n, 2))
         seen = own.velocity(clouds, at=np.broadcast_to(x, (4000, 3, 2)).copy())
-        want = np.trace(predicted_covariance(own, x), axis1=1, axis2=2)
+        want = np.trace(predicted_covariance(own, fp.Gaussian(0.0, np.eye(2)), x), axis1=1, axis2=2)
         np.testing.assert_allclose(n * seen.var(axis=0, ddof=1).sum(axis=1), want, rtol=0.12)
 
 

@@ -1,62 +1,46 @@
-"""Errors of random tokens: their central limit in closed form, fits of known powers, cells that survive."""
+"""Errors of random tokens against the limit of their law: fits of known powers, couplings, cells that survive."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.studies.mean_field import Reference, _influence, predicted_covariance
-from fastpde.studies.power_laws import fit_rate
+from fastpde.report import write
+from fastpde.studies.limit_reference import Reference
+from fastpde.studies.limit_settings import LAWS, Setting
+from fastpde.studies.power_laws import fit_rate, fournier_guillin
 from fastpde.studies.study_cells import Cells
 
-SMALL = {"sizes": (60, 240, 960), "draws": 6, "times": 2, "steps": 4, "points": 8, "clt_draws": 300}
+SMALL = {"sizes": (60, 240, 960), "draws": 6, "times": 2, "steps": 4, "points": 8, "clt_draws": 0}
+FEW = SMALL | {"laws": ("ball",), "dimension": 1, "distances": False}
+KEPT = Path(__file__).parents[1] / "run" / "kept" / "v0" / "mean-field.study"
 
 
-def test_the_predicted_covariance_has_the_closed_form_of_softmax():
-    """S = I: e^{|u|^2} V (I + u u^T) V^T with u = A x (Theory 8.3); 24 nodes are exact to 1e-9 for |u| < 1."""
-    rng = np.random.default_rng(0)
-    Q, K, V = 0.6 * rng.standard_normal((3, 2, 2))
-    x = rng.uniform(-1, 1, (5, 2))
-    u = x @ (K.T @ Q).T
-    want = np.exp((u * u).sum(axis=1))[:, None, None] * (V @ (np.eye(2) + u[:, :, None] * u[:, None, :]) @ V.T)
-    found = predicted_covariance(fp.Softmax(Q, K, V), x)
-    np.testing.assert_allclose(found, want, rtol=1e-9)
-
-
-@pytest.mark.parametrize("name", ["softmax", "l2", "sigmoid"])
-def test_measured_covariances_are_the_predicted_ones(name):
-    """2000 clouds: a trace in d = 2 is known to 1 / sqrt 2000, and points may share that error: 3.5 deviations."""
-    found = fp.studies.mean_field((name,), (10, 20), 2, times=2, steps=1, clt_draws=2000)
-    ratio = found.clt["measured"] / found.clt["predicted"]
-    assert np.abs(ratio - 1.0).max() < 0.12 and abs(ratio.mean() - 1.0) < 3.5 / np.sqrt(2000)
-
-
-def test_the_influence_of_a_token_under_sinkhorn_is_the_derivative_of_the_velocity():
-    """psi_x(y_j) against central differences of Gamma(x) in the weights w + h (e_j - w), potentials converged."""
-    rng = np.random.default_rng(2)
-    y, x, w = rng.standard_normal((12, 2)), rng.standard_normal((3, 2)), rng.uniform(0.5, 1.5, 12)
-    w /= w.sum()
-    Q, K, eps, h = 0.7 * rng.standard_normal((2, 2)), 0.7 * rng.standard_normal((2, 2)), 0.8, 1e-4
-    attention = fp.Sinkhorn(Q, K, np.eye(2), eps=eps, tol=1e-13)
-    found = _influence((y @ Q.T) @ (y @ K.T).T / eps, (x @ Q.T) @ (y @ K.T).T / eps, y, w) / eps
-    for j in range(12):
-        ends = [attention.velocity(y, at=x, weights=w + s * h * (np.eye(12)[j] - w), backend="direct") for s in (1, -1)]
-        # Third derivatives times h^2 are left: weights of 1/12 change by a thousandth.
-        np.testing.assert_allclose(found[:, j], (ends[0] - ends[1]) / (2 * h), atol=3e-6)
-
-
-def test_moved_nodes_are_the_reference_where_there_is_no_closure():
-    reference = Reference.of("sigmoid", 0.25, {"dimension": 2, "seed": 0, "times": 2})
+def test_the_reference_of_a_gaussian_law_is_its_closure():
+    found = Reference.of(Setting("gaussian", "softmax", 0.25), LAWS["gaussian"](2), {"seed": 0, "times": 3})
+    exact = fp.solve(found.attention, fp.Gaussian(0.0, np.eye(2)), (0.0, 1.0), t_eval=found.t, rtol=1e-11)
     x = np.random.default_rng(1).standard_normal((4, 2))
-    want = reference.attention.gaussian_velocity(x, np.zeros(2), np.eye(2))
-    assert reference.nodes is not None
-    # The closed form of the sigmoid's integral is good to 3e-10 itself (Theory 2).
-    np.testing.assert_allclose(reference.velocity(0, x), want, atol=2e-9)
-    closed = Reference.of("softmax", 0.25, {"dimension": 2, "seed": 0, "times": 2})
-    assert closed.nodes is None and closed.t[-1] == 1.0
+    for frame, (mean, cov) in enumerate(zip(exact.mean, exact.cov, strict=True)):
+        np.testing.assert_allclose(found.moments[frame][1], cov, atol=2e-5)  # limits of the study are right to 1e-6
+        want = found.attention.gaussian_velocity(x, mean, cov)
+        np.testing.assert_allclose(found.velocity(frame, x), want, atol=2e-5)
+
+
+def test_the_same_law_at_all_positions_stays_so_under_a_mask():
+    """Averages over what is the same everywhere: the limit is that of the attention without its mask."""
+    masked, plain = (
+        Reference.of(Setting("ball", name, 0.5), LAWS["ball"](2), {"seed": 0, "times": 2})
+        for name in ("masked", "softmax")
+    )
+    x, s = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 2)), np.array([0.1, 0.4, 0.7, 1.0])
+    np.testing.assert_allclose(masked.push(1, x, s), plain.push(1, x), atol=1e-5)
+    np.testing.assert_allclose(masked.velocity(1, x, s), plain.velocity(1, x), atol=1e-5)
+    np.testing.assert_allclose(masked.moments[1][1], plain.moments[1][1], atol=1e-5)
+    assert plain.positions(3) is None and list(masked.positions(2, 0.5)) == [0.625, 0.875]
 
 
 def test_powers_are_fitted_and_their_intervals_cover():
@@ -73,32 +57,80 @@ def test_powers_are_fitted_and_their_intervals_cover():
     assert covered >= 42  # 95 % of 50, less three standard deviations of a binomial
     assert np.isnan(fit_rate(n, draw, np.full(120, np.nan)).power)
     assert np.isnan(fit_rate(n[:40], draw[:40], np.ones(40)).power)
+    # An error that follows a control closely: what is left is the noise that the control does not have.
+    noise = np.abs(np.random.default_rng(3).standard_normal((2, 120)))
+    control, error = noise[0] / np.sqrt(n), noise[0] * (1.0 + 0.01 * noise[1]) / np.sqrt(n)
+    plain, better = fit_rate(n, draw, error), fit_rate(n, draw, error, control, 1.0 / n)
+    assert better.half_width < 0.1 * plain.half_width and abs(better.power + 0.5) < 2 * better.half_width + 1e-3
+    assert fit_rate(n, draw, error, noise[1], np.ones(120)).half_width < 1.5 * plain.half_width  # of no use
+    assert [fournier_guillin(1, d) for d in (1, 2, 4)] == [-0.5, -0.5, -0.25]
+    assert [fournier_guillin(2, d) for d in (1, 3, 4, 5)] == [-0.25, -0.25, -0.25, -0.2]
 
 
 def test_a_small_study_finds_the_power_and_reads_back(tmp_path):
     done = []
-    found = fp.studies.mean_field(("softmax", "sigmoid"), progress=lambda k, stats: done.append(k), **SMALL)
-    assert done[-1] == 2 * 3 * 6 and len(found) == 2 * 3 * 6 * 2
-    for name in ("softmax", "sigmoid"):
-        for t in np.unique(found["t"]):
-            rate = found.rate("velocity", name, 0.25, t)
-            assert abs(rate.power + 0.5) < 2 * rate.half_width + 0.05
-    assert np.isnan(found["sliced_w2"][found["variant"] == "sigmoid"]).all()
+    asked = SMALL | {"sizes": (40, 240, 960), "draws": 4, "clt_draws": 40}
+    found = fp.studies.mean_field(("softmax", "exponential"), progress=lambda k, stats: done.append(k), **asked)
+    assert done[-1] == 3 * (2 + 3 * 4) and len(found) == 3 * 3 * 4 * 2
+    assert found.settings() == [
+        ("ball", "softmax", 0.25), ("ball", "exponential", 0.25), ("gaussian", "softmax", 0.25),
+    ]  # fmt: skip
+    assert found.parameters["skipped"] == ["gaussian exponential"]
+    assert "left out, as they have no limit: gaussian exponential" in found.summary()
+    for setting in found.settings():
+        for t in found.times(setting):
+            rate = found.rate("velocity", setting, t)
+            assert abs(rate.power - found.expected("velocity")) < 2 * rate.half_width + 0.05
+        assert (found["coupling"][found.rows(setting, 0.0)] == 0.0).all()
+        rate = found.rate("w2", setting, found.times(setting)[-1])  # of the two smaller sizes
+        assert -0.7 < rate.power < -0.15 and found.floor("w2_floor", setting, 0.0) > 0.0
+    assert found.expected("w2") == -0.25 and (found["coupling"] <= found["coupling_max"]).all()
     assert found.save(tmp_path).read_bytes()[:4] == b"\x89PNG"
     again = fp.studies.load(tmp_path)
-    assert again.summary() == found.summary()
-    np.testing.assert_array_equal(again["cov"], found["cov"])
+    assert again.summary() == found.summary() and list(again.tables) == ["limits", "clt"]
+    page = write(tmp_path).read_text()
+    assert "Table limits.csv" in page and "log_rate" in page and "exponential" in page
+    for table in ("columns", "limits", "clt"):
+        for name, values in getattr(found, table).items():
+            np.testing.assert_array_equal(getattr(again, table)[name], values)
 
 
-def test_strengths_have_a_panel_of_their_own(tmp_path):
-    found = fp.studies.mean_field(("softmax",), strengths=(0.2, 1.2), **SMALL)
-    assert len(found.figure().axes) == 4
+def test_distances_to_the_limit_grow_no_faster_than_theory_allows():
+    """W_2(mu^n_t, mu_t) <= C W_2(mu^n_0, mu_0), the local rate for what is close; in one dimension W_2 is exact."""
+    found = fp.studies.mean_field(("softmax", "l2", "sinkhorn"), laws=("ball",), strengths=(1.0,), dimension=1, **SMALL)
+    for setting in found.settings():
+        t = found.times(setting)[-1]
+        bound, rate = found.bounds(setting, t)
+        assert found.log_ratio(setting, t) <= rate + 1e-6 < bound
+    assert "grows by a factor of" in found.summary() and found.expected("w1") == -0.5
+
+
+def test_a_law_of_ones_own(tmp_path):
+    laws = (fp.laws.Ball(1, 2.0), fp.laws.Empirical([[0.0], [1.0]]))
+    few = {"sizes": (8, 16), "draws": 2, "dimension": 1, "times": 2, "steps": 2, "distances": False, "clt_draws": 0}
+    found = fp.studies.mean_field(("softmax",), laws=laws, cells=tmp_path / "a.cells", **few)
+    assert found.parameters["laws"] == ["Ball(d=1, radius=2)", "Empirical(n=2, d=1)"]
+    assert len(found.parameters["samples"]) == 2 and np.isnan(found["w2"]).all()
+    other = (laws[0], fp.laws.Empirical([[0.0], [2.0]]))  # of the same text
+    with pytest.raises(fp.InputError, match=r"^cells: "):
+        fp.studies.mean_field(("softmax",), laws=other, cells=tmp_path / "a.cells", **few)
+
+
+def test_strengths_have_a_panel_of_their_own():
+    found = fp.studies.mean_field(("softmax",), strengths=(0.2, 1.2), **FEW)
+    assert len(found.figure().axes) == 3  # two errors, powers
     assert "|A| = 1.2" in found.summary()
+
+
+def test_a_limit_that_cannot_be_followed_is_refused():
+    """Linear attention of a law with second moment m blows up at 1 / (2 |A| m) at the latest: here from 5 on."""
+    with pytest.raises(fp.InputError, match=r"^strengths: got 0.25 for Ball.* and linear; .*an end of at most"):
+        fp.studies.mean_field(("linear",), (10,), 2, laws=(fp.laws.Ball(1, 3.0),), dimension=1)
 
 
 def test_an_interrupted_study_goes_on(tmp_path):
     """Interrupted after some cells, its file cut in a line: the same table, and only what is missing is made."""
-    path, whole = tmp_path / "a.cells", fp.studies.mean_field(("softmax",), **SMALL)
+    path, whole = tmp_path / "a.cells", fp.studies.mean_field(("softmax",), **FEW)
 
     class Enough(Exception):
         pass
@@ -108,16 +140,16 @@ def test_an_interrupted_study_goes_on(tmp_path):
             raise Enough
 
     with pytest.raises(Enough):
-        fp.studies.mean_field(("softmax",), cells=path, progress=stop, **SMALL)
+        fp.studies.mean_field(("softmax",), cells=path, progress=stop, **FEW)
     text = path.read_text()
     path.write_text(text[:-20])
     made = []
-    found = fp.studies.mean_field(("softmax",), cells=path, progress=lambda k, stats: made.append(k), **SMALL)
+    found = fp.studies.mean_field(("softmax",), cells=path, progress=lambda k, stats: made.append(k), **FEW)
     for name in whole.columns:
         np.testing.assert_array_equal(found[name], whole[name])
-    assert len(path.read_text().splitlines()) == 1 + 18
+    assert len(path.read_text().splitlines()) == 1 + 19
     with pytest.raises(fp.InputError, match="cells"):
-        fp.studies.mean_field(("l2",), cells=path, **SMALL)
+        fp.studies.mean_field(("l2",), cells=path, **FEW)
 
 
 def test_cells_keep_rows_to_the_bit(tmp_path):
@@ -132,6 +164,9 @@ def test_cells_keep_rows_to_the_bit(tmp_path):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
+        ("laws", {"laws": "ball"}),
+        ("laws", {"laws": ("bal",)}),
+        ("laws", {"laws": ("gaussian",), "variants": ("exponential",)}),
         ("variants", {"variants": "softmax"}),
         ("variants", {"variants": ("softmax", "softmax")}),
         ("sizes", {"sizes": (1,)}),
@@ -139,8 +174,10 @@ def test_cells_keep_rows_to_the_bit(tmp_path):
         ("strengths", {"strengths": (0.0,)}),
         ("strengths", {"strengths": ("1",)}),
         ("steps", {"steps": 1}),
-        ("dimension", {"dimension": 4}),
+        ("dimension", {"dimension": 0}),
         ("draws", {"draws": 1}),
+        ("clt_draws", {"clt_draws": 1}),
+        ("distances", {"distances": 1}),
     ],
 )
 def test_wrong_arguments_are_named(name, arguments):
@@ -150,9 +187,31 @@ def test_wrong_arguments_are_named(name, arguments):
 
 
 def test_one_size_has_errors_and_no_power(tmp_path):
-    study = fp.studies.mean_field(["l2"], sizes=[8], draws=2, clt_draws=2)
-    rows = study["t"] == 0.0
-    error = np.sqrt((study["velocity"][rows] ** 2).mean())
-    assert study.summary().startswith(f"velocity error at n = 8 (one size: no power) l2 {error:.3g}; ")
+    study = fp.studies.mean_field(["l2"], laws=["ball"], sizes=[8], draws=2, clt_draws=2)
+    rows = study["t"] == 1.0
+    error = np.sqrt((study["coupling"][rows] ** 2).mean())
+    assert study.summary().startswith(f"coupling error at the end at n = 8 (one size: no power) l2 {error:.3g}; ")
     study.save(tmp_path / "one")
     assert (tmp_path / "one" / "mean-field.png").stat().st_size > 10_000
+
+
+def test_a_study_of_an_older_version_is_read():
+    """It started from N(0, I) only; what it did not measure is nan, and its picture and its words do without."""
+    found = fp.studies.load(KEPT)
+    assert found.settings() == [("gaussian", "l2", 0.25)] and np.isnan(found["coupling"]).all()
+    assert found.summary().startswith("velocity error ~ n^p, p = l2 ") and "n Cov within" in found.summary()
+    assert len(found.figure().axes) == 4  # three errors, covariances
+    assert np.isnan(found.bounds(found.settings()[0], 1.0)).all()
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_tokens_follow_the_limit_at_the_rate_of_theory(d):
+    """The coupling error falls like n^{-1/2} in every dimension, under all variants: slopes within 0.05."""
+    found = fp.studies.mean_field(
+        sizes=(100, 400, 1600), draws=24, laws=("ball",), dimension=d, times=2, distances=False, clt_draws=0
+    )
+    for setting in found.settings():
+        rate = found.rate("coupling", setting, found.times(setting)[-1])
+        print(f"d = {d}, {setting.variant}: {rate}")
+        assert abs(rate.power + 0.5) < 0.05
