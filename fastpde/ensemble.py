@@ -53,7 +53,8 @@ class EnsembleSolution:
         stats: systems, steps, rejected, evaluations, wall_time in seconds; steps_each, rejected_each, evaluations_each
             (B,), of which those are the sums; and path: "fused" (small systems, each moved by a thread in a compiled
             loop) or "batched" (one call of the field for the velocities of all systems).
-        settings: method, and rtol and atol or step, as they were asked for.
+        settings: method, and rtol and atol or step, as they were asked for; the noise, if there is some; the names of
+            the classes of the attention and of the manifold.
         tangents, tangents_final: (m, k, B, n, d) and (k, B, n, d), the derivatives of x and x_final along k directions
             of the initial states, where these were asked for.
         log_density, log_density_final: (m, B, n) and (B, n) at x and x_final, where they were asked for.

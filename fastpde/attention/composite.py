@@ -64,6 +64,16 @@ def terms_of(attention: Attention, t: float | None = None) -> Iterator[Term]:
         yield Term(cast("SingleHead", attention))
 
 
+def kinds(attention: Attention) -> tuple[str, ...]:
+    """Return the names of the classes of an attention and its parts, each once: "Masked", "MultiHead", "L2"."""
+    found = [type(attention).__name__]
+    for own in attention.__getstate__().values():
+        for part in own if isinstance(own, tuple) else (own,):
+            if isinstance(part, Attention):
+                found += kinds(part)
+    return tuple(dict.fromkeys(found))
+
+
 class Composite(Attention):
     """A sum of heads. A subclass says which they are, and how its field is evaluated."""
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
+from ..attention.composite import kinds
 
 
 class Field:
@@ -18,6 +19,11 @@ class Field:
     def breaks(self) -> tuple[float, ...]:
         """The times at which the field jumps."""
         return self.attention.breaks
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The classes of which the attention is made, "Masked, Linear"."""
+        return {"attention": ", ".join(kinds(self.attention))}
 
     def __call__(self, t: float, y: Array, out: Array) -> None:
         M, c = self.attention.closure(y[..., 0], y[..., 1:], t)

@@ -49,7 +49,7 @@ class GaussianSolution:
             not do so within the span. Exponential growth that leaves the range of numbers is not a blow-up: NOT_FINITE.
         t_final: (...) the last good time.
         stats: steps, accepted, rejected, evaluations, last_step, for a batch (...) arrays of those; and wall_time.
-        settings: method, and rtol and atol or step, as they were asked for.
+        settings: method, and rtol and atol or step, as they were asked for; the names of the classes of the attention.
     """
 
     t: Array

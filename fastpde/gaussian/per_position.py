@@ -9,6 +9,7 @@ import numpy as np
 from .._types import Array, as_positions, as_weights
 from ..attention.base import Attention
 from ..attention.cloud import Visibility
+from ..attention.composite import kinds
 from ..errors import InputError
 from ..laws.gaussian import Gaussian
 
@@ -32,6 +33,11 @@ class MaskedField:
     def breaks(self) -> tuple[float, ...]:
         """The times at which the field jumps."""
         return self.attention.breaks
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The classes of which the attention is made, "Masked, Linear"."""
+        return {"attention": ", ".join(kinds(self.attention))}
 
     def __call__(self, t: float, y: Array, out: Array) -> None:
         moments = self._weights[:, None, None] * (y @ np.swapaxes(y, -1, -2))

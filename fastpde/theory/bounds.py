@@ -10,8 +10,9 @@ are constant between times (numbers, and `Layers`); everything else is integrate
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -28,6 +29,14 @@ _LONGEST = 1e9  # time of existence that is looked for where parameters vary, or
 _SMALLEST = -708.0  # the logarithm of a normal number: the bounds of a larger ball hold for a smaller one
 
 
+@overload
+def stability_bound(
+    attention: Attention, t: float, R0: float, p: float = 2.0, *, t0: float = 0.0, log: bool = False
+) -> float: ...
+@overload
+def stability_bound(
+    attention: Attention, t: Sequence[float] | Array, R0: float, p: float = 2.0, *, t0: float = 0.0, log: bool = False
+) -> Array: ...
 def stability_bound(
     attention: Attention, t: Any, R0: Any, p: float = 2.0, *, t0: float = 0.0, log: bool = False
 ) -> Any:
@@ -58,6 +67,10 @@ def stability_bound(
     return _shaped(logs if log else _exp(logs), t)
 
 
+@overload
+def support_bound(attention: Attention, t: float, R0: float, *, t0: float = 0.0) -> float: ...
+@overload
+def support_bound(attention: Attention, t: Sequence[float] | Array, R0: float, *, t0: float = 0.0) -> Array: ...
 def support_bound(attention: Attention, t: Any, R0: Any, *, t0: float = 0.0) -> Any:
     """Return R(t): tokens in the ball of radius R0 about 0 at time t0 are in that of radius R(t) at time t.
 
