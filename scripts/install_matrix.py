@@ -28,7 +28,17 @@ LOWEST, HIGHEST = "lowest", "highest"
 TOOLS = ["pytest", "pytest-xdist", "hypothesis"]
 EXTRA = "data"
 # What touches every library that fastpde needs, in about two minutes on two cores.
-CORE = ("attention/test_attention.py",)
+CORE = (
+    "test_types.py",
+    "test_clusters.py",
+    "attention/test_sinkhorn.py",
+    "gaussian/test_closure.py",
+    "laws/test_samples.py",
+    "run/test_opened.py",
+    "run/test_trajectory.py",
+    "transport/test_bures.py",
+    "transport/test_wasserstein.py",
+)
 SHOWN = ("numpy", "numba", "scipy", "h5py", "matplotlib", "pot")
 
 

@@ -32,7 +32,16 @@ BY_HAND = (
     "a new section '## NEXT (unreleased)' in CHANGELOG.md",
 )
 IN_WHEEL = ("fastpde/py.typed", "fastpde/references.bib", "fastpde/report/templates/")
-IN_SDIST = ("LICENSE", "README.md", "pyproject.toml", "fastpde/py.typed", "fastpde/references.bib", "tests/conftest.py")
+IN_SDIST = (
+    "LICENSE",
+    "README.md",
+    "pyproject.toml",
+    "fastpde/py.typed",
+    "fastpde/references.bib",
+    "tests/conftest.py",
+    "CITATION.cff",
+    "CHANGELOG.md",
+)
 NOT_IN_WHEEL = ("tests/", "benchmarks/", "scripts/", "docs/")
 
 
