@@ -160,7 +160,7 @@ class Ensemble:
         simple = constant and self.cloud.partition.whole and type(self.manifold) in (Euclidean, Sphere)
         if not (simple and n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION and runs_in_loop(self.problem)):
             return None
-        form = self.attention.reduced_form(self.problem.span.start)
+        form = self.attention._reduced_form(self.problem.span.start)
         return form if form is not None and form.fits(self.cloud.x.dtype).all() else None
 
     def _batched(self, report: Report) -> Outcome:

@@ -42,7 +42,7 @@ class _Carried:
         self._failure = None
         if np.isfinite(y).all():
             try:
-                q, d = len(self.weights), self.attention.dimensions(t)[0]
+                q, d = len(self.weights), self.attention._dimensions(t)[0]
                 x = np.ascontiguousarray(y[:, :d])
                 out[:, :d] = self.velocity(t, x[:q], x)
                 if y.shape[1] > d:
@@ -120,7 +120,7 @@ class MeanField:
         most = positive_int("most_nodes", most_nodes)
         self.t = np.linspace(*span, _FRAMES + 1)
         d = self.law.dimension
-        if (length := field.check(self.law.mean[None, None], span[0], "law")) != d:
+        if (length := field._check(self.law.mean[None, None], span[0], "law")) != d:
             raise InputError("field", f"a field of length {length}", f"{d}, the dimension of the law")
         self._scale = float(np.sqrt(np.trace(self.law.cov) + self.law.mean @ self.law.mean)) or 1.0
         self._next = 0  # nodes of the first rule that has too many

@@ -87,7 +87,7 @@ class Field:
         if self._varies:
             self.check([t])
         self._summed(
-            lambda: self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+            lambda: self.attention._evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
         )
         self.manifold.project(x, out)
 
@@ -159,7 +159,7 @@ class Field:
         """Raise InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
         d = self.cloud.x.shape[2]
         for t in times:
-            length = self.attention.check(self.cloud.x, t, "x0")
+            length = self.attention._check(self.cloud.x, t, "x0")
             if length != d:
                 raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
 

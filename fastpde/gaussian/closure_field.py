@@ -26,7 +26,7 @@ class Field:
         return {"attention": ", ".join(kinds(self.attention))}
 
     def __call__(self, t: float, y: Array, out: Array) -> None:
-        M, c = self.attention.closure(y[..., 0], y[..., 1:], t)
+        M, c = self.attention._closure(y[..., 0], y[..., 1:], t)
         np.matmul(M, y, out=out)
         out[..., 0] += c
 

@@ -44,7 +44,7 @@ class MaskedField:
         order = slice(None) if self._seen.order is None else self._seen.order
         seen = np.empty_like(moments)
         seen[order] = np.cumsum(moments[order], axis=0)[self._seen.limits - 1]
-        np.matmul(self.attention.second_moment_map(seen, t), y, out=out)
+        np.matmul(self.attention._second_moment_map(seen, t), y, out=out)
 
     def slope(self, t: float, y: Array) -> Array:
         """Return f(t, y), a new array."""

@@ -118,7 +118,7 @@ def existence_time(attention: Attention, R0: float, t0: float = 0.0) -> float:
     """
     r = _positive("R0", R0) ** 2
     march = _March(attention, 2.0)
-    rates = list(attention.rates(march.p, t0))
+    rates = list(attention._rates(march.p, t0))
     if all(rate.power == 0 and rate.b == 0.0 for rate in rates) or not any(rate.v for rate in rates):
         return np.inf
     low, high = 0.0, min(_existence_alone(rate, r) for rate in rates)
@@ -151,7 +151,7 @@ class _March:
         parameters = list(attention.parameters())
         self._steady = all(q.constant or isinstance(q.source, Layers) for q in parameters)
         constant = all(q.constant for q in parameters)
-        self._rates = list(attention.rates(self.p, 0.0)) if constant else None
+        self._rates = list(attention._rates(self.p, 0.0)) if constant else None
 
     @property
     def is_constant(self) -> bool:
@@ -170,7 +170,7 @@ class _March:
         return r, total
 
     def _piece(self, r: float, low: float, high: float) -> tuple[float, float]:
-        rates = self._rates or list(self.attention.rates(self.p, 0.5 * (low + high)))
+        rates = self._rates or list(self.attention._rates(self.p, 0.5 * (low + high)))
         if self._steady and (len(rates) == 1 or all(rate.power == 0 and rate.b == 0.0 for rate in rates)):
             return _closed(rates, r, high - low)
         return _integrated(self.attention, self.p, r, low, high)
@@ -250,7 +250,7 @@ def _integrated(attention: Attention, p: Array, r: float, low: float, high: floa
     def slope(t: float, y: Array) -> list[float]:
         R = float(np.exp(min(y[0], _FARTHEST)))
         with np.errstate(over="ignore", invalid="ignore"):
-            rates = list(attention.rates(p, float(np.clip(t, low + edge, high - edge))))
+            rates = list(attention._rates(p, float(np.clip(t, low + edge, high - edge))))
             found = [sum(rate.of_size(R) for rate in rates), sum(rate.of_distance(R) for rate in rates)]
         return [float(np.nan_to_num(min(f, 1e300), nan=1e300)) for f in found]
 
