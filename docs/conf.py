@@ -18,7 +18,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax"]
 if find_spec("sphinx-mathjax-offline"):  # MathJax beside the pages; without it they load it from the internet
     extensions.append("sphinx-mathjax-offline")
 autodoc_mock_imports = ["jax", "torch"]  # the bridges are described without them
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "paper"]
 source_suffix = {".md": "markdown"}
 
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]

@@ -52,6 +52,7 @@ from .weights import Weight
 
 if TYPE_CHECKING:
     from . import studies
+    from .citations import cite
     from .run.opened import open_run
     from .sums.auto import Auto
     from .sums.direct import Direct
@@ -111,6 +112,7 @@ __all__ = [
     "bures_dissipation",
     "bures_energy",
     "bures_wasserstein",
+    "cite",
     "clusters",
     "conditional_wasserstein",
     "dissipation",
@@ -137,7 +139,7 @@ __all__ = [
 
 # Imported on first use. Backends bring Numba, half a second, runs HDF5; `studies` build on the names above.
 _LATE = {"Auto": "sums.auto", "Direct": "sums.direct", "Fast": "sums.fast", "Mpi": "sums.distributed"}
-_LATE |= {"open_run": "run.opened"}
+_LATE |= {"cite": "citations", "open_run": "run.opened"}
 
 
 def __getattr__(name: str) -> Any:

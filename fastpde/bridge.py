@@ -54,7 +54,7 @@ class Factory:
 
     def length(self, dimension: int, t: float) -> int:
         """Return the length of the velocities of tokens in R^dimension. Raises InputError."""
-        return self._marked[0].check_dimension(dimension, t, "x")
+        return self._marked[0]._check_dimension(dimension, t, "x")
 
     def cotangents(self, attention: Attention, t: float | None, found: Arrays) -> Arrays:
         """Return the gradient in every array, given those in the parameters of the attention.
@@ -223,7 +223,7 @@ def _started(options: dict[str, Any], *more: str) -> dict[str, Any]:
 
 def _sources(attention: Attention) -> Iterator[tuple[str, Array, Parameter]]:
     """Yield the numbers of every parameter that is no function of time, of layers the whole stack."""
-    for name, p in attention.named_parameters():
+    for name, p in attention._named_parameters():
         if p.constant:
             yield name, np.asarray(p.source), p
         elif isinstance(p.source, Layers):

@@ -63,7 +63,7 @@ def _warmup_systems(report: Callable[[str], None]) -> None:
         # One variant of each weight whose sums over small systems are compiled whole.
         for variant in {type(v.kind.weight): v.kind for v in reversed(VARIANTS.values()) if not v.scales}.values():
             attention = variant(*[np.eye(1)] * 3)
-            if attention.reduced_form() is None:
+            if attention._reduced_form() is None:
                 continue
             report(f"{dtype} systems, {type(variant.weight).__name__}")
             fp.solve(attention, np.ones((1, 2, 1), dtype), (0.0, 1.0), method="euler", step=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,24 @@ _EXPORT = (
 )
 _KINDS = ("vtk", "xyz", "npz", "parquet")
 _MOST = 10**9
+_CITE = (
+    "Print BibTeX of fastpde, the article on its dynamics, NumPy and Numba, and with DIR of the attention, the method,"
+    " the manifold and the files that it has used. Of a sweep the cells that have begun count."
+)
 _ANY = "the directory of a run or a sweep, finished or not, or of a study"
 
 
 def add(commands: Any) -> None:
-    """Add the parsers of `fastpde status` and `fastpde verify`."""
+    """Add the parsers of `fastpde status`, `fastpde verify` and `fastpde cite`."""
     status = commands.add_parser("status", help="say how far a run, a sweep or a study is")
     status.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's, or a study's")
     status.set_defaults(call=_status)
     verify = commands.add_parser("verify", help="check every file of a run or a sweep; 1 if something is wrong")
     verify.add_argument("directory", type=Path, metavar="DIR", help="a run directory, or a sweep's")
     verify.set_defaults(call=_verify)
+    cite = commands.add_parser("cite", help="print BibTeX of what to cite", description=_CITE)
+    cite.add_argument("directory", nargs="?", type=Path, metavar="DIR", help=_ANY)
+    cite.set_defaults(call=_cite)
 
 
 def add_export(commands: Any) -> argparse.ArgumentParser:
@@ -92,6 +100,27 @@ def _status(options: argparse.Namespace) -> int:
     width = max(map(len, found))
     sys.stdout.writelines(f"{name:<{width}}  {text}\n" for name, text in found.items())
     return 0
+
+
+def _cite(options: argparse.Namespace) -> int:
+    from fastpde import citations
+
+    sys.stdout.write(citations.of_words(_used(options.directory)))
+    return 0
+
+
+def _used(path: Path | None) -> Iterable[str]:
+    """Return the names of what a directory has used, see `citations.of_words`. Raises InputError if it is none."""
+    from fastpde import studies
+    from fastpde.run import directory, opened, sweep_folder
+    from fastpde.run.cited import cited_as
+
+    if path is None:
+        return ()
+    if sweep_folder.is_sweep(path):
+        cells = [cell for cell in (path / sweep_folder.CELLS).glob("[!.]*") if directory.is_there(cell)]
+        return [word for cell in cells for word in cited_as(directory.config_of(cell))]
+    return studies.load(path).cited_as if studies.is_study(path) else opened.open_run(path).cited_as
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -107,7 +107,7 @@ def energy_trend(attention: Attention, manifold: Manifold, noise: float) -> int:
 
     The theory is about flows in all of R^d, without noise (Theory 7).
     """
-    return 0 if noise or not isinstance(manifold, Euclidean) else attention.energy_trend(0.0)
+    return 0 if noise or not isinstance(manifold, Euclidean) else attention._energy_trend(0.0)
 
 
 def _balanced(
@@ -120,12 +120,12 @@ def _balanced(
     if not isinstance(attention, Attention):
         raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
     cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), backend, weights)
-    length = attention.check(cloud.x, t)
+    length = attention._check(cloud.x, t)
     if length != cloud.x.shape[2]:
         raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")
     manifold.check(tokens, "x")
     with backend.evaluation():
-        found = attention.energy_balance(cloud, float(t), backend)
+        found = attention._energy_balance(cloud, float(t), backend)
     field = np.ascontiguousarray(found.field)  # made for this balance: it may be changed
     manifold.project(cloud.x, field)
     return found._replace(field=field), cloud.mean

@@ -52,9 +52,9 @@ def interaction_energy(
     tokens, log = as_tokens("x", x), flag("log", log)
     summing = resolve(backend)
     cloud = make_cloud(attention, tokens, summing, weights, positions)
-    attention.check(cloud.x, t)
+    attention._check(cloud.x, t)
     total = np.full(cloud.x.shape[0], -np.inf) if log else np.zeros(cloud.x.shape[0])
-    made = attention.log_totals if log else attention.totals
+    made = attention._log_totals if log else attention._totals
     # Totals may overflow, also to both signs, and their logarithms are nan where they are negative.
     with summing.evaluation(), np.errstate(over="ignore", invalid="ignore"):
         for totals in made(cloud, float(t), summing):
@@ -103,9 +103,9 @@ def sinkhorn_energy(
     tokens = as_tokens("x", x)
     summing = resolve(backend)
     cloud = make_cloud(attention, tokens, summing, weights)
-    attention.check(cloud.x, t)
+    attention._check(cloud.x, t)
     with summing.evaluation():
-        total = attention.energy(cloud, float(t), summing)
+        total = attention._energy(cloud, float(t), summing)
     return total if tokens.ndim == 3 else float(total[0])
 
 
@@ -194,7 +194,7 @@ def _slope_of_energy(
     tokens, log = as_tokens("x", x), flag("log", log)
     summing: Backend = backend_of(resolve(backend))
     cloud = widened(make_cloud(attention, tokens, summing, weights, positions))
-    attention.check(cloud.x, t)
+    attention._check(cloud.x, t)
     shift = np.zeros(len(cloud.x))
     if log:
         if any(isinstance(term.head, Sinkhorn) for term in terms_of(attention)):
@@ -204,7 +204,7 @@ def _slope_of_energy(
         if not np.isfinite(shift).all():
             raise InputError("log", "True", "False for an energy that is not positive")
     with summing.evaluation(), np.errstate(over="ignore", invalid="ignore"):
-        force = attention.energy_force(cloud, float(t), summing, shift)
+        force = attention._energy_force(cloud, float(t), summing, shift)
         if not np.isfinite(force.field).all():
             remedy = "The logarithm does not overflow: log=True."
             raise InputError("x", "tokens whose energy has a gradient that overflows", "smaller scores", remedy)

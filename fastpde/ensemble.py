@@ -53,7 +53,8 @@ class EnsembleSolution:
         stats: systems, steps, rejected, evaluations, wall_time in seconds; steps_each, rejected_each, evaluations_each
             (B,), of which those are the sums; and path: "fused" (small systems, each moved by a thread in a compiled
             loop) or "batched" (one call of the field for the velocities of all systems).
-        settings: method, and rtol and atol or step, as they were asked for.
+        settings: method, and rtol and atol or step, as they were asked for; the noise, if there is some; the names of
+            the classes of the attention and of the manifold.
         tangents, tangents_final: (m, k, B, n, d) and (k, B, n, d), the derivatives of x and x_final along k directions
             of the initial states, where these were asked for.
         log_density, log_density_final: (m, B, n) and (B, n) at x and x_final, where they were asked for.
@@ -159,7 +160,7 @@ class Ensemble:
         simple = constant and self.cloud.partition.whole and type(self.manifold) in (Euclidean, Sphere)
         if not (simple and n <= _MOST_TOKENS and d <= _LARGEST_DIMENSION and runs_in_loop(self.problem)):
             return None
-        form = self.attention.reduced_form(self.problem.span.start)
+        form = self.attention._reduced_form(self.problem.span.start)
         return form if form is not None and form.fits(self.cloud.x.dtype).all() else None
 
     def _batched(self, report: Report) -> Outcome:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, cast, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ._types import Array, as_tokens
 from .attention import small_clouds, warm_start
 from .attention.base import Attention, as_attention
 from .attention.cloud import Cloud, make_cloud
+from .attention.composite import kinds
 from .attention.memory import Memory
 from .ensemble import EnsembleSolution
 from .errors import FieldError, InputError
@@ -57,6 +59,11 @@ class Field:
         """The times at which the field jumps."""
         return self.attention.breaks
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The classes of which the attention is made, "Masked, Softmax", and that of the manifold."""
+        return {"attention": ", ".join(kinds(self.attention)), "manifold": type(self.manifold).__name__}
+
     def stats(self) -> dict[str, float]:
         """Return the counters of the evaluations so far."""
         return self._memory.counters() | self.backend.stats()
@@ -80,7 +87,7 @@ class Field:
         if self._varies:
             self.check([t])
         self._summed(
-            lambda: self.attention.evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
+            lambda: self.attention._evaluate(self.cloud.with_(x=x.reshape(shape)), t, self.backend, out.reshape(shape))
         )
         self.manifold.project(x, out)
 
@@ -152,7 +159,7 @@ class Field:
         """Raise InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
         d = self.cloud.x.shape[2]
         for t in times:
-            length = self.attention.check(self.cloud.x, t, "x0")
+            length = self.attention._check(self.cloud.x, t, "x0")
             if length != d:
                 raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
 
@@ -184,6 +191,37 @@ def bind(
     return Field(attention, cloud, summing, manifold or Euclidean())
 
 
+class Asked(TypedDict, total=False):
+    """The options of `solve`, for type checkers."""
+
+    method: str
+    step: float | None
+    rtol: float
+    atol: float
+    max_steps: int
+    t_eval: Any
+    weights: Any
+    positions: Any
+    manifold: Manifold | None
+    noise: float
+    seed: int
+    first_system: int
+    backend: Any
+    events: Sequence[Any]
+    observers: Sequence[Observer]
+    tangents: Any
+    log_density: Any
+    progress: Any
+
+
+@overload
+def solve(
+    attention: Attention, x0: Gaussian, t_span: tuple[float, float], **asked: Unpack[Asked]
+) -> GaussianSolution: ...
+@overload
+def solve(
+    attention: Attention, x0: ArrayLike, t_span: tuple[float, float], **asked: Unpack[Asked]
+) -> Solution | EnsembleSolution: ...
 def solve(
     attention: Attention,
     x0: Any,

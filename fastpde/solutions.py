@@ -13,6 +13,7 @@ import numpy as np
 
 from fastpde.errors import InputError, InputTypeError
 
+_STEPS = ("method", "rtol", "atol", "step", "noise")  # of the settings those that say how steps were made
 _FEW = 12  # numbers of an array that are shown
 _SUFFIX = re.compile(r"\.[A-Za-z]\w*")  # not the end of a number, as in "t=0.5"
 
@@ -107,7 +108,7 @@ def told(stats: Mapping[str, Any], settings: Mapping[str, Any]) -> list[str]:
     counts = f"steps: {steps} accepted, {rejected} rejected; {evaluations} velocities, {stats['wall_time']:.3g} s"
     lines = [counts]
     if settings:
-        lines.append("method: " + ", ".join(_setting(*entry) for entry in settings.items()))
+        lines.append("method: " + ", ".join(_setting(name, settings[name]) for name in _STEPS if name in settings))
     if "rtol" in settings:
         lines[-1] += " (of each step, not of the whole run)"
     sums = _sums(stats)

@@ -183,7 +183,7 @@ class Follower:
         shape = y.shape if y.ndim == 3 else (copies, *y.shape)
         with self._backend.evaluation():
             cloud = self._moving.cloud.with_(x=np.broadcast_to(y, shape).copy(), memory=self._memory)
-            linear = self._moving.attention.linearised(cloud, self._again.at(step, s), self._backend)
+            linear = self._moving.attention._linearised(cloud, self._again.at(step, s), self._backend)
             if (failure := self._memory.failure()) is not None:
                 raise failure
             changes = np.empty_like(tangents)

@@ -74,7 +74,7 @@ def logits(attention: fp.Attention, x: np.ndarray) -> float:
     """Return an upper bound of the largest |logit|."""
     parts = attention.heads if isinstance(attention, fp.MultiHead) else [getattr(attention, "attention", attention)]
     reach = np.square(x).sum(axis=1).max()
-    return max(reach * (np.linalg.norm(part.score_matrix(0.0), 2) + isinstance(part, fp.L2)) for part in parts)
+    return max(reach * (np.linalg.norm(part._score_matrix(0.0), 2) + isinstance(part, fp.L2)) for part in parts)
 
 
 def ratio(attention: fp.Attention, x: np.ndarray, tol: float, weights: np.ndarray | None) -> float:
@@ -87,7 +87,7 @@ def ratio(attention: fp.Attention, x: np.ndarray, tol: float, weights: np.ndarra
     want = attention.velocity(x, at=x[rows], backend="direct", **options)
     allowed = tol + 4 * UNIT * (1 + logits(attention, x))
     if isinstance(attention, fp.Exponential):
-        totals = np.exp(x[rows] @ attention.score_matrix(0.0).T @ x.T).mean(axis=1)
+        totals = np.exp(x[rows] @ attention._score_matrix(0.0).T @ x.T).mean(axis=1)
         return float((np.abs(got - want).max(axis=1) / totals).max() / (np.abs(x).max() * allowed))
     spread = np.abs(x - x.mean(axis=0)).max() or 1.0
     rounding = 4 * UNIT * np.abs(x).max() / spread  # of the tokens themselves

@@ -115,6 +115,7 @@ MAY = {
     "observe": BASE,
 }
 ABOVE = {
+    "citations",
     "config",
     "run",
     "plot",

@@ -209,7 +209,7 @@ def test_no_alarm_where_theory_says_nothing():
         record = fp.EnergyRecord(attention)
         observers = iter([fp.Observer(record, steps=1)])
         fp.solve(attention, x, (0.0, 0.5), method="heun", step=0.01, observers=observers, **options)
-        assert attention.energy_trend(0.0) == -1 and (np.diff(record.energy) > 1e-6).any()
+        assert attention._energy_trend(0.0) == -1 and (np.diff(record.energy) > 1e-6).any()
         assert record.trend == 0 and record.monotone is None and len(record.violations()) == 0
         assert fp.EnergyRecord(attention, **options).trend == 0
         assert np.isnan(record.imbalance()) == ("noise" in options)

@@ -251,7 +251,7 @@ def test_norms_after_a_thousand_steps(method, dtype):
 
 
 def path_of_energies(attention, seed=0, n=25, weights=None):
-    x0 = cloud(n, attention.dimensions(0.0)[0], seed=seed)
+    x0 = cloud(n, attention._dimensions(0.0)[0], seed=seed)
     run = {"t_eval": np.linspace(0, 5, 26), "weights": weights, "method": "dopri5", "rtol": 1e-9, "atol": 1e-11}
     sol = fp.solve(attention, x0, (0, 5), manifold=SPHERE, **run)
     return np.array([fp.interaction_energy(attention, x, weights=weights) for x in sol.x])

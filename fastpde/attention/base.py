@@ -40,84 +40,84 @@ class Attention(Differentiable):
     """
 
     unmaskable: str = ""
-    changes: ClassVar[int] = 0  # how often an attribute of any attention has been set
+    _changes: ClassVar[int] = 0  # how often an attribute of any attention has been set
 
     @abstractmethod
     def parameters(self) -> Iterator[Parameter]:
         """Yield all parameters."""
 
-    def parameters_of_systems(self, t: float) -> Iterator[Parameter]:
+    def _parameters_of_systems(self, t: float) -> Iterator[Parameter]:
         """Yield all parameters that may have a value for each system at time t."""
         yield from self.parameters()
 
     @abstractmethod
-    def dimensions(self, t: float) -> tuple[int, int]:
+    def _dimensions(self, t: float) -> tuple[int, int]:
         """Return d of the tokens and the length of the field's vectors, from the parameters at time t.
 
         Raises InputError naming parameters whose shapes do not fit each other.
         """
 
     @abstractmethod
-    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+    def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         """Write Gamma_mu at the targets into out (B, m, length). The arguments have been checked."""
 
     @abstractmethod
-    def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+    def _totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         """Yield Z_mu(x) = int weight(s(x, y)) dmu(y) at the targets, (B, m) float64, of each head; inf on overflow."""
 
-    def log_totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        """Yield the logarithms of `totals`, which do not overflow; nan where a total is negative."""
-        for totals in self.totals(cloud, t, backend):
+    def _log_totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        """Yield the logarithms of `_totals`, which do not overflow; nan where a total is negative."""
+        for totals in self._totals(cloud, t, backend):
             with np.errstate(invalid="ignore", divide="ignore"):
                 yield np.log(totals)
 
-    def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
+    def _reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         """Return the field at time t as one reduced form, for the sums over small systems, or None if it has none.
 
         Masking is left out of it: who wants the field of a masked attention brings the limits.
         """
         return None
 
-    def made_of(self, t: float) -> Iterator[object]:
+    def _made_of(self, t: float) -> Iterator[object]:
         """Yield the objects of which the field at time t is made: the same ones, if it is the same field."""
         for p in self.parameters():
             yield p(t)
         yield from self.__getstate__().values()
 
-    def layers(self) -> list[Layers]:
-        """Return the parameters that depend on time, if the fields of all layers can be prepared by `layers_form`."""
+    def _layers(self) -> list[Layers]:
+        """Return the parameters that depend on time, if the fields of all layers can be prepared by `_layers_form`."""
         return []
 
-    def layers_form(self, first: int, last: int) -> ReducedForm | None:
+    def _layers_form(self, first: int, last: int) -> ReducedForm | None:
         """Return the fields of layers first .. last - 1 as a reduced form that has them as systems, or None."""
         return None
 
-    def one_call(self, t: float) -> OneCall | None:
+    def _one_call(self, t: float) -> OneCall | None:
         """Return the compiled call that has the field at time t of small systems, or None if it has no reduced form.
 
         It is made once for each time, and once for all where nothing depends on time. Layers are prepared many at a
         time.
         """
-        still, changes = vars(self).get(_STILL), Attention.changes
+        still, changes = vars(self).get(_STILL), Attention._changes
         if still is not None and still[0] == changes and still[1]() is self:  # not one whose attributes were copied
             return cast("OneCall | None", still[2])
         before, calls = vars(self).get(_LAYERS, (-1, None))
         if before != changes:
             from ..batches.one_call import LayerCalls
 
-            found = self.layers()
+            found = self._layers()
             same = len({(len(own), own.t_end) for own in found}) == 1
-            calls = LayerCalls(found, self.layers_form, masked=self.masked) if same else None
+            calls = LayerCalls(found, self._layers_form, masked=self.masked) if same else None
             vars(self)[_LAYERS] = changes, calls
         if calls is not None:
             return cast("LayerCalls", calls).at(t)
-        made_of = tuple(self.made_of(t))
+        made_of = tuple(self._made_of(t))
         before, call = vars(self).get(_CALL, ((), None))
         if len(before) == len(made_of) and all(map(is_, before, made_of)):
             return cast("OneCall | None", call)
         from ..batches.one_call import OneCall
 
-        form = self.reduced_form(t)
+        form = self._reduced_form(t)
         call = None if form is None else OneCall(form, masked=self.masked)
         vars(self)[_CALL] = made_of, call
         if all(p.constant for p in self.parameters()):
@@ -136,16 +136,16 @@ class Attention(Differentiable):
         """Forget what followed from the attributes as they were."""
         for kept in [own for own in vars(self) if own.startswith(KEPT)]:
             vars(self).pop(kept, None)
-        Attention.changes += 1
+        Attention._changes += 1
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if not name.startswith(KEPT)}
 
-    def affine_heads(self) -> AffineHeads | None:
+    def _affine_heads(self) -> AffineHeads | None:
         """Return the field of a Gaussian law as matrices, for many laws at once; None if it varies or is not affine."""
         return None
 
-    def second_moment_map(self, second: Array, t: float) -> Array:
+    def _second_moment_map(self, second: Array, t: float) -> Array:
         """Return M (..., d, d) of the field M x of a measure, whatever its mass, by int y y^T dmu (..., d, d) alone.
 
         Raises NoGaussianClosure where the field is another.
@@ -184,7 +184,7 @@ class Attention(Differentiable):
         """Whether Gaussian laws exist for ever under it by theory, with constant parameters (Theory 4.5)."""
         return False
 
-    def score_matrices(self, t: float) -> Iterator[Array]:
+    def _score_matrices(self, t: float) -> Iterator[Array]:
         """Yield A (d, d) or (B, d, d) of every head: each term of a Gaussian closure's M is some matrix times its A."""
         raise NoGaussianClosure(f"{type(self).__name__} attention has no Gaussian closure.")
 
@@ -193,7 +193,7 @@ class Attention(Differentiable):
         """The times at which a parameter jumps."""
         return tuple(sorted(set().union(*{p.breaks for p in self.parameters()})))  # many layers have the same
 
-    def rates(self, p: Array, t: float) -> Iterator[Rate]:
+    def _rates(self, p: Array, t: float) -> Iterator[Rate]:
         """Yield what bounds the field of each head on a ball, for exponents p (k,) of W_p (Theory 8.1, 8.2).
 
         Raises InputError where no bound is known.
@@ -207,9 +207,9 @@ class Attention(Differentiable):
 
         Source: Theory 8.1.
         """
-        return sum(rate.of_distance(float(R)) for rate in self.rates(np.array([float(p)]), float(t)))
+        return sum(rate.of_distance(float(R)) for rate in self._rates(np.array([float(p)]), float(t)))
 
-    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
+    def _energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
         """Return the energy of Theory 7, its gradient and the field at float64 tokens, which make its rate of change.
 
         Raises InputError where there is none, or only for a symmetric Q^T K.
@@ -217,7 +217,7 @@ class Attention(Differentiable):
         need = "fp.Softmax, fp.Exponential or fp.Sinkhorn, or heads of these: others have no known energy balance"
         raise InputError("attention", repr(self), need)
 
-    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Force:
+    def _energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Force:
         """Return F (B, n, d), with its derivative: masses times F are the gradient of e^-shift times the energy.
 
         The energy is the one of Theory 7, for Sinkhorn heads S_eps; shift (B,). The tokens are float64. Raises
@@ -225,13 +225,13 @@ class Attention(Differentiable):
         """
         raise InputError("attention", repr(self), "an attention whose energy has a known gradient")
 
-    def energy_trend(self, t: float) -> int:
+    def _energy_trend(self, t: float) -> int:
         """Return 1 where theory says that the flow ascends that energy, -1 where it descends it, else 0."""
         return 0
 
-    def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
+    def _gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
         """Return Gamma_mu(x) (..., m, length) for mu = N(mean, L L^T) at points x (..., m, d), in closed form."""
-        M, c = self.closure(mean, factor, t)
+        M, c = self._closure(mean, factor, t)
         return x @ transposed(M) + c[..., None, :]
 
     def affine(self, mean: Any, cov: Any, *, t: float = 0.0) -> tuple[Array, Array]:
@@ -252,8 +252,8 @@ class Attention(Differentiable):
         Source: Theory 2; Castin et al. 2025.
         """
         mean, factor = as_gaussian(mean, cov)
-        self.check_dimension(mean.shape[-1], t, "mean")
-        return self.closure(mean, factor, float(t))
+        self._check_dimension(mean.shape[-1], t, "mean")
+        return self._closure(mean, factor, float(t))
 
     def gaussian_velocity(self, x: Any, mean: Any, cov: Any, *, t: float = 0.0) -> Array:
         """Return Gamma_mu(x) (m, length) float64 of mu = N(mean, cov) at points x (m, d), also where it is not affine.
@@ -266,8 +266,8 @@ class Attention(Differentiable):
         points = as_numbers("x", x).astype(np.float64)
         if points.ndim < 2 or points.shape[-1] != mean.shape[-1]:
             raise InputError("x", f"shape {points.shape}", f"shape (m, {mean.shape[-1]})")
-        self.check_dimension(mean.shape[-1], t, "mean")
-        return self.gaussian_field(points, mean, factor, float(t))
+        self._check_dimension(mean.shape[-1], t, "mean")
+        return self._gaussian_field(points, mean, factor, float(t))
 
     def velocity(
         self,
@@ -303,27 +303,27 @@ class Attention(Differentiable):
 
         tokens, summing = as_tokens("x", x), resolve(backend)
         cloud = make_cloud(self, tokens, summing, weights, positions, as_points(at, tokens), at_positions)
-        length = self.check(cloud.x, t)
+        length = self._check(cloud.x, t)
         out = np.empty((*cloud.targets.shape[:2], length), tokens.dtype)
         with summing.evaluation():
-            self.evaluate(cloud, float(t), summing, out)
+            self._evaluate(cloud, float(t), summing, out)
         return out if tokens.ndim == 3 else out[0]
 
-    def check_dimension(self, dimension: int, t: float, name: str) -> int:
+    def _check_dimension(self, dimension: int, t: float, name: str) -> int:
         """Return the field's length. Raises InputError unless the parameters at time t act on R^dimension."""
         if isinstance(t, bool) or not isinstance(t, int | float | np.floating | np.integer):
             raise InputTypeError("t", repr(t), "a number")
         if not np.isfinite(t):
             raise InputError("t", repr(t), "a finite number")
-        d, length = self.dimensions(t)
+        d, length = self._dimensions(t)
         if d != dimension:
             raise InputError(name, f"dimension {dimension}", f"dimension {d}, the columns of the parameters")
         return length
 
-    def check(self, x: Array, t: float, name: str = "x") -> int:
+    def _check(self, x: Array, t: float, name: str = "x") -> int:
         """Return the field's length. Raises InputError unless the parameters at time t fit tokens (B, n, d)."""
-        length = self.check_dimension(x.shape[2], t, name)
-        for p in self.parameters_of_systems(t):
+        length = self._check_dimension(x.shape[2], t, name)
+        for p in self._parameters_of_systems(t):
             systems = p.systems(t)
             if systems not in (1, x.shape[0]):
                 raise InputError(p.name, f"values for {systems} systems", f"one for all, or {x.shape[0]} as in {name}")

@@ -59,60 +59,70 @@ class Term:
 def terms_of(attention: Attention, t: float | None = None) -> Iterator[Term]:
     """Yield the single heads of an attention with their matrices at time t; t = None: without these."""
     if isinstance(attention, Composite):
-        yield from attention.terms(t)
+        yield from attention._terms(t)
     else:
         yield Term(cast("SingleHead", attention))
+
+
+def kinds(attention: Attention) -> tuple[str, ...]:
+    """Return the names of the classes of an attention and its parts, each once: "Masked", "MultiHead", "L2"."""
+    found = [type(attention).__name__]
+    for own in attention.__getstate__().values():
+        for part in own if isinstance(own, tuple) else (own,):
+            if isinstance(part, Attention):
+                found += kinds(part)
+    return tuple(dict.fromkeys(found))
 
 
 class Composite(Attention):
     """A sum of heads. A subclass says which they are, and how its field is evaluated."""
 
     @abstractmethod
-    def terms(self, t: float | None = None) -> Iterator[Term]:
+    def _terms(self, t: float | None = None) -> Iterator[Term]:
         """Yield the single heads with their matrices at time t; t = None: without these."""
 
     @property
     def masked(self) -> bool:
-        return any(term.masked for term in self.terms())
+        return any(term.masked for term in self._terms())
 
     @property
     def positional(self) -> bool:
-        return any(term.masked or term.head.positional for term in self.terms())
+        return any(term.masked or term.head.positional for term in self._terms())
 
     @property
     def averages(self) -> bool:
-        return all(term.head.averages for term in self.terms())
+        return all(term.head.averages for term in self._terms())
 
     @property
     def mean_free(self) -> bool:
-        return all(term.head.mean_free for term in self.terms())
+        return all(term.head.mean_free for term in self._terms())
 
     @property
     def never_blows_up(self) -> bool:
-        return all(term.head.never_blows_up for term in self.terms())
+        return all(term.head.never_blows_up for term in self._terms())
 
-    def score_matrices(self, t: float) -> Iterator[Array]:
-        for term in self.terms():
-            yield term.head.score_matrix(t)
+    def _score_matrices(self, t: float) -> Iterator[Array]:
+        for term in self._terms():
+            yield term.head._score_matrix(t)
 
     # -- sums ---------------------------------------------------------------------------------------------------------
 
-    def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        for term in self.terms():
-            yield from _seen_by(term, cloud, backend, lambda head, seen: head.totals(seen, t, backend))
+    def _totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        for term in self._terms():
+            yield from _seen_by(term, cloud, backend, lambda head, seen: head._totals(seen, t, backend))
 
-    def log_totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
-        for term in self.terms():
-            yield from _seen_by(term, cloud, backend, lambda head, seen: head.log_totals(seen, t, backend))
+    def _log_totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+        for term in self._terms():
+            yield from _seen_by(term, cloud, backend, lambda head, seen: head._log_totals(seen, t, backend))
 
-    def made_of(self, t: float) -> Iterator[object]:
-        yield from super().made_of(t)
-        for term in self.terms():
+    def _made_of(self, t: float) -> Iterator[object]:
+        yield from super()._made_of(t)
+        for term in self._terms():
             yield from term.head.__getstate__().values()
 
-    def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
+    def _reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         """Return the heads' forms side by side, where they have one weight and one mask, or none; W V for V."""
-        found = self._forms(lambda head: head.reduced_form(t), t) if self._one_mask else []
+        found = self._forms(lambda head: head._reduced_form(t), t) if self._one_mask else []
         forms = [form for form, _ in found]
         kinds = {(type(form.weight), form.weight, form.normalised, form.D is None) for form in forms}
         if len(kinds) != 1:
@@ -124,45 +134,45 @@ class Composite(Attention):
 
     def _forms(self, form_of: Callable[[SingleHead], Any], t: float) -> list[tuple[Any, Term]]:
         """Return the form of every head at time t with its term; none where a head has no form."""
-        found = [(form_of(term.head), term) for term in self.terms(t)]
+        found = [(form_of(term.head), term) for term in self._terms(t)]
         return [] if any(form is None for form, _ in found) else found
 
     @property
     def _one_mask(self) -> bool:
         """Whether all heads are masked, or none."""
-        return len({term.masked for term in self.terms()}) == 1
+        return len({term.masked for term in self._terms()}) == 1
 
     # -- Gaussian laws ------------------------------------------------------------------------------------------------
 
-    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+    def _closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """Return the sums of W M and of W c; of masked heads where all positions have the law (Theory 2.2)."""
         M: Array | float = 0.0
         c: Array | float = 0.0
-        for term in self.terms(t):
+        for term in self._terms(t):
             _refuse_unequal_positions(term)
-            M_h, c_h = term.head.closure(mean, factor, t)
+            M_h, c_h = term.head._closure(mean, factor, t)
             M, c = M + term.matrix(M_h), c + term.vector(c_h)
         return np.asarray(M), np.asarray(c)
 
-    def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
+    def _gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
         total: Array | float = 0.0
-        for term in self.terms(t):
+        for term in self._terms(t):
             if term.masked:
                 _refuse_unequal_positions(term)
-                term.head.closure(mean, factor, t)  # its field must be affine
-            total = total + term.field(term.head.gaussian_field(x, mean, factor, t))
+                term.head._closure(mean, factor, t)  # its field must be affine
+            total = total + term.field(term.head._gaussian_field(x, mean, factor, t))
         return np.asarray(total)
 
-    def second_moment_map(self, second: Array, t: float) -> Array:
+    def _second_moment_map(self, second: Array, t: float) -> Array:
         """Return the sum of W M. Raises NoGaussianClosure where some heads are masked and others not."""
         if not self._one_mask:
-            return super().second_moment_map(second, t)
-        return np.sum([term.matrix(term.head.second_moment_map(second, t)) for term in self.terms(t)], axis=0)
+            return super()._second_moment_map(second, t)
+        return np.sum([term.matrix(term.head._second_moment_map(second, t)) for term in self._terms(t)], axis=0)
 
-    def affine_heads(self) -> AffineHeads | None:
+    def _affine_heads(self) -> AffineHeads | None:
         """Return the heads' forms side by side; W V for V."""
         constant = all(p.constant for p in self.parameters())
-        found = self._forms(lambda head: head.affine_heads(), 0.0) if constant else []
+        found = self._forms(lambda head: head._affine_heads(), 0.0) if constant else []
         if not found or any(term.masked and not term.head.averages for _, term in found):
             return None
         forms = cast("list[AffineHeads]", [form for form, _ in found])
@@ -175,30 +185,30 @@ class Composite(Attention):
 
     # -- bounds and energies ------------------------------------------------------------------------------------------
 
-    def rates(self, p: Array, t: float) -> Iterator[Rate]:
+    def _rates(self, p: Array, t: float) -> Iterator[Rate]:
         """Yield the heads' bounds with W V for V; of masked averages in d_p, by Hardy's constant and the best r < p."""
-        for term in self.terms(t):
-            plain = list(term.head.rates(p, t, term.W))
+        for term in self._terms(t):
+            plain = list(term.head._rates(p, t, term.W))
             if not (term.masked and any(rate.averages for rate in plain)):
                 yield from plain
                 continue
             below = exponents_below(float(p[0]))
-            for rate in term.head.rates(below, t, term.W):
+            for rate in term.head._rates(below, t, term.W):
                 yield rate.behind_mask(float(p[0]), below)
 
-    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
+    def _energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
         """Return the sums of the heads' energies and gradients, and of W times their fields."""
         if self.masked:
-            return super().energy_balance(cloud, t, backend)
-        found = [(term.head.energy_balance(cloud, t, backend), term) for term in self.terms(t)]
+            return super()._energy_balance(cloud, t, backend)
+        found = [(term.head._energy_balance(cloud, t, backend), term) for term in self._terms(t)]
         energies, gradients = ([getattr(one, part) for one, _ in found] for part in ("energy", "gradient"))
         with np.errstate(invalid="ignore", over="ignore"):  # of weights that have overflowed
             fields = [term.field(one.field) for one, term in found]
             return Balance(np.sum(energies, axis=0), np.sum(gradients, axis=0), np.sum(fields, axis=0))
 
-    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Force:
+    def _energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array) -> Force:
         """Return the sum over the heads."""
-        return Force.of([term.head.energy_force(cloud, t, backend, shift, term.masked) for term in self.terms()])
+        return Force.of([term.head._energy_force(cloud, t, backend, shift, term.masked) for term in self._terms()])
 
 
 def _refuse_unequal_positions(term: Term) -> None:

@@ -31,15 +31,15 @@ class Differentiable(ABC):
         """Yield all parameters."""
 
     @abstractmethod
-    def check(self, x: Array, t: float, name: str = "x") -> int:
+    def _check(self, x: Array, t: float, name: str = "x") -> int:
         """Return the field's length. Raises InputError unless the parameters at time t fit tokens (B, n, d)."""
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+    def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield all parameters with the names under which `vjp` returns their cotangents."""
         for p in self.parameters():
             yield p.name, p
 
-    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+    def _linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
         """Return the field at a cloud in float64, ready for its derivatives. The arguments have been checked.
 
         Raises InputError where there is none.
@@ -77,7 +77,7 @@ class Differentiable(ABC):
 
         Source: Theory 12.1.
         """
-        with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
+        with self._at_cloud(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
             moved = as_change("dx", dx, tokens, "as x")
             if at is None and dat is not None:
                 raise InputError("dat", "a value", "none without `at`: the points are the tokens, and move with dx")
@@ -112,7 +112,7 @@ class Differentiable(ABC):
 
         Source: Theory 12.1.
         """
-        with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
+        with self._at_cloud(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
             velocity = self._given_back(tokens, field.field)
             found = field.pull(as_change("cotangent", cotangent, velocity, "as the velocity"))
             parameters = self._of_values(found.parameters, t)
@@ -138,7 +138,7 @@ class Differentiable(ABC):
 
         Arguments as of `velocity`; raises as `jvp`. Source: Theory 12.1.
         """
-        with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
+        with self._at_cloud(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
             return self._given_back(tokens, field.jacobian())
 
     def divergence(
@@ -157,8 +157,8 @@ class Differentiable(ABC):
         Arguments as of `velocity`. Raises as `jvp`, and InputError for a field whose length is not d. Source: Theory
         12.1.
         """
-        with self._linearised(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
-            d, length = cast("Attention", self).dimensions(t)
+        with self._at_cloud(x, at, t, weights, positions, at_positions, backend) as (tokens, field):
+            d, length = cast("Attention", self)._dimensions(t)
             if length != d:
                 came = f"a field of length {length} in dimension {d}"
                 raise InputError("attention", came, "one whose length is the dimension of the tokens")
@@ -167,18 +167,18 @@ class Differentiable(ABC):
     # -- Gaussian laws ------------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+    def _closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """Return (M, c) of the field Gamma(x) = M x + c of N(mean, L L^T), mean (..., d), L (..., d, r), float64.
 
         Raises NoGaussianClosure where the field is not affine.
         """
 
-    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+    def _linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
         """Return the field of laws N(mean, L L^T), mean (B, d), L (B, d, r), ready for its derivatives.
 
         Raises NoGaussianClosure where the field is not affine, InputError where its derivatives are not known.
         """
-        self.closure(mean, factor, t)
+        self._closure(mean, factor, t)
         need = "an attention whose closure has known derivatives: that of its score, of heads or masks of such"
         raise InputError("attention", repr(self), need)
 
@@ -208,7 +208,7 @@ class Differentiable(ABC):
         widen = _change("dcov", dcov, (*lead, d, d), "as cov").reshape(B, d, d)
         if np.any(np.abs(widen - transposed(widen)) > 1e-12 * np.abs(widen).max(initial=0.0)):
             raise InputError("dcov", "a matrix that is not symmetric", "a symmetric matrix")
-        known, changes = dict(self.named_parameters()), {}
+        known, changes = dict(self._named_parameters()), {}
         if not isinstance(parameters, Mapping | None):
             raise InputTypeError("parameters", type(parameters).__name__, "a dict, name -> change")
         for name, value in (parameters or {}).items():
@@ -244,7 +244,7 @@ class Differentiable(ABC):
         """Check the arguments of `affine`; return the field of B laws, and the axes of which B is the product."""
         centre, factor = as_gaussian(mean, cov)
         own = cast("Attention", self)
-        own.check_dimension(centre.shape[-1], t, "mean")
+        own._check_dimension(centre.shape[-1], t, "mean")
         *lead, d = centre.shape
         count = max(p.systems(t) for p in self.parameters())
         if count > 1 and lead not in ([], [count]):
@@ -252,11 +252,11 @@ class Differentiable(ABC):
         lead = lead or ([count] if count > 1 else [])
         centre = np.broadcast_to(centre, (*lead, d)).reshape(-1, d)
         factor = np.broadcast_to(factor, (*lead, d, d)).reshape(-1, d, d)
-        return self.linearised_law(centre, factor, float(t)), tuple(lead)
+        return self._linearised_law(centre, factor, float(t)), tuple(lead)
 
     def _of_values(self, found: dict[str, Array], t: float) -> dict[str, Array]:
         """Return cotangents of parameters in the shapes of their values, of those that have one."""
-        return {name: of_value(p, t, found[name]) for name, p in self.named_parameters() if name in found}
+        return {name: of_value(p, t, found[name]) for name, p in self._named_parameters() if name in found}
 
     @staticmethod
     def _split(field: Affine, lead: tuple[int, ...]) -> Affine:
@@ -264,7 +264,7 @@ class Differentiable(ABC):
         return M.reshape(*lead, *M.shape[1:]), c.reshape(*lead, *c.shape[1:])
 
     @contextmanager
-    def _linearised(
+    def _at_cloud(
         self, x: Any, at: Any, t: float, weights: Any, positions: Any, at_positions: Any, backend: Any
     ) -> Iterator[tuple[Array, Linearised]]:
         """Check the arguments of `velocity`; return a context with the tokens and the field, ready for derivatives."""
@@ -274,9 +274,9 @@ class Differentiable(ABC):
         cloud = make_cloud(
             cast("Attention", self), tokens, summing, weights, positions, as_points(at, tokens), at_positions
         )
-        self.check(cloud.x, t)
+        self._check(cloud.x, t)
         with summing.evaluation(), np.errstate(over="ignore", invalid="ignore"):  # of sums without a denominator
-            yield tokens, self.linearised(widened(cloud), float(t), summing)
+            yield tokens, self._linearised(widened(cloud), float(t), summing)
 
     @staticmethod
     def _given_back(tokens: Array, found: Array) -> Array:

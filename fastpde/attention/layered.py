@@ -52,7 +52,7 @@ def form_of(head: Attention, heads: int | None, first: int, last: int) -> Reduce
             value = cast(Array, p.source)
             value = value if heads is None else np.tile(value, (count, *[1] * fewest))
         vars(one)[name] = replace(p, source=value, breaks=())
-    return with_heads(one.reduced_form(), count, heads or 1)
+    return with_heads(one._reduced_form(), count, heads or 1)
 
 
 def with_heads(form: ReducedForm | None, systems: int, heads: int) -> ReducedForm | None:

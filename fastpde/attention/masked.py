@@ -43,31 +43,31 @@ class Masked(Composite):
     def parameters(self) -> Iterator[Parameter]:
         yield from self.attention.parameters()
 
-    def dimensions(self, t: float) -> tuple[int, int]:
-        return self.attention.dimensions(t)
+    def _dimensions(self, t: float) -> tuple[int, int]:
+        return self.attention._dimensions(t)
 
-    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+    def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         ordered = cloud.ordered(backend)
         if cloud.is_ordered:
-            self.attention.evaluate(ordered, t, backend, out)
+            self.attention._evaluate(ordered, t, backend, out)
             return
         result = backend.workspace("masked_result", out.shape, out.dtype)
-        self.attention.evaluate(ordered, t, backend, result)
+        self.attention._evaluate(ordered, t, backend, result)
         cloud.placed(result, out)
 
-    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+    def _linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
         ordered = cloud.ordered(backend)  # in memory that the next evaluation uses
         own = {name: getattr(ordered, name) for name in ("x", "at", "weights")}
         kept = ordered.with_(**{name: None if value is None else value.copy() for name, value in own.items()})
-        return LinearisedMask(self.attention.linearised(kept, t, backend), cloud)
+        return LinearisedMask(self.attention._linearised(kept, t, backend), cloud)
 
-    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
-        self.closure(mean, factor, t)  # raises where equal positions do not stay equal
-        return self.attention.linearised_law(mean, factor, t)
+    def _linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        self._closure(mean, factor, t)  # raises where equal positions do not stay equal
+        return self.attention._linearised_law(mean, factor, t)
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        yield from self.attention.named_parameters()
+    def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        yield from self.attention._named_parameters()
 
-    def terms(self, t: float | None = None) -> Iterator[Term]:
+    def _terms(self, t: float | None = None) -> Iterator[Term]:
         for term in terms_of(self.attention, t):
             yield replace(term, masked=True)

@@ -59,7 +59,7 @@ class MultiHead(Composite):
         elif W is not None:
             self._stack = parameter("W", W, (3, 4))
         if all(p.constant for p in self.parameters()):
-            self.dimensions(0.0)
+            self._dimensions(0.0)
 
     def __repr__(self) -> str:
         return f"MultiHead([{', '.join(map(repr, self.heads))}])"
@@ -71,14 +71,14 @@ class MultiHead(Composite):
         if self._stack is not None:
             yield self._stack
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+    def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         for h, head in enumerate(self.heads):
-            for name, p in head.named_parameters():
+            for name, p in head._named_parameters():
                 yield f"heads[{h}].{name}", p
         for p in (*(self._each or ()), *filter(None, [self._stack])):
             yield p.name, p
 
-    def outputs(self, t: float) -> list[Array] | None:
+    def _outputs(self, t: float) -> list[Array] | None:
         """Return W_h (d, dv) or (B, d, dv) of every head, or None if there are none."""
         if self._each is not None:
             return [w(t) for w in self._each]
@@ -112,7 +112,7 @@ class MultiHead(Composite):
     def _as_one(self) -> tuple[SingleHead, Parameter | None] | None:
         """Return the heads as one, and W of all of them; None if they differ by more than values."""
         before, made_of, one = vars(self).get(_ONE, (-1, (), None))
-        changes = Attention.changes  # read first: what another thread changes from here on is looked at next time
+        changes = Attention._changes  # read first: what another thread changes from here on is looked at next time
         if before != changes:
             now = (self._stack, self._each, *self.heads, *(p for head in self.heads for p in head.parameters()))
             now += tuple(own for head in self.heads for own in head.__getstate__().values())
@@ -129,30 +129,30 @@ class MultiHead(Composite):
         one = side_by_side.head_of(self.heads)
         return None if one is None else (one, W)
 
-    def made_of(self, t: float) -> Iterator[object]:
+    def _made_of(self, t: float) -> Iterator[object]:
         found = self._heads_as_one(t)
         if found is None:
-            yield from super().made_of(t)
+            yield from super()._made_of(t)
             return
         one, W = found
-        yield from one.made_of(t)
+        yield from one._made_of(t)
         yield None if W is None else W(t)
 
-    def parameters_of_systems(self, t: float) -> Iterator[Parameter]:
+    def _parameters_of_systems(self, t: float) -> Iterator[Parameter]:
         if self._heads_as_one(t) is None:
             yield from self.parameters()
         elif self._stack is not None:
             yield self._stack
 
-    def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
+    def _reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         found = self._heads_as_one(t)
         if found is None:
-            return super().reduced_form(t)
+            return super()._reduced_form(t)
         one, W = found
-        form = layered.with_heads(one.reduced_form(t), 1, len(self.heads))
+        form = layered.with_heads(one._reduced_form(t), 1, len(self.heads))
         return form if form is None or W is None else replace(form, V=product(W(t), form.V))
 
-    def layers(self) -> list[Layers]:
+    def _layers(self) -> list[Layers]:
         found = self._as_one()
         if found is None:
             return []
@@ -160,7 +160,7 @@ class MultiHead(Composite):
         mixes = [] if W is None else [replace(W, axes=(2,))]  # matrices (d, dv), one for each head
         return layered.layers_of([*one.parameters(), *mixes], axes=1)
 
-    def layers_form(self, first: int, last: int) -> ReducedForm | None:
+    def _layers_form(self, first: int, last: int) -> ReducedForm | None:
         found = self._as_one()
         assert found is not None, "there are layers"
         one, W = found
@@ -170,11 +170,11 @@ class MultiHead(Composite):
         mixed = W.source.stack[first:last] if isinstance(W.source, Layers) else W(0.0)
         return replace(form, V=product(mixed, form.V))
 
-    def dimensions(self, t: float) -> tuple[int, int]:
+    def _dimensions(self, t: float) -> tuple[int, int]:
         found = self._heads_as_one(t)
         if found is not None:
             with suppress(InputError):  # each head knows better what is wrong
-                d, length = found[0].dimensions(t)
+                d, length = found[0]._dimensions(t)
                 shape = (len(self.heads), length, length) if found[1] is None else found[1](t).shape[-3:]
                 if shape[::2] == (len(self.heads), length):
                     return d, shape[1]
@@ -184,10 +184,10 @@ class MultiHead(Composite):
         sizes = []
         for h, head in enumerate(self.heads):
             try:
-                sizes.append(head.dimensions(t))
+                sizes.append(head._dimensions(t))
             except InputError as error:
                 raise InputError(f"heads[{h}]", str(error), "parameters that fit each other") from error
-        outputs = self.outputs(t)
+        outputs = self._outputs(t)
         d, rows = sizes[0][0], 0
         for h, (columns, length) in enumerate(sizes):
             if columns != d:
@@ -200,10 +200,10 @@ class MultiHead(Composite):
                 raise InputError(f"heads[{h}]", f"a field of length {out}", f"{rows}, as heads[0]")
         return d, rows
 
-    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+    def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         if small_clouds.evaluate(self, cloud, t, backend, out):
             return
-        outputs = self.outputs(t)
+        outputs = self._outputs(t)
         out[...] = 0.0
         # The level names the scratch: a head may be a MultiHead itself.
         with backend.evaluation() as level:
@@ -211,25 +211,25 @@ class MultiHead(Composite):
             for h, head in enumerate(self.heads):
                 own = cloud if cloud.memory is None else cloud.with_(memory=cloud.memory.head(h))
                 if outputs is None:
-                    head.evaluate(own, t, backend, term)
+                    head._evaluate(own, t, backend, term)
                 else:
                     field = backend.workspace(f"head_field{level}", (*out.shape[:2], outputs[h].shape[-1]), out.dtype)
-                    head.evaluate(own, t, backend, field)
+                    head._evaluate(own, t, backend, field)
                     backend.project(field, outputs[h], term)
                 out += term
 
-    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+    def _linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
         memories = [None if cloud.memory is None else cloud.memory.head(h) for h in range(len(self.heads))]
         own = [cloud.with_(memory=memory) for memory in memories]
-        parts = [head.linearised(one, t, backend) for head, one in zip(self.heads, own, strict=True)]
-        return LinearisedHeads(parts, self.outputs(t), backend, stacked=self._stack is not None)
+        parts = [head._linearised(one, t, backend) for head, one in zip(self.heads, own, strict=True)]
+        return LinearisedHeads(parts, self._outputs(t), backend, stacked=self._stack is not None)
 
-    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
-        parts = [head.linearised_law(mean, factor, t) for head in self.heads]
-        return LinearisedLawOfHeads(parts, self.outputs(t), stacked=self._stack is not None)
+    def _linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        parts = [head._linearised_law(mean, factor, t) for head in self.heads]
+        return LinearisedLawOfHeads(parts, self._outputs(t), stacked=self._stack is not None)
 
-    def terms(self, t: float | None = None) -> Iterator[Term]:
-        outputs = None if t is None else self.outputs(t)
+    def _terms(self, t: float | None = None) -> Iterator[Term]:
+        outputs = None if t is None else self._outputs(t)
         for h, head in enumerate(self.heads):
             own = () if outputs is None else (outputs[h],)
             for term in terms_of(head, t):

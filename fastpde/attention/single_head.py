@@ -72,7 +72,7 @@ class SingleHead(Attention):
                 raise InputTypeError("weight", type(weight).__name__, "fp.Weight(f)")
             self.weight = weight
         if all(p.constant for p in self.parameters()):
-            self.dimensions(0.0)
+            self._dimensions(0.0)
 
     def __repr__(self) -> str:
         told = [_describe(p) for p in self.parameters()]
@@ -125,7 +125,7 @@ class SingleHead(Attention):
         """Whether no parameter is a function of time."""
         return all(p.constant for p in self.parameters())
 
-    def dimensions(self, t: float) -> tuple[int, int]:
+    def _dimensions(self, t: float) -> tuple[int, int]:
         Q, K, V = self.Q(t), self.K(t), self.V(t)
         if K.shape[-2:] != Q.shape[-2:]:
             raise InputError("K", f"shape {K.shape}", f"rows and columns as Q, {Q.shape[-2:]}")
@@ -139,37 +139,37 @@ class SingleHead(Attention):
 
     # -- sums ---------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+    def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         if not small_clouds.evaluate(self, cloud, t, backend, out):
             self._score(t).evaluate(cloud, backend, out)
 
-    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+    def _linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
         found = LinearisedHead(self._score(t), cloud, backend)
         return found if layered.is_ours(self) else LinearisedByFields(found, lambda of: self.pull_score(of, t))
 
-    def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+    def _totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if not weights.is_positive(self.weight):
             yield self._score(t).totals(cloud, backend)
             return
-        for logs in self.log_totals(cloud, t, backend):
+        for logs in self._log_totals(cloud, t, backend):
             with np.errstate(over="ignore"):
                 yield np.exp(logs)
 
-    def log_totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+    def _log_totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         if weights.is_positive(self.weight):
             yield self._score(t).log_totals(cloud, backend)
         else:
-            yield from super().log_totals(cloud, t, backend)
+            yield from super()._log_totals(cloud, t, backend)
 
-    def layers(self) -> list[Layers]:
+    def _layers(self) -> list[Layers]:
         return layered.layers_of(self.parameters()) if layered.is_ours(self) else []
 
-    def layers_form(self, first: int, last: int) -> ReducedForm | None:
+    def _layers_form(self, first: int, last: int) -> ReducedForm | None:
         return layered.form_of(self, None, first, last)
 
-    def reduced_form(self, t: float = 0.0) -> ReducedForm | None:
+    def _reduced_form(self, t: float = 0.0) -> ReducedForm | None:
         moments = isinstance(self.weight, weights.Linear)  # cheaper than pairs
-        own = type(self).evaluate is not SingleHead.evaluate  # of a subclass, which nothing here knows
+        own = type(self)._evaluate is not SingleHead._evaluate  # of a subclass, which nothing here knows
         if own or self.positional or moments:
             return None
         score = self._score(t)
@@ -187,31 +187,31 @@ class SingleHead(Attention):
 
     # -- Gaussian laws ------------------------------------------------------------------------------------------------
 
-    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+    def _closure(self, mean: Array, factor: Array, t: float) -> Affine:
         return gaussian_field.closure(self._score(t), mean, factor, type(self).__name__)
 
-    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
-        if type(self).closure is not SingleHead.closure:  # of a subclass, which nothing here knows
-            return super().linearised_law(mean, factor, t)
+    def _linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+        if type(self)._closure is not SingleHead._closure:  # of a subclass, which nothing here knows
+            return super()._linearised_law(mean, factor, t)
         score = self._score(t)
         gaussian_field.closure(score, mean, factor, type(self).__name__)  # raises where there is none
         kind = affine.TILT if score.shifts else affine.LINEAR
         law = map_of(kind, 0, score.linear, score.curvature, mean, factor)
         return LinearisedLawOfHead(score, law, lambda of: self.pull_score(of, t), self._plain_parameters(t))
 
-    def gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
+    def _gaussian_field(self, x: Array, mean: Array, factor: Array, t: float) -> Array:
         score = self._score(t)
         if gaussian_field.is_affine(score):
-            return super().gaussian_field(x, mean, factor, t)
+            return super()._gaussian_field(x, mean, factor, t)
         return gaussian_field.field(score, x, mean, factor)
 
-    def second_moment_map(self, second: Array, t: float) -> Array:
+    def _second_moment_map(self, second: Array, t: float) -> Array:
         score = self._score(t)
         if gaussian_field.is_linear(score):
             return gaussian_field.second_moment_map(score, second)
-        return super().second_moment_map(second, t)
+        return super()._second_moment_map(second, t)
 
-    def affine_heads(self) -> AffineHeads | None:
+    def _affine_heads(self) -> AffineHeads | None:
         if not self.constant or self.positional:
             return None
         score = self._score(0.0)
@@ -234,43 +234,43 @@ class SingleHead(Attention):
         injective = np.all(np.linalg.matrix_rank(score.K) == score.K.shape[-1])
         return bool(score.shifts and score.distance and injective and np.all(score.scale > 0.0))
 
-    def score_matrix(self, t: float) -> Array:
+    def _score_matrix(self, t: float) -> Array:
         """Return A (d, d) or (B, d, d) of the product scale <Qx, Ky> = <A x, y>."""
         return self._score(t).matrix
 
-    def score_matrices(self, t: float) -> Iterator[Array]:
-        yield self.score_matrix(t)
+    def _score_matrices(self, t: float) -> Iterator[Array]:
+        yield self._score_matrix(t)
 
     # -- bounds and energies ------------------------------------------------------------------------------------------
 
-    def rates(self, p: Array, t: float, W: Sequence[Array] = ()) -> Iterator[rates.Rate]:
+    def _rates(self, p: Array, t: float, W: Sequence[Array] = ()) -> Iterator[rates.Rate]:
         """Yield what bounds the field times the product of the matrices W."""
         found = rates.of_score(self._score(t), p, W)
         if found is None:
-            yield from super().rates(p, t)
+            yield from super()._rates(p, t)
         else:
             yield found
 
-    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> balance.Balance:
+    def _energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> balance.Balance:
         score = self._score(t)
         if not balance.has_energy(score):
-            return super().energy_balance(cloud, t, backend)
-        self.check_symmetry(t)
+            return super()._energy_balance(cloud, t, backend)
+        self._check_symmetry(t)
         return balance.balance(score, cloud, backend)
 
-    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False) -> Force:
+    def _energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False) -> Force:
         return energy_forces.of_score(self._score(t), cloud, backend, shift, masked)
 
-    def energy_trend(self, t: float) -> int:
-        return self.work_sign(t) if self.constant and balance.has_energy(self._score(t)) else 0
+    def _energy_trend(self, t: float) -> int:
+        return self._work_sign(t) if self.constant and balance.has_energy(self._score(t)) else 0
 
-    def check_symmetry(self, t: float) -> None:
+    def _check_symmetry(self, t: float) -> None:
         """Raise InputError unless A is symmetric to rounding, be it too large or small for a number or not."""
         if not self._score(t).is_symmetric:
             need = "Q^T K symmetric: there is no energy balance otherwise (Theory 7)"
             raise InputError("attention", repr(self), need)
 
-    def work_sign(self, t: float) -> int:
+    def _work_sign(self, t: float) -> int:
         """Return the sign of <A m, V m> for every m, see `Score.work_sign`; 0 where parameters vary with time."""
         return self._score(t).work_sign() if self.constant else 0
 

@@ -97,19 +97,19 @@ class Sinkhorn(SingleHead):
         yield from super().parameters()
         yield self.eps
 
-    def dimensions(self, t: float) -> tuple[int, int]:
+    def _dimensions(self, t: float) -> tuple[int, int]:
         positive(self.eps(t))
-        return super().dimensions(t)
+        return super()._dimensions(t)
 
-    def evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+    def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         if out.dtype == np.float64:
-            self._evaluate(cloud, t, backend, out)
+            self._in_double(cloud, t, backend, out)
             return
         wide = backend.workspace("wide_result", out.shape, np.float64)
-        self._evaluate(_widened(cloud, backend), t, backend, wide)
+        self._in_double(_widened(cloud, backend), t, backend, wide)
         out[...] = wide
 
-    def linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
+    def _linearised(self, cloud: Cloud, t: float, backend: Backend) -> Linearised:
         scaled = Scaled.of(self._score(t), self.eps(t))
         if self.n_half is not None:
             return LinearisedHalfSteps(scaled, cloud, self.n_half, backend)
@@ -123,12 +123,12 @@ class Sinkhorn(SingleHead):
         g = potentials.g - scaled.score.scale.reshape(-1, 1) * apart
         return LinearisedSinkhorn(scaled, cloud, g, 0.1 * self.tol, backend)
 
-    def closure(self, mean: Array, factor: Array, t: float) -> Affine:
+    def _closure(self, mean: Array, factor: Array, t: float) -> Affine:
         """Return M = V N / eps, c = V (I - N) mean / eps, N the regression of y on x under the plan (Theory 2.1)."""
         scaled, law = self._regressed(mean, factor, t)
         return scaled.score.V @ law.N, times(scaled.score.V, law.b)
 
-    def linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
+    def _linearised_law(self, mean: Array, factor: Array, t: float) -> LinearisedLaw:
         return LinearisedLawOfSinkhorn(*self._regressed(mean, factor, t))
 
     def _regressed(self, mean: Array, factor: Array, t: float) -> tuple[Scaled, GaussianMap]:
@@ -142,30 +142,30 @@ class Sinkhorn(SingleHead):
         """The form of its Gaussian closure, and the number of half-iterations."""
         return (affine.PLAN, 0) if self.n_half is None else (affine.STEPS, self.n_half)
 
-    def energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
+    def _energy_balance(self, cloud: Cloud, t: float, backend: Backend) -> Balance:
         """Return S_eps, its gradient -2 A int y kappa(x, y) dmu(y) and the field, all from one scaling."""
-        self.check_symmetry(t)
-        energy, softmin = self._energy(cloud, t, backend)
+        self._check_symmetry(t)
+        energy, softmin = self._energy_of_kernel(cloud, t, backend)
         means = softmin.means * softmin.unit[:, None] + softmin.centre[:, None]
         # A factor by factor: where tokens are large A may be too small for a number.
         score = self._score(t)
         gradient = -2.0 * column(score.scale) * (means @ transposed(score.Q) @ score.K)
         return Balance(energy, gradient, means @ transposed(score.V / column(self.eps(t))))
 
-    def energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False) -> Force:
+    def _energy_force(self, cloud: Cloud, t: float, backend: Backend, shift: Array, masked: bool = False) -> Force:
         """Return that of S_eps. Raises ConvergenceError; InputError with `n_half`."""
         self._refuse_half_steps()
         eps, more = self.eps(t), (self.tol, self.max_iter)
         return energy_forces.of_plan(
             self._score(t), cloud,
-            lambda s: Sinkhorn(s.Q, s.K, column(eps) * s.V, eps, s.scale, *more).linearised(cloud, 0.0, backend),
+            lambda s: Sinkhorn(s.Q, s.K, column(eps) * s.V, eps, s.scale, *more)._linearised(cloud, 0.0, backend),
         )  # fmt: skip
 
-    def energy_trend(self, t: float) -> int:
+    def _energy_trend(self, t: float) -> int:
         """Return the other sign than elsewhere: V = Q^T K descends."""
-        return -self.work_sign(t)
+        return -self._work_sign(t)
 
-    def rates(self, p: Array, t: float, W: Sequence[Array] = ()) -> Iterator[Rate]:
+    def _rates(self, p: Array, t: float, W: Sequence[Array] = ()) -> Iterator[Rate]:
         """Yield (v / eps) (1 + 2 a R^2 / eps), for W_2: a projection in L^2(pi) bounds what the score changes."""
         if (p != 2.0).any():
             raise InputError("p", f"{p[0]:g}", "p = 2 for Sinkhorn attention", "No other bound is known.")
@@ -174,10 +174,10 @@ class Sinkhorn(SingleHead):
         score = self._score(t)
         yield Rate.of(norm(score.V / eps, W), p, xi=2.0 * norm(score.matrix / eps))
 
-    def reduced_form(self, t: float = 0.0) -> None:
+    def _reduced_form(self, t: float = 0.0) -> None:
         """Return None: an evaluation is many sums."""
 
-    def affine_heads(self) -> AffineHeads | None:
+    def _affine_heads(self) -> AffineHeads | None:
         if not self.constant:
             return None
         kind, count = self._form
@@ -189,16 +189,16 @@ class Sinkhorn(SingleHead):
         """(tr S)' <= 2 |V| tr S / eps under the converged plan."""
         return self.n_half is None
 
-    def totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
+    def _totals(self, cloud: Cloud, t: float, backend: Backend) -> Iterator[Array]:
         """Raise InputError: the totals are all 1."""
         need = "an attention with an interaction energy"
         raise InputError("attention", repr(self), need, "Use fp.sinkhorn_energy(attention, x).")
 
-    def energy(self, cloud: Cloud, t: float, backend: Backend) -> Array:
+    def _energy(self, cloud: Cloud, t: float, backend: Backend) -> Array:
         """Return S_eps(mu) = eps (int f dmu + int g dmu), (B,). Raises ConvergenceError; InputError with `n_half`."""
-        return self._energy(cloud if cloud.x.dtype == np.float64 else _widened(cloud, backend), t, backend)[0]
+        return self._energy_of_kernel(cloud if cloud.x.dtype == np.float64 else _widened(cloud, backend), t, backend)[0]
 
-    def _energy(self, cloud: Cloud, t: float, backend: Backend) -> tuple[Array, _Kernel]:
+    def _energy_of_kernel(self, cloud: Cloud, t: float, backend: Backend) -> tuple[Array, _Kernel]:
         """Return the energy (B,), and the kernel that has summed the tokens."""
         self._refuse_half_steps()
         softmin = _Kernel(self, cloud, t, backend)
@@ -210,12 +210,12 @@ class Sinkhorn(SingleHead):
         if self.n_half is not None:
             raise InputError("attention", f"n_half={self.n_half}", "converged potentials", "Leave n_half out.")
 
-    def keys_are_tokens(self, t: float) -> bool:
+    def _keys_are_tokens(self, t: float) -> bool:
         """Return what `Score.keys_are_tokens` does; K^T Q is in units of the cloud here, always within range."""
         k, d = self._score(t).Q.shape[-2:]
         return k >= d
 
-    def scaled_scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array, unit: Array) -> Operands:
+    def _scaled_scores(self, cloud: Cloud, t: float, backend: Backend, centre: Array, unit: Array) -> Operands:
         """Return targets and keys of s(x, y) / eps, both about the centre: the potentials take up the difference.
 
         Keys that are tokens are in units (B, d), so that the map of the targets, which has the inverse of the tokens'
@@ -224,7 +224,7 @@ class Sinkhorn(SingleHead):
         """
         score = self._score(t)
         Q, K, factor = score.Q, score.K, column(np.asarray(score.scale / self.eps(t)))
-        own = self.keys_are_tokens(t)
+        own = self._keys_are_tokens(t)
         target_map = factor * (gram(backend, K * unit[:, None], Q) if own else Q)
         r = target_map.shape[-2]
         targets = backend.workspace("scaled_targets", (*cloud.targets.shape[:2], r), np.float64)
@@ -235,14 +235,14 @@ class Sinkhorn(SingleHead):
             keys /= unit[:, None]
         return Operands(targets, keys)
 
-    def pair(
+    def _pair(
         self, cloud: Cloud, scores: Operands, values: Array | None, normalised: bool, kind: str = "field"
     ) -> PairSum:
         """Return a sum whose relative error is a tenth of what the marginals are to reach."""
         plain = pair_sum(self.weight, normalised, cloud, scores, values, kind)
         return plain if self.n_half is not None else replace(plain, tol=0.1 * _AIM * self.tol)
 
-    def symmetric(self, t: float, backend: Backend, unit: Array) -> bool:
+    def _symmetric(self, t: float, backend: Backend, unit: Array) -> bool:
         """Return whether s(x, y) = s(y, x) for tokens of sizes `unit` (B, d), to rounding, in every system."""
         along = unit / unit.max(axis=1, keepdims=True)
         score = self._score(t)
@@ -250,7 +250,7 @@ class Sinkhorn(SingleHead):
         difference, size = (np.abs(M).max(axis=(1, 2)) for M in (A - transposed(A), A))
         return bool((difference <= 4 * _EPS * size).all())
 
-    def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
+    def _in_double(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:
         V = self._score(t).V / column(self.eps(t))
         softmin = _Kernel(self, cloud, t, backend)
         if cloud.memory is not None and not np.isfinite(softmin.centre).any():
@@ -260,9 +260,9 @@ class Sinkhorn(SingleHead):
         means = softmin.means
         if cloud.at is not None:
             means = backend.workspace("means", (*cloud.at.shape[:2], cloud.at.shape[2]), np.float64)
-            scores = self.scaled_scores(cloud, t, backend, softmin.centre, softmin.unit)
+            scores = self._scaled_scores(cloud, t, backend, softmin.centre, softmin.unit)
             scores = Operands(scores.targets, scores.keys, found.g)
-            backend.attend(self.pair(cloud, scores, softmin.values, True), means)
+            backend.attend(self._pair(cloud, scores, softmin.values, True), means)
         backend.project(means, V * softmin.unit[:, None], out, shift=apply(backend, V, softmin.centre))
         out[failed] = np.nan
 
@@ -331,14 +331,14 @@ class _Kernel(Softmin):
         self.attention, self.backend = attention, backend
         self.centre = backend.centre(cloud.x)
         self.unit = _unit(cloud, self.centre)
-        self.symmetric = attention.n_half is None and attention.symmetric(t, backend, self.unit)
+        self.symmetric = attention.n_half is None and attention._symmetric(t, backend, self.unit)
         self.weights = np.full((1, shape[1]), 1.0 / cloud.partition.n) if cloud.weights is None else cloud.weights
         # One evaluation makes a sum many times: what is counted of it must outlive each.
         memory = Memory() if cloud.memory is None else cloud.memory
         self._cloud, self._averages = cloud.with_(at=None, memory=memory), cloud.at is None
-        self._scores = attention.scaled_scores(self._cloud, t, backend, self.centre, self.unit)
+        self._scores = attention._scaled_scores(self._cloud, t, backend, self.centre, self.unit)
         self.tokens, self.values = self._scores.keys, None  # the values of sums: the keys, or
-        if not attention.keys_are_tokens(t):
+        if not attention._keys_are_tokens(t):
             self.tokens = backend.workspace("values", shape, np.float64)
             backend.project(cloud.x, None, self.tokens, origin=self.centre)
             self.tokens /= self.unit[:, None]
@@ -359,7 +359,7 @@ class _Kernel(Softmin):
 
     def _sum(self, scores: Operands, out: Array, averages: bool, kind: str) -> None:
         values, result = (self.values, self.means) if averages else (self._nothing, self._nothing)
-        self.backend.attend(self.attention.pair(self._cloud, scores, values, averages, kind), result, out)
+        self.backend.attend(self.attention._pair(self._cloud, scores, values, averages, kind), result, out)
         np.negative(out, out=out)
 
 

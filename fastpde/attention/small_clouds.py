@@ -25,7 +25,7 @@ def evaluate(attention: Attention, cloud: Cloud, t: float, backend: Backend, out
     n, d = cloud.partition.n, cloud.x.shape[2]
     if cloud.at is not None or not (backend.sums_in_one_call and is_small(n, d)) or out.shape[2] != d:
         return False
-    call = attention.one_call(t)
+    call = attention._one_call(t)
     if call is None or not call.fits(cloud.x.dtype):
         return False
     with backend.evaluation():
@@ -52,7 +52,7 @@ def march(
     (count, n, d), whole = cloud.x.shape, cloud.partition.whole
     if not (count == 1 and whole and backend.sums_in_one_call and is_small(n, d)):
         return None
-    call = attention.one_call(times[0][0])
+    call = attention._one_call(times[0][0])
     if call is None or not call.fits(cloud.x.dtype) or (call.masked and not cloud.is_ordered):
         return None
     if not (call.layered or all(p.constant for p in attention.parameters())):

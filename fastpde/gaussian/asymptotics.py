@@ -120,7 +120,7 @@ def limit(
     if not 1e-13 <= real("rtol", rtol) <= 1e-3:
         raise InputError("rtol", repr(rtol), "a number between 1e-13 and 1e-3")
     *lead, d = law.mean.shape
-    length = attention.check_dimension(d, 0.0, "law")
+    length = attention._check_dimension(d, 0.0, "law")
     if length != d:
         raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the law")
     count = max(p.systems(0.0) for p in attention.parameters())
@@ -151,7 +151,7 @@ def _stacked(found: list[GaussianLimit], lead: tuple[int, ...]) -> GaussianLimit
 
 def _with_rates(attention: Attention, mean: Array, found: GaussianLimit) -> GaussianLimit:
     """Return an answer for one law with what the flow linearised at its limit says."""
-    heads, d = attention.affine_heads(), found.cov.shape[0]
+    heads, d = attention._affine_heads(), found.cov.shape[0]
     rates, attracts = np.full(d * (d + 1) // 2, complex(np.nan, np.nan)), None
     if found.rank > 0 and heads is not None and not mean.any():
         with np.errstate(all="ignore"):  # of units in which squares leave the range of floats
@@ -179,7 +179,7 @@ def _block(
     length = power_of_two(np.hypot(size(mean[:, :, None]), size(factor)))
     attention = in_units(attention, length, units)
     if of_degree_two(attention):
-        largest = np.max([size(A) for A in attention.score_matrices(0.0)], axis=0)
+        largest = np.max([size(A) for A in attention._score_matrices(0.0)], axis=0)
         attention = in_units(attention, units, units, power_of_two(np.sqrt(largest)))
     mean, factor, cov = mean / length[:, None], factor / length[:, None, None], cov / length[:, None, None] ** 2
     time = 1.0 / power_of_two(_strength(attention, mean, factor))
@@ -248,7 +248,7 @@ def _factor(cov: Array) -> Array:
 
 def _strength(attention: Attention, mean: Array, factor: Array) -> Array:
     """Return |M| (B,), and |M| + |c| / |[mean, L]| where the mean matters."""
-    M, c = attention.closure(mean, factor, 0.0)
+    M, c = attention._closure(mean, factor, 0.0)
     strength = size(M)
     if attention.mean_free:
         return strength
@@ -267,7 +267,7 @@ def _at_once(attention: Attention, mean: Array, factor: Array, cov: Array, stren
             else Verdict(Outcome.CONVERGES, "a point mass stays one")
         )
         return _answer(verdict, S, 0.0, 0, S, 0.0)
-    rate = attention.closure(mean, factor, 0.0)[0] @ S
+    rate = attention._closure(mean, factor, 0.0)[0] @ S
     if size(rate + rate.T) <= _AT_REST * size(S) * strength and is_stationary(attention, mean, cov):
         still = Verdict(Outcome.CONVERGES, "stationary: S' = 0 at the start")
         return _answer(still, S, 1e-15 * len(S) * float(size(S)), int(np.count_nonzero(factor.any(axis=0))), S, 0.0)

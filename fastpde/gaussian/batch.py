@@ -31,7 +31,7 @@ class Flow:
         from ..batches.gaussian_laws import Gaussians
         from ..compiled_runs import CompiledRuns
 
-        heads = attention.affine_heads()
+        heads = attention._affine_heads()
         if heads is None:
             raise ValueError("the compiled flow of Gaussian laws needs constant parameters and a closure")
         states = _states(mean, factor)

@@ -60,7 +60,7 @@ def _found(attention: Attention, law: Gaussian, t: float) -> tuple[float, int]:
         raise InputTypeError("law", type(law).__name__, "an fp.Gaussian(mean, cov)")
     if law.mean.ndim != 1:
         raise InputError("law", f"{len(law.mean)} laws", "one law")
-    attention.check_dimension(len(law.mean), t, "law")
+    attention._check_dimension(len(law.mean), t, "law")
     if not isinstance(attention, Sinkhorn) and law.mean.any():
         need = "mean 0: with another one the flow is no gradient flow, except under Sinkhorn attention"
         raise InputError("law", f"mean {law.mean}", need)
@@ -80,7 +80,7 @@ def _softmax(attention: Softmax, law: Gaussian, t: float) -> tuple[float, int]:
 
 @_energy.register
 def _multihead(attention: MultiHead, law: Gaussian, t: float) -> tuple[float, int]:
-    outputs = attention.outputs(t) or [np.eye(len(law.mean))] * len(attention.heads)
+    outputs = attention._outputs(t) or [np.eye(len(law.mean))] * len(attention.heads)
     if not all(isinstance(head, Softmax) for head in attention.heads):
         raise InputError("attention", repr(attention), _NEED)
     found = [_matrices(head, t, W) for head, W in zip(attention.heads, outputs, strict=True)]
@@ -121,7 +121,7 @@ def _sinkhorn_value(A: Array, eps: float, law: Gaussian) -> float:
 
 def _matrices(attention: Any, t: float, W: Array | None = None) -> tuple[Array, int]:
     """Return A = scale K^T Q (d, d) and the sign with which W V = +-A. Raises InputError."""
-    A = attention.score_matrix(t)
+    A = attention._score_matrix(t)
     V = attention.V(t) if W is None else W @ attention.V(t)
     if A.ndim == 2 and V.shape == A.shape and np.abs(A - transposed(A)).max() <= _slack(A):
         for sign in (1, -1):

@@ -6,6 +6,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
+from ..attention.composite import kinds
 
 
 class Field:
@@ -19,8 +20,13 @@ class Field:
         """The times at which the field jumps."""
         return self.attention.breaks
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The classes of which the attention is made, "Masked, Linear"."""
+        return {"attention": ", ".join(kinds(self.attention))}
+
     def __call__(self, t: float, y: Array, out: Array) -> None:
-        M, c = self.attention.closure(y[..., 0], y[..., 1:], t)
+        M, c = self.attention._closure(y[..., 0], y[..., 1:], t)
         np.matmul(M, y, out=out)
         out[..., 0] += c
 

@@ -46,7 +46,7 @@ def growth_rates(attention: Attention, law: Gaussian) -> Array:
         raise InputError("law", repr(law), "one law, and of mean 0 where the mean moves the covariance")
     if not all(p.constant and p.systems(0.0) == 1 for p in attention.parameters()):
         raise InputError("attention", repr(attention), "parameters constant in time, of one system")
-    M, heads = attention.affine(law.mean, law.cov)[0], attention.affine_heads()
+    M, heads = attention.affine(law.mean, law.cov)[0], attention._affine_heads()
     rate = M @ law.cov
     if heads is None:
         raise InputError("attention", repr(attention), "one whose closure has known derivatives")

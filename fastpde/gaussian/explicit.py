@@ -29,7 +29,7 @@ def kernel(attention: Attention, t: float = 0.0) -> Array:
 
     That is the intersection of the kernels of all K_h^T Q_h.
     """
-    rows = [_unit(A) for A in attention.score_matrices(t)]
+    rows = [_unit(A) for A in attention._score_matrices(t)]
     return _null(np.concatenate(rows))
 
 
@@ -50,7 +50,7 @@ def invariant(attention: Attention, cov: Array) -> tuple[Array, Array]:
 
 def common(attention: Attention, factor: Array) -> Array:
     """Return an orthonormal basis (d, m) of the intersection of ker Q and range L, L (d, r) of full column rank."""
-    rows = [_unit(A) for A in attention.score_matrices(0.0)]
+    rows = [_unit(A) for A in attention._score_matrices(0.0)]
     return np.linalg.qr(factor @ _null(np.concatenate(rows) @ factor))[0]
 
 

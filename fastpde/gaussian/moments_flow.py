@@ -49,7 +49,7 @@ class GaussianSolution:
             not do so within the span. Exponential growth that leaves the range of numbers is not a blow-up: NOT_FINITE.
         t_final: (...) the last good time.
         stats: steps, accepted, rejected, evaluations, last_step, for a batch (...) arrays of those; and wall_time.
-        settings: method, and rtol and atol or step, as they were asked for.
+        settings: method, and rtol and atol or step, as they were asked for; the names of the classes of the attention.
     """
 
     t: Array
@@ -127,7 +127,7 @@ def solve_gaussian(
     t0, _ = time_span("t_span", t_span)
     check_progress(progress)
     d = start.mean.shape[-1]
-    length = attention.check_dimension(d, t0, "x0")
+    length = attention._check_dimension(d, t0, "x0")
     if length != d:
         raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the law")
     options["progress"] = progress
@@ -150,10 +150,10 @@ def _systems(attention: Attention, start: Gaussian, t_span: Any, options: dict[s
     factor = np.broadcast_to(start.factor, (*lead, d, d)).reshape(-1, d, d)
     if 0 in lead:
         raise InputError("x0", repr(start), "at least one law")
-    attention.closure(mean if count > 1 else mean[0], factor if count > 1 else factor[0], t0)  # raises before any work
+    attention._closure(mean if count > 1 else mean[0], factor if count > 1 else factor[0], t0)  # raises before any work
     if not lead:
         return _one(attention, mean[0], factor[0], t_span, options)
-    if attention.affine_heads() is not None:
+    if attention._affine_heads() is not None:
         return _together(attention, mean, factor, tuple(lead), t_span, options)
     with reporting(options.pop("progress"), len(mean)) as report:
         found = []

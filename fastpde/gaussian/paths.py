@@ -102,7 +102,7 @@ class Ways:
         from ..batches.gaussian_laws import Tails
         from ..compiled_runs import CompiledRuns
 
-        heads = attention.affine_heads()
+        heads = attention._affine_heads()
         if heads is None:
             raise ValueError("the flow of Gaussian laws to their ends needs constant parameters and a closure")
         used = max(1, int(np.max(np.flatnonzero(factor.any(axis=(0, 1))) + 1, initial=0)))

@@ -9,6 +9,7 @@ import numpy as np
 from .._types import Array, as_positions, as_weights
 from ..attention.base import Attention
 from ..attention.cloud import Visibility
+from ..attention.composite import kinds
 from ..errors import InputError
 from ..laws.gaussian import Gaussian
 
@@ -33,12 +34,17 @@ class MaskedField:
         """The times at which the field jumps."""
         return self.attention.breaks
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """The classes of which the attention is made, "Masked, Linear"."""
+        return {"attention": ", ".join(kinds(self.attention))}
+
     def __call__(self, t: float, y: Array, out: Array) -> None:
         moments = self._weights[:, None, None] * (y @ np.swapaxes(y, -1, -2))
         order = slice(None) if self._seen.order is None else self._seen.order
         seen = np.empty_like(moments)
         seen[order] = np.cumsum(moments[order], axis=0)[self._seen.limits - 1]
-        np.matmul(self.attention.second_moment_map(seen, t), y, out=out)
+        np.matmul(self.attention._second_moment_map(seen, t), y, out=out)
 
     def slope(self, t: float, y: Array) -> Array:
         """Return f(t, y), a new array."""

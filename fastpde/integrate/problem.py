@@ -96,10 +96,14 @@ class Problem:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The name of the method, and the tolerances or the step that were asked for."""
+        """The name of the method, the tolerances or the step that were asked for, the noise, and what the field says
+        of itself in its own `settings`.
+        """
         rule = self.controller
         knobs = {"rtol": rule.rtol, "atol": rule.atol} if isinstance(rule, PIController) else {"step": rule.step}
-        return {"method": self.tableau.name, **knobs}
+        noise = getattr(self.noise, "noise", 0.0)
+        knobs |= {"noise": noise} if noise else {}
+        return {"method": self.tableau.name, **knobs, **getattr(self.field, "settings", {})}
 
 
 def _control(tableau: Tableau, span: Span, options: Options, breaks: Breaks) -> tuple[PIController | FixedStep, float]:

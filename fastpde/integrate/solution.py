@@ -32,7 +32,8 @@ class Solution:
         stats: steps, accepted, rejected, evaluations, wall_time in seconds, last_step (the size of the last accepted
             step).
         cause: the error behind `Status.NOT_CONVERGED`; its text is in the message.
-        settings: method, and rtol and atol or step, as they were asked for.
+        settings: method, and rtol and atol or step, as they were asked for; the noise, if there is some; the names of
+            the classes of the attention and of the manifold.
         tangents, tangents_final: (m, k, *shape) and (k, *shape), the derivatives of x and x_final along k directions of
             the initial state, where these were asked for; those of x_final include what a direction does to t_final.
         log_density, log_density_final: (m, n) and (n,) at x and x_final, where they were asked for.

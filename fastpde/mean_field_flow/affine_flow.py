@@ -32,7 +32,7 @@ class _AffineField:
         self.breaks = tuple(sorted({*attention.breaks, *stops}))
 
     def __call__(self, t: float, y: Array, out: Array) -> None:
-        M, c = self.attention.closure(y[:, 0], y[:, 1:] @ self._factor, t)
+        M, c = self.attention._closure(y[:, 0], y[:, 1:] @ self._factor, t)
         np.matmul(M, y, out=out)
         out[:, 0] += c
 
@@ -69,7 +69,7 @@ class AffineFlow(Carrier):
 
     def velocity(self, t: float, x: Array, s: Array | None) -> Array:
         y = self._path(t)
-        return self.setting.attention.gaussian_field(x, y[:, 0], y[:, 1:] @ self.law.factor, t)
+        return self.setting.attention._gaussian_field(x, y[:, 0], y[:, 1:] @ self.law.factor, t)
 
     def push(self, t: float, x0: Array, s: Array | None) -> Array:
         y = self._path(t)
@@ -113,7 +113,7 @@ def by_closure(setting: Setting, tol: float) -> AffineFlow | None:
     if not (isinstance(law, Gaussian) and setting.one_law):
         return None
     try:
-        setting.attention.closure(law.mean, law.factor, float(setting.t[0]))
+        setting.attention._closure(law.mean, law.factor, float(setting.t[0]))
     except NoGaussianClosure:
         return None
     return AffineFlow(setting, law, tol)

@@ -259,7 +259,7 @@ def _check(field: Attention, law: Law, t: float) -> None:
     if not np.isfinite(law.support_radius) and not all(map(_spares_tails, terms_of(field))):
         remedy = "Under sums of weights that grow there may be no solution at any time if tails are unbounded."
         raise InputError("law", repr(law), "a law of bounded support, as fp.laws.Ball(2)", remedy)
-    if (length := field.check(law.mean[None, None], t, "law")) != law.dimension:
+    if (length := field._check(law.mean[None, None], t, "law")) != law.dimension:
         raise InputError("field", f"a field of length {length}", f"{law.dimension}, the dimension of the law")
 
 

@@ -55,7 +55,7 @@ class NodeField:
         if np.isfinite(y).all():  # else a velocity before has failed, or the state has
             self._failure = None
             try:
-                q, d = self.nodes.count, self.attention.dimensions(t)[0]
+                q, d = self.nodes.count, self.attention._dimensions(t)[0]
                 x, own = np.ascontiguousarray(y[..., :d]), self.nodes.places
                 both = self.places if own is None or self.places is None else np.concatenate([own, self.places])
                 out[..., :d] = self.velocity(t, x[:, :q], x, both)
@@ -75,8 +75,8 @@ class NodeField:
             return self.attention.velocity(x, at=at, t=t, weights=self.nodes.weights, backend=self._backend)
 
         def field(head: SingleHead, cloud: Cloud) -> Array:
-            out = np.empty((*cloud.targets.shape[:2], head.dimensions(t)[1]))
-            head.evaluate(cloud, t, self._backend, out)
+            out = np.empty((*cloud.targets.shape[:2], head._dimensions(t)[1]))
+            head._evaluate(cloud, t, self._backend, out)
             if head.averages:
                 _refuse_unresolved(out, np.abs(head.V(t)).sum(axis=-1).max() * np.abs(cloud.x).max())
             return out
@@ -89,7 +89,7 @@ class NodeField:
             return self.attention.divergence(x, at=at, t=t, weights=self.nodes.weights, backend=self._backend)
 
         def jacobian(head: SingleHead, cloud: Cloud) -> Array:
-            return head.linearised(cloud, t, self._backend).jacobian()
+            return head._linearised(cloud, t, self._backend).jacobian()
 
         def trace(term: Term, found: Array) -> Array:
             return np.trace(term.matrix(found), axis1=2, axis2=3)

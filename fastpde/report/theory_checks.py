@@ -207,7 +207,7 @@ def _gaussian(run: Record) -> Found | None:
     if all(isinstance(term.head, fp.Softmax) for term in run.setting.terms):
         values, vectors = np.linalg.eigh(sol.cov[-1])
         root = vectors * np.sqrt(np.maximum(values, 0.0)) @ vectors.T
-        size = max(float(np.linalg.norm(root @ A @ root, 2)) for A in run.attention.score_matrices(float(t[-1])))
+        size = max(float(np.linalg.norm(root @ A @ root, 2)) for A in run.attention._score_matrices(float(t[-1])))
         if size > 0.5**0.5:
             numbers += (
                 f"; |S^½ A S^½| = {size:.3g}, and random tokens leave the law where it is above 0.707 (Theory 4.6)"

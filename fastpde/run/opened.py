@@ -12,6 +12,7 @@ import numpy as np
 from fastpde.config import Config
 from fastpde.errors import InputError, InputTypeError
 from fastpde.run import directory, labelled, trajectory, trajectory_ensemble
+from fastpde.run.cited import cited_as
 from fastpde.run.stored_array import StoredArray
 from fastpde.run.study_inspect import is_study
 from fastpde.run.sweep_folder import CELLS, is_sweep
@@ -91,6 +92,11 @@ class Run:
     def finished(self) -> bool:
         """Whether the run has come to its end."""
         return self.status.get("state") == directory.FINISHED
+
+    @property
+    def cited_as(self) -> tuple[str, ...]:
+        """The names of what the run has used, for `fp.cite`."""
+        return cited_as(self.config)
 
     @cached_property
     def observables(self) -> dict[str, Array]:

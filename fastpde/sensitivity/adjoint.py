@@ -194,7 +194,7 @@ def _backwards(
 def _joined(each: list[dict[str, Array]], moving: Field, t: float) -> dict[str, Array]:
     """Return the gradients in the parameters of a batch, from those of its systems."""
     found: dict[str, Array] = {}
-    parameters = dict(moving.attention.named_parameters())
+    parameters = dict(moving.attention._named_parameters())
     masses = moving.cloud.weights
     for name in each[0]:
         values = [own[name] for own in each]

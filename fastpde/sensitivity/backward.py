@@ -93,7 +93,7 @@ class WayBack:
         if not self._gradients:  # no step has met a cotangent: the loss does not depend on the run
             masses, n = self._field.cloud.weights, self._field.cloud.x.shape[-2]
             self._gradients[WEIGHTS] = np.zeros(n if masses is None or len(masses) == 1 else masses.shape)
-            self._gradients.fill(self._field.attention.named_parameters(), times[0])
+            self._gradients.fill(self._field.attention._named_parameters(), times[0])
         return state, self._gradients
 
     def _again(self, n: int, y: Array, *, linear: bool = False) -> tuple[_Step, Array]:
@@ -160,7 +160,7 @@ class WayBack:
             return
         with moving.backend.evaluation():
             shape = moving.cloud.x.shape
-            step.fields[s] = moving.attention.linearised(moving.cloud.with_(x=y.reshape(shape)), t, moving.backend)
+            step.fields[s] = moving.attention._linearised(moving.cloud.with_(x=y.reshape(shape)), t, moving.backend)
             out[...] = step.fields[s].field.reshape(out.shape)
         moving.manifold.project(y, out)
 
@@ -172,7 +172,7 @@ class WayBack:
             of_state, along = self._manifold.pull_projection(y, linear.field.reshape(y.shape), c)
             found = linear.pull(along.reshape(shape))
         self.stats["pullbacks"] += 1
-        for name, p in (*moving.attention.named_parameters(), (WEIGHTS, None)):
+        for name, p in (*moving.attention._named_parameters(), (WEIGHTS, None)):
             if name in found.parameters:
                 own = p is None and moving.cloud.weights is not None and len(moving.cloud.weights) > 1
                 self._gradients.add(name, p, t, found.parameters[name], apart=own)

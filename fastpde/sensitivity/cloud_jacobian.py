@@ -48,7 +48,7 @@ def one_cloud(
     wide = tokens.astype(np.float64, copy=False)
     moving = bind(attention, wide, weights=weights, positions=positions, backend=backend, manifold=place)
     backend_of(moving.backend)
-    length = attention.check(moving.cloud.x, t, name)
+    length = attention._check(moving.cloud.x, t, name)
     if length != wide.shape[1]:
         raise InputError("attention", f"a field of length {length}", f"{wide.shape[1]}, the dimension of the tokens")
     place.check(tokens, name)
@@ -73,7 +73,7 @@ class CloudJacobian:
         self._backend = copy(moving.backend)  # with memory of its own: others of the same field stay as they are
         cloud = moving.cloud.with_(x=x[None], memory=None)
         with self._backend.evaluation(), np.errstate(over="ignore", invalid="ignore"):
-            self._linear = moving.attention.linearised(cloud, t, self._backend)
+            self._linear = moving.attention._linearised(cloud, t, self._backend)
         self._gamma = np.ascontiguousarray(self._linear.field[0])
         with np.errstate(over="ignore"):
             good = np.isfinite(np.square(self._gamma)).all() and np.isfinite(np.square(x)).all()

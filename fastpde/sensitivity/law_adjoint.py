@@ -127,7 +127,7 @@ def _differentiated(loss: Callable[..., Any], sol: GaussianSolution, t_eval: Any
 def _joined(each: list[dict[str, Array]], attention: Attention, t: float) -> dict[str, Array]:
     """Return the gradients in the parameters of several laws, from those of each: summed where they share a value."""
     found: dict[str, Array] = {}
-    for name, p in attention.named_parameters():
+    for name, p in attention._named_parameters():
         if name in each[0]:
             values, first = [own[name] for own in each], int(not p.constant)  # layers come before systems
             found[name] = np.sum(values, axis=0) if p.systems(t) == 1 else np.stack(values, axis=first)
@@ -177,7 +177,7 @@ class _Back:
             if report is not None:
                 report(begins, {"steps": final - n})
         if not self._gradients:  # the loss does not depend on the run
-            self._gradients.fill(self._attention.named_parameters(), times[0])
+            self._gradients.fill(self._attention._named_parameters(), times[0])
         return (of_mean, of_S), self._gradients
 
     def _again(self, n: int, y: Array) -> tuple[_Step, Array]:
@@ -190,7 +190,7 @@ class _Back:
         return step, self._steps.argument(step.again, self._steps.count - 1)[:, : 1 + self._d].copy()
 
     def _velocity(self, step: _Step, s: int, y: Array) -> None:
-        M, c = self._attention.closure(y[:, 0], y[:, 1 : 1 + self._d], self._steps.at(step.again, s))
+        M, c = self._attention._closure(y[:, 0], y[:, 1 : 1 + self._d], self._steps.at(step.again, s))
         out = step.again.stages[s]
         np.matmul(M, y, out=out)
         out[:, 0] += c
@@ -225,10 +225,10 @@ class _Back:
         """Return the cotangents of [mean, Psi] of a stage and of S, and add those of the parameters."""
         d, y, t = self._d, step.again.arguments[s], self._steps.at(step.again, s)
         mean, frame = y[:, 0], y[:, 1 + d :]
-        law = self._attention.linearised_law(mean[None], y[None, :, 1 : 1 + d], t)
+        law = self._attention._linearised_law(mean[None], y[None, :, 1 : 1 + d], t)
         found = law.pull((c @ np.concatenate([mean[:, None], frame], axis=1).T)[None], c[None, :, 0])
         self.stats["pullbacks"] += 1
-        for name, p in self._attention.named_parameters():
+        for name, p in self._attention._named_parameters():
             if name in found.parameters:
                 self._gradients.add(name, p, t, found.parameters[name])
         moved, more = _through(frame, step.S, found.mean[0], found.cov[0])

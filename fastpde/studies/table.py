@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +64,12 @@ class Study(ABC):
             values.flags.writeable = False
         object.__setattr__(self, "columns", MappingProxyType(fixed))
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
+
+    @property
+    def cited_as(self) -> tuple[str, ...]:
+        """The names of what the study has used, for `fp.cite`: its own, and those of its attentions."""
+        told = [str(self.parameters.get(key, "")) for key in ("attention", "variant", "variants", "cases")]
+        return (self.name, *re.findall(r"\w+", " ".join(told)))
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

@@ -10,8 +10,9 @@ are constant between times (numbers, and `Layers`); everything else is integrate
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -28,6 +29,14 @@ _LONGEST = 1e9  # time of existence that is looked for where parameters vary, or
 _SMALLEST = -708.0  # the logarithm of a normal number: the bounds of a larger ball hold for a smaller one
 
 
+@overload
+def stability_bound(
+    attention: Attention, t: float, R0: float, p: float = 2.0, *, t0: float = 0.0, log: bool = False
+) -> float: ...
+@overload
+def stability_bound(
+    attention: Attention, t: Sequence[float] | Array, R0: float, p: float = 2.0, *, t0: float = 0.0, log: bool = False
+) -> Array: ...
 def stability_bound(
     attention: Attention, t: Any, R0: Any, p: float = 2.0, *, t0: float = 0.0, log: bool = False
 ) -> Any:
@@ -58,6 +67,10 @@ def stability_bound(
     return _shaped(logs if log else _exp(logs), t)
 
 
+@overload
+def support_bound(attention: Attention, t: float, R0: float, *, t0: float = 0.0) -> float: ...
+@overload
+def support_bound(attention: Attention, t: Sequence[float] | Array, R0: float, *, t0: float = 0.0) -> Array: ...
 def support_bound(attention: Attention, t: Any, R0: Any, *, t0: float = 0.0) -> Any:
     """Return R(t): tokens in the ball of radius R0 about 0 at time t0 are in that of radius R(t) at time t.
 
@@ -105,7 +118,7 @@ def existence_time(attention: Attention, R0: float, t0: float = 0.0) -> float:
     """
     r = _positive("R0", R0) ** 2
     march = _March(attention, 2.0)
-    rates = list(attention.rates(march.p, t0))
+    rates = list(attention._rates(march.p, t0))
     if all(rate.power == 0 and rate.b == 0.0 for rate in rates) or not any(rate.v for rate in rates):
         return np.inf
     low, high = 0.0, min(_existence_alone(rate, r) for rate in rates)
@@ -138,7 +151,7 @@ class _March:
         parameters = list(attention.parameters())
         self._steady = all(q.constant or isinstance(q.source, Layers) for q in parameters)
         constant = all(q.constant for q in parameters)
-        self._rates = list(attention.rates(self.p, 0.0)) if constant else None
+        self._rates = list(attention._rates(self.p, 0.0)) if constant else None
 
     @property
     def is_constant(self) -> bool:
@@ -157,7 +170,7 @@ class _March:
         return r, total
 
     def _piece(self, r: float, low: float, high: float) -> tuple[float, float]:
-        rates = self._rates or list(self.attention.rates(self.p, 0.5 * (low + high)))
+        rates = self._rates or list(self.attention._rates(self.p, 0.5 * (low + high)))
         if self._steady and (len(rates) == 1 or all(rate.power == 0 and rate.b == 0.0 for rate in rates)):
             return _closed(rates, r, high - low)
         return _integrated(self.attention, self.p, r, low, high)
@@ -237,7 +250,7 @@ def _integrated(attention: Attention, p: Array, r: float, low: float, high: floa
     def slope(t: float, y: Array) -> list[float]:
         R = float(np.exp(min(y[0], _FARTHEST)))
         with np.errstate(over="ignore", invalid="ignore"):
-            rates = list(attention.rates(p, float(np.clip(t, low + edge, high - edge))))
+            rates = list(attention._rates(p, float(np.clip(t, low + edge, high - edge))))
             found = [sum(rate.of_size(R) for rate in rates), sum(rate.of_distance(R) for rate in rates)]
         return [float(np.nan_to_num(min(f, 1e300), nan=1e300)) for f in found]
 

@@ -143,7 +143,7 @@ def _has_no_limit(setting: Setting) -> bool:
         return False
     if not isinstance(law, Gaussian) or law.mean.any() or not law.cov[0, 0] > 0.0:
         return False
-    A = head.score_matrix(0.0)
+    A = head._score_matrix(0.0)
     round_law = np.array_equal(law.cov, law.cov[0, 0] * np.eye(len(A)))
     return bool(round_law and np.array_equal(A, A.T) and np.linalg.eigvalsh(A)[-1] > 0.0)
 
@@ -205,7 +205,7 @@ RUNS: dict[str, Statement] = {
     "energy": Statement(
         "The energy is monotone",
         "E = ½ ∬ w(s(x, y)) dμ dμ, or S_ε under Sinkhorn attention: dE/dt has the sign of AᵀV + VᵀA, or its opposite",
-        f"{PAPER}; {DERIVED}", "7", lambda s: s.attention.energy_trend(0.0) != 0,
+        f"{PAPER}; {DERIVED}", "7", lambda s: s.attention._energy_trend(0.0) != 0,
     ),
     "balance": Statement(
         "The energy changes by the integral of the dissipation",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -24,6 +24,36 @@ _PIVOTS = 2**62
 _MARGINAL = 1e-9
 
 
+@overload
+def wasserstein(
+    x: Any,
+    y: Any,
+    p: float = 2,
+    *,
+    x_weights: Any = None,
+    y_weights: Any = None,
+    method: str = "exact",
+    projections: int = 200,
+    seed: int = 0,
+    eps: float | None = None,
+    backend: Any = "auto",
+    return_error: Literal[False] = False,
+) -> float: ...
+@overload
+def wasserstein(
+    x: Any,
+    y: Any,
+    p: float = 2,
+    *,
+    x_weights: Any = None,
+    y_weights: Any = None,
+    method: str = "exact",
+    projections: int = 200,
+    seed: int = 0,
+    eps: float | None = None,
+    backend: Any = "auto",
+    return_error: Literal[True],
+) -> tuple[float, float]: ...
 def wasserstein(
     x: Any,
     y: Any,

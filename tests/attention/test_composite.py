@@ -22,7 +22,7 @@ def test_masked_beside_unmasked_heads():
     for one, other in zip(masked.affine(*LAW), free.affine(*LAW), strict=True):
         np.testing.assert_array_equal(one, other)
     assert str(fp.limit(masked, fp.Gaussian(*LAW))) == str(fp.limit(free, fp.Gaussian(*LAW)))
-    assert masked.reduced_form() is None and fp.MultiHead([fp.Softmax(Q, K, V)] * 2).reduced_form() is not None
+    assert masked._reduced_form() is None and fp.MultiHead([fp.Softmax(Q, K, V)] * 2)._reduced_form() is not None
 
 
 def test_a_field_that_is_not_affine_beside_a_mask():

@@ -149,8 +149,8 @@ def test_what_has_no_derivative_says_so():
             attention.gaussian_jvp(mean, cov, mean, cov)
 
     class Own(fp.Softmax):
-        def closure(self, mean, factor, t):
-            return super().closure(2.0 * mean, factor, t)
+        def _closure(self, mean, factor, t):
+            return super()._closure(2.0 * mean, factor, t)
 
     with pytest.raises(fp.InputError, match="known derivatives"):
         Own(Q, K, V).gaussian_vjp(mean, cov, cov, mean)

@@ -59,7 +59,7 @@ def test_isotropic_limits(d, r, kind):
         p |= {"eps": np.array(0.8)} if kind in ("Sinkhorn", "3 half") else {}
         attention = fp.Sinkhorn(**p, n_half=3) if kind == "3 half" else getattr(fp, kind)(**p)
         S = U @ U.T / np.trace(U @ U.T)
-        rates, attracts = rates_at(attention.affine_heads(), S, r, 0.0)
+        rates, attracts = rates_at(attention._affine_heads(), S, r, 0.0)
         want = np.linalg.eigvals(linearised(kind, S, p))
         assert len(rates) == d * (d + 1) // 2 and paired(rates, want) < 2e-5
         assert (np.diff(rates.real) <= 0.0).all()
@@ -76,8 +76,8 @@ def test_heads_have_the_spectrum_of_their_sum():
     d, r = 4, 1
     Q, K, V, U = isotropic(d, r, 0)
     S = U @ U.T / np.trace(U @ U.T)
-    one = rates_at(fp.Softmax(Q, K, V).affine_heads(), S, r, 0.0)
-    two = rates_at(fp.MultiHead([fp.Softmax(Q, K, 0.3 * V), fp.Softmax(Q, K, 0.7 * V)]).affine_heads(), S, r, 0.0)
+    one = rates_at(fp.Softmax(Q, K, V)._affine_heads(), S, r, 0.0)
+    two = rates_at(fp.MultiHead([fp.Softmax(Q, K, 0.3 * V), fp.Softmax(Q, K, 0.7 * V)])._affine_heads(), S, r, 0.0)
     assert paired(two[0], one[0]) < 1e-6 and one[1] == two[1]
 
 
@@ -121,7 +121,7 @@ def test_rates_of_a_stationary_law():
     Q, K, V, U = isotropic(5, 2, 1)
     attention = fp.Sinkhorn(Q, K, V, eps=0.8)
     S = U @ U.T
-    want = rates_at(attention.affine_heads(), S, 2, 0.0)[0]
+    want = rates_at(attention._affine_heads(), S, 2, 0.0)[0]
     np.testing.assert_allclose(fp.growth_rates(attention, fp.Gaussian(1.0, S)), want, rtol=1e-10, atol=1e-10)
     for name, arguments in {
         "law": (attention, fp.Gaussian(0.0, S + np.eye(5))),

@@ -85,7 +85,7 @@ def test_what_a_law_of_tokens_does_not_say_is_refused(kind):
             attention.gaussian_velocity(np.ones((1, 2)), np.zeros(2), np.eye(2))
         with pytest.raises(fp.InputError, match="stability"):
             attention.stability_rate(1.0)
-        assert attention.reduced_form() is None and attention.affine_heads() is None and attention.positional
+        assert attention._reduced_form() is None and attention._affine_heads() is None and attention.positional
     with pytest.raises(fp.InputError, match="energy balance"):
         fp.dissipation(own, tokens(9, 2))
     for x in (tokens(9, 2), tokens(3, 9, 2)):

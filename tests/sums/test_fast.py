@@ -58,7 +58,7 @@ def error(attention, x, backend, rows=slice(None, None, 7), **options):
 
 def naive_softmax(attention, x, rows, weights=None, tilt=0.0):
     """V E[y e^s] / E[e^s] in extended precision, or with -scale |Ky|^2 in s for L2."""
-    A, V, K = (wide(m) for m in (attention.score_matrix(0.0), attention.V(0.0), attention.K(0.0)))
+    A, V, K = (wide(m) for m in (attention._score_matrix(0.0), attention.V(0.0), attention.K(0.0)))
     y = wide(x)
     s = y[rows] @ A.T @ y.T
     if isinstance(attention, fp.L2):

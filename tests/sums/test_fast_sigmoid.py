@@ -40,7 +40,7 @@ def error(attention, x, backend, rows=slice(None, None, 19), weights=None):
     got = attention.velocity(x, backend=backend, weights=weights)
     assert got.dtype == x.dtype and np.isfinite(got).all()
     y, w = wide(x), np.full(len(x), 1 / len(x)) if weights is None else weights
-    p = sigma(y[rows] @ wide(attention.score_matrix(0.0)).T @ y.T + wide(attention.bias(0.0))) * wide(w)
+    p = sigma(y[rows] @ wide(attention._score_matrix(0.0)).T @ y.T + wide(attention.bias(0.0))) * wide(w)
     values = y @ wide(attention.V(0.0)).T
     return float(np.abs(got[rows] - p @ values).max() / (np.abs(values).max() * p.sum(axis=1).mean()))
 

@@ -71,8 +71,8 @@ def test_an_object_at_work_is_refused_to_other_threads(name):
 class Nested(fp.Softmax):
     """Adds the velocities of another attention, from the middle of its own evaluation, with the same object."""
 
-    def evaluate(self, cloud, t, backend, out):
-        super().evaluate(cloud, t, backend, out)
+    def _evaluate(self, cloud, t, backend, out):
+        super()._evaluate(cloud, t, backend, out)
         out += HEADS.velocity(cloud.x, backend=backend)
 
 
@@ -89,7 +89,7 @@ def test_evaluations_may_be_nested():
 
 def test_a_failed_evaluation_lets_go():
     class Failing(fp.Softmax):
-        def evaluate(self, cloud, t, backend, out):
+        def _evaluate(self, cloud, t, backend, out):
             raise ZeroDivisionError
 
     backend = fp.Direct()

@@ -35,7 +35,7 @@ def observable(problem: Problem, attention: Any, backend: Any, positions: Any) -
         cloud = widened(make_cloud(attention, x, summing, None, positions))
         try:
             with summing.evaluation():
-                linear = attention.linearised(cloud, t, summing)
+                linear = attention._linearised(cloud, t, summing)
                 return float(divergence(manifold, cloud.x, linear).mean())
         except ConvergenceError:
             return np.nan
