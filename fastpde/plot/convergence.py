@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from fastpde.plot import canvas
+from fastpde.plot import canvas, palette
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,11 +26,13 @@ _ERRORS = (  # column, number of the time, title
 _FLOORS = {"w2": "w2_floor", "sliced_w2": "sliced_floor"}
 _COLOURS = (*canvas.COLOURS, canvas.INK)
 _CRITICAL = np.sqrt(0.5)
-_WIDTH, _HEIGHT = 3.1, 3.1  # of a panel
+_COLUMNS, _HEIGHT = 3, 4.2  # panels in a row, and the height of one
+_LINE = 0.055  # of the height of a panel: a line of its legend
 
 
+@canvas.in_style
 def figure(study: MeanField) -> Figure:
-    """Draw a row of panels for each law: errors against n, the ratio of covariances, the growth of W_2.
+    """Draw panels for each law, three in a row: errors against n, the ratio of covariances, the growth of W_2.
 
     They are those of the first strength; with several ones another panel has the powers of n against the strength.
     """
@@ -38,20 +41,25 @@ def figure(study: MeanField) -> Figure:
     grows = len(study.limits) > 0 and np.isfinite(study["w2"]).any()
     more = [name for name, has in (("clt", len(study.clt.get("t", ())) > 0), ("growth", grows)) if has]
     more += ["powers"] if len(strengths) > 1 else []
-    columns = len(shown) + len(more)
-    drawn = canvas.figure(0.5 + _WIDTH * columns, 0.9 + _HEIGHT * len(laws))
-    rows = drawn.subplots(len(laws), columns, squeeze=False)
-    for law, panels in zip(laws, rows, strict=True):
+    count = len(shown) + len(more)
+    columns = min(_COLUMNS, count)
+    height = -(-count // columns)  # rows of panels of a law
+    drawn = canvas.figure(max(5.0, 3.1 * columns), 0.9 + _HEIGHT * height * len(laws))
+    grid = drawn.subplots(height * len(laws), columns, squeeze=False)
+    for row, law in enumerate(laws):
+        panels, rest = np.split(grid[height * row : height * (row + 1)].ravel(), [count])
         own = [setting for setting in study.settings() if setting.law == law and setting.strength == strengths[0]]
         for axes, (error, end, title) in zip(panels, shown, strict=False):
             _errors(axes, study, own, error, end)
-            axes.set_title(title, fontsize=9)
+            axes.set_title(f"{canvas.plain(law)}\n{title}", fontsize=canvas.LABEL)
+            axes.set_ylabel("error")
         for axes, name in zip(panels[len(shown) :], more, strict=True):
             {"clt": _clt, "growth": _growth, "powers": _powers}[name](axes, study, law)
+            axes.set_title(f"{canvas.plain(law)}\n{axes.get_title()}", fontsize=canvas.LABEL)
         for axes in panels:
-            axes.tick_params(which="both", labelsize=7)
             canvas.tidy(axes)
-        panels[0].set_ylabel(canvas.plain(law), fontsize=10)
+        for axes in rest:
+            axes.set_visible(False)
     bars = "Points: root mean square over the draws; bars: its 16 and 84 % quantiles over resampled draws."
     bars += " Dotted: what the points of the reference allow to see." if "w2" in [name for name, *_ in shown] else ""
     bars += " Lines: fitted powers, with the mean at t = 0 as control." if len(study.limits) else ""
@@ -85,7 +93,8 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
             label += f": $n^{{{rate.power:.2f} \\pm {rate.half_width:.2f}}}$"
             axes.plot(sizes, rate.factor * sizes.astype(float) ** rate.power, color=colour, linewidth=1)
         bars = [np.maximum(middle - low, 0.0), np.maximum(high - middle, 0.0)]
-        axes.errorbar(sizes, middle, yerr=bars, fmt="o", markersize=3, color=colour, label=label, linewidth=1)
+        mark = palette.MARKERS[study.parameters["variants"].index(setting.variant) % len(palette.MARKERS)]
+        axes.errorbar(sizes, middle, yerr=bars, fmt=mark, markersize=4, color=colour, label=label, linewidth=1)
         floor = study.floor(_FLOORS[error], setting, t) if error in _FLOORS and len(study.limits) else 0.0
         if floor > 0.0:
             axes.axhline(floor, color=colour, linewidth=0.8, linestyle=":")
@@ -93,8 +102,17 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
     _guides(axes, study.expected(error), np.array(highest))
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("n", fontsize=8)
-    axes.legend(frameon=False, fontsize=6, loc="lower left")
+    axes.set_xlabel("n")
+    if sizes[-1] < 100 * sizes[0]:  # fewer than two powers of ten
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    lines = len(axes.get_legend_handles_labels()[1])
+    low, high = np.log10(axes.get_ylim())
+    room = min(0.6, _LINE * lines)  # below the errors, for the legend
+    axes.set_ylim(10.0 ** (high - (high - low) / (1.0 - room)), 10.0**high)
+    axes.legend(loc="lower left", labelspacing=0.2)
 
 
 def _guides(axes: Any, expected: float, seen: Array) -> None:
@@ -130,8 +148,9 @@ def _clt(axes: Any, study: MeanField, law: str) -> None:
         place = table["t"][own] + width * (i - 0.5 * (len(variants) - 1))
         axes.errorbar(place, ratio, yerr=bar, fmt="o", markersize=3, color=_colour(study, variant), linewidth=1)
     axes.axhline(1.0, color=canvas.FAINT, linewidth=1)
-    axes.set_xlabel("t (0: velocities; later: places)", fontsize=8)
-    axes.set_title("n Cov, measured / predicted, 3 errors", fontsize=9)
+    axes.set_xlabel("t (0: velocities; later: places)")
+    axes.set_ylabel("measured / predicted")
+    axes.set_title("n Cov, with 3 standard errors")
 
 
 def _growth(axes: Any, study: MeanField, law: str) -> None:
@@ -150,9 +169,10 @@ def _growth(axes: Any, study: MeanField, law: str) -> None:
         highest, lowest = max(highest, *known, 0.0), min(lowest, *known, 0.0)
     room = 0.1 * (highest - lowest)
     axes.set_ylim(lowest - room, highest + 3.0 * room)
-    axes.set_xlabel("t", fontsize=8)
-    axes.set_title(r"largest $\log W_2(t) / W_2(0)$; - - local rate, ··· bound", fontsize=8)
-    axes.legend(frameon=False, fontsize=6, loc="upper left")
+    axes.set_xlabel("t")
+    axes.set_ylabel(r"largest $\log W_2(t) / W_2(0)$")
+    axes.set_title("growth; - - local rate, ··· bound")
+    axes.legend(loc="upper left")
 
 
 def _powers(axes: Any, study: MeanField, law: str) -> None:
@@ -173,7 +193,8 @@ def _powers(axes: Any, study: MeanField, law: str) -> None:
     axes.axhline(-0.5, color=canvas.FAINT, linewidth=1, linestyle="--")
     if law == "gaussian" and strengths.max() > 0.6 * _CRITICAL:
         axes.axvline(_CRITICAL, color=canvas.FAINT, linewidth=1, linestyle=":")
-        axes.annotate(r"$|A| = 1/\sqrt{2}$", (_CRITICAL, 0.02), xycoords=("data", "axes fraction"), fontsize=8)
-    axes.set_xlabel("|A|", fontsize=8)
-    axes.set_title("power of n of the velocity's error", fontsize=9)
-    axes.legend(frameon=False, fontsize=6)
+        axes.annotate(
+            r"$|A| = 1/\sqrt{2}$", (_CRITICAL, 0.02), xycoords=("data", "axes fraction"), fontsize=canvas.SMALL
+        )
+    axes.set(xlabel="|A|", ylabel="power of n", title="velocity's error at t = 0")
+    axes.legend()
