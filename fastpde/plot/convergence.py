@@ -59,7 +59,7 @@ def figure(study: MeanField) -> Figure:
         for axes in panels:
             canvas.tidy(axes)
         for axes in rest:
-            axes.set_visible(False)
+            axes.remove()
     bars = "Points: root mean square over the draws; bars: its 16 and 84 % quantiles over resampled draws."
     bars += " Dotted: what the points of the reference allow to see." if "w2" in [name for name, *_ in shown] else ""
     bars += " Lines: fitted powers, with the mean at t = 0 as control." if len(study.limits) else ""
