@@ -14,7 +14,7 @@ CALLED = {
     "stability_rate", "system", "velocity", "vjp",
 }  # fmt: skip
 TOLD = {"averages", "breaks", "masked", "mean_free", "never_blows_up", "positional", "unmaskable"}
-OF_ONE_SCORE = {"constant", "normalised", "pull_score", "score", "weight"}  # what a variant of a user's own says of itself
+OF_ONE_SCORE = {"constant", "normalised", "pull_score", "score", "weight"}  # of a user's own variant
 HEAD = CALLED | TOLD | OF_ONE_SCORE
 I2 = np.eye(2)
 
