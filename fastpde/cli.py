@@ -58,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
     study = commands.add_parser("study", help="a numerical study: a table and its picture", description=STUDY)
     study.add_argument("name", choices=_STUDIES, metavar="NAME", help=" | ".join(_STUDIES))
     study.add_argument("config", nargs="?", type=Path, metavar="CONFIG", help="a TOML file; default: all defaults")
-    study.add_argument("--out", type=Path, metavar="DIR", help="the directory to make; default: NAME.study")
+    study.add_argument(
+        "--out", type=Path, metavar="DIR", help="the directory to make; default: CONFIG's name, or NAME, + .study"
+    )
     study.add_argument("--threads", metavar="N", help=THREADS)
     study.add_argument("--quiet", action="store_true", help="show no progress")
     study.set_defaults(call=_study)

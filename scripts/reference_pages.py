@@ -102,8 +102,9 @@ def rows(kind: type, says: dict[str, str] | None = None, only: str = "") -> Iter
     for item in fields(kind):
         if not item.init or (only and item.name != only):
             continue
+        check = item.metadata["check"]
         meaning = item.metadata.get("says") or (says or {}).get(item.name, "")
-        value = needed(item.metadata["check"]) if item.name != "heads" else "tables `[[attention.heads]]`"
+        value = "tables `[[attention.heads]]`" if kind is MultiHead and item.name == "heads" else needed(check)
         cells = (f"`{item.name}`", value, default_of(item), meaning)
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,8 +151,15 @@ def _stability(run: Record) -> Found:
     R0 = float(radius[0])
     ahead = fp.stability_bound(run.attention, float(t[-1]), R0, t0=float(t[0]), log=True)
     seen = fp.measured_stability_bound(run.attention, t, radius, log=True)[-1]
-    numbers = f"up to t = {t[-1]:.6g}: log C = {ahead:.4g} from R₀ = {R0:.4g}"
-    return STATED, f"{numbers}; {seen:.4g} for laws that stay within the radii of this run"
+    numbers = f"up to t = {t[-1]:.6g}: log C {_exponent(ahead)} from R₀ = {R0:.4g}"
+    return STATED, f"{numbers}; {_exponent(seen)} for laws that stay within the radii of this run"
+
+
+def _exponent(value: float) -> str:
+    """Return "= 3.2" for the logarithm of a bound, with a word where the bound is no number."""
+    if value > sys.float_info.max:
+        return "exceeds 1e308: no useful bound"
+    return f"= {value:.4g}" + (": no useful bound" if value > 700.0 else "")
 
 
 def _moved(run: Record) -> Found | None:

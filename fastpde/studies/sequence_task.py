@@ -144,9 +144,12 @@ def sequence_task(
         variants: some of "softmax", "l2", "sigmoid", "sinkhorn" (three half-iterations).
         rates: learning rates.
         seeds: number of first parameters; those of number b come from `np.random.default_rng([seed * 10^6 + b, 1])`.
-        steps, batch: of the training, each with `batch` new sequences.
+        steps: number of steps of the training.
+        batch: number of new sequences in each step.
         length: n of the sequences of training.
-        layers, heads, rank: of the models.
+        layers: number of layers of the models.
+        heads: number of heads of each layer.
+        rank: number of rows of Q and K.
         seed: the seed of all random numbers.
         cells: a file that keeps finished pairs of task and variant, from which an interrupted study goes on.
         progress: True for a bar, or a function of (number of steps that are done, {"systems": number of steps}).

@@ -105,7 +105,8 @@ def stability(
         dimension: the dimension d.
         radius: the radius R0 of the ball that holds both clouds; the first has a token on its sphere.
         speed: the norm |V|.
-        t_end, times: the last time, and the number of times, evenly spaced from 0; at least 2.
+        t_end: the last time.
+        times: number of times, evenly spaced from 0 to t_end; at least 2.
         seed: the seed of all random numbers.
         cells: a file that keeps finished pairs, from which an interrupted study goes on.
         progress: True for a bar, or a function of (number of pairs that are done, {"systems": number of pairs}).

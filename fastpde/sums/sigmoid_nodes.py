@@ -57,9 +57,7 @@ _MEASURED = 0.7  # of the bound of one axis: what measured errors reach; over se
 
 
 class SigmoidNodes(Summation):
-    """Sigmoid weights of small scores on up to three axes, and their derivatives, by polynomials on cells and sums
-    between their nodes.
-    """
+    """Sigmoid weights, and derivatives, of small scores on up to three axes: sums between nodes of cells."""
 
     name = "nodes"
     weights = (Sigmoid,)

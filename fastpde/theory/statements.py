@@ -187,8 +187,8 @@ RUNS: dict[str, Statement] = {
     ),
     "mean-field": Statement(
         "n independent tokens of a law follow its mean-field limit",
-        "E W₂²(μⁿ₀, μ₀) is of the order n^(−1/2) for d < 4, n^(−1/2) log n for d = 4, n^(−2/d) for d > 4; velocities "
-        "are off by the order n^(−1/2)",
+        "E W₂²(μⁿ₀, μ₀) is at most of the order n^(−1/2) for d < 4, n^(−1/2) log n for d = 4, n^(−2/d) for d > 4; "
+        "velocities are off by the order n^(−1/2)",
         f"{PAPER}, Theorem 3.1; Fournier and Guillin 2015", "8.3",
         lambda s: s.law is not None and np.isfinite(s.law.support_radius) and s.n > 1 and _is_stable(s),
     ),
