@@ -93,7 +93,7 @@ def test_a_solution_knows_what_it_has_used(attention, options, more):
 
 def test_systems_laws_and_the_sphere(tmp_path):
     on = X / np.linalg.norm(X, axis=1, keepdims=True)
-    sphere = fp.solve(fp.Softmax(I2, I2, I2), on[None], (0.0, 0.2), manifold=fp.Sphere(), method="rk4", step=0.1)
+    sphere = fp.solve(fp.Softmax(I2, I2, I2), on, (0.0, 0.2), manifold=fp.Sphere(), method="rk4", step=0.1)
     assert keys(fp.cite(sphere)) == [*ALWAYS, "vaswani2017", "geshkovski2025", "kutta1901"]
     law = fp.Gaussian(np.zeros((3, 2)), I2)
     flow = fp.solve(fp.L2(I2, I2, I2), law, (0.0, 0.2))

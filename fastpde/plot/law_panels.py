@@ -27,7 +27,8 @@ def of_laws(t: Array, mean: Array, cov: Array, t_final: Array, status: Sequence[
     Each has a panel of its principal standard deviations, all at one scale; in the plane above it one with the ellipses
     of one standard deviation at up to six times.
     """
-    count, plane = min(MOST, mean.shape[1]), mean.shape[2] == 2
+    laws, plane = mean.shape[1], mean.shape[2] == 2
+    count = min(MOST, laws)
     mean, cov = mean[:, :count], cov[:, :count]
     far = _moves_far(mean, cov)
     columns = min(_COLUMNS, count)
@@ -51,7 +52,7 @@ def of_laws(t: Array, mean: Array, cov: Array, t_final: Array, status: Sequence[
         axes.sharey(curves[0])
     _scale(curves, t)
     shared = plane and _in_one_frame([axes for axes in grid.ravel() if axes.has_data() and axes not in curves])
-    canvas.caption(drawn, _said(count, cov.shape[1], plane, far, shared and count > 1))
+    canvas.caption(drawn, _said(count, laws, plane, far, shared and count > 1))
     return drawn
 
 

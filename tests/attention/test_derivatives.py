@@ -404,16 +404,16 @@ def test_an_attention_without_derivatives_says_so():
         def parameters(self):
             return iter(())
 
-        def dimensions(self, t):
+        def _dimensions(self, t):
             return 2, 2
 
-        def evaluate(self, cloud, t, backend, out):
+        def _evaluate(self, cloud, t, backend, out):
             out[...] = 0.0
 
-        def totals(self, cloud, t, backend):
+        def _totals(self, cloud, t, backend):
             return iter(())
 
-        def closure(self, mean, factor, t):
+        def _closure(self, mean, factor, t):
             raise fp.NoGaussianClosure("none")
 
     assert (Still().velocity(np.ones((3, 2))) == 0.0).all()
