@@ -243,7 +243,10 @@ def test_in_a_sweep(folder, capsys):
 
 STUDY = {
     "stability": 'variants = ["cauchy:Cauchy", "masked"]\ndraws = 1\nn = 20\ntimes = 3\n',
-    "mean-field": 'variants = ["cauchy:Cauchy"]\nsizes = [50, 100]\ndraws = 2\npoints = 4\nclt_draws = 50\n',
+    "mean-field": (
+        'variants = ["cauchy:Cauchy"]\nlaws = ["ball"]\nsizes = [50, 100]\ndraws = 2\npoints = 4\n'
+        "clt_draws = 50\ndistances = false\n"
+    ),
 }
 
 

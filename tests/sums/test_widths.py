@@ -18,7 +18,14 @@ FILES = ["tests/sums/test_direct.py", "tests/sums/test_gridsum.py", "tests/test_
 CHOSEN = "attend or no_values or project or centre or decades or test_gridsum or test_sizes"
 
 
-@pytest.mark.parametrize("bits", [bits for bits in (512, 256, 128) if bits != BITS])
+# Each takes a minute: by default the next smaller width, the others with --soak.
+SMALLER = max((bits for bits in (256, 128) if bits < BITS), default=256)
+WIDTHS = [
+    pytest.param(bits, marks=() if bits == SMALLER else pytest.mark.soak) for bits in (512, 256, 128) if bits != BITS
+]
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
 def test_kernels_at_other_widths(bits):
     """Those of their tests that compile the fewest kernels and reach all that is written in vectors."""
     command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", CHOSEN, *FILES]
