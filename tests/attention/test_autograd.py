@@ -58,7 +58,7 @@ def assert_close(got, want):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-12 * max(float(np.abs(want).max()), 1e-3))
 
 
-def compare(attention, function, parameters, **options):
+def assert_derivatives(attention, function, parameters, **options):
     """Compare velocity, tangent, and gradients in tokens, masses and parameters with those of function(x, w, p)."""
     leaves = {name: torch.tensor(np.asarray(value), requires_grad=True) for name, value in parameters.items()}
     x, w = torch.tensor(X, requires_grad=True), torch.tensor(W, requires_grad=True)
@@ -76,13 +76,13 @@ def compare(attention, function, parameters, **options):
 @pytest.mark.parametrize("kind", VARIANTS)
 def test_variants(kind):
     p = P | MORE.get(kind, {})
-    compare(VARIANTS[kind](**p), lambda x, w, p: field(kind, x, p, w), p)
+    assert_derivatives(VARIANTS[kind](**p), lambda x, w, p: field(kind, x, p, w), p)
 
 
 @pytest.mark.parametrize("kind", ["softmax", "l2", "sigmoid", "exponential", "linear"])
 def test_masks(kind):
     p = P | MORE.get(kind, {})
-    compare(fp.Masked(VARIANTS[kind](**p)), lambda x, w, p: field(kind, x, p, w, SEEN), p, positions=PLACES)
+    assert_derivatives(fp.Masked(VARIANTS[kind](**p)), lambda x, w, p: field(kind, x, p, w, SEEN), p, positions=PLACES)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -103,4 +103,4 @@ def test_heads(masked):
         return total
 
     options = {"positions": PLACES} if masked else {}
-    compare(fp.Masked(attention) if masked else attention, function, named | {"W": outer}, **options)
+    assert_derivatives(fp.Masked(attention) if masked else attention, function, named | {"W": outer}, **options)
