@@ -23,8 +23,8 @@ from benchmarks.tracking import gate
 from benchmarks.tracking.versions import checked_out
 
 ROOT = Path(__file__).resolve().parents[1]
-# In sums/direct.py, behind the loop over parts of the targets: the first of them once more.
-_PLACE = "    def _parts(self, pair: PairSum"
+# In sums/direct.py, at the end of `attend`, behind the loop over parts of the targets: the first of them once more.
+_LOOP, _PLACE = "        for part in self._parts(pair, layout):", "\n    def attend_second("
 _MORE = """        again = {share} * pair.targets.shape[1]
         part = slice(0, max(1, int(again)))
         targets = pair.targets[:, part]
@@ -33,7 +33,6 @@ _MORE = """        again = {share} * pair.targets.shape[1]
             weight, factor, layout, size, portion, packed, targets, limits[:, part], scratch,
             np.empty_like(out[:, part]), logs[:, :0],
         )
-
 """
 
 
@@ -43,9 +42,10 @@ def slowed(folder: Path, share: float) -> Path:
     if share:
         path = folder / "fastpde" / "sums" / "direct.py"
         text = path.read_text()
-        if text.count(_PLACE) != 1:
+        before, place, behind = text.partition(_PLACE)
+        if not (place and _LOOP in before.rpartition("    def attend(")[2]):
             raise SystemExit("gate_trials: sums/direct.py has changed: mend the place where it is made slower")
-        path.write_text(text.replace(_PLACE, _MORE.format(share=share) + _PLACE))
+        path.write_text(before + _MORE.format(share=share) + place + behind)
     return folder
 
 

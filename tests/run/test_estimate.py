@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import signal
 import time
 import tracemalloc
@@ -84,7 +85,7 @@ def test_disk_is_what_a_run_writes(tmp_path):
     """Within 1.5, beside the constant for pictures, which a run does not draw."""
     many = problem(tmp_path, TEXT.replace("every = 0.25", "every = 0.01"))
     run(many, tmp_path / "out", quiet=True)
-    written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
+    written = sum(path.stat().st_size for path in (tmp_path / "out0").iterdir())
     expected = estimate.disk(many, 1.0) - estimate.PICTURES
     assert written / 1.5 < expected < 1.5 * written
 
@@ -162,7 +163,10 @@ def test_a_hundred_million_tokens_fit_into_24_gb(tmp_path):
     ],
 )
 def test_small_runs_are_begun_as_they_are(tmp_path, edits):
-    """A run of the same length, between half and twice as long: clocks of busy machines say no more."""
+    """A run of the same length, between half and twice as long: clocks of busy machines say no more.
+
+    Compared with the fastest of some runs, as the estimate is: another process can only make one longer.
+    """
     text = TEXT.replace("costs = { direct = 1.0, fast = 1.0 }", "")
     for old, new in edits.items():
         assert old in text
@@ -170,11 +174,15 @@ def test_small_runs_are_begun_as_they_are(tmp_path, edits):
     one = problem(tmp_path, text)
     found = estimate.estimate(one)
     assert ("50 systems" in found.timed) == ("systems" in text) and found.share == 1.0 and "run" in found.lines()[-1]
-    began = time.monotonic()
-    run(one, tmp_path / "out", quiet=True)
-    took = time.monotonic() - began
-    assert 0.5 * took - 0.1 < found.configured - estimate.overhead(one) < 2.0 * took + 0.1
-    written = sum(path.stat().st_blocks * 512 for path in (tmp_path / "out").iterdir())
+    took, expected = math.inf, found.configured - estimate.overhead(one)
+    for attempt in range(5):
+        began = time.monotonic()
+        run(one, tmp_path / f"out{attempt}", quiet=True)
+        took = min(took, time.monotonic() - began)
+        if 0.5 * took - 0.1 < expected < 2.0 * took + 0.1:
+            break
+    assert 0.5 * took - 0.1 < expected < 2.0 * took + 0.1
+    written = sum(path.stat().st_blocks * 512 for path in (tmp_path / "out0").iterdir())
     assert written / 1.5 < found.disk - estimate.PICTURES < 1.5 * written
 
 
