@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from .._jit import jit
+from ..simd.dots import DOT_COLUMNS, DOT_ROWS, LANE_COUNT, dot_panel
 from ..simd.pool import available, launch
 
 TILE = 1024  # tokens per partial moment: the order of summation depends on n alone
+_BLOCK = 256  # tokens of a tile whose products are made together: whole vectors
+_ROWS = 32  # tokens that are transposed together: a cache line of each stays in the first cache
+_LINE = _BLOCK + 8  # numbers between transposed rows, which are not a power of two apart: they share no cache set
 _FEW = 20_000  # multiplications in a portion: one thread makes them before others have begun
 
 
@@ -51,38 +55,87 @@ def _masked(C, targets, keys, values, weights, each, limits, b, out):
         _apply(C, targets[b, i : i + 1], out[b, i : i + 1])
 
 
+def allocate(threads, columns, k, workspace):
+    """Return the workspace of `of_tiles` for values of so many columns and keys (n, k), one row per thread each."""
+    rows, k = -(-columns // DOT_ROWS) * DOT_ROWS, -(-k // DOT_COLUMNS) * DOT_COLUMNS
+    sizes = {"left": rows * _LINE, "right": k * _LINE, "products": rows * k}
+    return tuple(workspace(f"moments_{name}", (threads, size), np.float64) for name, size in sizes.items())
+
+
 @jit(borrowed=True)
-def _tile_item(index, thread, keys, values, weights, each, partial):
+def _clear(rows, d, whole):
+    """Write zeros into the first `whole` numbers of all rows but the first d."""
+    for r in range(d, rows.shape[0] // _LINE):
+        rows[r * _LINE : r * _LINE + whole] = 0.0
+
+
+@jit(borrowed=True)
+def _transpose(tokens, whole, out):
+    """Write tokens[j, r] into out[r * _LINE + j] for tokens (m, d), and zeros for m <= j < whole."""
+    m, d = tokens.shape
+    for first in range(0, m, _ROWS):
+        last = min(first + _ROWS, m)
+        for r in range(d):
+            row, column = out[r * _LINE + first : r * _LINE + last], tokens[first:last, r]
+            for j in range(last - first):
+                row[j] = float(column[j])
+    for r in range(d):
+        out[r * _LINE + m : r * _LINE + whole] = 0.0
+
+
+@jit(borrowed=True)
+def _scale(rows, d, m, whole, weights, out):
+    """Write weights[j] rows[r * _LINE + j] into out for r < d, j < m, and zeros for m <= j < whole.
+
+    weights (m,), or (1,): one for all.
+    """
+    for r in range(d):
+        row, scaled = rows[r * _LINE : r * _LINE + m], out[r * _LINE : r * _LINE + whole]
+        if weights.shape[0] == m:
+            for j in range(m):
+                scaled[j] = row[j] * weights[j]
+        else:
+            for j in range(m):
+                scaled[j] = row[j] * weights[0]
+        scaled[m:] = 0.0
+
+
+@jit(borrowed=True)
+def _tile_item(index, thread, keys, values, same, weights, each, memory, partial):
     b, t = index // partial.shape[1], index % partial.shape[1]
-    first, last, C = t * TILE, min(keys.shape[1], (t + 1) * TILE), partial[b, t]
-    C[:, :] = 0.0
-    _add(C, keys[b, first:last], values[b, first:last], _weights(weights, b, first, last, each))
+    left, right, products, C = memory[0][thread], memory[1][thread], memory[2][thread], partial[b, t]
+    dv, k = C.shape
+    width, start, end = right.shape[0] // _LINE, t * TILE, min(keys.shape[1], (t + 1) * TILE)
+    _clear(left, dv, min(end - start + LANE_COUNT, _BLOCK))
+    _clear(right, k, min(end - start + LANE_COUNT, _BLOCK))
+    products[:] = 0.0
+    for first in range(start, end, _BLOCK):
+        m = min(_BLOCK, end - first)
+        whole = -(-m // LANE_COUNT) * LANE_COUNT
+        _transpose(keys[b, first : first + m], whole, right)
+        if not same:
+            _transpose(values[b, first : first + m], whole, left)
+        _scale(right if same else left, dv, m, whole, _weights(weights, b, first, first + m, each), left)
+        for r in range(0, k, DOT_COLUMNS):  # the keys of a panel stay in the first cache
+            for c in range(0, dv, DOT_ROWS):
+                dot_panel(left, c * _LINE, _LINE, right, r * _LINE, _LINE, whole, products, c * width + r, width)
+    for c in range(dv):
+        for r in range(k):
+            C[c, r] = products[c * width + r]
 
 
 @jit
-def of_tiles(keys, values, weights, weight, partial):
+def of_tiles(keys, values, weights, weight, memory, partial):
     """Write the moment (dv, k) of tile t of the sources of system b into partial[b, t].
 
-    keys (B, n, k), values (B, n, dv); weights (1 or B, n), or (0, 0): each is `weight`; partial (B, tiles, dv, k).
+    keys (B, n, k), values (B, n, dv); weights (1 or B, n), or (0, 0): each is `weight`; partial (B, tiles, dv, k);
+    `memory`: see `allocate`.
     """
     work = min(keys.shape[1], TILE) * keys.shape[2] * values.shape[2]
-    arguments = (keys, values, weights, np.full(1, weight), partial)
-    launch(available(), partial.shape[0] * partial.shape[1], _FEW // work, _tile_item, arguments)
-
-
-@jit(borrowed=True)
-def _apply_item(index, thread, C, targets, out):
-    parts = -(-targets.shape[1] // TILE)
-    b, first = index // parts, (index % parts) * TILE
-    last = min(targets.shape[1], first + TILE)
-    _apply(C[b], targets[b, first:last], out[b, first:last])
-
-
-@jit
-def apply(C, targets, out):
-    """Write C[b] targets[b, i] into out[b, i], for C (B, dv, k), targets (B, m, k), out (B, m, dv)."""
-    items, work = targets.shape[0] * -(-targets.shape[1] // TILE), min(targets.shape[1], TILE) * C.shape[1] * C.shape[2]
-    launch(available(), items, _FEW // work, _apply_item, (C, targets, out))
+    same = keys.ctypes.data == values.ctypes.data and keys.shape == values.shape
+    arguments = (keys, values, same, weights, np.full(1, weight), memory, partial)
+    items = partial.shape[0] * partial.shape[1]
+    launch(memory[0].shape[0], items, _FEW // work, _tile_item, arguments)
 
 
 @jit(borrowed=True)
