@@ -15,13 +15,14 @@ from benchmarks.peers.registry import EVERY, PEERS, Peer
 from benchmarks.peers.rows import Row
 from benchmarks.peers.session import Session, environment, shared_folder
 from benchmarks.peers.timing import Rules
-from benchmarks.peers.work import TRUTHS, Masked, Softmax, SoftmaxTo, Variant, relative_error
+from benchmarks.peers.work import TRUTHS, LinearSum, Masked, Softmax, SoftmaxTo, Variant, relative_error
 
 from . import naive
 
 FAST = Rules(repeats=1, budget=0.1, pause=0.0, patience=60.0)
 SMALL = [
     Softmax(300, 2),
+    LinearSum(300, 5, "float32"),
     Softmax(200, 8, "float32"),
     SoftmaxTo(3000, 2, tol=1e-6),
     SoftmaxTo(300, 1, logit=150.0),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .larger import ManySystems, Run, Scaling, SystemsRun
-from .work import Masked, Softmax, SoftmaxTo, Variant, Work
+from .work import LinearSum, Masked, Softmax, SoftmaxTo, Variant, Work
 
 DTYPES = ("float64", "float32")
 
@@ -14,6 +14,7 @@ def full() -> list[Work]:
     works += [SoftmaxTo(n, d) for d in (1, 2, 3) for n in (16384, 65536, 1_000_000)]
     works += [SoftmaxTo(100_000, d, logit=150.0) for d in (1, 2)]
     works += [kind for t in DTYPES for d in (2, 8) for kind in kinds(16384, d, t)]
+    works += [LinearSum(n, d, t) for t in DTYPES for n, d in ((1_000_000, 2), (262_144, 16), (65536, 64), (16384, 256))]
     works += [ManySystems(32, d, t) for t in DTYPES for d in (2, 4, 8)]
     works += [SystemsRun(n, d, t) for t in DTYPES for n, d in ((32, 2), (32, 4), (32, 8), (64, 2))]
     works += [Scaling(n, d) for d in (2, 8) for n in (1024, 2048, 4096)]
@@ -27,6 +28,7 @@ def quick() -> list[Work]:
     works += [Softmax(4096, 2, "float32")]
     works += [SoftmaxTo(n, 2) for n in (16384, 100_000)]
     works += kinds(4096, 2, "float64")
+    works += [LinearSum(n, d) for n, d in ((262_144, 2), (65536, 64))]
     works += [ManySystems(32, 2, systems=512), SystemsRun(32, 2, systems=512, steps=10)]
     works += [Scaling(n, 2) for n in (256, 512)]
     works += [Run(256, 2, method=method) for method in ("rk4", "dopri5")]

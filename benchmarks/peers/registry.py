@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from shutil import which
 
 from .larger import ManySystems, Run, Scaling, SystemsRun
-from .work import Call, Masked, Softmax, SoftmaxTo, Variant, Work
+from .work import Call, LinearSum, Masked, Softmax, SoftmaxTo, Variant, Work
 
 NATIVE = "-O3 -march=native -ffast-math"
 
@@ -69,9 +69,9 @@ KEOPS = {"pykeops": "pykeops"}
 JAX = {"jax": "jax"}
 TORCH = {"torch": "torch"}
 EVERY = (
-    Peer("NumPy", "numpy_sums", {"numpy": "numpy"}, (*SUMS, ManySystems, Run), methods=("rk4",)),
+    Peer("NumPy", "numpy_sums", {"numpy": "numpy"}, (*SUMS, LinearSum, ManySystems, Run), methods=("rk4",)),
     Peer("SciPy", "scipy_sums", {"scipy": "scipy"}, (*SUMS, Run), methods=("dopri5",)),
-    Peer("PyTorch", "torch_sums", TORCH, (*SUMS, Masked, ManySystems, SystemsRun)),
+    Peer("PyTorch", "torch_sums", TORCH, (*SUMS, LinearSum, Masked, ManySystems, SystemsRun)),
     Peer("JAX", "jax_sums", JAX, (*SUMS, ManySystems, SystemsRun)),
     Peer("KeOps", "keops_sums", KEOPS, SUMS, compiler=True),
     Peer("KeOps native", "keops_sums", KEOPS, SUMS, environment={"CXXFLAGS": NATIVE}, compiler=True),

@@ -186,6 +186,24 @@ class SoftmaxTo(Softmax):
 
 
 @dataclass(frozen=True)
+class LinearSum(Work):
+    """The velocity under linear attention, to rounding: two products of matrices, and no pairs."""
+
+    name = "linear sum"
+
+    def ours(self) -> Call:
+        """Sum the moments of the tokens."""
+        x, eye, backend = self.tokens, np.eye(self.d), fp.Direct()
+        attention = fp.Linear(eye, eye, eye, scale=self.scale)
+        return lambda: attention.velocity(x, backend=backend)
+
+    def truth(self) -> Array:
+        """Sum row by row."""
+        x = self.tokens.astype(WIDE)
+        return np.array([self.scale * (x @ x[row]) @ x / self.n for row in self.rows])
+
+
+@dataclass(frozen=True)
 class Variant(Work):
     """The velocity of another kind of sum, to rounding.
 

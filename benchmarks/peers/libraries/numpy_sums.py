@@ -8,7 +8,7 @@ import numpy as np
 
 from ..larger import ManySystems, Run
 from ..tuning import in_chunks
-from ..work import Array, Call, Work, softmax
+from ..work import Array, Call, LinearSum, Work, softmax
 
 
 def velocity(x: Array, scale: float) -> Array:
@@ -38,6 +38,9 @@ def rk4(field: Callable[[Array], Array], x: Array, step: float, steps: int) -> A
 def call(work: Work) -> Call:
     """Prepare a piece of work."""
     x = work.tokens
+    if isinstance(work, LinearSum):
+        factor = x.dtype.type(work.scale / work.n)
+        return lambda: x @ (factor * (x.T @ x))
     if isinstance(work, ManySystems):
         q, k, v = (np.ascontiguousarray(m.swapaxes(1, 2)) for m in work.matrices)
         return lambda: softmax((x @ q) @ (x @ k).swapaxes(1, 2), x @ v)

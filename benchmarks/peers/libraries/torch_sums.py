@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as attention
 
 from ..larger import ManySystems, SystemsRun
-from ..work import Array, Call, Masked, Work
+from ..work import Array, Call, LinearSum, Masked, Work
 
 Field = Callable[[Any], Any]
 
@@ -24,6 +24,8 @@ def field(work: Work) -> Field:
             return attention(q, k, v, scale=1.0)[:, 0]
 
         return batched
+    if isinstance(work, LinearSum):
+        return lambda x: x @ (work.scale / work.n * (x.T @ x))
     causal = isinstance(work, Masked)
 
     def single(x: Any) -> Any:
