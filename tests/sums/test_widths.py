@@ -12,7 +12,7 @@ from fastpde.simd.vectors import BITS
 
 from ..problems import ROOT
 
-# Direct sums, masked and weighted, with exponentials in float64 and sigmoids in float32, which compile all emitters once;
+# Direct sums, masked and weighted, with exponentials in float64 and sigmoids in float32, which compile all emitters;
 # linear sums, maps and means; panels of grids and a sum on them; small systems in the compiled loop.
 FILES = ["tests/sums/test_direct.py", "tests/sums/test_gridsum.py", "tests/test_ensemble.py"]
 CHOSEN = (
