@@ -89,6 +89,10 @@ class Sums:
 
         The logs of the total weights go into `logs` (B, m).
         """
+        if isinstance(self._pair.weight, weights.Linear):  # w' = 1: the second score is a linear one by itself
+            pair = replace(self._pair, targets=self._turned(a), keys=self._turned(self._times(b)))
+            ones = np.ones((*others.shape[:2], 1))
+            return self.plain(columns, logs), self._sum(pair, np.concatenate([others, ones], axis=2), scaled=False)
         apart = self._slope is not self._pair
         first = columns[:, :, :0] if apart else columns
         second = SecondScore(self._turned(a), self._turned(self._times(b)), self._turned(others))
@@ -115,10 +119,10 @@ class Sums:
         found = self._finished(out)
         return found[:, :, :c], found[:, :, c:].reshape(*out.shape[:2], c, k)
 
-    def _sum(self, pair: PairSum, columns: Array, logs: Array | None = None) -> Array:
+    def _sum(self, pair: PairSum, columns: Array, logs: Array | None = None, *, scaled: bool = True) -> Array:
         out = np.empty((*pair.targets.shape[:2], columns.shape[2]))
         kind = "plain" if pair is self._pair else "slope"
-        values = self._turned(self._times(columns))
+        values = self._turned(self._times(columns) if scaled else columns)
         self._backend.attend(replace(pair, values=values, history=self._counted(kind)), out, logs)
         return self._finished(out)
 

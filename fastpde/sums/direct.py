@@ -68,9 +68,6 @@ class Direct(Backend):
     def attend_second(
         self, pair: PairSum, second: SecondScore, out: Array, out_second: Array, log_total: Array | None = None
     ) -> None:
-        if isinstance(pair.weight, Linear):
-            super().attend_second(pair, second, out, out_second, log_total)
-            return
         layout, packed, scratch = self._packed(pair, self.workspace)
         own = self.workspace.part("second")
         other, more, _ = self._packed(replace(pair, keys=second.keys, values=second.values, bias=None), own)
