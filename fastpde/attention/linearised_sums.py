@@ -121,6 +121,8 @@ class Sums:
 
     def _sum(self, pair: PairSum, columns: Array, logs: Array | None = None, *, scaled: bool = True) -> Array:
         out = np.empty((*pair.targets.shape[:2], columns.shape[2]))
+        if not out.shape[2] and logs is None:
+            return out
         kind = "plain" if pair is self._pair else "slope"
         values = self._turned(self._times(columns) if scaled else columns)
         self._backend.attend(replace(pair, values=values, history=self._counted(kind)), out, logs)

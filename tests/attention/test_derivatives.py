@@ -326,6 +326,23 @@ def test_large_logits(kind):
     assert_close(attention.vjp(one.x, c).x, of_x, 1e-9)
 
 
+def test_linear_attention_needs_no_products_of_columns(monkeypatch):
+    """Its sums have at most d + 1 values: d^2 of them, as of other weights, would take d times as long."""
+    widths, attend = [], fp.Direct.attend
+
+    def counted(self, pair, *arguments):
+        widths.append(pair.own.shape[2])
+        attend(self, pair, *arguments)
+
+    monkeypatch.setattr(fp.Direct, "attend", counted)
+    rng = np.random.default_rng(0)
+    attention = fp.Linear(*rng.standard_normal((3, 8, 8)))
+    x, dx = rng.standard_normal((2, 20, 8))
+    velocity, tangent = attention.jvp(x, dx, backend="direct")
+    assert_close((attention.vjp(x, velocity, backend="direct").x * dx).sum(), (tangent * velocity).sum(), 1e-12)
+    assert len(widths) >= 6 and max(widths) <= 9
+
+
 @pytest.mark.parametrize("d", [1, 2])
 def test_sums_in_linear_time(d):
     rng = np.random.default_rng(d)
