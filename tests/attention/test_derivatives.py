@@ -327,7 +327,7 @@ def test_large_logits(kind):
 
 
 def test_linear_attention_needs_no_products_of_columns(monkeypatch):
-    """Its sums have at most d + 1 values: d^2 of them, as of other weights, would take d times as long."""
+    """Its sums have at most 2 d values: d^2 of them, as other weights may have, would take d times as long."""
     widths, attend = [], fp.Direct.attend
 
     def counted(self, pair, *arguments):
@@ -340,7 +340,7 @@ def test_linear_attention_needs_no_products_of_columns(monkeypatch):
     x, dx = rng.standard_normal((2, 20, 8))
     velocity, tangent = attention.jvp(x, dx, backend="direct")
     assert_close((attention.vjp(x, velocity, backend="direct").x * dx).sum(), (tangent * velocity).sum(), 1e-12)
-    assert len(widths) >= 6 and max(widths) <= 9
+    assert len(widths) >= 6 and max(widths) <= 16
 
 
 @pytest.mark.parametrize("d", [1, 2])
