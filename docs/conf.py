@@ -45,6 +45,8 @@ html_theme_options = {"navigation_with_keys": False, "show_nav_level": 2, "show_
 HERE = Path(__file__).parent
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
 _LABEL = re.compile(r"^\((theory-[\d-]+)\)=", re.MULTILINE)
+# "../theory/01-model.md#theory-1-1": a reader of the files gets the page, a reader of the site the section
+_LABELLED = re.compile(r"\]\([^()\s]+\.md(#(?:fastpde\.|(?:theory|fast|direct|distributed|reliability)-)[\w.-]+)\)")
 NUMBER = r"\b\d+(?:\.\d+)*\b"
 # "Theory 8.1", "Theory 2, 2.1", "Theory 2-4", "Theory 10 (experiment 6), 11.2"
 CITATION = rf"\bTheory\s+({NUMBER}(?:(?:\s\([^)]*\))?(?:,\s+|-|\s+and\s+){NUMBER})*)"
@@ -125,5 +127,11 @@ def _linked(text: str) -> str:
     return re.sub(CITATION, links, text)
 
 
+def labelled(app, name: str, source: list[str]) -> None:
+    """Make of links to a page and a label in it, in place, links to the label."""
+    source[0] = _LABELLED.sub(r"](\1)", source[0])
+
+
 def setup(app) -> None:
+    app.connect("source-read", labelled)
     app.connect("autodoc-process-docstring", marked_up)

@@ -182,7 +182,7 @@ def argument(action: argparse.Action) -> str:
 def notebook() -> str:
     """Return the first steps as a notebook: the blocks of Python that run are its code, all else its text."""
     cells, text = [], (DOCS / "start.md").read_text(encoding="utf-8")
-    text = re.sub(r"; the same steps are a notebook,\s.*?\)?`\.", ".", text, flags=re.DOTALL)
+    text = re.sub(r";\s+the same steps are a notebook, \S+(?=\.\n)", "", text)
     for i, part in enumerate(re.split(r"^```python\n(.*?)^```\n", text, flags=re.DOTALL | re.MULTILINE)):
         if not part.strip():
             continue

@@ -35,6 +35,7 @@ _FENCE = re.compile(r"^(?P<indent> *)```python(?P<mark>[^\n]*)\n(?P<code>.*?)^(?
 _PROMISE = re.compile(r"^print\(.*\)  # (.*)$", re.MULTILINE)
 _TARGET = re.compile(r"^\(([\w.:-]+)\)=\s*$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^()\s]+)\)")
+_ENTRY = re.compile(r"^\.\. auto\w+:: (fastpde\.[\w.]+)$", re.MULTILINE)
 _HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
 
 
@@ -81,6 +82,11 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
+def anchors(text: str) -> set[str]:
+    """What links to a page may name: its labels, its headings, its entries."""
+    return {*_TARGET.findall(text), *_ENTRY.findall(text), *map(slug, _HEADING.findall(text))}
+
+
 def broken(page: Path, text: str, targets: set[str]) -> list[str]:
     """The links of a page that lead nowhere; targets: the labels of all pages."""
     own = targets | {slug(heading) for heading in _HEADING.findall(text)}
@@ -95,8 +101,8 @@ def broken(page: Path, text: str, targets: set[str]) -> list[str]:
         if anchor:
             known = own
             if name and there.is_file():
-                known = targets | {slug(heading) for heading in _HEADING.findall(there.read_text(encoding="utf-8"))}
-            if anchor not in known and anchor.removeprefix("fastpde.") not in fp.__all__:
+                known = anchors(there.read_text(encoding="utf-8"))
+            if anchor not in known and (name or anchor.removeprefix("fastpde.") not in fp.__all__):
                 wrong.append(link)
     return wrong
 
@@ -204,7 +210,7 @@ def test_names_and_files_in_pages_exist(page):
 
 
 def test_links_between_pages_resolve():
-    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    texts = {page: page.read_text(encoding="utf-8") for page in [*PAGES, README, ROOT / "CONTRIBUTING.md"]}
     targets = [target for text in texts.values() for target in _TARGET.findall(text)]
     assert sorted(targets) == sorted(set(targets))
     wrong = {str(page.relative_to(ROOT)): broken(page, text, set(targets)) for page, text in texts.items()}
@@ -244,7 +250,9 @@ def test_the_checks_can_fail(tmp_path):
     good = "[a](other.md) [b](#mark) [c](other.md#a-title-here) [d](#own) [e](https://x.org) [f](#fastpde.solve)"
     good += "\n\n# Own\n"
     assert broken(page, good, {"mark"}) == []
-    assert broken(page, "[a](none.md) [b](#none) [c](other.md#none)", {"mark"}) == ["none.md", "#none", "other.md#none"]
+    bad = ["none.md", "#none", "other.md#none", "other.md#elsewhere", "other.md#fastpde.solve"]
+    assert broken(page, " ".join(f"[a]({link})" for link in bad), {"mark", "elsewhere"}) == bad
+    assert anchors("# A title\n(mark)=\n.. autofunction:: fastpde.solve\n") == {"a-title", "mark", "fastpde.solve"}
     assert broken(page, "`[a](none.md)` $[b](#none)$\n```\n[c](none.md)\n```\n", set()) == []
     good = "`fastpde.solve(x)` `fastpde.attention.score.Score` `attention/score.py` `tests/test_docs.py::missing` `a/b`"
     assert missing(good) == []
