@@ -38,12 +38,17 @@ html_copy_source = False
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-ALONE = ("index", "architecture", "changelog", "faq", "formats", "glossary", "performance", "reliability")
-html_sidebars = {name: [] for name in ALONE}  # no pages below
-html_theme_options = {"navigation_with_keys": False, "show_nav_level": 2, "show_toc_level": 2}
-
 HERE = Path(__file__).parent
+html_sidebars = {name: [] for name in (*(path.stem for path in HERE.glob("*.md")), "reference/*")}  # no pages below
+html_theme_options = {
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "show_nav_level": 2,
+    "show_toc_level": 2,
+}
+
 _SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):$")
+_RAISED = re.compile(r"([A-Z]\w+(?:, [A-Z]\w+)*)(?=:)")
 _LABEL = re.compile(r"^\((theory-[\d-]+)\)=", re.MULTILINE)
 # "../theory/01-model.md#theory-1-1": a reader of the files gets the page, a reader of the site the section
 _LABELLED = re.compile(r"\]\([^()\s]+\.md(#(?:fastpde\.|(?:theory|fast|direct|distributed|reliability)-)[\w.-]+)\)")
@@ -68,13 +73,35 @@ def marked_up(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def _sections(lines: list[str]) -> list[str]:
-    """The lines with Google's sections as lists; an entry may have several names, "rtol, atol"."""
-    from sphinx.ext.napoleon import Config, GoogleDocstring
+    """The lines with Google's sections as lists; an entry may have several names, "rtol, atol".
+
+    What is returned and raised is text: a colon in it ends no type, and a line without one goes on with the last entry.
+    """
+    from sphinx.ext.napoleon import Config
+    from sphinx.ext.napoleon import GoogleDocstring as Google
+
+    class Sections(Google):
+        def _consume_returns_section(self, preprocess_types=False):
+            return [("", "", self._dedent(self._consume_to_next_section()))]
+
+        def _parse_raises_section(self, section):
+            entries: list[str] = []
+            for line in filter(None, map(str.strip, self._consume_to_next_section())):
+                named = _RAISED.match(line)
+                if named or not entries:
+                    entries.append(", ".join(map(_raised, named[1].split(", "))) + line[named.end(1) :] if named else line)
+                else:
+                    entries[-1] += f" {line}"
+            return [":raises:", "", *(f"    * {entry}" for entry in entries), ""]
 
     custom = [("Arguments", "params_style"), ("Attributes", "params_style")]
     config = Config(napoleon_custom_sections=custom, napoleon_use_rtype=False)
     named = [re.sub(r"^(\s*)Args:$", r"\1Arguments:", line) for line in lines]
-    return GoogleDocstring(named, config, what="function").lines()
+    return Sections(named, config, what="function").lines()
+
+
+def _raised(name: str) -> str:
+    return f":py:obj:`{name} <fastpde.{name}>`" if name in fastpde.__all__ else name
 
 
 def _told_apart(lines: list[str]) -> list[tuple[bool, str]]:

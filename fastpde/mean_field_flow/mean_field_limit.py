@@ -42,7 +42,7 @@ class MeanField:
     A Gaussian law under an attention that keeps it Gaussian needs no nodes, in any dimension: its mean, covariance and
     flow map are integrated, twice, with steps of two sizes.
 
-    **Positions.** If the attention is masked, or sees positions in another way, the law is one of positions and tokens:
+    If the attention is masked, or sees positions in another way, the law is one of positions and tokens:
     the position s is uniform on [0, 1], and law(s) is the law of the tokens there. Another law of positions is a
     change of variables: s is the part of all tokens that come before. All methods then take s; velocities and flows at
     position s depend on the tokens at positions up to s. There is a rule of law(s) at each node of a Gauss-Legendre
