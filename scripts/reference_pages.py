@@ -13,6 +13,7 @@ import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -162,11 +163,18 @@ def command_line() -> str:
     for name, command in commands.choices.items():
         usage = command.format_usage().removeprefix("usage: ")
         said = command.description or (about[name] or "").capitalize() + "."
-        lines += [f"## fastpde {name}", "", said, "", "```", " ".join(usage.split()), "```", ""]
+        lines += [f"## fastpde {name}", "", said, "", "```", folded(usage), "```", ""]
         listed = [action for action in command._actions if action.dest != "help"]
         if listed:
             lines += ["| argument | meaning |", "|---|---|", *map(argument, listed), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def folded(usage: str) -> str:
+    """Return a usage in lines that fit a page, broken between arguments."""
+    whole = re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\0"), " ".join(usage.split()))
+    lines = textwrap.wrap(whole, 84, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines).replace("\0", " ")
 
 
 def argument(action: argparse.Action) -> str:
