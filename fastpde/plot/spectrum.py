@@ -32,6 +32,13 @@ def save(table: dict[str, Array], target: Path) -> None:
     canvas.save(drawn, target)
 
 
+class _Plain(LogFormatter):
+    """Numbers as 0.6, not 6e-01, where a logarithmic axis has a label."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
 def _line(axes: Any, t: Array, y: Array, colour: Any, label: str) -> None:
     axes.plot(t, y, color=colour, linewidth=1.6, label=label, marker="o" if len(t) < 12 else "", markersize=4)
 
@@ -53,7 +60,7 @@ def _eigenvalues(axes: Any, t: Array, values: Array) -> None:
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             plain = positive.min() >= 1e-3 and positive.max() <= 1e4
-            written = (LogFormatter if plain else LogFormatterSciNotation)(
+            written = (_Plain if plain else LogFormatterSciNotation)(
                 labelOnlyBase=False, minor_thresholds=(2, 0.5)
             )
             axes.yaxis.set_minor_formatter(written)
