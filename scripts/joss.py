@@ -16,7 +16,7 @@ import numpy as np
 
 import fastpde as fp
 from fastpde import citations
-from fastpde.plot import canvas
+from fastpde.plot import canvas, palette
 
 PAPER = Path(__file__).parents[1] / "docs" / "paper"
 
@@ -45,24 +45,26 @@ def errors(kind: type, sizes: Sequence[int], draws: int) -> np.ndarray:
     return found
 
 
+@canvas.in_style
 def drawn(shown: np.ndarray, found: dict[str, np.ndarray], sizes: Sequence[int]) -> canvas.Figure:
     """Return the figure of the clouds and of the errors by variant."""
-    made = canvas.figure(9.0, 2.9, dpi=200)
-    axes = made.subplots(1, 4, width_ratios=[1, 1, 1, 1.5])
+    made = canvas.figure(9.0, 2.7, dpi=200)
+    left, side = made.subfigures(1, 2, width_ratios=(2.25, 1.0))
+    axes = left.subplots(1, 3, sharey=True)
     reach = 1.05 * np.abs(shown).max()
-    for panel, time, x in zip(axes, TIMES, shown, strict=False):
-        panel.plot(*x.T, ".", markersize=1.2, color=canvas.COLOURS[0], alpha=0.6, markeredgewidth=0)
+    for panel, time, x in zip(axes, TIMES, shown, strict=True):
+        panel.plot(*x.T, ".", markersize=1.8, color=canvas.COLOURS[0], alpha=0.7, markeredgewidth=0)
         panel.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", title=f"t = {time:g}", xlabel="$x_1$")
+        panel.set(xticks=(-2, 0, 2), yticks=(-2, 0, 2))
         canvas.tidy(panel)
     axes[0].set_ylabel("$x_2$")
-    right = axes[3]
-    for (name, values), colour, marker in zip(found.items(), canvas.COLOURS, "os^", strict=False):
-        rms = np.sqrt((values**2).mean(axis=1))
-        right.loglog(sizes, rms, marker=marker, markersize=4, color=colour, label=name)
+    right = side.subplots()
+    for i, (name, values) in enumerate(found.items()):
+        right.loglog(sizes, np.sqrt((values**2).mean(axis=1)), label=name, **palette.look(i))
     n = np.array([sizes[0], sizes[-1]], float)
-    right.loglog(n, 2.0 * n**-0.5, "--", color=canvas.FAINT, label="$\\propto n^{-1/2}$")
-    right.set(xlabel="tokens n", ylabel="relative error of the covariance", title=f"n tokens and their law, t = {T:g}")
-    right.legend(frameon=False, fontsize=8)
+    right.loglog(n, 2.0 * n**-0.5, color=palette.FAINT, label="$\\propto n^{-1/2}$")
+    right.set(xlabel="number of tokens", ylabel="relative error of the covariance", title=f"t = {T:g}")
+    right.legend()
     canvas.tidy(right)
     return made
 

@@ -86,6 +86,8 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
     for setting in settings:
         t = study.times(setting)[end]
         rows = study.rows(setting, t) & np.isfinite(study[error])
+        if not rows.any():  # an error that this variant does not have
+            continue
         sizes, middle, low, high = _quantiles(study["n"][rows], study[error][rows])
         rate, colour = study.rate(error, setting, t), _colour(study, setting.variant)
         label = setting.variant
@@ -99,19 +101,23 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
         if floor > 0.0:
             axes.axhline(floor, color=colour, linewidth=0.8, linestyle=":")
         highest.append((sizes[0], sizes[-1], high.max()))
+    if not highest:
+        axes.set(xticks=[], yticks=[])
+        axes.text(0.5, 0.5, "not known of these variants", transform=axes.transAxes, ha="center", color=canvas.FAINT)
+        return
     _guides(axes, study.expected(error), np.array(highest))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("n")
-    if sizes[-1] < 100 * sizes[0]:  # fewer than two powers of ten
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter())
     lines = len(axes.get_legend_handles_labels()[1])
     low, high = np.log10(axes.get_ylim())
     room = min(0.6, _LINE * lines)  # below the errors, for the legend
     axes.set_ylim(10.0 ** (high - (high - low) / (1.0 - room)), 10.0**high)
+    for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+        if high < 150 * low:  # about two powers of ten, or fewer
+            axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.legend(loc="lower left", labelspacing=0.2)
 
 

@@ -31,6 +31,7 @@ def figure(study: BlowUp) -> Figure:
         if handles:
             axes.legend(handles, labels)
         else:
+            axes.set(xticks=[], yscale="linear", yticks=[])
             axes.text(0.5, 0.5, "not in this study", transform=axes.transAxes, ha="center", color=canvas.FAINT)
     canvas.caption(drawn, f"N(0, I) truncated at R, A diagonal, V a rotation. {study.summary()}.")
     return drawn
