@@ -89,7 +89,9 @@ def _sections(lines: list[str]) -> list[str]:
             for line in filter(None, map(str.strip, self._consume_to_next_section())):
                 named = _RAISED.match(line)
                 if named or not entries:
-                    entries.append(", ".join(map(_raised, named[1].split(", "))) + line[named.end(1) :] if named else line)
+                    entries.append(
+                        ", ".join(map(_raised, named[1].split(", "))) + line[named.end(1) :] if named else line
+                    )
                 else:
                     entries[-1] += f" {line}"
             return [":raises:", "", *(f"    * {entry}" for entry in entries), ""]

@@ -121,6 +121,14 @@ def law_figure(d, count):
     return law_panels.of_laws(t, np.zeros((9, count, d)), cov, np.ones(count), ["completed"] * count)
 
 
+def test_a_caption_of_laws_speaks_of_what_is_there():
+    assert "rounding" not in law_figure(2, 1).get_supxlabel() and law_figure(3, 1).get_supxlabel() == ""
+    flat = law_panels.of_laws(
+        np.arange(2.0), np.zeros((2, 1, 2)), np.diag([1.0, 0.0]) + np.zeros((2, 1, 2, 2)), [1], [""]
+    )
+    assert "zero to rounding" in flat.get_supxlabel()
+
+
 FIGURES = {
     "line": lambda: tokens(*cloud(d=1)),
     "plane": lambda: tokens(*cloud(rate=-1.0)),

@@ -52,16 +52,15 @@ def of_laws(t: Array, mean: Array, cov: Array, t_final: Array, status: Sequence[
         axes.sharey(curves[0])
     _scale(curves, t)
     shared = plane and _in_one_frame([axes for axes in grid.ravel() if axes.has_data() and axes not in curves])
-    canvas.caption(drawn, _said(count, laws, plane, far, shared and count > 1))
+    parts = [f"{count} of {laws} laws"] * (count < laws)
+    if plane:
+        about = " about the mean, which moves further than they are wide" * far
+        scale = ", all laws at one scale" * (shared and count > 1)
+        parts.append(f"above, ellipses of one standard deviation{about}{scale}, early dark to late light")
+    if any(np.isnan(np.asarray(line.get_ydata())).any() for axes in curves for line in axes.lines):
+        parts.append("standard deviations that are zero to rounding are not drawn")
+    canvas.caption(drawn, "; ".join(parts))
     return drawn
-
-
-def _said(shown: int, count: int, plane: bool, far: bool, shared: bool) -> str:
-    some = f"{shown} of {count} laws; " if shown < count else ""
-    about = " about the mean, which moves further than they are wide" * far
-    scale = ", all laws at one scale" * shared
-    above = f"above, ellipses of one standard deviation{about}{scale}, early dark to late light; " if plane else ""
-    return f"{some}{above}standard deviations that are zero to rounding are not drawn"
 
 
 def _moves_far(mean: Array, cov: Array) -> bool:

@@ -60,9 +60,7 @@ def _eigenvalues(axes: Any, t: Array, values: Array) -> None:
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             plain = positive.min() >= 1e-3 and positive.max() <= 1e4
-            written = (_Plain if plain else LogFormatterSciNotation)(
-                labelOnlyBase=False, minor_thresholds=(2, 0.5)
-            )
+            written = (_Plain if plain else LogFormatterSciNotation)(labelOnlyBase=False, minor_thresholds=(2, 0.5))
             axes.yaxis.set_minor_formatter(written)
             axes.yaxis.set_major_formatter(written)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,14 @@ def test_a_study_of_an_older_version_is_read():
     assert found.summary().startswith("velocity error ~ n^p, p = l2 ") and "n Cov within" in found.summary()
     assert len(found.figure().axes) == 4  # three errors, covariances
     assert np.isnan(found.bounds(found.settings()[0], 1.0)).all()
+    # A variant that does not have an error is left out of its panel.
+    columns = {name: np.concatenate([values, values]) for name, values in found.columns.items()}
+    half = len(found["n"])
+    columns["variant"] = np.repeat(["l2", "sigmoid"], half)
+    columns["sliced_w2"][half:] = np.nan
+    both = replace(found, columns=columns, parameters=found.parameters | {"variants": ["l2", "sigmoid"]})
+    told = [text.get_text() for axes in both.figure().axes[:3] for text in axes.get_legend().get_texts()]
+    assert sum("l2" in text for text in told) == 3 and sum("sigmoid" in text for text in told) == 2
 
 
 @pytest.mark.soak
