@@ -11,6 +11,11 @@ from .errors import InputError, InputTypeError
 from .parallel.partition import Array, Partition, Undivided
 
 NUMBERS = "float64, float32 or whole numbers"
+_HAVE_TOKENS = (  # what has tokens to give, by a name that it has
+    ("sample", "a law", "Draw some of it: law.sample(n, seed)."),
+    ("points", "the limit of a law", "Take its nodes at a time, with their weights: x, weights = limit.points(t)."),
+    ("x_final", "a run", "Take its tokens, sol.x_final, or sol.x[i] at the time sol.t[i]."),
+)
 
 
 def as_numbers(name: str, value: object) -> Array:
@@ -35,8 +40,9 @@ def as_numbers(name: str, value: object) -> Array:
         array = array.astype(np.float64)
     if array.dtype.kind != "f":
         came = "None" if value is None else f"dtype {array.dtype}"
-        if hasattr(value, "sample"):
-            raise InputTypeError(name, f"a law, {value!r:.60}", "tokens", "Draw some of it: law.sample(n, seed).")
+        for method, what, remedy in _HAVE_TOKENS:
+            if hasattr(value, method):
+                raise InputTypeError(name, f"{what}, {value!r:.60}", "tokens", remedy)
         raise InputTypeError(name, came, NUMBERS)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))

@@ -10,7 +10,7 @@ from typing import Any
 
 import fastpde as fp
 from fastpde.attention.composite import kinds
-from fastpde.errors import InputTypeError
+from fastpde.errors import InputTypeError, explained
 
 _ENTRIES = "references.bib"  # beside this file
 _NEED = "a solution, a run, a study, an attention, or a function or class of fastpde"
@@ -54,6 +54,7 @@ REFERENCES = {
 }
 
 
+@explained
 def cite(*used: Any) -> str:
     """Return BibTeX of what to cite: fastpde, the article on its dynamics, NumPy, Numba, and what results have used.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 import traceback
@@ -21,18 +22,22 @@ from typing import Any, NoReturn
 from fastpde import cli_reading
 from fastpde.cli_arguments import CODE, REQUEUE, RUN, STUDY, SWEEP, THREADS, add_requeue, add_sweep
 from fastpde.cli_machine import set_threads, threads_of, whole
-from fastpde.errors import InputError, InputTypeError
+from fastpde.errors import InputError, InputTypeError, closest
 from fastpde.run import attempt, launch, machine
 from fastpde.run.signals import AtOnce, Stopped
 
 BAD, STOPPED = 2, 75
 _GOES_ON = "The same command goes on."
+_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")  # of argparse
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser that reports a wrong argument in one line, like every other error."""
 
     def error(self, message: str) -> NoReturn:
+        if found := _CHOICE.search(message):
+            close = closest(found[1], found[2].replace("'", "").split(", "))
+            message = f"{message}. {close}" if close else message
         said = "" if launch.launch().rank else f"fastpde: error: {message} (see: {self.prog} --help)\n"
         self.exit(BAD, said)
 
@@ -138,7 +143,7 @@ def _gone(code: int) -> NoReturn:
 
 
 def _fail(code: int, message: str, *, alone: bool = False) -> int:
-    """Write what went wrong to stderr, in one line, and return `code`.
+    """Write what went wrong, or what has stopped the command, to stderr, in one line, and return `code`.
 
     Characters that are not printable are escaped: names and files may hold some that a terminal would obey. The first
     of several ranks writes it for all; with `alone` the failure is this rank's own, and it writes it itself.
@@ -151,7 +156,8 @@ def _fail(code: int, message: str, *, alone: bool = False) -> int:
             return code
         message = f"rank {rank}: {message}"
     text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(message.split()))
-    sys.stderr.write(f"fastpde: error: {text}\n")
+    error = "" if code == STOPPED or code > 128 else "error: "  # what is asked to stop has not failed
+    sys.stderr.write(f"fastpde: {error}{text}\n")
     return code
 
 

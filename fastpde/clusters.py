@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ._types import Array, as_numbers, as_tokens, as_weights
-from .errors import InputError, InputTypeError
+from .errors import InputError, InputTypeError, explained
 
 # Up to this dimension neighbours are looked up by their offsets. Above, a tree of the cells finds them.
 _SEARCHED = 3
@@ -57,6 +57,7 @@ class Clusters:
         return int((self.masses >= least).sum())
 
 
+@explained
 def clusters(x: Any, length: float, *, weights: Any = None, progress: Any = False) -> Clusters:
     """Return the clusters of tokens x (n, d): of single linkage, cut at the distance `length`.
 
@@ -262,6 +263,7 @@ class Plateau:
     count: int
 
 
+@explained
 def plateaus(t: Any, counts: Any, least: float = 0.0) -> list[Plateau]:
     """Return the metastable times of a run: the longest intervals of equal counts (m,) at rising times t (m,).
 

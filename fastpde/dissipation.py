@@ -12,7 +12,7 @@ from .attention import Attention, Sinkhorn
 from .attention.base import Balance
 from .attention.cloud import make_cloud
 from .attention.composite import terms_of
-from .errors import InputError, InputTypeError
+from .errors import InputError, InputTypeError, explained
 from .manifold import Euclidean, Manifold, as_manifold
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ _STEPS = 10.0  # between two rows, each with the largest allowed error: dense ou
 _ROUNDING = 64.0 * 2.0**-52  # relative error of sums in float64
 
 
+@explained
 def dissipation(
     attention: Attention,
     x: Any,

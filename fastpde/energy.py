@@ -15,13 +15,14 @@ from .attention.composite import terms_of
 from .attention.derivatives import as_change, backend_of, masses_of, widened
 from .attention.energy_forces import Force
 from .attention.sinkhorn import Sinkhorn
-from .errors import InputError, InputTypeError
+from .errors import InputError, InputTypeError, explained
 from .integrate.options import flag
 
 if TYPE_CHECKING:
     from .sums.backend import Backend
 
 
+@explained
 def interaction_energy(
     attention: Attention,
     x: Any,
@@ -75,6 +76,7 @@ def _log_mean(logs: Array, cloud: Cloud) -> Array:
         return np.asarray(np.log(mean) + np.where(np.isfinite(top), top, 0.0)[:, 0])
 
 
+@explained
 def sinkhorn_energy(
     attention: Sinkhorn, x: Any, *, weights: Any = None, t: float = 0.0, backend: Any = "auto"
 ) -> float | Array:
@@ -109,6 +111,7 @@ def sinkhorn_energy(
     return total if tokens.ndim == 3 else float(total[0])
 
 
+@explained
 def energy_gradient(
     attention: Attention,
     x: Any,
@@ -142,6 +145,7 @@ def energy_gradient(
         return slope.given_back(slope.gradient)
 
 
+@explained
 def energy_hvp(
     attention: Attention,
     x: Any,

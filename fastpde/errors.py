@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+P, R = ParamSpec("P"), TypeVar("R")
 
 
 class Whole:
@@ -54,6 +58,53 @@ class InputTypeError(Whole, TypeError):
     def __init__(self, name: str, came: str, need: str, remedy: str = "") -> None:
         super().__init__(_message(name, came, need, remedy))
         self.name = name
+
+
+def explained(call: Callable[P, R]) -> Callable[P, R]:
+    """Return a function, or a constructor, that raises InputTypeError where its arguments are not those of a call.
+
+    The error lists the arguments that there are, and names the one that is closest to a misspelt one.
+    """
+
+    @functools.wraps(call)
+    def explaining(*arguments: P.args, **named: P.kwargs) -> R:
+        try:
+            return call(*arguments, **named)
+        except TypeError as error:
+            trace = error.__traceback__
+            if trace is None or trace.tb_next is not None:  # the call had begun
+                raise
+        raise _unfit(call, arguments, named)
+
+    return explaining
+
+
+def _unfit(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> InputTypeError:
+    """Return the error of a call with arguments that it does not have."""
+    parameters, name = list(inspect.signature(call).parameters.values()), call.__name__
+    if name == "__init__":
+        name, parameters, arguments = type(arguments[0]).__name__, parameters[1:], arguments[1:]
+    known = [p.name for p in parameters]
+    unknown = [word for word in named if word not in known]
+    came, remedy = f"an unexpected keyword argument {unknown[0]!r}" if unknown else "", ""
+    if unknown:
+        remedy = closest(unknown[0], known)
+    else:
+        try:
+            inspect.Signature(parameters).bind(*arguments, **named)
+        except TypeError as error:
+            came = str(error).removeprefix("got ")
+    takes = ", ".join(str(p.replace(annotation=p.empty)) for p in parameters)
+    return InputTypeError(name, came, f"its arguments {takes}", remedy)
+
+
+class Explained:
+    """Classes whose constructors are `explained`."""
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        if "__init__" in vars(cls):
+            cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
 
 
 class TransportError(RuntimeError):

@@ -15,7 +15,7 @@ from .attention.cloud import Cloud, make_cloud
 from .attention.composite import kinds
 from .attention.memory import Memory
 from .ensemble import EnsembleSolution
-from .errors import FieldError, InputError
+from .errors import FieldError, InputError, explained
 from .gaussian import Gaussian, GaussianSolution, solve_gaussian
 from .integrate import Observer, Problem, Solution, State
 from .integrate.options import Options
@@ -222,6 +222,7 @@ def solve(
 def solve(
     attention: Attention, x0: ArrayLike, t_span: tuple[float, float], **asked: Unpack[Asked]
 ) -> Solution | EnsembleSolution: ...
+@explained
 def solve(
     attention: Attention,
     x0: Any,

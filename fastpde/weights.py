@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ._types import Array
-from .errors import InputError, InputTypeError
+from .errors import Explained, InputError, InputTypeError
 
 
 class Exp(NamedTuple):
@@ -115,7 +115,7 @@ class Called(NamedTuple):
     single: int  # of float32 scores
 
 
-class Weight:
+class Weight(Explained):
     """A user's own weight of the score, w(s) = f(s): `fp.Softmax(Q, K, V, weight=fp.Weight(f))`.
 
         def kernel(s):
@@ -233,6 +233,17 @@ def _bounds(given: Any) -> tuple[float, float] | None:
 
 
 WEIGHTS: tuple[Any, ...] = (Exp(), Sigmoid(), Linear())
+
+
+def check(weight: Any, *, own: bool = False) -> None:
+    """Raise InputTypeError unless this is a weight; own: it has to be a user's own."""
+    if isinstance(weight, Weight) or (not own and type(weight) in map(type, WEIGHTS)):
+        return
+    came, remedy = type(weight).__name__, ""
+    if callable(weight):
+        came = getattr(weight, "__name__", came)
+        remedy = f"Write it as fp.Weight({came})."
+    raise InputTypeError("weight", came, "fp.Weight(f), f a function of one number, the score", remedy)
 
 
 def is_exponential(weight: Any) -> bool:

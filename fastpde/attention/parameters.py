@@ -16,12 +16,12 @@ import numpy as np
 
 from .._times import Beside, break_points
 from .._types import Array, as_numbers
-from ..errors import InputError, InputTypeError
+from ..errors import Explained, InputError, InputTypeError
 
 Value = Any  # array_like | Callable[[float], array_like] | Layers
 
 
-class Layers:
+class Layers(Explained):
     """A parameter that is constant on each of L equal intervals of [0, t_end]: the layers of a Transformer.
 
     `stack` (L, ...) holds one value per layer; layer l acts on [l, l+1) t_end / L. With `method="euler"` and

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from operator import is_
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from .._types import Array
 from ..batches import affine
 from ..batches.affine import AffineHeads
 from ..batches.reduced_form import ReducedForm
-from ..errors import InputError, InputTypeError
+from ..errors import InputError
 from . import balance, energy_forces, gaussian_field, layered, rates, small_clouds
 from .base import KEPT, Attention
 from .cloud import Cloud
@@ -44,19 +43,6 @@ class SingleHead(Attention):
     normalised: bool = True
     positional: bool = False  # type: ignore[assignment]
 
-    def __new__(cls, *arguments: Any, **named: Any) -> Self:
-        """Return a head without parameters. Raises InputTypeError for arguments that the class does not have."""
-        if arguments or named:  # neither where it is copied
-            form = inspect.signature(cls.__init__)
-            try:
-                form.bind(None, *arguments, **named)
-            except TypeError as error:
-                takes = [str(p.replace(annotation=inspect.Parameter.empty)) for p in form.parameters.values()][1:]
-                raise InputTypeError(
-                    cls.__name__, str(error).removeprefix("got "), f"its arguments {', '.join(takes)}"
-                ) from None
-        return super().__new__(cls)
-
     def __init__(
         self, Q: Value, K: Value, V: Value, scale: Value = 1.0, *, weight: weights.Weight | None = None
     ) -> None:
@@ -68,9 +54,9 @@ class SingleHead(Attention):
         self.Q, self.K, self.V = matrix("Q", Q), matrix("K", K), matrix("V", V)
         self.scale = scalar("scale", scale)
         if weight is not None:
-            if not isinstance(weight, weights.Weight):
-                raise InputTypeError("weight", type(weight).__name__, "fp.Weight(f)")
+            weights.check(weight, own=True)
             self.weight = weight
+        weights.check(self.weight)
         if all(p.constant for p in self.parameters()):
             self._dimensions(0.0)
 

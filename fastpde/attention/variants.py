@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import own_code, weights
-from ..errors import InputError
+from ..errors import InputError, closest
 from ..own_code import is_own
 from .exponential import Exponential
 from .l2 import L2
@@ -111,10 +111,16 @@ def suiting(suits: Callable[[Variant], bool]) -> tuple[str, ...]:
     return tuple(name for name, variant in VARIANTS.items() if suits(variant))
 
 
-def chosen(argument: str, value: Any, suits: Callable[[Variant], bool] = lambda variant: True) -> Variant:
+def chosen(
+    argument: str,
+    value: Any,
+    suits: Callable[[Variant], bool] = lambda variant: True,
+    beside: tuple[str, ...] = (),
+) -> Variant:
     """Return the variant that a value names, or a user's own that it is the class of.
 
-    Raises InputError, with the name of the argument, unless it suits the purpose.
+    beside: what else the argument may be, for the message. Raises InputError, with the name of the argument, unless it
+    suits the purpose.
     """
     found: Variant | None = None
     if isinstance(value, type) and issubclass(value, SingleHead):
@@ -128,8 +134,9 @@ def chosen(argument: str, value: Any, suits: Callable[[Variant], bool] = lambda 
     elif isinstance(value, str) and (value in VARIANTS or is_own(value)):
         found = named(value, argument)
     if found is None or not suits(found):
-        need = f"{' or '.join(map(repr, suiting(suits)))}, or a variant of your own like them"
-        raise InputError(argument, repr(value), need)
+        names = (*suiting(suits), *beside)
+        need = f"{' or '.join(map(repr, names))}, or a variant of your own like them"
+        raise InputError(argument, repr(value), need, closest(value, names) if isinstance(value, str) else "")
     if inspect.Parameter.empty in found.own_keys.values():
         raise InputError(argument, repr(value), "a class whose arguments beside Q, K and V have defaults")
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention, as_attention
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, explained
 from ..integrate.options import flag, positive_int, real
 from ..laws.gaussian import Gaussian
 from ..solutions import brief
@@ -83,6 +83,7 @@ class GaussianLimit:
         return "\n".join(_told(*row) for row in rows)
 
 
+@explained
 def limit(
     attention: Attention, law: Gaussian, *, closed_forms: bool = True, rtol: float = 1e-9, max_steps: int = 3000
 ) -> GaussianLimit:

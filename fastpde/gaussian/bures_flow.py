@@ -10,7 +10,7 @@ import numpy as np
 from .._types import Array
 from ..attention import L2, Attention, MultiHead, Sinkhorn, Softmax
 from ..attention.small_matrices import transposed
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, explained
 from ..laws.gaussian import Gaussian
 
 _NEED = (
@@ -19,6 +19,7 @@ _NEED = (
 )
 
 
+@explained
 def bures_energy(attention: Attention, law: Gaussian, *, t: float = 0.0) -> float:
     """Return the energy F(N(m, S)) whose W_2 gradient is the field of the law: S' = M S + S M with M = +-2 grad_S F.
 
@@ -37,6 +38,7 @@ def bures_energy(attention: Attention, law: Gaussian, *, t: float = 0.0) -> floa
     return _found(attention, law, t)[0]
 
 
+@explained
 def bures_dissipation(attention: Attention, law: Gaussian, *, t: float = 0.0) -> float:
     """Return dF/dt along the flow of the law, for F = `bures_energy`.
 

@@ -11,7 +11,7 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention, as_attention
 from ..batches.affine import AffineHeads
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, explained
 from ..laws.gaussian import Gaussian
 from .ends import family, linearised
 from .units import size
@@ -22,6 +22,7 @@ _STATIONARY = 1e-4  # |S'| / (|V| |A| |S|^2) of what counts as stationary
 _LARGEST = 300  # size of a matrix whose eigenvalues are computed: symmetric matrices up to d = 24
 
 
+@explained
 def growth_rates(attention: Attention, law: Gaussian) -> Array:
     """Return the rates (d (d + 1) / 2,), complex, at which disturbances of a stationary covariance grow.
 

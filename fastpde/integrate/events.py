@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fastpde.errors import InputError, InputTypeError
+from fastpde.errors import Explained, InputError, InputTypeError
 from fastpde.integrate.options import flag, function, positive, real, show
 from fastpde.integrate.status import Status
 from fastpde.parallel.partition import Partition, Undivided
@@ -18,7 +18,7 @@ _EPS = 2.0**-52
 End = tuple[float, float]  # time and value at an end of a step
 
 
-class Event:
+class Event(Explained):
     """Base class: an event happens where `value` crosses zero.
 
     `direction` +1 means crossings from below to zero or above, -1 from above to zero or below, 0 both. An event with a

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fastpde.errors import InputError
+from fastpde.errors import Explained, InputError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.events import read_only
 from fastpde.integrate.options import function, positive, positive_int, real, sequence
@@ -17,7 +17,7 @@ from fastpde.integrate.options import function, positive, positive_int, real, se
 _SAME_POINT = 1e-9
 
 
-class Observer:
+class Observer(Explained):
     """A user's function callback(t, x) that a run calls at t0, at the given interval, and at the end, once each.
 
     x is a read-only view, valid during the call: copy what must be kept. Exactly one interval is given.

@@ -134,7 +134,7 @@ def one_of(name: str, value: object, choices: Iterable[str]) -> str:
     if not isinstance(value, str):
         raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", f"one of {valid}")
     if value not in choices:
-        raise InputError(name, show(value), f"one of {valid}")
+        raise InputError(name, show(value), f"one of {valid}", closest(value, choices))
     return value
 
 

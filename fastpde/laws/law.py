@@ -6,20 +6,21 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from .. import initial
 from .._types import Array, as_numbers
-from ..errors import InputError
+from ..errors import Explained, InputError, InputTypeError
 from ..integrate.options import natural, show
 
 MOST_NODES = 4_000_000  # of one quadrature rule: a bound on what a typing error can ask for
 _HALF_CELL = 2.0**-31  # scrambled Sobol numbers are multiples of 2^-30; in the middle of their cells none is 0 or 1
 
 
-class Law(ABC):
+class Law(Explained, ABC):
     """A probability law on R^d, made from independent N(0, 1) and uniform numbers by `place`.
 
     A law of your own is a subclass with `mean`, `cov`, `variates` and `place`; `log_density` and `nodes` are refused
@@ -174,10 +175,11 @@ def laws_of(value: Any) -> list[Law]:
 
 def at_least_one(name: str, value: object) -> int:
     """Return an int of at least 1, or raise InputError or InputTypeError."""
-    number = natural(name, value)
-    if number < 1:
-        raise InputError(name, show(value), "an int of at least 1")
-    return number
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        kind = InputError if isinstance(value, Integral) and not isinstance(value, bool) else InputTypeError
+        remedy = "It comes first: fp.laws.Ball(2, 0.5) is of radius 0.5 in the plane." if name == "dimension" else ""
+        raise kind(name, show(value), "an int of at least 1", remedy)
+    return int(value)
 
 
 def centre(value: Any, d: int) -> Array:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpde.config import Config
-from fastpde.errors import InputError, InputTypeError
+from fastpde.errors import InputError, InputTypeError, explained
 from fastpde.run import directory, labelled, trajectory, trajectory_ensemble
 from fastpde.run.cited import cited_as
 from fastpde.run.stored_array import StoredArray
@@ -198,6 +198,7 @@ class Run:
         return "\n".join(lines)
 
 
+@explained
 def open_run(path: Any) -> Run:
     """Open a run directory for reading, finished or not, and return it as a `Run`.
 

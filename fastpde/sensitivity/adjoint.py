@@ -20,7 +20,7 @@ from ..attention.base import Attention
 from ..attention.derivatives import WEIGHTS
 from ..ensemble import EnsembleSolution
 from ..ensemble import reporting as reporting_systems
-from ..errors import InputError
+from ..errors import InputError, explained
 from ..gaussian import Gaussian
 from ..integrate import Observer, Solution, Status, integrate
 from ..integrate.controller import Span
@@ -75,6 +75,7 @@ class _Leg:
     of: Any = ...  # the place of its states in those of the batch
 
 
+@explained
 def gradient(
     loss: Callable[..., Any],
     attention: Attention,

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
-from ..errors import FieldError
+from ..errors import FieldError, explained
 from ..integrate.options import below_one
 from ..manifold import Manifold
 from ..solutions import brief
@@ -45,6 +45,7 @@ class Lipschitz:
         return max(self.log_norm, self.point_rate)
 
 
+@explained
 def lipschitz(
     attention: Attention,
     x: Any,

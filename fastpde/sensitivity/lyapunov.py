@@ -16,7 +16,7 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.derivatives import masses_of
-from ..errors import InputError
+from ..errors import InputError, explained
 from ..integrate import Integrator, Solution
 from ..integrate.options import positive_int, real, stepping
 from ..integrate.solve import run
@@ -66,6 +66,7 @@ class Lyapunov:
         return canvas.finished(exponents.figure(self.times, self.profile, self.exponents, self.errors), path)
 
 
+@explained
 def lyapunov(
     attention: Attention,
     x0: Any,

@@ -18,7 +18,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
-from ..errors import FieldError, InputError
+from ..errors import FieldError, InputError, explained
 from ..integrate.controller import Span
 from ..integrate.options import below_one, positive_int
 from ..integrate.reporting import check_progress, reporting
@@ -64,6 +64,7 @@ class Stationary:
         return brief(self)
 
 
+@explained
 def stationary(
     attention: Attention,
     x0: Any,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
+import dis
 import math
+import re
 import types as python
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +23,9 @@ from .vectors import Lanes
 
 _LOG2 = math.log(2.0)
 DONE = 1
+_NEED = "a function of a number that Numba compiles"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_UNTYPED = re.compile(r"Untyped global name '(\w+)':\s*([^\n]+)")
 
 
 @intrinsic
@@ -84,17 +90,37 @@ def kernel_of(weight: Any) -> Any:
     return _kernels[weight].called
 
 
+def _refuse_unknown_names(f: Any) -> None:
+    """Raise InputError if a function uses a name that is defined nowhere."""
+    plain = getattr(f, "py_func", f)
+    if isinstance(plain, python.FunctionType):
+        known = plain.__globals__.keys() | vars(builtins).keys()
+        used = {step.argval for step in dis.get_instructions(plain) if step.opname == "LOAD_GLOBAL"}
+        for name in sorted(used - known):
+            came = f"{plain.__name__}, which uses {name}, a name that is not defined"
+            raise InputError("f", came, _NEED, f"Define or import {name} in the module of {plain.__name__}.")
+
+
+def _why(error: Exception) -> tuple[str, str]:
+    """Return in words why Numba cannot compile a function, and a remedy."""
+    text = _COLOURS.sub("", str(error))
+    if found := _UNTYPED.search(text):
+        remedy = "A function that f calls has to be compiled too: decorate it by numba.njit, or write it into f."
+        return f"which uses {found[1]}, {found[2]}", remedy if "function" in found[2] else ""
+    return text.strip().splitlines()[-1], ""
+
+
 class _Compiled:
     """A function of a number, compiled for blocks of scores in units of log 2."""
 
     def __init__(self, f: Any) -> None:
+        _refuse_unknown_names(f)
         inner = numba.njit(_with_our_exp(f), error_model="numpy")
         try:
             self._blocks = {bits: _block(inner, kind) for bits, kind in ((64, types.float64), (32, types.float32))}
         except numba.core.errors.NumbaError as error:
-            came = f"{getattr(f, '__name__', 'a function')}: {str(error).strip().splitlines()[-1]}"
-            raise InputError("f", came, "a function of a number that Numba compiles") from error
-
+            why, remedy = _why(error)
+            raise InputError("f", f"{getattr(f, '__name__', 'a function')}: {why}", _NEED, remedy) from error
         self.called = weights.Called(self._blocks[64].address, self._blocks[32].address)
 
 

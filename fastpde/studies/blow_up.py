@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde.errors import explained
 from fastpde.theory import bounds
 
 from . import draws
@@ -134,6 +135,7 @@ class BlowUp(Study):
         return existence_times.figure(self)
 
 
+@explained
 def blow_up(
     spectra: Sequence[Sequence[float]] = SPECTRA,
     variants: Sequence[str] = tuple(VARIANTS),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde.errors import explained
 
 from . import draws as laws
 from .table import Array, Column, Study, read_csv, write_csv
@@ -106,6 +107,7 @@ def grid(n: int = 10, limit: float = 0.5) -> Array:
     return _symmetric((1 + u) / 2, w / 2, (1 - u) / 2)
 
 
+@explained
 def covariance_paths(
     attention: fp.Attention,
     starts: Any = None,

@@ -11,6 +11,7 @@ import numpy as np
 import fastpde as fp
 from fastpde.attention.variants import named
 from fastpde.ensemble import reporting
+from fastpde.errors import closest
 from fastpde.integrate.reporting import check_progress
 from fastpde.own_code import is_own
 
@@ -78,7 +79,8 @@ def whole(name: str, value: Any, least: int, most: int = 2**53) -> int:
 def one_of(name: str, value: Any, words: Any) -> str:
     """Return a word that is among `words`, or raise InputError."""
     if not isinstance(value, str) or value not in words:
-        raise fp.InputError(name, repr(value), " or ".join(repr(word) for word in words))
+        need = " or ".join(repr(word) for word in words)
+        raise fp.InputError(name, repr(value), need, closest(value, words) if isinstance(value, str) else "")
     return value
 
 

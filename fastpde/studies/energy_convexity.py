@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde.errors import explained
 from fastpde.theory import gaussian_energy as ge
 
 from . import draws
@@ -89,6 +90,7 @@ class EnergyConvexity(Study):
         return convexity.figure(self)
 
 
+@explained
 def energy_convexity(
     dimensions: Sequence[int] = (1, 2, 3),
     gaussians: int = 4000,

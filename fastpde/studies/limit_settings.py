@@ -10,6 +10,7 @@ import numpy as np
 
 import fastpde as fp
 from fastpde.attention.variants import Variant, chosen, named
+from fastpde.errors import closest
 
 from . import draws
 
@@ -60,7 +61,7 @@ def named_laws(laws: Sequence[Any], d: int) -> dict[str, fp.laws.Law]:
             name, law = entry, LAWS[entry](d)
         else:
             need = f"{' or '.join(map(repr, LAWS))}, or a law, as fp.laws.Ball({d}, 2.0)"
-            raise fp.InputError("laws", repr(entry), need)
+            raise fp.InputError("laws", repr(entry), need, closest(entry, LAWS) if isinstance(entry, str) else "")
         found[name] = law
     return found
 
@@ -78,7 +79,7 @@ def named_variants(variants: Sequence[Any]) -> list[str]:
     Raises InputError, InputTypeError naming variants.
     """
     asked = draws.several("variants", variants)
-    names = [name if name in COMPOSED else chosen("variants", name, has_one_law).name for name in asked]
+    names = [name if name in COMPOSED else chosen("variants", name, has_one_law, COMPOSED).name for name in asked]
     return draws.several("variants", names)
 
 

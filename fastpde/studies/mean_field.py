@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
+from fastpde.errors import explained
 
 from . import central_limit
 from .draws import code_of, positive, several, told, whole
@@ -24,6 +25,7 @@ _DIMENSIONS = 64
 _LATE = 0.5  # under a mask tokens before this position see few others, and their errors are left out
 
 
+@explained
 def mean_field(
     variants: Sequence[Any] = VARIANTS,
     sizes: Sequence[int] = SIZES,

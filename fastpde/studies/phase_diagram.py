@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastpde.attention.variants import chosen
+from fastpde.errors import explained
 
 from . import draws as laws
 from .table import Column, Study
@@ -65,6 +66,7 @@ class PhaseDiagram(Study):
         return covariances.fractions(self["scaled"], self["outcome"].tolist(), label=_LABEL, bins=bins, caption=caption)
 
 
+@explained
 def phase_diagram(
     dimension: int = 2, draws: int = 500, *, variant: Any = "softmax", seed: int = 0, progress: Any = False
 ) -> PhaseDiagram:

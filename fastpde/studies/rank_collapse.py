@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from fastpde.attention.variants import chosen, named
+from fastpde.errors import explained
 
 from . import draws as laws
 from .table import Array, Column, Study
@@ -60,6 +61,7 @@ class RankCollapse(Study):
         return covariances.ranks(panels, expected, caption=caption)
 
 
+@explained
 def rank_collapse(
     dimensions: Sequence[int] = (3, 4, 5),
     draws: int = 100,

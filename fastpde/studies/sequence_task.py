@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastpde.errors import explained
+
 from . import draws as laws
 from . import training
 from .study_cells import Cells
@@ -116,6 +118,7 @@ class SequenceTask(Study):
         return training_curves.figure(self)
 
 
+@explained
 def sequence_task(
     tasks: Sequence[str] = tuple(training.TASKS),
     variants: Sequence[str] = tuple(training.VARIANTS),

@@ -11,6 +11,7 @@ import numpy as np
 
 import fastpde as fp
 from fastpde.attention.variants import VARIANTS, chosen, named
+from fastpde.errors import explained
 
 from . import draws as laws
 from .study_cells import Cells
@@ -77,6 +78,7 @@ class Stability(Study):
         return pair_distances.figure(self)
 
 
+@explained
 def stability(
     variants: Sequence[Any] = (*VARIANTS, *_COMPOSED),
     draws: int = 25,
@@ -117,7 +119,7 @@ def stability(
     Source: Theory 8.1, 8.2, 9; Castin et al. 2025, Theorem 3.1.
     """
     asked = laws.several("variants", variants)
-    every = [name if name in _COMPOSED else chosen("variants", name).name for name in asked]
+    every = [name if name in _COMPOSED else chosen("variants", name, beside=_COMPOSED).name for name in asked]
     names = laws.several("variants", every)
     parameters = {
         "variants": names,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 import fastpde as fp
+from fastpde.errors import explained
 
 from . import draws as laws
 from .study_cells import Cells
@@ -98,6 +99,7 @@ class StationaryPoints(Study):
         return isotropic_ends.figure(self)
 
 
+@explained
 def stationary_points(
     cases: Sequence[tuple[int, int]] = CASES,
     draws: int = 100,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..errors import InputError
+from ..errors import Explained, InputError
 from ..parallel.partition import Partition, Undivided
 from ..simd import pool
 from .pair_sum import PairSum, SecondScore
@@ -57,7 +57,7 @@ class Evaluation:
         self._thread.release()
 
 
-class Backend(ABC):
+class Backend(Explained, ABC):
     """A way to compute pair sums.
 
     One object serves one computation at a time; results do not depend on the number of threads.
@@ -164,7 +164,7 @@ class Backend(ABC):
         """Whether small systems may be summed by one compiled call for all heads, exactly, instead of by `attend`."""
         return self.fusable
 
-    def count(self, sums: int) -> None:  # noqa: B027  (most have nothing to do)
+    def count(self, sums: int) -> None:
         """Count sums that were made by such a call."""
 
     def stats(self) -> dict[str, float]:
@@ -175,5 +175,5 @@ class Backend(ABC):
         """Return, as numbers, all that later results and `stats` depend on beside their arguments; None: nothing."""
         return None
 
-    def restore(self, state: Array | None) -> None:  # noqa: B027  (most have nothing to do)
+    def restore(self, state: Array | None) -> None:
         """Continue from a `state`; None: as if there had been no evaluation yet."""

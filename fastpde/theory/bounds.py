@@ -19,7 +19,7 @@ import numpy as np
 from .._types import Array, as_numbers
 from ..attention import Attention, Layers
 from ..attention.rates import Rate
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, explained
 
 # Above these the numerical integration returns inf, which is a bound too: for log C, for log R, and for the growth of
 # log R over the whole interval at its present rate. A radius that explodes gets there in a few steps.
@@ -37,6 +37,7 @@ def stability_bound(
 def stability_bound(
     attention: Attention, t: Sequence[float] | Array, R0: float, p: float = 2.0, *, t0: float = 0.0, log: bool = False
 ) -> Array: ...
+@explained
 def stability_bound(
     attention: Attention, t: Any, R0: Any, p: float = 2.0, *, t0: float = 0.0, log: bool = False
 ) -> Any:
@@ -71,6 +72,7 @@ def stability_bound(
 def support_bound(attention: Attention, t: float, R0: float, *, t0: float = 0.0) -> float: ...
 @overload
 def support_bound(attention: Attention, t: Sequence[float] | Array, R0: float, *, t0: float = 0.0) -> Array: ...
+@explained
 def support_bound(attention: Attention, t: Any, R0: Any, *, t0: float = 0.0) -> Any:
     """Return R(t): tokens in the ball of radius R0 about 0 at time t0 are in that of radius R(t) at time t.
 
@@ -83,6 +85,7 @@ def support_bound(attention: Attention, t: Any, R0: Any, *, t0: float = 0.0) -> 
     return _shaped(radii, t)
 
 
+@explained
 def measured_stability_bound(attention: Attention, t: Any, radii: Any, p: float = 2.0, *, log: bool = False) -> Array:
     """Return C (m,) as `stability_bound` from t[0] on, by the radii (m,) of balls with both clouds at times t (m,).
 

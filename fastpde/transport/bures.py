@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from .._types import Array
-from ..errors import InputError
+from ..errors import InputError, explained
 from .measures import Normal, as_cloud
 
 
+@explained
 def bures_wasserstein(g: Any, h: Any) -> float | Array:
     """Return W_2 of two Gaussian laws: W_2^2 = |m - n|^2 + tr S + tr T - 2 tr (S^{1/2} T S^{1/2})^{1/2}.
 

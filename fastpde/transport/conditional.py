@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from .._types import Array, as_positions, as_weights
-from ..errors import InputError
+from ..errors import InputError, explained
 from .measures import Weighted, as_cloud, as_power, common_unit, same_dimension
 from .wasserstein import exact_cost
 
 _SAME = 1e-9  # relative difference of two masses of one position that is rounding
 
 
+@explained
 def conditional_wasserstein(
     x: Any,
     y: Any,

@@ -8,7 +8,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from .._types import Array
-from ..errors import InputError, TransportError
+from ..errors import InputError, TransportError, closest, explained
 from .bures import bures_wasserstein
 from .divergence import divergence
 from .line import line_cost, line_cost_to_normal
@@ -54,6 +54,7 @@ def wasserstein(
     backend: Any = "auto",
     return_error: Literal[True],
 ) -> tuple[float, float]: ...
+@explained
 def wasserstein(
     x: Any,
     y: Any,
@@ -101,7 +102,8 @@ def wasserstein(
     """
     p = as_power(p)
     if method not in METHODS:
-        raise InputError("method", repr(method), f"one of {', '.join(map(repr, METHODS))}")
+        remedy = closest(method, METHODS) if isinstance(method, str) else ""
+        raise InputError("method", repr(method), f"one of {', '.join(map(repr, METHODS))}", remedy)
     if isinstance(x, Normal) or isinstance(y, Normal):
         found = _to_normal(x, y, p, x_weights, y_weights, method, projections, seed)
     else:
