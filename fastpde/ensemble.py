@@ -148,6 +148,7 @@ class Ensemble:
         path = "batched" if form is None else "fused"
         stats = {"path": path, "systems": len(status), **totals, "wall_time": clock.monotonic() - began, **each}
         text, settings = summary(status) + leaps_told(found.leaps), problem.settings
+        text += "".join(event.remark(found.x_final) for event in problem.events)
         events = tuple(found.t_events.T)
         return EnsembleSolution(problem.times, x, found.t_final, found.x_final, status, text, events, stats, settings)
 

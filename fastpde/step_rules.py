@@ -23,6 +23,7 @@ MAX_RETRIES = 50
 # down to this fraction of the span.
 MAX_FAILURES, SMALLEST_SHARE = 5, 1e-6
 
+RESOLVED = 4.0  # spacings of numbers at the outermost token: what is told apart by less may be equal by rounding
 LEAP = 10.0  # growth of the largest entry in a step of a fixed size that is then too large to follow it
 
 
@@ -124,6 +125,21 @@ def is_lost(h: float, retries: int, span: float) -> bool:
 def leaps(before: Any, after: Any) -> Any:
     """Return whether the largest entry has grown so much in a step of a fixed size that it cannot follow."""
     return (after > LEAP * before) & (before > 0.0)
+
+
+def meeting(spread: Any, size: Any, rounding: float, tol: float) -> Any:
+    """Return max(spread, 4 rounding size) / tol - 1, which is at most 0 where tokens within tol have met.
+
+    Tokens that run away come to have equal coordinates, although they draw apart or keep their distance: a spread
+    below what positions can resolve says nothing.
+
+    Args:
+        spread: the largest distance of a token from the mean.
+        size: the largest distance of a token from the origin.
+        rounding: the spacing of the floating-point numbers at 1, of the precision of positions.
+        tol: within which tokens have met.
+    """
+    return np.maximum(spread, RESOLVED * rounding * size) / tol - 1.0
 
 
 def crosses(direction: float, before: Any, after: Any) -> Any:

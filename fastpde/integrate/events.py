@@ -12,6 +12,7 @@ from fastpde.errors import Explained, InputError, InputTypeError
 from fastpde.integrate.options import flag, function, positive, real, show
 from fastpde.integrate.status import Status
 from fastpde.parallel.partition import Partition, Undivided
+from fastpde.step_rules import RESOLVED, meeting
 
 _EPS = 2.0**-52
 
@@ -59,6 +60,10 @@ class Event(Explained):
     def gradient(self, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
         """Return the derivatives of `value` in t and in y (n, d), for those of runs. Raises InputError."""
         raise InputError("events", show(self), "an event with a method `gradient`, see fp.Event")
+
+    def remark(self, y: np.ndarray) -> str:
+        """Return a sentence, after a space, on what keeps the event from happening at a state; "" for nothing."""
+        return ""
 
     def satisfied_at_start(self, value: float) -> bool:
         """Return whether the value at t0 counts as the event."""
@@ -142,6 +147,9 @@ class BlowUp(Event):
 class Collapsed(Event):
     """The event that the tokens have met: max_i |x_i - mean| <= tol, for every system of a batch (B, n, d).
 
+    It does not happen where positions cannot say so: while four spacings of the floating-point numbers at the largest
+    |x_i| are more than tol. Tokens that run away become equal by rounding, and have not met.
+
     Raises:
         InputError, InputTypeError: tol is not a number > 0.
     """
@@ -154,7 +162,7 @@ class Collapsed(Event):
         self.terminal = flag("Collapsed.terminal", terminal)
 
     def value(self, t: float, y: np.ndarray, velocity: np.ndarray | None) -> float:
-        """Return max_i |x_i - mean| / tol - 1."""
+        """Return max_i |x_i - mean| / tol - 1, or more where positions do not resolve tol; see `step_rules.meeting`."""
         if y.ndim < 2:  # one token, which is its own mean
             return -1.0
         return self.value_of_all(t, y, velocity, _everything(y))
@@ -172,7 +180,22 @@ class Collapsed(Event):
         # A float32 mean summed along the tokens would lose digits as n grows.
         columns = np.ascontiguousarray(np.moveaxis(systems, 2, 0), dtype=np.float64)
         mean = np.stack(partition.sums(columns), axis=1) / partition.n
-        return _largest_norms(systems - mean[:, None], partition) / self.tol - 1.0
+        spread = _largest_norms(systems - mean[:, None], partition)
+        found, met = spread / self.tol - 1.0, spread <= self.tol
+        if met.any():
+            sizes = _largest_norms(systems, partition)
+            found = np.where(met, meeting(spread, sizes, float(np.finfo(y.dtype).eps), self.tol), found)
+        return found
+
+    def remark(self, y: np.ndarray) -> str:
+        size = float(np.abs(y).max())
+        rounding = RESOLVED * float(np.finfo(y.dtype).eps) * size
+        if rounding <= self.tol:
+            return ""
+        return (
+            f" Collapsed({self.tol:g}) saw nothing in the end: coordinates up to {size:.2g} are rounded by up to "
+            f"{rounding:.1g}. End such a run before by BlowUp(radius), or take a larger tol."
+        )
 
     def gradient(self, t: float, y: np.ndarray) -> tuple[float, np.ndarray]:
         """Return 0, and the unit vector of the outermost token divided by tol, minus the share of the mean in it."""

@@ -139,8 +139,10 @@ class Integrator(Loop):
         return Ending(status, t_final, f"{text} ({self._where(status, t_final)}){self._remark()}", cause)
 
     def _remark(self) -> str:
-        """Return sentences on steps that are larger or smaller than makes sense; "" if there were none."""
-        return leaps_told(self.state.clock.leaps) + (f" {idle}" if (idle := self.needless()) else "")
+        """Return sentences on steps that are larger or smaller than makes sense, and on blind events; or ""."""
+        end = self._final[1] if self._final else self.state.y
+        unseen = "".join(event.remark(end) for event in self.problem.events)
+        return leaps_told(self.state.clock.leaps) + (f" {idle}" if (idle := self.needless()) else "") + unseen
 
     def needless(self) -> str:
         """Return a sentence if rtol asks for more than the velocities have; "" if it does not."""

@@ -91,6 +91,9 @@ def _largest_norm(shape, x, centred, wide):
     return math.sqrt(square) / unit
 
 
+_meeting = jit(inline=True)(step_rules.meeting)
+
+
 @jit(borrowed=True)
 def _event_value(shape, watched, e, x, f, wide):
     """Return the number whose change of sign is the event e, at state x with velocity f."""
@@ -99,7 +102,10 @@ def _event_value(shape, watched, e, x, f, wide):
     if kind == STEADY_STATE:
         rate = _largest_norm(shape, f, centred, wide) / max(1.0, _largest_norm(shape, x, centred, wide))
         return rate - level if math.isfinite(rate) else math.inf
-    return _largest_norm(shape, x, centred, wide) / level - 1.0
+    size = _largest_norm(shape, x, centred, wide)
+    if centred and size <= level:
+        return _meeting(size, _largest_norm(shape, x, False, wide), 2.0**-52 if x.itemsize == 8 else 2.0**-23, level)
+    return size / level - 1.0
 
 
 @jit(borrowed=True)
