@@ -57,7 +57,7 @@ class AffineFlow(Carrier):
         self.error = np.maximum.accumulate(np.abs((sol.x[:k] - coarse.x[:k]) * lengths).max(axis=(1, 2)) / size)
         reached = int(np.argmax(np.append(self.error > tol, True)))
         if reached < len(setting.t):
-            raise refusals.early(setting, reached, f"two runs agree to tol = {tol:g}", self._why(sol))
+            raise refusals.early(setting, setting.t, reached, f"two runs agree to tol = {tol:g}", self._why(sol))
         self._path = FlowPath(setting.t, sol.x, self._follow)
         d = setting.dimension
         self._nodes, self.weights = (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
-from .._types import Array
 from ..errors import InputError
 from . import refusals
 from .moved_nodes import MovedNodes, Steps
@@ -16,6 +16,9 @@ from .setting import Setting
 _FIRST, _GROWTH = 6, 1.5  # points per axis: of the first rule, and how many more each next one has
 _FINEST = 1e-13  # rtol: below, steps are rounding
 _STEPS, _FINER = 1e-2, 0.2  # rtol of the first rule as a fraction of tol, and of the next one as a fraction of that
+_DEAR = 1e10  # pairs to be summed, above which is seen first whether the rules that are allowed can agree
+_PARTED = 0.1  # relative difference of two rules one of which does not resolve the law
+_CLOSER = 3  # how often a time up to which rules agree is sought between the first two times
 
 
 def has_rule(setting: Setting) -> bool:
@@ -31,29 +34,83 @@ def has_rule(setting: Setting) -> bool:
 def by_agreement(setting: Setting, tol: float) -> MovedNodes:
     """Return the law by the first rule that agrees with the one before, to tol.
 
-    Raises InputError if there is none: its message says up to which time two do.
+    Raises InputError if no two agree to the end: its message says up to which time two do.
     """
-    before, reached, larger = None, 0, 0
+    found, reached, told = _search(setting, tol)
+    if found is not None:
+        return found
+    near = setting
+    for _ in range(_CLOSER):
+        if reached != 1:
+            break
+        near = replace(near, t=np.linspace(near.t[0], near.t[1], len(near.t)))
+        found, reached, _ = _search(near, tol)
+        reached = len(near.t) if found is not None else reached
+    # The words stand in a sentence with "no", too.
+    raise refusals.early(setting, near.t, reached, f"two rules agree to tol = {tol:g}", told)
+
+
+def _search(setting: Setting, tol: float) -> tuple[MovedNodes | None, int, str]:
+    """Return the first rule that agrees with the one before at all times; or None, at how many times two rules agree,
+    and what is the matter.
+
+    Nodes are moved no farther than they agree with others.
+    """
+    rules: list[MovedNodes] = []
+    reached, larger, scouted = 0, 0, False
     for k, nodes in enumerate(_rules(setting)):
         larger = nodes.count
         if larger > setting.most:
             if k < 2:
                 raise InputError("most_nodes", str(setting.most), f"at least the {larger} nodes of two rules")
             break
-        found = MovedNodes(setting, nodes, Steps(max(_FINEST, _STEPS * _FINER**k * tol)))
-        if before is not None:
-            found.error = _difference(found, before)
-            reached = max(reached, int(np.argmax(np.append(found.error > tol, True))))
+        if not scouted and k > 1 and _price(rules[-1], larger) > _DEAR:
+            scouted, told = True, _blind(setting, tol)
+            if told:
+                return None, reached, told
+        rules = [*rules[:1], *rules[1:][-1:], MovedNodes(setting, nodes, Steps(_rtol(k, tol)))]
+        if k:
+            found, before = rules[-1], rules[-2]
+            reached = max(reached, _agree(found, before, tol))
             if reached == len(setting.t):
-                return found
-            if not found.sol.success and reached == len(found.probes):  # as far as it can be followed
+                return found, reached, ""
+            if found.ended and reached == found.frames:  # as far as it can be followed
                 break
-        before = found
-    count = found.nodes.count
+    first, count = rules[0], rules[-1].nodes.count
+    first.reach(len(setting.t) - 1)  # few nodes: do they blow up?
     remedy = f"Later {count} nodes do not resolve the law, as where clusters form: raise tol"
     remedy += f", or most_nodes to {larger} and more." if larger > count else "."
-    # The words stand in a sentence with "no", too.
-    raise refusals.early(setting, reached, f"two rules agree to tol = {tol:g}", refusals.why(found.sol) or remedy)
+    return None, reached, refusals.why(rules[-1].sol) or refusals.why(first.sol) or remedy
+
+
+def _rtol(k: int, tol: float) -> float:
+    """Return the relative tolerance of the steps of rule k."""
+    return max(_FINEST, _STEPS * _FINER**k * tol)
+
+
+def _price(before: MovedNodes, count: int) -> float:
+    """Return how many pairs are summed to move `count` nodes as far as others have come."""
+    return before.sol.stats["evaluations"] * len(before.nodes.x) * float(count) ** 2
+
+
+def _blind(setting: Setting, tol: float) -> str:
+    """Return why the rules that are allowed cannot agree to the end, as runs of the two finest show; "" if they may.
+
+    Their steps are as large as makes sense: an error of steps that parts the two at all would be more than tol with the
+    steps of `_rtol`, too.
+    """
+    allowed: list[NodeSets] = []
+    for nodes in _rules(setting):
+        if nodes.count > setting.most:
+            break
+        allowed.append(nodes)
+    steps = Steps(_PARTED * _rtol(len(allowed) - 1, tol) / tol)
+    before, found = (MovedNodes(setting, nodes, steps) for nodes in allowed[-2:])
+    reached = _agree(found, before, _PARTED)
+    if reached == min(found.frames, before.frames):
+        return ""
+    t, count = setting.t[reached], found.nodes.count
+    return f"With more nodes that is later, but even {count} nodes lose the law before t = {t:.4g}: raise most_nodes."
 
 
 def _rules(setting: Setting) -> Iterator[NodeSets]:
@@ -67,22 +124,33 @@ def _rules(setting: Setting) -> Iterator[NodeSets]:
         m, last = int(np.ceil(_GROWTH * m)), nodes.count
 
 
-def _difference(found: MovedNodes, before: MovedNodes) -> Array:
-    """Return the largest relative difference (k,) of two rules up to each time that both have reached.
+def _agree(found: MovedNodes, before: MovedNodes, tol: float) -> int:
+    """Move two rules as far as they agree to tol; return at how many times they do. `found` keeps their differences."""
+    off: list[float] = []
+    with found.reporting() as report:
+        for frame in range(len(found.setting.t)):
+            if not (found.reach(frame, report) and before.reach(frame)):
+                break
+            off.append(max([_difference(found, before, frame), *off[-1:]]))
+            if not off[-1] <= tol:
+                break
+    found.error = np.array(off)
+    return int(np.count_nonzero(found.error <= tol))
+
+
+def _difference(found: MovedNodes, before: MovedNodes, frame: int) -> float:
+    """Return the largest relative difference of two rules at a time.
 
     Lengths are relative to the largest distance of a probe from the origin; at first, moments are compared with those
     of the law, too.
     """
-    k, setting = min(len(found.probes), len(before.probes)), found.setting
-    size = np.maximum(np.linalg.norm(found.probes[:k, 0], axis=2).max(axis=1), setting.scale)
-    off = np.linalg.norm(found.probes[:k, 0] - before.probes[:k, 0], axis=2).max(axis=1) / size
-    laws = [setting.law_at(float(s)) for s in setting.places]
-    for frame in range(k):
-        mean, cov = found.moments_at(frame)
-        others = [before.moments_at(frame)]
-        if not frame:
-            others.append((np.array([law.mean for law in laws]), np.array([law.cov for law in laws])))
-        for a, b in others:
-            far = np.abs(mean - a).max() / size[frame], np.abs(cov - b).max() / size[frame] ** 2
-            off[frame] = max(off[frame], *far)
-    return np.maximum.accumulate(off)
+    setting, x = found.setting, found.probes[frame, 0]
+    size = max(float(np.linalg.norm(x, axis=1).max()), setting.scale)
+    off = float(np.linalg.norm(x - before.probes[frame, 0], axis=1).max()) / size
+    (mean, cov), others = found.moments_at(frame), [before.moments_at(frame)]
+    if not frame:
+        laws = [setting.law_at(float(s)) for s in setting.places]
+        others.append((np.array([law.mean for law in laws]), np.array([law.cov for law in laws])))
+    for a, b in others:
+        off = max(off, float(np.abs(mean - a).max()) / size, float(np.abs(cov - b).max()) / size**2)
+    return off

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from .._types import Array
 from ..errors import FieldError
-from ..integrate import Solution, integrate
+from ..integrate import Integrator, Problem
+from ..integrate.options import Options
+from ..integrate.reporting import Report, reporting
+from ..integrate.solve import run
 from .carrier import Carrier, FlowPath, stops_between
 from .node_field import NodeField
 from .node_sets import NodeSets
@@ -36,18 +42,52 @@ class Steps:
 class MovedNodes(Carrier):
     """The law by sets of nodes; what is asked for is the mean over the sets.
 
+    They are moved as far as `reach` asks for; the law is known when that is to the end.
+
     Attributes:
-        sol: the run of the nodes and, behind them, the probes of the setting.
+        sol: the run of the nodes and, behind them, the probes of the setting, as far as it has come.
+        frames: at how many of the times of the setting it has been.
     """
 
     def __init__(self, setting: Setting, nodes: NodeSets, steps: Steps) -> None:
-        """Move the nodes and the probes; `sol.success` says whether to the end."""
+        """Place the nodes and the probes."""
         self.setting, self.nodes, self.steps = setting, nodes, steps
         points, places = setting.probes
-        self.sol = self._integrate(self._behind(nodes.x, points), places, setting.t, setting.progress)
-        kept = np.ascontiguousarray(self.sol.x[:, :, : nodes.count])
-        self._path = FlowPath(setting.t, kept, lambda x, start, end: self._follow(x, None, start, end))
+        self._run = Integrator(self._problem(self._behind(nodes.x, points), places, setting.t))
+        self.sol, self.frames = self._run.solution(), 0
         self.weights = _pooled(nodes.weights, len(nodes.x))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return self._run.status is not None
+
+    def reach(self, frame: int, report: Report | None = None) -> bool:
+        """Move the nodes up to a time of the setting, unless they are there; return whether they came there.
+
+        report: report(t, stats) is called after every step.
+        """
+        run, t = self._run, self.setting.t
+        if self.frames > frame or self.ended:
+            return self.frames > frame
+        while not self.ended and (run.state.step == 0 or run.state.t < t[frame]):
+            run.step()
+            if report is not None:
+                report(run.state.t, run.stats())
+        self.sol = run.solution()
+        self.frames = len(self.sol.x)
+        return self.frames > frame
+
+    @contextmanager
+    def reporting(self) -> Iterator[Report | None]:
+        """Yield the function for `reach` that shows the progress of this run as the setting asks for."""
+        with reporting(self.setting.progress, self._run.problem.span) as report:
+            yield report
+
+    @cached_property
+    def _path(self) -> FlowPath:
+        kept = np.ascontiguousarray(self.sol.x[:, :, : self.nodes.count])
+        return FlowPath(self.setting.t, kept, lambda x, start, end: self._follow(x, None, start, end))
 
     @property
     def probes(self) -> Array:
@@ -109,27 +149,21 @@ class MovedNodes(Carrier):
         if start == end:
             return both
         times = np.array([start, *stops_between(self.setting.t, start, end), end])
-        sol = self._integrate(both, places, times)
+        sol = run(self._problem(both, places, times))
         if not sol.success:
             raise sol.cause or FieldError(sol.message)
         return np.asarray(sol.x[-1])
 
-    def _integrate(self, both: Array, places: Array | None, t: Array, progress: Any = False) -> Solution:
-        """Move nodes, and the points behind them, from t[0] to t[-1], and keep them at times t."""
+    def _problem(self, both: Array, places: Array | None, t: Array) -> Problem:
+        """Return the problem of moving nodes, and the points behind them, from t[0] to t[-1], kept at times t."""
         if self.nodes.rule is None:
             places = None
         elif places is None:
             places = np.empty(0)
-        return integrate(
-            self._field(places, t[1:-1].tolist() if self.steps.to_frames else ()),
-            both,
-            (float(t[0]), float(t[-1])),
-            t_eval=t,
-            rtol=self.steps.rtol,
-            atol=self.steps.rtol * self.setting.scale,
-            max_steps=_MOST_STEPS,
-            progress=progress,
-        )
+        field = self._field(places, t[1:-1].tolist() if self.steps.to_frames else ())
+        rtol = self.steps.rtol
+        options = Options(rtol=rtol, atol=rtol * self.setting.scale, max_steps=_MOST_STEPS, t_eval=t)
+        return Problem.checked(field, both, (float(t[0]), float(t[-1])), options)
 
 
 def _pooled(w: Array, sets: int) -> Array:

@@ -13,6 +13,7 @@ from .setting import Setting
 
 _FIRST = 64  # points of a sequence, at each position
 _RTOL = 1e-2  # rtol of the steps as a fraction of tol
+_LEAP = 3  # doublings at once: that errors do not fall is to be seen where it costs little
 _FAR = 10.0  # the largest number of points is not tried if errors that fall as 1/n would be so many times tol
 
 
@@ -28,6 +29,8 @@ def by_scrambles(setting: Setting, tol: float) -> MovedNodes:
     times = 1
     while True:
         found = MovedNodes(setting, nodes, Steps(_RTOL * tol, to_frames=False, backend="auto"))
+        with found.reporting() as report:
+            found.reach(len(setting.t) - 1, report)
         found.error = standard_error(found)
         reached = int(np.argmax(np.append(found.error > tol, True)))
         if reached == len(setting.t):
@@ -37,11 +40,11 @@ def by_scrambles(setting: Setting, tol: float) -> MovedNodes:
         ratio = found.error[-1] / tol
         if 2 * times > most or ratio * times > _FAR * most:
             break
-        times *= 2 ** max(1, min(int(np.log2(ratio)), int(np.log2(most / times))))
+        times *= 2 ** max(1, min(int(np.log2(ratio)), int(np.log2(most / times)), _LEAP))
         nodes = by_sobol(setting, _FIRST * times)
     if told := refusals.why(found.sol):
         holds = f"{SCRAMBLES} scrambles have a standard error of at most tol = {tol:g}"
-        raise refusals.early(setting, reached, holds, told)
+        raise refusals.early(setting, setting.t, reached, holds, told)
     count, error = found.nodes.count, found.error[-1]
     need = f"at least {error:.2g}, the standard error of {SCRAMBLES} scrambles of {count} Sobol points"
     remedy = f"It falls about as 1 / most_nodes: some {count * error / tol:.0e} would be needed."
