@@ -37,6 +37,8 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
+ABOUT = "about.txt"  # in a cache folder: what its code was compiled of
+
 # Taken at import, with the sources that are being imported: a later edit must not give old code a new name.
 _DIGEST = _source_digest()
 
@@ -57,6 +59,8 @@ def cache_folder() -> Path | None:
         folder.chmod(stat.S_IRWXU)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        if not (about := folder / ABOUT).exists():
+            about.write_text(f"Kernels of {_PACKAGE}, Numba {numba.__version__}, NumPy {np.__version__}, {BITS} bits\n")
     except (OSError, RuntimeError) as error:
         warnings.warn(
             f"compiled kernels cannot be cached in {base} ({error}); they are compiled again in every process. "

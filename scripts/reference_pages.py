@@ -153,6 +153,12 @@ def study_keys() -> str:
     lines = [STUDIES]
     for name, kind in studies.STUDIES.items():
         lines += [f"## {name}", "", *TABLE, *rows(kind, says=arguments(name)), ""]
+        for item in fields(kind):
+            if isinstance(item.default, Single):
+                keys = f"The keys of [`[attention]`](configuration.md) of a run. The default is\n\n```toml"
+                lines += [f"### `[{item.name}]`", "", keys, *emit.attention(item.default), "```", ""]
+            elif is_dataclass(item.default):
+                lines += titled(3, f"`[{item.name}]`", type(item.default))
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -86,8 +86,11 @@ class PhaseDiagram:
 class Starts:
     """The starts of `fp.studies.grid`: those of grid x grid points of [-limit, limit]^2 that lie in the unit disc."""
 
-    grid: int = key(checks.integer(1, 1000), 10)
-    limit: float = key(checks.number(minimum=0.0, below=1.0 + 1e-12), 0.9)
+    grid: int = key(checks.integer(1, 1000), 10, says="points per axis")
+    limit: float = key(
+        checks.number(minimum=0.0, below=1.0 + 1e-12), 0.9,
+        says="half the side of the square of points; those outside of the unit disc are left out",
+    )  # fmt: skip
 
     def settled(self, name: str) -> Starts:
         """Return the section. Raises InputError if its four points are all outside the disc."""
@@ -100,8 +103,8 @@ class Starts:
 class Span:
     """The time interval of the paths, and the number of times that are recorded in it."""
 
-    t_end: float = key(checks.number(above=0.0), 1e3)
-    frames: int = key(checks.integer(1, 10_000), 160)
+    t_end: float = key(checks.number(above=0.0), 1e3, says="the last time")
+    frames: int = key(checks.integer(1, 10_000), 160, says="number of times that are recorded")
 
 
 # Some laws blow up, and the others end on one of the lines u^T A u = 0 (Theory 4.3): like experiment 5 of Theory 10.
@@ -116,10 +119,10 @@ _MIXED = attention_keys.Single(
 class CovariancePaths:
     """The configuration of `fp.studies.covariance_paths`; `seed` is that of matrices that are "normal"."""
 
-    seed: int = key(_SEED, 0)
+    seed: int = key(_SEED, 0, says='of matrices that are "normal"')
     attention: attention_keys.Single | attention_keys.MultiHead = key(schema.by_kind(attention_keys.ATTENTION), _MIXED)
     starts: Starts = key(section(Starts), Starts())
-    time: Span = key(section(Span), Span())
+    time: Span = key(section(Span), Span(), says="the times of the paths")
 
     def settled(self, name: str) -> CovariancePaths:
         """Return the configuration. Raises InputError if its attention is masked."""

@@ -21,7 +21,7 @@ def write(path: Path, code: bool = False, stream: TextIO | None = None) -> Path:
 
     Pictures that do not show all that is there are drawn again.
     code: an attention of the user's own may be read again, whose module is run.
-    stream: where progress is shown while many cells of a sweep are read.
+    stream: where progress is shown while many cells of a sweep are read, and what is left out of the page of a run.
     Raises InputError for a directory of anything else, OSError.
     """
     if studies.is_study(path):
@@ -29,7 +29,7 @@ def write(path: Path, code: bool = False, stream: TextIO | None = None) -> Path:
     elif sweep_folder.is_sweep(path):
         page = sweep_page.page(path, stream)
     else:
-        page = pages.of_run(path, code)
+        page = pages.of_run(path, code, stream)
     target = path / NAME
     canvas.write(target, lambda stream: stream.write(page.encode("utf-8")))
     return target

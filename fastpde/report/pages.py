@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fastpde import plot, studies
 from fastpde.errors import InputError
@@ -41,9 +41,10 @@ def of_study(path: Path) -> str:
     )
 
 
-def of_run(path: Path, code: bool) -> str:
+def of_run(path: Path, code: bool, stream: TextIO | None = None) -> str:
     """Return the page about a run, its pictures drawn if need be; code: as of `report.write`.
 
+    stream: where it is said that statements are left out, because code of the user's own may not be run.
     Raises InputError for a directory that is no run's, OSError.
     """
     try:
@@ -52,6 +53,8 @@ def of_run(path: Path, code: bool) -> str:
     except (OSError, ValueError):
         need = f"a run directory, with {directory.CONFIG} and {directory.STATUS} in it, or that of a study or a sweep"
         raise InputError("DIR", str(path), need) from None
+    if status.get("own_code") and not code and stream is not None:
+        stream.write("fastpde: the run is of code of your own: only with --allow-code the page says what theory does\n")
     pictures = plot.current_pictures(path)
     table = read_observables(path / directory.OBSERVABLES)
     single = (path / directory.TRAJECTORY).is_file()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ class Check(NamedTuple):
     formula: str = ""
     source: str = ""
     where: str = ""
+    links: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def checks(
         except (InputError, fp.InputTypeError):  # no bound is known of this attention
             measured = None
         if measured is not None:
-            found.append(Check(name, said.claim, *measured, said.formula, said.source, said.where))
+            found.append(Check(name, said.claim, *measured, said.formula, said.source, said.where, said.links))
     return found
 
 
@@ -124,8 +125,12 @@ def _finite(table: dict[str, Array]) -> Check:
 
 
 def _support(run: Record) -> Found:
-    ratio = float((run.table["radius"] / run.reach()).max())
-    return _verdict(ratio <= 1.0 + _SLACK), f"largest radius / R(t): {ratio:.6g}"
+    radius, reach = run.table["radius"], run.reach()
+    ratio, later = float((radius / reach).max()), (radius / reach)[1:]
+    numbers = f"largest |x| and R(t): {radius[-1]:.6g} and {reach[-1]:.6g} at t = {run.table['t'][-1]:.6g}"
+    if len(later):
+        numbers += f"; after the start |x| comes up to {later.max():.4g} R(t)"
+    return _verdict(ratio <= 1.0 + _SLACK), numbers
 
 
 def _existence(run: Record) -> Found:
@@ -265,7 +270,7 @@ def _energy(run: Record) -> Found:
     """Check the energies by what the run itself recorded: it knows the errors that its steps and sums may have."""
     found = run.status.get("energy")
     if not isinstance(found, dict):
-        return UNKNOWN, "none was recorded"
+        return UNKNOWN, "none was recorded: energy = true in [output] of the configuration records it"
     intervals, wrong = int(found["intervals"]), int(found["violations"])
     if not intervals:
         return UNKNOWN, "fewer than two energies were recorded, or they have overflowed"

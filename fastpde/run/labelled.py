@@ -24,7 +24,7 @@ def library(name: str, asked: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        remedy = f"Install it: pip install {name}. The extra fastpde[data] has all libraries for reading."
+        remedy = f"Install it: pip install {name}. The extra [data] of fastpde has all libraries for reading."
         raise InputError(asked, f"a Python without {name}", name, remedy) from None
 
 

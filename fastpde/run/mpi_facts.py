@@ -22,7 +22,7 @@ _PATIENCE = 10.0  # seconds for an mpiexec to say its version
 def facts() -> dict[str, str]:
     """Return in words what MPI there is on this machine, and what to set where mpi4py and mpiexec do not fit."""
     if importlib.util.find_spec("mpi4py") is None:
-        return {"mpi": "none: runs on ranks need mpi4py and an MPI (pip install fastpde[mpi])"}
+        return {"mpi": "none: runs on ranks need mpi4py and an MPI (pip install mpi4py)"}
     found = {"mpi4py": metadata.version("mpi4py")}
     try:
         if "mpi4py" not in sys.modules:

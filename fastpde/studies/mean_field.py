@@ -62,7 +62,8 @@ def mean_field(
         laws: some of "ball" (of radius 1), "gaussian" (N(0, I)), "sphere", "annulus" (from 1/2 to 1), "box" ([-1, 1]^d)
             and "mixture" (of two Gaussians), or laws of `fp.laws`.
         dimension: the dimension d; above 3 limits are those of Sobol points, where a law does not stay Gaussian.
-        strengths: values of |A|. For N(0, I) the error of the velocity has a second moment only if |A| < 1 / sqrt 2
+        strengths: values of |A|, the norm of the matrix of the scores <Ax, y>; V = I, and a run ends at
+            t = 1 / (4 |A|). For N(0, I) the error of the velocity has a second moment only if |A| < 1 / sqrt 2
             (Theory 8.3).
         times: number of times at which errors are measured, evenly spaced from first to last; at least 2.
         steps: number of steps of rk4, at least times - 1.

@@ -110,17 +110,19 @@ def describe() -> dict[str, str]:
     """Return, as a table for people, what the kernels will use on this machine."""
     import numba
 
-    from .._jit import cache_folder
+    from .._jit import ABOUT, cache_folder
     from ..simd import pool
     from ..simd.vectors import BITS
 
     folder, settings = cache_folder(), cast(Any, numba.config)
     kernels = len(list(folder.glob("*.nbc"))) if folder else 0
+    others = [other.parent for other in folder.parent.glob(f"*/{ABOUT}") if other.parent != folder] if folder else []
+    left = f"; {len(others)} folders beside it are of other versions, see {ABOUT} in each" if others else ""
     return {
         "threads": f"{pool.threads()} of {pool.most()}",
         "vectors": f"{BITS} bits: {BITS // 32} float32 or {BITS // 64} float64 lanes",
         "cpu": settings.CPU_NAME or _cpu_name(),
-        "compiled kernels": "not cached: no writable folder" if folder is None else f"{kernels} in {folder}",
+        "compiled kernels": "not cached: no writable folder" if folder is None else f"{kernels} in {folder}{left}",
     }
 
 

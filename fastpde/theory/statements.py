@@ -20,7 +20,9 @@ from ..errors import InputError, NoGaussianClosure
 from ..laws import Gaussian, Law
 
 PAPER = "Castin et al. 2025"
+_RATES = "Fournier and Guillin 2015"
 DERIVED = "derived"
+_ARTICLES = {PAPER: "https://arxiv.org/abs/2501.18322", _RATES: "https://doi.org/10.1007/s00440-014-0583-7"}
 _PAGES = {
     1: "01-model", 2: "02-gaussian-closures", 4: "04-limits-and-blow-up", 7: "07-energies", 8: "08-stability",
     9: "09-conditional-distance", 12: "12-linearisation", 13: "13-mean-field",
@@ -79,6 +81,11 @@ class Statement:
     source: str
     section: str
     holds_for: Callable[[Setting], bool] | None = None
+
+    @property
+    def links(self) -> list[tuple[str, str]]:
+        """The articles of its source, and their addresses."""
+        return [(name, address) for name, address in _ARTICLES.items() if name in self.source]
 
     @property
     def anchor(self) -> str:
@@ -189,7 +196,7 @@ RUNS: dict[str, Statement] = {
         "n independent tokens of a law follow its mean-field limit",
         "E W₂²(μⁿ₀, μ₀) is at most of the order n^(−1/2) for d < 4, n^(−1/2) log n for d = 4, n^(−2/d) for d > 4; "
         "velocities are off by the order n^(−1/2)",
-        f"{PAPER}, Theorem 3.1; Fournier and Guillin 2015", "8.3",
+        f"{PAPER}, Theorem 3.1; {_RATES}", "8.3",
         lambda s: s.law is not None and np.isfinite(s.law.support_radius) and s.n > 1 and _is_stable(s),
     ),
     "hull": Statement(
