@@ -297,7 +297,10 @@ def solve(
         attention, x0, t_span, weights=weights, positions=positions, manifold=manifold, noise=noise, seed=seed,
         first_system=first_system, backend=backend, events=events, observers=observers, **asked,
     )  # fmt: skip
-    return (systems_along if problem.y0.ndim == 3 else run_along)(problem, progress, **along)
+    if problem.y0.ndim == 3:
+        return systems_along(problem, progress, **along)
+    masses = cast(Field, problem.field).cloud.weights
+    return replace(run_along(problem, progress, **along), weights=None if masses is None else masses[0].copy())
 
 
 def refuse_law(x0: object) -> None:

@@ -155,7 +155,7 @@ def study_keys() -> str:
         lines += [f"## {name}", "", *TABLE, *rows(kind, says=arguments(name)), ""]
         for item in fields(kind):
             if isinstance(item.default, Single):
-                keys = f"The keys of [`[attention]`](configuration.md) of a run. The default is\n\n```toml"
+                keys = "The keys of [`[attention]`](configuration.md) of a run. The default is\n\n```toml"
                 lines += [f"### `[{item.name}]`", "", keys, *emit.attention(item.default), "```", ""]
             elif is_dataclass(item.default):
                 lines += titled(3, f"`[{item.name}]`", type(item.default))

@@ -37,6 +37,7 @@ class Solution:
         tangents, tangents_final: (m, k, *shape) and (k, *shape), the derivatives of x and x_final along k directions of
             the initial state, where these were asked for; those of x_final include what a direction does to t_final.
         log_density, log_density_final: (m, n) and (n,) at x and x_final, where they were asked for.
+        weights: (n,) of the tokens, where some were given to `fastpde.solve`.
     """
 
     t: np.ndarray
@@ -54,6 +55,7 @@ class Solution:
     tangents_final: np.ndarray | None = None
     log_density: np.ndarray | None = None
     log_density_final: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     @property
     def success(self) -> bool:
@@ -70,17 +72,18 @@ class Solution:
     def save(self, path: str | Path) -> Path:
         """Write the solution into a .npz file, whole or not at all, and return its path. Raises OSError.
 
-        It holds t, x, t_final, x_final, status and message (words), tangents and log densities if there are any, for
-        event i t_events/i and x_events/i, and stats/NAME and settings/NAME. `numpy.load` reads it.
+        It holds t, x, t_final, x_final, status and message (words), tangents, log densities and weights if there are
+        any, for event i t_events/i and x_events/i, and stats/NAME and settings/NAME. `numpy.load` reads it.
         """
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
         arrays |= solutions.followed(self) | {"status": self.status.value}
+        arrays |= {} if self.weights is None else {"weights": self.weights}
         arrays |= solutions.numbered("t_events", self.t_events)
         return solutions.save(path, arrays | solutions.numbered("x_events", self.x_events), self.stats, self.settings)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the tokens at up to six of the times t and t_final, in one dimension their paths, and return the
-        Matplotlib figure; write it as a PNG if there is a path.
+        Matplotlib figure; write it as a PNG if there is a path. Areas of points are weights, if there are some.
 
         Raises InputError if a state is not one of tokens (n, d), OSError.
         """
@@ -88,7 +91,7 @@ class Solution:
 
         if self.x.ndim != 3:
             raise InputError("plot()", f"states of shape {self.x.shape[1:]}", "tokens (n, d)")
-        drawn = token_panels.of_tokens(self.t, self.x, self.t_final, self.x_final, self.status.value)
+        drawn = token_panels.of_tokens(self.t, self.x, self.t_final, self.x_final, self.status.value, self.weights)
         return canvas.finished(drawn, path)
 
 

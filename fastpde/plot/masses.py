@@ -11,6 +11,7 @@ from fastpde.clusters import clusters
 Array = np.ndarray[Any, Any]
 WHOLE = 900.0  # area of the disc of all tokens, in square points
 _TOGETHER, _LEAST, _MOST = 6000.0, 3.0, 30.0  # area of all tokens apart, and the limits of that of one
+_FAINT = 0.2  # the area of a token of little weight, that it is seen at all
 _CLOSE = 0.004  # of the width of a panel: tokens nearer to each other cannot be told apart
 _BROAD = 2.5  # in units of that: a group of such tokens that is larger has a shape of its own
 _CLEAR = 2.0  # areas of one token: no smaller disc is drawn
@@ -27,24 +28,25 @@ class Discs(NamedTuple):
     several: Array
 
 
-def discs(points: Array, colours: Array, width: float) -> Discs:
-    """Return what is drawn of a cloud (m, c) with colours (m, 4) in a panel of a width.
+def discs(points: Array, colours: Array, width: float, weights: Array | None = None) -> Discs:
+    """Return what is drawn of a cloud (m, c) with colours (m, 4) in a panel of a width; areas are weights (m,), if given.
 
     A small group of tokens that lie together is one disc at their mean, in the mean of their colours, if they are so
     many that it is clearly larger than the point of one token.
     """
     count = len(points)
-    single = np.full(count, float(np.clip(_TOGETHER / count, _LEAST, _MOST)))
+    usual = float(np.clip(_TOGETHER / count, _LEAST, _MOST))
+    single = np.full(count, usual) if weights is None else np.clip(usual * count * weights, _FAINT, WHOLE)
     apart = Discs(points, single, colours, np.zeros(count, dtype=bool))
     if count == 1 or not np.isfinite(points).all():
         return apart
-    found = clusters(points, _CLOSE * width)
+    found = clusters(points, _CLOSE * width, weights=weights)
     order = np.argsort(found.labels, kind="stable")
     starts = np.cumsum(found.sizes) - found.sizes
     high, low = (reduced.reduceat(points[order], starts) for reduced in (np.maximum, np.minimum))
     merged = (
         (found.sizes > 1)
-        & (WHOLE * found.masses > _CLEAR * single[0])
+        & (WHOLE * found.masses > _CLEAR * usual)
         & ((high - low).max(axis=1) <= _BROAD * _CLOSE * width)
     )
     if not merged.any():

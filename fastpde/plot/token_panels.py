@@ -20,6 +20,7 @@ _FEW = 8.0  # a cloud that fills less than 1/8 of its panel is also drawn in an 
 _EARLY = 0.5  # of the whole displacement in the first eighth of the frames: early frames are shown
 _CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 _INSET = 0.4  # of the width of a panel
+WEIGHTS = "areas: weights of tokens"
 MERGED = "discs: tokens that cannot be told apart, areas by their number"
 INSETS = "insets: the same cloud at its own scale"
 
@@ -41,9 +42,11 @@ class Kept(NamedTuple):
     value: Array
 
 
-def of_tokens(t: Array, x: Array, t_final: float, x_final: Array, status: str = "") -> Figure:
+def of_tokens(
+    t: Array, x: Array, t_final: float, x_final: Array, status: str = "", weights: Array | None = None
+) -> Figure:
     """Draw tokens x (m, n, d) at times t (m,), thinned to as many times and tokens as a picture can show, and the last
-    ones x_final (n, d) at t_final, where a run has ended with a status.
+    ones x_final (n, d) at t_final, where a run has ended with a status; weights (n,) of the tokens, None: all alike.
     """
     some = initial.some_of(x.shape[1], PATHS if x.shape[2] == 1 else MAX_POINTS)
     ended = len(t) > 0 and t[-1] == t_final
@@ -55,7 +58,8 @@ def of_tokens(t: Array, x: Array, t_final: float, x_final: Array, status: str = 
     if x.shape[2] == 1:
         return paths(Kept(times, clouds(np.arange(count))), x.shape[1], end=ending(status))
     frames = chosen(count, clouds)
-    return panels(Kept(times[frames], clouds(frames)), x.shape[1], end=ending(status))
+    shares = None if weights is None else weights[some] / weights[some].sum()
+    return panels(Kept(times[frames], clouds(frames)), x.shape[1], end=ending(status), weights=shares)
 
 
 def chosen(count: int, clouds: Callable[[Array], Array]) -> Array:
@@ -75,59 +79,61 @@ def chosen(count: int, clouds: Callable[[Array], Array]) -> Array:
 
 
 class Cloud(NamedTuple):
-    """What all panels of a picture have in common: colours (m, 4), the names of axes, and the frame."""
+    """What all panels of a picture have in common: colours (m, 4), the names of axes, the frame, and the weights (m,) of
+    points, None: all alike.
+    """
 
     colours: Array
     names: tuple[str, ...]
     frame: view.Frame
+    weights: Array | None = None
 
     def draw(self, axes: Any, points: Array) -> set[str]:
         """Draw points (m, 2 or 3) into axes, with an inset if they are close together; return what a caption says."""
         _frame(axes, self.frame, self.names)
         if self.frame.sphere:
             spheres.ground(axes, len(self.names))
-        said = _scatter(axes, points, self.colours, self.frame)
+        said = self._scatter(axes, points, self.frame)
         near = view.close(points, self.frame.width, _FEW)
         if near is not None:
-            said |= {INSETS} | _inset(axes, points, self.colours, self.frame, near)
+            said |= {INSETS} | self._inset(axes, points, near)
         return said
 
+    def _scatter(self, axes: Any, points: Array, frame: view.Frame, size: float = 1.0) -> set[str]:
+        """Draw a cloud into axes that are smaller than a panel by a factor `size`; return what a caption says."""
+        found = masses.discs(points, self.colours, frame.width, self.weights)
+        look: dict[str, Any] = {
+            "s": found.areas * size,
+            "c": found.colours,
+            "alpha": None,
+            "linewidths": 0.6 * found.several,
+            "edgecolors": canvas.INK,
+        }
+        if points.shape[1] == 3:
+            look["depthshade"] = False  # colour shows the order at the start, not depth
+            look["zorder"] = 3
+            if frame.sphere:
+                look["c"] = spheres.paler(found.colours, spheres.seen(axes, found.places))
+        axes.scatter(*found.places.T, **look)
+        said = set() if self.weights is None else {WEIGHTS}
+        return said | ({MERGED} if found.several.any() else set())
 
-def _scatter(axes: Any, points: Array, colours: Array, frame: view.Frame, size: float = 1.0) -> set[str]:
-    """Draw a cloud into axes that are smaller than a panel by a factor `size`; return what a caption says."""
-    found = masses.discs(points, colours, frame.width)
-    look: dict[str, Any] = {
-        "s": found.areas * size,
-        "c": found.colours,
-        "alpha": None,
-        "linewidths": 0.6 * found.several,
-    }
-    look["edgecolors"] = canvas.INK
-    if points.shape[1] == 3:
-        look["depthshade"] = False  # colour shows the order at the start, not depth
-        look["zorder"] = 3
-        if frame.sphere:
-            look["c"] = spheres.paler(found.colours, spheres.seen(axes, found.places))
-    axes.scatter(*found.places.T, **look)
-    return {MERGED} if found.several.any() else set()
-
-
-def _inset(axes: Any, points: Array, colours: Array, frame: view.Frame, near: view.Frame) -> set[str]:
-    """Draw a cloud at its own scale into the corner of axes that is farthest from it."""
-    three = points.shape[1] == 3
-    low = np.array([limit[0] for limit in frame.limits[:2]])
-    place = (points[:, :2].mean(axis=0) - low) / frame.width
-    corner = max(_CORNERS[2:] if three else _CORNERS, key=lambda at: float(np.hypot(*(np.array(at) - place))))
-    left, bottom = (0.02 + at * (0.96 - _INSET) for at in corner)
-    kind = {"projection": "3d"} if three else {}
-    inset = axes.inset_axes([left, bottom, _INSET, _INSET], **kind)
-    _frame(inset, near, ("",) * points.shape[1])
-    inset.set(xticks=[], yticks=[], **({"zticks": []} if three else {}))
-    inset.set_title(
-        f"width {float(f'{near.width:.2g}'):g}", fontsize=canvas.SMALL, pad=2, y=1.0 if corner[1] == 0.0 else -0.2
-    )
-    inset.patch.set(alpha=0.9)
-    return _scatter(inset, points, colours, near, _INSET)
+    def _inset(self, axes: Any, points: Array, near: view.Frame) -> set[str]:
+        """Draw a cloud at its own scale into the corner of axes that is farthest from it."""
+        three = points.shape[1] == 3
+        low = np.array([limit[0] for limit in self.frame.limits[:2]])
+        place = (points[:, :2].mean(axis=0) - low) / self.frame.width
+        corner = max(_CORNERS[2:] if three else _CORNERS, key=lambda at: float(np.hypot(*(np.array(at) - place))))
+        left, bottom = (0.02 + at * (0.96 - _INSET) for at in corner)
+        kind = {"projection": "3d"} if three else {}
+        inset = axes.inset_axes([left, bottom, _INSET, _INSET], **kind)
+        _frame(inset, near, ("",) * points.shape[1])
+        inset.set(xticks=[], yticks=[], **({"zticks": []} if three else {}))
+        inset.set_title(
+            f"width {float(f'{near.width:.2g}'):g}", fontsize=canvas.SMALL, pad=2, y=1.0 if corner[1] == 0.0 else -0.2
+        )
+        inset.patch.set(alpha=0.9)
+        return self._scatter(inset, points, near, _INSET)
 
 
 def _frame(axes: Any, frame: view.Frame, names: tuple[str, ...]) -> None:
@@ -171,16 +177,17 @@ def tokens(shown: int, total: int = 0) -> str:
 
 
 @canvas.in_style
-def panels(data: Frames, total: int = 0, end: str = "") -> Figure:
+def panels(data: Frames, total: int = 0, end: str = "", weights: Array | None = None) -> Figure:
     """Draw the cloud at each time (f,), d >= 2, in a panel of its own, all at one scale.
 
-    total: the number of tokens, of which these may be some; end: of the title of the last panel.
+    total: the number of tokens, of which these may be some; end: of the title of the last panel; weights (m,): of the
+    tokens, which sum to 1, None: all alike.
     """
     sphere = view.on_sphere(data.value)
     shown = view.of(data.value[-1], sphere=sphere)
     points = np.stack([shown(x) for x in data.value])
     colours, meaning = order(points[0], sphere=sphere)
-    cloud = Cloud(colours, shown.labels, view.frame(points, sphere=sphere))
+    cloud = Cloud(colours, shown.labels, view.frame(points, sphere=sphere), weights)
     rows, columns, three = -(-len(points) // _COLUMNS), min(_COLUMNS, len(points)), len(shown.labels) == 3
     drawn = canvas.figure(max(5.0, 3.1 * columns), 3.1 * rows + 0.6)
     lay_out(drawn, space=three)

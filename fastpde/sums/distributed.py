@@ -210,5 +210,7 @@ def _world() -> Any:
     try:
         from mpi4py import MPI
     except ImportError as error:
-        raise InputError("backend", f"fp.Mpi without mpi4py: {error}", "mpi4py", "Install it: pip install mpi4py.") from error
+        raise InputError(
+            "backend", f"fp.Mpi without mpi4py: {error}", "mpi4py", "Install it: pip install mpi4py."
+        ) from error
     return MPI.COMM_WORLD
