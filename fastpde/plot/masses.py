@@ -29,7 +29,7 @@ class Discs(NamedTuple):
 
 
 def discs(points: Array, colours: Array, width: float, weights: Array | None = None) -> Discs:
-    """Return what is drawn of a cloud (m, c) with colours (m, 4) in a panel of a width; areas are weights (m,), if given.
+    """Return what is drawn of a cloud (m, c) with colours (m, 4) in a panel of a width; areas by weights (m,), if any.
 
     A small group of tokens that lie together is one disc at their mean, in the mean of their colours, if they are so
     many that it is clearly larger than the point of one token.

@@ -79,9 +79,7 @@ def chosen(count: int, clouds: Callable[[Array], Array]) -> Array:
 
 
 class Cloud(NamedTuple):
-    """What all panels of a picture have in common: colours (m, 4), the names of axes, the frame, and the weights (m,) of
-    points, None: all alike.
-    """
+    """What all panels of a picture have in common: colours (m, 4), the names of axes, the frame, and weights (m,)."""
 
     colours: Array
     names: tuple[str, ...]
