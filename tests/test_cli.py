@@ -74,6 +74,8 @@ WRONG = {  # arguments: what the message must name
     "plot of nothing": (("plot", "gone"), "DIR"),
     "plot without folder": (("plot",), "DIR"),
     "two configs": (("run", "a.toml", "b.toml"), "b.toml"),
+    "misspelt command": (("rnu", "a.toml"), 'Did you mean "run"?'),
+    "misspelt kind": (("export", "a.run", "--to", "parqet"), 'Did you mean "parquet"?'),
 }
 
 

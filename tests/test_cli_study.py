@@ -84,7 +84,7 @@ def test_wrong_configurations_are_exit_2_in_one_line_and_leave_nothing(folder, c
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
-        (("rank-colapse",), "rank-collapse"),
+        (("rank-colapse",), 'Did you mean "rank-collapse"?'),
         ((), "NAME"),
         (("phase-diagram", "gone.toml"), "gone.toml"),
         (("phase-diagram", "--threads", "0"), "--threads"),

@@ -146,6 +146,19 @@ def test_spheres(kind, method):
 # ---- events and ends -------------------------------------------------------------------------------------------------
 
 
+def test_systems_that_run_away_have_not_collapsed():
+    """V = I: rounding makes tokens equal at t = 37; V = -I: they meet. So it is alone, together and compiled."""
+    V, collapsed = np.array([1.0, -1.0])[:, None, None] * np.eye(2), fp.Collapsed(1e-3)
+    attention, x0 = fp.Softmax(np.eye(2), np.eye(2), V), tokens(8, 2, systems=2)
+    one = fp.solve(attention.system(0), x0[0], (0.0, 42.0), events=[collapsed])
+    assert np.ptp(one.x_final, axis=0).max() == 0.0 and one.status is fp.Status.COMPLETED
+    for events, path in (([collapsed], "fused"), ([collapsed, lambda t, x: 1.0], "batched")):
+        found = fp.solve(attention, x0, (0.0, 42.0), events=events)
+        assert [status.value for status in found.status] == ["completed", "collapsed"]
+        assert found.stats["path"] == path and np.isnan(found.t_events[0][0])
+        assert "Collapsed(0.001) saw nothing in the end" in found.message
+
+
 @pytest.mark.parametrize("method", ["euler", "rk4", "dopri5"])
 def test_events_of_each_system_are_those_of_single_runs(method):
     """Sizes 1, 3 and 9 collapse, grow or stop at times of their own; the times are roots, to 1e-9 of each other."""

@@ -241,6 +241,20 @@ def test_masses_are_areas():
     assert "areas by their number" in drawn.get_supxlabel()
 
 
+def test_weights_are_areas():
+    """Of tokens apart, and of discs of several: 2 and 1 tokens of weights 1/4, 1/4 and 1/2 in one place each."""
+    points, weights = RNG.standard_normal((40, 2)), RNG.uniform(0.5, 2.0, 40)
+    weights /= weights.sum()
+    found = masses.discs(points, np.tile(to_rgba("red"), (40, 1)), 8.0, weights)
+    assert np.allclose(found.areas / found.areas.sum(), weights) and not found.several.any()
+    pair = np.array([[0.0, 0.0], [0.0, 1e-6], [1.0, 0.0]])
+    found = masses.discs(pair, np.tile(to_rgba("red"), (3, 1)), 2.0, np.array([0.3, 0.2, 0.5]))
+    assert found.several.tolist() == [False, True] and found.areas[1] == 0.5 * masses.WHOLE
+    sol = fp.solve(fp.Softmax(*[np.eye(2)] * 3), points, (0.0, 0.1), weights=weights, method="euler", step=0.1)
+    areas = sol.plot().axes[0].collections[-1].get_sizes()
+    assert np.allclose(areas / areas.sum(), weights) and "areas: weights of tokens" in sol.plot().get_supxlabel()
+
+
 @pytest.mark.parametrize("n", [1, 2, 50, 4000])
 def test_a_cloud_is_made_of_points(n):
     """Tokens of a dense cloud may lie within a pixel of each other and are drawn one by one, in equal size."""

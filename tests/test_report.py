@@ -81,7 +81,7 @@ def test_a_run_has_a_page_of_its_own(softmax, capsys):
     code, out, errors = call(capsys, "report", str(softmax))
     assert (code, errors) == (0, "") and out.strip() == str(softmax / "report.html")
     page = Page((softmax / "report.html").read_text())
-    assert page.open == [] and all(link.startswith("data:image/") for link in page.links)
+    assert page.open == [] and all(link.startswith(("data:image/", "https://")) for link in page.links)
     assert page.pictures == ["tokens.png", "spectrum.png", "tokens.gif", "observables.png"]
     table = read_observables(softmax / "observables.csv")
     for value in (table["energy"][-1], table["radius"][0], table["trace"][2]):
@@ -89,6 +89,9 @@ def test_a_run_has_a_page_of_its_own(softmax, capsys):
     # finite, support, hull, energy, its balance; stability and the Gaussian law
     assert (page.cells.count("holds"), page.cells.count("stated")) == (5, 2) and "fails" not in page.cells
     text = " ".join(page.cells)
+    assert "https://arxiv.org/abs/2501.18322" in page.links
+    assert "one run cannot decide it" in (softmax / "report.html").read_text()
+    assert "R(t)" in text and "largest radius" not in text
     assert "Theorem 3.1" in text and "docs/theory/08-stability.md#theory-8-1" in text
     assert f"{table['dissipation'][1]:.6g}" in page.cells and "energy.violations" in page.cells
     assert "marks.trajectory.frames" in page.cells and not any(cell.startswith("{") for cell in page.cells)
@@ -111,7 +114,8 @@ def test_broken_theory_is_said(softmax):
         "finite": "fails", "support": "fails", "hull": "fails", "energy": "fails", "balance": "unknown",
     }  # fmt: skip
     assert "3 of 4 intervals" in found["energy"].numbers and "t = 0.4" in found["energy"].numbers
-    assert verdicts(text, table, {})["energy"].verdict == "unknown"
+    found = verdicts(text, table, {})["energy"]
+    assert found.verdict == "unknown" and "energy = true in [output]" in found.numbers
 
 
 def test_a_balance_that_is_not_known_is_not_shown(softmax):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+import fastpde as fp
 
 from .outside import typed
 from .problems import ROOT
@@ -41,7 +44,14 @@ REVEALED = {
     'fp.studies.phase_diagram(dimension=2)["draw"]': "ndarray",
     "fp.cite(a)": "str",
 }
-MISTAKES = {"fp.solve(a, x, (0.0, 1.0), rtl=1e-3)": "rtl", "fp.Softmax(x, x)": "V"}
+MISTAKES = {
+    "fp.solve(a, x, (0.0, 1.0), rtl=1e-3)": "rtl",
+    "fp.Softmax(x, x)": "V",
+    "fp.Sinkhorn(x, x, x, epsilon=1.0)": "epsilon",
+    "fp.MultiHead([a], w=x)": "w",
+    "fp.Masked(a, x)": "Masked",
+    "fp.clusters(x, lenght=1.0)": "lenght",
+}
 _START = "import numpy as np\nimport fastpde as fp\nx = np.eye(2)\na: fp.Attention = fp.Softmax(x, x, x)\n"
 
 
@@ -87,6 +97,20 @@ def test_results_have_types(said, code):
 @pytest.mark.parametrize("code", MISTAKES)
 def test_mistakes_are_found(said, code):
     assert re.search(rf'error: .*"{MISTAKES[code]}"', said[code]), said[code]
+
+
+@pytest.mark.parametrize(
+    ("call", "names"),
+    [
+        (fp.SingleHead, "Q K V scale weight"), (fp.Softmax, "Q K V scale weight"), (fp.L2, "Q K V scale weight"),
+        (fp.Linear, "Q K V scale weight"), (fp.Exponential, "Q K V scale weight"),
+        (fp.Sigmoid, "Q K V scale bias weight"), (fp.Sinkhorn, "Q K V eps scale tol max_iter n_half"),
+        (fp.MultiHead, "heads W"), (fp.Masked, "attention"), (typed.Falling, "Q K V scale weight"),
+        (fp.wasserstein, "x y p x_weights y_weights method projections seed eps backend return_error"),
+    ],
+)  # fmt: skip
+def test_signatures_are_those_of_calls(call, names):
+    assert " ".join(inspect.signature(call).parameters) == names
 
 
 def test_the_program_runs(tmp_path):

@@ -110,6 +110,27 @@ def test_collapsed_is_located():
     assert sol.t_final == pytest.approx(math.log(200.0), abs=WITHIN)
 
 
+@pytest.mark.parametrize(("tol", "dtype"), [(1e-3, float), (1e-12, float), (1e-2, "f4")])
+@pytest.mark.parametrize("batch", [False, True])
+def test_tokens_that_run_away_have_met_only_where_positions_can_tell(tol, dtype, batch):
+    # The mean grows as exp(t) and the spread falls as exp(-t): it is tol at log(1 / tol), where positions resolve
+    # 4 eps / tol, which is 9e-13, 9e-4, and in float32 5e-5.
+    def field(t, y, out):
+        mean = y.astype(float).mean(axis=-2, keepdims=True)
+        out[...] = 2.0 * mean - y
+
+    pair = np.array([[1.0, 1.0], [1.0, -1.0]], dtype)
+    y0 = np.stack([pair, pair]) if batch else pair
+    events, options = [Collapsed(tol)], {"rtol": 1e-5, "atol": 1e-15} if dtype == "f4" else TIGHT
+    sol = integrate(field, y0, (0.0, 30.0), events=events, **options)
+    if tol == 1e-12:
+        assert sol.status is Status.COMPLETED and len(sol.t_events[0]) == 0
+        assert "Collapsed(1e-12) saw nothing in the end: coordinates up to 1.1e+13" in sol.message
+    else:
+        assert sol.status is Status.COLLAPSED and "saw nothing" not in sol.message
+        assert sol.t_final == pytest.approx(math.log(1.0 / tol), abs=1e-3)
+
+
 def test_steady_state_is_reported_at_the_end_of_the_step():
     # |v| = |x| = 2 exp(-t) <= 1e-2 max(1, |x|) from t = log 200 on; steps of 0.01, and it must be the first
     # one beyond.

@@ -457,10 +457,31 @@ def test_weights_that_are_none():
         fp.Weight(3.0)
     with pytest.raises(fp.InputError, match="bounded_by"):
         fp.Weight(cauchy, bounded_by=(1.0, -1.0))
-    with pytest.raises(fp.InputTypeError, match="weight"):
+    with pytest.raises(
+        fp.InputTypeError, match=r"weight: got cauchy; need fp.Weight\(f\).* Write it as fp.Weight\(cauchy\)"
+    ):
         fp.Softmax(*drawn(), weight=cauchy)
     with pytest.raises(fp.InputError, match="that Numba compiles"):
         fp.Softmax(*drawn(), weight=fp.Weight(lambda s: input(str(s)))).velocity(tokens(5, 2))
+
+    class Plain(fp.SingleHead):
+        weight = cauchy
+
+    with pytest.raises(fp.InputTypeError, match=r"weight: got cauchy; .*fp.Weight\(cauchy\)"):
+        Plain(*drawn())
+
+    def unknown(s):
+        return s * sloope  # noqa: F821
+
+    def plain(s):
+        return 2.0 * bump(s)
+
+    for f, text in (
+        (unknown, "f: got unknown, which uses sloope, a name that is not defined"),
+        (plain, "f: got plain: which uses bump, .*numba.njit"),
+    ):
+        with pytest.raises(fp.InputError, match=text):
+            fp.Softmax(*drawn(), weight=fp.Weight(f)).velocity(tokens(5, 2))
     with pytest.raises(fp.InputError, match="derivative"):
         fp.Weight(bump).derivative(np.zeros(2))
 
