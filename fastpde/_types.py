@@ -42,7 +42,7 @@ def as_numbers(name: str, value: object) -> Array:
         came = "None" if value is None else f"dtype {array.dtype}"
         for method, what, remedy in _HAVE_TOKENS:
             if hasattr(value, method):
-                raise InputTypeError(name, f"{what}, {value!r:.60}", "tokens", remedy)
+                raise InputTypeError(name, f"{what}, {repr(value).splitlines()[0]:.60}", "tokens", remedy)
         raise InputTypeError(name, came, NUMBERS)
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))

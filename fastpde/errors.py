@@ -9,7 +9,8 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Whole:

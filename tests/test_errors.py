@@ -7,6 +7,7 @@ import copy
 import inspect
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_errors_within_a_call_are_left_as_they_are():
 
 def test_what_has_tokens_says_how_to_take_them():
     limit = fp.MeanField(fp.Linear(X, X, -X), fp.laws.Gaussian(0.0, X), (0.0, 0.1))
-    sol = fp.solve(SOFTMAX, X, (0.0, 0.1), method="euler", step=0.1)
+    sol = SimpleNamespace(x_final=X)  # as runs have it
     for value, remedy in (
         (limit, r"x, weights = limit.points\(t\)"),
         (sol, "sol.x_final"),
