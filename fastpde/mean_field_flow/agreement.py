@@ -17,7 +17,7 @@ _FIRST, _GROWTH = 6, 1.5  # points per axis: of the first rule, and how many mor
 _FINEST = 1e-13  # rtol: below, steps are rounding
 _STEPS, _FINER = 1e-2, 0.2  # rtol of the first rule as a fraction of tol, and of the next one as a fraction of that
 _DEAR = 1e10  # pairs to be summed, above which is seen first whether the rules that are allowed can agree
-_PARTED = 0.1  # relative difference of two rules one of which does not resolve the law
+_LOOSE, _PARTED = 1e-6, 30.0  # rtol of runs that look ahead; and how far a difference is above tol and their errors
 _CLOSER = 3  # how often a time up to which rules agree is sought between the first two times
 
 
@@ -96,28 +96,39 @@ def _price(before: MovedNodes, count: int) -> float:
 def _blind(setting: Setting, tol: float) -> str:
     """Return why the rules that are allowed cannot agree to the end, as runs of the two finest show; "" if they may.
 
-    Their steps are as large as makes sense: an error of steps that parts the two at all would be more than tol with the
-    steps of `_rtol`, too.
+    Their steps are large. What that does to places is seen in two runs of the fewest nodes; a difference that is far
+    above it, and above tol, is one of the nodes.
     """
     allowed: list[NodeSets] = []
     for nodes in _rules(setting):
         if nodes.count > setting.most:
             break
         allowed.append(nodes)
-    steps = Steps(_PARTED * _rtol(len(allowed) - 1, tol) / tol)
-    before, found = (MovedNodes(setting, nodes, steps) for nodes in allowed[-2:])
-    reached = _agree(found, before, _PARTED)
-    if reached == min(found.frames, before.frames):
-        return ""
-    t, count = setting.t[reached], found.nodes.count
-    return f"With more nodes that is later, but even {count} nodes lose the law before t = {t:.4g}: raise most_nodes."
+    loose = Steps(max(_LOOSE, _STEPS * tol))
+    few, finer = (MovedNodes(setting, allowed[0], steps) for steps in (loose, Steps(0.01 * loose.rtol)))
+    before, found = (MovedNodes(setting, nodes, loose) for nodes in allowed[-2:])
+    with found.reporting() as report:
+        for frame, t in enumerate(setting.t):
+            if not (found.reach(frame, report) and all(run.reach(frame) for run in (before, few, finer))):
+                return ""
+            if _difference(found, before, frame) > _PARTED * max(tol, _difference(few, finer, frame)):
+                more = f"With more nodes that is later, but {found.nodes.count} do not resolve the law at t = {t:.4g}"
+                return f"{more}: raise tol, or most_nodes."
+    return ""
 
 
 def _rules(setting: Setting) -> Iterator[NodeSets]:
-    """Yield finer and finer nodes; two of the same number, and no more, where rules of all sizes have the same."""
+    """Yield finer and finer nodes, as far as laws have such; two of the same number, and no more, where rules of all
+    sizes have the same.
+    """
     m, last = _FIRST, 0
     while True:
-        nodes = by_rule(setting, m)
+        try:
+            nodes = by_rule(setting, m)
+        except InputError:
+            if not last:
+                raise
+            return
         yield nodes
         if nodes.count == last:  # points as they are: the second run has smaller steps
             return

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
 import fastpde as fp
 from fastpde import laws
+from fastpde.mean_field_flow import agreement
 
 from .. import naive
 
@@ -154,6 +157,42 @@ def test_where_nodes_hold_is_said():
     end = float(str(told.value).split("at most ")[1].split(",")[0])
     assert 0.0 < end < 0.8
     fp.MeanField(attention, laws.Box([-1.0, -0.5], [1.0, 0.5]), (0.0, end / 2), tol=1e-4, most_nodes=800)
+
+
+def test_a_span_that_is_far_too_long_is_refused_soon(monkeypatch):
+    """Nodes move as far as rules agree, and the finest that are allowed are looked at first; the time named holds."""
+    steps, attention, law = [], fp.Softmax(I2, I2, I2), laws.Ball(2)
+    monkeypatch.setattr(agreement, "_DEAR", 1e7)
+    with pytest.raises(fp.InputError, match=r"at most \S+, up to .* 392 do not resolve the law at t = \S+: ") as told:
+        fp.MeanField(attention, law, (0.0, 20.0), most_nodes=500, progress=lambda t, stats: steps.append(t))
+    held, lost = map(float, re.search(r"at most (\S+), .* at t = (\S+): ", str(told.value)).groups())
+    assert 1.0 < held < lost < 6.0 and max(steps) < 6.0
+    assert fp.MeanField(attention, law, (0.0, held), most_nodes=500).error[-1] <= 1e-8
+    # Between the first two of 33 times: closer ones are looked at.
+    with pytest.raises(fp.InputError, match=r"need an end of at most \S+, ") as told:
+        fp.MeanField(fp.Softmax([[4.0]], [[1.0]], [[1.0]]), laws.Ball(1), (0.0, 50.0), tol=1e-4, most_nodes=50)
+    assert 0.1 < float(re.search(r"at most (\S+), ", str(told.value))[1]) < 50 / 32
+
+
+@pytest.mark.parametrize(
+    ("attention", "law", "end"),
+    [
+        (fp.Softmax(9 * I2, I2, -I2), laws.Ball(2), 1.0),  # which gathers: later is easier
+        (fp.Softmax(6 * A, I2, V), laws.Box([-1.0, -0.5], [1.0, 0.7]), 0.25),  # which parts
+        (fp.L2(3 * I2, 3 * I2, 0.3 * I2), laws.Annulus(2, 0.5), 0.5),
+    ],
+)
+def test_what_can_be_followed_is_not_refused_by_a_look_ahead(attention, law, end, monkeypatch):
+    want = fp.MeanField(attention, law, (0.0, end), tol=1e-6)
+    assert len(want.weights) > 150  # there is something to look ahead to
+    monkeypatch.setattr(agreement, "_DEAR", 0.0)
+    seen = []
+    monkeypatch.setattr(agreement, "_blind", lambda *asked: seen.append(blind(*asked)) or seen[-1])
+    found = fp.MeanField(attention, law, (0.0, end), tol=1e-6, most_nodes=1000)
+    assert seen == [""] and (found.points(end)[0] == want.points(end)[0]).all()
+
+
+blind = agreement._blind
 
 
 def test_what_cannot_be_followed_is_refused():
