@@ -209,6 +209,7 @@ def test_in_a_configuration(folder, capsys):
     assert '"own_code"' in (folder / "a.run" / "status.json").read_text()
     assert cli.main(["status", "a.run"]) == 0 and cli.main(["verify", "a.run"]) == 0
     assert cli.main(["plot", "a.run"]) == 0 and cli.main(["report", "a.run"]) == 0
+    assert "only with --allow-code the page says" in capsys.readouterr().err
     capsys.readouterr()
     assert cli.main(["run", "a.toml", "--allow-code"]) == 0 and "already finished" in capsys.readouterr().out
     support = "Tokens stay in the ball of radius R(t)"
