@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 import fastpde
 from fastpde import cli, config, sums
+from fastpde._jit import cache_folder
 from fastpde.run import machine, signals
 from fastpde.run.writer import Writer
 
@@ -180,8 +181,10 @@ def test_a_plan_and_a_configuration_say_whose_they_are(folder, capsys):
 def test_doctor_says_what_this_machine_will_do(folder, capsys):
     code, out, _ = call(capsys, "doctor")
     assert code == 0
-    for word in ("cores", "numba", "hdf5 locking", "fastpde"):
+    for word in ("cores", "numba", "hdf5 locking", "fastpde", "times as long as on a core"):
         assert word in out
+    (about,) = cache_folder().glob("about.txt")
+    assert "NumPy" in about.read_text()
 
 
 def test_warmup_reports_every_kernel(folder, capsys, monkeypatch):
@@ -332,7 +335,7 @@ def test_a_signal_where_nothing_can_be_raised(folder, capsys, monkeypatch, place
     monkeypatch.setattr(config, "load", lambda *_, **__: place())
     began = time.monotonic()
     code, out, errors = call(capsys, "run", "a.toml")
-    assert (code, out, errors.count("\n")) == (75, "", 1) and "stopped by SIGINT" in errors
+    assert (code, out, errors.count("\n")) == (75, "", 1) and errors.startswith("fastpde: stopped by SIGINT")
     assert time.monotonic() - began < 5.0 and files(folder) == ["a.toml"]
 
 

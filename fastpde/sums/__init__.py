@@ -99,8 +99,8 @@ def choices() -> dict[str, str]:
     from .prediction import typical_choices
 
     costs, file = calibration.costs(), calibration.path()
-    relative = f"direct {costs.direct:g}, fast {costs.fast:g}, relative to a typical server's core"
-    found = {"costs": f"{relative}; {costs.threads:g} threads"}
+    told = f"direct sums take {costs.direct:g} times as long as on a core of a typical server, others {costs.fast:g}"
+    found = {"costs": f"{told}; measured for {costs.threads:g} threads"}
     found["costs in"] = "memory only: no writable folder" if file is None else str(file)
     found |= {f"way to sum, {way.name}": (type(way).__doc__ or "").partition("\n")[0] for way in ways.WAYS}
     return found | limits.shares() | {f"auto, {name}": text for name, text in typical_choices(costs, 1e-8).items()}

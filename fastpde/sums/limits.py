@@ -68,8 +68,8 @@ def shares() -> dict[str, str]:
             sum_once = partial(backend.attend, pair, out)
             part = share(partial(_timed, sum_once, times), Work.of_pairs(_POINTS**2, 2 * d), name)
             found[f"direct sums, {name}, d = {d}"] = (
-                f"{_POINTS**2 / min(times) / 1e9:.2g} billion pairs per second, {part:.0%} of what multiply-adds at "
-                "the speed of matrix products, and exponentials, allow"
+                f"{_POINTS**2 / min(times) / 1e9:.2g} billion pairs per second, {part:.0%} of the most that this "
+                "machine could do: its multiply-adds as fast as in matrix products, and its exponentials"
             )
     return found
 

@@ -85,5 +85,5 @@ def typical_choices(costs: Costs, tol: float) -> dict[str, str]:
             small = not costs.worth_planning(float(n) * n, 2 * d, x.dtype)
             kind = "direct" if choice is None or small or fast > direct else choice[0].name
             other = "no sum in O(n) keeps the tolerance" if choice is None else f"{choice[0].name} {fast:.2g} s"
-            found[f"n = {n}, d = {d}"] = f"{kind}: direct {direct:.2g} s, {other}"
+            found[f"n = {n}, d = {d}"] = f"{kind} is chosen; direct {direct:.2g} s, {other}"
     return found
