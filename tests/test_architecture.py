@@ -23,7 +23,7 @@ ONLY = {
     "argparse": r"cli.*\.py",
     "jinja2": r"report/rendering\.py",
     "matplotlib": r"plot/.*\.py",
-    "tqdm": r"(clusters|compiling|ensemble|export|integrate/reporting|run/progress|cli_machine)\.py",
+    "tqdm": r"(theory/clusters|compiling|ensemble|export|integrate/reporting|run/progress|cli_machine)\.py",
     "xarray": r"run/opened\.py",  # for type checkers; `run/labelled.library` imports it when it is asked for
     "pandas": r"run/opened\.py",
     "pyarrow": r"",
@@ -31,8 +31,7 @@ ONLY = {
     "ot": r"transport/wasserstein\.py",
     "torch": r"torch\.py",
     "jax": r"jax\.py",
-    "scipy": r"(observe|dissipation|clusters"
-    r"|(integrate|laws|transport|gaussian|sensitivity|run|studies|plot|config|report|theory)/.*)\.py",
+    "scipy": r"(observe|(integrate|laws|transport|gaussian|sensitivity|run|studies|plot|config|report|theory)/.*)\.py",
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
@@ -56,9 +55,7 @@ MAY = {
     "sums": {"kernels", "simd", "weights", "_jit"} | BASE,
     "batches": {"sums", "kernels", "simd", "step_rules", "weights"} | BASE,
     "transport": {"sums", "weights"} | BASE,
-    "theory": {"attention", "laws", "weights"} | BASE,
-    "dissipation": {"attention", "sums", "manifold"} | BASE,
-    "clusters": BASE,
+    "theory": {"attention", "integrate", "laws", "manifold", "sums", "weights"} | BASE,
     "attention": {"batches", "own_code", "solutions", "sums", "weights", "transport"} | BASE,
     # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
     "integrate": {"compiling", "errors", "_times", "parallel", "plot", "solutions", "step_rules"},
@@ -98,7 +95,6 @@ MAY = {
         "solutions",
     }
     | BASE,
-    "energy": {"attention", "integrate", "sums"} | BASE,
     "bridge": {"attention", "ensemble", "integrate", "meanfield", "sensitivity"} | BASE,
     "torch": {"bridge"} | BASE,
     "jax": {"bridge"} | BASE,

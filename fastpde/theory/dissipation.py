@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ._types import Array, as_tokens
-from .attention import Attention, Sinkhorn
-from .attention.base import Balance
-from .attention.cloud import make_cloud
-from .attention.composite import terms_of
-from .errors import InputError, InputTypeError
-from .manifold import Euclidean, Manifold, as_manifold
+from .._types import Array, as_tokens
+from ..attention import Attention, Sinkhorn
+from ..attention.base import Balance
+from ..attention.cloud import make_cloud
+from ..attention.composite import terms_of
+from ..errors import InputError, InputTypeError
+from ..manifold import Euclidean, Manifold, as_manifold
 
 if TYPE_CHECKING:
-    from .sums.backend import Backend
+    from ..sums.backend import Backend
 
 _STEPS = 10.0  # between two rows, each with the largest allowed error: dense output and short intervals have fewer
 _ROUNDING = 64.0 * 2.0**-52  # relative error of sums in float64
@@ -53,7 +53,7 @@ def dissipation(
 
     Source: Theory 7; Castin et al. 2025.
     """
-    from .sums import resolve
+    from ..sums import resolve
 
     tokens = as_tokens("x", x)
     found, mean = _balanced(attention, tokens, t, weights, resolve(backend), as_manifold(manifold))
@@ -89,7 +89,7 @@ def energy_row(
 
     Raises as `dissipation`.
     """
-    from .sums import resolve
+    from ..sums import resolve
 
     tokens, summing = as_tokens("x", x), resolve(backend)
     found, mean = _balanced(attention, tokens, t, weights, summing, as_manifold(manifold))
