@@ -21,13 +21,13 @@ import numpy as np
 from ._types import Array, as_numbers
 from .attention.derivatives import Linearised, backend_of
 from .attention.memory import Memory
-from .ensemble import Ensemble, EnsembleSolution, reporting
+from .ensemble import Ensemble, EnsembleSolution
 from .errors import InputError
 from .integrate import Integrator, Problem, Solution, Status
 from .integrate.again import StepAgain, StepsAgain
 from .integrate.events import gradient_of
 from .integrate.options import function
-from .integrate.reporting import check_progress
+from .integrate.reporting import check_progress, counting
 from .integrate.solution import Recorder
 from .integrate.solve import run
 from .laws.law import Law, law_of
@@ -298,7 +298,7 @@ def systems_along(problem: Problem, progress: Any, tangents: Any, log_density: A
     fresh = moving.systems(np.arange(len(problem.y0)))  # which remembers nothing of the first run
     Follower(problem, along, density)  # raises before any work
     sol = Ensemble.of(problem).solve(False, fuse=fuse)
-    with reporting(progress, len(problem.y0)) as told:
+    with counting(progress, len(problem.y0)) as told:
         if not problem.controller.adaptive and all(status is Status.COMPLETED for status in sol.status):
             found = _followed_together(replace(problem, field=fresh, events=()), along, density, told)
         else:

@@ -23,7 +23,7 @@ ONLY = {
     "argparse": r"cli.*\.py",
     "jinja2": r"report/rendering\.py",
     "matplotlib": r"plot/.*\.py",
-    "tqdm": r"(theory/clusters|compiling|ensemble|export|integrate/reporting|run/progress|cli_machine)\.py",
+    "tqdm": r"(theory/clusters|compiling|export|integrate/reporting|run/progress|cli_machine)\.py",
     "xarray": r"run/opened\.py",  # for type checkers; `run/labelled.library` imports it when it is asked for
     "pandas": r"run/opened\.py",
     "pyarrow": r"",
@@ -76,8 +76,7 @@ MAY = {
         "sums",
     }
     | BASE,
-    "ensemble": {"attention", "batches", "compiled_runs", "compiling", "integrate", "manifold", "plot", "solutions"}
-    | BASE,
+    "ensemble": {"attention", "batches", "compiled_runs", "integrate", "manifold", "plot", "solutions"} | BASE,
     "tangents": {"attention", "ensemble", "integrate", "laws", "manifold"} | BASE,
     "meanfield": {"attention", "sums", "ensemble", "gaussian", "integrate", "laws", "manifold", "noise", "tangents"}
     | BASE,
@@ -99,14 +98,7 @@ MAY = {
     "torch": {"bridge"} | BASE,
     "jax": {"bridge"} | BASE,
     # Beside the public names, by `import fastpde as fp`.
-    "studies": {
-        "attention",
-        "ensemble",
-        "integrate",
-        "own_code",
-        "plot",
-        "theory",
-    },
+    "studies": {"attention", "integrate", "own_code", "plot", "theory"},
     "initial": BASE,
     "observe": BASE,
 }
@@ -347,7 +339,7 @@ def test_the_checks_can_fail():
         ("observe.py", "import h5py"): ["h5py"],
         ("run/recorder.py", "import h5py"): ["h5py"],
         ("meanfield.py", "import matplotlib.pyplot as plt"): ["matplotlib"],
-        ("studies/draws.py", "from ..gaussian.asymptotics import limit"): ["gaussian"],
+        ("studies/random_laws.py", "from ..gaussian.asymptotics import limit"): ["gaussian"],
         ("kernels/pack.py", "from ..attention.softmax import Softmax"): ["attention"],
     }
     for (path, text), want in broken.items():

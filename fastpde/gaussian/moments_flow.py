@@ -18,11 +18,11 @@ from .. import solutions
 from .._types import Array
 from ..attention.base import Attention, as_attention
 from ..attention.small_matrices import transposed
-from ..ensemble import reporting, summary
+from ..ensemble import summary
 from ..errors import InputError
 from ..integrate import Solution, Status, integrate
 from ..integrate.options import time_span
-from ..integrate.reporting import check_progress
+from ..integrate.reporting import check_progress, counting
 from ..laws.gaussian import Gaussian
 from .batch import Flow
 from .blowup import blowup_times
@@ -155,7 +155,7 @@ def _systems(attention: Attention, start: Gaussian, t_span: Any, options: dict[s
         return _one(attention, mean[0], factor[0], t_span, options)
     if attention._affine_heads() is not None:
         return _together(attention, mean, factor, tuple(lead), t_span, options)
-    with reporting(options.pop("progress"), len(mean)) as report:
+    with counting(options.pop("progress"), len(mean)) as report:
         found = []
         for b in range(len(mean)):
             own = attention.system(b) if count > 1 else attention

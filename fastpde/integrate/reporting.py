@@ -45,6 +45,25 @@ def reporting(progress: bool | Report, span: Span, what: str = "t") -> Iterator[
         yield report
 
 
+@contextmanager
+def counting(progress: object, systems: int) -> Iterator[Callable[[int], object]]:
+    """Yield report(done), to call with the number of systems that are done: it moves a bar, calls progress(done, stats)
+    with {"systems": systems}, or does nothing. Raises InputTypeError as `check_progress`.
+    """
+    progress = check_progress(progress)
+    if not isinstance(progress, bool):
+        told = progress
+        yield lambda done: told(done, {"systems": systems})
+        return
+    if not progress:
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    with compiling.shown(sys.stderr), tqdm(total=systems, unit=" systems", file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.n)
+
+
 def leaps_told(count: int) -> str:
     """Return a sentence that begins with a space on steps of a fixed size that are too large; "" if there were none."""
     if not count:

@@ -19,7 +19,6 @@ from .._types import Array, as_tokens
 from ..attention.base import Attention
 from ..attention.derivatives import WEIGHTS
 from ..ensemble import EnsembleSolution
-from ..ensemble import reporting as reporting_systems
 from ..errors import InputError
 from ..gaussian import Gaussian
 from ..integrate import Observer, Solution, Status, integrate
@@ -27,7 +26,7 @@ from ..integrate.controller import Span
 from ..integrate.events import Event, as_event, gradient_of
 from ..integrate.methods import TABLEAUX
 from ..integrate.options import function, positive_int, sequence, stepping
-from ..integrate.reporting import check_progress, reporting
+from ..integrate.reporting import check_progress, counting, reporting
 from ..manifold import Manifold, as_manifold
 from ..meanfield import Field, bind, refuse, refuse_law, solve
 from ..noise import Brownian
@@ -185,7 +184,7 @@ def _backwards(
         with reporting(progress, Span(times[-1], times[0])) as report:
             yield backs[0].run(at, cotangents, report)
         return
-    with reporting_systems(progress, len(backs)) as told:
+    with counting(progress, len(backs)) as told:
         for done, (back, leg) in enumerate(zip(backs, legs, strict=True)):
             yield back.run(at, cotangents[:, leg.of], None)
             told(done + 1)

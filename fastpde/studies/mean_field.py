@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
+from fastpde.integrate.options import positive
+from fastpde.integrate.reporting import counting
 
 from . import central_limit
-from .draws import code_of, positive, several, told, whole
 from .limit_reference import Reference
 from .limit_settings import COMPOSED, Setting, cells_of, named_laws, named_variants, samples_of, settings
 from .limit_table import MeanField, clt_of, late, limits_of
+from .study_arguments import code_of, several, whole
 from .study_cells import Cells
 from .table import Array
 
@@ -98,7 +100,7 @@ def mean_field(
         "distances": _flag("distances", distances),
     }
     found = _Tables(parameters, Cells(cells, parameters), backend)
-    with told(progress, cells_of(asked, parameters)) as report:
+    with counting(progress, cells_of(asked, parameters)) as report:
         for setting in asked:
             found.add(setting, of_name[setting.law], report)
     columns = {name: np.array([row[name] for row in found.rows]) for name in found.rows[0]}
