@@ -35,7 +35,7 @@ ONLY = {
 }
 
 # Imports point down: the parts of the package that each part may import, beside itself. `plot` reads what `run` writes.
-BASE = {"errors", "_times", "_types", "parallel"}
+BASE = {"errors", "_numbers", "_times", "_types", "parallel"}
 MAY = {
     "errors": set(),
     "own_code": {"errors"},
@@ -43,6 +43,7 @@ MAY = {
     "solutions": {"errors"},
     "compiling": set(),
     "parallel": {"errors"},
+    "_numbers": {"errors"},
     "_times": {"errors"},
     "_types": {"errors", "parallel"},
     "weights": {"_types", "errors"},
@@ -58,7 +59,7 @@ MAY = {
     "theory": {"attention", "integrate", "laws", "manifold", "sums", "weights"} | BASE,
     "attention": {"batches", "own_code", "solutions", "sums", "weights", "transport"} | BASE,
     # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
-    "integrate": {"compiling", "errors", "_times", "parallel", "plot", "solutions", "step_rules"},
+    "integrate": {"_numbers", "_times", "compiling", "errors", "parallel", "plot", "solutions", "step_rules"},
     "manifold": {"integrate", "kernels"} | BASE,
     "noise": {"initial", "integrate"} | BASE,
     "laws": {"initial", "integrate"} | BASE,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastpde import compiling
+from fastpde._numbers import show
 from fastpde.errors import InputTypeError
 from fastpde.integrate.controller import Span
-from fastpde.integrate.options import show
 
 Report = Callable[[float, dict[str, float]], object]
 

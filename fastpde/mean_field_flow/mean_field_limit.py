@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
+from .._numbers import real, show, whole, within
 from .._types import Array, as_numbers, as_tokens
 from ..attention import Attention
 from ..attention.composite import Term, terms_of
 from ..errors import InputError, InputTypeError
-from ..integrate.options import function, positive, positive_int, real, show, time_span
+from ..integrate.options import function, time_span
 from ..laws import Empirical, Law
 from ..laws.law import law_of
 from ..weights import Linear, is_bounded
@@ -89,12 +90,11 @@ class MeanField:
         """
         if not isinstance(field, Attention):
             raise InputTypeError("field", show(field), "an attention, as fp.Softmax(Q, K, V)")
-        if tol is not None and not 1e-12 <= positive("tol", tol) <= 0.1:
-            raise InputError("tol", show(tol), "a number from 1e-12 to 0.1")
+        tol = None if tol is None else within("tol", tol, 1e-12, 0.1)
         span = time_span("t_span", t_span)
         if not span[0] < span[1]:
             raise InputError("t_span", show(t_span), "an end after its start")
-        most = positive_int("most_nodes", most_nodes)
+        most = whole("most_nodes", most_nodes)
         self.attention, self.law = field, law
         one = isinstance(law, Law | type) or not callable(law) or not field.positional
         law_at = _always(law_of("law", law)) if one else _checked(function("law", law, "(s)"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import whole
 from .._types import Array, as_tokens
 from ..attention.base import Attention
 from ..attention.derivatives import WEIGHTS
@@ -25,7 +26,7 @@ from ..integrate import Observer, Solution, Status, integrate
 from ..integrate.controller import Span
 from ..integrate.events import Event, as_event, gradient_of
 from ..integrate.methods import TABLEAUX
-from ..integrate.options import function, positive_int, sequence, stepping
+from ..integrate.options import function, sequence, stepping
 from ..integrate.reporting import check_progress, counting, reporting
 from ..manifold import Manifold, as_manifold
 from ..meanfield import Field, bind, refuse, refuse_law, solve
@@ -120,7 +121,7 @@ def gradient(
     """
     check_progress(progress)
     stepping(gradient, asked)
-    memory = positive_int("memory", memory)
+    memory = whole("memory", memory)
     if isinstance(x0, Gaussian):
         refuse("a Gaussian law", weights=weights, positions=positions, manifold=manifold, noise=noise, events=events)
         return gradient_of_law(loss, attention, x0, t_span, t_eval, memory, progress, asked)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from .._numbers import real, whole
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.derivatives import masses_of
 from ..errors import InputError
 from ..integrate import Integrator, Solution
-from ..integrate.options import positive_int, real, stepping
+from ..integrate.options import stepping
 from ..integrate.solve import run
 from ..manifold import Manifold
 from ..meanfield import Field, prepare
@@ -105,7 +106,7 @@ def lyapunov(
     Source: Theory 12.3.
     """
     stepping(lyapunov, asked)
-    count, every, drop = positive_int("k", k), positive_int("every", every), real("drop", drop)
+    count, every, drop = whole("k", k), whole("every", every), real("drop", drop)
     if not 0.0 <= drop < 1.0:
         raise InputError("drop", str(drop), "a number of at least 0 and below 1")
     problem = prepare(

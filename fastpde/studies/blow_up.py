@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
-from fastpde.integrate.options import one_of, real
+from fastpde._numbers import one_of, real
 from fastpde.theory import bounds
 
 from .edge_flow import Flow, resolved

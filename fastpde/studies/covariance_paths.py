@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde._numbers import whole, within
 from fastpde.integrate.reporting import counting
 
 from . import random_laws
-from .study_arguments import whole
 from .table import Array, Column, Study, read_csv, write_csv
 
 if TYPE_CHECKING:
@@ -96,8 +96,7 @@ def grid(n: int = 10, limit: float = 0.5) -> Array:
     Raises InputError, InputTypeError. Source: Theory 10.
     """
     n = whole("n", n, 1)
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit <= 1:
-        raise fp.InputError("limit", repr(limit), "a number from 0 to 1")
+    limit = within("limit", limit, 0.0, 1.0)
     line = np.linspace(-limit, limit, n) if n > 1 else np.zeros(1)
     u, w = (values.ravel() for values in np.meshgrid(line, line, indexing="ij"))
     inside = u * u + w * w < 1

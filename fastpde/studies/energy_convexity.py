@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
-from fastpde.integrate.options import one_of
+from fastpde._numbers import one_of, whole
 from fastpde.theory import gaussian_energy as ge
 
-from .study_arguments import several, whole
+from .study_arguments import several
 from .study_cells import Rows, rows_of
 from .table import Array, Column, Study
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
-from fastpde.integrate.options import positive
+from fastpde._numbers import flag, positive, whole
 from fastpde.integrate.reporting import counting
 
 from . import central_limit
 from .limit_reference import Reference
 from .limit_settings import COMPOSED, Setting, cells_of, named_laws, named_variants, samples_of, settings
 from .limit_table import MeanField, clt_of, late, limits_of
-from .study_arguments import code_of, several, whole
+from .study_arguments import code_of, several
 from .study_cells import Cells
 from .table import Array
 
@@ -97,7 +97,7 @@ def mean_field(
         "dimension": d,
         "strengths": strengths,
         **_counted(times, steps, points, clt_draws, seed),
-        "distances": _flag("distances", distances),
+        "distances": flag("distances", distances),
     }
     found = _Tables(parameters, Cells(cells, parameters), backend)
     with counting(progress, cells_of(asked, parameters)) as report:
@@ -105,13 +105,6 @@ def mean_field(
             found.add(setting, of_name[setting.law], report)
     columns = {name: np.array([row[name] for row in found.rows]) for name in found.rows[0]}
     return MeanField(parameters, columns, limits_of(found.limits), clt_of(found.clt))
-
-
-def _flag(name: str, value: Any) -> bool:
-    """Return a bool, or raise InputTypeError."""
-    if not isinstance(value, bool):
-        raise fp.InputTypeError(name, repr(value), "True or False")
-    return value
 
 
 def _counted(times: Any, steps: Any, points: Any, clt_draws: Any, seed: Any) -> dict[str, int]:

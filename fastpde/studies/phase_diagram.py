@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastpde._numbers import whole
 from fastpde.attention.variants import chosen
 from fastpde.integrate.reporting import counting
 
 from . import random_laws
-from .study_arguments import code_of, whole
+from .study_arguments import code_of
 from .table import Column, Study
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastpde._numbers import one_of, whole
 from fastpde.attention.variants import chosen, named
-from fastpde.integrate.options import one_of
 from fastpde.integrate.reporting import counting
 
 from . import random_laws
-from .study_arguments import code_of, several, whole
+from .study_arguments import code_of, several
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from fastpde.integrate.options import one_of, positive
+from fastpde._numbers import one_of, positive, whole
 from fastpde.integrate.reporting import counting
 
 from . import training
-from .study_arguments import several, whole
+from .study_arguments import several
 from .study_cells import Cells, Rows
 from .table import Array, Column, Study
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde._numbers import positive, whole
 from fastpde.attention.variants import VARIANTS, chosen, named
-from fastpde.integrate.options import positive
 
-from .study_arguments import code_of, several, whole
+from .study_arguments import code_of, several
 from .study_cells import Rows, rows_of
 from .table import Array, Column, Study
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 import fastpde as fp
-from fastpde.integrate.options import positive
+from fastpde._numbers import positive, whole
 
-from .study_arguments import several, whole
+from .study_arguments import several
 from .study_cells import Rows, rows_of
 from .table import Array, Column, Study
 

@@ -5,21 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 import fastpde as fp
+from fastpde._numbers import positive
 from fastpde.attention.variants import named
-from fastpde.integrate.options import positive
 from fastpde.own_code import is_own
-
-
-def whole(name: str, value: Any, least: int, most: int = 2**53) -> int:
-    """Return a whole number from `least` to `most`, or raise InputError or InputTypeError."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise fp.InputTypeError(name, repr(value), "a whole number")
-    if not least <= value <= most:
-        raise fp.InputError(name, repr(value), f"at least {least}" + (f" and at most {most}" if most < 2**53 else ""))
-    return int(value)
 
 
 def several(name: str, values: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._numbers import flag
 from .._types import Array, as_tokens
 from ..attention.base import Attention, as_attention
 from ..attention.cloud import Cloud, make_cloud
@@ -16,7 +17,6 @@ from ..attention.derivatives import as_change, backend_of, masses_of, widened
 from ..attention.energy_forces import Force
 from ..attention.sinkhorn import Sinkhorn
 from ..errors import InputError, InputTypeError
-from ..integrate.options import flag
 
 if TYPE_CHECKING:
     from ..sums.backend import Backend
