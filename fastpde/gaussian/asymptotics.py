@@ -119,9 +119,7 @@ def limit(
     closed_forms, max_steps = flag("closed_forms", closed_forms), whole("max_steps", max_steps)
     rtol = within("rtol", rtol, 1e-13, 1e-3)
     *lead, d = law.mean.shape
-    length = attention._check_dimension(d, 0.0, "law")
-    if length != d:
-        raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the law")
+    attention._check_dimension(d, 0.0, "law", square="attention")
     count = max(p.systems(0.0) for p in attention.parameters())
     if count > 1 and lead not in ([], [count]):
         raise InputError("law", repr(law), f"one Gaussian law, or {count} as the parameters of the attention")

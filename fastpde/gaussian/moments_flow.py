@@ -126,10 +126,7 @@ def solve_gaussian(
     as_attention(attention)
     t0, _ = time_span("t_span", t_span)
     check_progress(progress)
-    d = start.mean.shape[-1]
-    length = attention._check_dimension(d, t0, "x0")
-    if length != d:
-        raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the law")
+    attention._check_dimension(start.mean.shape[-1], t0, "x0", square="attention")
     options["progress"] = progress
     if attention.masked and start.mean.ndim > 1:
         return _per_position(attention, start, t_span, weights, positions, options)

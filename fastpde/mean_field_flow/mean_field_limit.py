@@ -11,8 +11,9 @@ import numpy as np
 from .._numbers import real, show, whole, within
 from .._types import Array, as_numbers, as_tokens
 from ..attention import Attention
+from ..attention.base import as_attention
 from ..attention.composite import Term, terms_of
-from ..errors import InputError, InputTypeError
+from ..errors import InputError
 from ..integrate.options import function, time_span
 from ..laws import Empirical, Law
 from ..laws.law import law_of
@@ -88,8 +89,7 @@ class MeanField:
 
         Source: Theory 13.1, 13.3.
         """
-        if not isinstance(field, Attention):
-            raise InputTypeError("field", show(field), "an attention, as fp.Softmax(Q, K, V)")
+        as_attention(field, "field")
         tol = None if tol is None else within("tol", tol, 1e-12, 0.1)
         span = time_span("t_span", t_span)
         if not span[0] < span[1]:
@@ -259,8 +259,7 @@ def _check(field: Attention, law: Law, t: float) -> None:
     if not np.isfinite(law.support_radius) and not all(map(_spares_tails, terms_of(field))):
         remedy = "Under sums of weights that grow there may be no solution at any time if tails are unbounded."
         raise InputError("law", repr(law), "a law of bounded support, as fp.laws.Ball(2)", remedy)
-    if (length := field._check(law.mean[None, None], t, "law")) != law.dimension:
-        raise InputError("field", f"a field of length {length}", f"{law.dimension}, the dimension of the law")
+    field._check(law.mean[None, None], t, "law", square="field")
 
 
 def _spares_tails(term: Term) -> bool:

@@ -48,9 +48,7 @@ def one_cloud(
     wide = tokens.astype(np.float64, copy=False)
     moving = bind(attention, wide, weights=weights, positions=positions, backend=backend, manifold=place)
     backend_of(moving.backend)
-    length = attention._check(moving.cloud.x, t, name)
-    if length != wide.shape[1]:
-        raise InputError("attention", f"a field of length {length}", f"{wide.shape[1]}, the dimension of the tokens")
+    attention._check(moving.cloud.x, t, name, square="attention")
     place.check(tokens, name)
     start = wide.copy()
     place.retract(start)

@@ -12,6 +12,7 @@ import numpy as np
 
 import fastpde as fp
 from fastpde._numbers import whole, within
+from fastpde.attention.base import as_attention
 from fastpde.integrate.reporting import counting
 
 from . import random_laws
@@ -133,9 +134,7 @@ def covariance_paths(
 
     Source: Theory 3, 10, 11.
     """
-    if not isinstance(attention, fp.Attention):
-        raise fp.InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    if attention.masked:
+    if as_attention(attention).masked:
         raise fp.InputError("attention", repr(attention), "one without a mask: a mask has a law per position")
     if not all(p.constant and p.systems(0.0) == 1 for p in attention.parameters()):
         raise fp.InputError("attention", repr(attention), "parameters constant in time, one value for all laws")

@@ -18,6 +18,7 @@ import numpy as np
 
 from .._types import Array, as_numbers
 from ..attention import Attention, Layers
+from ..attention.base import as_attention
 from ..attention.rates import Rate
 from ..errors import InputError, InputTypeError
 
@@ -145,9 +146,7 @@ class _March:
     """The integration of R^2 and log C of an attention from one time to a later one, in W_p."""
 
     def __init__(self, attention: Attention, p: float) -> None:
-        if not isinstance(attention, Attention):
-            raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-        self.attention, self.p = attention, np.array([p])
+        self.attention, self.p = as_attention(attention), np.array([p])
         parameters = list(attention.parameters())
         self._steady = all(q.constant or isinstance(q.source, Layers) for q in parameters)
         constant = all(q.constant for q in parameters)

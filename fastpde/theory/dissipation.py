@@ -9,10 +9,10 @@ import numpy as np
 
 from .._types import Array, as_tokens
 from ..attention import Attention, Sinkhorn
-from ..attention.base import Balance
+from ..attention.base import Balance, as_attention
 from ..attention.cloud import make_cloud
 from ..attention.composite import terms_of
-from ..errors import InputError, InputTypeError
+from ..errors import InputError
 from ..manifold import Euclidean, Manifold, as_manifold
 
 if TYPE_CHECKING:
@@ -117,12 +117,8 @@ def _balanced(
 
     Raises as `dissipation`.
     """
-    if not isinstance(attention, Attention):
-        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), backend, weights)
-    length = attention._check(cloud.x, t)
-    if length != cloud.x.shape[2]:
-        raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")
+    cloud = make_cloud(as_attention(attention), tokens.astype(np.float64, copy=False), backend, weights)
+    attention._check(cloud.x, t, square="attention")
     manifold.check(tokens, "x")
     with backend.evaluation():
         found = attention._energy_balance(cloud, float(t), backend)
@@ -175,9 +171,7 @@ class EnergyRecord:
         `fp.solve` tells its observers of manifold and noise by itself. Raises InputTypeError for what is no attention,
         or no manifold.
         """
-        if not isinstance(attention, Attention):
-            raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-        self.attention = attention
+        self.attention = as_attention(attention)
         self._given = {"weights": weights, "backend": backend, "rtol": rtol, "atol": atol}
         self._rows: list[tuple[float, float, float, float]] = []
         self.in_run(as_manifold(manifold), noise)
