@@ -139,7 +139,7 @@ class Follower:
         return replace(sol, **self.found(sol))
 
     def found(self, sol: Solution) -> dict[str, Any]:
-        """Return what has been followed, by the names that it has in a solution, here in that of the run."""
+        """Return the tangents and the log density of the solution `sol`, by the names of its fields."""
         tangents, density = self._at(sol.t_final)
         tangents = tangents + self._of_the_end(sol, tangents)
         kept: Sequence[Array] = [one.x for one in self._kept]
@@ -157,7 +157,7 @@ class Follower:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def _made_again(self, number: int, ends: tuple[float, float], h: float) -> _Along:
-        """Make a step again, but for its last stage."""
+        """Make a step of the run again, with the changes of tangents, but for its last stage."""
         y, k = self._y, self.tangents
         step = self._again.begin(number, ends, h, y)
         changes = np.zeros((len(step.stages), *k.shape))

@@ -61,8 +61,8 @@ MAY = {
     # Solutions draw their picture: `plot` is imported late, and only its parts that read no run.
     "integrate": {"_numbers", "_times", "compiling", "errors", "parallel", "plot", "solutions", "step_rules"},
     "manifold": {"integrate", "kernels"} | BASE,
-    "noise": {"initial", "integrate"} | BASE,
-    "laws": {"initial", "integrate"} | BASE,
+    "noise": {"initial"} | BASE,
+    "laws": {"initial"} | BASE,
     "compiled_runs": {"batches", "integrate", "manifold", "step_rules"} | BASE,
     "gaussian": {
         "attention",

@@ -57,12 +57,15 @@ def by_agreement(setting: Setting, tol: float) -> MovedNodes:
 
 
 def _rules(setting: Setting) -> Iterator[NodeSets]:
-    """Yield finer and finer nodes; two of the same number, and no more, where rules of all sizes have the same."""
+    """Yield finer and finer nodes.
+
+    Where rules of all sizes have the same nodes, as for points, these are yielded twice and no more.
+    """
     m, last = _FIRST, 0
     while True:
         nodes = by_rule(setting, m)
         yield nodes
-        if nodes.count == last:  # points as they are: the second run has smaller steps
+        if nodes.count == last:  # the second run of these nodes has smaller steps
             return
         m, last = int(np.ceil(_GROWTH * m)), nodes.count
 

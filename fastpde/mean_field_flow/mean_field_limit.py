@@ -225,7 +225,10 @@ class MeanField:
 
 
 def _carried(setting: Setting, tol: float | None) -> tuple[Carrier, float]:
-    """Return what has the answers, and the tolerance that they have. Raises InputError."""
+    """Return the carrier of the law at all times, and the tolerance it keeps (its default if `tol` is None).
+
+    Raises InputError.
+    """
     exact = _TOL_OF_RULES if tol is None else tol
     if (flow := by_closure(setting, exact)) is not None:
         return flow, exact

@@ -67,7 +67,7 @@ class Gradient:
 
 @dataclass(frozen=True)
 class _Leg:
-    """Systems that take the same steps: a run of one system, or of those of a batch."""
+    """A run of systems that all take the same steps: of one system, or of a batch with fixed steps."""
 
     field: Field
     kept: Snapshots
@@ -179,7 +179,10 @@ def _legs(
 def _backwards(
     backs: list[WayBack], legs: list[_Leg], at: Array, cotangents: Array, progress: Any
 ) -> Iterator[tuple[Array, dict[str, Array]]]:
-    """Yield what each leg's way back finds."""
+    """Yield the gradient in the initial tokens and those in the parameters (by name) of each run of `legs`.
+
+    at, cotangents: the times (m,), and the gradients of the loss in the states at these times, of all systems.
+    """
     if len(backs) == 1:
         times = legs[0].kept.times
         with reporting(progress, Span(times[-1], times[0])) as report:
@@ -192,7 +195,10 @@ def _backwards(
 
 
 def _joined(each: list[dict[str, Array]], moving: Field, t: float) -> dict[str, Array]:
-    """Return the gradients in the parameters of a batch, from those of its systems."""
+    """Return the gradients in the parameters of a batch, given those of each of its systems.
+
+    They are summed where systems share a parameter, and stand one after the other where each has its own.
+    """
     found: dict[str, Array] = {}
     parameters = dict(moving.attention._named_parameters())
     masses = moving.cloud.weights

@@ -159,6 +159,7 @@ class _Growth:
             self.logs.append(self._orthonormalise())
 
     def _lengths(self, tangents: Array) -> Array:
+        """Return the norms (k,) of tangents (k, n, d), weighted by the masses of tokens."""
         return np.linalg.norm((tangents * self._roots).reshape(len(tangents), -1), axis=1)
 
     def _orthonormalise(self) -> Array:
@@ -176,7 +177,7 @@ class _Growth:
 
 
 def _first_kept(times: Array, drop: float) -> int:
-    """Return the number of the first of the times (m + 1,) after the part that is dropped; m: it is the last."""
+    """Return the index of the first of the times (m + 1,) after the part that is dropped; it is m at most."""
     elapsed = np.abs(times - times[0])
     return int(np.searchsorted(elapsed, drop * elapsed[-1]))
 
@@ -195,7 +196,11 @@ def _too_few(factorisations: int, drop: float, every: int, steps: float) -> Inpu
 
 
 def _averaged(times: Array, logs: Array, drop: float, solution: Solution) -> Lyapunov:
-    """Return the means of growth per time, given that of intervals (m, k) between times (m + 1,)."""
+    """Return the exponents, given the logarithms (m, k) of the growth between factorisations at times (m + 1,).
+
+    The exponents are the growth over the time after the part that is dropped. Their errors are those of means of
+    `_BLOCKS` blocks of equal time, as if blocks were independent.
+    """
     elapsed, first = np.abs(times - times[0]), _first_kept(times, drop)
     lengths, logs = np.diff(elapsed)[first:], logs[first:]
     after = elapsed[first + 1 :] - elapsed[first]
