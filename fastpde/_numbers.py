@@ -64,9 +64,10 @@ def whole(name: str, value: object, least: int = 1, most: float = math.inf) -> i
     need = f"a whole number of at least {least}" + (f" and at most {most}" if most < math.inf else "")
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise wrong_type(name, value, need)
-    if not least <= value <= most:
+    number = int(value)
+    if not least <= number <= most:
         raise InputError(name, show(value), need)
-    return int(value)
+    return number
 
 
 def flag(name: str, value: object) -> bool:

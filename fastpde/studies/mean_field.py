@@ -131,7 +131,7 @@ class _Tables:
         self.limits: list[dict[str, Any]] = []
         self.clt: list[dict[str, Any]] = []
 
-    def add(self, setting: Setting, law: fp.laws.Law, report: Callable[[int], None]) -> None:
+    def add(self, setting: Setting, law: fp.laws.Law, report: Callable[[int], object]) -> None:
         """Add all rows of a setting; report(done) is called after each cell. Raises InputError, OSError."""
         made: list[Reference] = []
 
