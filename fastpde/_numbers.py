@@ -22,10 +22,10 @@ def wrong_type(name: str, value: object, need: str, remedy: str = "") -> InputTy
     return InputTypeError(name, f"{show(value)} ({type(value).__name__})", need, remedy)
 
 
-def real(name: str, value: object) -> float:
+def real(name: str, value: object, need: str = "a number") -> float:
     """Return a finite float, or raise; text, booleans and arrays are not accepted as numbers."""
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise wrong_type(name, value, "a number")
+        raise wrong_type(name, value, need)
     try:
         number = float(value)
     except OverflowError:  # a whole number of more than 308 digits
@@ -45,9 +45,10 @@ def positive(name: str, value: object) -> float:
 
 def within(name: str, value: object, least: float, most: float) -> float:
     """Return a float from `least` to `most`, or raise."""
-    number = real(name, value)
+    need = f"a number from {least:g} to {most:g}"
+    number = real(name, value, need)
     if not least <= number <= most:
-        raise InputError(name, show(value), f"a number from {least:g} to {most:g}")
+        raise InputError(name, show(value), need)
     return number
 
 
