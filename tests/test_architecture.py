@@ -99,7 +99,7 @@ MAY = {
     "torch": {"bridge"} | BASE,
     "jax": {"bridge"} | BASE,
     # Beside the public names, by `import fastpde as fp`.
-    "studies": {"attention", "integrate", "own_code", "plot", "theory"},
+    "studies": {"_numbers", "attention", "integrate", "own_code", "plot", "theory"},
     "initial": BASE,
     "observe": BASE,
 }
