@@ -19,9 +19,6 @@ from .attention import (
     Sinkhorn,
     Softmax,
 )
-from .clusters import Clusters, Plateau, clusters, plateaus
-from .dissipation import EnergyRecord, dissipation
-from .energy import energy_gradient, energy_hvp, interaction_energy, sinkhorn_energy
 from .ensemble import EnsembleSolution
 from .errors import ConvergenceError, InputError, InputTypeError, NoGaussianClosure, TransportError
 from .gaussian import (
@@ -45,6 +42,9 @@ from .sensitivity.lipschitz import Lipschitz, lipschitz
 from .sensitivity.lyapunov import Lyapunov, lyapunov
 from .sensitivity.stationary import Stationary, stationary
 from .theory.bounds import measured_stability_bound, stability_bound, support_bound
+from .theory.clusters import Clusters, Plateau, clusters, plateaus
+from .theory.dissipation import EnergyRecord, dissipation
+from .theory.energies import energy_gradient, energy_hvp, interaction_energy, sinkhorn_energy
 from .transport.bures import bures_wasserstein
 from .transport.conditional import conditional_wasserstein
 from .transport.wasserstein import wasserstein

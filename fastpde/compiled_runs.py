@@ -49,7 +49,7 @@ class CompiledRuns:
         if self.problem.tableau.adaptive and self.problem.first_step == 0.0:
             self._choose_steps(first, last)
 
-    def finish(self, first: int, last: int, report: Callable[[int], None]) -> None:
+    def finish(self, first: int, last: int, report: Callable[[int], object]) -> None:
         """Run systems first .. last - 1, which have begun, to their ends, in calls short enough to be interrupted."""
         attempts, left = 1, last - first
         while left:

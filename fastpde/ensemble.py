@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import time as clock
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from . import compiling, solutions
+from . import solutions
 from ._types import Array
 from .attention.base import Attention
 from .attention.cloud import Cloud
@@ -21,7 +19,7 @@ from .batches.reduced_form import LARGEST_DIMENSION, MOST_TOKENS
 from .errors import InputError
 from .integrate import Problem, Status
 from .integrate.batch_loop import BatchIntegrator, Outcome
-from .integrate.reporting import check_progress, leaps_told
+from .integrate.reporting import counting, leaps_told
 from .manifold import Euclidean, Manifold, Sphere
 
 if TYPE_CHECKING:
@@ -33,7 +31,7 @@ _MOST_TOKENS, _LARGEST_DIMENSION = MOST_TOKENS, LARGEST_DIMENSION
 _PAIRS = 2e7  # pairs of tokens in one step of a block of systems
 _SMALLEST_BLOCK = 64  # of small systems: a call has some work for every thread
 
-Report = Callable[[int], None]
+Report = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -135,9 +133,8 @@ class Ensemble:
 
     def solve(self, progress: Any, *, fuse: bool) -> EnsembleSolution:
         """Run every system to its end; with `fuse` in one kernel, if that is possible."""
-        check_progress(progress)
         began, problem = clock.monotonic(), self.problem
-        with reporting(progress, len(self.cloud.x)) as report:
+        with counting(progress, len(self.cloud.x)) as report:
             form = self._form() if fuse else None
             found = self._batched(report) if form is None else self._fused(form, report)
         x, status = found.x, tuple(found.status)
@@ -220,18 +217,3 @@ def summary(status: tuple[Status, ...]) -> str:
     parts = ", ".join(f"{found} {end.value}" for end, found in counts.most_common())
     remedies = "".join(f" {end.value}: {end.message}" for end in counts if not end.success)
     return f"{len(status)} systems: {parts}.{remedies}"
-
-
-@contextmanager
-def reporting(progress: Any, systems: int) -> Iterator[Report]:
-    """Yield a function of the number of systems done that moves a bar, calls progress(done, stats), or does nothing."""
-    if callable(progress):
-        yield lambda done: progress(done, {"systems": systems})
-        return
-    if not progress:
-        yield lambda done: None
-        return
-    from tqdm import tqdm
-
-    with compiling.shown(sys.stderr), tqdm(total=systems, unit=" systems", file=sys.stderr) as bar:
-        yield lambda done: bar.update(done - bar.n)

@@ -158,11 +158,8 @@ class Field:
 
     def check(self, times: Sequence[float]) -> None:
         """Raise InputError unless the parameters at these times fit the tokens and map R^d to R^d."""
-        d = self.cloud.x.shape[2]
         for t in times:
-            length = self.attention._check(self.cloud.x, t, "x0")
-            if length != d:
-                raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the tokens")
+            self.attention._check(self.cloud.x, t, "x0", square="attention")
 
 
 def token_axis(name: str) -> int | None:

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ._numbers import real, show, whole
 from ._types import Array
 from .errors import InputError
 from .initial import BLOCK
-from .integrate.options import natural, real, show
 
 _PURPOSE = 3  # the spawn key's first number; tokens have 0, parameters 1, subsets 2
 _CHUNK = 16384  # numbers drawn at a time: the scratch array stays in the second-level cache
@@ -52,7 +52,7 @@ class Brownian:
         self.noise = real("noise", noise)
         if self.noise < 0.0:
             raise InputError("noise", show(noise), "a number >= 0")
-        self.seed, self.first_system = natural("seed", seed), natural("first_system", first_system)
+        self.seed, self.first_system = whole("seed", seed, 0), whole("first_system", first_system, 0)
         self._project, self._first_token = project, first_token
         if self.first_system >= 2**62:
             raise InputError("first_system", show(first_system), "an int below 2^62")

@@ -21,13 +21,13 @@ import numpy as np
 from ._types import Array, as_numbers
 from .attention.derivatives import Linearised, backend_of
 from .attention.memory import Memory
-from .ensemble import Ensemble, EnsembleSolution, reporting
+from .ensemble import Ensemble, EnsembleSolution
 from .errors import InputError
 from .integrate import Integrator, Problem, Solution, Status
 from .integrate.again import StepAgain, StepsAgain
 from .integrate.events import gradient_of
 from .integrate.options import function
-from .integrate.reporting import check_progress
+from .integrate.reporting import check_progress, counting
 from .integrate.solution import Recorder
 from .integrate.solve import run
 from .laws.law import Law, law_of
@@ -139,7 +139,7 @@ class Follower:
         return replace(sol, **self.found(sol))
 
     def found(self, sol: Solution) -> dict[str, Any]:
-        """Return what has been followed, by the names that it has in a solution, here in that of the run."""
+        """Return the tangents and the log density of the solution `sol`, by the names of its fields."""
         tangents, density = self._at(sol.t_final)
         tangents = tangents + self._of_the_end(sol, tangents)
         kept: Sequence[Array] = [one.x for one in self._kept]
@@ -157,7 +157,7 @@ class Follower:
     # -- steps --------------------------------------------------------------------------------------------------------
 
     def _made_again(self, number: int, ends: tuple[float, float], h: float) -> _Along:
-        """Make a step again, but for its last stage."""
+        """Make a step of the run again, with the changes of tangents, but for its last stage."""
         y, k = self._y, self.tangents
         step = self._again.begin(number, ends, h, y)
         changes = np.zeros((len(step.stages), *k.shape))
@@ -298,7 +298,7 @@ def systems_along(problem: Problem, progress: Any, tangents: Any, log_density: A
     fresh = moving.systems(np.arange(len(problem.y0)))  # which remembers nothing of the first run
     Follower(problem, along, density)  # raises before any work
     sol = Ensemble.of(problem).solve(False, fuse=fuse)
-    with reporting(progress, len(problem.y0)) as told:
+    with counting(progress, len(problem.y0)) as told:
         if not problem.controller.adaptive and all(status is Status.COMPLETED for status in sol.status):
             found = _followed_together(replace(problem, field=fresh, events=()), along, density, told)
         else:

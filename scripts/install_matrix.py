@@ -30,12 +30,12 @@ EXTRA = "data"
 # What touches every library that fastpde needs, in about two minutes on two cores.
 CORE = (
     "test_types.py",
-    "test_clusters.py",
     "attention/test_sinkhorn.py",
     "gaussian/test_closure.py",
     "laws/test_samples.py",
     "run/test_opened.py",
     "run/test_trajectory.py",
+    "theory/test_clusters.py",
     "transport/test_bures.py",
     "transport/test_wasserstein.py",
 )

@@ -11,7 +11,7 @@ import fastpde as fp
 from fastpde import sums
 
 from . import naive, problems
-from .problems import CONTRACT, DTYPES, VARIANTS, Case, random_case
+from .problems import CONTRACT, DTYPES, EPS, VARIANTS, Case, random_case
 
 each_variant = pytest.mark.parametrize("kind", VARIANTS)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -109,8 +109,9 @@ def test_masks(kind, dtype, order):
     got = fp.Masked(case.attention).velocity(case.x, positions=positions)
     positions = np.arange(101.0) if positions is None else positions
     check(got, case.with_(data={"positions": positions}))
-    if order == "tied":
-        np.testing.assert_array_equal(got, case.velocity())  # everyone sees everyone
+    if order == "tied":  # everyone sees everyone; linear sums add by tiles without a mask, token by token under one
+        rounding = 8.0 * EPS[np.dtype(dtype).name] if kind == "Linear" else 0.0
+        np.testing.assert_allclose(got, case.velocity(), rtol=0.0, atol=rounding * np.abs(got).max())
     # Points in random order, many of them at places between those of the tokens.
     at, places = rng.normal(size=(300, 3)).astype(dtype), rng.uniform(positions.min(), positions.max() + 9, 300)
     points = case.with_(data={"positions": positions, "at": at, "at_positions": places})

@@ -34,7 +34,7 @@ def run_directory(path: Path, *, n=60, d=2, count=9, dtype=np.float64, growth=1.
     for i in range(count):
         t = 4 * i / max(1, count - 1)
         y = (np.exp(growth * t) * (x + (goal - x) * (t / 4 if cluster else 0))).astype(dtype)
-        trajectory.append(t, y)
+        trajectory.store(t, y)
         observables.append([t, *of_one(t, Tokens.alone(y))])
     trajectory.close()
     observables.close()

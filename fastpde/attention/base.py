@@ -309,8 +309,11 @@ class Attention(Differentiable):
             self._evaluate(cloud, float(t), summing, out)
         return out if tokens.ndim == 3 else out[0]
 
-    def _check_dimension(self, dimension: int, t: float, name: str) -> int:
-        """Return the field's length. Raises InputError unless the parameters at time t act on R^dimension."""
+    def _check_dimension(self, dimension: int, t: float, name: str, *, square: str = "") -> int:
+        """Return the field's length. Raises InputError unless the parameters at time t act on R^dimension.
+
+        square: the argument that is the attention, whose field is then refused if its length is another; "": none is.
+        """
         if isinstance(t, bool) or not isinstance(t, int | float | np.floating | np.integer):
             raise InputTypeError("t", repr(t), "a number")
         if not np.isfinite(t):
@@ -318,11 +321,16 @@ class Attention(Differentiable):
         d, length = self._dimensions(t)
         if d != dimension:
             raise InputError(name, f"dimension {dimension}", f"dimension {d}, the columns of the parameters")
+        if square and length != d:
+            raise InputError(square, f"a field of length {length}", f"{d}, the dimension of {name}")
         return length
 
-    def _check(self, x: Array, t: float, name: str = "x") -> int:
-        """Return the field's length. Raises InputError unless the parameters at time t fit tokens (B, n, d)."""
-        length = self._check_dimension(x.shape[2], t, name)
+    def _check(self, x: Array, t: float, name: str = "x", *, square: str = "") -> int:
+        """Return the field's length. Raises InputError unless the parameters at time t fit tokens (B, n, d).
+
+        square: as of `_check_dimension`.
+        """
+        length = self._check_dimension(x.shape[2], t, name, square=square)
         for p in self._parameters_of_systems(t):
             systems = p.systems(t)
             if systems not in (1, x.shape[0]):
@@ -330,11 +338,11 @@ class Attention(Differentiable):
         return length
 
 
-def as_attention(value: object) -> Attention:
-    """Return an attention as it is. Raises InputTypeError for anything else, its class among them."""
+def as_attention(value: object, name: str = "attention") -> Attention:
+    """Return an attention as it is. Raises InputTypeError, naming `name`, for anything else, its class among them."""
     if not isinstance(value, Attention):
         came = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        raise InputTypeError("attention", came, "an attention, as fp.Softmax(Q, K, V)")
+        raise InputTypeError(name, came, "an attention, as fp.Softmax(Q, K, V)")
     return value
 
 

@@ -31,7 +31,7 @@ class Differentiable(Explained, ABC):
         """Yield all parameters."""
 
     @abstractmethod
-    def _check(self, x: Array, t: float, name: str = "x") -> int:
+    def _check(self, x: Array, t: float, name: str = "x", *, square: str = "") -> int:
         """Return the field's length. Raises InputError unless the parameters at time t fit tokens (B, n, d)."""
 
     def _named_parameters(self) -> Iterator[tuple[str, Parameter]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._types import Array
 from ..errors import InputError, InputTypeError
-from .base import Attention
+from .base import Attention, as_attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
 from .derivatives import Linearised, LinearisedMask
@@ -29,9 +29,7 @@ class Masked(Composite):
 
     def __init__(self, attention: Attention) -> None:
         """Mask an attention. Raises InputTypeError unless it is an attention without masks that can have one."""
-        if not isinstance(attention, Attention):
-            raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-        if attention.masked:
+        if as_attention(attention).masked:
             raise InputTypeError("attention", repr(attention), "an attention that is not masked yet")
         if attention.unmaskable:
             raise InputError("attention", repr(attention), "an attention that can be masked", attention.unmaskable)

@@ -12,7 +12,7 @@ from .._types import Array
 from ..batches.reduced_form import ReducedForm
 from ..errors import InputError, InputTypeError
 from . import layered, side_by_side, small_clouds
-from .base import KEPT, Attention
+from .base import KEPT, Attention, as_attention
 from .cloud import Cloud
 from .composite import Composite, Term, terms_of
 from .derivatives import Linearised, LinearisedHeads
@@ -47,8 +47,7 @@ class MultiHead(Composite):
         if not self.heads:
             raise InputError("heads", "no heads", "at least one")
         for h, head in enumerate(self.heads):
-            if not isinstance(head, Attention):
-                raise InputTypeError(f"heads[{h}]", type(head).__name__, "an attention, as fp.Softmax(Q, K, V)")
+            as_attention(head, f"heads[{h}]")
         self.unmaskable = next((head.unmaskable for head in self.heads if head.unmaskable), "")
         self._stack: Parameter | None = None
         self._each: tuple[Parameter, ...] | None = None

@@ -6,7 +6,6 @@ both sides. Without it a step that meets a jump is of first order, whatever the 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
@@ -14,9 +13,10 @@ from typing import Any, cast
 
 import numpy as np
 
+from .._numbers import positive
 from .._times import Beside, break_points
 from .._types import Array, as_numbers
-from ..errors import Explained, InputError, InputTypeError
+from ..errors import Explained, InputError
 
 Value = Any  # array_like | Callable[[float], array_like] | Layers
 
@@ -37,11 +37,7 @@ class Layers(Explained):
         self.stack.flags.writeable = False
         if self.stack.ndim == 0 or len(self.stack) == 0:
             raise InputError("Layers.stack", f"shape {self.stack.shape}", "shape (L, ...) with L >= 1 layers")
-        if isinstance(t_end, bool) or not isinstance(t_end, int | float | np.floating | np.integer):
-            raise InputTypeError("Layers.t_end", repr(t_end), "a number > 0")
-        if not (math.isfinite(t_end) and t_end > 0):
-            raise InputError("Layers.t_end", repr(t_end), "a number > 0")
-        self.t_end = float(t_end)
+        self.t_end = positive("Layers.t_end", t_end)
 
     def __len__(self) -> int:
         return len(self.stack)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import weights
+from .._numbers import positive, whole
 from .._types import Array
 from ..batches import affine
 from ..batches.affine import AffineHeads
@@ -28,7 +29,7 @@ from .linearised_sinkhorn import LinearisedHalfSteps, LinearisedSinkhorn, Scaled
 from .memory import Memory
 from .parameters import Parameter, Value, column, scalar
 from .rates import Rate, norm
-from .scaling_arguments import count, odd, positive, tolerance
+from .scaling_arguments import all_positive, odd
 from .score import Operands, Score, pair_sum
 from .single_head import SingleHead
 from .small_matrices import apply, gram, one_head, over_largest, times, transposed
@@ -84,8 +85,8 @@ class Sinkhorn(SingleHead):
         """
         self.eps = scalar("eps", eps)
         if self.eps.constant:
-            positive(self.eps(0.0))
-        self.tol, self.max_iter, self.n_half = tolerance(tol), count("max_iter", max_iter, 3), odd(n_half)
+            all_positive(self.eps(0.0))
+        self.tol, self.max_iter, self.n_half = positive("tol", tol), whole("max_iter", max_iter, 3), odd(n_half)
         super().__init__(Q, K, V, scale)
 
     def _as_declared(self, score: Score) -> Score:
@@ -98,7 +99,7 @@ class Sinkhorn(SingleHead):
         yield self.eps
 
     def _dimensions(self, t: float) -> tuple[int, int]:
-        positive(self.eps(t))
+        all_positive(self.eps(t))
         return super()._dimensions(t)
 
     def _evaluate(self, cloud: Cloud, t: float, backend: Backend, out: Array) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import flag, whole, within
 from .._types import Array
 from ..attention.base import Attention, as_attention
 from ..errors import InputError, InputTypeError, explained
-from ..integrate.options import flag, positive_int, real
 from ..laws.gaussian import Gaussian
 from ..solutions import brief
 from .classification import Outcome, Verdict, judge, over, undecided
@@ -117,13 +117,10 @@ def limit(
         raise InputTypeError("law", type(law).__name__, "a Gaussian law, as fp.Gaussian(mean, cov)")
     if not all(p.constant for p in attention.parameters()):
         raise InputError("attention", "parameters that depend on time", "constant ones")
-    closed_forms, max_steps = flag("closed_forms", closed_forms), positive_int("max_steps", max_steps)
-    if not 1e-13 <= real("rtol", rtol) <= 1e-3:
-        raise InputError("rtol", repr(rtol), "a number between 1e-13 and 1e-3")
+    closed_forms, max_steps = flag("closed_forms", closed_forms), whole("max_steps", max_steps)
+    rtol = within("rtol", rtol, 1e-13, 1e-3)
     *lead, d = law.mean.shape
-    length = attention._check_dimension(d, 0.0, "law")
-    if length != d:
-        raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the law")
+    attention._check_dimension(d, 0.0, "law", square="attention")
     count = max(p.systems(0.0) for p in attention.parameters())
     if count > 1 and lead not in ([], [count]):
         raise InputError("law", repr(law), f"one Gaussian law, or {count} as the parameters of the attention")

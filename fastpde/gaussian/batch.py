@@ -8,9 +8,9 @@ import numpy as np
 
 from .._types import Array
 from ..attention.base import Attention
-from ..ensemble import reporting
 from ..integrate import Problem, Status
 from ..integrate.options import Options
+from ..integrate.reporting import counting
 from .closure_field import Field
 
 
@@ -105,7 +105,7 @@ class Flow:
 
     def finish(self, progress: Any = False) -> None:
         """Advance every law to its end, in calls short enough to be interrupted; `progress` as in `fp.solve`."""
-        with reporting(progress, len(self._runs.y)) as report:
+        with counting(progress, len(self._runs.y)) as report:
             self._all.finish(0, len(self._runs.y), report)
 
     def _now(self) -> tuple[Array, Array]:

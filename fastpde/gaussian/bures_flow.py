@@ -9,6 +9,7 @@ import numpy as np
 
 from .._types import Array
 from ..attention import L2, Attention, MultiHead, Sinkhorn, Softmax
+from ..attention.base import as_attention
 from ..attention.small_matrices import transposed
 from ..errors import InputError, InputTypeError, explained
 from ..laws.gaussian import Gaussian
@@ -56,8 +57,7 @@ def bures_dissipation(attention: Attention, law: Gaussian, *, t: float = 0.0) ->
 
 def _found(attention: Attention, law: Gaussian, t: float) -> tuple[float, int]:
     """Check the arguments; return the energy, and 1 where the flow ascends it, -1 where it descends."""
-    if not isinstance(attention, Attention):
-        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
+    as_attention(attention)
     if not isinstance(law, Gaussian):
         raise InputTypeError("law", type(law).__name__, "an fp.Gaussian(mean, cov)")
     if law.mean.ndim != 1:

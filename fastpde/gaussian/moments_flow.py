@@ -18,11 +18,11 @@ from .. import solutions
 from .._types import Array
 from ..attention.base import Attention, as_attention
 from ..attention.small_matrices import transposed
-from ..ensemble import reporting, summary
+from ..ensemble import summary
 from ..errors import InputError
 from ..integrate import Solution, Status, integrate
 from ..integrate.options import time_span
-from ..integrate.reporting import check_progress
+from ..integrate.reporting import check_progress, counting
 from ..laws.gaussian import Gaussian
 from .batch import Flow
 from .blowup import blowup_times
@@ -126,10 +126,7 @@ def solve_gaussian(
     as_attention(attention)
     t0, _ = time_span("t_span", t_span)
     check_progress(progress)
-    d = start.mean.shape[-1]
-    length = attention._check_dimension(d, t0, "x0")
-    if length != d:
-        raise InputError("attention", f"a field of length {length}", f"{d}, the dimension of the law")
+    attention._check_dimension(start.mean.shape[-1], t0, "x0", square="attention")
     options["progress"] = progress
     if attention.masked and start.mean.ndim > 1:
         return _per_position(attention, start, t_span, weights, positions, options)
@@ -155,7 +152,7 @@ def _systems(attention: Attention, start: Gaussian, t_span: Any, options: dict[s
         return _one(attention, mean[0], factor[0], t_span, options)
     if attention._affine_heads() is not None:
         return _together(attention, mean, factor, tuple(lead), t_span, options)
-    with reporting(options.pop("progress"), len(mean)) as report:
+    with counting(options.pop("progress"), len(mean)) as report:
         found = []
         for b in range(len(mean)):
             own = attention.system(b) if count > 1 else attention

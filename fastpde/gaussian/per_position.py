@@ -9,13 +9,13 @@ import numpy as np
 from .._types import Array, as_positions, as_weights
 from ..attention.base import Attention
 from ..attention.cloud import Visibility
-from ..attention.composite import kinds
 from ..errors import InputError
 from ..laws.gaussian import Gaussian
+from .closure_field import LawField
 
 
-class MaskedField:
-    """The field f(t, y, out) of states (P, d, 1 + d), mean and columns of L of each position: y_s' = M(s) y_s.
+class MaskedField(LawField):
+    """The field of states (P, d, 1 + d), mean and columns of L of each position: y_s' = M(s) y_s.
 
     M(s) is determined by the second moment that position s sees. This is sum_{tau <= s} theta_tau
     (S_tau + mean_tau mean_tau^T), or sum_{tau <= s} theta_tau y_tau y_tau^T.
@@ -27,17 +27,8 @@ class MaskedField:
     """
 
     def __init__(self, attention: Attention, weights: Array, visibility: Visibility) -> None:
-        self.attention, self._weights, self._seen = attention, weights, visibility
-
-    @property
-    def breaks(self) -> tuple[float, ...]:
-        """The times at which the field jumps."""
-        return self.attention.breaks
-
-    @property
-    def settings(self) -> dict[str, str]:
-        """The classes of which the attention is made, "Masked, Linear"."""
-        return {"attention": ", ".join(kinds(self.attention))}
+        super().__init__(attention)
+        self._weights, self._seen = weights, visibility
 
     def __call__(self, t: float, y: Array, out: Array) -> None:
         moments = self._weights[:, None, None] * (y @ np.swapaxes(y, -1, -2))
@@ -45,12 +36,6 @@ class MaskedField:
         seen = np.empty_like(moments)
         seen[order] = np.cumsum(moments[order], axis=0)[self._seen.limits - 1]
         np.matmul(self.attention._second_moment_map(seen, t), y, out=out)
-
-    def slope(self, t: float, y: Array) -> Array:
-        """Return f(t, y), a new array."""
-        out = np.empty_like(y)
-        self(t, y, out)
-        return out
 
 
 def positions_of(start: Gaussian, weights: Any, positions: Any) -> tuple[Array, Visibility]:

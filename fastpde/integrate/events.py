@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from fastpde._numbers import flag, positive, real, show
 from fastpde.errors import Explained, InputError, InputTypeError
-from fastpde.integrate.options import flag, function, positive, real, show
+from fastpde.integrate.options import function
 from fastpde.integrate.status import Status
 from fastpde.parallel.partition import Partition, Undivided
 from fastpde.step_rules import RESOLVED, meeting

@@ -111,11 +111,6 @@ class Integrator(Loop):
         if self._jumps and self._begun and self.status is None:
             jump(self.problem, self._stepper, self._recorder, self._watches)
 
-    def interrupt(self) -> None:
-        """End the run from outside; observers get no final call, because the run goes on from its state."""
-        if self.status is None:
-            self._finish({0: (Status.INTERRUPTED, self.state.t)})
-
     def stats(self) -> dict[str, float]:
         """Return the counters of the run so far."""
         now = self.state.clock
@@ -221,9 +216,8 @@ class Integrator(Loop):
             x = np.empty_like(x) if self._buffer is None else self._buffer  # nor points
             self._stepper.evaluate(t, x)
         self._final, self.status = (t, x), status
-        if status is not Status.INTERRUPTED:
-            for watch in self._watches:
-                watch.call(t, x)
+        for watch in self._watches:
+            watch.call(t, x)
 
     def _end_lost(self, lost: Lost) -> None:
         self._end({b: (status, t) for b, (status, t, _) in lost.items()})

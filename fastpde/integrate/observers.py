@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fastpde._numbers import positive, real, whole
 from fastpde.errors import Explained, InputError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.events import read_only
-from fastpde.integrate.options import function, positive, positive_int, real, sequence
+from fastpde.integrate.options import function, sequence
 
 # A point of the time grid closer to the end than this fraction of its spacing is the end.
 _SAME_POINT = 1e-9
@@ -49,7 +50,7 @@ class Observer(Explained):
             raise InputError("Observer", " and ".join(given) or "no cadence", f"exactly one of {', '.join(cadences)}")
         asked = () if times is None else sequence("Observer.times", times, "numbers")
         self.times = tuple(sorted({real(f"Observer.times[{i}]", t) for i, t in enumerate(asked)}))
-        self.steps = None if steps is None else positive_int("Observer.steps", steps)
+        self.steps = None if steps is None else whole("Observer.steps", steps)
         self.time = None if time is None else positive("Observer.time", time)
         self.walltime = None if walltime is None else positive("Observer.walltime", walltime)
 

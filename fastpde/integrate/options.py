@@ -6,11 +6,11 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
+from fastpde._numbers import real, show, wrong_type
 from fastpde.errors import InputError, InputTypeError, closest
 
 
@@ -30,73 +30,13 @@ class Options:
     noise: Any = None
 
 
-def show(value: object) -> str:
-    """Return a short text of a value, for an error message."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def real(name: str, value: object) -> float:
-    """Return a finite float, or raise; text, booleans and arrays are not accepted as numbers."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "a number")
-    try:
-        number = float(value)
-    except OverflowError:  # a whole number of more than 308 digits
-        number = math.inf
-    if not math.isfinite(number):
-        raise InputError(name, show(value), "a finite number")
-    return number
-
-
-def positive(name: str, value: object) -> float:
-    """Return a finite float above zero, or raise."""
-    number = real(name, value)
-    if number <= 0.0:
-        raise InputError(name, show(value), "a number > 0")
-    return number
-
-
-def below_one(name: str, value: object) -> float:
-    """Return a float above zero and below one, a relative accuracy, or raise."""
-    number = positive(name, value)
-    if number >= 1.0:
-        raise InputError(name, show(value), "a number above 0 and below 1")
-    return number
-
-
-def positive_int(name: str, value: object) -> int:
-    """Return an int above zero, or raise; 10.0 is not an int."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "an int > 0")
-    if value <= 0:
-        raise InputError(name, show(value), "an int > 0")
-    return int(value)
-
-
-def natural(name: str, value: object) -> int:
-    """Return an int that is not negative, or raise; 10.0 is not an int."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "an int >= 0")
-    if value < 0:
-        raise InputError(name, show(value), "an int >= 0")
-    return int(value)
-
-
-def flag(name: str, value: object) -> bool:
-    """Return a bool, or raise."""
-    if not isinstance(value, bool | np.bool_):
-        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", "True or False")
-    return bool(value)
-
-
 def function(name: str, value: object, form: str) -> Callable:
     """Return a callable that takes the arguments of `form`, "(t, x) ...", or raise.
 
     A class is refused, because it is often given by mistake for its instance.
     """
     if not callable(value) or isinstance(value, type):
-        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", f"a function {form}")
+        raise wrong_type(name, value, f"a function {form}")
     try:
         taken = inspect.signature(value)
     except (TypeError, ValueError):  # built in: nothing is known
@@ -123,19 +63,8 @@ def stepping(call: Callable, asked: dict[str, Any]) -> None:
 def sequence(name: str, value: object, form: str, remedy: str = "A single one is written {}=(item,).") -> list:
     """Return the items of a list, tuple or other finite iterable, or raise."""
     if isinstance(value, str | dict) or not isinstance(value, Iterable):
-        need = f"a sequence of {form}"
-        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", need, remedy.format(name))
+        raise wrong_type(name, value, f"a sequence of {form}", remedy.format(name))
     return list(value)
-
-
-def one_of(name: str, value: object, choices: Iterable[str]) -> str:
-    """Return a name that is among the choices, or raise an error that lists them."""
-    valid = ", ".join(map(repr, choices))
-    if not isinstance(value, str):
-        raise InputTypeError(name, f"{show(value)} ({type(value).__name__})", f"one of {valid}")
-    if value not in choices:
-        raise InputError(name, show(value), f"one of {valid}", closest(value, choices))
-    return value
 
 
 def time_span(name: str, value: object) -> tuple[float, float]:

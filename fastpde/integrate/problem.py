@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fastpde._numbers import one_of, positive, show, whole
 from fastpde._times import break_points
 from fastpde.errors import InputError, InputTypeError
 from fastpde.integrate.breaks import Breaks
@@ -14,17 +15,7 @@ from fastpde.integrate.controller import FixedStep, PIController, Span
 from fastpde.integrate.events import Event, as_event
 from fastpde.integrate.methods import METHODS, NOISY, TABLEAUX
 from fastpde.integrate.observers import Observer
-from fastpde.integrate.options import (
-    Options,
-    function,
-    one_of,
-    output_times,
-    positive,
-    positive_int,
-    sequence,
-    show,
-    time_span,
-)
+from fastpde.integrate.options import Options, function, output_times, sequence, time_span
 from fastpde.integrate.options import state as check_state
 from fastpde.integrate.space import VectorSpace
 from fastpde.integrate.stepper import Field, Noise
@@ -76,7 +67,7 @@ class Problem:
             tableau=tableau,
             controller=controller,
             first_step=step,
-            max_steps=positive_int("max_steps", options.max_steps),
+            max_steps=whole("max_steps", options.max_steps),
             t_eval=output_times("t_eval", options.t_eval, span),
             events=tuple(
                 as_event(f"events[{i}]", event) for i, event in enumerate(sequence("events", options.events, "events"))

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastpde import compiling
+from fastpde._numbers import show
 from fastpde.errors import InputTypeError
 from fastpde.integrate.controller import Span
-from fastpde.integrate.options import show
 
 Report = Callable[[float, dict[str, float]], object]
 
@@ -43,6 +43,25 @@ def reporting(progress: bool | Report, span: Span, what: str = "t") -> Iterator[
             bar.update(abs(t - span.start) - bar.n)
 
         yield report
+
+
+@contextmanager
+def counting(progress: object, systems: int) -> Iterator[Callable[[int], object]]:
+    """Yield report(done), to call with the number of systems that are done: it moves a bar, calls progress(done, stats)
+    with {"systems": systems}, or does nothing. Raises InputTypeError as `check_progress`.
+    """
+    progress = check_progress(progress)
+    if not isinstance(progress, bool):
+        told = progress
+        yield lambda done: told(done, {"systems": systems})
+        return
+    if not progress:
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    with compiling.shown(sys.stderr), tqdm(total=systems, unit=" systems", file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.n)
 
 
 def leaps_told(count: int) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import whole
 from .._types import Array, as_numbers, as_tokens, as_weights
 from ..errors import InputError
 from .gaussian import Gaussian
-from .law import Law, at_least_one, fixed, laws_of
+from .law import Law, fixed, laws_of
 from .quadrature import Rule, check_count, legendre, tensor, thinned
 
 
@@ -75,7 +76,7 @@ class Box(Law):
 
         Raises InputError, InputTypeError naming m.
         """
-        count, d = at_least_one("m", m) + 1, self.dimension
+        count, d = whole("m", m) + 1, self.dimension
         check_count(m, [2 * d, *[count] * (d - 1)])
         share = 0.5 - 0.5 * np.cos(np.linspace(0.0, math.pi, count))
         sides = []

@@ -6,15 +6,14 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 
 from .. import initial
+from .._numbers import show, whole
 from .._types import Array, as_numbers
-from ..errors import Explained, InputError, InputTypeError
-from ..integrate.options import natural, show
+from ..errors import Explained, InputError
 
 MOST_NODES = 4_000_000  # of one quadrature rule: a bound on what a typing error can ask for
 _HALF_CELL = 2.0**-31  # scrambled Sobol numbers are multiples of 2^-30; in the middle of their cells none is 0 or 1
@@ -72,7 +71,7 @@ class Law(Explained, ABC):
 
         Raises: InputError, InputTypeError, naming the argument.
         """
-        count, seed, system = natural("n", n), natural("seed", seed), natural("system", system)
+        count, seed, system = whole("n", n, 0), whole("seed", seed, 0), whole("system", system, 0)
         return initial.in_blocks(self.place, self.variates, count, seed, dtype=dtype, system=system, rows=rows)
 
     def sobol(self, n: int, seed: int) -> Array:
@@ -89,9 +88,7 @@ class Law(Explained, ABC):
         from scipy.special import ndtri
         from scipy.stats import qmc
 
-        count, seed = natural("n", n), natural("seed", seed)
-        if not 1 <= count <= 2**30:
-            raise InputError("n", show(n), "from 1 to 2^30 points")
+        count, seed = whole("n", n, 1, 2**30), whole("seed", seed, 0)
         normals, uniforms = self.variates
         cube = qmc.Sobol(normals + uniforms, scramble=True, seed=np.random.default_rng(seed))
         with warnings.catch_warnings():
@@ -171,15 +168,6 @@ def laws_of(value: Any) -> list[Law]:
     if not isinstance(value, Sequence) or not value:
         raise InputError("laws", show(value), "a list of one law or more")
     return [law_of(f"laws[{i}]", law) for i, law in enumerate(value)]
-
-
-def at_least_one(name: str, value: object) -> int:
-    """Return an int of at least 1, or raise InputError or InputTypeError."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        kind = InputError if isinstance(value, Integral) and not isinstance(value, bool) else InputTypeError
-        remedy = "It comes first: fp.laws.Ball(2, 0.5) is of radius 0.5 in the plane." if name == "dimension" else ""
-        raise kind(name, show(value), "an int of at least 1", remedy)
-    return int(value)
 
 
 def centre(value: Any, d: int) -> Array:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import whole
 from .._types import Array
 from ..errors import InputError
-from .law import MOST_NODES, at_least_one, fixed
+from .law import MOST_NODES, fixed
 
 Rule = tuple[Array, Array]  # nodes (q,) or (q, d), weights (q,)
 _MOST = 2000  # points per axis
@@ -28,16 +29,9 @@ def _gauss(kind: str, m: int, power: int) -> Rule:
     return fixed(x), fixed(w / w.sum())
 
 
-def _count(m: Any) -> int:
-    number = at_least_one("m", m)
-    if number > _MOST:
-        raise InputError("m", str(m), f"at most {_MOST} points per axis")
-    return number
-
-
 def hermite(m: Any) -> Rule:
     """Return the m nodes (m,) and weights of N(0, 1), exact to degree 2m - 1. Raises InputError, InputTypeError."""
-    return _gauss("hermite", _count(m), 0)
+    return _gauss("hermite", whole("m", m, 1, _MOST), 0)
 
 
 def legendre(m: Any, low: Any, high: Any) -> Rule:
@@ -45,7 +39,7 @@ def legendre(m: Any, low: Any, high: Any) -> Rule:
 
     Raises InputError, InputTypeError naming m.
     """
-    x, w = _gauss("legendre", _count(m), 0)
+    x, w = _gauss("legendre", whole("m", m, 1, _MOST), 0)
     return 0.5 * (low + high) + 0.5 * (high - low) * x, w
 
 
@@ -54,7 +48,7 @@ def radii(m: Any, d: int) -> Rule:
 
     Raises InputError, InputTypeError naming m.
     """
-    x, w = _gauss("jacobi", _count(m), d - 1)
+    x, w = _gauss("jacobi", whole("m", m, 1, _MOST), d - 1)
     return 0.5 * (1.0 + x), w
 
 
@@ -64,7 +58,7 @@ def directions(m: Any, d: int) -> Rule:
     They are both signs in d = 1, 2m equal angles in d = 2, and m Gauss-Legendre heights times 2m angles in d = 3.
     Raises InputError, InputTypeError.
     """
-    count = _count(m)
+    count = whole("m", m, 1, _MOST)
     if d == 1:
         return np.array([[-1.0], [1.0]]), np.array([0.5, 0.5])
     angle = (np.arange(2 * count) + 0.5) * (math.pi / count)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import positive, real, show, whole
 from .._types import Array, as_numbers
 from ..errors import InputError, InputTypeError
-from ..integrate.options import positive, real, show
-from .law import Law, at_least_one, centre, fixed
+from .law import Law, centre, fixed
 from .quadrature import Rule, directions, legendre, polar, radii
 
 _CELLS = 256  # of each piece of a radial density, in which it is a polynomial
@@ -111,7 +111,7 @@ class Ball(Round):
 
         Raises InputError, InputTypeError: naming the argument.
         """
-        d, self.radius = at_least_one("dimension", dimension), positive("radius", radius)
+        d, self.radius = whole("dimension", dimension), positive("radius", radius)
         super().__init__(d, self.radius**2 * d / (d + 2), centre(mean, d))
 
     def __repr__(self) -> str:
@@ -159,7 +159,7 @@ class Sphere(Round):
 
         Raises InputError, InputTypeError: naming the argument.
         """
-        d, self.radius = at_least_one("dimension", dimension), positive("radius", radius)
+        d, self.radius = whole("dimension", dimension), positive("radius", radius)
         super().__init__(d, self.radius**2, centre(mean, d))
 
     def __repr__(self) -> str:
@@ -199,7 +199,7 @@ class Annulus(Round):
 
         Raises InputError, InputTypeError: naming the argument, unless 0 <= inner < outer.
         """
-        d = at_least_one("dimension", dimension)
+        d = whole("dimension", dimension)
         self.inner, self.outer = real("inner", inner), positive("outer", outer)
         if not 0.0 <= self.inner < self.outer:
             raise InputError("inner", show(inner), f"a number from 0 to below outer = {self.outer:g}")
@@ -257,7 +257,7 @@ class Radial(Round):
 
         Raises InputError, InputTypeError: naming the argument, also for a density that is not smooth between the edges.
         """
-        d = at_least_one("dimension", dimension)
+        d = whole("dimension", dimension)
         self.edges = fixed(as_numbers("edges", edges))
         if self.edges.ndim != 1 or len(self.edges) < 2 or self.edges[0] < 0.0 or (np.diff(self.edges) <= 0.0).any():
             raise InputError("edges", show(edges), "two increasing radii or more, of at least 0")

@@ -84,7 +84,7 @@ class AffineFlow(Carrier):
         return y[:, 0].copy(), root @ root.T
 
     def _why(self, sol: Solution) -> str:
-        """Return what is the matter: the time at which the law becomes infinite, if it does."""
+        """Return why a run has stopped early: the time at which the law becomes infinite, or a remedy."""
         if sol.status in refusals.FAILED:
             field, y = Field(self.setting.attention), sol.x_final
             state = np.concatenate([y[:, :1], y[:, 1:] @ self.law.factor], axis=1)

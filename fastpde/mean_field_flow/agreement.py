@@ -118,8 +118,9 @@ def _blind(setting: Setting, tol: float) -> str:
 
 
 def _rules(setting: Setting) -> Iterator[NodeSets]:
-    """Yield finer and finer nodes, as far as laws have such; two of the same number, and no more, where rules of all
-    sizes have the same.
+    """Yield finer and finer nodes, as far as laws have such.
+
+    Where rules of all sizes have the same nodes, as for points, these are yielded twice and no more.
     """
     m, last = _FIRST, 0
     while True:
@@ -130,7 +131,7 @@ def _rules(setting: Setting) -> Iterator[NodeSets]:
                 raise
             return
         yield nodes
-        if nodes.count == last:  # points as they are: the second run has smaller steps
+        if nodes.count == last:  # the second run of these nodes has smaller steps
             return
         m, last = int(np.ceil(_GROWTH * m)), nodes.count
 

@@ -1,4 +1,4 @@
-"""What has the answers of a limit, and the states of a flow at any time."""
+"""The interface of what carries a law through a span: its points, velocity, flow and density at any time."""
 
 from __future__ import annotations
 

@@ -8,11 +8,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from .._numbers import real, show, whole, within
 from .._types import Array, as_numbers, as_tokens
 from ..attention import Attention
+from ..attention.base import as_attention
 from ..attention.composite import Term, terms_of
-from ..errors import Explained, InputError, InputTypeError
-from ..integrate.options import function, positive, positive_int, real, show, time_span
+from ..errors import Explained, InputError
+from ..integrate.options import function, time_span
 from ..laws import Empirical, Law
 from ..laws.law import law_of
 from ..weights import Linear, is_bounded
@@ -87,14 +89,12 @@ class MeanField(Explained):
 
         Source: Theory 13.1, 13.3.
         """
-        if not isinstance(field, Attention):
-            raise InputTypeError("field", show(field), "an attention, as fp.Softmax(Q, K, V)")
-        if tol is not None and not 1e-12 <= positive("tol", tol) <= 0.1:
-            raise InputError("tol", show(tol), "a number from 1e-12 to 0.1")
+        as_attention(field, "field")
+        tol = None if tol is None else within("tol", tol, 1e-12, 0.1)
         span = time_span("t_span", t_span)
         if not span[0] < span[1]:
             raise InputError("t_span", show(t_span), "an end after its start")
-        most = positive_int("most_nodes", most_nodes)
+        most = whole("most_nodes", most_nodes)
         self.attention, self.law = field, law
         one = isinstance(law, Law | type) or not callable(law) or not field.positional
         law_at = _always(law_of("law", law)) if one else _checked(function("law", law, "(s)"))
@@ -225,7 +225,10 @@ class MeanField(Explained):
 
 
 def _carried(setting: Setting, tol: float | None) -> tuple[Carrier, float]:
-    """Return what has the answers, and the tolerance that they have. Raises InputError."""
+    """Return the carrier of the law at all times, and the tolerance it keeps (its default if `tol` is None).
+
+    Raises InputError.
+    """
     exact = _TOL_OF_RULES if tol is None else tol
     if (flow := by_closure(setting, exact)) is not None:
         return flow, exact
@@ -259,8 +262,7 @@ def _check(field: Attention, law: Law, t: float) -> None:
     if not np.isfinite(law.support_radius) and not all(map(_spares_tails, terms_of(field))):
         remedy = "Under sums of weights that grow there may be no solution at any time if tails are unbounded."
         raise InputError("law", repr(law), "a law of bounded support, as fp.laws.Ball(2)", remedy)
-    if (length := field._check(law.mean[None, None], t, "law")) != law.dimension:
-        raise InputError("field", f"a field of length {length}", f"{law.dimension}, the dimension of the law")
+    field._check(law.mean[None, None], t, "law", square="field")
 
 
 def _spares_tails(term: Term) -> bool:

@@ -105,7 +105,10 @@ class NodeField:
         of_head: _OfHead,
         finish: Callable[[Term, Array], Array],
     ) -> Array:
-        """Return the sum over the heads of finish(term, what of_head(head, cloud) is at the targets)."""
+        """Return the sum over heads of finish(term, found), where `found` is what `of_head` returns at the targets.
+
+        x: the nodes (S, q, d). at, places: the targets (S, m, d) and their positions (m,).
+        """
         rule = self.nodes.rule
         assert rule is not None and places is not None, "positions matter"
         if len(rule.s) == 1:  # all positions are alike
@@ -118,7 +121,7 @@ class NodeField:
         return np.asarray(np.sum(parts, axis=0))
 
     def _seen_by(self, term: Term, cloud: Cloud, of_head: _OfHead) -> Array:
-        """Return what of_head is of a head at all targets, which see what is at their positions and before."""
+        """Return of_head(head, cloud) (S, m, ...) at all targets; each of them sees the nodes up to its position."""
         if not term.masked:
             return of_head(term.head, cloud)
         found, places, sets = None, cloud.target_positions, len(cloud.x)
@@ -139,7 +142,10 @@ class NodeField:
         return found
 
     def _groups(self, places: Array, *, alone: bool) -> list[tuple[Array, Array]]:
-        """Return which targets (g, c) are summed together, g positions with c targets each, and what these see (g, q).
+        """Return the targets in groups that are summed together, each of g positions with c targets.
+
+        Returns:
+            Of each group the indices (g, c) of the targets, and the weights (g, q) of nodes that each position sees.
 
         alone: whether each position is a group of its own.
         """

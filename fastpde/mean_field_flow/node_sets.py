@@ -20,7 +20,7 @@ OfLaw = Callable[[Law, int], tuple[Array, Array]]
 
 @dataclass(frozen=True)
 class NodeSets:
-    """Independent sets of nodes with the same weights. Each set stands for the law; what is known is their mean.
+    """Independent sets of nodes with the same weights. Each set stands for the law; results are means over the sets.
 
     Attributes:
         x: (S, q, d), S sets of q nodes, those of each position one after the other.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastpde.clusters import clusters
+from fastpde.theory.clusters import clusters
 
 Array = np.ndarray[Any, Any]
 WHOLE = 900.0  # area of the disc of all tokens, in square points

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +34,7 @@ class Frames(Contents):
 
     Attributes:
         writer: of the directory.
-        snapshot: returns the state of the integration, once there is one.
-        spent: returns the seconds of the integration in this part of the run.
-        run: the integration, once there is one.
+        run: the integration in this part of the run, once there is one.
     """
 
     writer: Writer | NullWriter
@@ -49,8 +46,6 @@ class Frames(Contents):
         self.run: Integrator | None = None
         self._t, self._frames = problem.config.time.t_start, 0
         self._stats: dict[str, Any] = {}
-        self.snapshot: Callable[[], State | None] = lambda: None
-        self.spent: Callable[[], float] = float
         self._earlier = 0.0  # seconds of the integration in earlier parts
 
     # -- what a directory holds ---------------------------------------------------------------------------------------
@@ -59,7 +54,7 @@ class Frames(Contents):
         writer, ids = self.writer, self._ids()
         like = np.empty((1, self._problem.d), self._problem.config.backend.dtype)
         marks = {} if kept is None else kept.facts["marks"]
-        file, frames = folder / directory.TRAJECTORY, self._expected()
+        file, frames = folder / directory.TRAJECTORY, len(self._problem.times())
 
         def stored() -> trajectory.TrajectoryWriter:
             if kept is None:
@@ -89,8 +84,9 @@ class Frames(Contents):
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """Return the state of the integration; None if its numbers are not finite, or there is none."""
-        state = self.snapshot()
-        if state is None or self._communicator.largest(not np.isfinite(state.y).all()):
+        if self.run is None or (state := self.run.held()) is None:
+            return None
+        if self._communicator.largest(not np.isfinite(state.y).all()):
             return None
         numbers, arrays = state.parts()
         axes = {name: token_axis(name) for name in arrays}
@@ -99,7 +95,7 @@ class Frames(Contents):
         for prefix, along in self._carried:
             arrays |= {prefix + name: array for name, array in along.parts(state.step).items()}
         marks = {name: watch.mark() for name, watch in self._watched}
-        facts = {"state": numbers, "marks": marks, "wall_time": self._earlier + self.spent()}
+        facts = {"state": numbers, "marks": marks, "wall_time": self._earlier + self.run.stats()["wall_time"]}
         return facts, arrays | spread
 
     def span(self) -> tuple[float, float, float]:
@@ -193,10 +189,6 @@ class Frames(Contents):
     def _ids(self) -> Array:
         """Return the indices of the tokens that are stored."""
         return initial.subset(self._problem.n, self._problem.config.output.max_tokens, seed=self._problem.config.seed)
-
-    def _expected(self) -> int:
-        """Return the number of frames if no event ends the run."""
-        return len(self._problem.times())
 
 
 def _plain(stats: dict[str, Any]) -> dict[str, Any]:

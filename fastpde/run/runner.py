@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,7 +23,7 @@ from fastpde.run.frames import Frames
 from fastpde.run.lock import RunLock
 from fastpde.run.observables import chosen
 from fastpde.run.ranks import RunCommunicator, SingleProcess
-from fastpde.run.signals import Late, Stopped, StopSignals
+from fastpde.run.signals import Late, Stopped, StopSignals, tell
 from fastpde.run.system_blocks import Systems
 from fastpde.run.writer import NullWriter, Writer
 
@@ -71,7 +70,7 @@ def run(
     if (ended := communicator.told(lambda: _ended(problem, target))) is not None:
         return Outcome(ended[0], ended[1], target)
     late = Late(_LATE, lambda: _late(communicator)) if communicator.size > 1 else nullcontext()
-    say = say or (_say if communicator.leads else _nothing)
+    say = say or (tell if communicator.leads else _nothing)
     stops = StopSignals(say, "the sum at work", deadline, communicator.largest)
     # BLAS is asked for moments and small matrices only; its threads would wait busily for more on the kernels' cores.
     shows = compiling.shown(sys.stderr, quiet=quiet or not communicator.leads)
@@ -120,7 +119,7 @@ class Start:
 
 
 def _late(communicator: RunCommunicator) -> None:
-    _say(
+    tell(
         f"fastpde: rank {communicator.rank}: the ranks have not come to a stop in {_LATE:g} s, a sum takes longer: all "
         "end now. The same command goes on from the last checkpoint.\n"
     )
@@ -242,11 +241,6 @@ def _taken(writer: AnyWriter, target: Path, part: checkpoint.Part) -> Checkpoint
     return found
 
 
-def _say(text: str) -> None:
-    # The signal may have come in the middle of another write to this stream, which must not be entered twice.
-    os.write(2, text.encode())
-
-
 def _nothing(*_: Any) -> None:
     """Do nothing."""
 
@@ -321,7 +315,6 @@ def _solve_one(
     state = None if found is None else State.of(found.facts["state"], found.arrays)
     frames.begin(problem, state, {} if found is None else found.arrays)
     frames.run = run = Integrator(problem, state, undo=True)
-    frames.snapshot, frames.spent = run.held, lambda: run.stats()["wall_time"]
     while run.step() is None:
         with signals.held():
             frames.step(run.state.t, run.stats())

@@ -31,6 +31,11 @@ _LEAVING = 0.4  # seconds to close files and leave
 _SLICES = 3.0  # slowest slices to be kept in reserve
 
 
+def tell(text: str) -> None:
+    """Write to the standard error, not by its stream: a signal may come while that is written to."""
+    os.write(2, text.encode())
+
+
 class Stopped(Whole, BaseException):
     """A request to stop; `code` is the exit code that shells expect of a signal, 128 + number (0: the walltime).
 
@@ -106,7 +111,7 @@ class StopSignals:
 
     def __init__(
         self,
-        say: Callable[[str], object] = lambda _: None,
+        say: Callable[[str], object] = tell,
         after: str = "this step",
         deadline: float | None = None,
         largest: Callable[[int], int] = int,

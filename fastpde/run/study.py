@@ -6,7 +6,6 @@ done in DIR.cells beside it: the same command goes on from there, and removes th
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -49,9 +48,8 @@ def run(plan: Plan, target: Path, *, quiet: bool = False) -> tuple[str, Path]:
     before = _lines(kept)
     shown = progress.choose(0.0, plan.rows, sys.stderr, quiet=quiet, name=progress.SYSTEMS)
     try:
-        saying = StopSignals(lambda text: os.write(2, text.encode()), "the sum at work")
         shows = compiling.shown(sys.stderr, quiet=quiet)
-        with saying as signals, sums.checking(signals.check), shows:
+        with StopSignals(after="the sum at work") as signals, sums.checking(signals.check), shows:
 
             def report(done: float, _: dict[str, float]) -> None:
                 shown.update(done, 0)

@@ -8,7 +8,6 @@ signal, the walltime and a full disk stop all processes, with their checkpoints.
 from __future__ import annotations
 
 import math
-import os
 import signal
 import sys
 import time
@@ -22,7 +21,7 @@ from fastpde.errors import InputError
 from fastpde.run import attempt, machine, progress
 from fastpde.run.directory import OutputError
 from fastpde.run.lock import RunLock
-from fastpde.run.signals import Stopped, StopSignals
+from fastpde.run.signals import Stopped, StopSignals, tell
 from fastpde.run.sweep_folder import Folder
 from fastpde.run.sweep_pool import Answer, Pool, Worker
 from fastpde.run.sweep_table import FAILED, FINISHED, Table
@@ -101,7 +100,7 @@ def run(
     shares = share(folder, len(unfinished), *asked)
     if held is not None:
         folder.clean()
-    with StopSignals(_say, "the sums at work", None if deadline is None else deadline - _LEAVING) as signals:
+    with StopSignals(tell, "the sums at work", None if deadline is None else deadline - _LEAVING) as signals:
         shown = progress.choose(0.0, len(unfinished), sys.stderr, quiet=quiet or not unfinished, name=progress.CELLS)
         sweep = _Sweep(table, unfinished, shares, deadline, shown, held)
         try:
@@ -109,10 +108,6 @@ def run(
         finally:
             shown.close()
         return sweep.outcome()
-
-
-def _say(text: str) -> None:
-    os.write(2, text.encode())
 
 
 class _Sweep:

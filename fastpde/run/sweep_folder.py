@@ -11,7 +11,6 @@ Cells are shared by all plans that a directory ever had: an edited plan runs onl
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -47,7 +46,7 @@ class Digests:
         output = dataclasses.replace(config.output, checkpoint=1.0)
         config = dataclasses.replace(config, output=output, backend=dataclasses.replace(config.backend, costs=None))
         files = sorted((name, self._file(path)) for name, path in inputs.paths(problem).items())
-        return _digest(json.dumps([dumps(config), files]))
+        return directory.digest_of(json.dumps([dumps(config), files]))
 
     def _file(self, path: Path) -> str:
         found = path.stat()
@@ -55,10 +54,6 @@ class Digests:
         if stamp not in self._files:
             self._files[stamp] = inputs.digest(path)
         return self._files[stamp]
-
-
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ class Planned:
         manifest = "".join(f"{i} {digest}\n" for i, digest in enumerate(self.digests))
         texts = {BASE: self.sweep.text, PLAN: self.sweep.dumps(), MANIFEST: manifest}
         facts = {
-            "digest": _digest(json.dumps([*texts.values()])),
+            "digest": directory.digest_of(json.dumps([*texts.values()])),
             "data": str(self.sweep.files.folder.resolve()),
             "cells": len(self.digests),
             "memory": self.memory,
@@ -161,7 +156,7 @@ def load(path: Path, code: bool = False) -> Folder:
     try:
         facts = json.loads((path / FACTS).read_text(encoding="utf-8"))
         texts = [_read(path / name) for name in (BASE, PLAN, MANIFEST)]
-        if facts["digest"] != _digest(json.dumps(texts)):
+        if facts["digest"] != directory.digest_of(json.dumps(texts)):
             raise ValueError(f"{BASE}, {PLAN} and {MANIFEST} are not those of one plan")
         cells = tuple(line.split()[1] for line in texts[2].splitlines())
         data, count = Path(facts["data"]), facts["cells"]

@@ -286,17 +286,23 @@ def solve(
     n, most = systems.problem.n, largest(systems, tokens[0].nbytes)
     least = min(most, 2 * machine.cores() if n <= _SMALL else 1)
     check = signals.check if communicator.size == 1 else signals.check_alone
-    part = _Part(systems, attention, tokens, arguments, report, check)
     first, size = systems.done, min(most, _FIRST, max(least, _PAIRS // (n * n)))
     while first < len(tokens):
         signals.check()
         systems.writer.beat()
         last = communicator.largest(min(first + size, len(tokens)) if communicator.leads else 0)
         began = time.monotonic()
-        cuts = [first + (last - first) * k // communicator.size for k in (communicator.rank, communicator.rank + 1)]
+        begin, end = (
+            first + (last - first) * k // communicator.size for k in (communicator.rank, communicator.rank + 1)
+        )
+
+        def progress(done: int, _: Any, begin: int = begin) -> None:
+            report(begin + done)
+            check()
+
         mine, wanted = systems.nothing(), 0
         try:
-            mine = part(*cuts)
+            mine = _part(systems, attention, tokens[begin:end], arguments, begin, progress)
         except Stopped as stop:
             if stop.at_once:
                 raise
@@ -311,44 +317,16 @@ def solve(
         first = last
 
 
-class _Part:
-    """The solver of a part of the systems."""
+def _part(
+    systems: Systems, attention: Any, tokens: Any, arguments: dict[str, Any], first: int, progress: Any
+) -> Results:
+    """Solve the systems with these tokens (B, n, d), whose numbers begin with `first`; return what is recorded."""
+    import fastpde as fp
 
-    def __init__(
-        self,
-        systems: Systems,
-        attention: Any,
-        tokens: Any,
-        arguments: dict[str, Any],
-        report: Callable[[int], None],
-        check: Callable[[], None],
-    ) -> None:
-        self._contents, self._attention, self._tokens, self._arguments = systems, attention, tokens, arguments
-        self._report, self._check = report, check
-
-    def __call__(self, first: int, last: int) -> Results:
-        """Solve the systems first .. last - 1 and return the results that are recorded."""
-        import fastpde as fp
-
-        if first == last:
-            return self._contents.nothing()
-        solution = fp.solve(
-            self._attention,
-            self._tokens[first:last],
-            **self._arguments,
-            t_eval=self._contents.times,
-            first_system=first,
-            progress=_shifted(self._report, first, self._check),
-        )
-        return self._contents.results(solution)
-
-
-def _shifted(report: Callable[[int], None], first: int, check: Callable[[], None]) -> Callable[[int, Any], None]:
-    def progress(done: int, stats: Any) -> None:
-        report(first + done)
-        check()
-
-    return progress
+    if not len(tokens):
+        return systems.nothing()
+    arguments = arguments | {"t_eval": systems.times, "first_system": first, "progress": progress}
+    return systems.results(fp.solve(attention, tokens, **arguments))
 
 
 def largest(systems: Systems, size: int) -> int:

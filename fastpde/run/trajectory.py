@@ -54,7 +54,7 @@ def _chunk(m: int, d: int, itemsize: int) -> tuple[int, int, int]:
 
 
 class TrajectoryWriter(FileWriter):
-    """A file to which frames of the tokens `ids` are appended; the operating system has a frame once `append` ends."""
+    """A file to which frames of the tokens `ids` are appended; the operating system has a frame once `store` ends."""
 
     def __init__(self, path: Path, ids: Array, like: Array, *, frames: int, version: str) -> None:
         """Make the file for tokens of the dtype and the dimension of `like` (any, d); `frames` are expected, more may
@@ -135,10 +135,6 @@ class TrajectoryWriter(FileWriter):
     def _resize(self, frames: int) -> None:
         for dataset in (self._value, self._step, self._time):
             dataset.resize(frames, axis=0)
-
-    def append(self, t: float, x: Array) -> None:
-        """Store the tokens `ids` of x (n, d) as the frame of time t. Raises OutputError."""
-        self.store(t, x if len(x) == len(self._ids) else x[self._ids])
 
     def store(self, t: float, stored: Array | Spread) -> None:
         """Store a frame of the tokens `ids`, (m, d), which may be spread over ranks. Raises OutputError."""

@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import whole
 from .._types import Array, as_tokens
 from ..attention.base import Attention
 from ..attention.derivatives import WEIGHTS
 from ..ensemble import EnsembleSolution
-from ..ensemble import reporting as reporting_systems
 from ..errors import InputError, explained
 from ..gaussian import Gaussian
 from ..integrate import Observer, Solution, Status, integrate
 from ..integrate.controller import Span
 from ..integrate.events import Event, as_event, gradient_of
 from ..integrate.methods import TABLEAUX
-from ..integrate.options import function, positive_int, sequence, stepping
-from ..integrate.reporting import check_progress, reporting
+from ..integrate.options import function, sequence, stepping
+from ..integrate.reporting import check_progress, counting, reporting
 from ..manifold import Manifold, as_manifold
 from ..meanfield import Field, bind, refuse, refuse_law, solve
 from ..noise import Brownian
@@ -67,7 +67,7 @@ class Gradient:
 
 @dataclass(frozen=True)
 class _Leg:
-    """Systems that take the same steps: a run of one system, or of those of a batch."""
+    """A run of systems that all take the same steps: of one system, or of a batch with fixed steps."""
 
     field: Field
     kept: Snapshots
@@ -122,7 +122,7 @@ def gradient(
     """
     check_progress(progress)
     stepping(gradient, asked)
-    memory = positive_int("memory", memory)
+    memory = whole("memory", memory)
     if isinstance(x0, Gaussian):
         refuse("a Gaussian law", weights=weights, positions=positions, manifold=manifold, noise=noise, events=events)
         return gradient_of_law(loss, attention, x0, t_span, t_eval, memory, progress, asked)
@@ -180,20 +180,26 @@ def _legs(
 def _backwards(
     backs: list[WayBack], legs: list[_Leg], at: Array, cotangents: Array, progress: Any
 ) -> Iterator[tuple[Array, dict[str, Array]]]:
-    """Yield what each leg's way back finds."""
+    """Yield the gradient in the initial tokens and those in the parameters (by name) of each run of `legs`.
+
+    at, cotangents: the times (m,), and the gradients of the loss in the states at these times, of all systems.
+    """
     if len(backs) == 1:
         times = legs[0].kept.times
         with reporting(progress, Span(times[-1], times[0])) as report:
             yield backs[0].run(at, cotangents, report)
         return
-    with reporting_systems(progress, len(backs)) as told:
+    with counting(progress, len(backs)) as told:
         for done, (back, leg) in enumerate(zip(backs, legs, strict=True)):
             yield back.run(at, cotangents[:, leg.of], None)
             told(done + 1)
 
 
 def _joined(each: list[dict[str, Array]], moving: Field, t: float) -> dict[str, Array]:
-    """Return the gradients in the parameters of a batch, from those of its systems."""
+    """Return the gradients in the parameters of a batch, given those of each of its systems.
+
+    They are summed where systems share a parameter, and stand one after the other where each has its own.
+    """
     found: dict[str, Array] = {}
     parameters = dict(moving.attention._named_parameters())
     masses = moving.cloud.weights

@@ -48,9 +48,7 @@ def one_cloud(
     wide = tokens.astype(np.float64, copy=False)
     moving = bind(attention, wide, weights=weights, positions=positions, backend=backend, manifold=place)
     backend_of(moving.backend)
-    length = attention._check(moving.cloud.x, t, name)
-    if length != wide.shape[1]:
-        raise InputError("attention", f"a field of length {length}", f"{wide.shape[1]}, the dimension of the tokens")
+    attention._check(moving.cloud.x, t, name, square="attention")
     place.check(tokens, name)
     start = wide.copy()
     place.retract(start)
@@ -97,9 +95,11 @@ class CloudJacobian:
         return self._raised(u) / self._root
 
     def _flat(self, vectors: Array) -> Array:
+        """Return the coordinates (n r,) of vectors (n, d) in the bases of the tangent spaces."""
         return (vectors if self._basis is None else np.einsum("nd,ndr->nr", vectors, self._basis)).ravel()
 
     def _raised(self, u: Array) -> Array:
+        """Return the vectors (n, d) whose coordinates in the bases of the tangent spaces are u (n r,)."""
         rows = u.reshape(len(self.x), -1)
         return rows if self._basis is None else np.einsum("nr,ndr->nd", rows, self._basis)
 
@@ -120,7 +120,10 @@ class CloudJacobian:
         return self._flat((found + self._bent(c)) / self._root)
 
     def _bent(self, delta: Array) -> Array:
-        """Return DP[delta] Gamma up to its normal part, which is symmetric in its tangent part."""
+        """Return the tangent part of DP[delta] Gamma: how projecting the velocity changes if tokens move by delta.
+
+        It is a symmetric map of tangent vectors delta (n, d), so J and J* have the same.
+        """
         return self._manifold.pull_projection(self.x, self._gamma, np.ascontiguousarray(delta))[0]
 
     def of_points(self) -> Array:

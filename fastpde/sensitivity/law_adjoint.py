@@ -21,7 +21,6 @@ import numpy as np
 from .._types import Array
 from ..attention.base import Attention, as_attention
 from ..attention.small_matrices import transposed
-from ..ensemble import reporting as reporting_systems
 from ..errors import InputError
 from ..gaussian import Gaussian, GaussianSolution, solve_gaussian
 from ..integrate import Observer
@@ -30,7 +29,7 @@ from ..integrate.breaks import Breaks
 from ..integrate.controller import Span
 from ..integrate.methods import TABLEAUX
 from ..integrate.options import function, time_span
-from ..integrate.reporting import reporting
+from ..integrate.reporting import counting, reporting
 from ..manifold import Euclidean
 from ..solutions import brief
 from .retracing import ParameterTotals, as_cotangent, as_value, by_step, last_first
@@ -94,7 +93,7 @@ def gradient_of_law(
     means, covs = np.empty(of_mean.shape[1:]), np.empty(of_cov.shape[1:])
     start = np.broadcast_to(law.mean, (*sol.mean.shape[1:-1], d)).reshape(-1, d), law.cov.reshape(-1, d, d)
     each, stats = [], []
-    with reporting_systems(progress, len(means)) as told:
+    with counting(progress, len(means)) as told:
         for b in range(len(means)):
             own = attention.system(b) if count > 1 else attention
             kept, alone = Snapshots((d, 1 + d), memory), Gaussian(start[0][b], start[1][b if lead else 0])

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import below_one
 from .._types import Array
 from ..attention.base import Attention
 from ..errors import FieldError, explained
-from ..integrate.options import below_one
 from ..manifold import Manifold
 from ..solutions import brief
 from .cloud_jacobian import DENSE, CloudJacobian, one_cloud

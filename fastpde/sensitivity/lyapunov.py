@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from .._numbers import real, whole
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.derivatives import masses_of
 from ..errors import InputError, explained
 from ..integrate import Integrator, Solution
-from ..integrate.options import positive_int, real, stepping
+from ..integrate.options import stepping
 from ..integrate.solve import run
 from ..manifold import Manifold
 from ..meanfield import Field, prepare
@@ -106,7 +107,7 @@ def lyapunov(
     Source: Theory 12.3.
     """
     stepping(lyapunov, asked)
-    count, every, drop = positive_int("k", k), positive_int("every", every), real("drop", drop)
+    count, every, drop = whole("k", k), whole("every", every), real("drop", drop)
     if not 0.0 <= drop < 1.0:
         raise InputError("drop", str(drop), "a number of at least 0 and below 1")
     problem = prepare(
@@ -159,6 +160,7 @@ class _Growth:
             self.logs.append(self._orthonormalise())
 
     def _lengths(self, tangents: Array) -> Array:
+        """Return the norms (k,) of tangents (k, n, d), weighted by the masses of tokens."""
         return np.linalg.norm((tangents * self._roots).reshape(len(tangents), -1), axis=1)
 
     def _orthonormalise(self) -> Array:
@@ -176,7 +178,7 @@ class _Growth:
 
 
 def _first_kept(times: Array, drop: float) -> int:
-    """Return the number of the first of the times (m + 1,) after the part that is dropped; m: it is the last."""
+    """Return the index of the first of the times (m + 1,) after the part that is dropped; it is m at most."""
     elapsed = np.abs(times - times[0])
     return int(np.searchsorted(elapsed, drop * elapsed[-1]))
 
@@ -195,7 +197,11 @@ def _too_few(factorisations: int, drop: float, every: int, steps: float) -> Inpu
 
 
 def _averaged(times: Array, logs: Array, drop: float, solution: Solution) -> Lyapunov:
-    """Return the means of growth per time, given that of intervals (m, k) between times (m + 1,)."""
+    """Return the exponents, given the logarithms (m, k) of the growth between factorisations at times (m + 1,).
+
+    The exponents are the growth over the time after the part that is dropped. Their errors are those of means of
+    `_BLOCKS` blocks of equal time, as if blocks were independent.
+    """
     elapsed, first = np.abs(times - times[0]), _first_kept(times, drop)
     lengths, logs = np.diff(elapsed)[first:], logs[first:]
     after = elapsed[first + 1 :] - elapsed[first]

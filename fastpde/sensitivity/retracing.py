@@ -38,9 +38,10 @@ def by_step(
 
 
 def last_first(kept: Snapshots, again: Any, whole: Any = None) -> Iterator[Any]:
-    """Yield the steps of a run from the last to the first; again(n, y) makes step n from y and the state after it.
+    """Yield the steps of a run from the last to the first.
 
-    whole: the same with all that the way back needs of a step; None: `again` has that.
+    again: again(n, y) makes step n again from the state y, and returns the step and the state after it.
+    whole: as `again`, and its step has all that the way back needs; None: so has that of `again`.
     """
     for i in range(len(kept.states) - 1, -1, -1):
         first, last = i * kept.stride, min((i + 1) * kept.stride, len(kept.times) - 1)
@@ -76,9 +77,13 @@ class ParameterTotals(dict[str, Array]):
     """The gradients of parameters, by name, summed over a run."""
 
     def add(self, name: str, p: Parameter | None, t: float, found: Array, *, apart: bool = False) -> None:
-        """Add cotangents (B, ...) at time t; of `Layers` to those of the stack, of a function of time to none.
+        """Add the cotangents `found` (B, ...) of the parameter p at time t to the gradient `name`.
 
-        p: None for the masses of tokens, which systems share unless they are `apart`.
+        Those of `Layers` are added where the layer of time t stands in the stack; those of a function of time are left
+        out, as it has no numbers to differentiate by.
+
+        p: None for the masses of tokens.
+        apart: whether each system has masses of its own, so that their cotangents are not summed over systems.
         """
         if p is None:
             value = found if apart else found.sum(axis=0)

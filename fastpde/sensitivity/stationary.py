@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from .._numbers import below_one, whole
 from .._types import Array
 from ..attention.base import Attention
 from ..errors import FieldError, InputError, explained
 from ..integrate.controller import Span
-from ..integrate.options import below_one, positive_int
 from ..integrate.reporting import check_progress, reporting
 from ..manifold import Manifold
 from ..meanfield import Field
@@ -104,7 +104,7 @@ def stationary(
     Source: Theory 12.5; Kelley, Keyes, Convergence analysis of pseudo-transient continuation (1998), SIAM J. Numer.
     Anal. 35, 508-523.
     """
-    goal, most, count = below_one("tol", tol), positive_int("max_iterations", max_iterations), positive_int("k", k)
+    goal, most, count = below_one("tol", tol), whole("max_iterations", max_iterations), whole("k", k)
     check_progress(progress)
     moving, start = one_cloud("x0", attention, x0, t, weights, positions, manifold, backend)
     with reporting(progress, Span(0.0, float(most)), "iteration") as report:

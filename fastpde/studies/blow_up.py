@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde._numbers import one_of, real
 from fastpde.errors import explained
 from fastpde.theory import bounds
 
-from . import draws
 from .edge_flow import Flow, resolved
-from .study_cells import Cells
+from .study_arguments import increasing, several
+from .study_cells import Rows, rows_of
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ class BlowUp(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return a description of each column, by name and in order."""
         edges = {
             f"edge_{i}": Column("number", "length", f"largest |x| in the support at t = {t:g}; nan: blown up")
             for i, t in enumerate(parameters["times"])
@@ -167,23 +167,15 @@ def blow_up(
     Source: Theory 13.5, 8.2; Castin et al. 2025, section 3.1.
     """
     parameters: dict[str, Any] = {
-        "spectra": [_spectrum(spectrum) for spectrum in draws.several("spectra", spectra)],
-        "variants": [draws.one_of("variants", name, tuple(VARIANTS)) for name in draws.several("variants", variants)],
-        "radii": _increasing("radii", radii),
-        "plane_radii": _increasing("plane_radii", plane_radii),
-        "turns": [_number("turns", turn) for turn in draws.several("turns", turns)],
-        "times": _increasing("times", times),
+        "spectra": [_spectrum(spectrum) for spectrum in several("spectra", spectra)],
+        "variants": [one_of("variants", name, VARIANTS) for name in several("variants", variants)],
+        "radii": increasing("radii", radii),
+        "plane_radii": increasing("plane_radii", plane_radii),
+        "turns": [real("turns", turn) for turn in several("turns", turns)],
+        "times": increasing("times", times),
     }
-    every = cases(parameters)
-    kept, rows = Cells(cells, parameters), []
-    with draws.told(progress, len(every)) as report:
-        for case in every:
-            key = " ".join(map(str, case))
-            if key not in kept:
-                kept.add(key, [_row(*case, times=parameters["times"])])
-            rows += kept[key]
-            report(len(rows))
-    return BlowUp(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    tasks = {" ".join(map(str, case)): (*case, parameters["times"]) for case in cases(parameters)}
+    return BlowUp.of_rows(parameters, rows_of(_rows, tasks, cells, parameters, progress))
 
 
 def cases(parameters: Mapping[str, Any]) -> list[tuple[str, tuple[float, ...], float, float]]:
@@ -197,30 +189,13 @@ def cases(parameters: Mapping[str, Any]) -> list[tuple[str, tuple[float, ...], f
     ]
 
 
-def _number(name: str, value: Any) -> float:
-    """Return a finite number. Raises InputError, InputTypeError."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise fp.InputTypeError(name, repr(value), "numbers")
-    if not np.isfinite(value):
-        raise fp.InputError(name, repr(value), "finite numbers")
-    return float(value)
-
-
 def _spectrum(value: Any) -> list[float]:
     """Return one eigenvalue or two. Raises InputError, InputTypeError."""
     if isinstance(value, str | int | float) or not 1 <= len(value) <= 2:
         raise fp.InputError("spectra", repr(value), "one eigenvalue of A or two, as (1.0, -1.0)")
-    found = [_number("spectra", number) for number in value]
+    found = [real("spectra", number) for number in value]
     if not any(found):
         raise fp.InputError("spectra", repr(value), "an eigenvalue that is not 0")
-    return found
-
-
-def _increasing(name: str, values: Any) -> list[float]:
-    """Return increasing numbers > 0. Raises InputError, InputTypeError."""
-    found = [draws.positive(name, value) for value in draws.several(name, values)]
-    if sorted(found) != found:
-        raise fp.InputError(name, repr(values), "increasing numbers")
     return found
 
 
@@ -234,7 +209,7 @@ def truncated(d: int, R: float) -> fp.laws.Radial:
     return fp.laws.Radial(lambda r: np.exp(-0.5 * r * r), d, [*edges, R])
 
 
-def _row(name: str, spectrum: tuple[float, ...], turn: float, R: float, *, times: list[float]) -> dict[str, Any]:
+def _rows(name: str, spectrum: tuple[float, ...], turn: float, R: float, times: list[float]) -> Rows:
     """Return the row of one law."""
     d, angle = len(spectrum), np.deg2rad(turn)
     A = np.diag(spectrum)
@@ -248,7 +223,7 @@ def _row(name: str, spectrum: tuple[float, ...], turn: float, R: float, *, times
     if name == "exponential" and turn == 0.0 and max(spectrum) > 0.0:
         frozen = _frozen(attention, law, R, int(np.argmax(spectrum)))
         tails = _tails(spectrum[0], R) if d == 1 else np.nan
-    return {
+    return [{
         "variant": name,
         "lambda_1": spectrum[0],
         "lambda_2": spectrum[1] if d == 2 else np.nan,
@@ -264,7 +239,7 @@ def _row(name: str, spectrum: tuple[float, ...], turn: float, R: float, *, times
         **{f"edge_{i}": float(reach) for i, reach in enumerate(flow.reach)},
         "nodes": flow.nodes,
         "error": flow.error,
-    }
+    }]  # fmt: skip
 
 
 def _angle(flow: Flow, direction: Array) -> float:

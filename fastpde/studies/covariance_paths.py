@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde._numbers import whole, within
+from fastpde.attention.base import as_attention
 from fastpde.errors import explained
+from fastpde.integrate.reporting import counting
 
-from . import draws as laws
+from . import random_laws
 from .table import Array, Column, Study, read_csv, write_csv
 
 if TYPE_CHECKING:
@@ -36,7 +39,6 @@ class CovariancePaths(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return a description of each column, by name and in order."""
         return {
             "law": Column("whole", "", "number of the law"),
             **{name: Column("number", "length^2", f"{name} at the start") for name in _ENTRIES},
@@ -95,9 +97,8 @@ def grid(n: int = 10, limit: float = 0.5) -> Array:
 
     Raises InputError, InputTypeError. Source: Theory 10.
     """
-    n = laws.whole("n", n, 1)
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0 <= limit <= 1:
-        raise fp.InputError("limit", repr(limit), "a number from 0 to 1")
+    n = whole("n", n, 1)
+    limit = within("limit", limit, 0.0, 1.0)
     line = np.linspace(-limit, limit, n) if n > 1 else np.zeros(1)
     u, w = (values.ravel() for values in np.meshgrid(line, line, indexing="ij"))
     inside = u * u + w * w < 1
@@ -135,22 +136,20 @@ def covariance_paths(
 
     Source: Theory 3, 10, 11.
     """
-    if not isinstance(attention, fp.Attention):
-        raise fp.InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    if attention.masked:
+    if as_attention(attention).masked:
         raise fp.InputError("attention", repr(attention), "one without a mask: a mask has a law per position")
     if not all(p.constant and p.systems(0.0) == 1 for p in attention.parameters()):
         raise fp.InputError("attention", repr(attention), "parameters constant in time, one value for all laws")
-    laws.whole("frames", frames, 1)
+    whole("frames", frames, 1)
     law = fp.Gaussian(0.0, grid() if starts is None else starts)
     if law.cov.ndim != 3 or law.cov.shape[1:] != (2, 2) or not len(law.cov):
         raise fp.InputError("starts", f"shape {law.cov.shape}", "covariances of shape (B, 2, 2)")
     t0, t1 = _interval(t_span)
     times = np.concatenate([[t0], t0 + (t1 - t0) * np.geomspace(_SCALES, 1.0, frames)])
     times[-1] = t1
-    with laws.told(progress, len(law.cov)) as report:
+    with counting(progress, len(law.cov)) as report:
         paths: Any = fp.solve(attention, law, (t0, t1), t_eval=times, rtol=rtol, atol=1e-6 * rtol)
-        found = laws.fit(lambda rows: attention, law.cov, report)
+        found = random_laws.fit(lambda rows: attention, law.cov, report)
     matrices = {p.name: p(0.0).tolist() for p in attention.parameters()}
     told = {"attention": repr(attention), "matrices": matrices, "t_span": [t0, t1], "frames": frames, "rtol": rtol}
     columns = {"law": np.arange(len(law.cov)), "t_final": paths.t_final}

@@ -105,9 +105,9 @@ def _size(x: Array) -> float:
 
 
 def _difference(a: Flow, b: Flow) -> float:
-    """Return the relative difference of two blow-up times, or the largest one of the reaches of flows that do not.
+    """Return the relative difference of two flows: of their blow-up times, or the largest of their reaches.
 
-    It is inf if one alone blows up.
+    Reaches are compared if neither blows up; the difference is inf if one alone does.
     """
     if a.blows_up != b.blows_up:
         return np.inf

@@ -24,11 +24,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde._numbers import one_of, whole
 from fastpde.errors import explained
 from fastpde.theory import gaussian_energy as ge
 
-from . import draws
-from .study_cells import Cells
+from .study_arguments import several
+from .study_cells import Rows, rows_of
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ class EnergyConvexity(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return a description of each column, by name and in order."""
         return {
             "d": Column("whole", "", "dimension"),
             "spectrum": Column("text", "", "of A: positive, negative or indefinite"),
@@ -119,21 +119,14 @@ def energy_convexity(
     Source: Theory 7; Castin et al. 2025, section 5.4.
     """
     parameters: dict[str, Any] = {
-        "dimensions": [draws.whole("dimensions", d, 1) for d in draws.several("dimensions", dimensions)],
-        "gaussians": draws.whole("gaussians", gaussians, 1),
-        "spectra": [draws.one_of("spectra", name, SPECTRA) for name in draws.several("spectra", spectra)],
-        "seed": draws.whole("seed", seed, 0),
+        "dimensions": [whole("dimensions", d, 1) for d in several("dimensions", dimensions)],
+        "gaussians": whole("gaussians", gaussians, 1),
+        "spectra": [one_of("spectra", name, SPECTRA) for name in several("spectra", spectra)],
+        "seed": whole("seed", seed, 0),
     }
     every = classes(parameters["dimensions"], parameters["spectra"])
-    kept, rows = Cells(cells, parameters), []
-    with draws.told(progress, len(every)) as report:
-        for done, (d, spectrum, means) in enumerate(every, 1):
-            key = f"{d} {spectrum} {means}"
-            if key not in kept:
-                kept.add(key, _rows(d, spectrum, means, parameters["gaussians"], parameters["seed"]))
-            rows += kept[key]
-            report(done)
-    return EnergyConvexity(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    tasks = {" ".join(map(str, one)): (*one, parameters["gaussians"], parameters["seed"]) for one in every}
+    return EnergyConvexity.of_rows(parameters, rows_of(_rows, tasks, cells, parameters, progress))
 
 
 def classes(dimensions: Sequence[int], spectra: Sequence[str]) -> list[tuple[int, str, str]]:
@@ -196,7 +189,7 @@ def along_geodesics(A: Array, first: ge.Law, second: ge.Law) -> tuple[Array, Arr
     return least, np.maximum(extents[0], extents[-1])
 
 
-def _rows(d: int, spectrum: str, means: str, count: int, seed: int) -> list[dict[str, Any]]:
+def _rows(d: int, spectrum: str, means: str, count: int, seed: int) -> Rows:
     """Return the rows of one class of laws: one per search and bin of |S^{1/2} A S^{1/2}|."""
     rng = np.random.default_rng([seed, d, SPECTRA.index(spectrum), means == "any"])
     A = matrices(spectrum, count, d, rng)

@@ -12,7 +12,7 @@ import fastpde as fp
 from fastpde.attention.variants import Variant, chosen, named
 from fastpde.errors import closest
 
-from . import draws
+from .study_arguments import several
 
 COMPOSED = ("multihead", "masked")
 _MARGINAL = 1e-7  # tolerance of Sinkhorn scalings: n^{-1/2} is 3e-5 for a billion tokens
@@ -52,7 +52,7 @@ def named_laws(laws: Sequence[Any], d: int) -> dict[str, fp.laws.Law]:
     Raises InputError, InputTypeError naming laws.
     """
     found: dict[str, fp.laws.Law] = {}
-    for entry in draws.several("laws", laws):
+    for entry in several("laws", laws):
         if isinstance(entry, fp.laws.Law):
             name, law = repr(entry), entry
             if law.mean.shape != (d,):
@@ -78,9 +78,9 @@ def named_variants(variants: Sequence[Any]) -> list[str]:
 
     Raises InputError, InputTypeError naming variants.
     """
-    asked = draws.several("variants", variants)
+    asked = several("variants", variants)
     names = [name if name in COMPOSED else chosen("variants", name, has_one_law, COMPOSED).name for name in asked]
-    return draws.several("variants", names)
+    return several("variants", names)
 
 
 def has_one_law(variant: Variant) -> bool:

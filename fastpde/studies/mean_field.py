@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 
 import fastpde as fp
+from fastpde._numbers import flag, positive, whole
 from fastpde.errors import explained
+from fastpde.integrate.reporting import counting
 
 from . import central_limit
-from .draws import code_of, positive, several, told, whole
 from .limit_reference import Reference
 from .limit_settings import COMPOSED, Setting, cells_of, named_laws, named_variants, samples_of, settings
 from .limit_table import MeanField, clt_of, late, limits_of
+from .study_arguments import code_of, several
 from .study_cells import Cells
 from .table import Array
 
@@ -98,21 +100,14 @@ def mean_field(
         "dimension": d,
         "strengths": strengths,
         **_counted(times, steps, points, clt_draws, seed),
-        "distances": _flag("distances", distances),
+        "distances": flag("distances", distances),
     }
     found = _Tables(parameters, Cells(cells, parameters), backend)
-    with told(progress, cells_of(asked, parameters)) as report:
+    with counting(progress, cells_of(asked, parameters)) as report:
         for setting in asked:
             found.add(setting, of_name[setting.law], report)
     columns = {name: np.array([row[name] for row in found.rows]) for name in found.rows[0]}
     return MeanField(parameters, columns, limits_of(found.limits), clt_of(found.clt))
-
-
-def _flag(name: str, value: Any) -> bool:
-    """Return a bool, or raise InputTypeError."""
-    if not isinstance(value, bool):
-        raise fp.InputTypeError(name, repr(value), "True or False")
-    return value
 
 
 def _counted(times: Any, steps: Any, points: Any, clt_draws: Any, seed: Any) -> dict[str, int]:
@@ -139,7 +134,7 @@ class _Tables:
         self.limits: list[dict[str, Any]] = []
         self.clt: list[dict[str, Any]] = []
 
-    def add(self, setting: Setting, law: fp.laws.Law, report: Callable[[int], None]) -> None:
+    def add(self, setting: Setting, law: fp.laws.Law, report: Callable[[int], object]) -> None:
         """Add all rows of a setting; report(done) is called after each cell. Raises InputError, OSError."""
         made: list[Reference] = []
 

@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastpde._numbers import whole
 from fastpde.attention.variants import chosen
 from fastpde.errors import explained
+from fastpde.integrate.reporting import counting
 
-from . import draws as laws
+from . import random_laws
+from .study_arguments import code_of
 from .table import Column, Study
 
 if TYPE_CHECKING:
@@ -32,7 +35,6 @@ class PhaseDiagram(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return a description of each column, by name and in order."""
         return {
             "draw": Column("whole", "", "number of the draw"),
             "lambda_max": Column("number", "1/(length^2 time)", "largest eigenvalue of V A + A^T V^T, A = K^T Q"),
@@ -86,12 +88,12 @@ def phase_diagram(
 
     Source: Theory 3, 4.4, 11.4.
     """
-    d, count = laws.whole("dimension", dimension, 1), laws.whole("draws", draws, 1)
-    own, seed = chosen("variant", variant, attrgetter("is_closed")), laws.whole("seed", seed, 0)
-    parameters = {"dimension": d, "draws": count, "variant": own.name, "seed": seed, **laws.code_of([own.name])}
-    Q, K, V, G = laws.draw(seed, d, count, *[(d, d)] * 4)
-    with laws.told(progress, count) as report:
-        found = laws.fit(lambda rows: own.kind(Q[rows], K[rows], V[rows]), laws.square(G), report)
+    d, count = whole("dimension", dimension, 1), whole("draws", draws, 1)
+    own, seed = chosen("variant", variant, attrgetter("is_closed")), whole("seed", seed, 0)
+    parameters = {"dimension": d, "draws": count, "variant": own.name, "seed": seed, **code_of([own.name])}
+    Q, K, V, G = random_laws.draw(seed, d, count, *[(d, d)] * 4)
+    with counting(progress, count) as report:
+        found = random_laws.fit(lambda rows: own.kind(Q[rows], K[rows], V[rows]), random_laws.square(G), report)
     A = np.swapaxes(K, 1, 2) @ Q
     B = V @ A
     largest = np.linalg.eigvalsh(B + np.swapaxes(B, 1, 2))[:, -1]

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastpde._numbers import one_of, whole
 from fastpde.attention.variants import chosen, named
 from fastpde.errors import explained
+from fastpde.integrate.reporting import counting
 
-from . import draws as laws
+from . import random_laws
+from .study_arguments import code_of, several
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:
@@ -29,7 +32,6 @@ class RankCollapse(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return a description of each column, by name and in order."""
         return {
             "d": Column("whole", "", "dimension"),
             "draw": Column("whole", "", "number of the draw in its dimension"),
@@ -90,15 +92,15 @@ def rank_collapse(
 
     Source: Theory 4.2, 10 (experiments 6 and 7), 11.2.
     """
-    sizes = [laws.whole("dimensions", d, 1) for d in laws.several("dimensions", dimensions)]
-    count, seed = laws.whole("draws", draws, 1), laws.whole("seed", seed, 0)
+    sizes = [whole("dimensions", d, 1) for d in several("dimensions", dimensions)]
+    count, seed = whole("draws", draws, 1), whole("seed", seed, 0)
     variant = chosen("variant", variant, attrgetter("is_closed")).name
-    laws.one_of("values", values, VALUES)
-    rows = None if rank is None else laws.whole("rank", rank, 1, min(sizes))
+    one_of("values", values, VALUES)
+    rows = None if rank is None else whole("rank", rank, 1, min(sizes))
     parameters = {"dimensions": sizes, "draws": count, "variant": variant, "values": values, "rank": rows, "seed": seed}
-    parameters |= laws.code_of([variant])
+    parameters |= code_of([variant])
     parts = []
-    with laws.told(progress, count * len(sizes)) as report:
+    with counting(progress, count * len(sizes)) as report:
         for i, d in enumerate(sizes):
             k = rows or max(1, d // 2)
             parts.append(_one(d, k, count, parameters, lambda done, i=i: report(i * count + done)))  # type: ignore[misc]
@@ -107,11 +109,11 @@ def rank_collapse(
 
 def _one(d: int, k: int, count: int, parameters: Any, report: Any) -> dict[str, Array]:
     """Return the columns of one dimension."""
-    Q, G, H = laws.draw(parameters["seed"], d, count, (k, d), (d, d), (d, d))
+    Q, G, H = random_laws.draw(parameters["seed"], d, count, (k, d), (d, d), (d, d))
     identity = parameters["values"] == "identity"
-    V = np.broadcast_to(np.eye(d), H.shape) if identity else laws.square(np.swapaxes(H, 1, 2))
-    kind, starts = named(parameters["variant"]).kind, laws.square(G)
-    found = laws.fit(lambda rows: kind(Q[rows], -Q[rows], V[rows]), starts, report)
+    V = np.broadcast_to(np.eye(d), H.shape) if identity else random_laws.square(np.swapaxes(H, 1, 2))
+    kind, starts = named(parameters["variant"]).kind, random_laws.square(G)
+    found = random_laws.fit(lambda rows: kind(Q[rows], -Q[rows], V[rows]), starts, report)
     error = np.full(count, np.nan)
     if identity and k < d:
         want = projected(Q, starts)

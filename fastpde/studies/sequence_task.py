@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fastpde._numbers import one_of, positive, whole
 from fastpde.errors import explained
+from fastpde.integrate.reporting import counting
 
-from . import draws as laws
 from . import training
-from .study_cells import Cells
+from .study_arguments import several
+from .study_cells import Cells, Rows
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:
@@ -40,7 +42,6 @@ class SequenceTask(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return a description of each column, by name and in order."""
         unit = "mean squared error / variance of the answers"
         tests = {1: "of the length of training", 2: "of twice that length", 4: "of four times that length"}
         return {
@@ -163,32 +164,31 @@ def sequence_task(
     Source: notes on Castin et al. 2025; for the tasks Garg et al. 2022 (regression), Olsson et al. 2022 (recall).
     """
     parameters: dict[str, Any] = {
-        "tasks": [laws.one_of("tasks", name, training.TASKS) for name in laws.several("tasks", tasks)],
-        "variants": [laws.one_of("variants", name, training.VARIANTS) for name in laws.several("variants", variants)],
-        "rates": [laws.positive("rates", rate) for rate in laws.several("rates", rates)],
-        "seeds": laws.whole("seeds", seeds, 1, 10**6),
-        "steps": laws.whole("steps", steps, POINTS),
-        "batch": laws.whole("batch", batch, 1),
-        "length": laws.whole("length", length, 2),
-        "layers": laws.whole("layers", layers, 1),
-        "heads": laws.whole("heads", heads, 1),
-        "rank": laws.whole("rank", rank, 1),
-        "seed": laws.whole("seed", seed, 0),
+        "tasks": [one_of("tasks", name, training.TASKS) for name in several("tasks", tasks)],
+        "variants": [one_of("variants", name, training.VARIANTS) for name in several("variants", variants)],
+        "rates": [positive("rates", rate) for rate in several("rates", rates)],
+        "seeds": whole("seeds", seeds, 1, 10**6),
+        "steps": whole("steps", steps, POINTS),
+        "batch": whole("batch", batch, 1),
+        "length": whole("length", length, 2),
+        "layers": whole("layers", layers, 1),
+        "heads": whole("heads", heads, 1),
+        "rank": whole("rank", rank, 1),
+        "seed": whole("seed", seed, 0),
     }
     kept, rows, done = Cells(cells, parameters), [], 0
-    with laws.told(progress, len(parameters["tasks"]) * len(parameters["variants"]) * steps) as report:
+    with counting(progress, len(parameters["tasks"]) * len(parameters["variants"]) * steps) as report:
         for task in parameters["tasks"]:
             for variant in parameters["variants"]:
-                key = f"{task} {variant}"
-                if key not in kept:
-                    kept.add(key, _cell(task, variant, parameters, lambda step, done=done: report(done + step)))
-                rows += kept[key]
+                rows += kept.rows(
+                    f"{task} {variant}", _cell, task, variant, parameters, lambda step, done=done: report(done + step)
+                )
                 done += steps
                 report(done)
-    return SequenceTask(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    return SequenceTask.of_rows(parameters, rows)
 
 
-def _cell(task: str, variant: str, parameters: Mapping[str, Any], report: Any) -> list[dict[str, Any]]:
+def _cell(task: str, variant: str, parameters: Mapping[str, Any], report: Any) -> Rows:
     """Train all models of a task and variant, and return a row for each."""
     rates, count, steps = parameters["rates"], parameters["seeds"], parameters["steps"]
     make, seed, number = training.TASKS[task], parameters["seed"], list(training.TASKS).index(task)

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 import fastpde as fp
+from fastpde._numbers import positive, whole
 from fastpde.attention.variants import VARIANTS, chosen, named
 from fastpde.errors import explained
 
-from . import draws as laws
-from .study_cells import Cells
+from .study_arguments import code_of, several
+from .study_cells import Rows, rows_of
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ class Stability(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return a description of each column, by name and in order."""
         return {
             "variant": Column("text", "", "of attention"),
             "draw": Column("whole", "", "number of the pair"),
@@ -118,33 +118,25 @@ def stability(
 
     Source: Theory 8.1, 8.2, 9; Castin et al. 2025, Theorem 3.1.
     """
-    asked = laws.several("variants", variants)
+    asked = several("variants", variants)
     every = [name if name in _COMPOSED else chosen("variants", name, beside=_COMPOSED).name for name in asked]
-    names = laws.several("variants", every)
+    names = several("variants", every)
     parameters = {
         "variants": names,
-        **laws.code_of(names),
-        "draws": laws.whole("draws", draws, 1),
-        "n": laws.whole("n", n, 2, 2000),
-        "dimension": laws.whole("dimension", dimension, 1),
-        "radius": laws.positive("radius", radius),
-        "speed": laws.positive("speed", speed),
-        "t_end": laws.positive("t_end", t_end),
-        "times": laws.whole("times", times, 2),
-        "seed": laws.whole("seed", seed, 0),
+        **code_of(names),
+        "draws": whole("draws", draws, 1),
+        "n": whole("n", n, 2, 2000),
+        "dimension": whole("dimension", dimension, 1),
+        "radius": positive("radius", radius),
+        "speed": positive("speed", speed),
+        "t_end": positive("t_end", t_end),
+        "times": whole("times", times, 2),
+        "seed": whole("seed", seed, 0),
     }
     for name in names:  # no bound may be known of a user's own
         fp.stability_bound(_attention(name, np.random.default_rng(0), dimension, 1.0), [0.0], 1.0)
-    kept, rows = Cells(cells, parameters), []
-    with laws.told(progress, len(names) * draws) as report:
-        for name in names:
-            for b in range(draws):
-                key = f"{name} {b}"
-                if key not in kept:
-                    kept.add(key, _pair(name, b, parameters))
-                rows += kept[key]
-                report(len(rows) // times)
-    return Stability(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    tasks = {f"{name} {b}": (name, b, parameters) for name in names for b in range(draws)}
+    return Stability.of_rows(parameters, rows_of(_pair, tasks, cells, parameters, progress))
 
 
 def _attention(name: str, stream: np.random.Generator, d: int, speed: float) -> fp.Attention:
@@ -179,7 +171,7 @@ def _clouds(stream: np.random.Generator, kind: str, n: int, d: int, radius: floa
     return radius * np.stack([x, y])
 
 
-def _pair(name: str, b: int, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _pair(name: str, b: int, parameters: Mapping[str, Any]) -> Rows:
     """Return the rows of one pair, one for each time."""
     stream = np.random.default_rng([parameters["seed"], b])
     n, d, R0, kind = parameters["n"], parameters["dimension"], parameters["radius"], _PAIRS[b % len(_PAIRS)]

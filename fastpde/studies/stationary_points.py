@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 import fastpde as fp
+from fastpde._numbers import positive, whole
 from fastpde.errors import explained
 
-from . import draws as laws
-from .study_cells import Cells
+from .study_arguments import several
+from .study_cells import Rows, rows_of
 from .table import Array, Column, Study
 
 if TYPE_CHECKING:
@@ -55,7 +56,6 @@ class StationaryPoints(Study):
 
     @classmethod
     def layout(cls, parameters: Mapping[str, Any]) -> dict[str, Column]:
-        """Return a description of each column, by name and in order."""
         return {
             "d": Column("whole", "", "dimension"),
             "k": Column("whole", "", "rows of Q and K"),
@@ -129,21 +129,13 @@ def stationary_points(
 
     Source: Theory 12.4; Castin et al. 2025, section 4.1.
     """
-    pairs = [_case(pair) for pair in laws.several("cases", cases)]
-    count, far = laws.whole("draws", draws, 1), laws.positive("tau", tau)
+    pairs = [_case(pair) for pair in several("cases", cases)]
+    count, far = whole("draws", draws, 1), positive("tau", tau)
     if far < 100.0:
         raise fp.InputError("tau", repr(tau), "at least 100")
-    parameters = {"cases": pairs, "draws": count, "tau": far, "seed": laws.whole("seed", seed, 0)}
-    kept, rows = Cells(cells, parameters), []
-    with laws.told(progress, len(pairs) * count) as report:
-        for d, k in pairs:
-            for b in range(count):
-                key = f"{d} {k} {b}"
-                if key not in kept:
-                    kept.add(key, [_row(d, k, b, parameters)])
-                rows += kept[key]
-                report(len(rows))
-    return StationaryPoints(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]})
+    parameters = {"cases": pairs, "draws": count, "tau": far, "seed": whole("seed", seed, 0)}
+    tasks = {f"{d} {k} {b}": (d, k, b, parameters) for d, k in pairs for b in range(count)}
+    return StationaryPoints.of_rows(parameters, rows_of(_rows, tasks, cells, parameters, progress))
 
 
 def _case(pair: Any) -> list[int]:
@@ -152,7 +144,7 @@ def _case(pair: Any) -> list[int]:
         d, k = pair
     except (TypeError, ValueError):
         raise fp.InputError("cases", repr(pair), "pairs (d, k)") from None
-    return [laws.whole("cases", d, 2), laws.whole("cases", k, 1)]
+    return [whole("cases", d, 2), whole("cases", k, 1)]
 
 
 class _End(NamedTuple):
@@ -167,7 +159,7 @@ class _End(NamedTuple):
     steps: int
 
 
-def _row(d: int, k: int, b: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def _rows(d: int, k: int, b: int, parameters: Mapping[str, Any]) -> Rows:
     """Return the row of one law."""
     stream = np.random.default_rng([parameters["seed"], d, k, b])
     Q, K, V, G = (stream.standard_normal(shape) for shape in ((k, d), (k, d), (d, d), (d, d)))
@@ -195,10 +187,10 @@ def _row(d: int, k: int, b: int, parameters: Mapping[str, Any]) -> dict[str, Any
         outcome, power, growth, rank = "moves", np.nan, end.total / end.tau, -1
     elif abs(power) > _FIXED:
         outcome, power = "blows up" if power > 0.0 else "decays", np.nan
-    return {
+    return [{
         "d": d, "k": k, "draw": b, "outcome": outcome, "rank": int(rank), "isotropy": isotropy, "power": power,
         "growth": growth, "rate": rate, "drift": drift, "tau": end.tau, "steps": end.steps,
-    }  # fmt: skip
+    }]  # fmt: skip
 
 
 def _followed(A: Array, V: Array, Y: Array, tau: float) -> _End:

@@ -7,11 +7,38 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import fastpde as fp
+from fastpde.integrate.reporting import counting
+
+Rows = list[dict[str, Any]]  # by the names of columns
+
+
+def rows_of(
+    make: Callable[..., Rows],
+    tasks: Mapping[str, tuple[Any, ...]],
+    cells: str | Path | None,
+    parameters: Mapping[str, Any],
+    progress: Any,
+) -> Rows:
+    """Return the rows make(*task) of all tasks of a study in their order; those of finished cells are read.
+
+    Args:
+        tasks: key of a cell -> arguments of `make`.
+        cells, parameters: as of `Cells`.
+        progress: True for a bar, or a function of (number of cells that are done, {"systems": number of cells}).
+
+    Raises InputError, InputTypeError, OSError.
+    """
+    kept, rows = Cells(cells, parameters), []
+    with counting(progress, len(tasks)) as report:
+        for done, (key, task) in enumerate(tasks.items(), 1):
+            rows += kept.rows(key, make, *task)
+            report(done)
+    return rows
 
 
 class Cells:
@@ -20,7 +47,7 @@ class Cells:
     def __init__(self, path: str | Path | None, parameters: Mapping[str, Any]) -> None:
         """Read the cells that the file holds. Raises InputError for cells of other parameters, OSError."""
         self.path = None if path is None else Path(path)
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._rows: dict[str, Rows] = {}
         if self.path is None:
             return
         first = json.dumps({"parameters": dict(parameters)})
@@ -37,10 +64,16 @@ class Cells:
     def __contains__(self, key: str) -> bool:
         return key in self._rows
 
-    def __getitem__(self, key: str) -> list[dict[str, Any]]:
+    def __getitem__(self, key: str) -> Rows:
         return self._rows[key]
 
-    def add(self, key: str, rows: list[dict[str, Any]]) -> None:
+    def rows(self, key: str, make: Callable[..., Rows], *task: Any) -> Rows:
+        """Return the rows of a cell, which are make(*task) unless they are kept. Raises OSError."""
+        if key not in self:
+            self.add(key, make(*task))
+        return self[key]
+
+    def add(self, key: str, rows: Rows) -> None:
         """Keep the rows of a cell; they are on the disk when this returns. Raises OSError."""
         self._rows[key] = rows
         if self.path is not None:

@@ -12,11 +12,11 @@ import io
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -64,6 +64,11 @@ class Study(ABC):
             values.flags.writeable = False
         object.__setattr__(self, "columns", MappingProxyType(fixed))
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
+
+    @classmethod
+    def of_rows(cls, parameters: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Self:
+        """Return the study with these rows, at least one; each has a value for every column, by name."""
+        return cls(parameters, {name: np.array([row[name] for row in rows]) for name in rows[0]})
 
     @property
     def cited_as(self) -> tuple[str, ...]:

@@ -6,8 +6,8 @@ from abc import abstractmethod
 
 import numpy as np
 
+from .._numbers import within
 from .._types import Array
-from ..errors import InputError, InputTypeError
 from ..parallel.partition import Partition
 from ..weights import Exp, Linear
 from . import ways
@@ -34,7 +34,7 @@ class Choosing(Backend):
 
     def __init__(self, tol: float) -> None:
         super().__init__()
-        self.tol = _tolerance(tol)
+        self.tol = within("tol", tol, 1e-14, 0.1)
         self._direct, self._checked = Direct(), Checked()
         self.report: dict[str, float] = {}
         self._sums = self._direct_sums = self._direct_targets = 0.0
@@ -184,11 +184,3 @@ class Choosing(Backend):
         made = self._checked = Checked()
         _, made.bound, made.sampled, *sums, made.checks, made.failed = numbers.tolist()
         self._direct_targets, self._sums, self._direct_sums = sums
-
-
-def _tolerance(tol: object) -> float:
-    if isinstance(tol, bool) or not isinstance(tol, int | float | np.floating):
-        raise InputTypeError("tol", repr(tol), "a number from 1e-14 to 0.1")
-    if not 1e-14 <= tol <= 0.1:
-        raise InputError("tol", repr(tol), "a number from 1e-14 to 0.1")
-    return float(tol)

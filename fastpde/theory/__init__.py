@@ -1,1 +1,1 @@
-"""What theory knows of a flow before it is computed: explicit bounds, and statements with their sources."""
+"""What theory knows of a flow or a cloud: energies and their dissipation, clusters, bounds, statements with sources."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from .._types import Array, as_numbers
 from ..attention import Attention, Layers
+from ..attention.base import as_attention
 from ..attention.rates import Rate
 from ..errors import InputError, InputTypeError, explained
 
@@ -111,7 +112,7 @@ def measured_stability_bound(attention: Attention, t: Any, radii: Any, p: float 
 
 
 def existence_time(attention: Attention, R0: float, t0: float = 0.0) -> float:
-    """Return a time after t0 for which tokens exist at least that are in the ball of radius R0 about 0 at time t0.
+    """Return a T such that tokens in the ball of radius R0 about 0 at time t0 exist up to t0 + T at least.
 
     It is inf for attention that averages and for bounded weights; else the time at which `support_bound` is infinite:
     E1(a R0^2) / (2 v) for one head with w = exp, and 1 / (2 v a R0^2) for a linear one. For several heads, and
@@ -145,12 +146,10 @@ def _existence_alone(rate: Rate, r: float) -> float:
 
 
 class _March:
-    """The integration of R^2 and log C of an attention from one time to a later one, in W_p."""
+    """The bounds of an attention in W_p: `to` takes R^2 and log C from one time to a later one."""
 
     def __init__(self, attention: Attention, p: float) -> None:
-        if not isinstance(attention, Attention):
-            raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-        self.attention, self.p = attention, np.array([p])
+        self.attention, self.p = as_attention(attention), np.array([p])
         parameters = list(attention.parameters())
         self._steady = all(q.constant or isinstance(q.source, Layers) for q in parameters)
         constant = all(q.constant for q in parameters)
@@ -173,6 +172,7 @@ class _March:
         return r, total
 
     def _piece(self, r: float, low: float, high: float) -> tuple[float, float]:
+        """Return what `to` does, between two times without a break of parameters between them."""
         rates = self._rates or list(self.attention._rates(self.p, 0.5 * (low + high)))
         if self._steady and (len(rates) == 1 or all(rate.power == 0 and rate.b == 0.0 for rate in rates)):
             return _closed(rates, r, high - low)
@@ -204,7 +204,10 @@ def _closed(rates: list[Rate], r: float, span: float) -> tuple[float, float]:
 
 
 def _squared_radius(rate: Rate, speed: float, r: float, span: float) -> float:
-    """Return R^2 after a time `span` of R' = w R from R^2 = r, w with `speed` in place of v; inf if R explodes."""
+    """Return R^2 a time `span` after it was r, if R' = w R; it is inf if R explodes before.
+
+    w is that of the rate, with `speed` in place of its v.
+    """
     if rate.power == 1:
         left = 1.0 - 2.0 * speed * r * span
         return r / left if left > 0.0 else np.inf
@@ -225,7 +228,10 @@ def _squared_radius(rate: Rate, speed: float, r: float, span: float) -> float:
 
 
 def _gain(rate: Rate, r: float, end: float) -> float:
-    """Return 1/2 [xi r + h Ei(e r) + c e^{e r} / e] between r and `end`, the least of the rate's alternatives."""
+    """Return the growth of log C while R^2 grows from r to `end`, that of 1/2 [xi r + h Ei(e r) + c e^{e r} / e].
+
+    A rate may have several xi, h, c, e, each of which is a bound: the least is returned.
+    """
     from scipy.special import expi
 
     if end == r:
@@ -274,11 +280,13 @@ def _square(radius: float) -> float:
 
 
 def _exp(logs: Array) -> Array:
+    """Return e^logs, and inf where it overflows."""
     with np.errstate(over="ignore"):
         return np.exp(logs)
 
 
 def _shaped(values: Array, t: Any) -> Any:
+    """Return the values (m,) as an array, or as a float if t is one time."""
     return values if np.ndim(t) else float(values[0])
 
 
@@ -292,6 +300,7 @@ def _times(t: Any, t0: Any) -> tuple[Array, float]:
 
 
 def _positive(name: str, value: Any) -> float:
+    """Check a number > 0, which may be inf or an array without axes. Raises InputError."""
     number = as_numbers(name, value)
     if number.ndim or not number > 0.0:
         raise InputError(name, repr(value), "a number > 0")
@@ -299,6 +308,7 @@ def _positive(name: str, value: Any) -> float:
 
 
 def _power(p: Any) -> float:
+    """Check the p of a distance W_p, which may be inf. Raises InputError, InputTypeError."""
     if isinstance(p, bool) or not isinstance(p, int | float | np.floating | np.integer):
         raise InputTypeError("p", repr(p), "a number >= 1, or inf")
     if not p >= 1.0:

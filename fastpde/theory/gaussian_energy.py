@@ -165,19 +165,23 @@ def along_wasserstein(A: Array, start: Law, end: Law, t: float) -> tuple[Array, 
 
 
 def _resolvents(A: Array, S: Array) -> tuple[Array, Array]:
+    """Return A (I - S A)^-1 and A (I + S A)^-1, both (B, d, d)."""
     eye = np.eye(A.shape[-1])
     return A @ np.linalg.inv(eye - S @ A), A @ np.linalg.inv(eye + S @ A)
 
 
 def _form(R: Array, x: Array, y: Array) -> Array:
+    """Return x . R y (B,)."""
     return np.einsum("bi,bij,bj->b", x, R, y)
 
 
 def _upper(S: Array) -> Array:
+    """Return the entries (..., d (d + 1) / 2) of S on the diagonal and above it."""
     i, j = np.triu_indices(S.shape[-1])
     return S[..., i, j]
 
 
 def _power(S: Array, p: float) -> Array:
+    """Return S^p of symmetric positive definite matrices S (B, d, d)."""
     values, vectors = np.linalg.eigh(S)
     return (vectors * values[:, None, :] ** p) @ np.swapaxes(vectors, 1, 2)

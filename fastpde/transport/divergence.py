@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._numbers import positive
 from .._types import Array
-from ..errors import InputError, InputTypeError, TransportError
+from ..errors import InputError, TransportError
 from ..weights import Exp
 from .anderson import Anderson
 from .measures import Weighted, common_unit
@@ -88,7 +89,7 @@ def divergence(x: Weighted, y: Weighted, p: float, eps: Any, backend: Any) -> tu
     if p != 2.0:
         raise InputError("p", f"{p:g}", 'p = 2 for method="sinkhorn"', 'Take method="exact" or "sliced".')
     x, y, unit = common_unit(x, y)
-    blur = _EPS if eps is None else _positive(eps) / unit**2
+    blur = _EPS if eps is None else positive("eps", eps) / unit**2
     backend = resolve_alone(backend)
     both = Pair(x, y, backend)
     f, g = _potentials(both, blur)
@@ -168,11 +169,3 @@ def _unsolved(error: float, eps: float) -> TransportError:
         f"Sinkhorn's iteration at eps = {eps:.3g} times the squared half-width of the clouds: marginal error "
         f"{error:.3g} after {_MOST} iterations; need {_TOL:g}. Take a larger eps."
     )
-
-
-def _positive(eps: Any) -> float:
-    if isinstance(eps, bool) or not isinstance(eps, int | float | np.floating | np.integer):
-        raise InputTypeError("eps", repr(eps), "a number > 0")
-    if not 0.0 < eps < np.inf:
-        raise InputError("eps", repr(eps), "a number > 0")
-    return float(eps)

@@ -8,8 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from .._numbers import real, show
 from .._types import Array, as_tokens, as_weights
-from ..errors import InputError, InputTypeError
+from ..errors import InputError
 
 
 @runtime_checkable
@@ -56,11 +57,10 @@ def as_cloud(name: str, x: Any, weights: Any = None) -> Weighted:
 
 def as_power(p: Any) -> float:
     """Return p >= 1 as a float. Raises InputError, InputTypeError."""
-    if isinstance(p, bool) or not isinstance(p, int | float | np.floating | np.integer):
-        raise InputTypeError("p", repr(p), "a number >= 1")
-    if not 1.0 <= p < np.inf:
-        raise InputError("p", repr(p), "a finite number >= 1")
-    return float(p)
+    power = real("p", p)
+    if power < 1.0:
+        raise InputError("p", show(p), "a number >= 1")
+    return power
 
 
 def same_dimension(x: Weighted, y: Weighted) -> None:

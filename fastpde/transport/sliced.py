@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .._numbers import whole
 from .._types import Array
-from ..errors import InputError, InputTypeError
 from .line import line_cost, line_cost_to_normal
 from .measures import Normal, Weighted, common_unit
 
@@ -29,12 +29,7 @@ def sliced(x: Weighted, y: Weighted | Normal, p: float, projections: int, seed: 
 
 def directions(d: int, count: int, seed: int) -> Array:
     """Draw independent uniform unit vectors of R^d, (count, d). Raises InputError naming projections or seed."""
-    for name, value, least in (("projections", count, 2), ("seed", seed, 0)):
-        need = f"a whole number >= {least}"
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise InputTypeError(name, repr(value), need)
-        if value < least:
-            raise InputError(name, repr(value), need)
+    count, seed = whole("projections", count, 2), whole("seed", seed, 0)
     drawn = np.random.default_rng(seed).normal(size=(count, d))
     return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 

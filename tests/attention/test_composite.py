@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.dissipation import _scalings
+from fastpde.theory.dissipation import _scalings
 
 RNG = np.random.default_rng(0)
 Q, K, V = RNG.standard_normal((3, 2, 2)) * 0.5

@@ -168,12 +168,12 @@ REFUSED = {
     "eps negative for one system": ({"eps": [1.0, -1.0]}, "eps", "-1"),
     "eps nan": ({"eps": np.nan}, "eps", "finite"),
     "tol zero": ({"tol": 0.0}, "tol", "> 0"),
-    "tol nan": ({"tol": np.nan}, "tol", "> 0"),
+    "tol nan": ({"tol": np.nan}, "tol", "finite"),
     "tol in words": ({"tol": "1e-9"}, "tol", "number"),
-    "max_iter one": ({"max_iter": 1}, "max_iter", ">= 3"),
+    "max_iter one": ({"max_iter": 1}, "max_iter", "at least 3"),
     "max_iter fraction": ({"max_iter": 10.0}, "max_iter", "whole"),
     "n_half even": ({"n_half": 2}, "n_half", "rows are not"),
-    "n_half zero": ({"n_half": 0}, "n_half", ">= 1"),
+    "n_half zero": ({"n_half": 0}, "n_half", "at least 1"),
     "n_half true": ({"n_half": True}, "n_half", "whole"),
 }
 

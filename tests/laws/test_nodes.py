@@ -266,7 +266,7 @@ def test_bad_rules_are_refused():
     for law, m in ((laws.Ball(3), 200), (laws.Box(np.zeros(6), np.ones(6)), 20), (laws.Sphere(3), 1500)):
         with pytest.raises(InputError, match=r"m: got .* nodes; need at most 4,000,000 nodes.*sobol"):
             law.nodes(m)
-    with pytest.raises(InputError, match="m: got 2001; need at most 2000"):
+    with pytest.raises(InputError, match=r"m: got 2001; need .* at most 2000"):
         laws.Box(0.0, 1.0).nodes(2001)
     with pytest.raises(InputError, match=r"dimension 4; need dimension 1, 2 or 3 for quadrature. Take sobol"):
         laws.Ball(4).nodes(3)

@@ -238,7 +238,7 @@ x = np.ones((20_000, 2))
 writer = trajectory.TrajectoryWriter(path, np.arange(len(x)), x, frames=50, version="1")
 for i in range(50):
     try:
-        writer.append(float(i), x * (i + 1))
+        writer.store(float(i), x * (i + 1))
     except directory.OutputError as error:
         assert "No space" in str(error), error
         break

@@ -14,12 +14,12 @@ from test_restart import Cuts, result
 
 import fastpde as fp
 from fastpde import config
-from fastpde.dissipation import EnergyRow
 from fastpde.errors import InputError
 from fastpde.run import inspect, runner
 from fastpde.run.observables.token_energy import Watch
 from fastpde.run.tables import read_observables
 from fastpde.run.trajectory import read_trajectory
+from fastpde.theory.dissipation import EnergyRow
 
 # V = -Q^T K descends; steps of 2 are far too large for it.
 WILD = [('method = "rk4"\nstep = 0.05', 'method = "euler"\nstep = 2.0'), ("t_end = 1.0", "t_end = 12.0")]

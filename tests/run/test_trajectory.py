@@ -24,7 +24,7 @@ def written(path, values, ids=None, expected=None, close=True):
     ids = np.arange(values.shape[1]) if ids is None else ids
     writer = trajectory.TrajectoryWriter(path, ids, values[0], frames=expected or len(values), version="1.2")
     for i, x in enumerate(values):
-        writer.append(0.5 * i, x)
+        writer.store(0.5 * i, x[ids])
     if close:
         writer.close()
     return writer
@@ -119,7 +119,7 @@ def test_a_kill_after_any_write_leaves_every_flushed_frame(tmp_path, monkeypatch
     writer = trajectory.TrajectoryWriter(tmp_path / "a.h5", ids, values[0], frames=100, version="1")
     log, marks = recorders[0].log, [len(recorders[0].log)]
     for i, x in enumerate(values):
-        writer.append(float(i), x)
+        writer.store(float(i), x)
         marks.append(len(log))
     monkeypatch.setattr(trajectory.h5py, "File", plain)
     checked = 0

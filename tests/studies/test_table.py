@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.studies import Column, Study, draws, table
+from fastpde.studies import Column, Study, random_laws, table
 
 
 class Table(Study):
@@ -88,7 +88,7 @@ def test_what_is_no_study_is_refused(tmp_path):
 
 
 def test_fewer_draws_are_the_first_of_more():
-    few, more = (draws.draw(7, 3, count, (2, 3), (3, 3)) for count in (2, 5))
+    few, more = (random_laws.draw(7, 3, count, (2, 3), (3, 3)) for count in (2, 5))
     assert [a.shape for a in more] == [(5, 2, 3), (5, 3, 3)]
     assert all(np.array_equal(a, b[:2]) for a, b in zip(few, more, strict=True))
-    assert not np.array_equal(few[1], draws.draw(8, 3, 2, (2, 3), (3, 3))[1])
+    assert not np.array_equal(few[1], random_laws.draw(8, 3, 2, (2, 3), (3, 3))[1])

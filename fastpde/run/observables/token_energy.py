@@ -11,10 +11,10 @@ import numpy as np
 
 from fastpde.config import Problem
 from fastpde.config.schema import FIXED
-from fastpde.dissipation import EnergyRow, energy_row, energy_trend
 from fastpde.errors import ConvergenceError, InputError
 from fastpde.observable import Observable
 from fastpde.parallel.spread import Tokens
+from fastpde.theory.dissipation import EnergyRow, energy_row, energy_trend
 
 Array = np.ndarray[Any, Any]
 _NOTHING = EnergyRow(math.nan, math.nan, math.nan)

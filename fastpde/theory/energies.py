@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._types import Array, as_tokens
-from .attention.base import Attention, as_attention
-from .attention.cloud import Cloud, make_cloud
-from .attention.composite import terms_of
-from .attention.derivatives import as_change, backend_of, masses_of, widened
-from .attention.energy_forces import Force
-from .attention.sinkhorn import Sinkhorn
-from .errors import InputError, InputTypeError, explained
-from .integrate.options import flag
+from .._numbers import flag
+from .._types import Array, as_tokens
+from ..attention.base import Attention, as_attention
+from ..attention.cloud import Cloud, make_cloud
+from ..attention.composite import terms_of
+from ..attention.derivatives import as_change, backend_of, masses_of, widened
+from ..attention.energy_forces import Force
+from ..attention.sinkhorn import Sinkhorn
+from ..errors import InputError, InputTypeError, explained
 
 if TYPE_CHECKING:
-    from .sums.backend import Backend
+    from ..sums.backend import Backend
 
 
 @explained
@@ -47,7 +47,7 @@ def interaction_energy(
 
     Source: Theory 7; Castin et al. 2025.
     """
-    from .sums import resolve
+    from ..sums import resolve
 
     as_attention(attention)
     tokens, log = as_tokens("x", x), flag("log", log)
@@ -97,7 +97,7 @@ def sinkhorn_energy(
 
     Source: Theory 7; Castin et al. 2025.
     """
-    from .sums import resolve
+    from ..sums import resolve
 
     if not isinstance(attention, Sinkhorn):
         need = "an fp.Sinkhorn(Q, K, V)"
@@ -192,7 +192,7 @@ def _slope_of_energy(
     attention: Attention, x: Any, t: float, weights: Any, positions: Any, backend: Any, log: bool
 ) -> Iterator[_Slope]:
     """Check the arguments of `energy_gradient`; return a context with the gradient."""
-    from .sums import resolve
+    from ..sums import resolve
 
     as_attention(attention)
     tokens, log = as_tokens("x", x), flag("log", log)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.dissipation import energy_row
+from fastpde.theory.dissipation import energy_row
 
-from . import naive
+from .. import naive
 
 A = np.array([[0.8, 0.2], [0.2, 0.6]])
 B = np.diag([1.5, 0.5])

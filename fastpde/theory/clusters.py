@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from ._types import Array, as_numbers, as_tokens, as_weights
-from .errors import InputError, InputTypeError, explained
+from .._types import Array, as_numbers, as_tokens, as_weights
+from ..errors import InputError, InputTypeError, explained
 
 # Up to this dimension neighbours are looked up by their offsets. Above, a tree of the cells finds them.
 _SEARCHED = 3

@@ -8,8 +8,8 @@ import pytest
 import fastpde as fp
 from fastpde.sums.ways import WAYS
 
-from . import naive
-from .problems import CONTRACT, DTYPES, VARIANTS, case_like, random_case
+from .. import naive
+from ..problems import CONTRACT, DTYPES, VARIANTS, case_like, random_case
 
 each_variant = pytest.mark.parametrize("kind", VARIANTS)
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ._types import Array, as_tokens
-from .attention import Attention, Sinkhorn
-from .attention.base import Balance
-from .attention.cloud import make_cloud
-from .attention.composite import terms_of
-from .errors import InputError, InputTypeError, explained
-from .manifold import Euclidean, Manifold, as_manifold
+from .._types import Array, as_tokens
+from ..attention import Attention, Sinkhorn
+from ..attention.base import Balance, as_attention
+from ..attention.cloud import make_cloud
+from ..attention.composite import terms_of
+from ..errors import InputError, explained
+from ..manifold import Euclidean, Manifold, as_manifold
 
 if TYPE_CHECKING:
-    from .sums.backend import Backend
+    from ..sums.backend import Backend
 
 _STEPS = 10.0  # between two rows, each with the largest allowed error: dense output and short intervals have fewer
 _ROUNDING = 64.0 * 2.0**-52  # relative error of sums in float64
@@ -54,7 +54,7 @@ def dissipation(
 
     Source: Theory 7; Castin et al. 2025.
     """
-    from .sums import resolve
+    from ..sums import resolve
 
     tokens = as_tokens("x", x)
     found, mean = _balanced(attention, tokens, t, weights, resolve(backend), as_manifold(manifold))
@@ -90,7 +90,7 @@ def energy_row(
 
     Raises as `dissipation`.
     """
-    from .sums import resolve
+    from ..sums import resolve
 
     tokens, summing = as_tokens("x", x), resolve(backend)
     found, mean = _balanced(attention, tokens, t, weights, summing, as_manifold(manifold))
@@ -118,12 +118,8 @@ def _balanced(
 
     Raises as `dissipation`.
     """
-    if not isinstance(attention, Attention):
-        raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-    cloud = make_cloud(attention, tokens.astype(np.float64, copy=False), backend, weights)
-    length = attention._check(cloud.x, t)
-    if length != cloud.x.shape[2]:
-        raise InputError("attention", f"a field of length {length}", f"{cloud.x.shape[2]}, the dimension of the tokens")
+    cloud = make_cloud(as_attention(attention), tokens.astype(np.float64, copy=False), backend, weights)
+    attention._check(cloud.x, t, square="attention")
     manifold.check(tokens, "x")
     with backend.evaluation():
         found = attention._energy_balance(cloud, float(t), backend)
@@ -176,9 +172,7 @@ class EnergyRecord:
         `fp.solve` tells its observers of manifold and noise by itself. Raises InputTypeError for what is no attention,
         or no manifold.
         """
-        if not isinstance(attention, Attention):
-            raise InputTypeError("attention", type(attention).__name__, "an attention, as fp.Softmax(Q, K, V)")
-        self.attention = attention
+        self.attention = as_attention(attention)
         self._given = {"weights": weights, "backend": backend, "rtol": rtol, "atol": atol}
         self._rows: list[tuple[float, float, float, float]] = []
         self.in_run(as_manifold(manifold), noise)
