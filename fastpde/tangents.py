@@ -242,7 +242,8 @@ class Follower:
         if along is None or t == along.step.end:
             return self.tangents, self._density
         weights, _ = self._extension(along, t)
-        return self._moved(along, weights), self._log_density(along, weights)
+        with np.errstate(over="ignore", invalid="ignore"):  # as of the steps
+            return self._moved(along, weights), self._log_density(along, weights)
 
     def _extension(self, along: _Along, t: float) -> tuple[Sequence[float], Sequence[float]]:
         """Return the weights of the stages in y(t), over h, and their derivatives in the fraction of the step."""

@@ -136,7 +136,11 @@ class Sums:
 
     def _finished(self, out: Array) -> Array:
         out = self._turned(out)
-        return out if self._after is None else out * self._after
+        if self._after is None:
+            return out
+        if self._pair.limits is not None:  # what no target sees may have overflowed, and 0 inf would be nan
+            out = np.where(self._after == 0.0, 0.0, out)
+        return out * self._after
 
 
 def contracted(products: Array, a: Array) -> Array:

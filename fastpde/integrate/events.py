@@ -312,19 +312,26 @@ def locate(
 ) -> float:
     """Return the time at which the event's value crosses zero within a step, by Brent's method.
 
-    state(t) is the state there, valid until the next call; `ends` are (time, value) at the two ends of the step.
+    state(t) is the state there, valid until the next call; `ends` are (time, value) at the two ends of the step. Where
+    it is not finite, as if the velocity at the end of a step overflows, the event is at the end of the step.
     Source: Brent (1973), Algorithms for Minimization without Derivatives, chapter 4.
     """
     from scipy.optimize import brentq  # here: a run without events does not pay for the import
 
-    known = dict(ends)
+    known, lost = dict(ends), []
     (t0, _), (t1, value) = ends
     if value == 0.0:
         return t1
 
     def at(t: float) -> float:
         # The ends keep their own values: the extension meets them to rounding only, which could cost the sign change.
-        return known[t] if t in known else measure(name, event, t, state(t), None, partition)
+        if t in known:
+            return known[t]
+        y = state(t)
+        if _is_finite(y, partition):
+            return measure(name, event, t, y, None, partition)
+        lost.append(t)
+        return value
 
     root, _ = brentq(
         at,
@@ -336,7 +343,12 @@ def locate(
         full_output=True,
         disp=False,
     )
-    return float(root)
+    return t1 if lost else float(root)
+
+
+def _is_finite(y: np.ndarray, partition: Partition) -> bool:
+    """Return whether the states of all processes are finite."""
+    return not partition.largest(np.array([not np.isfinite(y).all()], np.float64)).any()
 
 
 def _everything(y: np.ndarray) -> Partition:
@@ -357,6 +369,7 @@ def _largest_norms(x: np.ndarray, partition: Partition) -> np.ndarray:
     """
     systems = x.reshape(x.shape[0] if x.ndim == 3 else 1, -1, x.shape[-1] if x.ndim else 1)
     largest = partition.largest(np.maximum(systems.max(axis=(1, 2)), -systems.min(axis=(1, 2))).astype(np.float64))
-    unit = np.where(largest > 0.0, largest, 1.0)
-    scaled = systems / unit[:, None, None]
-    return largest * np.sqrt(partition.largest(np.einsum("bij,bij->bi", scaled, scaled).max(axis=1)))
+    unit = np.where((largest > 0.0) & np.isfinite(largest), largest, 1.0)
+    with np.errstate(over="ignore"):  # of numbers beside one that is not finite
+        scaled = systems / unit[:, None, None]
+        return largest * np.sqrt(partition.largest(np.einsum("bij,bij->bi", scaled, scaled).max(axis=1)))

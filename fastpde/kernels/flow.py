@@ -31,7 +31,9 @@ from .motion import (
     SIZE,
     STATUS,
     T,
+    all_finite,
     begin_step,
+    all_finite,
     between,
     combine,
     copy,
@@ -112,7 +114,7 @@ def _event_value(shape, watched, e, x, f, wide):
 def _locate(shape, method, watched, e, ends, h, before, local):
     """Return the time in a step at which the value of event e crosses zero, by bisection to 4 spacings of t.
 
-    `ends` is (t0, value at t0, t1, value at t1).
+    `ends` is (t0, value at t0, t1, value at t1). It is t1 where states within the step are not finite.
     """
     wide, middle = local[3], local[1][2]
     t0, v0, t1, v1 = ends
@@ -126,7 +128,9 @@ def _locate(shape, method, watched, e, ends, h, before, local):
             low = t
         else:
             high = t
-    return 0.5 * (low + high)
+    t = 0.5 * (low + high)
+    between(shape, method, (t - t0) / h, h, before, local, middle)
+    return t if all_finite(middle) else t1
 
 
 _crosses = jit(inline=True)(step_rules.crosses)

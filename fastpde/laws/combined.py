@@ -175,6 +175,7 @@ class Mixture(Law):
         if p.shape != (m,) or p.min() < 0.0 or abs(p.sum() - 1.0) > 1e-9:
             raise InputError("weights", str(p.tolist()), f"{m} numbers of at least 0 that sum to 1")
         self.weights = fixed(p)
+        self._parts = [(float(q), law) for q, law in zip(p, self.laws, strict=True) if q > 0.0]
         self._edges = np.cumsum(p)[:-1]
         means, covs = (np.array([getattr(law, name) for law in self.laws]) for name in ("mean", "cov"))
         self.mean = fixed(p @ means)
@@ -189,7 +190,7 @@ class Mixture(Law):
     @property
     def support_radius(self) -> float:
         """The largest one of the laws whose weight is not 0."""
-        return max(law.support_radius for p, law in zip(self.weights, self.laws, strict=True) if p > 0.0)
+        return max(law.support_radius for _, law in self._parts)
 
     @property
     def variates(self) -> tuple[int, int]:
@@ -211,21 +212,20 @@ class Mixture(Law):
         return x
 
     def nodes(self, m: int) -> tuple[Array, Array]:
-        """Return the nodes x (q, d) of all laws, and their weights (q,) times p.
+        """Return the nodes x (q, d) of all laws whose weight is not 0, and their weights (q,) times p.
 
         Raises InputError, InputTypeError, where a law has no rule or the nodes are too many.
         """
-        rules: list[Rule] = [law.nodes(m) for law in self.laws]
+        rules: list[Rule] = [(x, p * w) for p, law in self._parts for x, w in [law.nodes(m)]]
         check_count(m, [sum(len(w) for _, w in rules)])
-        w = np.concatenate([p * w for p, (_, w) in zip(self.weights, rules, strict=True)])
-        return thinned(np.concatenate([x for x, _ in rules]), w)
+        return thinned(*(np.concatenate(arrays) for arrays in zip(*rules, strict=True)))
 
     def edge(self, m: int) -> Array:
         """Return the points (q, d) of the edges of all laws whose weight is not 0.
 
         Raises InputError, InputTypeError, where a law has none.
         """
-        return np.concatenate([law.edge(m) for p, law in zip(self.weights, self.laws, strict=True) if p > 0.0])
+        return np.concatenate([law.edge(m) for _, law in self._parts])
 
     def log_density(self, x: Any) -> Array:
         """Return log sum_m p_m density_m (...) at points x (..., d).
@@ -233,7 +233,7 @@ class Mixture(Law):
         Raises InputError, InputTypeError: for points of another dimension, and where a law has no density.
         """
         self._checked(x)
-        parts = [math.log(p) + law.log_density(x) for p, law in zip(self.weights, self.laws, strict=True) if p > 0.0]
+        parts = [math.log(p) + law.log_density(x) for p, law in self._parts]
         return np.asarray(np.logaddexp.reduce(parts, axis=0))
 
 

@@ -112,7 +112,9 @@ class Gaussian(Law):
         if values[0] == 0.0:
             raise self._singular()
         z = (points - self.mean) @ (vectors / np.sqrt(values))
-        return np.asarray(-0.5 * ((z**2).sum(axis=-1) + np.log(values).sum() + self.dimension * math.log(2 * math.pi)))
+        with np.errstate(over="ignore"):
+            square = (z**2).sum(axis=-1)
+        return np.asarray(-0.5 * (square + np.log(values).sum() + self.dimension * math.log(2 * math.pi)))
 
     def _one(self) -> None:
         """Raise InputError for a batch."""

@@ -60,11 +60,13 @@ class FlowPath:
         frame = int(np.searchsorted(self.t, t, side="right")) - 1
         if self.t[frame] == t:
             return np.asarray(self.states[frame])
-        if t not in self._between:
+        found = self._between.get(t)  # another thread may clear them at any time
+        if found is None:
+            found = self._follow(self.states[frame], float(self.t[frame]), t)
             if len(self._between) >= len(self.t):
                 self._between.clear()
-            self._between[t] = self._follow(self.states[frame], float(self.t[frame]), t)
-        return self._between[t]
+            self._between[t] = found
+        return found
 
 
 def stops_between(t: Array, start: float, end: float) -> Array:

@@ -139,7 +139,8 @@ def gradient(
     assert isinstance(sol, Solution | EnsembleSolution), "no Gaussian law"
     if not sol.success or (t_eval is not None and len(sol.t) != np.size(t_eval)):
         raise InputError("t_span", f"a run that ended: {sol.message}", "one that reaches its end")
-    moving, source = bind(attention, tokens, **given), Brownian(noise, seed) if noise else None
+    moving = bind(attention, tokens, **given)
+    source = Brownian(noise, seed, project=place.project) if noise else None
     legs = [_Leg(moving, kept, source)]
     if tokens.ndim == 3:
         legs = list(_legs(moving, place.start(tokens), t_span, source, kept.most, asked))
@@ -148,7 +149,8 @@ def gradient(
     value, cotangents, of_time = _differentiated(loss, x if t_eval is not None else x[0], ends[0] if watched else None)
     ending = _ending(watched, sol, kept, of_time) if watched and isinstance(sol, Solution) else None
     tableau = TABLEAUX[asked.get("method", "dopri5")]
-    backs = [WayBack(leg.field, tableau, leg.kept, leg.noise, ending) for leg in legs]
+    free = None if source is None else source.free()
+    backs = [WayBack(leg.field, tableau, leg.kept, free, ending) for leg in legs]
     of_x0, each = np.empty_like(tokens), []
     for leg, (state, own) in zip(legs, _backwards(backs, legs, at, cotangents.reshape(x.shape), progress), strict=True):
         of_x0[leg.of] = state
