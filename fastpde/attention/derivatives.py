@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._types import Array
+from .._types import Array, as_numbers
 from ..errors import InputError
 from ..parallel.partition import Partition, Undivided
 from ..solutions import brief
@@ -273,13 +273,9 @@ def widened(cloud: Cloud) -> Cloud:
 
 def as_change(name: str, value: Any, like: Array, need: str) -> Array:
     """Check a change (..., rows, columns) of the shape of `like`; return it as (B, rows, columns) in float64."""
-    found = np.asarray(value)
-    if found.dtype.kind not in "iuf":
-        raise InputError(name, f"dtype {found.dtype}", "numbers")
+    found = as_numbers(name, value)
     if found.shape != like.shape:
         raise InputError(name, f"shape {found.shape}", f"shape {like.shape}, {need}")
-    if not np.isfinite(found).all():
-        raise InputError(name, "numbers that are not finite", "finite numbers")
     return found.astype(np.float64).reshape(-1, *like.shape[-2:])
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ..sums.backend import Backend
 
 _MOST = 1000  # iterations of the conjugate gradients
+_ROUNDING = 8 * 2.0**-52  # of a sum over tokens
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,8 @@ class LinearisedSinkhorn(_Potentials):
         dot: Callable[[Array, Array], Array] = lambda u, v: mean(u * v)  # noqa: E731
         residual = right - mean(right)
         found, along, size = np.zeros_like(residual), residual.copy(), dot(residual, residual)
-        goal = self._tol**2 * size
+        # What the mean leaves of a constant is rounding: of tokens in one place.
+        goal = np.maximum(self._tol**2 * size, _ROUNDING**2 * dot(right, right))
         for _ in range(_MOST):
             if (size <= goal).all():
                 return found

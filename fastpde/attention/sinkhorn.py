@@ -288,7 +288,10 @@ class Sinkhorn(SingleHead):
             return found, ~good
         warm_start = WarmStart(memory, softmin.tokens, cloud.partition, softmin.unit)
         window = warm_start.window()
-        found = scale(softmin, warm_start.start(), tol, self.max_iter, window)
+        start = warm_start.start()
+        # A number added to all potentials changes nothing, but it would grow from one extrapolation to the next.
+        start -= (cloud.partition.sum(start) / cloud.partition.n)[:, None]
+        found = scale(softmin, start, tol, self.max_iter, window)
         good = found.error <= self.tol
         warm_start.keep(found.g, good)
         # Of tokens that are no numbers nothing is learnt, as if they had not been seen.

@@ -116,6 +116,7 @@ def gradient(
 
     Raises:
         InputError, InputTypeError: naming the argument; for a run that did not reach the end, with its message.
+        ConvergenceError: for a Sinkhorn scaling that misses its tol when a step is made again.
         NoGaussianClosure: for an attention that does not keep Gaussians Gaussian.
 
     Source: Theory 12.2, 12.4.
@@ -137,8 +138,7 @@ def gradient(
         asked |= {"observers": [Observer(kept.take, steps=1)], "events": watched}
     sol = solve(attention, tokens, t_span, t_eval=t_eval, noise=noise, seed=seed, **given, **asked)
     assert isinstance(sol, Solution | EnsembleSolution), "no Gaussian law"
-    if not sol.success or (t_eval is not None and len(sol.t) != np.size(t_eval)):
-        raise InputError("t_span", f"a run that ended: {sol.message}", "one that reaches its end")
+    _refuse_early(sol, None if t_eval is None else np.size(t_eval))
     moving = bind(attention, tokens, **given)
     source = Brownian(noise, seed, project=place.project) if noise else None
     legs = [_Leg(moving, kept, source)]
@@ -160,6 +160,12 @@ def gradient(
     return Gradient(value, of_x0, parameters, sol, stats | {"stride": max(back.stats["stride"] for back in backs)})
 
 
+def _refuse_early(sol: Solution | EnsembleSolution, times: int | None = None) -> None:
+    """Raise InputError for a run that did not reach its end, or the last of so many times."""
+    if not sol.success or (times is not None and len(sol.t) != times):
+        raise InputError("t_span", f"a run that ended: {sol.message}", "one that reaches its end")
+
+
 def _legs(
     moving: Field, start: Array, t_span: tuple[float, float], source: Brownian | None, most: int, asked: dict[str, Any]
 ) -> Iterator[_Leg]:
@@ -175,7 +181,7 @@ def _legs(
         kept.most = most
         space = moving.manifold.space(y.shape, y.dtype)
         watch = [Observer(kept.take, steps=1)]
-        integrate(own, y, t_span, observers=watch, space=space, noise=source, **asked)
+        _refuse_early(integrate(own, y, t_span, observers=watch, space=space, noise=source, **asked))
         yield _Leg(own, kept, source, of)
 
 

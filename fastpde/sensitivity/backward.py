@@ -152,17 +152,19 @@ class WayBack:
     # -- velocities ---------------------------------------------------------------------------------------------------
 
     def _velocity(self, step: _Step, s: int, y: Array, *, linear: bool) -> None:
-        """Compute stage s of a step, at y on the manifold."""
+        """Compute stage s of a step, at y on the manifold. Raises FieldError: of a scaling."""
         t, out, moving = self._steps.at(step.again, s), step.again.stages[s], self._field
         self.stats["velocities"] += 1
         if not linear:
             moving(t, y, out)
-            return
-        with moving.backend.evaluation():
-            shape = moving.cloud.x.shape
-            step.fields[s] = moving.attention._linearised(moving.cloud.with_(x=y.reshape(shape)), t, moving.backend)
-            out[...] = step.fields[s].field.reshape(out.shape)
-        moving.manifold.project(y, out)
+        else:
+            with moving.backend.evaluation():
+                shape = moving.cloud.x.shape
+                step.fields[s] = moving.attention._linearised(moving.cloud.with_(x=y.reshape(shape)), t, moving.backend)
+                out[...] = step.fields[s].field.reshape(out.shape)
+            moving.manifold.project(y, out)
+        if (failure := moving.failure()) is not None:
+            raise failure
 
     def _pull_velocity(self, step: _Step, s: int, c: Array) -> Array:
         """Return J(y)^T c of the field on the manifold, and add what it does to the parameters."""
