@@ -285,7 +285,9 @@ class Radial(Round):
         if not (0.0 < total < math.inf):
             raise InputError("density", f"a total of {total:g}", "a total above 0 and finite")
         low, v = np.polynomial.legendre.leggauss(_FEWER)
-        middles = 0.5 * (self._cells[1:] + self._cells[:-1])  # a jump beside the end of a cell is in the middle of others
+        middles = 0.5 * (
+            self._cells[1:] + self._cells[:-1]
+        )  # a jump beside the end of a cell is in the middle of others
         fewer, moved = (
             self._at_points(cuts, low)[1] @ v for cuts in (self._cells, np.sort(np.append(middles, self.edges)))
         )

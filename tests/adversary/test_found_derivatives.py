@@ -21,7 +21,8 @@ def test_tokens_that_no_point_sees():
     """Under a mask the weights of tokens behind all points overflowed in sums over these, and 0 inf is nan."""
     rng = np.random.default_rng(3)
     x, at, c = rng.standard_normal((5, 2)), rng.standard_normal((2, 2)), rng.standard_normal((2, 2))
-    (Q, K, V), places = rng.standard_normal((3, 2, 2)), np.array([0, 2, 0, 1, 2])
+    x[[1, 3, 4]] = 5.0 * at[1]  # points would attend to nothing else
+    (Q, K, V), places = [EYE, EYE, rng.standard_normal((2, 2))], np.array([0, 2, 0, 1, 2])
     for scale in (1.0, 1e4):
         head = fp.Softmax(Q, K, V, scale=scale)
         found = fp.Masked(head).vjp(x, c, at=at, positions=places, at_positions=[0, 0])
