@@ -33,7 +33,6 @@ from .motion import (
     T,
     all_finite,
     begin_step,
-    all_finite,
     between,
     combine,
     copy,

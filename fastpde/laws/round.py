@@ -284,10 +284,9 @@ class Radial(Round):
         total = float(cells.sum())
         if not (0.0 < total < math.inf):
             raise InputError("density", f"a total of {total:g}", "a total above 0 and finite")
+        # And by cells between the middles of these: a jump beside the end of a cell is in the middle of one of them.
         low, v = np.polynomial.legendre.leggauss(_FEWER)
-        middles = 0.5 * (
-            self._cells[1:] + self._cells[:-1]
-        )  # a jump beside the end of a cell is in the middle of others
+        middles = 0.5 * (self._cells[1:] + self._cells[:-1])
         fewer, moved = (
             self._at_points(cuts, low)[1] @ v for cuts in (self._cells, np.sort(np.append(middles, self.edges)))
         )
@@ -300,7 +299,7 @@ class Radial(Round):
         return total, float((mass * r**2 @ w).sum())
 
     def _at_points(self, cuts: Array, s: Array) -> Rule:
-        """Return points r (k, q) at s in [-1, 1] of the cells between cuts (k + 1,), and the mass there per unit of s."""
+        """Return points r (k, q) at s in [-1, 1] of the cells between cuts (k + 1,), and the mass there per unit s."""
         half = 0.5 * np.diff(cuts)[:, None]
         r = 0.5 * (cuts[1:] + cuts[:-1])[:, None] + half * s
         return r, half * self._mass(r.ravel()).reshape(r.shape)
