@@ -116,8 +116,7 @@ def gradient(
 
     Raises:
         InputError, InputTypeError: naming the argument; for a run that did not reach the end, with its message.
-        ConvergenceError: for a Sinkhorn scaling that misses its tol when a step is made again.
-        NoGaussianClosure: for an attention that does not keep Gaussians Gaussian.
+        NoGaussianClosure: for an attention that does not keep Gaussians Gaussian. ConvergenceError: of a scaling.
 
     Source: Theory 12.2, 12.4.
     """
@@ -149,8 +148,7 @@ def gradient(
     value, cotangents, of_time = _differentiated(loss, x if t_eval is not None else x[0], ends[0] if watched else None)
     ending = _ending(watched, sol, kept, of_time) if watched and isinstance(sol, Solution) else None
     tableau = TABLEAUX[asked.get("method", "dopri5")]
-    free = None if source is None else source.free()
-    backs = [WayBack(leg.field, tableau, leg.kept, free, ending) for leg in legs]
+    backs = [WayBack(leg.field, tableau, leg.kept, leg.noise and leg.noise.free(), ending) for leg in legs]
     of_x0, each = np.empty_like(tokens), []
     for leg, (state, own) in zip(legs, _backwards(backs, legs, at, cotangents.reshape(x.shape), progress), strict=True):
         of_x0[leg.of] = state
