@@ -55,9 +55,8 @@ def mean_field(
     allow to see, and how far limits themselves may be off. The central limit is measured in clouds of 256 tokens and
     predicted by influence functions; the growth of W_2 to the limit stands beside the bound C(t, R0) and a local rate.
 
-    Under a mask n tokens have n^{1/3} positions, with n^{2/3} tokens at each: distances are the conditional ones, as of
-    `fp.conditional_wasserstein`, in more than one dimension for at most 1000 tokens; and other errors are multiplied by
-    the root of the part of all tokens that is seen.
+    Under a mask n tokens have n^{1/3} positions with n^{2/3} tokens each; distances are those of
+    `fp.conditional_wasserstein` (d > 1: for at most 1000 tokens), other errors times the root of the part that is seen.
 
     Args:
         variants: some of "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), "linear", "exponential", "multihead" (two
@@ -87,9 +86,7 @@ def mean_field(
 
     Source: Theory 8.3, 13.4; Fournier and Guillin (2015).
     """
-    if getattr(backend, "processes", 1) > 1:
-        remedy = "Give each process variants or sizes of its own."
-        raise fp.InputError("backend", repr(backend), "one whose tokens are all in this process", remedy)
+    _check_alone(backend)
     d, names = whole("dimension", dimension, 1, _DIMENSIONS), named_variants(variants)
     of_name, strengths = named_laws(laws, d), [positive("strengths", s) for s in several("strengths", strengths)]
     asked, skipped = settings(of_name, names, strengths)
@@ -97,14 +94,13 @@ def mean_field(
         "variants": names,
         **code_of([name for name in names if name not in COMPOSED]),
         "sizes": [whole("sizes", n, 2) for n in several("sizes", sizes)],
-        "draws": whole("draws", draws, 2),
         "laws": list(of_name),
         **samples_of(of_name),
         "skipped": skipped,
         **underived(names, d),
         "dimension": d,
         "strengths": strengths,
-        **_counted(times, steps, points, clt_draws, seed),
+        **_counted(draws, times, steps, points, clt_draws, seed),
         "distances": flag("distances", distances),
     }
     found = _Tables(parameters, Cells(cells, parameters), backend)
@@ -115,10 +111,18 @@ def mean_field(
     return MeanField(parameters, columns, limits_of(found.limits), clt_of(found.clt))
 
 
-def _counted(times: Any, steps: Any, points: Any, clt_draws: Any, seed: Any) -> dict[str, int]:
+def _check_alone(backend: Any) -> None:
+    """Raise InputError for a backend that shares tokens with other processes."""
+    if getattr(backend, "processes", 1) > 1:
+        remedy = "Give each process variants or sizes of its own."
+        raise fp.InputError("backend", repr(backend), "one whose tokens are all in this process", remedy)
+
+
+def _counted(draws: Any, times: Any, steps: Any, points: Any, clt_draws: Any, seed: Any) -> dict[str, int]:
     """Return the parameters that are numbers of times, steps, points and clouds, and the seed, checked."""
     frames = whole("times", times, 2)
     found = {
+        "draws": whole("draws", draws, 2),
         "times": frames,
         "steps": whole("steps", steps, frames - 1),
         "points": whole("points", points, 1),
