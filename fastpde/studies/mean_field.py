@@ -95,20 +95,16 @@ def mean_field(
         **code_of([name for name in names if name not in COMPOSED]),
         "sizes": [whole("sizes", n, 2) for n in several("sizes", sizes)],
         "laws": list(of_name),
-        **samples_of(of_name),
+        **(samples_of(of_name) | underived(names, d)),
         "skipped": skipped,
-        **underived(names, d),
         "dimension": d,
         "strengths": strengths,
         **_counted(draws, times, steps, points, clt_draws, seed),
         "distances": flag("distances", distances),
     }
-    found = _Tables(parameters, Cells(cells, parameters), backend)
+    tables = _Tables(parameters, Cells(cells, parameters), backend)
     with counting(progress, cells_of(asked, parameters)) as report:
-        for setting in asked:
-            found.add(setting, of_name[setting.law], report)
-    columns = {name: np.array([row[name] for row in found.rows]) for name in found.rows[0]}
-    return MeanField(parameters, columns, limits_of(found.limits), clt_of(found.clt))
+        return tables.of(asked, of_name, report)
 
 
 def _check_alone(backend: Any) -> None:
@@ -142,6 +138,15 @@ class _Tables:
         self.rows: list[dict[str, Any]] = []
         self.limits: list[dict[str, Any]] = []
         self.clt: list[dict[str, Any]] = []
+
+    def of(
+        self, asked: Sequence[Setting], laws: Mapping[str, fp.laws.Law], report: Callable[[int], object]
+    ) -> MeanField:
+        """Return the study of these settings. Raises as `add`."""
+        for setting in asked:
+            self.add(setting, laws[setting.law], report)
+        columns = {name: np.array([row[name] for row in self.rows]) for name in self.rows[0]}
+        return MeanField(self._parameters, columns, limits_of(self.limits), clt_of(self.clt))
 
     def add(self, setting: Setting, law: fp.laws.Law, report: Callable[[int], object]) -> None:
         """Add all rows of a setting; report(done) is called after each cell. Raises InputError, OSError."""
