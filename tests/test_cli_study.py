@@ -122,7 +122,8 @@ def test_a_study_ends_with_a_picture_and_again_does_nothing(folder, capsys):
 
 STOPPED = {  # study: configuration, exit code, words
     "mean-field": (
-        "laws = ['ball']\nvariants = ['l2']\nsizes = [4, 8]\ndraws = 2\nclt_draws = 2",
+        "laws = ['ball']\nvariants = ['l2']\nsizes = [4, 8]\ndraws = 2\nclt_draws = 2\n"
+        "dimension = 1\ntimes = 2\nsteps = 3",
         75,
         "run the same command again",
     ),

@@ -40,6 +40,8 @@ class _AffineField:
 class AffineFlow(Carrier):
     """The flow of a Gaussian law whose field is affine: x moves to mean + P (x - mean_0)."""
 
+    how = "closure"
+
     def __init__(self, setting: Setting, law: Gaussian, tol: float) -> None:
         """Integrate mean and P twice, with steps of two sizes.
 

@@ -16,10 +16,12 @@ class Carrier(ABC):
     Attributes:
         weights: (q,) of the points of `points`.
         error: (k,) the largest relative error up to each time of the setting.
+        how: how the law is known: "closure", "quadrature" or "sobol".
     """
 
     weights: Array
     error: Array
+    how: str
 
     @abstractmethod
     def points(self, t: float, s: float | None) -> tuple[Array, Array]:

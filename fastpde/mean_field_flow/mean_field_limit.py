@@ -56,7 +56,9 @@ class MeanField(Explained):
         attention: the attention that moves it.
         t: (33,) times from t0 to t1.
         weights: (q,) weights of the nodes.
-        error: (33,) largest relative difference of two rules, or of two runs, or standard error, up to each time.
+        how: how the law is known: "closure" of a Gaussian law, "quadrature", or "sobol".
+        error: (33,) largest relative error up to each time: the difference of two runs of a closure, or of two rules,
+            or the standard error of 8 scrambles.
         tol: what was asked of it.
     """
 
@@ -103,7 +105,7 @@ class MeanField(Explained):
             _check(field, law_at(float(s)), span[0])
         self.t, self._setting = setting.t, setting
         self._carrier, self.tol = _carried(setting, tol)
-        self.weights, self.error = self._carrier.weights, self._carrier.error
+        self.weights, self.error, self.how = self._carrier.weights, self._carrier.error, self._carrier.how
 
     def __repr__(self) -> str:
         law = self.law if isinstance(self.law, Law) else f"{getattr(self.law, '__name__', 'law')}(s)"

@@ -56,6 +56,7 @@ class MovedNodes(Carrier):
         self._run = Integrator(self._problem(self._behind(nodes.x, points), places, setting.t))
         self.sol, self.frames = self._run.solution(), 0
         self.weights = _pooled(nodes.weights, len(nodes.x))
+        self.how = "quadrature" if len(nodes.x) == 1 else "sobol"
 
     @property
     def ended(self) -> bool:

@@ -25,6 +25,7 @@ _ERRORS = (  # column, number of the time, title
 )
 _FLOORS = {"w2": "w2_floor", "sliced_w2": "sliced_floor"}
 _COLOURS = (*canvas.COLOURS, canvas.INK)
+_STYLES = ("--", "-.", (0, (5, 1, 1, 1, 1, 1)))  # of n^{-1/2}, of what theory allows, and of that under a mask
 _CRITICAL = np.sqrt(0.5)
 _COLUMNS, _HEIGHT = 3, 4.2  # panels in a row, and the height of one
 _LINE = 0.055  # of the height of a panel: a line of its legend
@@ -63,6 +64,10 @@ def figure(study: MeanField) -> Figure:
     bars = "Points: root mean square over the draws; bars: its 16 and 84 % quantiles over resampled draws."
     bars += " Dotted: what the points of the reference allow to see." if "w2" in [name for name, *_ in shown] else ""
     bars += " Lines: fitted powers, with the mean at t = 0 as control." if len(study.limits) else ""
+    if _cut(study, shown):
+        bars += " Lines end where errors are no longer far above that of the reference."
+    if "masked" in study.parameters["variants"]:
+        bars += " Masked: distances are conditional, other errors times the root of the part of tokens that is seen."
     size = f"d = {study.parameters['dimension']}, |A| = {strengths[0]:g}"
     canvas.caption(drawn, f"{size}, {study.parameters['draws']} draws of each size. {bars} {study.summary()}.")
     return drawn
@@ -74,6 +79,17 @@ def _shown(study: MeanField) -> list[tuple[str, int, str]]:
     hidden = {"cov"} if finite["coupling"] else set()
     hidden |= {"sliced_w2"} if finite["w2"] and study.parameters["dimension"] == 1 else set()
     return [panel for panel in _ERRORS if finite[panel[0]] and panel[0] not in hidden]
+
+
+def _cut(study: MeanField, shown: list[tuple[str, int, str]]) -> bool:
+    """Return whether some fit leaves a number of tokens out at which the error is known."""
+    for error, end, _ in shown:
+        for setting in study.settings():
+            t = study.times(setting)[end]
+            known = study.rows(setting, t) & np.isfinite(study[error])
+            if len(study.fitted(error, setting, t)) < len(np.unique(study["n"][known])):
+                return True
+    return False
 
 
 def _colour(study: MeanField, variant: str) -> str:
@@ -92,8 +108,9 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
         rate, colour = study.rate(error, setting, t), _colour(study, setting.variant)
         label = setting.variant
         if np.isfinite(rate.power):
-            label += f": $n^{{{rate.power:.2f} \\pm {rate.half_width:.2f}}}$"
-            axes.plot(sizes, rate.factor * sizes.astype(float) ** rate.power, color=colour, linewidth=1)
+            label += f": $n^{{{rate.power:.3f} \\pm {rate.half_width:.3f}}}$"
+            fitted = study.fitted(error, setting, t).astype(float)
+            axes.plot(fitted, rate.factor * fitted**rate.power, color=colour, linewidth=1)
         bars = [np.maximum(middle - low, 0.0), np.maximum(high - middle, 0.0)]
         mark = palette.MARKERS[study.parameters["variants"].index(setting.variant) % len(palette.MARKERS)]
         axes.errorbar(sizes, middle, yerr=bars, fmt=mark, markersize=4, color=colour, label=label, linewidth=1)
@@ -105,7 +122,11 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
         axes.set(xticks=[], yticks=[])
         axes.text(0.5, 0.5, "not known of these variants", transform=axes.transAxes, ha="center", color=canvas.FAINT)
         return
-    _guides(axes, study.expected(error), np.array(highest))
+    expected: dict[float, bool] = {}  # whether it is for masks only
+    for setting in settings:
+        power = study.expected(error, setting)
+        expected[power] = expected.get(power, True) and setting.variant == "masked"
+    _guides(axes, expected, np.array(highest))
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("n")
@@ -121,12 +142,18 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
     axes.legend(loc="lower left", labelspacing=0.2)
 
 
-def _guides(axes: Any, expected: float, seen: Array) -> None:
-    """Draw n^{-1/2} and the power of theory above all errors; seen (m, 3): first and last n, and the largest error."""
+def _guides(axes: Any, expected: dict[float, bool], seen: Array) -> None:
+    """Draw n^{-1/2} and the powers of theory above all errors; expected: each power, and whether it is for masks only.
+
+    seen (m, 3): first and last n, and the largest error, of each setting.
+    """
     sizes = np.array([seen[:, 0].min(), seen[:, 1].max()])
-    for power, style in {-0.5: "--", expected: "-."}.items():
+    bounds = [power for power in expected if power != -0.5]
+    for power, style in zip([-0.5, *bounds], _STYLES, strict=False):
+        told = ", theory" if power in expected else ""
+        told += ", masked" if expected.get(power) and len(expected) > 1 else ""
         line = 1.3 * seen[:, 2].max() * (sizes / sizes[0]) ** power
-        axes.plot(sizes, line, style, color=canvas.FAINT, linewidth=1, label=f"$n^{{{power:.3g}}}$, theory")
+        axes.plot(sizes, line, linestyle=style, color=canvas.FAINT, linewidth=1, label=f"$n^{{{power:.3g}}}${told}")
 
 
 def _quantiles(n: Array, values: Array) -> tuple[Array, Array, Array, Array]:

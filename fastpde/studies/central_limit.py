@@ -40,8 +40,8 @@ def predicted_covariance(attention: fp.Attention, law: fp.laws.Law, x: Array) ->
 def rows(reference: Reference, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of the table `clt` of a setting: traces of n Cov, predicted and measured, means over some probes.
 
-    They are those of the velocity at t = 0, and of the places of the probes at three later times. Raises InputError for
-    an attention without known derivatives.
+    They are those of the velocity at t = 0, and of the places of the probes at three later times. Predictions are nan
+    for an attention without known derivatives.
     """
     law, count = reference.law, parameters["clt_draws"]
     stream = np.random.default_rng([parameters["seed"], 1])
@@ -51,7 +51,10 @@ def rows(reference: Reference, parameters: Mapping[str, Any]) -> list[dict[str, 
     nodes, weights = few_nodes(law)
     levels = _LEVELS if reference.masked else 1
     limit = _Probed(reference.attention, np.tile(nodes, (levels, 1)), np.tile(weights / levels, levels), probes, levels)
-    predicted = [limit.velocities(), *(limit.places(float(end), step) for end in t[1:])]
+    predicted = np.full((len(t), len(probes), law.dimension, law.dimension), np.nan)
+    if reference.has_derivatives:
+        predicted[0] = limit.velocities()
+        predicted[1:] = [limit.places(float(end), step) for end in t[1:]]
     blocks = []
     for first in range(0, count, _BLOCK):
         several = min(_BLOCK, count - first)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastpde as fp
+from fastpde.attention.composite import terms_of
 from fastpde.attention.variants import Variant, chosen, named
 from fastpde.errors import closest
 
@@ -136,6 +137,18 @@ def attention_of(setting: Setting, d: int, seed: int) -> fp.Attention:
     if setting.variant == "masked":
         return fp.Masked(head("softmax"))
     return head(setting.variant)
+
+
+def has_derivatives(attention: fp.Attention) -> bool:
+    """Return whether derivatives of velocities are known: not those of a weight of one's own without a derivative."""
+    own = [term.head.weight for term in terms_of(attention) if isinstance(term.head, fp.SingleHead)]
+    return all(weight.derived is not None for weight in own if isinstance(weight, fp.Weight))
+
+
+def underived(variants: Sequence[str], d: int) -> dict[str, Any]:
+    """Return the parameter "underived" of a study, the variants without known derivatives, if there are some."""
+    found = [name for name in variants if not has_derivatives(attention_of(Setting("", name, 1.0), d, 0))]
+    return {"underived": found} if found else {}
 
 
 def cells_of(asked: Sequence[Setting], parameters: Mapping[str, Any]) -> int:

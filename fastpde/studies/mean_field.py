@@ -14,17 +14,17 @@ from fastpde.errors import explained
 from fastpde.integrate.reporting import counting
 
 from . import central_limit
+from .limit_distances import NOT_ASKED
 from .limit_reference import Reference
-from .limit_settings import COMPOSED, Setting, cells_of, named_laws, named_variants, samples_of, settings
-from .limit_table import MeanField, clt_of, late, limits_of
+from .limit_settings import COMPOSED, Setting, cells_of, named_laws, named_variants, samples_of, settings, underived
+from .limit_table import MeanField, clt_of, limits_of
 from .study_arguments import code_of, several
 from .study_cells import Cells
-from .table import Array
 
 VARIANTS = ("softmax", "l2", "sigmoid", "sinkhorn", *COMPOSED, "exponential")
 SIZES = (100, 316, 1000, 3162, 10_000)
 _DIMENSIONS = 64
-_LATE = 0.5  # under a mask tokens before this position see few others, and their errors are left out
+_FOLLOWED = 10_000  # tokens, at most, whose places are compared with those of the limit
 
 
 @explained
@@ -50,15 +50,18 @@ def mean_field(
 
     Attention has A = strength G, |G| = 1 a random matrix, and V = I. Tokens are followed to t = 1 / (4 strength) beside
     the limit (`fp.MeanField`) and compared with it: their velocity at points of the law, moments, W_1, W_2 and sliced
-    W_2, and how far tokens are from where the limit carries their starts. Distances are exact in dimension 1, and to
-    many points of the law, for at most 320 tokens, in more; `limits` of the result says what these allow to see. The
-    central limit is measured in clouds of 256 tokens and predicted by influence functions; the growth of W_2 to the
-    limit stands beside the bound C(t, R0) and the local rate.
+    W_2, and how far at most 10,000 of them are from where the limit carries their starts. Distances are exact in
+    dimension 1, and to many points of the law, for at most 320 tokens, in more; `limits` of the result says what these
+    allow to see, and how far limits themselves may be off. The central limit is measured in clouds of 256 tokens and
+    predicted by influence functions; the growth of W_2 to the limit stands beside the bound C(t, R0) and a local rate.
+
+    Under a mask n tokens have n^{1/3} positions with n^{2/3} tokens each; distances are those of
+    `fp.conditional_wasserstein` (d > 1: for at most 1000 tokens), other errors times the root of the part that is seen.
 
     Args:
         variants: some of "softmax", "l2", "sigmoid", "sinkhorn" (eps = 1), "linear", "exponential", "multihead" (two
-            softmax heads), "masked" (softmax, token i of n at the position (i + 1/2) / n), or classes of your own
-            without positions. Where a law is unbounded exponential attention has no limit, and is left out.
+            softmax heads), "masked" (softmax), or classes of your own without positions. Where a law is unbounded
+            exponential attention has no limit, and is left out.
         sizes: numbers of tokens.
         draws: number of clouds of each size; seeds of draw b of n tokens are from `default_rng([seed, n, b])`.
         laws: some of "ball" (of radius 1), "gaussian" (N(0, I)), "sphere", "annulus" (from 1/2 to 1), "box" ([-1, 1]^d)
@@ -83,9 +86,7 @@ def mean_field(
 
     Source: Theory 8.3, 13.4; Fournier and Guillin (2015).
     """
-    if getattr(backend, "processes", 1) > 1:
-        remedy = "Give each process variants or sizes of its own."
-        raise fp.InputError("backend", repr(backend), "one whose tokens are all in this process", remedy)
+    _check_alone(backend)
     d, names = whole("dimension", dimension, 1, _DIMENSIONS), named_variants(variants)
     of_name, strengths = named_laws(laws, d), [positive("strengths", s) for s in several("strengths", strengths)]
     asked, skipped = settings(of_name, names, strengths)
@@ -93,27 +94,31 @@ def mean_field(
         "variants": names,
         **code_of([name for name in names if name not in COMPOSED]),
         "sizes": [whole("sizes", n, 2) for n in several("sizes", sizes)],
-        "draws": whole("draws", draws, 2),
         "laws": list(of_name),
-        **samples_of(of_name),
+        **(samples_of(of_name) | underived(names, d)),
         "skipped": skipped,
         "dimension": d,
         "strengths": strengths,
-        **_counted(times, steps, points, clt_draws, seed),
+        **_counted(draws, times, steps, points, clt_draws, seed),
         "distances": flag("distances", distances),
     }
-    found = _Tables(parameters, Cells(cells, parameters), backend)
+    tables = _Tables(parameters, Cells(cells, parameters), backend)
     with counting(progress, cells_of(asked, parameters)) as report:
-        for setting in asked:
-            found.add(setting, of_name[setting.law], report)
-    columns = {name: np.array([row[name] for row in found.rows]) for name in found.rows[0]}
-    return MeanField(parameters, columns, limits_of(found.limits), clt_of(found.clt))
+        return tables.of(asked, of_name, report)
 
 
-def _counted(times: Any, steps: Any, points: Any, clt_draws: Any, seed: Any) -> dict[str, int]:
+def _check_alone(backend: Any) -> None:
+    """Raise InputError for a backend that shares tokens with other processes."""
+    if getattr(backend, "processes", 1) > 1:
+        remedy = "Give each process variants or sizes of its own."
+        raise fp.InputError("backend", repr(backend), "one whose tokens are all in this process", remedy)
+
+
+def _counted(draws: Any, times: Any, steps: Any, points: Any, clt_draws: Any, seed: Any) -> dict[str, int]:
     """Return the parameters that are numbers of times, steps, points and clouds, and the seed, checked."""
     frames = whole("times", times, 2)
     found = {
+        "draws": whole("draws", draws, 2),
         "times": frames,
         "steps": whole("steps", steps, frames - 1),
         "points": whole("points", points, 1),
@@ -133,6 +138,15 @@ class _Tables:
         self.rows: list[dict[str, Any]] = []
         self.limits: list[dict[str, Any]] = []
         self.clt: list[dict[str, Any]] = []
+
+    def of(
+        self, asked: Sequence[Setting], laws: Mapping[str, fp.laws.Law], report: Callable[[int], object]
+    ) -> MeanField:
+        """Return the study of these settings. Raises as `add`."""
+        for setting in asked:
+            self.add(setting, laws[setting.law], report)
+        columns = {name: np.array([row[name] for row in self.rows]) for name in self.rows[0]}
+        return MeanField(self._parameters, columns, limits_of(self.limits), clt_of(self.clt))
 
     def add(self, setting: Setting, law: fp.laws.Law, report: Callable[[int], object]) -> None:
         """Add all rows of a setting; report(done) is called after each cell. Raises InputError, OSError."""
@@ -167,42 +181,43 @@ def _cloud(reference: Reference, n: int, b: int, parameters: Mapping[str, Any], 
     """Return the rows of one cloud, one for each time."""
     law, attention, t, count = reference.law, reference.attention, reference.t, parameters["points"]
     first, second = np.random.default_rng([parameters["seed"], n, b]).integers(2**62, size=2).tolist()
-    x0 = law.sample(n, first)
-    starts = np.concatenate([x0, law.sample(count, second)])
-    places, at_places = reference.positions(n), reference.positions(count, _LATE)
+    x0, levels = law.sample(n, first), reference.levels(n)
+    followed = np.arange(min(n, _FOLLOWED)) * n // min(n, _FOLLOWED)
+    starts = np.concatenate([x0[followed], law.sample(count, second)])
+    places, spread, seen_by = None, levels.spread(count), levels.averaging()
+    if reference.masked:
+        places = np.repeat(levels.places, levels.counts)
     found: Any = fp.solve(
         attention, x0, (0.0, t[-1]), t_eval=t, method="rk4", step=t[-1] / parameters["steps"], positions=places,
         backend=backend,
     )  # fmt: skip
     if not found.success:
         raise fp.InputError("backend", repr(backend), "one that can follow the tokens", found.message)
-    seen_by = None if places is None else late(n)
-    mine = slice(None) if seen_by is None else seen_by - 1
+    at_places, off_at_first = None if places is None else levels.places[spread], levels.means(x0) - law.mean
     rows = []
     for frame, x in enumerate(found.x):
-        moved = reference.push(frame, starts, None if places is None else np.concatenate([places, at_places]))
-        at, (mean, cov) = moved[n:], reference.moments[frame]
+        moved = reference.push(frame, starts)
+        at, (mean, cov) = moved[len(followed) :], reference.moments[frame]
         seen = attention.velocity(x, at=at, positions=places, at_positions=at_places, backend=backend)
-        off, coupled = seen - reference.velocity(frame, at, at_places), np.linalg.norm(x - moved[:n], axis=1)[mine]
+        coupled, level = x[followed] - moved[: len(followed)], levels.of_tokens(followed)
         own = x.mean(axis=0)
-        means = own[None] if seen_by is None else np.cumsum(x, axis=0)[mine] / seen_by[:, None]
-        w1, w2, sliced = reference.distances.to(x, frame) if parameters["distances"] else (np.nan,) * 3
+        known, w1, w2, sliced = reference.distances.to(x, frame, levels) if parameters["distances"] else NOT_ASKED
         rows.append({
             **reference.setting._asdict(),
             "n": n,
             "draw": b,
             "t": float(t[frame]),
-            "velocity": _root_mean_square(np.linalg.norm(off, axis=1)),
-            "mean": _root_mean_square(np.linalg.norm(means - mean, axis=1)),
+            "positions": len(levels.counts),
+            "velocity": levels.size(seen - reference.velocity(frame, at), spread),
+            "mean": levels.of_means(seen_by @ levels.means(x) - mean),
             "cov": float(np.linalg.norm((x - own).T @ (x - own) / n - cov)),
+            "distances": known,
             "w1": w1,
             "w2": w2,
             "sliced_w2": sliced,
-            "coupling": _root_mean_square(coupled),
-            "coupling_max": float(coupled.max()),
+            "followed": len(followed),
+            "drift": levels.of_means(levels.drift(float(t[frame])) @ off_at_first),
+            "coupling": levels.size(coupled, level),
+            "coupling_max": float(np.sqrt(levels.seen[level] * np.square(coupled).sum(axis=1)).max()),
         })  # fmt: skip
     return rows
-
-
-def _root_mean_square(values: Array) -> float:
-    return float(np.sqrt(np.mean(values**2)))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import fastpde as fp
-from fastpde.studies.limit_distances import EXACT, sliced
+from fastpde.studies.limit_distances import EXACT
 from fastpde.studies.limit_reference import Reference
 from fastpde.studies.limit_settings import LAWS, Setting, named_laws, settings
+from fastpde.studies.mask_levels import Levels
 
 PARAMETERS = {"seed": 0, "times": 2}
 
@@ -17,11 +18,16 @@ def reference(law: str, variant: str, d: int = 1, strength: float = 0.25) -> Ref
     return Reference.of(Setting(law, variant, strength), LAWS[law](d), PARAMETERS)
 
 
+def to(found: Reference, x: np.ndarray, frame: int):
+    """W_1, W_2 and the sliced W_2 of tokens without positions."""
+    return found.distances.to(x, frame, Levels.of(len(x), False))[1:]
+
+
 @pytest.mark.parametrize("n", [1, 2, 37])
 def test_on_the_line_distances_to_a_normal_law_are_the_closed_forms(n):
     """`fp.wasserstein` has W_p to N(0, 1) from integrals of the normal density."""
     x = np.random.default_rng(n).standard_normal((n, 1)) + 0.3
-    w1, w2, slices = reference("gaussian", "softmax").distances.to(x, 0)
+    w1, w2, slices = to(reference("gaussian", "softmax"), x, 0)
     law = fp.Gaussian(0.0, np.eye(1))
     # The integrand of W_1 has a kink in some parts of the levels, and 8 points in each.
     assert w1 == pytest.approx(fp.wasserstein(x, law, 1), rel=2e-3)
@@ -38,14 +44,14 @@ def test_quantiles_move_with_the_flow():
     levels = np.arange(12) / 11
     parts = np.sort(x)[:, None] - radius * (2.0 * np.stack([levels[:-1], levels[1:]], axis=1) - 1.0)
     want = (parts[:, 0] ** 3 - parts[:, 1] ** 3).sum() / (6.0 * radius)  # int (x_i - q(u))^2 du
-    assert found.distances.to(x[:, None], 1)[1] ** 2 == pytest.approx(want, rel=1e-6)
+    assert to(found, x[:, None], 1)[1] ** 2 == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("n", [10, 80])
 def test_the_mean_square_of_the_distance_of_uniform_tokens(n):
     """E W_2^2 = 2 / (3 n) on [-1, 1] for every n: 400 clouds know it to 5 %, or three standard errors."""
-    found = reference("ball", "linear").distances
-    squares = [n * found.to(fp.laws.Ball(1).sample(n, seed), 0)[1] ** 2 for seed in range(400)]
+    found = reference("ball", "linear")
+    squares = [n * to(found, fp.laws.Ball(1).sample(n, seed), 0)[1] ** 2 for seed in range(400)]
     assert abs(np.mean(squares) - 2.0 / 3.0) < 3.0 * np.std(squares) / 20.0
 
 
@@ -56,14 +62,13 @@ def test_points_stand_for_the_law_elsewhere(law, d):
     assert found.distances.clouds.shape == (2, 2**14, d)
     row = found.rows()[1]
     x = found.law.sample(EXACT, 3)
-    w1, w2, slices = found.distances.to(x, 0)
+    w1, w2, slices = to(found, x, 0)
     assert 0.0 < row["w2_floor"] < w2 and 0.0 < row["sliced_floor"] < 0.3 * slices and row["w1_floor"] < w1 <= w2
     assert w2 == pytest.approx(float(fp.wasserstein(x, found.law.sobol(2**14, 0)[: 2048 if d > 1 else None])), rel=1e-9)
     if d > 1:
         many = found.law.sample(EXACT + 1, 3)
-        assert np.isnan(found.distances.to(many, 0)[0]) and found.distances.to(many, 0)[2] == sliced(
-            many, found.distances.clouds[0]
-        )
+        want = fp.wasserstein(many, found.distances.clouds[0], method="sliced", projections=16)
+        assert np.isnan(to(found, many, 0)[0]) and to(found, many, 0)[2] == pytest.approx(want, rel=1e-9)
 
 
 def test_bounds_and_rates_of_the_limit():

@@ -12,7 +12,14 @@ import pytest
 import fastpde as fp
 from fastpde.report import write
 from fastpde.studies.limit_reference import Reference
-from fastpde.studies.limit_settings import LAWS, Setting
+from fastpde.studies.limit_settings import (
+    LAWS,
+    Setting,
+    attention_of,
+    has_derivatives,
+    named_variants,
+    underived,
+)
 from fastpde.studies.power_laws import fit_rate, fournier_guillin
 from fastpde.studies.study_cells import Cells
 
@@ -37,11 +44,11 @@ def test_the_same_law_at_all_positions_stays_so_under_a_mask():
         Reference.of(Setting("ball", name, 0.5), LAWS["ball"](2), {"seed": 0, "times": 2})
         for name in ("masked", "softmax")
     )
-    x, s = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 2)), np.array([0.1, 0.4, 0.7, 1.0])
-    np.testing.assert_allclose(masked.push(1, x, s), plain.push(1, x), atol=1e-5)
-    np.testing.assert_allclose(masked.velocity(1, x, s), plain.velocity(1, x), atol=1e-5)
+    x = np.random.default_rng(1).uniform(-0.5, 0.5, (4, 2))
+    np.testing.assert_allclose(masked.push(1, x), plain.push(1, x), atol=1e-5)
+    np.testing.assert_allclose(masked.velocity(1, x), plain.velocity(1, x), atol=1e-5)
     np.testing.assert_allclose(masked.moments[1][1], plain.moments[1][1], atol=1e-5)
-    assert plain.positions(3) is None and list(masked.positions(2, 0.5)) == [0.625, 0.875]
+    assert len(plain.levels(100).counts) == 1 and len(masked.levels(100).counts) == 5
 
 
 def test_powers_are_fitted_and_their_intervals_cover():
@@ -70,9 +77,9 @@ def test_powers_are_fitted_and_their_intervals_cover():
 
 def test_a_small_study_finds_the_power_and_reads_back(tmp_path):
     done = []
-    asked = SMALL | {"sizes": (40, 240, 960), "draws": 4, "clt_draws": 40}
+    asked = SMALL | {"sizes": (40, 240, 480), "draws": 3, "clt_draws": 20}
     found = fp.studies.mean_field(("softmax", "exponential"), progress=lambda k, stats: done.append(k), **asked)
-    assert done[-1] == 3 * (2 + 3 * 4) and len(found) == 3 * 3 * 4 * 2
+    assert done[-1] == 3 * (2 + 3 * 3) and len(found) == 3 * 3 * 3 * 2
     assert found.settings() == [
         ("ball", "softmax", 0.25), ("ball", "exponential", 0.25), ("gaussian", "softmax", 0.25),
     ]  # fmt: skip
@@ -115,6 +122,60 @@ def test_a_law_of_ones_own(tmp_path):
     other = (laws[0], fp.laws.Empirical([[0.0], [2.0]]))  # of the same text
     with pytest.raises(fp.InputError, match=r"^cells: "):
         fp.studies.mean_field(("softmax",), laws=other, cells=tmp_path / "a.cells", **few)
+
+
+class Local(fp.Exponential):
+    """A weight of one's own whose derivative is not known."""
+
+    def __init__(self, Q, K, V):
+        super().__init__(Q, K, V, weight=fp.Weight(lambda s: 1.0 / (1.0 + s * s), bounded_by=(1.0, 0.65)))
+
+
+def test_derivatives_are_known_or_not():
+    """What needs the derivative of a weight of one's own without one is not available, which the parameters say."""
+    setting = Setting("ball", named_variants([Local])[0], 0.25)
+    attention = attention_of(setting, 1, 0)
+    assert not has_derivatives(attention) and has_derivatives(fp.Masked(fp.Softmax(*np.ones((3, 2, 2)))))
+    assert not has_derivatives(fp.MultiHead([attention, attention]))
+    assert underived(["softmax", setting.variant], 1) == {"underived": [setting.variant]} and underived(["l2"], 1) == {}
+
+
+@pytest.mark.soak
+def test_a_weight_of_ones_own_has_no_local_rate(tmp_path):
+    """The study goes on without what is not available, and says so; the measured covariance is there."""
+    few = FEW | {"sizes": (20, 80), "draws": 2, "clt_draws": 10}
+    found = fp.studies.mean_field((Local, "sigmoid"), **few)
+    own, other = found.settings()
+    assert found.parameters["underived"] == [own.variant]
+    assert f"not available: the weight of {own.variant} has no derivative" in found.summary()
+    bound, rate = found.bounds(own, 1.0)
+    assert np.isfinite(bound) and np.isnan(rate) and np.isfinite(found.bounds(other, 1.0)).all()
+    rows = found.clt["variant"] == own.variant
+    assert np.isnan(found.clt["predicted"][rows]).all() and (found.clt["measured"][rows] > 0.0).all()
+    found.save(tmp_path)
+    assert fp.studies.load(tmp_path).summary() == found.summary()
+
+
+def test_fits_stop_where_the_limit_is_not_known_well_enough():
+    """Sizes whose errors are less than ten times that of the limit are not fitted, and the summary says so."""
+    found = fp.studies.mean_field(
+        ("softmax",), (30, 300, 3000), 2, laws=("gaussian",), dimension=4, times=2, steps=2, points=4, distances=False,
+        clt_draws=0,
+    )  # fmt: skip
+    (setting,) = found.settings()
+    t = found.times(setting)[-1]
+    assert set(found.limits["reference"]) == {"closure"} and list(found.fitted("coupling", setting, t)) == [
+        30,
+        300,
+        3000,
+    ]
+    size = [np.sqrt(np.mean(found["coupling"][found.rows(setting, t) & (found["n"] == n)] ** 2)) for n in (30, 300)]
+    for error, left in ((np.sqrt(size[0] * size[1]), [30]), (0.9 * size[1], [30, 300])):
+        worse = {**found.limits, "error": error / (10.0 * found.limits["length"]), "reference": np.full(2, "sobol")}
+        other = type(found)(found.parameters, found.columns, worse)
+        assert list(other.fitted("coupling", setting, t)) == left and "standard error of at most" in other.summary()
+        assert np.isfinite(other.rate("coupling", setting, t).power) == (len(left) > 1)
+        assert ("not known well enough" if len(left) == 1 else "(n <= 300)") in other.summary()
 
 
 def test_strengths_have_a_panel_of_their_own():
