@@ -179,7 +179,7 @@ def test_events_of_each_system_are_those_of_single_runs(method):
 def test_an_event_at_the_start_and_first_times():
     x0 = tokens(5, 2)
     x0[1] = 0.5
-    attention = fp.Softmax(np.eye(2), -np.eye(2), np.eye(2), scale=5.0)
+    attention = fp.Softmax(np.eye(2), np.eye(2), -np.eye(2), scale=5.0)
     solution = fp.solve(attention, x0, (0.0, 50.0), events=[fp.Collapsed(0.3)], t_eval=[0.0, 50.0])
     assert solution.status[1] is fp.Status.COLLAPSED and solution.t_final[1] == 0.0
     assert solution.t_events[0][1] == 0.0 and np.isfinite(solution.x[0, 1]).all() and np.isnan(solution.x[1, 1]).all()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _EPS = 2.0**-52
 # Of tol: velocities are up to six times as far from their limit, relative to the largest, as the marginals are.
 _AIM = 0.125
+_COMMON = 1e3  # a number in all potentials that is taken out of them: it costs three of their digits
 
 
 class Sinkhorn(SingleHead):
@@ -289,8 +290,9 @@ class Sinkhorn(SingleHead):
         warm_start = WarmStart(memory, softmin.tokens, cloud.partition, softmin.unit)
         window = warm_start.window()
         start = warm_start.start()
-        # A number added to all potentials changes nothing, but it would grow from one extrapolation to the next.
-        start -= (cloud.partition.sum(start) / cloud.partition.n)[:, None]
+        # A number added to all potentials changes nothing but their digits. It may grow from one start to the next.
+        common = (cloud.partition.sum(start) / cloud.partition.n)[:, None]
+        start -= np.where(np.abs(common) > _COMMON, common, 0.0)
         found = scale(softmin, start, tol, self.max_iter, window)
         good = found.error <= self.tol
         warm_start.keep(found.g, good)

@@ -23,6 +23,9 @@ from .box_tree import BoxTree
 from .direct import Direct
 
 
+_started: list[subprocess.Popen[bytes]] = []  # kept: Python warns of a running process that nothing refers to
+
+
 def start() -> None:
     """Start that process if there is a core for it, nothing has been compiled yet, and compiled kernels can be kept."""
     folder = cache_folder()
@@ -32,7 +35,7 @@ def start() -> None:
     paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment, quiet = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, subprocess.DEVNULL
     command = [sys.executable, "-P", "-m", __name__]
-    subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet)
+    _started.append(subprocess.Popen(command, env=environment, stdin=quiet, stdout=quiet, stderr=quiet))
 
 
 def compile_ahead() -> None:

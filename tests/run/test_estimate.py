@@ -85,7 +85,7 @@ def test_disk_is_what_a_run_writes(tmp_path):
     """Within 1.5, beside the constant for pictures, which a run does not draw."""
     many = problem(tmp_path, TEXT.replace("every = 0.25", "every = 0.01"))
     run(many, tmp_path / "out", quiet=True)
-    written = sum(path.stat().st_size for path in (tmp_path / "out0").iterdir())
+    written = sum(path.stat().st_size for path in (tmp_path / "out").iterdir())
     expected = estimate.disk(many, 1.0) - estimate.PICTURES
     assert written / 1.5 < expected < 1.5 * written
 
