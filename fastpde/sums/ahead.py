@@ -22,7 +22,6 @@ from . import ways
 from .box_tree import BoxTree
 from .direct import Direct
 
-
 _started: list[subprocess.Popen[bytes]] = []  # kept: Python warns of a running process that nothing refers to
 
 
