@@ -222,11 +222,15 @@ def test_a_signal_stops_all_with_checkpoints(folder, launch, capsys, monkeypatch
     Path("note").touch()
     monkeypatch.setenv(attempt.VARIABLE, str(folder / "note"))
     process, out = start(launch, folder, "--local", "2"), folder / "out"
-    for pid in [process.pid, *at_work(process, out, 2)]:
+    there, until = [process.pid, *at_work(process, out, 2)], time.monotonic() + 60.0
+    while "further" not in Path("note").read_text():  # a checkpoint that is later than the first one
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.02)
+    for pid in there:
         os.kill(pid, number)  # as a terminal does, and a batch system: each process gets it
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 75 and "The same command goes on." in errors, errors
-    assert "2 stopped" in errors and "further" in Path("note").read_text()
+    assert "2 stopped" in errors
     for cell in out.glob("cells/*"):
         status = json.loads((cell / "status.json").read_text())
         assert status["state"] == "stopped" and checkpoint.newest(cell)[0].facts["state"]["step"] == status["step"]
