@@ -102,12 +102,8 @@ def _of_project(x: Any, origin: Any, linear: Any, out: Any) -> Work:
     return Work(float(x.size) * out.shape[-1], bytes=x.nbytes + out.nbytes)
 
 
-def _of_tiles(keys: Any, values: Any, weights: Any, weight: Any, partial: Any) -> Work:
+def _of_tiles(keys: Any, values: Any, weights: Any, weight: Any, memory: Any, partial: Any) -> Work:
     return Work(float(keys.size) * values.shape[-1], bytes=keys.nbytes + (0 if values is keys else values.nbytes))
-
-
-def _of_apply(C: Any, targets: Any, out: Any) -> Work:
-    return Work(float(targets.size) * out.shape[-1], bytes=targets.nbytes + out.nbytes)
 
 
 def _of_moments(side: Any, items: Any, count: Any, points: Any, order: Any, *rest: Any) -> Work:
@@ -144,7 +140,6 @@ COUNTED: dict[tuple[ModuleType, str], Callable[..., Work]] = {
     (pack, "pack_sources"): _of_bytes,
     (project, "project"): _of_project,
     (moments, "of_tiles"): _of_tiles,
-    (moments, "apply"): _of_apply,
     (cell_moments, "add_moments"): _of_moments,
     (expansion, "expand"): _of_expand,
     (contraction, "contract"): _of_contract,
@@ -209,7 +204,9 @@ def calls() -> dict[str, tuple[str, Callable[[], object]]]:
             velocity(fp.Sigmoid(eye, eye, eye), 4096, 2, dtype, fp.Direct()),
         )
         found[f"direct masked, d = 2, {dtype}"] = dtype, velocity(fp.Masked(soft), 4096, 2, dtype, fp.Direct())
-        found[f"linear, d = 8, {dtype}"] = dtype, velocity(fp.Linear(*[np.eye(8)] * 3), 1 << 18, 8, dtype, fp.Direct())
+        for d in (8, 64):
+            linear = fp.Linear(*[np.eye(d)] * 3)
+            found[f"linear, d = {d}, {dtype}"] = dtype, velocity(linear, (1 << 21) // d, d, dtype, fp.Direct())
         x = common.tokens(512 * 32, 2, dtype).reshape(512, 32, 2)
         found[f"512 systems of 32, d = 2, {dtype}"] = dtype, lambda x=x, a=soft: a.velocity(x, backend=fp.Direct())  # type: ignore[misc]
     for d, n in ((1, 1_000_000), (2, 1_000_000), (3, 300_000)):

@@ -11,7 +11,7 @@ import re
 
 import pytest
 
-from benchmarks import running, scalings, stepping, velocity
+from benchmarks import kernel_shares, running, scalings, stepping, velocity
 
 from .problems import ROOT
 from .scripts.loading import load
@@ -126,3 +126,9 @@ def test_results_are_read_as_asv_writes_them(tmp_path):
     (tmp_path / "short" / "1234-existing-py.json").write_text(json.dumps(found))
     assert list(short.rows(tmp_path, [r"l2.*1024"])) == [(name, ("'l2'", "'1024x2 float64'"), 1e-15)]
     assert len(list(short.rows(tmp_path, [""]))) == 3
+
+
+def test_what_counts_the_work_of_a_kernel_takes_its_arguments():
+    for (module, name), count in kernel_shares.COUNTED.items():
+        arguments = inspect.signature(getattr(module, name).py_func).parameters
+        inspect.signature(count).bind(*arguments)  # raises TypeError where a kernel has changed
