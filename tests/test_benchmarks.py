@@ -131,4 +131,4 @@ def test_results_are_read_as_asv_writes_them(tmp_path):
 def test_what_counts_the_work_of_a_kernel_takes_its_arguments():
     for (module, name), count in kernel_shares.COUNTED.items():
         arguments = inspect.signature(getattr(module, name).py_func).parameters
-        inspect.signature(count).bind(*arguments)  # raises TypeError where a kernel has changed
+        assert len(inspect.signature(count).bind(*arguments).args) == len(arguments)
