@@ -134,6 +134,22 @@ class Score:
 
     def evaluate(self, cloud: Cloud, backend: Backend, out: Array) -> None:
         """Write the field at the targets into out (B, m, dv)."""
+        linear = isinstance(self.weight, weights.Linear) and cloud.limits is None
+        if not (linear and self.keys_are_tokens(cloud.x.dtype)):
+            self._sum(cloud, backend, out)
+            return
+        whole, of = self._linear_map(cloud, backend), np.finfo(cloud.x.dtype)
+        size = np.abs(whole)
+        fits = ((size == 0.0) | (size >= of.tiny) & (size <= of.max)).all(axis=(1, 2))
+        whole[~fits] = 0.0  # in these units three maps are numbers, and their product is not
+        backend.project(cloud.targets, whole, out)
+        if not fits.all():
+            found = out[fits]
+            self._sum(cloud, backend, out)
+            out[fits] = found
+
+    def _sum(self, cloud: Cloud, backend: Backend, out: Array) -> None:
+        """Write the field as V applied to a sum of tokens, or a sum of V applied to tokens."""
         V, centre = self.V, backend.centre(cloud.x) if self.normalised else None
         operands = self.operands(cloud, backend, centre)
         rows, d = V.shape[-2:]
@@ -153,6 +169,14 @@ class Score:
         mean = out if rows == d else backend.workspace("means", (*out.shape[:2], d), out.dtype)
         backend.attend(self.pair(cloud, operands, values, self.normalised), mean)
         backend.project(mean, V, out, shift=shift)
+
+    def _linear_map(self, cloud: Cloud, backend: Backend) -> Array:
+        """Return V M A (B, dv, d) of a linear weight, with the second moment M = int y y^T dmu(y) of a cloud."""
+        columns = transposed(np.broadcast_to(self.matrix, (len(cloud.x), *self.matrix.shape[-2:])))
+        found = np.empty(columns.shape)  # M times the columns of A, as the sum for these targets
+        backend.attend(PairSum(self.weight, False, columns.copy(), cloud.x, masses=cloud.weights), found)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return product(self.V, transposed(found))
 
     def _values_are_keys(self, operands: Operands, cloud: Cloud) -> bool:
         """Return whether keys are the tokens less their mean."""

@@ -109,6 +109,7 @@ def _tile_item(index, thread, keys, values, same, weights, each, memory, partial
     _clear(left, dv, min(end - start + LANE_COUNT, _BLOCK))
     _clear(right, k, min(end - start + LANE_COUNT, _BLOCK))
     products[:] = 0.0
+    # The moment of tokens with themselves is symmetric: panels that lie below its diagonal are left out.
     for first in range(start, end, _BLOCK):
         m = min(_BLOCK, end - first)
         whole = -(-m // LANE_COUNT) * LANE_COUNT
@@ -117,11 +118,11 @@ def _tile_item(index, thread, keys, values, same, weights, each, memory, partial
             _transpose(values[b, first : first + m], whole, left)
         _scale(right if same else left, dv, m, whole, _weights(weights, b, first, first + m, each), left)
         for r in range(0, k, DOT_COLUMNS):  # the keys of a panel stay in the first cache
-            for c in range(0, dv, DOT_ROWS):
+            for c in range(0, min(dv, r + DOT_COLUMNS) if same else dv, DOT_ROWS):
                 dot_panel(left, c * _LINE, _LINE, right, r * _LINE, _LINE, whole, products, c * width + r, width)
     for c in range(dv):
         for r in range(k):
-            C[c, r] = products[c * width + r]
+            C[c, r] = products[(min(c, r) * width + max(c, r)) if same else c * width + r]
 
 
 @jit

@@ -1,6 +1,7 @@
 """Linear maps of tokens, and their mean, with bits that do not depend on the number of threads.
 
-A map is the score panel without a weight: lanes are rows of the matrix, tokens take the place of the sources.
+A map is the score panel without a weight: lanes are rows of the matrix, tokens take the place of the sources. Matrices
+of a few rows would leave most lanes empty: there lanes are tokens, and the sums are the same to the bit.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .._jit import jit
-from ..simd.panels import score_panel
+from ..simd.panels import multiply_add, score_panel
 from ..simd.pool import available, launch
 from ..simd.vectors import VECTORS, group_size, lanes_of
 from ..weights import Linear
 
 _GROUPS = 16  # groups of tokens per work item
+_FEW_ROWS = 4  # of a matrix
 _FEW = 100_000  # multiplications in a portion: one thread makes them before others have begun
 
 
@@ -25,7 +27,7 @@ class Map(NamedTuple):
     matrix: np.ndarray  # (B or 1, rows * d) in tiles of rows [tile][d][row]
     shift: np.ndarray  # (B or 1, rows)
     zeros: np.ndarray  # (group,) the panels' bias
-    tokens: np.ndarray  # (threads, _GROUPS * group * d)
+    tokens: np.ndarray  # (threads, _GROUPS * group * (d + 1))
     result: np.ndarray  # (threads, group * width)
     group: int  # tokens in a panel
     width: int  # rows of the matrix in a tile
@@ -50,7 +52,7 @@ def prepare(matrix: np.ndarray, shift: np.ndarray | None, dtype, threads: int, w
         np.ascontiguousarray(padded.reshape(systems, tiles, width, d).swapaxes(2, 3)).reshape(systems, -1),
         shifts,
         np.zeros(group, dtype),
-        workspace("map_tokens", (threads, _GROUPS * group * d), dtype),
+        workspace("map_tokens", (threads, _GROUPS * group * (d + 1)), dtype),
         workspace("map_result", (threads, group * width), dtype),
         group,
         width,
@@ -87,12 +89,38 @@ def _project_block(x, origin, matrix, shift, zeros, sizes, tokens, result, out):
 
 
 @jit(borrowed=True)
+def _project_few(x, origin, matrix, shift, width, tokens, out):
+    """Map tokens as `_project_block` by a matrix of one tile, with tokens packed as [d][token]."""
+    m, d = x.shape
+    sums = tokens[d * m : (d + 1) * m]
+    for r in range(d):
+        row, column = tokens[r * m : (r + 1) * m], x[:, r]
+        for j in range(m):
+            row[j] = column[j] - origin[r]
+    for c in range(out.shape[1]):
+        sums[:] = 0.0
+        for r in range(d):
+            row, factor = tokens[r * m : (r + 1) * m], matrix[r * width + c]
+            for j in range(m):
+                sums[j] = multiply_add(factor, row[j], sums[j])
+        column = out[:, c]
+        for j in range(m):
+            column[j] = sums[j] + shift[c]
+
+
+@jit(borrowed=True)
 def _project_item(index, thread, x, origin, linear, out):
     """Map one block of the tokens of one system."""
     size = _GROUPS * linear.group
     blocks = -(-x.shape[1] // size)
     b, first = index // blocks, (index % blocks) * size
     last = min(first + size, x.shape[1])
+    if out.shape[2] <= _FEW_ROWS:
+        _project_few(
+            x[b, first:last], origin[b % origin.shape[0]], linear.matrix[b % linear.matrix.shape[0]],
+            linear.shift[b % linear.shift.shape[0]], linear.width, linear.tokens[thread], out[b, first:last],
+        )  # fmt: skip
+        return
     _project_block(
         x[b, first:last], origin[b % origin.shape[0]], linear.matrix[b % linear.matrix.shape[0]],
         linear.shift[b % linear.shift.shape[0]], linear.zeros, (linear.group, linear.width, linear.tiles),

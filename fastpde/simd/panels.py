@@ -25,7 +25,7 @@ from numba.np.arrayobj import make_array
 from .._jit import intrinsic
 from ..weights import Called
 from .emitters import SHIFTABLE, emit_any_weight, emit_weight
-from .vectors import BITS, I64, VECTORS, fma, group_size, lanes_of, load, maximum, most_columns, splat, store
+from .vectors import BITS, I64, VECTORS, Lanes, fma, group_size, lanes_of, load, maximum, most_columns, splat, store
 
 
 def _pointer(context, builder, kind, value):
@@ -106,6 +106,16 @@ def times_panel(typingctx, P, p_at, targets, z_at, sources, y_at, k):
 
     i = types.int64
     return types.void(P, i, targets, i, sources, i, i), codegen
+
+
+@intrinsic
+def multiply_add(typingctx, a, b, c):
+    """Return a b + c of three numbers, rounded as the panels round it: fused where the hardware can."""
+
+    def codegen(context, builder, signature, args):
+        return fma(builder, Lanes(a.bitwidth, 0), *args)
+
+    return a(a, a, a), codegen
 
 
 def _call(bits):
