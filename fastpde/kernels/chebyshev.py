@@ -59,6 +59,7 @@ class Workspace(NamedTuple):
     product: np.ndarray  # (threads, 2 * lanes * BLOCK)
     partial: np.ndarray  # (threads, 3 * lead / last order but one * BLOCK) of three axes or more
     found: np.ndarray  # (threads, (1 + r) * BLOCK)
+    inverse: np.ndarray  # (threads, BLOCK)
     results: np.ndarray  # (threads, width * BLOCK)
     corner: np.ndarray  # (threads, r) int64
     zeros: np.ndarray  # (WIDTH,)
@@ -67,7 +68,7 @@ class Workspace(NamedTuple):
 def allocate(threads: int, side: Sides, workspace, sums: int = 1, width: int = 0) -> Workspace:
     """Allocate the workspace of `threads` threads; `workspace(name, shape, dtype)` returns each array.
 
-    sums: the number of tensors at a time; width: that of results, if there are slopes of channels.
+    sums: the number of tensors at a time; width: that of results, for an expansion.
     """
     r, degrees = len(side.orders), side.degrees
     sizes = {
@@ -82,6 +83,7 @@ def allocate(threads: int, side: Sides, workspace, sums: int = 1, width: int = 0
         "product": 2 * side.lanes * BLOCK,
         "partial": 3 * side.lead // int(side.orders[-2]) * BLOCK if r > 2 else 0,
         "found": (1 + r) * BLOCK,
+        "inverse": BLOCK,
         "results": width * BLOCK,
     }
     named = {name: workspace(f"grid_{name}", (threads, size), np.float64) for name, size in sizes.items()}

@@ -74,22 +74,26 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, begin, product, par
     """
     r, lanes, degrees = side.orders.shape[0], side.lanes, side.degrees * BLOCK
     last_order = side.orders[r - 1]
+    if r == 1:  # a panel would make sums for many columns, of which there is one
+        for track in range(2 if gradient else 1):
+            row = found[track * BLOCK : track * BLOCK + m]
+            row[:] = 0.0
+            for b in range(last_order):
+                value, factor = basis[track * degrees + b * BLOCK :], coefficients[begin + b * lanes]
+                for j in range(m):
+                    row[j] += factor * value[j]
+        return
     last_at = (side.degrees - last_order) * BLOCK
     for part in range(2 if gradient else 1):
         # Sums over the last axis, of polynomials and of their slopes: one row per product of the others.
         source, result = last_at + part * degrees, part * lanes * BLOCK
-        for a in range(0, side.lead if r > 1 else 1, ROW_GROUP):
+        for a in range(0, side.lead, ROW_GROUP):
             for lane in range(0, m, WIDTH):
                 row_panel(
                     Linear(), product, result + a * BLOCK + lane, BLOCK, basis, source + lane, BLOCK,
                     coefficients, begin + a, lanes, zeros, 0, last_order,
                 )  # fmt: skip
     stride, tracks, rows, other = lanes * BLOCK, 2 if gradient else 1, product, partial
-    if r == 1:
-        for track in range(tracks):
-            for j in range(m):
-                found[track * BLOCK + j] = product[track * stride + j]
-        return
     # Then over the others, the last first. Tracks: the sums, and their slopes along the axes that are done.
     count, at = side.lead, last_at
     for k in range(r - 2, -1, -1):
@@ -113,50 +117,14 @@ def _sum_polynomials(side, m, gradient, basis, coefficients, begin, product, par
 
 
 @jit(inline=True)
-def _write(expansion, level, order, start, m, gradient, local, found):
-    """Write the results of the sums `found` at the sorted points start .. start + m - 1."""
-    r, places, width = expansion.tilt.shape[0], expansion.targets.shape[0], expansion.out.shape[1]
-    for j in range(m):
-        at = order[start + j]
-        to = expansion.targets[at] if places else at
-        inverse = 1.0 / found[j]
-        if expansion.log_total.shape[0]:
-            log = level + math.log(found[j])
-            for k in range(r):
-                log += expansion.tilt[k] * local[k * BLOCK + j]
-            if expansion.offset.shape[0]:
-                log += expansion.offset[to]
-            expansion.log_total[to] = log
-        if gradient:  # ratios first: f may be as small as the slopes, whose product with the gradient would vanish
-            for k in range(r):
-                found[(1 + k) * BLOCK + j] *= inverse
-        for a in range(width):
-            value = expansion.base[a]
-            if gradient:
-                for k in range(r):
-                    value += expansion.slopes[a, k] * found[(1 + k) * BLOCK + j]
-            expansion.out[to, a] = value
-        if expansion.inverse.shape[0]:
-            expansion.inverse[start + j] = inverse
-
-
-@jit(inline=True)
-def _add_channel(expansion, channel, order, start, m, found):
-    """Add the sums of a channel to the results at the sorted points start .. start + m - 1."""
-    for j in range(m):
-        at = order[start + j]
-        to = expansion.targets[at] if expansion.targets.shape[0] else at
-        value = found[j] * expansion.inverse[start + j]
-        for a in range(expansion.out.shape[1]):
-            expansion.out[to, a] += expansion.columns[a, channel] * value
-
-
-@jit(inline=True)
-def _begin(expansion, level, order, start, m, local, found, results):
-    """Write 1 / f, the logs of the totals, and the base of the results, into results[a * BLOCK + j]."""
-    inverse = expansion.inverse[start : start + m]
+def _begin(expansion, level, order, start, m, local, found, inverse, results):
+    """Write 1 / f and the logs of the totals, and the base of the results into results[a * BLOCK + j]."""
     for j in range(m):
         inverse[j] = 1.0 / found[j] if expansion.divided else 1.0
+    if expansion.inverse.shape[0]:
+        kept = expansion.inverse[start : start + m]
+        for j in range(m):
+            kept[j] = inverse[j]
     if expansion.log_total.shape[0]:
         for j in range(m):
             at = order[start + j]
@@ -174,13 +142,23 @@ def _begin(expansion, level, order, start, m, local, found, results):
 
 
 @jit(inline=True)
-def _add_sums(expansion, channel, gradient, start, m, found, results):
-    """Add the sums of a channel, and their slopes, to the results of the sorted points start .. start + m - 1.
+def _go_on(expansion, start, m, inverse, results):
+    """Read 1 / f, as the first pass has left it, and write results of zero."""
+    kept = expansion.inverse[start : start + m]
+    for j in range(m):
+        inverse[j] = kept[j]
+    for i in range(results.shape[0]):
+        results[i] = 0.0
 
-    Of channel -1, which is f itself, these are the slopes, if `gradient`.
+
+@jit(inline=True)
+def _add_sums(expansion, channel, slopes, m, found, inverse, results):
+    """Add the sums of a channel and, with `slopes`, the slopes to the results of m points.
+
+    Of channel -1, which is f itself, these are the slopes alone. Ratios come first: f may be as small as the slopes,
+    whose product with the gradient would vanish.
     """
-    inverse, rows = expansion.inverse[start : start + m], 1 + expansion.tilt.shape[0]
-    for k in range(0 if channel >= 0 else 1, rows if channel >= 0 or gradient else 0):
+    for k in range(0 if channel >= 0 else 1, 1 + expansion.tilt.shape[0] if slopes else 1):
         row = found[k * BLOCK : k * BLOCK + m]
         for j in range(m):
             row[j] *= inverse[j]
@@ -211,11 +189,12 @@ def _place(expansion, begins, order, start, m, results):
 @jit(borrowed=True)
 def _expand_item(index, thread, side, items, points, order, tensors, first, gradient, expansion, memory):
     """Evaluate one piece of a cell."""
-    item, slopes = items[index], expansion.bent.shape[0] > 0
+    item, bent = items[index], expansion.bent.shape[0] > 0
     begins = first < (0 if expansion.divided else 1)
     corner, coefficients, basis = memory.corner[thread], memory.coefficients[thread], memory.basis[thread]
     local, found, product = memory.local[thread], memory.found[thread], memory.product[thread]
-    results, size = memory.results[thread], side.orders[side.orders.shape[0] - 1] * side.lanes
+    inverse, results = memory.inverse[thread], memory.results[thread]
+    size = side.orders[side.orders.shape[0] - 1] * side.lanes
     corner_of(side, item[0], corner)
     level = expansion.top + level_of(side, corner, expansion.levels)
     for c in range(tensors.shape[0]):
@@ -223,27 +202,19 @@ def _expand_item(index, thread, side, items, points, order, tensors, first, grad
     for start in range(item[1], item[2], BLOCK):
         m = min(BLOCK, item[2] - start)
         whole = prepare(side, points, start, m, local, basis)
-        if gradient or slopes:
+        if gradient or bent:
             derive(side, whole, local, basis)
-        if slopes and not begins:
-            for i in range(results.shape[0]):
-                results[i] = 0.0
+        if not begins:
+            _go_on(expansion, start, m, inverse, results)
         for c in range(tensors.shape[0]):
-            channel = first + c
+            slopes = gradient if first + c < 0 else bent
             _sum_polynomials(
-                side, whole, gradient if channel < 0 else slopes, basis, coefficients, c * size, product,
-                memory.partial[thread], memory.zeros, found,
-            )  # fmt: skip
-            if slopes:
-                if c == 0 and begins:
-                    _begin(expansion, level, order, start, m, local, found, results)
-                _add_sums(expansion, channel, gradient, start, m, found, results)
-            elif channel < 0:
-                _write(expansion, level, order, start, m, gradient, local, found)
-            else:
-                _add_channel(expansion, channel, order, start, m, found)
-        if slopes:
-            _place(expansion, begins, order, start, m, results)
+                side, whole, slopes, basis, coefficients, c * size, product, memory.partial[thread], memory.zeros, found
+            )
+            if c == 0 and begins:
+                _begin(expansion, level, order, start, m, local, found, inverse, results)
+            _add_sums(expansion, first + c, slopes, m, found, inverse, results)
+        _place(expansion, begins, order, start, m, results)
 
 
 @jit

@@ -67,7 +67,7 @@ def expand_nothing() -> None:
         log_total=some,
     )
     side = chebyshev.sides(np.array([2, 2]), np.array([1, 1]))
-    workspace = chebyshev.allocate(1, side, lambda _, shape, dtype: np.zeros(shape, dtype))
+    workspace = chebyshev.allocate(1, side, lambda _, shape, dtype: np.zeros(shape, dtype), 1, 2)
     pieces, order = np.empty((0, 4), np.int64), np.empty(0, np.int32)
     expansion.expand(side, pieces, 0, plane, order, plane, -1, True, expanded, workspace)
 

@@ -81,9 +81,9 @@ class Cells:
         blocks[self.full] = self._mapped(sums[:nodes].reshape(-1, *side.orders), back=True)
         whole = blocks.reshape(*side.counts, *side.orders).transpose(self._interleaved())
         self._inside(tensor)[...] = whole.reshape(tuple(side.counts * side.orders))
-        memory = chebyshev.allocate(pool.threads(), side, workspace)
-        found = np.zeros((at.local.shape[1], 1))
-        grid_sums = _plain(at, found, workspace)
+        memory = chebyshev.allocate(pool.threads(), side, workspace, 1, 1)
+        found = np.empty((at.local.shape[1], 1))
+        grid_sums = _plain(at, found)
         expansion.expand(
             side, self.items, len(self.items), at.local, at.order, tensor[None], 0, False, grid_sums, memory
         )  # fmt: skip
@@ -122,14 +122,13 @@ class Cells:
         return blocks
 
 
-def _plain(at: Sorted, out: Array, workspace: Workspace) -> expansion.Expansion:
-    """Return the parameters by which `evaluate` adds polynomials as they are to `out` (m, 1)."""
-    (r, most), inverse = at.centres.shape, workspace("inverse", (len(out),), np.float64)
-    inverse[:] = 1.0
+def _plain(at: Sorted, out: Array) -> expansion.Expansion:
+    """Return the parameters by which `expand` writes polynomials as they are into `out` (m, 1)."""
+    r, most = at.centres.shape
     nothing, row, at_all = np.zeros((1, 0)), np.zeros(r), np.empty(0, np.int64)
     return expansion.Expansion(
-        nothing[0], nothing, np.ones((1, 1)), np.empty((0, 0, 0)), np.zeros((r, most)), row, 0.0, _NONE, at_all,
-        inverse, True, out, _NONE,
+        np.zeros(1), nothing, np.ones((1, 1)), np.empty((0, 0, 0)), np.zeros((r, most)), row, 0.0, _NONE, at_all,
+        _NONE, False, out, _NONE,
     )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def on_grid(reduced: ReducedSum, targets: Array | None, sources: Array | None, b
         some = channels[max(first, 0) : first + many]
         tensors = _moments(reduced, side_y, of, weights._replace(plain=first < 0, channels=some))
         mapped = _translated(reduced, tensors, side_y, side_z, matrices)
-        memory = chebyshev.allocate(pool.threads(), side_z, reduced.workspace, len(mapped), len(expanded.bent))
+        memory = chebyshev.allocate(pool.threads(), side_z, reduced.workspace, len(mapped), expanded.out.shape[1])
         slopes = first < 0 and reduced.gradient
         expansion.expand(side_z, to.items, len(to.items), to.local, to.order, mapped, first, slopes, expanded, memory)
 

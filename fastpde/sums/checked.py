@@ -10,7 +10,6 @@ import numpy as np
 from .._types import Array
 from ..parallel.partition import Partition, Undivided
 from .costs import Estimate
-from .direct import Direct
 from .pair_sum import PairSum
 from .sampling import error_of_values, few_directly, probes
 from .summation import Summation, Task
@@ -98,15 +97,13 @@ def _exact(task: Task, rows: Array) -> tuple[Array, Array]:
     if partition is None:
         return few_directly(pair.at(rows))
     targets, mine = partition.joined(np.ascontiguousarray(pair.targets[:, rows]))
-    exact, logs = np.empty((1, targets.shape[1], task.out.shape[1]), task.out.dtype), np.empty((1, targets.shape[1]))
-    direct = Direct()  # memory of its own, as large as the sources: not to be kept
-    direct.attend(replace(pair, targets=targets, normalised=True), exact, logs)
+    exact, logs = few_directly(replace(pair, targets=targets, normalised=True))
     if pair.masses is None:
         logs += math.log(partition.here / partition.n)
     top = partition.largest(logs)
     each = np.exp(logs - top)
     total = partition.added(each)
-    means, totals = partition.added(exact * each[:, :, None])[0] / total[0][:, None], (top + np.log(total))[0]
+    means, totals = partition.added(exact * each[:, None]) / total[:, None], top + np.log(total)
     if not pair.normalised:
         with np.errstate(over="ignore", invalid="ignore"):
             means = (means * np.exp(totals)[:, None]).astype(task.out.dtype)

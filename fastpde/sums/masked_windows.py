@@ -269,7 +269,7 @@ def _far(reduced: ReducedSum, box: Box, plan: planning.Grid, of: _Side, to: _Sid
         wanted = np.diff(to.bounds[first : last + 1]) > 0
         tensors = reduced.workspace("tensors", (count, int(np.prod(size_y))), np.float64)
         mapped = reduced.workspace("mapped", (count, int(np.prod(size_z))), np.float64)
-        weighed, width = tilt._replace(levels=of.levels(tilt.levels, count)), len(expanded.bent)
+        weighed, width = tilt._replace(levels=of.levels(tilt.levels, count)), expanded.out.shape[1]
         read = expanded._replace(levels=to.levels(expanded.levels, count))
         for c in range(-1, len(reduced.channels)):
             check()

@@ -15,7 +15,7 @@ from .pair_sum import PairSum
 from .reduction import outermost
 
 _PART = 2**18  # targets that are searched at a time
-_SOURCES = 2**20  # sources that are summed at a time
+_SOURCES = 2**15  # sources that are summed at a time: they stay in the second-level cache
 
 
 def probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
@@ -47,7 +47,7 @@ def _largest(sizes: Array, count: int) -> Array:
 def few_directly(pair: PairSum) -> tuple[Array, Array]:
     """Return the direct sums (m, c) of a few targets of one system, and the logs (m,) of their total weights.
 
-    Weights are exponential. Sources are summed part by part: the memory of a direct sum is larger than they are.
+    Weights are exponential. Sources are summed part by part: new memory for all of them would take longer than the sums.
     """
     n, m, c = pair.keys.shape[1], pair.targets.shape[1], pair.width
     direct = Direct()  # memory of its own, not to be kept
