@@ -56,6 +56,7 @@ class EnsembleSolution:
         tangents, tangents_final: (m, k, B, n, d) and (k, B, n, d), the derivatives of x and x_final along k directions
             of the initial states, where these were asked for.
         log_density, log_density_final: (m, B, n) and (B, n) at x and x_final, where they were asked for.
+        weights: (B, n) of the tokens, where some were given to `fastpde.solve`.
     """
 
     t: Array
@@ -71,6 +72,7 @@ class EnsembleSolution:
     tangents_final: Array | None = None
     log_density: Array | None = None
     log_density_final: Array | None = None
+    weights: Array | None = None
 
     @property
     def success(self) -> bool:
@@ -93,17 +95,21 @@ class EnsembleSolution:
         """
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("t", "x", "t_final", "x_final", "message")}
         arrays |= solutions.followed(self) | {"status": [status.value for status in self.status]}
+        arrays |= {} if self.weights is None else {"weights": self.weights}
         arrays |= solutions.numbered("t_events", self.t_events)
         return solutions.save(path, arrays, self.stats, self.settings)
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the tokens of up to six systems, at the first of the times t and at their ends, and return the
-        Matplotlib figure; write it as a PNG if there is a path. Raises OSError.
+        Matplotlib figure; write it as a PNG if there is a path. Areas of points are weights, if there are some.
+
+        Raises OSError.
         """
         from .plot import canvas, system_panels
 
         words = [status.value for status in self.status]
-        return canvas.finished(system_panels.of_systems(self.t, self.x, self.t_final, self.x_final, words), path)
+        drawn = system_panels.of_systems(self.t, self.x, self.t_final, self.x_final, words, self.weights)
+        return canvas.finished(drawn, path)
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,11 @@ class Ensemble:
         text, settings = summary(status) + leaps_told(found.leaps), problem.settings
         text += "".join(event.remark(found.x_final) for event in problem.events)
         events = tuple(found.t_events.T)
-        return EnsembleSolution(problem.times, x, found.t_final, found.x_final, status, text, events, stats, settings)
+        masses = self.cloud.weights
+        weights = None if masses is None else np.broadcast_to(masses, found.x_final.shape[:2]).copy()
+        return EnsembleSolution(
+            problem.times, x, found.t_final, found.x_final, status, text, events, stats, settings, weights=weights
+        )
 
     def _form(self) -> ReducedForm | None:
         """Return the field as the compiled loop for small systems reads it; None if that cannot move these systems."""

@@ -210,7 +210,7 @@ def test_panels_have_one_frame():
     assert [len(found) for found in insets] == [0, 0, 0, 1, 1, 1] and not any(axes.child_axes for axes in few.axes)
     assert "insets" in many.get_supxlabel() and "insets" not in few.get_supxlabel()
     last = insets[-1][0]
-    assert f"width {np.ptp(last.get_xlim()):.2g}" == last.get_title()
+    assert f"width {np.ptp(last.get_xlim()):.2g}" in [last.get_title(side) for side in ("left", "right")]
 
 
 def test_systems_have_one_frame():
@@ -250,9 +250,33 @@ def test_weights_are_areas():
     pair = np.array([[0.0, 0.0], [0.0, 1e-6], [1.0, 0.0]])
     found = masses.discs(pair, np.tile(to_rgba("red"), (3, 1)), 2.0, np.array([0.3, 0.2, 0.5]))
     assert found.several.tolist() == [False, True] and found.areas[1] == 0.5 * masses.WHOLE
-    sol = fp.solve(fp.Softmax(*[np.eye(2)] * 3), points, (0.0, 0.1), weights=weights, method="euler", step=0.1)
+    head, asked = fp.Softmax(*[np.eye(2)] * 3), {"method": "euler", "step": 0.1}
+    for batch in (False, True):  # and of the first of two systems
+        x, masses_of = (np.stack([points] * 2), np.stack([weights, 0 * weights + 1 / 40])) if batch else (points, weights)
+        drawn = fp.solve(head, x, (0.0, 0.1), weights=masses_of, **asked).plot()
+        areas = drawn.axes[0].collections[-1].get_sizes()
+        assert np.allclose(areas / areas.sum(), weights) and "areas: weights of tokens" in drawn.get_supxlabel()
+
+
+def test_weights_on_a_line_are_widths():
+    """Of paths of one system, and of several areas again."""
+    x, weights = np.linspace(-1.0, 1.0, 9)[:, None], np.arange(1.0, 10.0) / 45.0
+    head = fp.Softmax(*[np.eye(1)] * 3)
+    drawn = fp.solve(head, x, (0.0, 0.1), weights=weights).plot()
+    widths = np.array([line.get_linewidth() for line in drawn.axes[0].lines])
+    assert np.allclose(widths / widths.sum(), weights) and "width: weight" in drawn.axes[0].get_title()
+    sol = fp.solve(head, np.stack([x, x]), (0.0, 0.1), weights=weights)
     areas = sol.plot().axes[0].collections[-1].get_sizes()
-    assert np.allclose(areas / areas.sum(), weights) and "areas: weights of tokens" in sol.plot().get_supxlabel()
+    assert np.allclose(areas / areas.sum(), weights) and np.array_equal(sol.weights, [weights] * 2)
+
+
+def test_a_disc_hides_no_cloud():
+    """60 tokens within a point's width are one disc; groups in the middle of a cloud of 12 widths' hundredths are none."""
+    points = RNG.standard_normal((60, 2))
+    points /= np.ptp(points, axis=0).max()
+    colours = np.tile(to_rgba("red"), (60, 1))
+    assert masses.discs(0.03 * points, colours, 1.0).areas.tolist() == pytest.approx([masses.WHOLE])
+    assert not masses.discs(0.12 * points, colours, 1.0).several.any()
 
 
 @pytest.mark.parametrize("n", [1, 2, 50, 4000])

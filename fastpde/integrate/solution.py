@@ -83,7 +83,8 @@ class Solution:
 
     def plot(self, path: str | Path | None = None) -> Figure:
         """Draw the tokens at up to six of the times t and t_final, in one dimension their paths, and return the
-        Matplotlib figure; write it as a PNG if there is a path. Areas of points are weights, if there are some.
+        Matplotlib figure; write it as a PNG if there is a path. Areas of points, and widths of paths, are weights, if
+        there are some.
 
         Raises InputError if a state is not one of tokens (n, d), OSError.
         """

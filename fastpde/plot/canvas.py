@@ -25,6 +25,7 @@ from fastpde.plot.palette import FAINT as FAINT
 Array = np.ndarray[Any, Any]
 SMALL, LABEL, TITLE = 8.0, 9.0, 10.0  # points: ticks, legends and captions; names of axes; titles
 WIDEST = 9.5  # inches
+_LINE = 1.2 * SMALL / 72.0  # inches: the height of a line of a caption
 _MARKED, _MARKS = 12, 8  # points of a curve below which each has a marker; and markers of other curves
 _STYLE = {
     "axes.axisbelow": True,
@@ -82,9 +83,11 @@ def shades(values: Array, opacity: float = 1.0) -> Array:
 
 
 def caption(drawn: Figure, text: str) -> None:
-    """Write a text below a figure, in lines as long as the figure is wide."""
+    """Write a text below a figure, in lines as long as the figure is wide; further lines make it higher."""
     # About 16 characters of this size fit an inch.
-    drawn.supxlabel("\n".join(textwrap.wrap(text, int(16 * drawn.get_figwidth()))), fontsize=SMALL, color=INK)
+    lines = textwrap.wrap(text, int(16 * drawn.get_figwidth()))
+    drawn.supxlabel("\n".join(lines), fontsize=SMALL, color=INK)
+    drawn.set_figheight(drawn.get_figheight() + max(0, len(lines) - 1) * _LINE)
 
 
 def plain(text: str) -> str:

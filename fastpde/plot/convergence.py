@@ -96,6 +96,10 @@ def _colour(study: MeanField, variant: str) -> str:
     return _COLOURS[study.parameters["variants"].index(variant) % len(_COLOURS)]
 
 
+def _marker(study: MeanField, variant: str) -> str:
+    return palette.MARKERS[study.parameters["variants"].index(variant) % len(palette.MARKERS)]
+
+
 def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, end: int) -> None:
     """Draw an error against n with its fitted powers, and the power of n that theory allows distances."""
     highest = []
@@ -112,7 +116,7 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
             fitted = study.fitted(error, setting, t).astype(float)
             axes.plot(fitted, rate.factor * fitted**rate.power, color=colour, linewidth=1)
         bars = [np.maximum(middle - low, 0.0), np.maximum(high - middle, 0.0)]
-        mark = palette.MARKERS[study.parameters["variants"].index(setting.variant) % len(palette.MARKERS)]
+        mark = _marker(study, setting.variant)
         axes.errorbar(sizes, middle, yerr=bars, fmt=mark, markersize=4, color=colour, label=label, linewidth=1)
         floor = study.floor(_FLOORS[error], setting, t) if error in _FLOORS and len(study.limits) else 0.0
         if floor > 0.0:
@@ -130,15 +134,20 @@ def _errors(axes: Any, study: MeanField, settings: list[Setting], error: str, en
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("n")
-    lines = len(axes.get_legend_handles_labels()[1])
-    low, high = np.log10(axes.get_ylim())
-    room = min(0.6, _LINE * lines)  # below the errors, for the legend
-    axes.set_ylim(10.0 ** (high - (high - low) / (1.0 - room)), 10.0**high)
+    _legend(axes)
     for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
         if high < 150 * low:  # about two powers of ten, or fewer
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
+
+
+def _legend(axes: Any) -> None:
+    """Draw the legend at the bottom of a panel, which is extended so that nothing lies under it."""
+    room = min(0.6, _LINE * len(axes.get_legend_handles_labels()[1]))
+    scale = axes.yaxis.get_transform()
+    low, high = scale.transform(axes.get_ylim())
+    axes.set_ylim(*scale.inverted().transform([high - (high - low) / (1.0 - room), high]))
     axes.legend(loc="lower left", labelspacing=0.2)
 
 
@@ -179,7 +188,8 @@ def _clt(axes: Any, study: MeanField, law: str) -> None:
             ratio, bar = (table[name][own] / table["predicted"][own] for name in ("measured", "error"))
         bar = np.where(np.isfinite(bar), 3.0 * bar, 0.0)
         place = table["t"][own] + width * (i - 0.5 * (len(variants) - 1))
-        axes.errorbar(place, ratio, yerr=bar, fmt="o", markersize=3, color=_colour(study, variant), linewidth=1)
+        mark = _marker(study, variant)
+        axes.errorbar(place, ratio, yerr=bar, fmt=mark, markersize=4, color=_colour(study, variant), linewidth=1)
     axes.axhline(1.0, color=canvas.FAINT, linewidth=1)
     axes.set_xlabel("t (0: velocities; later: places)")
     axes.set_ylabel("measured / predicted")
@@ -195,17 +205,18 @@ def _growth(axes: Any, study: MeanField, law: str) -> None:
         t, colour = study.times(setting), _colour(study, setting.variant)
         ratio = np.array([study.log_ratio(setting, one) for one in t])
         bound, rate = np.array([study.bounds(setting, one) for one in t]).T
-        axes.plot(t, ratio, "o-", markersize=3, color=colour, linewidth=1, label=setting.variant)
+        mark = _marker(study, setting.variant)
+        axes.plot(t, ratio, mark, linestyle="-", markersize=4, color=colour, linewidth=1, label=setting.variant)
         axes.plot(t, rate, "--", color=colour, linewidth=1)
         axes.plot(t, bound, ":", color=colour, linewidth=1)
         known = np.concatenate([ratio, rate])[np.isfinite(np.concatenate([ratio, rate]))]
         highest, lowest = max(highest, *known, 0.0), min(lowest, *known, 0.0)
     room = 0.1 * (highest - lowest)
     axes.set_ylim(lowest - room, highest + 3.0 * room)
+    _legend(axes)
     axes.set_xlabel("t")
     axes.set_ylabel(r"largest $\log W_2(t) / W_2(0)$")
     axes.set_title("growth; - - local rate, ··· bound")
-    axes.legend(loc="upper left")
 
 
 def _powers(axes: Any, study: MeanField, law: str) -> None:
@@ -218,7 +229,8 @@ def _powers(axes: Any, study: MeanField, law: str) -> None:
             [setting.strength for setting in own],
             [rate.power for rate in rates],
             yerr=[rate.half_width for rate in rates],
-            fmt="o-",
+            fmt=_marker(study, variant),
+            linestyle="-",
             color=_colour(study, variant),
             label=variant,
             capsize=2,
@@ -226,8 +238,7 @@ def _powers(axes: Any, study: MeanField, law: str) -> None:
     axes.axhline(-0.5, color=canvas.FAINT, linewidth=1, linestyle="--")
     if law == "gaussian" and strengths.max() > 0.6 * _CRITICAL:
         axes.axvline(_CRITICAL, color=canvas.FAINT, linewidth=1, linestyle=":")
-        axes.annotate(
-            r"$|A| = 1/\sqrt{2}$", (_CRITICAL, 0.02), xycoords=("data", "axes fraction"), fontsize=canvas.SMALL
-        )
+        look: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "fontsize": canvas.SMALL, "va": "top"}
+        axes.annotate(r"$|A| = 1/\sqrt{2}$", (_CRITICAL, 0.98), **look)
     axes.set(xlabel="|A|", ylabel="power of n", title="velocity's error at t = 0")
-    axes.legend()
+    _legend(axes)

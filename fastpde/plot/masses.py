@@ -15,6 +15,9 @@ _FAINT = 0.2  # the area of a token of little weight, that it is seen at all
 _CLOSE = 0.004  # of the width of a panel: tokens nearer to each other cannot be told apart
 _BROAD = 2.5  # in units of that: a group of such tokens that is larger has a shape of its own
 _CLEAR = 2.0  # areas of one token: no smaller disc is drawn
+_PANEL = 190.0  # points: about the width of a panel
+_NEAR = 0.25  # of the diameter of a token's point: tokens nearer to each other cannot be told apart, either
+_COVERED = 2.0  # the mass that a disc may cover, over its own
 
 
 class Discs(NamedTuple):
@@ -32,7 +35,7 @@ def discs(points: Array, colours: Array, width: float, weights: Array | None = N
     """Return what is drawn of a cloud (m, c) with colours (m, 4) in a panel of a width; areas by weights (m,), if any.
 
     A small group of tokens that lie together is one disc at their mean, in the mean of their colours, if they are so
-    many that it is clearly larger than the point of one token.
+    many that it is clearly larger than the point of one token, and if it does not hide others of more mass.
     """
     count = len(points)
     usual = float(np.clip(_TOGETHER / count, _LEAST, _MOST))
@@ -40,15 +43,21 @@ def discs(points: Array, colours: Array, width: float, weights: Array | None = N
     apart = Discs(points, single, colours, np.zeros(count, dtype=bool))
     if count == 1 or not np.isfinite(points).all():
         return apart
-    found = clusters(points, _CLOSE * width, weights=weights)
+    point = float(np.sqrt(4.0 * usual / np.pi)) / _PANEL
+    near, broad = max(_CLOSE, _NEAR * point) * width, max(_BROAD * _CLOSE, point) * width
+    found = clusters(points, near, weights=weights)
     order = np.argsort(found.labels, kind="stable")
     starts = np.cumsum(found.sizes) - found.sizes
     high, low = (reduced.reduceat(points[order], starts) for reduced in (np.maximum, np.minimum))
     merged = (
         (found.sizes > 1)
         & (WHOLE * found.masses > _CLEAR * usual)
-        & ((high - low).max(axis=1) <= _BROAD * _CLOSE * width)
+        & ((high - low).max(axis=1) <= broad)
     )
+    for group in np.flatnonzero(merged):  # in the middle of a cloud a disc would hide more than it shows
+        radius = float(np.sqrt(WHOLE * found.masses[group] / np.pi)) / _PANEL * width
+        covered = np.linalg.norm(found.positions - found.positions[group], axis=1) < radius
+        merged[group] = found.masses[covered].sum() <= _COVERED * found.masses[group]
     if not merged.any():
         return apart
     alone = np.flatnonzero(~merged[found.labels])

@@ -30,19 +30,19 @@ def save(source: Path, count: int, target: Path, total: int = 0) -> bool:
     sphere = view.on_sphere(data.value)
     shown = view.of(data.value[-1], sphere=sphere)
     points = np.stack([shown(x) for x in data.value])
-    colours, _ = token_panels.order(points[0], sphere=sphere)
+    colours, meaning = token_panels.order(points[0], sphere=sphere)
     cloud = token_panels.Cloud(colours, shown.labels, view.frame(points, sphere=sphere))
     drawn = canvas.figure(4.6, 4.9, dpi=100, layout="none")
     axes: Any = drawn.add_subplot(**({"projection": "3d"} if len(shown.labels) == 3 else {}))
     drawn.subplots_adjust(left=0.18, right=0.96, bottom=0.19, top=0.92)  # fixed: moving axes would shake the movie
-    text = drawn.text(0.5, 0.02, "", ha="center", fontsize=canvas.SMALL)
+    text = drawn.text(0.03, 0.02, "", fontsize=canvas.SMALL)  # from the left: what is added moves no word
     images, said = [], set()
     for t, x in zip(data.time, points, strict=True):
         axes.clear()
         said |= cloud.draw(axes, x)
         axes.set_title(token_panels.title(float(t)))
-        parts = [shown.caption, token_panels.tokens(x.shape[0], total), *sorted(said)]
-        text.set_text(textwrap.fill("; ".join(part for part in parts if part), 70))
+        parts = [shown.caption, token_panels.tokens(x.shape[0], total), meaning, *sorted(said)]
+        text.set_text(textwrap.fill("; ".join(part for part in parts if part), 76))
         images.append(_image(drawn))
     times = [_MILLISECONDS] * (len(images) - 1) + [_LAST]
     rest: dict[str, Any] = {"append_images": images[1:], "duration": times, "loop": 0}

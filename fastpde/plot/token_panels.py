@@ -20,8 +20,10 @@ _FEW = 8.0  # a cloud that fills less than 1/8 of its panel is also drawn in an 
 _EARLY = 0.5  # of the whole displacement in the first eighth of the frames: early frames are shown
 _CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
 _INSET = 0.4  # of the width of a panel
+_THIN, _THICK = 0.2, 8.0  # points: the limits of the width of a path, of which the mean is 1 where tokens have weights
 WEIGHTS = "areas: weights of tokens"
 MERGED = "discs: tokens that cannot be told apart, areas by their number"
+MERGED_WEIGHTS = "discs: tokens that cannot be told apart, areas by their weights"
 INSETS = "insets: the same cloud at its own scale"
 
 
@@ -55,10 +57,10 @@ def of_tokens(
     def clouds(frames: Array) -> Array:
         return np.stack([(x[i] if i < len(t) else x_final)[some] for i in frames])
 
-    if x.shape[2] == 1:
-        return paths(Kept(times, clouds(np.arange(count))), x.shape[1], end=ending(status))
-    frames = chosen(count, clouds)
     shares = None if weights is None else weights[some] / weights[some].sum()
+    if x.shape[2] == 1:
+        return paths(Kept(times, clouds(np.arange(count))), x.shape[1], end=ending(status), weights=shares)
+    frames = chosen(count, clouds)
     return panels(Kept(times[frames], clouds(frames)), x.shape[1], end=ending(status), weights=shares)
 
 
@@ -114,7 +116,7 @@ class Cloud(NamedTuple):
                 look["c"] = spheres.paler(found.colours, spheres.seen(axes, found.places))
         axes.scatter(*found.places.T, **look)
         said = set() if self.weights is None else {WEIGHTS}
-        return said | ({MERGED} if found.several.any() else set())
+        return said | ({MERGED if self.weights is None else MERGED_WEIGHTS} if found.several.any() else set())
 
     def _inset(self, axes: Any, points: Array, near: view.Frame) -> set[str]:
         """Draw a cloud at its own scale into the corner of axes that is farthest from it."""
@@ -127,9 +129,9 @@ class Cloud(NamedTuple):
         inset = axes.inset_axes([left, bottom, _INSET, _INSET], **kind)
         _frame(inset, near, ("",) * points.shape[1])
         inset.set(xticks=[], yticks=[], **({"zticks": []} if three else {}))
-        inset.set_title(
-            f"width {float(f'{near.width:.2g}'):g}", fontsize=canvas.SMALL, pad=2, y=1.0 if corner[1] == 0.0 else -0.2
-        )
+        text, side = f"width {float(f'{near.width:.2g}'):g}", "center" if three else "right" if corner[0] else "left"
+        above = corner[1] == 0.0
+        inset.set_title(text, fontsize=canvas.SMALL, pad=2 if above else -canvas.SMALL - 2, y=float(above), loc=side)
         inset.patch.set(alpha=0.9)
         return self._scatter(inset, points, near, _INSET)
 
@@ -144,7 +146,10 @@ def _frame(axes: Any, frame: view.Frame, names: tuple[str, ...]) -> None:
         )
         getattr(axes, f"set_{letter}label")(name)
     if len(names) == 3:
-        axes.set_box_aspect((1, 1, 1), zoom=0.85)
+        axes.set_box_aspect((1, 1, 1), zoom=0.92)
+        axes.tick_params(pad=1)
+        for letter in "xyz":
+            getattr(axes, f"{letter}axis").labelpad = -3
         axes.patch.set_visible(False)  # it would hide the names of axes beside it
     else:
         axes.set_aspect("equal", adjustable="box")
@@ -220,18 +225,20 @@ def outer(axes: Any, *, left: bool, bottom: bool) -> None:
 
 
 @canvas.in_style
-def paths(data: Frames, total: int = 0, end: str = "") -> Figure:
-    """Draw the paths of tokens in one dimension against time; total and end: as of `panels`."""
+def paths(data: Frames, total: int = 0, end: str = "", weights: Array | None = None) -> Figure:
+    """Draw the paths of tokens in one dimension against time; total, end and weights: as of `panels`."""
     drawn = canvas.figure(7.0, 4.5)
     axes = drawn.add_subplot()
     x = data.value[:, :, 0].astype(np.float64)
-    for path, colour in zip(x.T, canvas.shades(x[0]), strict=True):
-        axes.plot(data.time, path, color=colour, linewidth=0.8, alpha=0.8, marker="." if len(x) == 1 else "")
+    known = np.full(x.shape[1], 0.8) if weights is None else np.clip(x.shape[1] * weights, _THIN, _THICK)
+    for path, colour, width in zip(x.T, canvas.shades(x[0]), known, strict=True):
+        axes.plot(data.time, path, color=colour, linewidth=width, alpha=0.8, marker="." if len(x) == 1 else "")
     if np.abs(x).max() > 50 * max(np.abs(x[0]).max(), 1e-300):
         axes.set_yscale("symlog", linthresh=float(max(np.abs(x[0]).max(), 1e-300)))
     scales.times(axes, data.time)
     axes.set_ylabel("x")
     words = f"{tokens(x.shape[1], total)} against time; colour: order at the start"
+    words += "" if weights is None else "; width: weight"
     axes.set_title(words + (f"{end[:-1]} at {title(float(data.time[-1]))})" if end else ""))
     canvas.tidy(axes)
     return drawn
