@@ -62,7 +62,7 @@ def of_run(path: Path, code: bool, stream: TextIO | None = None) -> str:
     return rendering.render(
         "run.html",
         title=f"Run {path.resolve().name}",
-        about=f"{status.get('state', 'unknown state')}. {status.get('message', '')}",
+        about=f"{status.get('state', 'unknown state')}. {str(status.get('message', '')).rstrip('.')}.",
         pictures=[rendering.picture(picture) for picture in pictures],
         checks=checks(text, table, status, directory.data_of(path, status), code, path) if single else [],
         clusters=plateaus and [(f"{p.start:.6g}", f"{p.end:.6g}", p.count) for p in plateaus],
