@@ -14,6 +14,7 @@ from matplotlib.text import Text
 import fastpde as fp
 from fastpde.plot import (
     canvas,
+    convergence,
     covariances,
     law_panels,
     masses,
@@ -185,6 +186,23 @@ def has_numbers(axis):
     return any(re.fullmatch(r"[\d.eE+\N{MINUS SIGN}-]+|.*mathdefault.*", label) for label in labels)
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_a_legend_lies_below_all_curves(scale):
+    @canvas.in_style
+    def draw():
+        axes = canvas.figure(3.1, 4.2).subplots()
+        axes.set_yscale(scale)
+        for rate in (0.0, 1.0, 2.0, 3.0):
+            axes.plot([0.0, 0.5, 1.0], np.exp(rate * np.array([0.0, 0.5, 1.0])), label=f"rate {rate}")
+        convergence._legend(axes)
+        axes.figure.canvas.draw()
+        return axes
+
+    axes = draw()
+    top = axes.get_legend().get_window_extent().y1
+    assert min(axes.transData.transform(line.get_xydata())[:, 1].min() for line in axes.lines) > top
+
+
 @pytest.mark.parametrize("name", ["plane", "series", "a law"])
 def test_settings_of_the_user_change_nothing(name, tmp_path):
     made = []
@@ -251,9 +269,9 @@ def test_weights_are_areas():
     found = masses.discs(pair, np.tile(to_rgba("red"), (3, 1)), 2.0, np.array([0.3, 0.2, 0.5]))
     assert found.several.tolist() == [False, True] and found.areas[1] == 0.5 * masses.WHOLE
     head, asked = fp.Softmax(*[np.eye(2)] * 3), {"method": "euler", "step": 0.1}
-    for batch in (False, True):  # and of the first of two systems
-        x, masses_of = (np.stack([points] * 2), np.stack([weights, 0 * weights + 1 / 40])) if batch else (points, weights)
-        drawn = fp.solve(head, x, (0.0, 0.1), weights=masses_of, **asked).plot()
+    both = np.stack([points] * 2), np.stack([weights, np.full(40, 1 / 40)])
+    for x, own in ((points, weights), both):  # one system, and the first of two
+        drawn = fp.solve(head, x, (0.0, 0.1), weights=own, **asked).plot()
         areas = drawn.axes[0].collections[-1].get_sizes()
         assert np.allclose(areas / areas.sum(), weights) and "areas: weights of tokens" in drawn.get_supxlabel()
 
@@ -271,12 +289,12 @@ def test_weights_on_a_line_are_widths():
 
 
 def test_a_disc_hides_no_cloud():
-    """60 tokens within a point's width are one disc; groups in the middle of a cloud of 12 widths' hundredths are none."""
-    points = RNG.standard_normal((60, 2))
-    points /= np.ptp(points, axis=0).max()
-    colours = np.tile(to_rgba("red"), (60, 1))
-    assert masses.discs(0.03 * points, colours, 1.0).areas.tolist() == pytest.approx([masses.WHOLE])
-    assert not masses.discs(0.12 * points, colours, 1.0).several.any()
+    """60 tokens within a point's width are one disc; groups in the middle of a cloud are none."""
+    colours = np.tile(to_rgba("red"), (400, 1))
+    for n, size, discs in ((60, 0.03, 1), (60, 0.12, 0), (400, 0.3, 0)):
+        points = RNG.standard_normal((n, 2))
+        found = masses.discs(size * points / np.ptp(points, axis=0).max(), colours[:n], 1.0)
+        assert found.several.sum() == discs and len(found.places) == (n if discs == 0 else 1)
 
 
 @pytest.mark.parametrize("n", [1, 2, 50, 4000])

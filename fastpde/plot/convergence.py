@@ -237,8 +237,7 @@ def _powers(axes: Any, study: MeanField, law: str) -> None:
         )
     axes.axhline(-0.5, color=canvas.FAINT, linewidth=1, linestyle="--")
     if law == "gaussian" and strengths.max() > 0.6 * _CRITICAL:
-        axes.axvline(_CRITICAL, color=canvas.FAINT, linewidth=1, linestyle=":")
-        look: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "fontsize": canvas.SMALL, "va": "top"}
-        axes.annotate(r"$|A| = 1/\sqrt{2}$", (_CRITICAL, 0.98), **look)
+        name = r"$|A| = 1/\sqrt{2}$"
+        axes.axvline(_CRITICAL, color=canvas.FAINT, linewidth=1, linestyle=":", label=name)
     axes.set(xlabel="|A|", ylabel="power of n", title="velocity's error at t = 0")
     _legend(axes)

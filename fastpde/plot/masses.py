@@ -17,7 +17,7 @@ _BROAD = 2.5  # in units of that: a group of such tokens that is larger has a sh
 _CLEAR = 2.0  # areas of one token: no smaller disc is drawn
 _PANEL = 190.0  # points: about the width of a panel
 _NEAR = 0.25  # of the diameter of a token's point: tokens nearer to each other cannot be told apart, either
-_COVERED = 2.0  # the mass that a disc may cover, over its own
+_COVERED = 2.0  # the mass under a disc and a point's width around it, over its own
 
 
 class Discs(NamedTuple):
@@ -49,13 +49,9 @@ def discs(points: Array, colours: Array, width: float, weights: Array | None = N
     order = np.argsort(found.labels, kind="stable")
     starts = np.cumsum(found.sizes) - found.sizes
     high, low = (reduced.reduceat(points[order], starts) for reduced in (np.maximum, np.minimum))
-    merged = (
-        (found.sizes > 1)
-        & (WHOLE * found.masses > _CLEAR * usual)
-        & ((high - low).max(axis=1) <= broad)
-    )
+    merged = (found.sizes > 1) & (WHOLE * found.masses > _CLEAR * usual) & ((high - low).max(axis=1) <= broad)
     for group in np.flatnonzero(merged):  # in the middle of a cloud a disc would hide more than it shows
-        radius = float(np.sqrt(WHOLE * found.masses[group] / np.pi)) / _PANEL * width
+        radius = (float(np.sqrt(WHOLE * found.masses[group] / np.pi)) / _PANEL + point) * width
         covered = np.linalg.norm(found.positions - found.positions[group], axis=1) < radius
         merged[group] = found.masses[covered].sum() <= _COVERED * found.masses[group]
     if not merged.any():
