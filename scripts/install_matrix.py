@@ -1,10 +1,11 @@
 """Build fastpde, install it into fresh environments and test it there: `python scripts/install_matrix.py`.
 
 Each Python that is found (3.11 to 3.14, or those of --python) gets the wheel with the highest versions of what fastpde
-needs. The oldest Python that it allows gets the lowest versions in pyproject.toml, too: newer Pythons have none of
-these. The first Python gets the sdist as well. In each environment the command, a small run and the README's example
-are tried, and a part of the tests, from a copy outside of the checkout. It needs `pip install build`. --report writes
-a table. The exit code is 0 if all that could be tried have passed, 1 if one has not, 2 if there was nothing to try.
+needs, and with the lowest ones that pyproject.toml allows and this Python has wheels of. The first Python gets the
+sdist as well. In each environment the command, a small run and the README's example are tried, and of the wheel a
+part of the tests, from a copy outside of the checkout, or, with --tests all, the whole suite in the unpacked sdist:
+it has tests of scripts and documentation. It needs `pip install build uv`. --report writes a dated table. The exit
+code is 0 if all that could be tried have passed, 1 if one has not, 2 if there was nothing to try.
 
     python scripts/install_matrix.py [--python PATH ...] [--versions lowest highest] [--tests core | all | none]
 """
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import installing
@@ -26,7 +28,6 @@ from installing import ROOT, Failed
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LOWEST, HIGHEST = "lowest", "highest"
 TOOLS = ["pytest", "pytest-xdist", "hypothesis"]
-EXTRA = "data"
 # What touches every library that fastpde needs, in about two minutes on two cores.
 CORE = (
     "test_types.py",
@@ -71,48 +72,51 @@ def found_pythons(asked: Sequence[str]) -> dict[str, str]:
 
 
 def cases(pythons: dict[str, str], versions: Sequence[str], wheel: Path, sdist: Path) -> list[Case]:
-    """Return the environments to try, the lowest versions for the oldest Python that is allowed alone."""
-    oldest = installing.project()["requires-python"].removeprefix(">=")
-    found = [
-        Case(path, release, which, wheel)
-        for release, path in pythons.items()
-        for which in versions
-        if which != LOWEST or release == oldest
-    ]
+    """Return the environments to try: every Python with every choice of versions, and the sdist with the first."""
+    found = [Case(path, release, which, wheel) for release, path in pythons.items() for which in versions]
     return [*found, *(Case(path, release, HIGHEST, sdist) for release, path in [*pythons.items()][:1])]
 
 
-def copied_tests(folder: Path, strict: bool) -> Path:
-    """Copy the tests into a folder without the package, with their settings, and return the folder.
-
-    strict: warnings of any kind are errors; else those of old packages about newer ones below them are not.
-    """
+def copied_tests(folder: Path) -> Path:
+    """Copy the tests into a folder without the package, with their settings, and return the folder."""
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    warnings = "error\n" if strict else "error\n    ignore::DeprecationWarning\n"
     (folder / "pytest.ini").write_text(
-        f"[pytest]\npythonpath = .\nmarkers = soak: long\naddopts = -q\nfilterwarnings =\n    {warnings}",
-        encoding="utf-8",
+        "[pytest]\npythonpath = .\nmarkers = soak: long\naddopts = -q\nfilterwarnings = error\n", encoding="utf-8"
     )
     return folder
 
 
-def tried(case: Case, tests: str, folder: Path) -> str:
-    """Install a case in a folder, try it, and return what was found in one line. Raises Failed."""
-    inside = installing.environment(case.python, folder / "env")
-    about = installing.project()
-    least = [*about["dependencies"], *about["optional-dependencies"][EXTRA]]
-    limits = installing.lowest(least) if case.versions == LOWEST else []
-    installing.install(inside, [f"{case.source}[{EXTRA}]", *TOOLS], folder, limits)
-    installing.try_installed(inside, folder)
-    code = f"from importlib.metadata import version as v; print(', '.join(n + ' ' + v(n) for n in {SHOWN}))"
-    packages = installing.run([inside, "-c", code], folder).strip()
-    if tests == "none":
-        return packages
-    place = copied_tests(folder, case.versions == HIGHEST)
-    what = [f"tests/{name}" for name in CORE] if tests == "core" else ["tests"]
+def tested(inside: Path, case: Case, tests: str, sdist: Path, folder: Path) -> str:
+    """Run the tests in an environment and return the last line that they print. Raises Failed.
+
+    Warnings are errors, but not those of old packages about newer ones below them.
+    """
+    if tests == "all":
+        shutil.unpack_archive(sdist, folder, filter="data")
+        place, what = folder / sdist.name.removesuffix(".tar.gz"), ["tests"]
+    else:
+        place, what = copied_tests(folder), [f"tests/{name}" for name in CORE]
+    if case.versions == LOWEST:
+        what += ["-W", "ignore::DeprecationWarning"]
     cache = {"FASTPDE_CACHE_DIR": str(folder / "cache")}
-    said = installing.run([inside, "-m", "pytest", "-n", "auto", "--dist", "worksteal", *what], place, **cache)
-    return f"{packages}; {said.strip().splitlines()[-1]}"
+    return installing.run([inside, "-m", "pytest", "-n", "auto", "--dist", "worksteal", *what], place, 7200.0, **cache)
+
+
+def tried(case: Case, tests: str, sdist: Path, folder: Path) -> tuple[str, str]:
+    """Install a case in a folder, try it, and return its packages and what its tests said. Raises Failed."""
+    inside = installing.environment(case.python, folder / "env")
+    extras = "data,test" if tests == "all" else "data"
+    installing.install(inside, [f"{case.source}[{extras}]"], folder, case.versions == LOWEST)
+    installing.install(inside, TOOLS, folder)
+    installing.try_installed(inside, folder)
+    code = (
+        "import platform; from importlib.metadata import version as v; "
+        f"print('Python ' + platform.python_version(), *(n + ' ' + v(n) for n in {SHOWN}), sep=', ')"
+    )
+    packages = installing.run([inside, "-c", code], folder).strip()
+    if tests == "none" or case.kind == "sdist":
+        return packages, "not run"
+    return packages, tested(inside, case, tests, sdist, folder).strip().splitlines()[-1].strip("= ")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -135,16 +139,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder, began = Path(made) / str(i), time.monotonic()
             folder.mkdir()
             try:
-                word, text = "passed", tried(case, options.tests, folder)
+                word, (packages, said) = "passed", tried(case, options.tests, sdist, folder)
             except Failed as error:
-                word, text, bad = "FAILED", str(error), True
-            print(f"{word}  {case} ({time.monotonic() - began:.0f} s): {text}", flush=True)
-            rows.append(f"| {case.release} | {case.versions} | {case.kind} | {word} | {text.splitlines()[-1]} |")
+                word, packages, said, bad = "FAILED", "", str(error), True
+            print(f"{word}  {case} ({time.monotonic() - began:.0f} s): {packages}; {said}", flush=True)
+            rows.append(f"| {case.release} | {case.versions} | {case.kind} | {packages} | {word}: {_last(said)} |")
             shutil.rmtree(folder)
     if options.report is not None:
-        head = "| Python | versions | from | result | packages and tests |\n|---|---|---|---|---|\n"
-        options.report.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+        head = "| Python | versions | from | packages | tests |\n|---|---|---|---|---|\n"
+        text = f"Tested on {date.today()} ({options.tests} tests):\n\n{head}" + "\n".join(rows)
+        options.report.write_text(text + "\n", encoding="utf-8")
     return int(bad)
+
+
+def _last(said: str) -> str:
+    """Return the last line of what was said, without the time that it took."""
+    return said.strip().splitlines()[-1].partition(" in ")[0]
 
 
 if __name__ == "__main__":

@@ -23,21 +23,6 @@ def project(root: Path = ROOT) -> dict[str, Any]:
     return dict(tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"])
 
 
-def lowest(requirements: list[str]) -> list[str]:
-    """Return the requirements with their lower bounds as the versions to take: "numpy>=2.0" is "numpy==2.0".
-
-    Raises ValueError for one without a lower bound.
-    """
-    found = []
-    for requirement in requirements:
-        name, _, marker = requirement.partition(";")
-        bound = re.fullmatch(r"\s*([\w.-]+)\s*>=\s*([\w.]+)\s*", name)
-        if bound is None:
-            raise ValueError(f"{requirement!r} is not NAME>=VERSION")
-        found.append(f"{bound[1]}=={bound[2]}" + (f"; {marker.strip()}" if marker else ""))
-    return found
-
-
 def run(command: list[Any], folder: Path, seconds: float = 3600.0, **more: str) -> str:
     """Run a command in a folder, without what the environment of this Python adds, and return what it printed.
 
@@ -73,11 +58,16 @@ def environment(python: str, folder: Path) -> Path:
     return inside
 
 
-def install(inside: Path, requirements: list[str], folder: Path, constraints: list[str] = ()) -> None:  # type: ignore[assignment]
-    """Install requirements within constraints, and check that all packages fit each other. Raises Failed."""
-    limits = folder / "constraints.txt"
-    limits.write_text("".join(f"{line}\n" for line in constraints), encoding="utf-8")
-    run([inside, "-m", "pip", "install", "--quiet", *requirements, "-c", limits], folder)
+def install(inside: Path, requirements: list[str], folder: Path, lowest: bool = False) -> None:
+    """Install requirements, and check that all packages fit each other. Raises Failed.
+
+    lowest: what is required directly has the lowest version that is allowed and that this Python has a wheel of.
+    """
+    install = [inside, "-m", "pip", "install", "--quiet"]
+    if lowest:
+        install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", inside]
+        install += ["--resolution", "lowest-direct", "--only-binary", ":all:"]
+    run([*install, *requirements], folder)
     run([inside, "-m", "pip", "check"], folder)
 
 

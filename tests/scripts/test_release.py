@@ -86,15 +86,6 @@ def test_this_repository_has_one_version():
     assert release.versions(release.Release(ROOT, ROOT / "dist")) == installing.project()["version"]
 
 
-def test_lowest_versions():
-    found = installing.lowest(["numpy>=2.0", "mpich>=4.2; platform_system == 'Linux'"])
-    assert found == ["numpy==2.0", "mpich==4.2; platform_system == 'Linux'"]
-    with pytest.raises(ValueError, match="NAME>=VERSION"):
-        installing.lowest(["numpy"])
-    about = installing.project()
-    assert len(installing.lowest(about["dependencies"])) == len(about["dependencies"])
-
-
 def test_a_command_that_fails_says_why(tmp_path):
     assert installing.run(["echo", "a"], tmp_path) == "a\n"
     with pytest.raises(installing.Failed, match="No such file"):
