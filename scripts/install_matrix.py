@@ -105,8 +105,9 @@ def tested(inside: Path, case: Case, tests: str, sdist: Path, folder: Path) -> s
 def tried(case: Case, tests: str, sdist: Path, folder: Path) -> tuple[str, str]:
     """Install a case in a folder, try it, and return its packages and what its tests said. Raises Failed."""
     inside = installing.environment(case.python, folder / "env")
-    extras = "data,test" if tests == "all" else "data"
-    installing.install(inside, [f"{case.source}[{extras}]"], folder, case.versions == LOWEST)
+    extras, about = ("data", "test") if tests == "all" else ("data",), installing.project()
+    needed = [*about["dependencies"], *(each for extra in extras for each in about["optional-dependencies"][extra])]
+    installing.install(inside, [str(case.source), *needed], folder, case.versions == LOWEST)
     installing.install(inside, TOOLS, folder)
     installing.try_installed(inside, folder)
     code = (

@@ -61,7 +61,8 @@ def environment(python: str, folder: Path) -> Path:
 def install(inside: Path, requirements: list[str], folder: Path, lowest: bool = False) -> None:
     """Install requirements, and check that all packages fit each other. Raises Failed.
 
-    lowest: what is required directly has the lowest version that is allowed and that this Python has a wheel of.
+    lowest: what is named has the lowest version that is allowed and that this Python has a wheel of; what only that
+    needs has the highest.
     """
     install = [inside, "-m", "pip", "install", "--quiet"]
     if lowest:
