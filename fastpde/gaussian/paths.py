@@ -221,7 +221,11 @@ class Stiff:
             self._begin(self._run.t, self._run.y.copy(), self._run.t - self._run.t_old)
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # LSODA warns why it has failed
-            self._run.step()
+            try:
+                self._run.step()
+            except RuntimeError:  # SciPy before 1.17 has one LSODA at a time: that of another law has taken its place
+                self._begin(self._run.t, self._run.y.copy(), self._run.t - self._run.t_old)
+                self._run.step()
         self.steps += 1
         self.failed = self._run.status != "running" or not np.isfinite(self._run.y).all()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
+from scipy.integrate import LSODA
 
 import fastpde as fp
 from fastpde.gaussian import invariant, kernel
-from fastpde.gaussian.paths import Ways
+from fastpde.gaussian.paths import Stiff, Ways
 
 from .cases import law
 
@@ -330,3 +332,26 @@ def test_errors_name_the_argument():
 def test_options_of_no_use(option):
     with pytest.raises(fp.InputTypeError, match=next(iter(option))):
         fp.limit(fp.Softmax(*np.ones((3, 1, 1))), fp.Gaussian(0.0, [[1.0]]), **option)
+
+
+def test_stiff_laws_in_turns(monkeypatch):
+    """SciPy before 1.17 refuses a step of one LSODA after that of another; y' = -rate y is known whatever it does."""
+    monkeypatch.setattr(LSODA, "step", _one_at_a_time(LSODA.step))
+    times, rates = np.array([[0.5, 1.0], [1.5, 2.0]]), (1.0, 2.0)
+    start = np.array([1.0, 0.0])
+    laws = [Stiff(lambda _, y, k=k: np.array([-k * y[0], 0.0]), 0.0, start, 1, 1e-9) for k in rates]
+    for due in times:
+        for law, rate in zip(laws, rates, strict=True):
+            assert_allclose(law.follow(due, 10_000)[:, 0], np.exp(-rate * due), rtol=1e-6)  # rtol 1e-9 of each step
+
+
+def _one_at_a_time(step):
+    active = [None]
+
+    def checked(run):
+        before, active[0] = active[0], run
+        if run.t_old is not None and before is not run:
+            raise RuntimeError("one at a time")
+        return step(run)
+
+    return checked
