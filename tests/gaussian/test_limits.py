@@ -341,8 +341,8 @@ def test_stiff_laws_in_turns(monkeypatch):
     start = np.array([1.0, 0.0])
     laws = [Stiff(lambda _, y, k=k: np.array([-k * y[0], 0.0]), 0.0, start, 1, 1e-9) for k in rates]
     for due in times:
-        for law, rate in zip(laws, rates, strict=True):
-            assert_allclose(law.follow(due, 10_000)[:, 0], np.exp(-rate * due), rtol=1e-6)  # rtol 1e-9 of each step
+        for stiff, rate in zip(laws, rates, strict=True):
+            assert_allclose(stiff.follow(due, 10_000)[:, 0], np.exp(-rate * due), rtol=1e-6)  # rtol 1e-9 of each step
 
 
 def _one_at_a_time(step):
