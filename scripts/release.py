@@ -24,6 +24,8 @@ import installing
 from installing import ROOT, Failed
 
 BY_HAND = (
+    "who has made it and where it is stand in CITATION.cff, pyproject.toml (authors, urls), docs/paper/paper.md (with "
+    "affiliations), docs/conf.py, fastpde/references.bib, LICENSE and recipe.yaml (homepage): only its owners know",
     "CI has passed on this commit, and `python scripts/install_matrix.py` on every Python that there is",
     "the pictures and pages of the documentation were looked at",
     "git tag -s v{version} && git push --tags",
