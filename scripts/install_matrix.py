@@ -98,8 +98,9 @@ def tested(inside: Path, case: Case, tests: str, sdist: Path, folder: Path) -> s
         place, what = copied_tests(folder), [f"tests/{name}" for name in CORE]
     if case.versions == LOWEST:
         what += ["-W", "ignore::DeprecationWarning"]
-    cache = {"FASTPDE_CACHE_DIR": str(folder / "cache")}
-    return installing.run([inside, "-m", "pytest", "-n", "auto", "--dist", "worksteal", *what], place, 7200.0, **cache)
+    command = [inside, "-m", "pytest", "-n", "auto", "--dist", "worksteal", *what]
+    where = {"FASTPDE_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(place)}  # for processes of tests
+    return installing.run(command, place, 7200.0, **where)
 
 
 def tried(case: Case, tests: str, sdist: Path, folder: Path) -> tuple[str, str]:
