@@ -47,7 +47,7 @@ def _largest(sizes: Array, count: int) -> Array:
 def few_directly(pair: PairSum) -> tuple[Array, Array]:
     """Return the direct sums (m, c) of a few targets of one system, and the logs (m,) of their total weights.
 
-    Weights are exponential. Sources are summed part by part: new memory for all of them would take longer than the sums.
+    Weights are exponential. Sources are summed part by part: new memory for all of them would take longer than sums.
     """
     n, m, c = pair.keys.shape[1], pair.targets.shape[1], pair.width
     direct = Direct()  # memory of its own, not to be kept
