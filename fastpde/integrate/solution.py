@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpde import solutions
-from fastpde.errors import FieldError, InputError
+from fastpde.errors import ExplainedMethods, FieldError, InputError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.status import Status
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(ExplainedMethods):
     """The result of `integrate`.
 
     Attributes:

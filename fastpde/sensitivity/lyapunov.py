@@ -17,7 +17,7 @@ from .._numbers import real, whole
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.derivatives import masses_of
-from ..errors import InputError, explained
+from ..errors import ExplainedMethods, InputError, explained
 from ..integrate import Integrator, Solution
 from ..integrate.options import stepping
 from ..integrate.solve import run
@@ -34,7 +34,7 @@ _PURPOSE = 4  # of the seed's numbers; those below belong to tokens, parameters,
 
 
 @dataclass(frozen=True)
-class Lyapunov:
+class Lyapunov(ExplainedMethods):
     """The largest Lyapunov exponents of a run, returned by `lyapunov`.
 
     Attributes:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 import fastpde as fp
+from fastpde.errors import ExplainedMethods
 
 if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
@@ -40,7 +41,7 @@ class Column:
 
 
 @dataclass(frozen=True, eq=False)
-class Study(ABC):
+class Study(ExplainedMethods, ABC):
     """The table of a study; `study["rank"]` is a column (rows,), `len(study)` the number of rows.
 
     Attributes:
