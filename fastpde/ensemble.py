@@ -142,7 +142,7 @@ class Ensemble:
         began, problem = clock.monotonic(), self.problem
         with counting(progress, len(self.cloud.x)) as report:
             form = self._form() if fuse else None
-            found = self._batched(report) if form is None else self._fused(form, report)
+            found = (self._batched(report) if form is None else self._fused(form, report)).without_overflows()
         x, status = found.x, tuple(found.status)
         if problem.t_eval is None:
             x = np.stack([problem.y0, found.x_final]) if problem.span.start != problem.span.end else problem.y0[None]

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -142,7 +143,9 @@ class Follower:
         """Return the tangents and the log density of the solution `sol`, by the names of its fields."""
         tangents, density = self._at(sol.t_final)
         tangents = tangents + self._of_the_end(sol, tangents)
-        kept: Sequence[Array] = [one.x for one in self._kept]
+        kept: Sequence[Array] = [
+            one.x if len(one.x) == len(sol.t) else one.x[np.isin(one.t, sol.t)] for one in self._kept
+        ]
         if self._problem.t_eval is None:
             ends = [self._start, (tangents, density)][-len(sol.t) :]
             kept = [np.stack(both) for both in zip(*ends, strict=True)]
@@ -252,8 +255,12 @@ class Follower:
         return self._again.between((t - along.step.t) / along.step.h)
 
     def _record(self, until: float) -> None:
+        def evaluate(i: int, t: float, out: Array) -> bool:
+            np.copyto(out, self._at(t)[i])
+            return True
+
         for i, recorder in enumerate(self._kept):
-            recorder.advance(until, lambda t, out, i=i: np.copyto(out, self._at(t)[i]))  # type: ignore[misc]
+            recorder.advance(until, partial(evaluate, i))
 
     def _of_the_end(self, sol: Solution, tangents: Array) -> Array | float:
         """Return how the final tokens move along tangents because the event that ends the run comes sooner or later."""
@@ -369,7 +376,9 @@ def _followed_apart(
         space = moving.manifold.space(y0.shape, y0.dtype)
         alone = replace(problem, field=moving.systems(np.array([b])), y0=y0, space=space, noise=noise)
         follower = Follower(alone, tangents[:, b], None if density is None else density[b])
-        for name, one in follower.found(run(alone, False, follower)).items():
+        own = run(alone, False, follower)
+        rows: Any = slice(len(own.t)) if problem.t_eval is None else np.isin(sol.t, own.t)
+        for name, one in follower.found(own).items():
             final = name.endswith("_final")
             axis = 0 if name.startswith("log") else 1  # that of the systems, among those of a state
             if name not in found:
@@ -379,7 +388,7 @@ def _followed_apart(
             place = np.moveaxis(found[name], axis if final else axis + 1, 0)[b]
             if problem.t_eval is None and not final:
                 place[...] = one[-1]  # of a system that ends where it begins, too
-            place[... if final else slice(len(one))] = one
+            place[... if final else rows] = one
         told(b + 1)
     return found
 

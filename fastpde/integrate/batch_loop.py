@@ -50,6 +50,20 @@ class Outcome(NamedTuple):
             np.concatenate(t_events), np.concatenate(counts), sum(leaps),
         )  # fmt: skip
 
+    def without_overflows(self) -> Outcome:
+        """Return the results with nan for states that overflow between the ends of a step.
+
+        The continuous extension may use the velocity at the end of a step, where it overflows. A system that has such
+        states has not reached its end.
+        """
+        bad = np.isinf(self.x).any(axis=tuple(range(2, self.x.ndim)))
+        if not bad.any():
+            return self
+        self.x[bad] = np.nan
+        lost = bad.any(axis=0) & np.array([status is Status.COMPLETED for status in self.status])
+        status = [Status.NOT_FINITE if b else word for b, word in zip(lost, self.status, strict=True)]
+        return self._replace(status=status)
+
 
 class BatchIntegrator(Loop):
     """An integration of B systems in progress: call `attempt` until none are `left`, then `outcome`.

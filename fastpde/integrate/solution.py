@@ -112,11 +112,13 @@ class Recorder:
         self._times, self._span, self._count = times, span, 0
         self._x = np.empty((len(times), *like.shape), like.dtype)
 
-    def advance(self, until: float, evaluate: Callable[[float, np.ndarray], None]) -> None:
-        """Record all times not past `until`; evaluate(t, out) writes the state."""
+    def advance(self, until: float, evaluate: Callable[[float, np.ndarray], bool]) -> None:
+        """Record all times not past `until`; evaluate(t, out) writes the state, and returns whether there is one."""
         while self._count < len(self._times) and self._span.reached(self._times[self._count], until):
-            evaluate(float(self._times[self._count]), self._x[self._count, ...])
-            self._count += 1
+            if evaluate(float(self._times[self._count]), self._x[self._count, ...]):
+                self._count += 1
+            else:
+                self._times = np.delete(self._times, self._count)
 
     @property
     def due(self) -> float:

@@ -128,7 +128,7 @@ class Study(ExplainedMethods, ABC):
         _write(folder / PARAMETERS, json.dumps(facts, indent=2, allow_nan=False) + "\n")
         return picture
 
-    def _save_more(self, folder: Path) -> None:  # noqa: B027  (most studies have no more)
+    def _save_more(self, folder: Path) -> None:
         """Write the data of the study that is not in the columns."""
 
     @classmethod
