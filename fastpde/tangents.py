@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -143,9 +142,8 @@ class Follower:
         """Return the tangents and the log density of the solution `sol`, by the names of its fields."""
         tangents, density = self._at(sol.t_final)
         tangents = tangents + self._of_the_end(sol, tangents)
-        kept: Sequence[Array] = [
-            one.x if len(one.x) == len(sol.t) else one.x[np.isin(one.t, sol.t)] for one in self._kept
-        ]
+        rows = np.isin(self._kept[0].t, sol.t)
+        kept: Sequence[Array] = [one.x if rows.all() else one.x[rows] for one in self._kept]
         if self._problem.t_eval is None:
             ends = [self._start, (tangents, density)][-len(sol.t) :]
             kept = [np.stack(both) for both in zip(*ends, strict=True)]
@@ -255,12 +253,8 @@ class Follower:
         return self._again.between((t - along.step.t) / along.step.h)
 
     def _record(self, until: float) -> None:
-        def evaluate(i: int, t: float, out: Array) -> bool:
-            np.copyto(out, self._at(t)[i])
-            return True
-
         for i, recorder in enumerate(self._kept):
-            recorder.advance(until, partial(evaluate, i))
+            recorder.advance(until, lambda t, out, i=i: np.copyto(out, self._at(t)[i]))  # type: ignore[misc]
 
     def _of_the_end(self, sol: Solution, tangents: Array) -> Array | float:
         """Return how the final tokens move along tangents because the event that ends the run comes sooner or later."""

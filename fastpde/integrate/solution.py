@@ -112,13 +112,13 @@ class Recorder:
         self._times, self._span, self._count = times, span, 0
         self._x = np.empty((len(times), *like.shape), like.dtype)
 
-    def advance(self, until: float, evaluate: Callable[[float, np.ndarray], bool]) -> None:
-        """Record all times not past `until`; evaluate(t, out) writes the state, and returns whether there is one."""
+    def advance(self, until: float, evaluate: Callable[[float, np.ndarray], object]) -> None:
+        """Record all times not past `until`; evaluate(t, out) writes the state, and returns False if there is none."""
         while self._count < len(self._times) and self._span.reached(self._times[self._count], until):
-            if evaluate(float(self._times[self._count]), self._x[self._count, ...]):
-                self._count += 1
-            else:
+            if evaluate(float(self._times[self._count]), self._x[self._count, ...]) is False:
                 self._times = np.delete(self._times, self._count)
+            else:
+                self._count += 1
 
     @property
     def due(self) -> float:
