@@ -56,12 +56,12 @@ class Outcome(NamedTuple):
         The continuous extension may use the velocity at the end of a step, where it overflows. A system that has such
         states has not reached its end.
         """
-        bad = np.isinf(self.x).any(axis=tuple(range(2, self.x.ndim)))
-        if not bad.any():
+        finite = np.isfinite(self.x).all(axis=tuple(range(2, self.x.ndim)))
+        if finite.all():
             return self
-        self.x[bad] = np.nan
-        lost = bad.any(axis=0) & np.array([status is Status.COMPLETED for status in self.status])
-        status = [Status.NOT_FINITE if b else word for b, word in zip(lost, self.status, strict=True)]
+        self.x[~finite] = np.nan
+        each = zip(finite.all(axis=0).tolist(), self.status, strict=True)
+        status = [Status.NOT_FINITE if word is Status.COMPLETED and not whole else word for whole, word in each]
         return self._replace(status=status)
 
 
