@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 import time
 import traceback
@@ -20,31 +19,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fastpde import cli_reading
-from fastpde.cli_arguments import CODE, REQUEUE, RUN, STUDY, SWEEP, THREADS, add_requeue, add_sweep
+from fastpde.cli_arguments import BAD, CODE, REQUEUE, RUN, STUDY, SWEEP, THREADS, Parser, add_requeue, add_sweep
 from fastpde.cli_machine import set_threads, threads_of, whole
-from fastpde.errors import InputError, InputTypeError, closest
+from fastpde.errors import InputError, InputTypeError
 from fastpde.run import attempt, launch, machine
 from fastpde.run.signals import AtOnce, Stopped
 
-BAD, STOPPED = 2, 75
+STOPPED = 75
 _GOES_ON = "The same command goes on."
-_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")  # of argparse
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that reports a wrong argument in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        if found := _CHOICE.search(message):
-            close = closest(found[1], found[2].replace("'", "").split(", "))
-            message = f"{message}. {close}" if close else message
-        said = "" if launch.launch().rank else f"fastpde: error: {message} (see: {self.prog} --help)\n"
-        self.exit(BAD, said)
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    top = _Parser(prog="fastpde", description="Tokens of a Transformer as interacting particles.")
+    top = Parser(prog="fastpde", description="Tokens of a Transformer as interacting particles.")
     top.add_argument("--version", action="version", version=f"fastpde {machine.version()}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
     top.set_defaults(call=lambda _: _print(top.format_help().rstrip()))

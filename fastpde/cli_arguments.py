@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
+from typing import Any, NoReturn
 
+from fastpde.errors import closest
+from fastpde.run import launch
+
+BAD = 2  # the exit code of bad arguments
 CODE = 'let attention.kind = "module:Class" and output.observables = ["module:name"] run modules of your own'
 DATA = "the folder of the files that PLAN's configuration reads; default: that of the configuration"
 THREADS = "threads to use; default and most: what affinity, cgroup and SLURM allow"
@@ -19,6 +25,30 @@ REQUEUE = (
     "(exit code 75). A signal of sbatch --signal=B:USR1@SECONDS is passed on to it. A cancelled job stays cancelled. "
     "One of fastpde that gets no further in two attempts in a row is not put into the queue again (exit code 2)."
 )
+
+_CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")  # of argparse
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that reports a wrong argument in one line, like every other error, and what is meant if that is close.
+
+    The parser of a command refuses what it does not know, so that its own options are suggested.
+    """
+
+    def parse_known_args(self, *arguments: Any, **named: Any) -> Any:
+        found, unknown = super().parse_known_args(*arguments, **named)
+        if unknown:
+            options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+            close = closest(options[0], self._option_string_actions) if options else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{close and f'. {close}'}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        if found := _CHOICE.search(message):
+            close = closest(found[1], found[2].replace("'", "").split(", "))
+            message = f"{message}. {close}" if close else message
+        said = "" if launch.launch().rank else f"fastpde: error: {message} (see: {self.prog} --help)\n"
+        self.exit(BAD, said)
 
 
 def add_sweep(sweep: argparse.ArgumentParser) -> None:

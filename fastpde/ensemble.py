@@ -16,7 +16,7 @@ from ._types import Array
 from .attention.base import Attention
 from .attention.cloud import Cloud
 from .batches.reduced_form import LARGEST_DIMENSION, MOST_TOKENS
-from .errors import InputError
+from .errors import ExplainedMethods, InputError
 from .integrate import Problem, Status
 from .integrate.batch_loop import BatchIntegrator, Outcome
 from .integrate.reporting import counting, leaps_told
@@ -35,7 +35,7 @@ Report = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class EnsembleSolution:
+class EnsembleSolution(ExplainedMethods):
     """The result of `solve` for tokens (B, n, d): B runs, each as if it were alone.
 
     That holds to the bit, with exceptions: a Sinkhorn scaling, which starts from the last ones, is right to its tol; on
@@ -142,7 +142,7 @@ class Ensemble:
         began, problem = clock.monotonic(), self.problem
         with counting(progress, len(self.cloud.x)) as report:
             form = self._form() if fuse else None
-            found = self._batched(report) if form is None else self._fused(form, report)
+            found = (self._batched(report) if form is None else self._fused(form, report)).without_overflows()
         x, status = found.x, tuple(found.status)
         if problem.t_eval is None:
             x = np.stack([problem.y0, found.x_final]) if problem.span.start != problem.span.end else problem.y0[None]

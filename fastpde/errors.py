@@ -83,8 +83,9 @@ def explained(call: Callable[P, R]) -> Callable[P, R]:
 def _unfit(call: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> InputTypeError:
     """Return the error of a call with arguments that it does not have."""
     parameters, name = list(inspect.signature(call).parameters.values()), call.__name__
-    if name == "__init__":
-        name, parameters, arguments = type(arguments[0]).__name__, parameters[1:], arguments[1:]
+    if parameters and parameters[0].name == "self":
+        owner, parameters = type(arguments[0]).__name__, parameters[1:]
+        name, arguments = owner if name == "__init__" else f"{owner}.{name}", arguments[1:]
     known = [p.name for p in parameters]
     unknown = [word for word in named if word not in known]
     came, remedy = f"an unexpected keyword argument {unknown[0]!r}" if unknown else "", ""
@@ -106,6 +107,17 @@ class Explained:
         super().__init_subclass__(**named)
         if "__init__" in vars(cls):
             cls.__init__ = explained(cls.__init__)  # type: ignore[method-assign]
+
+
+class ExplainedMethods(Explained):
+    """Classes whose constructors are `explained`, and their public methods that have optional arguments."""
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for name, method in [*vars(cls).items()]:
+            optional = inspect.isfunction(method) and (method.__defaults__ or method.__kwdefaults__)
+            if optional and not name.startswith("_"):
+                setattr(cls, name, explained(method))
 
 
 class TransportError(RuntimeError):

@@ -142,7 +142,8 @@ class Follower:
         """Return the tangents and the log density of the solution `sol`, by the names of its fields."""
         tangents, density = self._at(sol.t_final)
         tangents = tangents + self._of_the_end(sol, tangents)
-        kept: Sequence[Array] = [one.x for one in self._kept]
+        rows = np.isin(self._kept[0].t, sol.t)
+        kept: Sequence[Array] = [one.x if rows.all() else one.x[rows] for one in self._kept]
         if self._problem.t_eval is None:
             ends = [self._start, (tangents, density)][-len(sol.t) :]
             kept = [np.stack(both) for both in zip(*ends, strict=True)]
@@ -369,7 +370,9 @@ def _followed_apart(
         space = moving.manifold.space(y0.shape, y0.dtype)
         alone = replace(problem, field=moving.systems(np.array([b])), y0=y0, space=space, noise=noise)
         follower = Follower(alone, tangents[:, b], None if density is None else density[b])
-        for name, one in follower.found(run(alone, False, follower)).items():
+        own = run(alone, False, follower)
+        rows: Any = slice(len(own.t)) if problem.t_eval is None else np.isin(sol.t, own.t)
+        for name, one in follower.found(own).items():
             final = name.endswith("_final")
             axis = 0 if name.startswith("log") else 1  # that of the systems, among those of a state
             if name not in found:
@@ -379,7 +382,7 @@ def _followed_apart(
             place = np.moveaxis(found[name], axis if final else axis + 1, 0)[b]
             if problem.t_eval is None and not final:
                 place[...] = one[-1]  # of a system that ends where it begins, too
-            place[... if final else slice(len(one))] = one
+            place[... if final else rows] = one
         told(b + 1)
     return found
 

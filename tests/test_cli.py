@@ -76,6 +76,11 @@ WRONG = {  # arguments: what the message must name
     "plot without folder": (("plot",), "DIR"),
     "two configs": (("run", "a.toml", "b.toml"), "b.toml"),
     "misspelt command": (("rnu", "a.toml"), 'Did you mean "run"?'),
+    "misspelt option": (
+        ("run", "a.toml", "--qiet", "2"),
+        'arguments: --qiet 2. Did you mean "--quiet"? (see: fastpde run',
+    ),
+    "misspelt option of another": (("sweep", "a.toml", "--locl=2"), 'Did you mean "--local"?'),
     "misspelt kind": (("export", "a.run", "--to", "parqet"), 'Did you mean "parquet"?'),
 }
 

@@ -146,6 +146,28 @@ def test_spheres(kind, method):
 # ---- events and ends -------------------------------------------------------------------------------------------------
 
 
+def test_no_state_is_shown_within_a_step_after_which_the_velocity_overflows():
+    """The extension of rk4 uses the velocity at the end of a step: one token grows to where e^(x^2) is inf there."""
+    attention, x0, times = fp.Exponential([[1.0]], [[1.0]], [[1.0]]), np.array([[1.38]]), np.arange(65) / 512.0
+    seen: list[float] = []
+    kept = {"method": "rk4", "step": 1 / 128, "t_eval": times}
+    watch = fp.Observer(lambda t, x: seen.append(float(x.max())), time=1 / 512)
+    plain = fp.solve(attention, x0, (0.0, 0.125), method="rk4", step=1 / 128)
+    one = fp.solve(attention, x0, (0.0, 0.125), **kept, observers=[watch], log_density=np.zeros(1))
+    last = one.t_final  # the end of the last step, whose state is finite and whose velocity is not
+    assert one.status is fp.Status.NOT_FINITE and last == plain.t_final == 4 / 128 and np.isfinite(one.x_final).all()
+    assert np.isinf(attention.velocity(one.x_final)).all()
+    rows = (times <= last - 1 / 128) | (times == last)
+    assert rows.sum() > 2 and np.array_equal(one.t, times[rows]) and len(one.log_density) == len(one.t)
+    assert np.isfinite(one.x).all() and np.isfinite(seen).all() and len(seen) == len(one.t)
+    for events in ([], [lambda t, x: 1.0]):
+        many = fp.solve(attention, np.stack([x0, x0]), (0.0, 0.125), **kept, events=events)
+        assert many.status == (fp.Status.NOT_FINITE,) * 2 and np.array_equal(many.x[rows, 0], one.x)
+        assert np.isnan(many.x[~rows]).all()
+    ended = fp.solve(attention, x0, (0.0, last), **(kept | {"t_eval": times[times <= last]}))
+    assert ended.status is fp.Status.NOT_FINITE and ended.t_final == last
+
+
 def test_systems_that_run_away_have_not_collapsed():
     """V = I: rounding makes tokens equal at t = 37; V = -I: they meet. So it is alone, together and compiled."""
     V, collapsed = np.array([1.0, -1.0])[:, None, None] * np.eye(2), fp.Collapsed(0.3)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .._types import Array, as_gaussian, as_numbers, as_tokens
-from ..errors import Explained, InputError, InputTypeError
+from ..errors import ExplainedMethods, InputError, InputTypeError
 from .cloud import Cloud, as_points, make_cloud
 from .derivatives import WEIGHTS, Linearised, Pullback, as_change, of_value, widened
 from .gaussian_field import Affine
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .base import Attention
 
 
-class Differentiable(Explained, ABC):
+class Differentiable(ExplainedMethods, ABC):
     """A field that can be linearised at a cloud."""
 
     @abstractmethod

@@ -19,7 +19,7 @@ from .._types import Array
 from ..attention.base import Attention, as_attention
 from ..attention.small_matrices import transposed
 from ..ensemble import summary
-from ..errors import InputError
+from ..errors import ExplainedMethods, InputError
 from ..integrate import Solution, Status, integrate
 from ..integrate.options import time_span
 from ..integrate.reporting import check_progress, counting
@@ -36,7 +36,7 @@ _FAILED = (Status.STEP_TOO_SMALL, Status.NOT_FINITE)
 
 
 @dataclass(frozen=True)
-class GaussianSolution:
+class GaussianSolution(ExplainedMethods):
     """A Gaussian law as a function of time, or a batch of them; `...` are the leading axes of a batch.
 
     Attributes:

@@ -50,6 +50,20 @@ class Outcome(NamedTuple):
             np.concatenate(t_events), np.concatenate(counts), sum(leaps),
         )  # fmt: skip
 
+    def without_overflows(self) -> Outcome:
+        """Return the results with nan for states that overflow between the ends of a step.
+
+        The continuous extension may use the velocity at the end of a step, where it overflows. A system that has such
+        states has not reached its end.
+        """
+        finite = np.isfinite(self.x).all(axis=tuple(range(2, self.x.ndim)))
+        if finite.all():
+            return self
+        self.x[~finite] = np.nan
+        each = zip(finite.all(axis=0).tolist(), self.status, strict=True)
+        status = [Status.NOT_FINITE if word is Status.COMPLETED and not whole else word for whole, word in each]
+        return self._replace(status=status)
+
 
 class BatchIntegrator(Loop):
     """An integration of B systems in progress: call `attempt` until none are `left`, then `outcome`.

@@ -328,7 +328,7 @@ def locate(
         if t in known:
             return known[t]
         y = state(t)
-        if _is_finite(y, partition):
+        if is_finite(y, partition):
             return measure(name, event, t, y, None, partition)
         lost.append(t)
         return value
@@ -346,7 +346,7 @@ def locate(
     return t1 if lost else float(root)
 
 
-def _is_finite(y: np.ndarray, partition: Partition) -> bool:
+def is_finite(y: np.ndarray, partition: Partition) -> bool:
     """Return whether the states of all processes are finite."""
     return not partition.largest(np.array([not np.isfinite(y).all()], np.float64)).any()
 

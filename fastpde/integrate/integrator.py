@@ -12,7 +12,7 @@ from fastpde.errors import FieldError
 from fastpde.integrate.clocks import Lost
 from fastpde.integrate.controller import PIController
 from fastpde.integrate.dense import partition_of
-from fastpde.integrate.events import measure
+from fastpde.integrate.events import is_finite, measure
 from fastpde.integrate.jumps import can_jump, jump
 from fastpde.integrate.loop import Ends, Loop
 from fastpde.integrate.observers import Watch
@@ -70,6 +70,7 @@ class Integrator(Loop):
         self._recorder = Recorder(times, p.span, p.y0, None if state is None else start.t)
         self._final: tuple[float, np.ndarray] | None = None
         self._fresh, self._owing, self._jumps = state is None, False, can_jump(p)
+        self._overflowed = False  # whether there was no state to be shown within a step
         if start.t == p.span.end:
             self._begin()
 
@@ -190,7 +191,7 @@ class Integrator(Loop):
 
     def _show_start(self) -> None:
         if self._fresh:
-            self._recorder.advance(self.state.t, self._stepper.evaluate)
+            self._recorder.advance(self.state.t, self._shown)
             for watch in self._watches:
                 watch.call(self.state.t, self.state.y)
 
@@ -201,16 +202,28 @@ class Integrator(Loop):
         self._owing = False
 
     def _show(self, which: Sequence[int], untils: Sequence[float]) -> None:
-        (until,), state, evaluate = untils, self.state, self._stepper.evaluate
+        (until,), state, evaluate = untils, self.state, self._shown
         self._recorder.advance(until, evaluate)
         for watch in self._watches:
             watch.between(until, evaluate, self._buffer)
             if until == state.t:
                 watch.at_step(state.t, state.y, state.step)
 
+    def _shown(self, t: float, out: np.ndarray) -> bool:
+        """Write the state at a time within the last step; return whether it is finite.
+
+        It is not where the continuous extension uses the velocity at the end of the step, and this overflows.
+        """
+        self._stepper.evaluate(t, out)
+        found = is_finite(out, partition_of(self._stepper.space, out))
+        self._overflowed |= not found
+        return found
+
     def _end(self, ends: Ends) -> None:
         """Fix the final state and show it to the observers."""
         ((status, t),) = ends.values()
+        if status is Status.COMPLETED and self._overflowed:
+            status = Status.NOT_FINITE
         x = self.state.y  # no more steps are to come
         if t != self.state.t:
             x = np.empty_like(x) if self._buffer is None else self._buffer  # nor points

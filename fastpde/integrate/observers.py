@@ -93,14 +93,17 @@ class Watch:
             self._observer.callback(t, read_only(x))
             self._last_wall = clock.monotonic()
 
-    def between(self, until: float, evaluate: Callable[[float, np.ndarray], None], buffer: np.ndarray) -> None:
-        """Make the calls that are due by time up to `until`, which is within the last step."""
+    def between(self, until: float, evaluate: Callable[[float, np.ndarray], bool], buffer: np.ndarray) -> None:
+        """Make the calls that are due by time up to `until`, which is within the last step.
+
+        evaluate(t, out) writes the state, and returns whether there is one to be shown.
+        """
         if not self._observer.by_time:
             return
         while self._span.reached(t := self._point(), until) and self._span.reached(t, self._span.end):
             self._next += 1
-            evaluate(t, buffer)
-            self.call(t, buffer)
+            if evaluate(t, buffer):
+                self.call(t, buffer)
 
     def at_step(self, t: float, y: np.ndarray, step: int) -> None:
         """Make the call due at the end of a step, if any."""

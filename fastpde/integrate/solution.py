@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastpde import solutions
-from fastpde.errors import FieldError, InputError
+from fastpde.errors import ExplainedMethods, FieldError, InputError
 from fastpde.integrate.controller import Span
 from fastpde.integrate.status import Status
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Solution:
+class Solution(ExplainedMethods):
     """The result of `integrate`.
 
     Attributes:
@@ -112,11 +112,13 @@ class Recorder:
         self._times, self._span, self._count = times, span, 0
         self._x = np.empty((len(times), *like.shape), like.dtype)
 
-    def advance(self, until: float, evaluate: Callable[[float, np.ndarray], None]) -> None:
-        """Record all times not past `until`; evaluate(t, out) writes the state."""
+    def advance(self, until: float, evaluate: Callable[[float, np.ndarray], object]) -> None:
+        """Record all times not past `until`; evaluate(t, out) writes the state, and returns False if there is none."""
         while self._count < len(self._times) and self._span.reached(self._times[self._count], until):
-            evaluate(float(self._times[self._count]), self._x[self._count, ...])
-            self._count += 1
+            if evaluate(float(self._times[self._count]), self._x[self._count, ...]) is False:
+                self._times = np.delete(self._times, self._count)
+            else:
+                self._count += 1
 
     @property
     def due(self) -> float:

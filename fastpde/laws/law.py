@@ -13,13 +13,13 @@ import numpy as np
 from .. import initial
 from .._numbers import show, whole
 from .._types import Array, as_numbers
-from ..errors import Explained, InputError
+from ..errors import ExplainedMethods, InputError
 
 MOST_NODES = 4_000_000  # of one quadrature rule: a bound on what a typing error can ask for
 _HALF_CELL = 2.0**-31  # scrambled Sobol numbers are multiples of 2^-30; in the middle of their cells none is 0 or 1
 
 
-class Law(Explained, ABC):
+class Law(ExplainedMethods, ABC):
     """A probability law on R^d, made from independent N(0, 1) and uniform numbers by `place`.
 
     A law of your own is a subclass with `mean`, `cov`, `variates` and `place`; `log_density` and `nodes` are refused

@@ -59,7 +59,8 @@ class AffineFlow(Carrier):
         self.error = np.maximum.accumulate(np.abs((sol.x[:k] - coarse.x[:k]) * lengths).max(axis=(1, 2)) / size)
         reached = int(np.argmax(np.append(self.error > tol, True)))
         if reached < len(setting.t):
-            raise refusals.early(setting, setting.t, reached, f"two runs agree to tol = {tol:g}", self._why(sol))
+            holds = f"two runs agree to tol = {tol:g}"
+            raise refusals.early(setting, setting.t, reached, holds, self._why(sol), refusals.lost(sol))
         self._path = FlowPath(setting.t, sol.x, self._follow)
         d = setting.dimension
         self._nodes, self.weights = (

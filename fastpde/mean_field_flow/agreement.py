@@ -18,6 +18,7 @@ _FINEST = 1e-13  # rtol: below, steps are rounding
 _STEPS, _FINER = 1e-2, 0.2  # rtol of the first rule as a fraction of tol, and of the next one as a fraction of that
 _DEAR = 1e10  # pairs to be summed, above which is seen first whether the rules that are allowed can agree
 _LOOSE, _PARTED = 1e-6, 30.0  # rtol of runs that look ahead; and how far a difference is above tol and their errors
+_BEYOND = 2.1  # how far times go beyond the end of nodes, which no rule resolves: it is between two of them
 _CLOSER = 3  # how often a time up to which rules agree is sought between the first two times
 
 
@@ -36,23 +37,24 @@ def by_agreement(setting: Setting, tol: float) -> MovedNodes:
 
     Raises InputError if no two agree to the end: its message says up to which time two do.
     """
-    found, reached, told = _search(setting, tol)
+    found, reached, told, end = _search(setting, tol)
     if found is not None:
         return found
     near = setting
     for _ in range(_CLOSER):
         if reached != 1:
             break
-        near = replace(near, t=np.linspace(near.t[0], near.t[1], len(near.t)))
-        found, reached, _ = _search(near, tol)
+        last = min(near.t[1], near.t[0] + _BEYOND * (end - near.t[0]))
+        near = replace(near, t=np.linspace(near.t[0], last, len(near.t)))
+        found, reached, *_ = _search(near, tol)
         reached = len(near.t) if found is not None else reached
     # The words stand in a sentence with "no", too.
-    raise refusals.early(setting, near.t, reached, f"two rules agree to tol = {tol:g}", told)
+    raise refusals.early(setting, near.t, reached, f"two rules agree to tol = {tol:g}", told, end)
 
 
-def _search(setting: Setting, tol: float) -> tuple[MovedNodes | None, int, str]:
+def _search(setting: Setting, tol: float) -> tuple[MovedNodes | None, int, str, float]:
     """Return the first rule that agrees with the one before at all times; or None, at how many times two rules agree,
-    and what is the matter.
+    what is the matter, and when the nodes end, inf if they do not.
 
     Nodes are moved no farther than they agree with others.
     """
@@ -67,20 +69,21 @@ def _search(setting: Setting, tol: float) -> tuple[MovedNodes | None, int, str]:
         if not scouted and k > 1 and _price(rules[-1], larger) > _DEAR:
             scouted, told = True, _blind(setting, tol)
             if told:
-                return None, reached, told
+                return None, reached, told, np.inf
         rules = [*rules[:1], *rules[1:][-1:], MovedNodes(setting, nodes, Steps(_rtol(k, tol)))]
         if k:
             found, before = rules[-1], rules[-2]
             reached = max(reached, _agree(found, before, tol))
             if reached == len(setting.t):
-                return found, reached, ""
+                return found, reached, "", np.inf
             if found.ended and reached == found.frames:  # as far as it can be followed
                 break
     first, count = rules[0], rules[-1].nodes.count
     first.reach(len(setting.t) - 1)  # few nodes: do they blow up?
     remedy = f"Later {count} nodes do not resolve the law, as where clusters form: raise tol"
     remedy += f", or most_nodes to {larger} and more." if larger > count else "."
-    return None, reached, refusals.why(rules[-1].sol) or refusals.why(first.sol) or remedy
+    told = refusals.why(rules[-1].sol) or refusals.why(first.sol) or remedy
+    return None, reached, told, min(refusals.lost(run.sol) for run in (rules[-1], first))
 
 
 def _rtol(k: int, tol: float) -> float:

@@ -13,7 +13,7 @@ from .._types import Array, as_numbers, as_tokens
 from ..attention import Attention
 from ..attention.base import as_attention
 from ..attention.composite import Term, terms_of
-from ..errors import Explained, InputError
+from ..errors import ExplainedMethods, InputError
 from ..integrate.options import function, time_span
 from ..laws import Empirical, Law
 from ..laws.law import law_of
@@ -29,7 +29,7 @@ _TOL_OF_RULES, _TOL_OF_SOBOL = 1e-8, 1e-3
 _MOST_AXES = 3  # of a tensor product of rules
 
 
-class MeanField(Explained):
+class MeanField(ExplainedMethods):
     """The law of infinitely many tokens that start with a given law: the solution of d_t mu + div(mu Gamma_mu) = 0.
 
     In d <= 3 the nodes of a quadrature rule of the law are moved as tokens with their weights. A rule of m points per

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .._types import Array
 from ..errors import ConvergenceError, InputError
 from ..integrate import Solution, Status
@@ -18,7 +20,12 @@ def why(sol: Solution) -> str:
     return "" if sol.success or few or sol.status is Status.INTERRUPTED else sol.message
 
 
-def early(setting: Setting, t: Array, reached: int, what: str, remedy: str) -> InputError:
+def lost(sol: Solution) -> float:
+    """Return the time at which a run of nodes could not go on; inf if it could."""
+    return sol.t_final if sol.status in FAILED else math.inf
+
+
+def early(setting: Setting, t: Array, reached: int, what: str, remedy: str, end: float) -> InputError:
     """Return the error that asks for an earlier end.
 
     Args:
@@ -27,8 +34,11 @@ def early(setting: Setting, t: Array, reached: int, what: str, remedy: str) -> I
         reached: at how many of the times t `what` is true.
         what: as "two rules agree to tol = 1e-08".
         remedy: what else helps.
+        end: when the nodes or the law end, inf if that is not known.
     """
-    if reached < 2:
+    if reached == 1 and end <= t[1]:
+        need = f"an end before t = {end:.6g}"
+    elif reached < 2:
         need = f"an earlier end: already at t = {t[reached]:.4g} no {what}"
     else:
         need = f"an end of at most {t[reached - 1]:.6g}, up to where {what}"

@@ -44,7 +44,7 @@ def by_scrambles(setting: Setting, tol: float) -> MovedNodes:
         nodes = by_sobol(setting, _FIRST * times)
     if told := refusals.why(found.sol):
         holds = f"{SCRAMBLES} scrambles have a standard error of at most tol = {tol:g}"
-        raise refusals.early(setting, setting.t, reached, holds, told)
+        raise refusals.early(setting, setting.t, reached, holds, told, refusals.lost(found.sol))
     count, error = found.nodes.count, found.error[-1]
     need = f"at least {error:.2g}, the standard error of {SCRAMBLES} scrambles of {count} Sobol points"
     remedy = f"It falls about as 1 / most_nodes: some {count * error / tol:.0e} would be needed."

@@ -46,6 +46,7 @@ class Results:
         rows, last: (B, m, c) and (B, c), the observables at these times, nan after an end, and of the last states.
         status: (B,) the indices of their ends in `fastpde.Status`.
         t_final, steps, rejected: (B,) the times of the ends, and the numbers of accepted and rejected steps.
+        sizes: (B,) the largest coordinates of the last states, of all tokens.
         events: (B, e) the times of events, nan where there was none.
     """
 
@@ -57,6 +58,7 @@ class Results:
     t_final: Array
     steps: Array
     rejected: Array
+    sizes: Array
     events: Array
 
     def gathered(self, communicator: RunCommunicator) -> Results | None:
@@ -84,7 +86,7 @@ class Systems(Contents):
         self.counts: Counter[Any] = Counter()
         self._sums = np.zeros((len(self.times), len(self._columns)))
         self._running = np.zeros(len(self.times), dtype=np.int64)
-        self._path = ""
+        self._path, self._size = "", 0.0  # the largest coordinate of all last states
 
     # -- what a directory holds ---------------------------------------------------------------------------------------
 
@@ -124,11 +126,11 @@ class Systems(Contents):
         self.counts = Counter({status: facts["counts"].get(status.value, 0) for status in fp.Status})
         self.counts += Counter()  # drops what never came
         self._sums, self._running = kept.arrays["sums"], kept.arrays["running"]
-        self.writer.steps, self._path = facts["steps"], facts["path"]
+        self.writer.steps, self._path, self._size = facts["steps"], facts["path"], facts.get("size", 0.0)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
         counts = {status.value: count for status, count in self.counts.items()}
-        facts = {"counts": counts, "steps": self.writer.steps, "path": self._path}
+        facts = {"counts": counts, "steps": self.writer.steps, "path": self._path, "size": self._size}
         return facts, {"sums": self._sums, "running": self._running}
 
     @property
@@ -156,6 +158,10 @@ class Systems(Contents):
     def where(self) -> str:
         return f"after {self.done} systems"
 
+    def remarks(self) -> str:
+        end = np.array([[self._size]], self.problem.config.backend.dtype)
+        return "".join(event.remark(end) for event in self.problem.events()).strip()
+
     def sums(self) -> dict[str, Any]:
         return {"path": self._path}
 
@@ -177,6 +183,7 @@ class Systems(Contents):
             t_final=solution.t_final,
             steps=solution.stats["steps_each"],
             rejected=solution.stats["rejected_each"],
+            sizes=np.abs(solution.x_final).max(axis=(1, 2)),
             events=np.array(solution.t_events).reshape(-1, len(solution.t_final)).T,
         )
 
@@ -185,7 +192,7 @@ class Systems(Contents):
         m, k, c, d = len(self.times), len(self._ids), len(self._columns), self.problem.d
         kind, e = self.problem.config.backend.dtype, len(self.problem.config.events.given)
         shapes = [((m, k, d), kind), ((k, d), kind), ((m, c), float), ((c,), float), ((), int), ((), float)]
-        return Results(*(np.empty((0, *s), t) for s, t in [*shapes, ((), int), ((), int), ((e,), float)]))
+        return Results(*(np.empty((0, *s), t) for s, t in [*shapes, ((), int), ((), int), ((), kind), ((e,), float)]))
 
     def block(self, mine: Results) -> None:
         """Store the systems that the ranks have solved, in their order. Collective. Raises OutputError."""
@@ -231,6 +238,7 @@ class Systems(Contents):
         ends = zip(words, found.steps.tolist(), found.last.tolist(), strict=True)
         self._table.append(*([self.done + b, word, t, s, *rest] for b, (word, s, (t, *rest)) in enumerate(ends)))
         self.counts.update(statuses)
+        self._size = max([self._size, *found.sizes.tolist()])
         self.writer.steps += int(found.steps.sum())
         self._add(rows)
 

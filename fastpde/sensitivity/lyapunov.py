@@ -17,8 +17,9 @@ from .._numbers import real, whole
 from .._types import Array
 from ..attention.base import Attention
 from ..attention.derivatives import masses_of
-from ..errors import InputError, explained
-from ..integrate import Integrator, Solution
+from ..errors import ExplainedMethods, InputError, explained
+from ..integrate import Integrator, Problem, Solution
+from ..integrate.controller import FixedStep
 from ..integrate.options import stepping
 from ..integrate.solve import run
 from ..manifold import Manifold
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     from ..plot.canvas import Figure
 
 _BLOCKS = 10  # of the time that is averaged over, for errors
+_NOISY = 4.0  # how many times the measured rounding of rates may be found in the estimate of an error
+_LOST = 0.1  # the error of the logarithm of a growth, by rounding of rates, above which exponents are not told
 _PURPOSE = 4  # of the seed's numbers; those below belong to tokens, parameters, subsets and noise
 
 
 @dataclass(frozen=True)
-class Lyapunov:
+class Lyapunov(ExplainedMethods):
     """The largest Lyapunov exponents of a run, returned by `lyapunov`.
 
     Attributes:
@@ -102,7 +105,8 @@ def lyapunov(
         a `Lyapunov`.
 
     Raises:
-        InputError, InputTypeError: naming the argument; for a run that did not reach the end, with its message.
+        InputError, InputTypeError: naming the argument; for a run that did not reach the end, with its message; where
+            rounding of derivatives hides the growth of tangents, as of tokens that run away.
 
     Source: Theory 12.3.
     """
@@ -122,7 +126,11 @@ def lyapunov(
         raise InputError("k", str(count), f"at most {most}, the number of directions of {n} tokens")
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_PURPOSE,)))
     follower = Follower(problem, generator.standard_normal((count, n, d)))
-    growth = _Growth(follower, problem.controller, masses_of(moving.cloud)[0], every)
+
+    def change(t: float, x: Array, dx: Array) -> Array:
+        return attention.jvp(x, dx, t=t, weights=weights, positions=positions, backend=backend)[1]
+
+    growth = _Growth(follower, problem, masses_of(moving.cloud)[0], every, change)
     solution = run(problem, progress, growth)
     if not solution.success:
         raise InputError("t_span", f"a run that ended: {solution.message}", "one that reaches its end")
@@ -136,12 +144,16 @@ class _Growth:
     """The growth of tangents between factorisations: the times (m,) of these, and the logarithms of R_jj (m, k).
 
     Where tokens are at rest the control of their steps allows steps of any size. So tangents limit adaptive steps, too:
-    a proposed one is lowered to the size at which the error of a tangent is rtol of its length.
+    a proposed one is lowered to the size at which the error of a tangent is rtol of its length. The part of that error
+    which is rounding does not count: smaller steps have as much of it.
+
+    change(t, x, dx): the change of the velocity along a tangent.
     """
 
-    def __init__(self, follower: Follower, controller: Any, masses: Array, every: int) -> None:
+    def __init__(self, follower: Follower, problem: Problem, masses: Array, every: int, change: Any) -> None:
         self._follower, self._roots, self._every = follower, np.sqrt(masses)[:, None], every
-        self._rule = controller.rule if controller.adaptive else None
+        self._rule = None if isinstance(problem.controller, FixedStep) else problem.controller.rule
+        self._problem, self._change = problem, change
         self.times: list[float] = []
         self.logs: list[Array] = []
         self._orthonormalise()
@@ -151,13 +163,45 @@ class _Growth:
         self._follower(run)
         if self._rule is not None:
             after, error = (self._lengths(one) for one in (self._follower.tangents, self._follower.error()))
-            worst = np.max(error / np.maximum(self._lengths(before), after)) / self._rule.rtol
-            clock, (_, h) = run.state.clock, run.last
-            with np.errstate(divide="ignore"):
-                clock.h = min(clock.h, h * self._rule.safety * worst ** (-1.0 / self._rule.order), key=abs)
+            worst = float(np.max(error / np.maximum(self._lengths(before), after)))
+            if abs(self._allowed(run, worst)) < abs(run.state.clock.h):
+                worst = max(0.0, worst - _NOISY * abs(run.last[1]) * self._rounding(run))
+                run.state.clock.h = min(run.state.clock.h, self._allowed(run, worst), key=abs)
+        if run.status is not None and run.status.success:
+            self._rounding(run)
         if run.state.step % self._every == 0 or run.status is not None:
             self.times.append(run.state.t)
             self.logs.append(self._orthonormalise())
+
+    def _allowed(self, run: Integrator, error: float) -> float:
+        """Return the step after one in which tangents had a relative error."""
+        assert self._rule is not None, "steps are adaptive"
+        with np.errstate(divide="ignore"):
+            return float(
+                run.last[1] * self._rule.safety * np.float64(error / self._rule.rtol) ** (-1.0 / self._rule.order)
+            )
+
+    def _rounding(self, run: Integrator) -> float:
+        """Return the relative error that rounding makes in the rate at which the last tangent changes.
+
+        The change along three times a tangent is three times as large, but for rounding. Raises InputError if that may
+        change the growth over the whole span by a tenth.
+        """
+        t, y, d = run.state.t, run.state.y.astype(np.float64), self._follower.tangents[-1]
+        with np.errstate(all="ignore"):  # what overflows is refused elsewhere
+            unit = d / self._lengths(d[None])[0]
+            if not np.isfinite(unit).all():
+                return 0.0
+            off = self._change(t, y, 3.0 * unit) / 3.0 - self._change(t, y, unit)
+            found = float(self._lengths(off[None])[0])
+        start, end = self._problem.span
+        if found * abs(end - start) > _LOST:
+            came = f"the end {end:g}, but at t = {t:.6g} rates have an error of {found:.1g} by rounding"
+            remedy = (
+                f"Products of coordinates up to {np.abs(y).max():.2g}, as of tokens that run away, leave few digits."
+            )
+            raise InputError("t_span", came, f"an end before t = {t:.4g}", remedy)
+        return found if np.isfinite(found) else 0.0
 
     def _lengths(self, tangents: Array) -> Array:
         """Return the norms (k,) of tangents (k, n, d), weighted by the masses of tokens."""

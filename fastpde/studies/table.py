@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 import fastpde as fp
+from fastpde.errors import ExplainedMethods
 
 if TYPE_CHECKING:
     from fastpde.plot.canvas import Figure
@@ -40,7 +41,7 @@ class Column:
 
 
 @dataclass(frozen=True, eq=False)
-class Study(ABC):
+class Study(ExplainedMethods, ABC):
     """The table of a study; `study["rank"]` is a column (rows,), `len(study)` the number of rows.
 
     Attributes:
@@ -127,7 +128,7 @@ class Study(ABC):
         _write(folder / PARAMETERS, json.dumps(facts, indent=2, allow_nan=False) + "\n")
         return picture
 
-    def _save_more(self, folder: Path) -> None:  # noqa: B027  (most studies have no more)
+    def _save_more(self, folder: Path) -> None:
         """Write the data of the study that is not in the columns."""
 
     @classmethod

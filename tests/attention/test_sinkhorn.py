@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import special
 
 import fastpde as fp
 
@@ -216,3 +217,29 @@ def test_far_from_the_origin(n):
     x = case.x + 1e6
     moved = near.velocity(x) - 1e6
     np.testing.assert_allclose(moved, near.velocity(x - 1e6), rtol=0, atol=1e-8)
+
+
+def test_derivatives_at_small_eps_are_as_exact_as_tol_allows():
+    """Their error is at most tol / (1 - lambda_2), by linear algebra on scalings from Newton's method.
+
+    Differences of velocities, which divide errors by their step, have fewer digits.
+    """
+    rng, n, eps = np.random.default_rng(4), 12, 0.05
+    x, dx, (Q, K, V) = *rng.normal(size=(2, n, 2)), 0.6 * rng.normal(size=(3, 2, 2))
+    S, u = (x @ Q.T) @ (x @ K.T).T / eps, np.zeros(2 * n)
+    for _ in range(1000):
+        u[:n] = -special.logsumexp(S + u[n:], axis=1) + np.log(n)
+        u[n:] = -special.logsumexp(S.T + u[:n], axis=1) + np.log(n)
+    for _ in range(12):
+        P = np.exp(S + u[:n, None] + u[n:]) / n
+        rows, columns = P.sum(1), P.sum(0)
+        equations = np.block([[np.diag(rows), P], [P.T, np.diag(columns)]])
+        u -= np.linalg.lstsq(equations, np.concatenate([rows, columns]) - 1.0, rcond=1e-13)[0]
+    gap = 1.0 - np.sort(np.linalg.eigvals(P @ P.T).real)[-2]
+    dS = ((dx @ Q.T) @ (x @ K.T).T + (x @ Q.T) @ (dx @ K.T).T) / eps
+    du = np.linalg.lstsq(equations, -np.concatenate([(P * dS).sum(1), (P * dS).sum(0)]), rcond=1e-13)[0]
+    want = (P * (dS + du[:n, None] + du[n:]) @ x + P @ dx) @ V.T / eps
+    assert np.abs(rows - 1.0).max() < 1e-13 and gap < 1e-2
+    for tol in (1e-7, 1e-9, 1e-13):
+        found = fp.Sinkhorn(Q, K, V, eps=eps, tol=tol, max_iter=100_000).jvp(x, dx)[1]
+        assert np.abs(found - want).max() < (tol / gap) * np.abs(want).max(), tol

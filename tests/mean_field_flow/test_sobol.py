@@ -78,6 +78,8 @@ def test_laws_without_a_rule_are_followed_in_the_plane():
     np.testing.assert_allclose(limit.cov(0.2) + np.outer(mean, mean), moments, atol=1e-4)
     with pytest.raises(fp.InputError, match=r"t_span: .*need an end of at most \S+, .*blow up: .* to t = 1\.(49|50)"):
         fp.MeanField(fp.Linear(np.eye(2), np.eye(2), np.eye(2)), Parabola(), (0.0, 3.0), tol=1e-2)  # 1 / (2 / 3)
+    with pytest.raises(fp.InputError, match=r"t_span: .*need an end before t = 1\.(4[5-9]|50).*blow up: .* to t = 1"):
+        fp.MeanField(fp.Linear(np.eye(2), np.eye(2), np.eye(2)), Parabola(), (0.0, 300.0), tol=1e-2)
 
 
 def test_masked_limits_in_many_dimensions():

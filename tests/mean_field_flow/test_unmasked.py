@@ -148,6 +148,8 @@ def test_where_nodes_hold_is_said():
     # Sums of linear scores exist until 1 / (2 |V| |A| m0), m0 = E x_1^2 = 1/2: until 1/3.
     with pytest.raises(fp.InputError, match=r"t_span: got the end 1; need an end of at most 0.3125, .* to t = 0.3333"):
         fp.MeanField(fp.Linear(3 * I2, I2, I2), laws.Sphere(2), (0.0, 1.0))
+    with pytest.raises(fp.InputError, match=r"t_span: .* an end of at most 0\.3[0-3]\d*, .* to t = 0.3333"):
+        fp.MeanField(fp.Linear(3 * I2, I2, I2), laws.Sphere(2), (0.0, 1e7), tol=1e-4)  # before the first time kept
     # Clusters: the corners of a box draw it apart, and few nodes cannot follow the gaps.
     attention = fp.Softmax(8 * I2, I2, I2)
     with pytest.raises(

@@ -188,6 +188,16 @@ def test_an_event_ends_a_run_of_one_system(small, event, status):
     assert last == found["t"] and (last < 2.0) == (status == "blow_up")
 
 
+def test_tokens_that_run_away_are_said_not_to_have_met(small, single_blocks):
+    """As in a single run: the remark names the largest coordinate of all systems, whichever block has it."""
+    changed(small, ("V = { scale = -1.0 }", "V = { scale = 1.0 }"), ("t_end = 2.0", "t_end = 36.0"), EVENTS)
+    changed(small, ("blow_up = 15.0\n", ""), ("every = 0.5", "every = 36.0"))
+    problem = config.load(small)
+    want = fp.solve(problem.attention(), problem.tokens(), (0.0, 36.0), events=[fp.Collapsed(1e-3)]).message
+    _, remark = want.split(" Collapsed(", 1)
+    assert run(small).message == f"5 systems: 5 completed. Collapsed({remark}"
+
+
 def test_failed_systems_are_said_and_the_others_are_kept(small):
     """Exponential attention blows up after a time that depends on the cloud: four of these five before t = 0.02."""
     edits = ('"softmax"', '"exponential"'), ("K = { scale = -1.0 }\nV = { scale = -1.0 }\n", "")

@@ -132,6 +132,20 @@ def test_what_is_refused(given, message):
         fp.lyapunov(fp.Softmax(**P), asked.pop("x0"), asked.pop("span", (0.0, 1.0)), **asked)
 
 
+@pytest.mark.parametrize("given", [{}, {"method": "rk4", "step": 0.1}])
+def test_tangents_that_are_lost_in_rounding(given):
+    """Tokens run away to both sides of the plane: at 1e7 derivatives of averages are differences of numbers of 1e14.
+
+    Steps small enough for their rounding would be 1e-3 and smaller. Up to t = 10 exponents are those of e^t.
+    """
+    eye, x = np.eye(2), np.random.default_rng(1).standard_normal((6, 2))
+    attention = fp.Softmax(eye, eye, eye)
+    with pytest.raises(fp.InputError, match=r"t_span: .* by rounding; need an end before t = (1[4-6]|20).*run away"):
+        fp.lyapunov(attention, x, (0.0, 20.0), k=2, **given)
+    found = fp.lyapunov(attention, x, (0.0, 10.0), k=2, **given)
+    assert found.solution.stats["steps"] < 150 and np.abs(found.exponents - 1.0).max() < 0.02
+
+
 def test_tangents_that_overflow():
     """x' = 800 x: a step of rk4 multiplies by 1.7e10, one for x' = 1e80 x by 1e318."""
     attention, x = fp.Softmax(np.eye(1), np.eye(1), [[800.0]]), np.zeros((1, 1))
