@@ -114,11 +114,11 @@ def _of_moments(side: Any, items: Any, count: Any, points: Any, order: Any, *res
 
 
 def _of_expand(
-    side: Any, items: Any, count: Any, points: Any, order: Any, tensors: Any, first: Any, gradient: Any, expanded: Any,
+    side: Any, items: Any, count: Any, points: Any, order: Any, tensors: Any, first: Any, gradient: Any, expansion: Any,
     *_: Any,
 ) -> Work:  # fmt: skip
     """Count the polynomials at each point, with their gradients along every axis, after the recurrences."""
-    slopes, r, sums = len(expanded.bent) > 0, len(side.orders), len(tensors)
+    slopes, r, sums = len(expansion.bent) > 0, len(side.orders), len(tensors)
     bent = sums - (first < 0) if slopes else 0
     bent += first < 0 and gradient
     degrees = side.degrees * (1 + (gradient or slopes))
@@ -129,9 +129,9 @@ def _of_contract(tensor: Any, first: Any, rest: Any, matrix: Any, lanes: Any, *_
     return Work(float(first) * rest * lanes)
 
 
-def _of_small(weight: Any, shape: Any, forms: Any, first: Any, last: Any, size: Any, parts: Any, *_: Any) -> Work:
+def _of_small(weight: Any, shape: Any, forms: Any, first: Any, last: Any, size: Any, cuts: Any, *_: Any) -> Work:
     """Count the pairs of small systems with one head, as of a pair sum; an item is a part of a system."""
-    pairs = (last - first) / parts * float(shape.n) ** 2
+    pairs = (last - first) / (cuts[0] * cuts[1]) * float(shape.n) ** 2
     return Work(pairs * 2 * shape.d, pairs)
 
 

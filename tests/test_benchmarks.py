@@ -130,5 +130,8 @@ def test_results_are_read_as_asv_writes_them(tmp_path):
 
 def test_what_counts_the_work_of_a_kernel_takes_its_arguments():
     for (module, name), count in kernel_shares.COUNTED.items():
-        arguments = inspect.signature(getattr(module, name).py_func).parameters
-        assert len(inspect.signature(count).bind(*arguments).args) == len(arguments)
+        arguments = [*inspect.signature(getattr(module, name).py_func).parameters]
+        taken = inspect.signature(count)
+        assert len(taken.bind(*arguments).args) == len(arguments)
+        named = [each.name for each in taken.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
+        assert named == arguments[: len(named)]

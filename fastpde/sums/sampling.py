@@ -12,9 +12,9 @@ from ..kernels import reduce
 from ..parallel.partition import Partition
 from .direct import Direct
 from .pair_sum import PairSum
-from .reduction import outermost
+from .reduction import extremes
 
-_PART = 2**18  # targets that are searched at a time
+_PART = 2**14  # targets that are searched at a time: their temporary arrays stay in the second-level cache
 _SOURCES = 2**15  # sources that are summed at a time: they stay in the second-level cache
 
 
@@ -29,18 +29,22 @@ def probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
         return np.unique(some)
     low, high = z.min(axis=1).astype(np.float64), z.max(axis=1).astype(np.float64)
     middle, half = (0.5 * (low + high))[:, None], np.maximum((high - low) / 2, 1e-300)[:, None]
-    # The farthest of each part, then of all: temporary arrays for all targets at once would need a lot of memory.
+    # The farthest of each part, then of these: temporary arrays for all targets at once would need a lot of memory.
     found: list[list[Array]] = [[], []]
+    each = -(-2 * extreme * _PART // m) if m > _PART else extreme
     for start in range(0, m, _PART):
         away = np.abs(z[:, start : start + _PART] - middle)
         for sizes, ends in zip(((away / half).sum(axis=0), np.square(away).sum(axis=0)), found, strict=True):
-            ends.append(np.stack([sizes, np.arange(start, start + len(sizes))])[:, _largest(sizes, extreme)])
+            places = _largest(sizes, min(each, extreme))
+            ends.append(np.stack([sizes[places], start + places]))
     both = [np.concatenate(ends, axis=1) for ends in found]
     return np.unique(np.concatenate([some, *(ends[1, _largest(ends[0], extreme)].astype(np.int64) for ends in both)]))
 
 
 def _largest(sizes: Array, count: int) -> Array:
     """Return the places of the `count` largest numbers."""
+    if count == 1:
+        return np.array([np.argmax(sizes)])  # a twelfth of the time
     return np.argpartition(sizes, -count)[-count:] if count < len(sizes) else np.arange(len(sizes))
 
 
@@ -94,8 +98,7 @@ def error_of_values(
     logs: of the total weights, if the sums are not divided by them. What is beyond the range of numbers must be so in
     both `exact` and `found`.
     """
-    mean = partition.added(values.mean(axis=0) * (len(values) / partition.n))
-    low, high = outermost(np.stack([values.min(axis=0), values.max(axis=0)]), partition)
+    mean, (low, high) = Direct().centre(values[None], partition)[0], extremes(values, partition)
     spread = max(float(np.maximum(high - mean, mean - low).max()), 1e-300)
     size = float(np.maximum(np.abs(low), np.abs(high)).max()) / spread
     with np.errstate(all="ignore"):
