@@ -130,6 +130,12 @@ def test_a_caption_of_laws_speaks_of_what_is_there():
     assert "zero to rounding" in flat.get_supxlabel()
 
 
+def test_sentences_of_captions_begin_with_capitals():
+    drawn = canvas.figure(9.0, 2.0)
+    canvas.caption(drawn, "|V| = 1. no pair of 4 is above a bound. x = 1, t = 2. 3 laws.")
+    assert drawn.get_supxlabel() == "|V| = 1. No pair of 4 is above a bound. x = 1, t = 2. 3 laws."
+
+
 FIGURES = {
     "line": lambda: tokens(*cloud(d=1)),
     "plane": lambda: tokens(*cloud(rate=-1.0)),

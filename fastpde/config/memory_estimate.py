@@ -28,7 +28,7 @@ _SUMMED = 3  # those of the stages of a method that keeps their sum, see `integr
 _SORTED, _PLACES = 2, 4
 _HEADS = 2  # those in which the fields of several heads are added
 _KEYS, _INDEX = 8, 4  # bytes of a coordinate in a sum in O(n), always of float64, and of the place of a sorted point
-_PART = 2**20  # sources that are packed at a time to check such a sum
+_PART = 2**15  # sources that are packed at a time to check such a sum
 _NODES = 110  # bytes per token of the nodes of a bounded weight; measured
 # Bytes per token of trees and of the cells of grids with three and four axes, each up to some: larger clouds fill the
 # same cells, and few of them need a tree. Measured.
@@ -110,7 +110,7 @@ def _of_sum(config: Config, head: Any, n: int, d: int) -> float:
     if not fast:
         return found + _packed(d) * itemsize
     # Keys that are rounded to float32 are not targets moved by a constant.
-    found += _of_grid(d, alike=itemsize == _KEYS and (distances or _alike(head)))
+    found += _of_grid(d, alike=itemsize == _KEYS and _alike(head))
     if distances:
         return found + 2 * _KEYS  # the bias as it came, and sorted
     if kind.normalised:

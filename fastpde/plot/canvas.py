@@ -83,7 +83,11 @@ def shades(values: Array, opacity: float = 1.0) -> Array:
 
 
 def caption(drawn: Figure, text: str) -> None:
-    """Write a text below a figure, in lines as long as the figure is wide; further lines make it higher."""
+    """Write a text below a figure, in lines as long as the figure is wide; further lines make it higher.
+
+    Sentences may begin with a small letter, as parts of other texts do.
+    """
+    text = re.sub(r"(?<=[.] )[a-z](?=[a-z])", lambda first: first[0].upper(), text)
     # About 16 characters of this size fit an inch.
     lines = textwrap.wrap(text, int(16 * drawn.get_figwidth()))
     drawn.supxlabel("\n".join(lines), fontsize=SMALL, color=INK)

@@ -59,13 +59,12 @@ def figure(study: SequenceTask) -> Figure:
         axes.set_xlabel(label)
     handles, labels = panels[0, 0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside upper center", ncols=len(names))
-    told_in_words = study.summary()[0].upper() + study.summary()[1:]
     canvas.caption(
         drawn,
         f"Layers: {told['layers']}, heads: {told['heads']}, rank {told['rank']}; {told['steps']} steps of Adam; "
         f"medians and quartiles over {told['seeds']} seeds; dotted: a constant answer; losses above {_TOP:g} are drawn "
         "there. "
-        f"{told_in_words}.",
+        f"{study.summary()}.",
     )
     return drawn
 

@@ -37,15 +37,16 @@ def run(old: Path, name: str, out: str) -> Path:
     return old / out
 
 
-def same_one(out: Path, fresh: Path) -> None:
+def same_one(out: Path, fresh: Path, atol: float = 1e-12) -> None:
+    close = ROUNDING | {"atol": atol}
     one, two = (read_trajectory(path / "trajectory.h5") for path in (out, fresh))
     assert (one.ids == two.ids).all() and len(one.time) == 5
-    np.testing.assert_allclose(one.value, two.value, **ROUNDING)
+    np.testing.assert_allclose(one.value, two.value, **close)
     tables = [read_observables(path / "observables.csv") for path in (out, fresh)]
     assert list(tables[0]) == list(tables[1])
     for column, values in tables[0].items():
         if column not in ("clusters", "clustered"):  # v0 joined by cells what single linkage does not
-            np.testing.assert_allclose(values, tables[1][column], err_msg=column, **ROUNDING)
+            np.testing.assert_allclose(values, tables[1][column], err_msg=column, **close)
     clusters = [read_observables(path / "clusters.csv") for path in (out, fresh)]
     assert list(clusters[0]) == list(clusters[1]) and set(clusters[0]["t"]) == set(one.time)
 
@@ -62,7 +63,8 @@ def test_a_stopped_run_goes_on(old, name):
     within = before.facts["state"].get("summed") if name == "one" else "memory.potentials" in before.arrays
     assert within
     run(old, name, out.name)
-    same_one(out, run(old, name, "fresh"))
+    # Rounding decides whether a scaling makes one more iteration: with another Numba states differed by 3e-10.
+    same_one(out, run(old, name, "fresh"), 1e-8 if name == "sinkhorn" else 1e-12)
     assert "goes on from checkpoint" in (out / "log.txt").read_text()
 
 
