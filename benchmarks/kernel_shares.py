@@ -2,10 +2,10 @@
 
     python -m benchmarks.kernel_shares [--threads 1] [--out FILE]
 
-The limits are measured in the same process: multiply-adds by NumPy's matrix products, exponentials by the kernels' own
-alone, bytes by a copy of 128 MB. What a kernel must do at least is counted from its arguments: multiply-adds and
-exponentials, which use the same units of a processor and so are added, or bytes, whichever takes longer. Conversions,
-comparisons, divisions and indices are no part of the limit, though they take time.
+The limits are measured in the same process, on as many threads: multiply-adds by NumPy's matrix products, exponentials
+by the kernels' own alone, bytes by copies of 32 MB. What a kernel must do at least is counted from its arguments:
+multiply-adds and exponentials, which use the same units of a processor and so are added, or bytes, whichever takes
+longer. Conversions, comparisons, divisions and indices are no part of the limit, though they take time.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ import fastpde as fp
 from fastpde import sums
 from fastpde.kernels import attend, cell_moments, cells, contraction, expansion, moments, pack, project, reduce, systems
 from fastpde.kernels import velocities as small
-from fastpde.sums.limits import exponentials_of
+from fastpde.sums import limits
 
 from . import common
 
 REPEATS = 7
-_COPY = 1 << 24  # numbers of a copy
 
 
 @dataclass(frozen=True)
@@ -63,34 +62,21 @@ class Limits:
 
 
 def measured() -> Limits:
-    """Measure the limits of this machine."""
-    product = {}
-    for dtype in ("float64", "float32"):
-        a = np.ones((1024, 1024), dtype)
-        out = np.empty_like(a)
-        product[dtype] = _best(lambda a=a, out=out: np.matmul(a, a, out=out)) / 1024**3  # type: ignore[misc]
-    source, target = np.ones(_COPY), np.empty(_COPY)
-    byte = _best(lambda: np.copyto(target, source)) / (16 * _COPY)
-    return Limits(product, {dtype: exponentials_of(np.dtype(dtype)) for dtype in product}, byte)
-
-
-def _best(call: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(REPEATS):
-        time.sleep(0.02)
-        call()
-        began = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
+    """Measure the limits of this machine, on the threads that are set."""
+    found = {dtype: limits.rates(dtype) for dtype in ("float64", "float32")}
+    return Limits(
+        {dtype: rates[0] for dtype, rates in found.items()},
+        {dtype: rates[1] for dtype, rates in found.items()},
+        found["float64"][2],
+    )
 
 
 def _of_attend(*given: Any) -> Work:
     """Count a pair sum: products with the key and the carried columns, and an exponential, for each visible pair."""
-    _, _, layout, _, _, _, targets, limits, _, out, _ = given
+    _, _, layout, _, _, _, targets, seen, _, out, _ = given
     pairs = targets.shape[0] * targets.shape[1] * layout.n
-    if limits.shape[1]:
-        pairs = float(limits.sum()) * targets.shape[0] / limits.shape[0]
+    if seen.shape[1]:
+        pairs = float(seen.sum()) * targets.shape[0] / seen.shape[0]
     return Work(pairs * (targets.shape[2] + out.shape[2]), pairs)
 
 
@@ -215,7 +201,7 @@ def calls() -> dict[str, tuple[str, Callable[[], object]]]:
     return found
 
 
-def shares(limits: Limits, dtype: str, call: Callable[[], object]) -> list[tuple[str, float, float]]:
+def shares(machine: Limits, dtype: str, call: Callable[[], object]) -> list[tuple[str, float, float]]:
     """Return (kernel, its part of the time of a call, its share of the limit or nan) of the kernels of a call."""
     call()
     call()
@@ -228,8 +214,8 @@ def shares(limits: Limits, dtype: str, call: Callable[[], object]) -> list[tuple
             call()
             totals.append(time.perf_counter() - began)
         for label, some in found.items():
-            least = sum(limits.of(work, dtype) if work else np.nan for _, work in some)
-            rows[label].append((sum(seconds for seconds, _ in some), least))
+            shortest = sum(machine.of(work, dtype) if work else np.nan for _, work in some)
+            rows[label].append((sum(seconds for seconds, _ in some), shortest))
     total = float(np.median(totals))
     table = []
     for label, some in rows.items():
@@ -245,17 +231,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="write the table to this file (JSON)")
     given = parser.parse_args(arguments)
     sums.set_threads(given.threads)
-    limits = measured()
-    for dtype in limits.product:
+    machine = measured()
+    for dtype in machine.product:
         print(
-            f"{dtype}: {1e-9 / limits.product[dtype]:.1f} billion multiply-adds, "
-            f"{1e-9 / limits.exponential[dtype]:.2f} billion exponentials per second"
+            f"{dtype}: {1e-9 / machine.product[dtype]:.1f} billion multiply-adds, "
+            f"{1e-9 / machine.exponential[dtype]:.2f} billion exponentials per second"
         )
-    print(f"copies: {1e-9 / limits.byte:.1f} GB per second read and written")
+    print(f"copies: {1e-9 / machine.byte:.1f} GB per second read and written")
     print(f"{'sum':<36} {'kernel':<26} {'of time':>7} {'of limit':>8}")
     rows = []
     for name, (dtype, call) in calls().items():
-        for label, part, share in shares(limits, dtype, call):
+        for label, part, share in shares(machine, dtype, call):
             if part > 0.02:
                 rows.append((name, label, part, share))
                 print(f"{name:<36} {label:<26} {part:>7.0%} {share:>8.0%}", flush=True)

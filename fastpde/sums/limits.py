@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,10 +75,11 @@ def shares() -> dict[str, str]:
     return found
 
 
-def exponentials_of(dtype: np.dtype) -> float:
-    """Measure the seconds per exponential of arrays in the cache, on all threads: the shortest of several times."""
-    time.sleep(0.02)
-    return min(_exponential(dtype) for _ in range(_ROUNDS))
+def rates(dtype: np.dtype | str) -> tuple[float, float, float]:
+    """Measure the seconds of a multiply-add, an exponential and a moved byte, all threads at work: the shortest."""
+    with _meter(np.dtype(dtype), Work(1.0, 1.0, 1.0)) as measured:
+        product, exponential, byte = np.min([measured() for _ in range(_ROUNDS)], axis=0)
+    return float(product), float(exponential), float(byte)
 
 
 def share(call: Callable[[], object], work: Work, dtype: np.dtype | str) -> float:
@@ -88,20 +90,32 @@ def share(call: Callable[[], object], work: Work, dtype: np.dtype | str) -> floa
     take turns, and the shortest time of each counts: others on the machine slow down one or the other. A call that does
     several of these at once, and loads and stores less than they do one by one, may be some per cents above 1.
     """
-    dtype, threads = np.dtype(dtype), pool.threads()
-    matrices = [np.ones((3, _SIDE, _SIDE), dtype) for _ in range(threads)] if work.multiply_adds else []
-    copied = [np.ones((2, _LARGE)) for _ in range(threads)] if work.moved else []
     amounts = np.array([work.multiply_adds, work.exponentials, work.moved])
     seconds: list[float] = []
-    rates: list[list[float]] = []
-    with ThreadPoolExecutor(threads) as executor:
-        while len(rates) < _ROUNDS and (len(rates) < 3 or seconds[0] < _FEW):
+    found: list[list[float]] = []
+    with _meter(np.dtype(dtype), work) as measured:
+        while len(found) < _ROUNDS and (len(found) < 3 or seconds[0] < _FEW):
             time.sleep(0.02)  # threads of another library may still be waiting for work
             call()
             seconds.append(_seconds(call))
+            found.append(measured())
+    return float(amounts @ np.min(found, axis=0) / min(seconds))
+
+
+@contextmanager
+def _meter(dtype: np.dtype, work: Work) -> Iterator[Callable[[], list[float]]]:
+    """Give a function that measures the seconds of a multiply-add, an exponential and a byte; 0 for what is no work."""
+    pool.start()
+    threads = pool.threads()
+    matrices = [np.ones((3, _SIDE, _SIDE), dtype) for _ in range(threads)] if work.multiply_adds else []
+    copied = [np.ones((2, _LARGE)) for _ in range(threads)] if work.moved else []
+    with ThreadPoolExecutor(threads) as executor:
+
+        def measured() -> list[float]:
             powers = _exponential(dtype) if work.exponentials else 0.0
-            rates.append([_multiply_add(executor, matrices), powers, _byte(executor, copied)])
-    return float(amounts @ np.min(rates, axis=0) / min(seconds))
+            return [_multiply_add(executor, matrices), powers, _byte(executor, copied)]
+
+        yield measured
 
 
 def _multiply_add(executor: ThreadPoolExecutor, matrices: list[Array]) -> float:

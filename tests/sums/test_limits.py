@@ -33,3 +33,14 @@ def test_a_matrix_product_is_near_its_limit():
     """The limit is the same product: a factor of ten is for other processes on the machine."""
     a = np.ones((512, 512))
     assert 0.1 < limits.share(lambda: a @ a, Work(multiply_adds=512.0**3), "float64") < 10.0
+
+
+def test_limits_are_those_of_all_threads(monkeypatch):
+    """The threads of the kernels are awake before exponentials are measured: else one would make those of all."""
+    started = []
+    monkeypatch.setattr(limits.pool, "start", lambda: started.append(True))
+    monkeypatch.setattr(limits, "_exponential", lambda dtype: 1.0 if started else 0.0)
+    assert limits.share(lambda: None, Work(exponentials=1e-9), "float64") > 0.0
+    started.clear()
+    product, exponential, byte = limits.rates("float64")
+    assert exponential == 1.0 and 0.0 < product < 1e-7 and 0.0 < byte < 1e-7
