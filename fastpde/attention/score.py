@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from ..sums.backend import Backend
 
 _NO_EXPONENT = 10**6  # beyond any
+_MANY = 4  # tokens for each coordinate
+_FAR = 2.0**300  # three such factors, and sums of them, are numbers of double precision
 
 
 @dataclass(frozen=True)
@@ -135,14 +137,15 @@ class Score:
     def evaluate(self, cloud: Cloud, backend: Backend, out: Array) -> None:
         """Write the field at the targets into out (B, m, dv)."""
         linear = isinstance(self.weight, weights.Linear) and cloud.limits is None
-        if not (linear and self.keys_are_tokens(cloud.x.dtype)):
+        many = cloud.partition.n >= _MANY * cloud.x.shape[2]  # else the products of small matrices take longer
+        if not (linear and many and self.keys_are_tokens(cloud.x.dtype)):
             self._sum(cloud, backend, out)
             return
-        whole, of = self._linear_map(cloud, backend), np.finfo(cloud.x.dtype)
-        size = np.abs(whole)
-        fits = ((size == 0.0) | (size >= of.tiny) & (size <= of.max)).all(axis=(1, 2))
-        whole[~fits] = 0.0  # in these units three maps are numbers, and their product is not
-        backend.project(cloud.targets, whole, out)
+        whole, fits = self._linear_map(cloud, backend)
+        with np.errstate(over="ignore", invalid="ignore"):
+            backend.project(cloud.targets, whole, out)
+            fits &= np.isfinite(out.reshape(len(out), -1).sum(axis=1))  # no partial sum was too large, either
+        fits = cloud.partition.largest((~fits).astype(np.float64)) == 0.0  # all processes do the same
         if not fits.all():
             found = out[fits]
             self._sum(cloud, backend, out)
@@ -170,13 +173,26 @@ class Score:
         backend.attend(self.pair(cloud, operands, values, self.normalised), mean)
         backend.project(mean, V, out, shift=shift)
 
-    def _linear_map(self, cloud: Cloud, backend: Backend) -> Array:
-        """Return V M A (B, dv, d) of a linear weight, with the second moment M = int y y^T dmu(y) of a cloud."""
-        columns = transposed(np.broadcast_to(self.matrix, (len(cloud.x), *self.matrix.shape[-2:])))
-        found = np.empty(columns.shape)  # M times the columns of A, as the sum for these targets
-        backend.attend(PairSum(self.weight, False, columns.copy(), cloud.x, masses=cloud.weights), found)
+    def _linear_map(self, cloud: Cloud, backend: Backend) -> tuple[Array, Array]:
+        """Return V M A (B, dv, d) of a linear weight, with the second moment M = int y y^T dmu(y), and in which systems
+        it may be used (B,): where all factors are far within the range of numbers, and no product has lost digits.
+
+        M is made of the sums for the unit vectors.
+        """
+        systems, _, d = cloud.x.shape
+        units = np.broadcast_to(np.eye(d), (systems, d, d)).copy()
+        M, MA, whole = np.empty_like(units), np.empty_like(units), np.empty((systems, d, self.V.shape[-2]))
+        A = column(self.scale) * gram(backend, self.K, self.Q)
         with np.errstate(over="ignore", invalid="ignore"):
-            return product(self.V, transposed(found))
+            backend.attend(PairSum(self.weight, False, units, cloud.x, masses=cloud.weights), M)
+            backend.project(M, transposed(A), MA)
+            backend.project(np.ascontiguousarray(transposed(MA)), self.V, whole)
+        squares, of = np.einsum("bii->bi", M).copy(), np.finfo(cloud.x.dtype)
+        if not squares.all():  # because no token has these coordinates, or because they are too small
+            there = cloud.partition.largest((cloud.x != 0.0).any(axis=1).astype(np.float64)) > 0.0
+            squares[there & (squares == 0.0)] = np.nan
+        fits = _within(squares[:, None], 1.0 / _FAR, _FAR) & _within(whole, of.tiny, of.max)
+        return transposed(whole), fits & _within(A, 1.0 / _FAR, _FAR) & _within(self.V, 1.0 / _FAR, _FAR)
 
     def _values_are_keys(self, operands: Operands, cloud: Cloud) -> bool:
         """Return whether keys are the tokens less their mean."""
@@ -320,6 +336,12 @@ class Score:
         values = np.linalg.eigvalsh(whole + transposed(whole))
         slack = 1e-12 * np.abs(values).max()
         return int(np.all(values >= -slack)) - int(np.all(values <= slack))
+
+
+def _within(numbers: Array, least: float, most: float) -> Array:
+    """Return whether the sizes of all numbers (..., p, q) of a matrix but zeros are in a range, (...)."""
+    size = np.abs(numbers)
+    return np.asarray(((size == 0.0) | (size >= least) & (size <= most)).all(axis=(-2, -1)))
 
 
 def _of_positions(name: str, found: Any, shape: tuple[int, ...]) -> Array:

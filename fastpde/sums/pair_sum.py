@@ -34,7 +34,8 @@ class SecondScore:
 class PairSum:
     """A pair sum: sum_j m_j w(<z, y_j> + b_j) v_j for every target z, divided by the sum of m_j w if normalised.
 
-    Scores are in natural units. Arrays have one dtype, float64 or float32, where no other is stated.
+    Scores are in natural units. Arrays have one dtype, float64 or float32, where no other is stated. Targets of
+    linear weights may be float64 beside float32 keys: then results are float64.
     """
 
     weight: Any  # the function w of the score, see `weights`

@@ -29,22 +29,21 @@ def probes(z: Array, random: int, extreme: int, seed: int = 0) -> Array:
         return np.unique(some)
     low, high = z.min(axis=1).astype(np.float64), z.max(axis=1).astype(np.float64)
     middle, half = (0.5 * (low + high))[:, None], np.maximum((high - low) / 2, 1e-300)[:, None]
-    # The farthest of each part, then of these: temporary arrays for all targets at once would need a lot of memory.
-    found: list[list[Array]] = [[], []]
-    each = -(-2 * extreme * _PART // m) if m > _PART else extreme
+    # Part by part: temporary arrays for all targets at once would need a lot of memory.
+    found = [(np.empty(0), np.empty(0, np.int64))] * 2
     for start in range(0, m, _PART):
         away = np.abs(z[:, start : start + _PART] - middle)
-        for sizes, ends in zip(((away / half).sum(axis=0), np.square(away).sum(axis=0)), found, strict=True):
-            places = _largest(sizes, min(each, extreme))
-            ends.append(np.stack([sizes[places], start + places]))
-    both = [np.concatenate(ends, axis=1) for ends in found]
-    return np.unique(np.concatenate([some, *(ends[1, _largest(ends[0], extreme)].astype(np.int64) for ends in both)]))
+        for i, sizes in enumerate(((away / half).sum(axis=0), np.square(away).sum(axis=0))):
+            most, places = found[i]
+            new = np.flatnonzero(sizes > most.min()) if len(most) == extreme else np.arange(len(sizes))
+            most, places = np.concatenate([most, sizes[new]]), np.concatenate([places, start + new])
+            kept = _largest(most, extreme)
+            found[i] = most[kept], places[kept]
+    return np.unique(np.concatenate([some, *(places for _, places in found)]))
 
 
 def _largest(sizes: Array, count: int) -> Array:
     """Return the places of the `count` largest numbers."""
-    if count == 1:
-        return np.array([np.argmax(sizes)])  # a twelfth of the time
     return np.argpartition(sizes, -count)[-count:] if count < len(sizes) else np.arange(len(sizes))
 
 
@@ -71,6 +70,7 @@ def few_directly(pair: PairSum) -> tuple[Array, Array]:
     top = logs.max(axis=0)
     each = np.exp(logs - top)
     total = each.sum(axis=0)
+    means[each == 0.0] = 0.0  # where a part has no weight at all they are no numbers
     means, logs = (means * each[:, :, None]).sum(axis=0) / total[:, None], top + np.log(total)
     if not pair.normalised:
         reduce.lift(means, logs)
@@ -99,8 +99,10 @@ def error_of_values(
     both `exact` and `found`.
     """
     mean, (low, high) = Direct().centre(values[None], partition)[0], extremes(values, partition)
-    spread = max(float(np.maximum(high - mean, mean - low).max()), 1e-300)
-    size = float(np.maximum(np.abs(low), np.abs(high)).max()) / spread
+    most = float(np.maximum(np.abs(low), np.abs(high)).max())
+    # Values that are equal, but for rounding, have no spread.
+    spread = max(float(np.maximum(high - mean, mean - low).max()), float(np.finfo(values.dtype).eps) * most, 1e-300)
+    size = most / spread
     with np.errstate(all="ignore"):
         error = np.where(exact == found, 0.0, np.abs(exact - found) / spread)  # two infinities are equal
         if logs is not None:

@@ -9,7 +9,9 @@ import pytest
 
 import fastpde as fp
 from fastpde.sums.pair_sum import PairSum
-from fastpde.sums.sampling import probes
+from fastpde.sums.pair_sum import PairSum
+from fastpde.sums.sampling import few_directly, probes
+from fastpde.weights import Exp
 from fastpde.weights import Exp
 
 from . import pair_sums
@@ -236,3 +238,20 @@ def test_targets_to_check_in_single_precision():
     z = np.stack([np.ones(100), np.linspace(-1e30, 1e30, 100)]).astype(np.float32)
     rows = probes(z, 4, 2)
     assert {0, 99} <= set(rows.tolist())
+
+
+def test_neighbours_that_are_farthest_are_all_checked():
+    """Targets were searched in parts, of each of which only a few were kept: those of tokens in order lie together."""
+    z = np.random.default_rng(0).uniform(-1.0, 1.0, (2, 100_000))
+    z[:, 70_000:70_008] = np.linspace(3.0, 4.0, 8)
+    assert set(range(70_000, 70_008)) <= set(probes(z, 4, 8).tolist())
+
+
+def test_a_part_of_the_sources_without_weight():
+    """The check sums sources part by part: one of weight zero has no mean."""
+    rng, n = np.random.default_rng(0), 70_000
+    masses = np.where(np.arange(n) < 30_000, 1.0 / 30_000, 0.0)[None]
+    pair = PairSum(Exp(), True, rng.standard_normal((1, 3, 2)), rng.standard_normal((1, n, 2)), masses=masses)
+    found, _ = few_directly(pair)
+    weights = np.exp(pair.targets[0] @ pair.keys[0].T) * masses
+    np.testing.assert_allclose(found, weights @ pair.keys[0] / weights.sum(axis=1, keepdims=True), rtol=1e-12)

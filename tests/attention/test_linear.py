@@ -37,3 +37,29 @@ def test_units_in_which_the_product_of_the_maps_is_no_number():
     np.testing.assert_array_equal(found[0], alone)
     want = naive.velocity("Linear", x[1], A, one, one)
     assert np.abs(found[1] / want - 1.0).max() < 100 * EPS[np.float32]
+
+
+@pytest.mark.parametrize(
+    ("unit", "matrix", "value"), [(1e-163, 1e105, 1e163), (1e-170, 1e105, 1e200), (1e100, 1e-90, 1e-40)]
+)
+def test_units_in_which_moments_are_not_numbers(unit, matrix, value):
+    """Moments below or above all numbers, and far below or above those that lose no digits."""
+    rng, one = np.random.default_rng(1), np.eye(2)
+    x = unit * rng.standard_normal((20, 2))
+    found = fp.Linear(matrix * one, matrix * one, value * one).velocity(x, backend="direct")
+    want = naive.velocity("Linear", x, matrix * one, matrix * one, value * one)  # of a wider range
+    assert np.abs(found / want - 1.0).max() < 1e-12
+
+
+def test_partial_sums_beyond_single_precision():
+    """Velocities near the largest number, of terms that are beyond it: they are numbers, and infinite ones have the
+    right sign."""
+    x = (3e13 * np.random.default_rng(2).standard_normal((500, 8))).astype(np.float32)
+    x[:, 0] = x[:, 1]
+    A = np.eye(8)
+    A[0, 1] = -1.0 + 1e-3
+    found = fp.Linear(A, np.eye(8), np.eye(8)).velocity(x, backend="direct")
+    with np.errstate(over="ignore"):
+        want = naive.velocity("Linear", x, A, np.eye(8), np.eye(8)).astype(np.float32)
+    finite = np.isfinite(want)
+    assert (found[~finite] == want[~finite]).all() and np.isfinite(found[finite]).all()
