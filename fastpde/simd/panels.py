@@ -7,6 +7,7 @@
   apply_shifted P = weight(P - shift) in place, clamped
   mask_rows     P[j, lane] = 0 for the sources j that a lane may not see
   value_panel   sums[c, lane] += sum_j P[j, lane] values[j, c]                       for up to `most_columns` columns
+  multiply_add  a b + c of three numbers, as the panels round it
 
 Arguments are flat arrays and offsets in elements. P, targets, sources, bias and values have the working precision;
 `sums` is float64. `limits[lane]` is the number of leading sources a lane may see (int32 beside float32, int64 beside
